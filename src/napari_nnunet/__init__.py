@@ -1,0 +1,62 @@
+"""nnU-Net inside napari: segment images with trained models.
+
+The public names are loaded when they are first used, so that importing the package loads neither torch nor napari.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_nnunet.api import predict
+    from napari_nnunet.errors import NnunetError
+    from napari_nnunet.formats.images import read_volume, write_labels
+    from napari_nnunet.formats.model import TrainedModel, load_model
+    from napari_nnunet.jobs.predict import Prediction
+    from napari_nnunet.schema.geometry import Geometry
+    from napari_nnunet.schema.settings import PredictSettings
+    from napari_nnunet.volume import Volume
+
+try:
+    __version__ = version("napari-nnunet")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Geometry",
+    "NnunetError",
+    "PredictSettings",
+    "Prediction",
+    "TrainedModel",
+    "Volume",
+    "__version__",
+    "load_model",
+    "predict",
+    "read_volume",
+    "write_labels",
+]
+
+_HOMES = {
+    "Geometry": "napari_nnunet.schema.geometry",
+    "NnunetError": "napari_nnunet.errors",
+    "PredictSettings": "napari_nnunet.schema.settings",
+    "Prediction": "napari_nnunet.jobs.predict",
+    "TrainedModel": "napari_nnunet.formats.model",
+    "Volume": "napari_nnunet.volume",
+    "load_model": "napari_nnunet.formats.model",
+    "predict": "napari_nnunet.api",
+    "read_volume": "napari_nnunet.formats.images",
+    "write_labels": "napari_nnunet.formats.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_nnunet' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,138 @@
+"""Logits of windows: mirrored copies and folds of a window are summed up before anything else (facts part 2, 4.6, 4.8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from napari_nnunet.engine.backends import CompiledNetwork, compile_network
+from napari_nnunet.engine.device import Choice
+from napari_nnunet.engine.network import UNet
+from napari_nnunet.engine.tiles import Tile, TileGrid
+
+_BATCH_VOXELS = 0.75e6  # batches beyond this were not faster on a CPU
+_MAX_BATCH = {"cpu": 16, "cuda": 64, "mps": 16}
+
+
+def mirror_sets(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """Return every set of axes to flip, beginning with none; ``axes`` None or empty means no mirroring."""
+    chosen = tuple(axes or ())
+    return [subset for size in range(len(chosen) + 1) for subset in combinations(chosen, size)]
+
+
+def batch_size(patch: Sequence[int], choice: Choice, copies: int) -> int:
+    """Return how many windows (mirrored copies count) go through the network at once.
+
+    Big 3-D windows fill the processor one at a time; small and two-dimensional ones are faster together.
+    """
+    voxels = math.prod(patch)
+    most = max(1, min(int(_BATCH_VOXELS // voxels) * (4 if choice.kind == "cuda" else 1), _MAX_BATCH[choice.kind]))
+    return most - most % copies if most > copies else most
+
+
+class Ensemble:
+    """The networks of all folds, compiled for one batch shape.
+
+    Parameters
+    ----------
+    networks : sequence of UNet
+        One per fold.
+    choice : Choice
+        Where and how.
+    patch : sequence of int
+        Window of the network: two or three axes.
+    mirror_axes : sequence of int or None
+        Axes that may be flipped.
+    """
+
+    def __init__(
+        self, networks: Sequence[UNet], choice: Choice, patch: Sequence[int], mirror_axes: Sequence[int] | None
+    ) -> None:
+        self.choice = choice
+        self.patch = tuple(patch)
+        self.mirrors = mirror_sets(mirror_axes)
+        self.heads = networks[0].heads
+        self.batch = batch_size(patch, choice, len(self.mirrors))
+        self._networks = list(networks)
+        self._compiled: list[CompiledNetwork] = []
+
+    @property
+    def folds(self) -> int:
+        """Number of networks."""
+        return len(self._networks)
+
+    @property
+    def windows_per_round(self) -> int:
+        """How many windows are best handed over together."""
+        return max(1, self.batch // len(self.mirrors))
+
+    def forwards(self, windows: int) -> int:
+        """Return how many network runs this many windows take."""
+        return math.ceil(windows * len(self.mirrors) / self.batch) * self.folds
+
+    def compile(self) -> None:
+        """Build the networks for the chosen backend, once."""
+        if not self._compiled:
+            shape = (self.batch, self._networks[0].channels_in, *self.patch)
+            self._compiled = [compile_network(network, self.choice, shape) for network in self._networks]
+
+    def rebuilt(self, choice: Choice) -> Ensemble:
+        """Return the same ensemble for another choice of device or precision."""
+        axes = sorted({axis for subset in self.mirrors for axis in subset})
+        return Ensemble(self._networks, choice, self.patch, axes)
+
+    def logits(self, windows: Tensor) -> Iterator[Tensor | None]:
+        """Compute mean logits of windows (T, C, *patch).
+
+        Yields
+        ------
+        None or Tensor
+            None after every network run (a moment to cancel), and last the logits (T, heads, *patch).
+        """
+        self.compile()
+        jobs = [(t, mirror) for t in range(len(windows)) for mirror in self.mirrors]
+        total: Tensor | None = None
+        for network in self._compiled:
+            for begin in range(0, len(jobs), self.batch):
+                part = jobs[begin : begin + self.batch]
+                out = network(self._stack(windows, part))
+                if total is None:
+                    total = out.new_zeros((len(windows), *out.shape[1:]))
+                for i, (t, mirror) in enumerate(part):
+                    total[t] += _flip(out[i], mirror)
+                yield None
+        if total is None:
+            raise ValueError("an ensemble needs at least one network and one window")
+        total /= self.folds * len(self.mirrors)
+        yield total
+
+    def _stack(self, windows: Tensor, part: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
+        batch = torch.stack([_flip(windows[t], mirror) for t, mirror in part])
+        if len(part) < self.batch and self.choice.backend == "openvino":
+            # The graph is compiled for a full batch.
+            batch = torch.cat((batch, batch.new_zeros((self.batch - len(part), *batch.shape[1:]))))
+        return batch
+
+
+def _flip(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Flip spatial axes of (C, ...)."""
+    return torch.flip(x, [axis + 1 for axis in axes]) if axes else x
+
+
+def pad(data: Tensor, grid: TileGrid) -> Tensor:
+    """Return data (C, z, y, x) padded with 0 to at least one window."""
+    if not any(sum(pair) for pair in grid.padding):
+        return data
+    flat = [n for pair in reversed(grid.padding) for n in pair]
+    return functional.pad(data, flat)
+
+
+def cut(data: Tensor, tiles: Sequence[Tile], *, slicewise: bool) -> Tensor:
+    """Return the windows (T, C, *patch) of padded data; a slice-wise network gets no z axis."""
+    windows = torch.stack([data[(slice(None), *tile.slices())] for tile in tiles])
+    return windows[:, :, 0] if slicewise else windows

@@ -1,0 +1,430 @@
+"""The two U-Nets of nnU-Net v2, with its state-dict names (facts part 2, section 1).
+
+A checkpoint of nnU-Net lists every encoder tensor four times and every decoder tensor twice, because its modules are
+registered twice. Here every tensor exists once; :func:`nnunet_state` writes the duplicates, :func:`own_state` drops them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.plans import Architecture
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class InstanceNorm(nn.Module):
+    """Normalise every channel of every sample over space.
+
+    ``as_group_norm`` computes the same values as a group normalisation with one channel per group, which keeps the
+    channels-last layout on CPUs and is several times faster there in bfloat16.
+    """
+
+    def __init__(self, channels: int, *, eps: float, affine: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.as_group_norm = False
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` of shape (B, C, [Z,] Y, X)."""
+        if self.as_group_norm:
+            return functional.group_norm(x, self.channels, self.weight, self.bias, self.eps)
+        return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def _norm(architecture: Architecture, channels: int) -> nn.Module | None:
+    if architecture.norm == "instance":
+        return InstanceNorm(channels, eps=architecture.norm_eps, affine=architecture.norm_affine)
+    if architecture.norm == "batch":
+        return _BATCH_NORM[architecture.ndim](channels, eps=architecture.norm_eps, affine=architecture.norm_affine)
+    return None
+
+
+def _nonlinearity(architecture: Architecture) -> nn.Module:
+    if architecture.nonlinearity == "relu":
+        return nn.ReLU(inplace=True)
+    return nn.LeakyReLU(architecture.slope, inplace=True)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, dropout, normalisation, nonlinearity; each but the first may be absent."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        channels_in: int,
+        channels_out: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        *,
+        nonlin: bool = True,
+        dropout: bool = True,
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = _CONV[architecture.ndim](
+            channels_in,
+            channels_out,
+            tuple(kernel),  # type: ignore[arg-type]
+            tuple(stride),  # type: ignore[arg-type]
+            padding=tuple((k - 1) // 2 for k in kernel),  # type: ignore[arg-type]
+            bias=architecture.conv_bias if bias is None else bias,
+        )
+        has_dropout = dropout and architecture.dropout is not None
+        self.dropout = nn.Dropout(architecture.dropout or 0.0) if has_dropout else None
+        self.norm = _norm(architecture, channels_out)
+        self.nonlin = _nonlinearity(architecture) if nonlin else None
+        self.nonlin_first = architecture.nonlin_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, ...) to (B, C_out, ...)."""
+        x = self.conv(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        for step in (self.nonlin, self.norm) if self.nonlin_first else (self.norm, self.nonlin):
+            if step is not None:
+                x = step(x)
+        return x
+
+    @property
+    def module_names(self) -> list[str]:
+        """The attribute behind each index of nnU-Net's ``all_modules``."""
+        order = ["conv", "dropout", "nonlin", "norm"] if self.nonlin_first else ["conv", "dropout", "norm", "nonlin"]
+        return [name for name in order if getattr(self, name) is not None]
+
+
+class ConvStack(nn.Module):
+    """Several conv blocks; only the first has the stride."""
+
+    def __init__(
+        self, architecture: Architecture, count: int, channels_in: int, channels_out: int, kernel: Sequence[int],
+        stride: Sequence[int],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        ones = (1,) * architecture.ndim
+        self.convs = nn.Sequential(
+            *(
+                ConvBlock(
+                    architecture, channels_out if i else channels_in, channels_out, kernel, ones if i else stride
+                )
+                for i in range(count)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, ...) to (B, C_out, ...)."""
+        out: Tensor = self.convs(x)
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """Basic or bottleneck residual block with a pooled, projected skip path (ResNet-D)."""
+
+    def __init__(
+        self, architecture: Architecture, channels_in: int, channels_out: int, kernel: Sequence[int],
+        stride: Sequence[int], bottleneck: int | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        ones = (1,) * architecture.ndim
+        if bottleneck is None:
+            self.conv1 = ConvBlock(architecture, channels_in, channels_out, kernel, stride)
+            self.conv2 = ConvBlock(architecture, channels_out, channels_out, kernel, ones, nonlin=False, dropout=False)
+            self.nonlin2 = _nonlinearity(architecture)
+        else:
+            self.conv1 = ConvBlock(architecture, channels_in, bottleneck, ones, ones, dropout=False)
+            self.conv2 = ConvBlock(architecture, bottleneck, bottleneck, kernel, stride)
+            self.conv3 = ConvBlock(architecture, bottleneck, channels_out, ones, ones, nonlin=False, dropout=False)
+            self.nonlin3 = _nonlinearity(architecture)
+        self.is_bottleneck = bottleneck is not None
+        steps: list[nn.Module] = []
+        if tuple(stride) != ones:
+            steps.append(_POOL[architecture.ndim](tuple(stride), tuple(stride)))  # type: ignore[arg-type]
+        if channels_in != channels_out:
+            # The projection has no bias even where the convolutions have one.
+            steps.append(
+                ConvBlock(architecture, channels_in, channels_out, ones, ones, nonlin=False, dropout=False, bias=False)
+            )
+        self.skip = nn.Sequential(*steps) if steps else None
+
+    @property
+    def body(self) -> list[ConvBlock]:
+        """The conv blocks of the residual path, in order."""
+        return [self.conv1, self.conv2, self.conv3] if self.is_bottleneck else [self.conv1, self.conv2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, ...) to (B, C_out, ...)."""
+        residual = x if self.skip is None else self.skip(x)
+        for block in self.body:
+            x = block(x)
+        nonlin = self.nonlin3 if self.is_bottleneck else self.nonlin2
+        out: Tensor = nonlin(x + residual)
+        return out
+
+
+class ResidualStage(nn.Module):
+    """Residual blocks of one resolution."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, ...) to (B, C_out, ...)."""
+        out: Tensor = self.blocks(x)
+        return out
+
+
+class Encoder(nn.Module):
+    """All resolutions of the contracting path; returns every one of them."""
+
+    def __init__(self, architecture: Architecture, channels_in: int) -> None:
+        super().__init__()
+        a = architecture
+        residual = a.name == "ResidualEncoderUNet"
+        channels = channels_in
+        self.stem = None
+        if residual:
+            channels = a.stem_channels or a.features[0]
+            self.stem = ConvStack(a, 1, channels_in, channels, a.kernel_sizes[0], (1,) * a.ndim)
+        stages: list[nn.Module] = []
+        for s in range(a.stages):
+            if residual:
+                stages.append(_residual_stage(a, s, channels))
+            else:
+                stack = ConvStack(a, a.blocks[s], channels, a.features[s], a.kernel_sizes[s], a.strides[s])
+                stages.append(nn.Sequential(stack))
+            channels = a.features[s]
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every stage, full resolution first."""
+        if self.stem is not None:
+            x = self.stem(x)
+        skips = []
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return skips
+
+
+def _residual_stage(architecture: Architecture, stage: int, channels_in: int) -> ResidualStage:
+    a = architecture
+    bottleneck = None
+    if a.block == "bottleneck":
+        bottleneck = a.bottleneck_channels[stage] if a.bottleneck_channels else a.features[stage] // 4
+    ones = (1,) * a.ndim
+    return ResidualStage(
+        [
+            ResidualBlock(
+                a, a.features[stage] if b else channels_in, a.features[stage], a.kernel_sizes[stage],
+                ones if b else a.strides[stage], bottleneck,
+            )
+            for b in range(a.blocks[stage])
+        ]
+    )  # fmt: skip
+
+
+class Decoder(nn.Module):
+    """The expanding path; ``stages[0]`` is the lowest resolution."""
+
+    def __init__(self, architecture: Architecture, heads: int) -> None:
+        super().__init__()
+        a = architecture
+        stages, transposed, seg_layers = [], [], []
+        for d in range(a.stages - 1):
+            below, here = a.features[a.stages - 1 - d], a.features[a.stages - 2 - d]
+            stride = a.strides[a.stages - 1 - d]
+            transposed.append(
+                _TRANSPOSED[a.ndim](below, here, stride, stride, bias=a.conv_bias)  # type: ignore[arg-type]
+            )
+            kernel = a.kernel_sizes[a.stages - 2 - d]
+            stages.append(ConvStack(a, a.decoder_convs[d], 2 * here, here, kernel, (1,) * a.ndim))
+            seg_layers.append(_CONV[a.ndim](here, heads, 1))
+        self.stages = nn.ModuleList(stages)
+        self.transpconvs = nn.ModuleList(transposed)
+        self.seg_layers = nn.ModuleList(seg_layers)
+
+    def forward(self, skips: Sequence[Tensor], *, all_outputs: bool) -> list[Tensor]:
+        """Return logits, highest resolution first; only that one unless ``all_outputs``."""
+        x = skips[-1]
+        outputs = []
+        last = len(self.stages) - 1
+        for d, (up, stage, seg) in enumerate(zip(self.transpconvs, self.stages, self.seg_layers, strict=True)):
+            x = stage(torch.cat((up(x), skips[-2 - d]), dim=1))
+            if all_outputs or d == last:
+                outputs.append(seg(x))
+        return outputs[::-1]
+
+
+class UNet(nn.Module):
+    """PlainConvUNet or ResidualEncoderUNet.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Stages, kernels, strides and blocks.
+    channels_in : int
+        Image channels, plus one per foreground label behind a previous stage.
+    heads : int
+        Number of outputs.
+
+    Raises
+    ------
+    ModelError
+        If the architecture has a single stage: such a network has no output.
+    """
+
+    def __init__(self, architecture: Architecture, channels_in: int, heads: int) -> None:
+        super().__init__()
+        if architecture.stages < 2:
+            raise ModelError(
+                "The plans describe a network of a single stage, which has no output. The images were too small "
+                "for a U-Net (every axis below 8 voxels); plan with a finer target spacing."
+            )
+        self.architecture = architecture
+        self.channels_in = channels_in
+        self.heads = heads
+        self.deep_supervision = False
+        self.encoder = Encoder(architecture, channels_in)
+        self.decoder = Decoder(architecture, heads)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Map (B, C, [Z,] Y, X) to logits (B, heads, [Z,] Y, X), or to a list, finest first, when deeply supervised."""
+        outputs = self.decoder(self.encoder(x), all_outputs=self.deep_supervision)
+        return outputs if self.deep_supervision else outputs[0]
+
+
+def build(architecture: Architecture, channels_in: int, heads: int) -> UNet:
+    """Build a network with torch's default weights; see :func:`initialize` and :func:`load_state`."""
+    return UNet(architecture, channels_in, heads)
+
+
+def initialize(network: UNet, generator: torch.Generator | None = None) -> None:
+    """Draw initial weights as nnU-Net does (facts part 2, 1.6): Kaiming normal, slope 0.01, biases 0.
+
+    The last normalisation of every residual branch starts at zero.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            fan_in = module.weight[0].numel()
+            std = math.sqrt(2 / (1 + 0.01**2)) / math.sqrt(fan_in)
+            with torch.no_grad():
+                module.weight.normal_(0, std, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            norm = module.body[-1].norm
+            for parameter in norm.parameters() if norm is not None else ():
+                nn.init.zeros_(parameter)
+
+
+def own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop wrappers' prefixes and nnU-Net's duplicate keys."""
+    cleaned: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = key.removeprefix("module.").removeprefix("_orig_mod.")
+        if ".all_modules." not in name and not name.startswith("decoder.encoder."):
+            cleaned[name] = tensor
+    return cleaned
+
+
+def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The checkpoint") -> None:
+    """Load weights strictly: every tensor must be there, none may be left over, every shape must fit.
+
+    Raises
+    ------
+    ModelError
+        Naming the first tensors that do not fit.
+    """
+    own = own_state(state)
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in own]
+    surplus = [name for name in own if name not in expected]
+    wrong = [
+        f"{name} {tuple(own[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in own and own[name].shape != expected[name].shape
+    ]
+    if missing or surplus or wrong:
+        details = "; ".join(
+            f"{label}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            for label, names in (("missing", missing), ("unexpected", surplus), ("wrong shape", wrong))
+            if names
+        )
+        raise ModelError(
+            f"{where} does not fit the network that plans.json and dataset.json describe ({details}). "
+            "They probably belong to different trainings."
+        )
+    network.load_state_dict(own, strict=True)
+
+
+def nnunet_state(network: UNet) -> OrderedDict[str, Tensor]:
+    """Return the state dict with all duplicate keys, in nnU-Net's order; duplicates share their storage."""
+    out: OrderedDict[str, Tensor] = OrderedDict()
+    _emit(network.encoder, "encoder.", out)
+    _emit(network.encoder, "decoder.encoder.", out)
+    _emit(network.decoder, "decoder.", out)
+    return out
+
+
+def _emit(module: nn.Module, prefix: str, out: OrderedDict[str, Tensor]) -> None:
+    own: dict[str, Any] = {**module._parameters, **module._buffers}
+    for name, tensor in own.items():
+        if tensor is not None:
+            out[prefix + name] = tensor.detach()
+    for name, child in module.named_children():
+        _emit(child, f"{prefix}{name}.", out)
+    if isinstance(module, ConvBlock):
+        for index, name in enumerate(module.module_names):
+            _emit(getattr(module, name), f"{prefix}all_modules.{index}.", out)
+
+
+def multiply_adds(architecture: Architecture, channels_in: int, heads: int, patch: Sequence[int]) -> float:
+    """Return the number of multiply-add operations of one forward pass over a patch.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network.
+    channels_in, heads : int
+        Input channels and outputs.
+    patch : sequence of int
+        Size in voxels, one entry per axis of the network.
+    """
+    total = 0.0
+    sizes = [list(patch)]
+    for stride in architecture.strides[1:]:
+        sizes.append([n // s for n, s in zip(sizes[-1], stride, strict=True)])
+    voxels = [math.prod(size) for size in sizes]
+    channels = channels_in
+    residual = architecture.name == "ResidualEncoderUNet"
+    if residual:
+        kernel = math.prod(architecture.kernel_sizes[0])
+        channels = architecture.stem_channels or architecture.features[0]
+        total += channels_in * channels * kernel * voxels[0]
+    for s, features in enumerate(architecture.features):
+        kernel = math.prod(architecture.kernel_sizes[s])
+        convs = architecture.blocks[s] * (2 if residual else 1)
+        total += (channels + (convs - 1) * features) * features * kernel * voxels[s]
+        channels = features
+    for d in range(architecture.stages - 1):
+        s = architecture.stages - 2 - d
+        here, kernel = architecture.features[s], math.prod(architecture.kernel_sizes[s])
+        total += architecture.features[s + 1] * here * voxels[s]
+        total += (2 + architecture.decoder_convs[d] - 1) * here * here * kernel * voxels[s]
+    return total + architecture.features[0] * heads * voxels[0]

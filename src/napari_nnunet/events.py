@@ -1,0 +1,121 @@
+"""The closed set of events a job yields, and the job itself.
+
+A job is a generator: it *yields* events, *returns* its result, *raises* its errors and is *cancelled* by ``close()``.
+Events hold scalars and short tuples only, so the same stream drives a progress bar, a dock and a JSON-lines file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from contextlib import closing
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+T = TypeVar("T")
+Box: TypeAlias = tuple[tuple[int, int], ...]
+
+
+class _Event(BaseModel):
+    """Frozen base of all events; ``time`` is in seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: float = Field(default_factory=time.time)
+
+
+class Stage(_Event):
+    """A new phase begins; ``total`` is its number of steps, None where it is not known."""
+
+    kind: Literal["stage"] = "stage"
+    name: str
+    total: int | None = None
+
+
+class Progress(_Event):
+    """``done`` of ``total`` steps of the current stage are finished."""
+
+    kind: Literal["progress"] = "progress"
+    done: int
+    total: int
+    seconds_left: float | None = None
+
+
+class Note(_Event):
+    """A sentence the user should read: a choice made for them, a fallback, a warning."""
+
+    kind: Literal["note"] = "note"
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+class Painted(_Event):
+    """The canvas of a prediction changed inside ``box`` (half-open, in image voxels).
+
+    ``final`` tells finished labels from the preview of a single tile.
+    """
+
+    kind: Literal["painted"] = "painted"
+    box: Box
+    final: bool
+
+
+class CaseDone(_Event):
+    """One case of many is finished; ``path`` is its main output."""
+
+    kind: Literal["case_done"] = "case_done"
+    case: str
+    index: int
+    total: int
+    path: str = ""
+    seconds: float = 0.0
+    skipped: bool = False
+
+
+class CaseFailed(_Event):
+    """One case of many failed; the others go on."""
+
+    kind: Literal["case_failed"] = "case_failed"
+    case: str
+    index: int
+    total: int
+    message: str
+
+
+Event: TypeAlias = Annotated[
+    Stage | Progress | Note | Painted | CaseDone | CaseFailed,
+    Field(discriminator="kind"),
+]
+Job: TypeAlias = Generator[Event, None, T]
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Event)
+
+
+def to_json(event: Event) -> str:
+    """Return the event as one JSON line without the line break."""
+    return str(event.model_dump_json())
+
+
+def from_json(line: str) -> Event:
+    """Read back what :func:`to_json` wrote.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If the line is no event of the closed set.
+    """
+    event: Event = _ADAPTER.validate_python(json.loads(line))
+    return event
+
+
+def drain(job: Job[T]) -> T:
+    """Run a job to its end, ignore the events, return its result."""
+    with closing(job):
+        while True:
+            try:
+                next(job)
+            except StopIteration as done:
+                result: T = done.value
+                return result

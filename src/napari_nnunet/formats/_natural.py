@@ -1,0 +1,56 @@
+"""Two-dimensional pictures: PNG, BMP, JPEG, 2-D TIFF; grey, RGB, RGBA (facts 1.7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.schema.geometry import Geometry
+
+_COLOURS = (3, 4)
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.name.lower().endswith((".tif", ".tiff"))
+
+
+def is_natural(path: Path) -> bool:
+    """True where a TIFF holds one picture: two axes, or a third that is colour."""
+    with tifffile.TiffFile(path) as file:
+        shape = file.series[0].shape
+    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
+
+
+def read(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (C, Y, X), geometry); the size of a pixel is not known."""
+    array = tifffile.imread(path) if _is_tiff(path) else iio.imread(path)
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if array.ndim == 3:
+        # Colours stand last, but for planar TIFFs.
+        array = np.moveaxis(array, -1, 0) if array.shape[-1] in (*_COLOURS, 2) else array
+        if array.shape[0] == 2:
+            array = array[:1]  # grey with transparency
+    elif array.ndim == 2:
+        array = array[None]
+    else:
+        raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, and colours.")
+    return array, Geometry(spacing=(1.0, 1.0), spacing_known=False)
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write labels (Y, X) without loss."""
+    if path.name.lower().endswith((".jpg", ".jpeg")):
+        raise ImageError("JPEG changes label values; write labels as .png or .tif.")
+    if _is_tiff(path):
+        tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack")
+    elif path.name.lower().endswith(".bmp") and labels.dtype != np.uint8:
+        raise ImageError("BMP holds labels up to 254; write them as .png.")
+    else:
+        iio.imwrite(path, labels)

@@ -1,0 +1,70 @@
+"""nibabel: NIfTI with any affine, sheared ones too, and with reorientation to RAS (facts 1.7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.schema.geometry import Geometry, Matrix
+
+
+def read(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (1, Z, Y, X), geometry) in storage order, NaN kept."""
+    image = _load(path)
+    return _array(image), Geometry(spacing=_spacing(image), affine=_rows(image.affine))
+
+
+def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Turn the voxels to RAS first: the array's axes are then S, A, R."""
+    original = _load(path)
+    image = nibabel.as_closest_canonical(original)
+    geometry = Geometry(
+        spacing=_spacing(image), affine=_rows(original.affine), reoriented_affine=_rows(image.affine)
+    )
+    return _array(image), geometry
+
+
+def _load(path: Path) -> Any:
+    image = nibabel.load(str(path))
+    if len(image.shape) != 3:
+        raise ImageError(
+            f"{path.name} has {len(image.shape)} dimensions. Save each channel as a volume of its own "
+            "(CASE_0000, CASE_0001, ...)."
+        )
+    return image
+
+
+def _array(image: Any) -> NDArray[Any]:
+    data: NDArray[Any] = image.get_fdata(dtype=np.float32, caching="unchanged")
+    return data.transpose(2, 1, 0)[None]
+
+
+def _spacing(image: Any) -> tuple[float, ...]:
+    return tuple(float(z) for z in reversed(image.header.get_zooms()[:3]))
+
+
+def _rows(affine: NDArray[Any]) -> Matrix:
+    return tuple(tuple(float(v) for v in row) for row in affine)
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write labels (Z, Y, X), turned back to the original orientation where the reader turned them."""
+    if geometry.affine is None:
+        raise ImageError("Writing NIfTI through nibabel needs the affine of the image; it was read by another reader.")
+    voxels = np.ascontiguousarray(labels.transpose(2, 1, 0))
+    if geometry.reoriented_affine is None:
+        image = nibabel.Nifti1Image(voxels, np.asarray(geometry.affine))
+    else:
+        turned = nibabel.Nifti1Image(voxels, np.asarray(geometry.reoriented_affine))
+        original = nibabel.io_orientation(np.asarray(geometry.affine))
+        image = turned.as_reoriented(nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(turned.affine), original
+        ))  # fmt: skip
+        image = nibabel.Nifti1Image(np.asarray(image.dataobj), np.asarray(geometry.affine))
+    image.set_data_dtype(voxels.dtype)
+    nibabel.save(image, str(path))

@@ -1,0 +1,50 @@
+"""Stacks of TIFF pages with the spacing in a JSON file beside (facts 1.7)."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.schema.geometry import Geometry
+
+
+def sidecar(path: Path) -> Path:
+    """Return the spacing file of an image or label file: its name without ``_0000`` and ending, plus .json."""
+    stem = re.sub(r"\.tiff?$", "", path.name, flags=re.IGNORECASE)
+    own = path.with_name(f"{stem}.json")
+    shared = path.with_name(re.sub(r"_\d{4}$", "", stem) + ".json")
+    return shared if shared.is_file() or not own.is_file() else own
+
+
+def read(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (1, Z, Y, X), geometry); the sidecar's spacing is in array order (z, y, x)."""
+    array = tifffile.imread(path)
+    if array.ndim != 3:
+        raise ImageError(f"{path.name} has {array.ndim} dimensions; a stack has 3 (z, y, x).")
+    beside = sidecar(path)
+    if not beside.is_file():
+        return array[None], Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
+    try:
+        spacing = tuple(float(v) for v in json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
+    if len(spacing) != 3:
+        raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
+    return array[None], Geometry(spacing=spacing)
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write labels (Z, Y, X) compressed; the spacing goes beside them under the final name."""
+    tifffile.imwrite(path, np.ascontiguousarray(labels), compression="zlib", photometric="minisblack")
+    # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
+    final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)
+    stem = re.sub(r"\.tiff?$", "", final, flags=re.IGNORECASE)
+    write_json(path.with_name(f"{stem}.json"), {"spacing": list(geometry.spacing)})

@@ -1,0 +1,83 @@
+"""Files are written beside and renamed: a reader sees the old file or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import ResourceError
+
+_MARK = ".partial-"
+
+
+@contextmanager
+def written_beside(path: Path, *, suffix: str = "") -> Iterator[Path]:
+    """Give a temporary path in the same folder; on success it takes the place of ``path``.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    suffix : str
+        Ending the temporary name must have, for writers that look at it.
+
+    Raises
+    ------
+    ResourceError
+        If the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise _write_error(path, "the writer produced no file")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_error(path: Path, cause: OSError | str) -> ResourceError:
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
+    if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
+    return ResourceError(f"{path} could not be written: {cause}.")
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents and make sure it can be written to.
+
+    Raises
+    ------
+    ResourceError
+        If it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    if not os.access(path, os.W_OK):
+        raise ResourceError(f"No permission to write to {path}. Choose a folder you may write to.")
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:
+    """Write JSON with an indent of 4, as nnU-Net does."""
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=4, sort_keys=sort_keys), encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    with written_beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

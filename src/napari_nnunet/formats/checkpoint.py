@@ -1,0 +1,171 @@
+"""nnU-Net's .pth files, read without executing anything (facts part 2, 2.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nnunet.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The parts of a checkpoint that inference needs.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        State dict with nnU-Net's names, duplicates included.
+    trainer : str
+        Class name of nnU-Net's trainer.
+    configuration : str or None
+        Configuration the weights were trained for.
+    mirror_axes : tuple of int or None
+        Axes that may be flipped at test time; None means no mirroring.
+    epoch : int or None
+        Number of finished epochs.
+    """
+
+    weights: Mapping[str, Tensor]
+    trainer: str
+    configuration: str | None
+    mirror_axes: tuple[int, ...] | None
+    epoch: int | None
+
+
+def _allowed() -> list[Any]:
+    """Numpy scalars in the training log are all that nnU-Net pickles besides plain values and tensors."""
+    scalar = np.core.multiarray.scalar if np.__version__.startswith("1.") else np._core.multiarray.scalar
+    types = [np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType, np.dtypes.Int32DType]
+    return [
+        *types,
+        (scalar, "numpy._core.multiarray.scalar"),  # numpy 2 wrote it
+        (scalar, "numpy.core.multiarray.scalar"),  # numpy 1 wrote it
+    ]
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """Read the dictionary of a .pth file with torch's weights-only loader and an allow-list.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is).
+    """
+    import torch
+
+    if not path.is_file():
+        raise ModelError(f"The checkpoint {path} does not exist.")
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
+            f"code. Nothing was executed. ({_reason(error)})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
+    if not isinstance(content, dict) or "network_weights" not in content:
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
+    return content
+
+
+def _can_map(path: Path) -> bool:
+    return zipfile.is_zipfile(path)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    marker = "WeightsUnpickler error: "
+    text = text.split(marker, 1)[1] if marker in text else text
+    return text[:160] + (" ..." if len(text) > 160 else "")
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what inference needs; see :func:`read_raw` for the errors."""
+    content = read_raw(path)
+    arguments = content.get("init_args") or {}
+    axes = content.get("inference_allowed_mirroring_axes")
+    return Checkpoint(
+        weights=content["network_weights"],
+        trainer=str(content.get("trainer_name", "nnUNetTrainer")),
+        configuration=arguments.get("configuration") if isinstance(arguments, dict) else None,
+        mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
+        epoch=content.get("current_epoch"),
+    )
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, remembered as long as size and time of the file stay."""
+    status = path.stat()
+    return _hash(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=128)
+def _hash(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    configuration: str,
+    fold: int | str,
+    mirror_axes: tuple[int, ...] | None,
+    epoch: int,
+    trainer: str = "nnUNetTrainer",
+) -> None:
+    """Write a checkpoint for inference with all nine keys of nnU-Net (facts part 2, 2.2).
+
+    Parameters
+    ----------
+    path : Path
+        Replaced in one step.
+    weights : mapping of str to Tensor
+        With nnU-Net's duplicate keys (``engine.network.nnunet_state``).
+    plans, dataset : mapping
+        Content of plans.json and dataset.json.
+    configuration, fold, mirror_axes, epoch, trainer
+        As nnU-Net stores them; ``epoch`` is the next one to run.
+    """
+    import torch
+
+    from napari_nnunet.formats.atomic import written_beside
+
+    logs = ("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "train_losses", "val_losses", "lrs")
+    content = {
+        "network_weights": weights,
+        "optimizer_state": None,
+        "grad_scaler_state": None,
+        "logging": {name: [] for name in (*logs, "epoch_start_timestamps", "epoch_end_timestamps")},
+        "_best_ema": None,
+        "current_epoch": epoch,
+        "init_args": {
+            "plans": dict(plans),
+            "configuration": configuration,
+            "fold": fold,
+            "dataset_json": dict(dataset),
+            "device": torch.device("cpu"),
+        },
+        "trainer_name": trainer,
+        "inference_allowed_mirroring_axes": mirror_axes,
+    }
+    with written_beside(path) as temporary:
+        torch.save(content, temporary)

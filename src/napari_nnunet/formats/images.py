@@ -1,0 +1,211 @@
+"""Image files in and out: a literal table of adapters with nnU-Net's names (facts 1.6 to 1.8).
+
+Readers convert to (C, [Z,] Y, X) and mm; they never resample, crop or, but for the two whose names say so, reorient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats import _itk, _natural, _nifti, _tiff
+from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import Volume
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How one family of files is read and written.
+
+    Parameters
+    ----------
+    name : str
+        nnU-Net's class name, as plans.json stores it.
+    endings : tuple of str
+        Endings it is taken for by itself.
+    read : callable
+        Path to (array (C, [Z,] Y, X), Geometry).
+    write : callable
+        Labels ([Z,] Y, X), geometry and path.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    read: Callable[[Path], tuple[NDArray[Any], Geometry]]
+    write: Callable[[NDArray[Any], Geometry, Path], None]
+
+
+ADAPTERS: dict[str, Adapter] = {
+    adapter.name: adapter
+    for adapter in (
+        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif"), _natural.read, _natural.write),
+        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), _itk.read, _itk.write),
+        Adapter("Tiff3DIO", (".tif", ".tiff"), _tiff.read, _tiff.write),
+        Adapter("NibabelIO", (".nii", ".nii.gz"), _nifti.read, _nifti.write),
+        Adapter("NibabelIOWithReorient", (), _nifti.read_reoriented, _nifti.write),
+        Adapter("SimpleITKIOWithReorient", (), _itk.read_reoriented, _itk.write_reoriented),
+    )
+}
+ENDINGS: tuple[str, ...] = tuple(
+    sorted({ending for adapter in ADAPTERS.values() for ending in adapter.endings}, key=len, reverse=True)
+)
+
+
+def ending_of(path: Path) -> str:
+    """Return the known ending of a file name, ".nii.gz" before ".gz".
+
+    Raises
+    ------
+    ImageError
+        If no adapter knows the file.
+    """
+    lowered = path.name.lower()
+    for ending in ENDINGS:
+        if lowered.endswith(ending):
+            return ending
+    raise ImageError(f"{path.name}: unknown kind of image. Known endings: {', '.join(sorted(ENDINGS))}.")
+
+
+def adapter_for(path: Path, name: str | None = None) -> Adapter:
+    """Return the adapter of a file: the one the plans name, unless it cannot be meant for this file.
+
+    Parameters
+    ----------
+    path : Path
+        An example file.
+    name : str, optional
+        nnU-Net's class name from plans.json or dataset.json.
+
+    Raises
+    ------
+    ImageError
+        If the name or the ending is unknown.
+    """
+    if name is not None:
+        if name not in ADAPTERS:
+            raise ImageError(f"Unknown image reader {name!r}. Known: {', '.join(ADAPTERS)}.")
+        return ADAPTERS[name]
+    ending = ending_of(path)
+    candidates = [adapter for adapter in ADAPTERS.values() if ending in adapter.endings]
+    for candidate in candidates[:-1]:
+        if candidate.name == "NaturalImage2DIO" and ending == ".tif" and not _natural.is_natural(path):
+            continue
+        if candidate.name == "SimpleITKIO" and ending == ".nii.gz" and not _itk.is_readable(path):
+            continue
+        return candidate
+    return candidates[-1]
+
+
+def read_volume(paths: Sequence[Path], *, reader: str | None = None) -> Volume:
+    """Read the channel files of one case.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        One file per channel (or one with several channels), in channel order.
+    reader : str, optional
+        nnU-Net's class name; found from the first file where not given.
+
+    Returns
+    -------
+    Volume
+        float32, (C, [Z,] Y, X), with the geometry of the first file.
+
+    Raises
+    ------
+    ImageError
+        If a file is missing or damaged, or the files differ in shape or spacing.
+    """
+    if not paths:
+        raise ImageError("No image file was given.")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
+    adapter = adapter_for(paths[0], reader)
+    parts = [_read_one(adapter, path) for path in paths]
+    first, geometry = parts[0]
+    for path, (array, other) in zip(paths[1:], parts[1:], strict=True):
+        if array.shape[1:] != first.shape[1:]:
+            raise ImageError(
+                f"{path.name} has {_times(array.shape[1:])} voxels, {paths[0].name} has {_times(first.shape[1:])}. "
+                "All channels of a case must lie on the same grid; resample them first."
+            )
+        if not np.allclose(other.spacing, geometry.spacing):
+            raise ImageError(
+                f"{path.name} has a spacing of {_times(other.spacing)} mm, {paths[0].name} of "
+                f"{_times(geometry.spacing)} mm. All channels of a case must lie on the same grid."
+            )
+    data = first if len(parts) == 1 else np.concatenate([array for array, _ in parts])
+    return Volume(data.astype(np.float32, copy=False), geometry)
+
+
+def read_labels(path: Path, *, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
+    """Read a label file; returns integers ([Z,] Y, X) and the geometry."""
+    if not path.is_file():
+        raise ImageError(f"The label file {path} does not exist.")
+    array, geometry = _read_one(adapter_for(path, reader), path)
+    if array.shape[0] != 1:
+        raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file has one.")
+    return np.rint(array[0]).astype(np.int32), geometry
+
+
+def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
+    try:
+        return adapter.read(path)
+    except ImageError:
+        raise
+    except Exception as error:
+        # Every library has its own exceptions for a damaged file; the user needs the name and the cause.
+        raise ImageError(
+            f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another kind."
+        ) from error
+
+
+def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer: str | None = None) -> None:
+    """Write a segmentation in the geometry of its image; the file appears only when it is complete.
+
+    Parameters
+    ----------
+    labels : ndarray, shape ([Z,] Y, X)
+        Written as uint8 below 255, as uint16 from 255 on.
+    geometry : Geometry
+        As the reader gave it.
+    path : Path
+        The ending decides the format.
+    writer : str, optional
+        nnU-Net's class name.
+    """
+    adapter = adapter_for(path, writer) if writer else _writer_for(path, geometry, labels.ndim)
+    highest = int(labels.max()) if labels.size else 0
+    small = labels.astype(np.uint8 if highest < 255 else np.uint16, copy=False)
+    with written_beside(path, suffix=ending_of(path)) as temporary:
+        try:
+            adapter.write(small, geometry, temporary)
+        except RuntimeError as error:
+            # ITK reports a full disk and a forbidden folder as RuntimeError.
+            raise OSError(_one_line(error)) from error
+
+
+def _writer_for(path: Path, geometry: Geometry, ndim: int) -> Adapter:
+    ending = ending_of(path)
+    if ending in (".nii", ".nii.gz"):
+        return ADAPTERS["NibabelIO" if geometry.affine is not None else "SimpleITKIO"]
+    if ending in (".tif", ".tiff"):
+        return ADAPTERS["NaturalImage2DIO" if ndim == 2 else "Tiff3DIO"]
+    return next(adapter for adapter in ADAPTERS.values() if ending in adapter.endings)
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

@@ -1,0 +1,107 @@
+"""Where datasets, plans and models live: nnU-Net's three folders, or one workspace that holds all three."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from napari_nnunet.errors import DatasetError, ModelError
+
+_VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
+
+
+def default_folder() -> Path:
+    """Return the per-user folder that is used when nothing else is said."""
+    return Path(platformdirs.user_data_dir("napari-nnunet", appauthor=False))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """nnU-Net's three folders.
+
+    Parameters
+    ----------
+    raw, preprocessed, results : Path
+        As ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``.
+    """
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> Workspace:
+        """Return the workspace whose three folders lie in ``folder``."""
+        return cls(*(folder / name for name in _VARIABLES.values()))
+
+    @classmethod
+    def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Workspace:
+        """Find the folders: the one given, else nnU-Net's variables, else the per-user folder.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            ``--workspace``.
+        environment : mapping, optional
+            ``os.environ`` where not given.
+        """
+        if folder is not None:
+            return cls.at(folder.expanduser().absolute())
+        values = os.environ if environment is None else environment
+        fallback = default_folder()
+        raw, preprocessed, results = (
+            Path(values[variable]).expanduser().absolute() if values.get(variable) else fallback / variable
+            for variable in _VARIABLES.values()
+        )
+        return cls(raw, preprocessed, results)
+
+    def dataset_name(self, name_or_id: str) -> str:
+        """Return the full name of a dataset given by name or number.
+
+        Raises
+        ------
+        DatasetError
+            If no folder, or more than one, fits.
+        """
+        if re.fullmatch(r"Dataset\d{3,}_.+", name_or_id):
+            return name_or_id
+        if not name_or_id.isdigit():
+            raise DatasetError(f"{name_or_id!r} is neither a dataset number nor a name such as Dataset004_Hippocampus.")
+        names = {
+            child.name
+            for root in (self.raw, self.preprocessed, self.results)
+            if root.is_dir()
+            for child in root.iterdir()
+            if re.match(rf"Dataset0*{int(name_or_id)}_", child.name) and child.is_dir()
+        }
+        if len(names) == 1:
+            return names.pop()
+        if names:
+            raise DatasetError(f"Dataset {name_or_id} is ambiguous: {', '.join(sorted(names))}. Give the full name.")
+        raise DatasetError(
+            f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}. "
+            "Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results."
+        )
+
+    def model_folder(self, dataset: str, *, trainer: str, plans: str, configuration: str) -> Path:
+        """Return the folder of a trained model.
+
+        Raises
+        ------
+        ModelError
+            If it is not there; the message lists the models of the dataset.
+        """
+        name = self.dataset_name(dataset)
+        folder = self.results / name / f"{trainer}__{plans}__{configuration}"
+        if not folder.is_dir():
+            there = sorted(child.name for child in (self.results / name).glob("*__*__*") if child.is_dir())
+            raise ModelError(
+                f"{folder} does not exist. Trained models of {name}: {', '.join(there) if there else 'none'}. "
+                "They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c)."
+            )
+        return folder

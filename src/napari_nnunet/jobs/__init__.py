@@ -1,0 +1,1 @@
+"""Use cases: the loops that wire formats to the engine and yield events."""

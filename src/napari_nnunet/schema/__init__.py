@@ -1,0 +1,1 @@
+"""What files and forms say: frozen models that know neither torch nor paths."""

@@ -1,0 +1,215 @@
+"""dataset.json: channels, labels, regions, ignore label, file ending (nnU-Net facts, section 1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_nnunet.errors import DatasetError
+
+Region = int | tuple[int, ...]
+
+BACKGROUND = "background"
+IGNORE = "ignore"
+
+
+class LabelScheme(BaseModel):
+    """What the values of a segmentation mean and which network head speaks for which (facts 1.3).
+
+    Parameters
+    ----------
+    labels : dict of str to int or tuple of int
+        Name to value, or to the values that make up a region. The order counts: it is the order of region heads.
+    regions_class_order : tuple of int, optional
+        Label value painted for each region head; later ones overwrite earlier ones.
+
+    Raises
+    ------
+    DatasetError
+        If the background is missing, the ignore label is not the highest, or regions come without a class order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[str, Region]
+    regions_class_order: tuple[int, ...] | None = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check the rules that hold between the fields."""
+        if self.labels.get(BACKGROUND) != 0 or isinstance(self.labels.get(BACKGROUND), tuple):
+            raise DatasetError(
+                f"dataset.json: the labels {self.labels} lack 'background': 0. Add it; every voxel needs a class."
+            )
+        if IGNORE in self.labels:
+            ignore = self.labels[IGNORE]
+            if isinstance(ignore, tuple) or ignore != max(self.all_labels) + 1:
+                raise DatasetError(
+                    f"dataset.json: the label 'ignore' is {ignore}, but it must be the single value "
+                    f"{max(self.all_labels) + 1}, one above the highest other label."
+                )
+        if self.has_regions and len(self.regions_class_order or ()) != len(self.regions):
+            raise DatasetError(
+                f"dataset.json: {len(self.regions)} regions need as many entries in 'regions_class_order', "
+                f"which is {self.regions_class_order}. List the label to paint for each region."
+            )
+
+    @property
+    def has_regions(self) -> bool:
+        """True where at least one entry joins several label values."""
+        return any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values())
+
+    @property
+    def ignore_label(self) -> int | None:
+        """Value of voxels nobody annotated, if the dataset has one."""
+        value = self.labels.get(IGNORE)
+        return value if isinstance(value, int) else None
+
+    @property
+    def all_labels(self) -> tuple[int, ...]:
+        """All label values but the ignore label, ascending."""
+        values: set[int] = set()
+        for name, value in self.labels.items():
+            if name != IGNORE:
+                values.update(value if isinstance(value, tuple) else (value,))
+        return tuple(sorted(values))
+
+    @property
+    def foreground_labels(self) -> tuple[int, ...]:
+        """All label values but background and ignore, ascending."""
+        return tuple(value for value in self.all_labels if value != 0)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Foreground regions in head order; without ignore and background."""
+        return tuple(
+            value
+            for name, value in self.labels.items()
+            if name != IGNORE and not (value == 0 or (isinstance(value, tuple) and set(value) == {0}))
+        )
+
+    @property
+    def heads(self) -> int:
+        """Number of network outputs."""
+        return len(self.regions) if self.has_regions else len(self.all_labels)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The name of what each network head speaks for."""
+        if self.has_regions:
+            return tuple(name for name, value in self.labels.items() if value in self.regions and name != IGNORE)
+        return tuple(self.names.get(value, str(value)) for value in self.all_labels)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Value to name, for everything a predicted segmentation can hold.
+
+        A region model paints ``regions_class_order[i]`` where region ``i`` (and none painted later) holds, so that
+        value gets the name of region ``i``.
+        """
+        if self.has_regions and self.regions_class_order is not None:
+            region_names = [name for name, value in self.labels.items() if value in self.regions and name != IGNORE]
+            return {0: BACKGROUND, **dict(zip(self.regions_class_order, region_names, strict=True))}
+        named = {}
+        for name, value in self.labels.items():
+            if name != IGNORE:
+                named[value if isinstance(value, int) else value[0]] = name
+        return dict(sorted(named.items()))
+
+    @property
+    def dtype(self) -> str:
+        """Smallest unsigned type of a predicted segmentation (facts part 2, 4.9)."""
+        return "uint8" if len(self.foreground_labels) < 255 else "uint16"
+
+
+class DatasetInfo(BaseModel):
+    """The content of dataset.json that matters; everything else is kept in ``extra``.
+
+    Parameters
+    ----------
+    channel_names : tuple of str
+        In channel order; the legacy key ``modality`` is read as well.
+    labels : LabelScheme
+        Classes, regions and the ignore label.
+    file_ending : str
+        With the leading dot, ".nii.gz" for instance.
+    num_training : int, optional
+        ``numTraining``.
+    reader : str, optional
+        ``overwrite_image_reader_writer``.
+    name : str
+        Free text.
+    extra : dict
+        All other keys, unchanged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel_names: tuple[str, ...]
+    labels: LabelScheme
+    file_ending: str
+    num_training: int | None = None
+    reader: str | None = None
+    name: str = ""
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], *, where: str = "dataset.json") -> DatasetInfo:
+        """Read the dictionary of a dataset.json.
+
+        Parameters
+        ----------
+        content : mapping
+            The parsed JSON.
+        where : str
+            Named in errors.
+
+        Raises
+        ------
+        DatasetError
+            If channels, labels or file ending are missing or wrong.
+        """
+        channels = content.get("channel_names", content.get("modality"))
+        if not isinstance(channels, Mapping) or not channels:
+            raise DatasetError(f"{where}: 'channel_names' is missing; expected an object such as {{'0': 'CT'}}.")
+        if not isinstance(content.get("labels"), Mapping):
+            raise DatasetError(f"{where}: 'labels' is missing; expected {{'background': 0, 'name': 1, ...}}.")
+        order = content.get("regions_class_order")
+        reader = content.get("overwrite_image_reader_writer")
+        known = {
+            "channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining",
+            "overwrite_image_reader_writer", "name",
+        }  # fmt: skip
+        return cls(
+            channel_names=tuple(str(name) for name in channels.values()),
+            labels=LabelScheme(
+                labels={str(name): _region(value, where) for name, value in content["labels"].items()},
+                regions_class_order=None if order is None else tuple(int(v) for v in order),
+            ),
+            # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
+            file_ending=str(content.get("file_ending", ".nii.gz")),
+            num_training=content.get("numTraining"),
+            reader=None if reader in (None, "None") else str(reader),
+            name=str(content.get("name", "")),
+            extra={key: value for key, value in content.items() if key not in known},
+        )
+
+    @classmethod
+    def parse_json(cls, text: str, *, where: str = "dataset.json") -> DatasetInfo:
+        """Read the text of a dataset.json; raises DatasetError where it is no JSON object."""
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{where} is not valid JSON: {error}.") from error
+        if not isinstance(content, Mapping):
+            raise DatasetError(f"{where} must hold a JSON object, not {type(content).__name__}.")
+        return cls.parse(content, where=where)
+
+
+def _region(value: Any, where: str) -> Region:
+    try:
+        return tuple(int(v) for v in value) if isinstance(value, list | tuple) else int(value)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{where}: label value {value!r} is neither an integer nor a list of integers.") from error

@@ -1,0 +1,81 @@
+"""Where the voxels of a grid lie in the world."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from napari_nnunet.errors import ImageError
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+class Geometry(BaseModel):
+    """The grid of a 2-D or 3-D image.
+
+    Parameters
+    ----------
+    spacing : tuple of float
+        Voxel size in mm, in the order of the array axes (``[z,] y, x``).
+    origin : tuple of float, optional
+        Position of the first voxel in mm, in ITK's order ``(x, y[, z])``, LPS.
+    direction : tuple of float, optional
+        Row-major direction cosines as ITK gives them (9 numbers in 3-D, 4 in 2-D).
+    affine : tuple of tuple, optional
+        The 4 x 4 affine of a NIfTI file (RAS) when it was read by nibabel.
+    reoriented_affine : tuple of tuple, optional
+        The affine after turning the voxels to RAS, when the reader did that.
+    orientation : str, optional
+        The original DICOM orientation code ("LPS", "RAI", ...) when ITK turned the voxels.
+    spacing_known : bool
+        False where the file or layer says nothing about the size of its voxels and 1 was put in its place.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...] | None = None
+    direction: tuple[float, ...] | None = None
+    affine: Matrix | None = None
+    reoriented_affine: Matrix | None = None
+    orientation: str | None = None
+    spacing_known: bool = True
+
+    @field_validator("spacing")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (2, 3):
+            raise ImageError(f"A grid has 2 or 3 axes, but the spacing {value} has {len(value)} numbers.")
+        if not all(math.isfinite(v) and v > 0 for v in value):
+            raise ImageError(f"The spacing {value} is not usable: every voxel size must be a positive number of mm.")
+        return value
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes, 2 or 3."""
+        return len(self.spacing)
+
+    @property
+    def spacing_3d(self) -> tuple[float, float, float]:
+        """Spacing with three entries; a 2-D grid gets nnU-Net's thick first axis (facts 1.7)."""
+        if self.ndim == 3:
+            return self.spacing[0], self.spacing[1], self.spacing[2]
+        return 999.0 * max(self.spacing), self.spacing[0], self.spacing[1]
+
+    def properties(self) -> dict[str, Any]:
+        """Return the reader's entries of nnU-Net's properties dictionary (facts 1.7), in plain Python types."""
+        entries: dict[str, Any] = {"spacing": list(self.spacing_3d)}
+        if self.affine is not None:
+            stuff: dict[str, Any] = {"original_affine": [list(row) for row in self.affine]}
+            if self.reoriented_affine is not None:
+                stuff["reoriented_affine"] = [list(row) for row in self.reoriented_affine]
+            entries["nibabel_stuff"] = stuff
+        elif self.origin is not None and self.direction is not None:
+            entries["sitk_stuff"] = {
+                "spacing": tuple(reversed(self.spacing)),
+                "origin": self.origin,
+                "direction": self.direction,
+            }
+        return entries

@@ -1,0 +1,58 @@
+"""An image as the engine takes it: channels first, with its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_nnunet.errors import ImageError
+
+if TYPE_CHECKING:
+    from napari_nnunet.schema.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An array with channels first and the geometry of its grid.
+
+    Parameters
+    ----------
+    array : array-like, shape (C, [Z,] Y, X)
+        Anything with ``shape``, ``dtype`` and slicing: numpy, dask, zarr. It is read slab by slab, never changed.
+    geometry : Geometry
+        Grid of the spatial axes; ``geometry.ndim`` equals ``array.ndim - 1``.
+
+    Raises
+    ------
+    ImageError
+        If array and geometry disagree, or an axis is empty.
+    """
+
+    array: Any
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.array.shape)
+        if len(shape) != self.geometry.ndim + 1:
+            raise ImageError(
+                f"The array has shape {shape}, but the geometry has {self.geometry.ndim} axes: "
+                f"expected the channel axis and then {self.geometry.ndim} spatial axes."
+            )
+        if 0 in shape:
+            raise ImageError(f"The image is empty: its shape is {shape}. Every axis needs at least one voxel.")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return int(self.array.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape ``([Z,] Y, X)``."""
+        return tuple(int(n) for n in self.array.shape[1:])
+
+    @property
+    def shape_3d(self) -> tuple[int, int, int]:
+        """Spatial shape with three entries; a 2-D image has one slice."""
+        z, y, x = self.shape if len(self.shape) == 3 else (1, *self.shape)
+        return z, y, x
