@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_nnunet.engine.prepare import PrepareRecord
-from napari_nnunet.engine.resample import AxisOperator, apply_operator, axis_operator, nearest_index, separate_axis, take
+from napari_nnunet.engine.resample import (
+    AxisOperator,
+    apply_operator,
+    axis_operator,
+    nearest_index,
+    separate_axis,
+    take,
+)
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 

@@ -45,7 +45,7 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """"cpu", "cuda" or "mps"."""
+        """ "cpu", "cuda" or "mps"."""
         return self.device.partition(":")[0]
 
     def __str__(self) -> str:
@@ -55,7 +55,18 @@ class Choice:
 @lru_cache(maxsize=1)
 def cpu_features() -> frozenset[str]:
     """Return the features of this processor that decide the precision, such as "amx_bf16", "avx512_bf16", "avx2"."""
-    known = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "amx_tile", "asimd", "bf16", "i8mm")
+    known = (
+        "avx2",
+        "avx512f",
+        "avx512_bf16",
+        "avx512_fp16",
+        "amx_bf16",
+        "amx_fp16",
+        "amx_tile",
+        "asimd",
+        "bf16",
+        "i8mm",
+    )
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             words = set(file.read().split())

@@ -118,9 +118,7 @@ class ConvStack(nn.Module):
         ones = (1,) * architecture.ndim
         self.convs = nn.Sequential(
             *(
-                ConvBlock(
-                    architecture, channels_out if i else channels_in, channels_out, kernel, ones if i else stride
-                )
+                ConvBlock(architecture, channels_out if i else channels_in, channels_out, kernel, ones if i else stride)
                 for i in range(count)
             )
         )

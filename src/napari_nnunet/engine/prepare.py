@@ -132,9 +132,7 @@ def nonzero_box(mask: NDArray[np.bool_]) -> Box3:
     return box[0], box[1], box[2]
 
 
-def crop_to_nonzero(
-    data: NDArray[Any], labels: NDArray[Any] | None = None
-) -> tuple[NDArray[Any], NDArray[Any], Box3]:
+def crop_to_nonzero(data: NDArray[Any], labels: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], Box3]:
     """Crop to the nonzero part and mark what lies outside it with -1 (facts 4.1).
 
     Parameters
@@ -309,9 +307,7 @@ def _with_margin(
     spacing = [volume.geometry.spacing_3d[a] for a in forward]
     patch = configuration.patch_size if configuration.ndim == 3 else (1, *configuration.patch_size)
     target = configuration.spacing if len(configuration.spacing) == 3 else (spacing[0], *configuration.spacing)
-    context = [
-        0.0 if p == 1 else p / 2 * goal / own for p, goal, own in zip(patch, target, spacing, strict=True)
-    ]
+    context = [0.0 if p == 1 else p / 2 * goal / own for p, goal, own in zip(patch, target, spacing, strict=True)]
     return [(roi[a][0] - c, roi[a][1] + c) for a, c in zip(forward, context, strict=True)]
 
 

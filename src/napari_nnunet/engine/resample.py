@@ -92,7 +92,9 @@ def _linear_matrix(size: int, new_size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _sample_spline(coefficients: NDArray[np.float64], positions: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+def _sample_spline(
+    coefficients: NDArray[np.float64], positions: NDArray[np.float64], order: int
+) -> NDArray[np.float64]:
     """Evaluate B-spline coefficients (n, k) at positions along axis 0; returns (len(positions), k)."""
     if order != 3:
         grid = np.broadcast_to(positions[:, None], (len(positions), coefficients.shape[1]))

@@ -10,9 +10,7 @@ SPACING_UM = (1.0, 0.5, 0.5)  # thick slices, as a confocal microscope gives the
 CLASSES = ("background", "nucleus", "shell")
 
 
-def make_volume(
-    seed: int, shape: tuple[int, int, int] = (32, 96, 96)
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def make_volume(seed: int, shape: tuple[int, int, int] = (32, 96, 96)) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return an image and its labels: solid nuclei (1) and hollow shells (2) in uneven light and noise.
 
     Both are equally bright, so that intensity alone does not tell them apart.

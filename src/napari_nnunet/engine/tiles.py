@@ -105,9 +105,7 @@ class TileGrid:
             time, and each row begins at the window closest to the focus.
         """
         z, y, x = self.axis_starts()
-        centre = [
-            None if f is None else f + before for f, (before, _) in zip(focus, self.padding, strict=True)
-        ]
+        centre = [None if f is None else f + before for f, (before, _) in zip(focus, self.padding, strict=True)]
         first = _closest(z, self.patch[0], centre[0])
         windows = [(b, c) for b in y for c in x]
         windows.sort(key=lambda w: _distance(w, self.patch[1:], centre[1:]))
@@ -124,8 +122,7 @@ def _closest(begins: list[int], patch: int, position: float | None) -> int:
 
 def _distance(window: tuple[int, int], patch: Sequence[int], centre: Sequence[float | None]) -> float:
     return sum(
-        0.0 if c is None else (begin + size / 2 - c) ** 2
-        for begin, size, c in zip(window, patch, centre, strict=True)
+        0.0 if c is None else (begin + size / 2 - c) ** 2 for begin, size, c in zip(window, patch, centre, strict=True)
     )
 
 
@@ -179,9 +176,7 @@ class Accumulator:
         per_row = grid.count // len(begins)
         cuts = sorted({*begins, *(b + depth for b in begins)})
         self._segments = list(zip(cuts[:-1], cuts[1:], strict=True))
-        self._open = {
-            (lo, hi): per_row * sum(b <= lo and hi <= b + depth for b in begins) for lo, hi in self._segments
-        }
+        self._open = {(lo, hi): per_row * sum(b <= lo and hi <= b + depth for b in begins) for lo, hi in self._segments}
         self._sums: dict[tuple[int, int], Any] = {}
 
     def add(self, tile: Tile, logits: Any) -> list[tuple[int, int, Any]]:

@@ -23,9 +23,7 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to RAS first: the array's axes are then S, A, R."""
     original = _load(path)
     image = nibabel.as_closest_canonical(original)
-    geometry = Geometry(
-        spacing=_spacing(image), affine=_rows(original.affine), reoriented_affine=_rows(image.affine)
-    )
+    geometry = Geometry(spacing=_spacing(image), affine=_rows(original.affine), reoriented_affine=_rows(image.affine))
     return _array(image), geometry
 
 

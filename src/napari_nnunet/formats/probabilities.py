@@ -40,8 +40,12 @@ def write_probabilities(probabilities: NDArray[np.float32], path: Path) -> None:
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
         archive.open("probabilities.npy", "w", force_zip64=True) as member,
     ):
-        header = {"descr": npy.dtype_to_descr(probabilities.dtype), "fortran_order": False, "shape": probabilities.shape}
-        npy.write_array_header_1_0(cast(BinaryIO, member), header)
+        header = {
+            "descr": npy.dtype_to_descr(probabilities.dtype),
+            "fortran_order": False,
+            "shape": probabilities.shape,
+        }
+        npy.write_array_header_1_0(cast("BinaryIO", member), header)
         per_plane = max(1, int(np.prod(probabilities.shape[2:])) * probabilities.itemsize)
         step = max(1, _CHUNK_BYTES // per_plane)
         for channel in probabilities:

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
+from napari_nnunet.engine.backends import torch_threads
 from napari_nnunet.engine.decode import slab_bytes, workspace_bytes
 from napari_nnunet.engine.device import Choice, choose
 from napari_nnunet.engine.infer import Ensemble, batch_size, mirror_sets
 from napari_nnunet.engine.network import multiply_adds
 from napari_nnunet.engine.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.tiles import TileGrid, peak_planes
+from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.schema.plans import Architecture
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
 
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take
 
@@ -81,9 +83,7 @@ def estimate(
     return _estimate(model, record, settings, choice, len(folds), copies, batch)
 
 
-def estimate_for(
-    model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings
-) -> Estimate:
+def estimate_for(model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings) -> Estimate:
     """Say what a prepared image will take with the networks at hand."""
     return _estimate(model, record, settings, ensemble.choice, ensemble.folds, len(ensemble.mirrors), ensemble.batch)
 
@@ -198,3 +198,18 @@ def calibrate(choice: Choice) -> None:
         times.append(time.monotonic() - began)
     runs = max(ensemble.batch, 1) if choice.backend == "openvino" else 1
     speed.remember(_rate_key(choice), min(times) / (multiply_adds(architecture, 1, 3, patch) * runs))
+
+
+def estimate_presets(
+    model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
+) -> Job[dict[str, Estimate]]:
+    """Estimate what is asked for ("own") and every preset; measures this computer first if it never ran anything."""
+    choice = choose(settings)
+    yield Stage(name="Estimating")
+    with torch_threads(choice.threads):
+        calibrate(choice)
+    folds = model.resolve_folds(None, settings.checkpoint)
+    found = {"own": estimate(model, shape, spacing, settings)}
+    for name in PRESETS:
+        found[name] = estimate(model, shape, spacing, preset(name, folds=folds, base=settings))
+    return found

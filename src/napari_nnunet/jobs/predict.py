@@ -18,7 +18,7 @@ from napari_nnunet.engine.device import Choice, available_memory, choose
 from napari_nnunet.engine.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.tiles import Accumulator, Tile, TileGrid, importance
 from napari_nnunet.errors import ModelError, ResourceError
-from napari_nnunet.events import Box, Event, Job, Note, Painted, Progress, Stage
+from napari_nnunet.events import Box, CaseDone, Event, Job, Note, Painted, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model import TrainedModel, load_model, recipe_of
 from napari_nnunet.jobs import _predictor
@@ -50,6 +50,8 @@ class Prediction:
         Model, hashes, settings and versions behind the result.
     properties : dict
         nnU-Net's properties of the case.
+    counts : tuple of int
+        Number of voxels of each label value, beginning with 0.
     seconds : float
         Wall time.
     """
@@ -60,6 +62,7 @@ class Prediction:
     probabilities: NDArray[np.float32] | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
+    counts: tuple[int, ...] = ()
     seconds: float = 0.0
 
 
@@ -152,9 +155,15 @@ def predict(
         stack.enter_context(torch_threads(predictor.choice.threads))
         record, used = yield from _with_fallbacks(predictor, task)
     recipe = _recipe(predictor, settings, used)
-    properties = {**volume.geometry.properties(), **record.properties()}
     return Prediction(
-        result, volume.geometry, scheme, probabilities, recipe, properties, time.monotonic() - started
+        labels=result,
+        geometry=volume.geometry,
+        scheme=scheme,
+        probabilities=probabilities,
+        recipe=recipe,
+        properties={**volume.geometry.properties(), **record.properties()},
+        counts=_count(result, max(scheme.names) + 1),
+        seconds=time.monotonic() - started,
     )
 
 
@@ -166,11 +175,20 @@ def predict_series(
 ) -> Job[list[Prediction]]:
     """Segment the frames of a time series one after the other, each into its own canvas (and probabilities)."""
     results = []
-    for volume, canvas, probabilities in frames:
-        results.append(
-            (yield from predict(model, volume, settings, canvas=canvas, probabilities=probabilities, **options))
-        )
+    listed = list(frames)
+    for i, (volume, canvas, probabilities) in enumerate(listed):
+        result = yield from predict(model, volume, settings, canvas=canvas, probabilities=probabilities, **options)
+        results.append(result)
+        yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=result.seconds)
     return results
+
+
+def _count(labels: NDArray[Any], values: int) -> tuple[int, ...]:
+    """Count label values plane by plane: a bincount of everything would need eight bytes per voxel."""
+    total = np.zeros(values, dtype=np.int64)
+    for plane in labels:
+        total += np.bincount(plane.ravel(), minlength=values)[:values]
+    return tuple(int(n) for n in total)
 
 
 def _lifted(array: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -255,7 +273,7 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_devi
         yield Note(text="The region holds nothing but zeros: everything is background.")
         return record
     if ensemble.choice.kind == "cpu" or not on_device:
-        _check_memory(estimate_for(model, record, ensemble, settings))
+        _check_memory(estimate_for(model, record, ensemble, settings), settings.memory_gb)
     yield from _windows(predictor, ensemble, task, record, infer.pad(data, _grid(model, record, settings)))
     return record
 
@@ -320,9 +338,7 @@ def _place(
             yield from _announce(((z0 + lo, z0 + hi), y, x), task, scratch, record, final=True)
 
 
-def _announce(
-    box: Box | None, task: _Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool
-) -> Job[None]:
+def _announce(box: Box | None, task: _Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool) -> Job[None]:
     """Copy what lies inside the region to the canvas and tell which part of the image changed."""
     if box is None:
         return
@@ -379,12 +395,14 @@ def _network_focus(focus: Focus | None, record: PrepareRecord) -> tuple[float | 
     return z, y, x
 
 
-def _check_memory(expected: Estimate) -> None:
+def _check_memory(expected: Estimate, limit_gb: float) -> None:
     free = available_memory()
-    if expected.memory_bytes > free:
+    allowed = min(free, limit_gb * 1e9) if limit_gb else free
+    if expected.memory_bytes > allowed:
+        what = f"{free / 1e9:.1f} GB are free" if allowed == free else f"{limit_gb:g} GB are allowed"
         raise ResourceError(
-            f"This prediction needs about {expected.memory_bytes / 1e9:.1f} GB of main memory, but only "
-            f"{free / 1e9:.1f} GB are free. Segment a region, or close other programs."
+            f"This prediction needs about {expected.memory_bytes / 1e9:.1f} GB of main memory, but only {what}. "
+            "Segment a region, close other programs, or leave out the probabilities."
         )
 
 

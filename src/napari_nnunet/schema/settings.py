@@ -46,8 +46,13 @@ class PredictSettings(BaseModel):
         "auto", title="Precision", description="auto, float32, bfloat16 or float16 for the network's arithmetic."
     )
     threads: Annotated[int, Ge(0)] = Field(0, title="CPU threads", description="0 means all cores.")
+    memory_gb: Annotated[float, Ge(0)] = Field(
+        0, title="Main memory (GB)", description="What a prediction may take at most; 0 means what is free."
+    )
     on_device: bool = Field(
-        True, title="Keep sums on the GPU", description="Off: tiles are summed up in main memory, which saves GPU memory."
+        True,
+        title="Keep sums on the GPU",
+        description="Off: tiles are summed up in main memory, which saves GPU memory.",
     )
     probabilities: bool = Field(
         False, title="Probabilities", description="Also return the probability of every class for every voxel."

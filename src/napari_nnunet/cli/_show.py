@@ -1,0 +1,114 @@
+"""Drive a job and show its events: a progress bar with the remaining time, notes, and a JSON-lines file on request."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage, to_json
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+T = TypeVar("T")
+
+
+def show(job: Job[T], *, events: Path | None = None, bar: bool = True, verbose: bool = False) -> T:
+    """Run a job to its end and return its result; Ctrl-C closes the job and is passed on.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    events : Path, optional
+        Every event is appended to this file as one JSON line, at once.
+    bar : bool
+        Whether to draw a progress bar (never, where the output is no terminal).
+    verbose : bool
+        Also print notes that only inform.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(closing(job))
+        log = stack.enter_context(_open(events)) if events is not None else None
+        screen = _Screen(stack, bar=bar and sys.stderr.isatty(), verbose=verbose)
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            if log is not None:
+                log.write(to_json(event) + "\n")
+                log.flush()
+            screen.take(event)
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"The event file {path} cannot be written: {error}.") from error
+
+
+class _Screen:
+    """Events as text and a bar on the error stream; results belong to the output stream."""
+
+    def __init__(self, stack: ExitStack, *, bar: bool, verbose: bool) -> None:
+        self._verbose = verbose
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        if bar:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = stack.enter_context(
+                Bar(
+                    SpinnerColumn(),
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("left"),
+                    TimeRemainingColumn(),
+                    console=Console(stderr=True),
+                    transient=True,
+                )
+            )
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def take(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Stage() if self._bar is not None:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(event.name, total=event.total)
+            case Progress() if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=event.done, total=event.total)
+            case Note() if event.level == "warning" or self._verbose:
+                self._say(f"{'Warning: ' if event.level == 'warning' else ''}{event.text}")
+            case CaseDone():
+                how = "already there" if event.skipped else f"{event.seconds:.1f} s"
+                self._say(f"[{event.index + 1}/{event.total}] {event.path} ({how})")
+            case CaseFailed():
+                self._say(f"[{event.index + 1}/{event.total}] {event.case} FAILED: {event.message}")
+            case _:
+                pass

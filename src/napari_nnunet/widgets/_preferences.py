@@ -1,0 +1,68 @@
+"""napari's preferences page of this plugin, read where it exists (napari >= 0.9)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.formats.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the user set for all sessions.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    memory_gb : float
+        Main memory a prediction may take; 0 means what is free.
+    workspace : str
+        Folder of datasets and models; empty means nnU-Net's variables or the per-user folder.
+    step : float
+        Tile step.
+    mirroring : bool
+        Average over mirrored copies.
+    """
+
+    device: str = "auto"
+    memory_gb: float = 0.0
+    workspace: str = ""
+    step: float = 0.5
+    mirroring: bool = True
+
+    def folders(self) -> Workspace:
+        """Return the workspace."""
+        return Workspace.resolve(Path(self.workspace) if self.workspace else None)
+
+
+def _settings() -> Any | None:
+    try:
+        from napari.settings import get_plugin_settings
+
+        return get_plugin_settings("napari-nnunet")
+    except Exception:  # napari before 0.9, or a plugin that is not registered: the defaults hold
+        logger.debug("no plugin settings", exc_info=True)
+        return None
+
+
+def read_preferences() -> Preferences:
+    """Return the preferences, or their defaults."""
+    settings = _settings()
+    if settings is None:
+        return Preferences()
+    default = Preferences()
+    compute = getattr(settings, "compute", None)
+    folders = getattr(settings, "folders", None)
+    return Preferences(
+        device=str(getattr(compute, "device", default.device)),
+        memory_gb=float(getattr(compute, "memory_gb", default.memory_gb)),
+        workspace=str(getattr(folders, "workspace", default.workspace)),
+        step=float(getattr(compute, "tile_step", default.step)),
+        mirroring=bool(getattr(compute, "mirroring", default.mirroring)),
+    )

@@ -1,0 +1,140 @@
+"""The layers a run fills, and the table of how much of each class there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QApplication, QHeaderView, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+
+from napari_nnunet.widgets._layers import (
+    ClassVolume,
+    canvas_view,
+    class_colour,
+    colormap_of,
+    features_of,
+    format_volume,
+    geometry_of,
+    result_shape,
+)
+from napari_nnunet.widgets._request import Request
+
+
+class ResultLayers:
+    """The canvases of one run and the layers that show them.
+
+    Parameters
+    ----------
+    request : Request
+        What is being run.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        scheme = request.model.dataset.labels
+        shape = result_shape(request.source, request.axes)
+        self.placement = geometry_of(request.source, request.axes)
+        self.name = f"{request.source.name} – {request.model.configuration.name}"
+        self.canvas = np.zeros(shape, dtype=scheme.dtype)
+        self.probabilities = (
+            np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
+        )
+        self.labels = Labels(
+            self.canvas,
+            name=self.name,
+            colormap=colormap_of(scheme),
+            features=features_of(scheme),
+            metadata={"nnunet": {"partial": True, "model": str(request.model.folder)}},
+            **self.placement,
+        )
+
+    def targets(self) -> list[tuple[Any, Any, Any]]:
+        """Return (volume, labels view, probabilities view) of every frame."""
+        axes = self.request.axes
+        return [
+            (
+                frame.volume,
+                canvas_view(self.canvas, axes, frame.index),
+                None if self.probabilities is None else canvas_view(self.probabilities, axes, frame.index, leading=1),
+            )
+            for frame in self.request.frames
+        ]
+
+    def probability_layers(self) -> list[Image]:
+        """Return one Image layer per foreground head; background stays out."""
+        if self.probabilities is None:
+            return []
+        scheme = self.request.model.dataset.labels
+        first = 0 if scheme.has_regions else 1
+        return [
+            Image(
+                self.probabilities[head],
+                name=f"{self.name}: p({name})",
+                contrast_limits=(0, 1),
+                colormap="magma",
+                blending="additive",
+                visible=False,
+                **self.placement,
+            )
+            for head, name in list(enumerate(scheme.head_names))[first:]
+        ]
+
+
+class VolumeTable(QWidget):
+    """Voxels and volume of every class, to look at and to copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Class", "Volume", "Voxels"])
+        self.table.setAccessibleName("Volume per class")
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        vertical, horizontal = self.table.verticalHeader(), self.table.horizontalHeader()
+        vertical.setVisible(False)
+        horizontal.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        horizontal.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.copy = QPushButton("Copy as CSV")
+        self.copy.clicked.connect(self._copy)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.copy)
+        self.setVisible(False)
+
+    def show_volumes(self, frames: Sequence[tuple[int | None, Sequence[ClassVolume]]]) -> None:
+        """Fill the table; with several time points every row names its own."""
+        rows = [(index, entry) for index, entries in frames for entry in entries]
+        several = len(frames) > 1
+        self.table.setRowCount(len(rows))
+        for r, (index, entry) in enumerate(rows):
+            label = f"{entry.name} (t = {index})" if several and index is not None else entry.name
+            name = QTableWidgetItem(label)
+            name.setData(Qt.ItemDataRole.DecorationRole, QColor(class_colour(entry.value)))
+            self.table.setItem(r, 0, name)
+            for column, text in ((1, format_volume(entry.mm3)), (2, f"{entry.voxels:,}")):
+                item = QTableWidgetItem(text)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.table.setItem(r, column, item)
+        self._rows = rows
+        height = self.table.horizontalHeader().height() + 26 * min(len(rows), 8) + 6
+        self.table.setFixedHeight(height)
+        self.setVisible(bool(rows))
+
+    def csv(self) -> str:
+        """Return the table as CSV with exact numbers."""
+        lines = ["time,label,class,voxels,volume_mm3"]
+        for index, entry in self._rows:
+            time = "" if index is None else str(index)
+            volume = "" if entry.mm3 is None else repr(entry.mm3)
+            lines.append(f'{time},{entry.value},"{entry.name}",{entry.voxels},{volume}')
+        return "\n".join(lines) + "\n"
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.csv())

@@ -1,0 +1,50 @@
+"""A job on a napari thread worker.
+
+napari's own ``create_worker`` swallows RuntimeError (an out-of-memory error would leave Run disabled for ever) and closes
+a cancelled generator at garbage collection, in the window's thread. This worker does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
+
+from napari_nnunet.events import Job
+
+
+class JobWorker(WorkerBase):
+    """Runs a job on a thread: events as ``yielded``, the result as ``returned``, failures as ``errored``.
+
+    ``quit()`` cancels at the job's next event; the job is closed at once, in the worker's thread.
+
+    Parameters
+    ----------
+    start : callable
+        Makes the job. It is called in the thread, so that heavy imports do not hold up the window.
+    """
+
+    def __init__(self, start: Callable[[], Job[Any]]) -> None:
+        super().__init__(SignalsClass=GeneratorWorkerSignals)
+        self._start = start
+
+    def work(self) -> Any:
+        """Drive the job; called by the thread pool."""
+        with closing(self._start()) as job:
+            while not self.abort_requested:
+                try:
+                    event = next(job)
+                except StopIteration as done:
+                    return done.value
+                except RuntimeError as error:
+                    # superqt takes a RuntimeError for a deleted signal and stays silent.
+                    raise JobError(str(error) or type(error).__name__) from error
+                self.yielded.emit(event)
+        self.aborted.emit()
+        return None
+
+
+class JobError(Exception):
+    """A failure inside a job that was a RuntimeError."""
