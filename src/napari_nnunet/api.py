@@ -59,7 +59,8 @@ def predict(
     opened = model if isinstance(model, TrainedModel) else load_model(model)
     chosen = (settings or PredictSettings()).replace(**changes)
     job = predict_job(opened, _volume(image, spacing, len(opened.dataset.channel_names)), chosen)
-    return drain(job if on_event is None else relay(job, on_event))
+    result: Prediction = drain(job if on_event is None else relay(job, on_event))
+    return result
 
 
 def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
@@ -68,8 +69,8 @@ def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: in
     array = image if hasattr(image, "shape") else np.asarray(image)
     if spacing is None:
         raise ImageError(
-            "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a picture; "
-            "(1, 1) if it has none."
+            "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "
+            "picture; (1, 1) if it has none."
         )
     ndim = len(spacing)
     if len(array.shape) == ndim:

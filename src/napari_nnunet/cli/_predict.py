@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.settings import PRESETS, PredictSettings
+from napari_nnunet.schema.settings import PRESETS, Fold, PredictSettings
 
 if TYPE_CHECKING:
     from napari_nnunet.formats.model import TrainedModel
@@ -153,9 +153,9 @@ def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSett
         raise SettingsError(f"The setting '{name}' cannot be {first['input']!r}: {first['msg']}.") from error
 
 
-def _fold(word: str) -> int | str:
+def _fold(word: str) -> Fold:
     if word == "all":
-        return word
+        return "all"
     if word.isdigit():
         return int(word)
     raise SettingsError(f"-f takes fold numbers or 'all', not {word!r}.")

@@ -45,7 +45,7 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """ "cpu", "cuda" or "mps"."""
+        """The family of the device: "cpu", "cuda" or "mps"."""
         return self.device.partition(":")[0]
 
     def __str__(self) -> str:
@@ -141,8 +141,8 @@ def choose(settings: PredictSettings) -> Choice:
 def _cuda(device: str, settings: PredictSettings, threads: int) -> Choice:
     if not torch.cuda.is_available():
         raise ResourceError(
-            f"The device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU. Use '-device cpu' or "
-            "'auto', or run 'napari-nnunet doctor' to see why."
+            f"The device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU. Use '-device cpu' "
+            "or 'auto', or run 'napari-nnunet doctor' to see why."
         )
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():

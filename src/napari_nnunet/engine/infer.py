@@ -1,4 +1,4 @@
-"""Logits of windows: mirrored copies and folds of a window are summed up before anything else (facts part 2, 4.6, 4.8)."""
+"""Logits of windows: mirrored copies and folds are summed up before anything else (facts part 2, 4.6, 4.8)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The two U-Nets of nnU-Net v2, with its state-dict names (facts part 2, section 1).
 
 A checkpoint of nnU-Net lists every encoder tensor four times and every decoder tensor twice, because its modules are
-registered twice. Here every tensor exists once; :func:`nnunet_state` writes the duplicates, :func:`own_state` drops them.
+registered twice. Here every tensor exists once; :func:`nnunet_state` writes the duplicates, :func:`own_state` drops
+them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -381,10 +381,8 @@ def nnunet_state(network: UNet) -> OrderedDict[str, Tensor]:
 
 
 def _emit(module: nn.Module, prefix: str, out: OrderedDict[str, Tensor]) -> None:
-    own: dict[str, Any] = {**module._parameters, **module._buffers}
-    for name, tensor in own.items():
-        if tensor is not None:
-            out[prefix + name] = tensor.detach()
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        out[prefix + name] = tensor.detach()
     for name, child in module.named_children():
         _emit(child, f"{prefix}{name}.", out)
     if isinstance(module, ConvBlock):

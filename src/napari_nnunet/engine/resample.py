@@ -182,7 +182,8 @@ def apply_operator(x: ArrayT, operator: AxisOperator | None, axis: int) -> Array
 def take(x: ArrayT, index: NDArray[np.intp], axis: int) -> ArrayT:
     """Pick indices along one axis of a numpy array or torch tensor."""
     if isinstance(x, np.ndarray):
-        return np.take(x, index, axis=axis)
+        picked: Any = np.take(x, index, axis=axis)
+        return picked
     import torch
 
     return x.index_select(axis, torch.from_numpy(index).to(x.device))
@@ -357,7 +358,7 @@ def _merge_labels(
     winner = np.full(nearest.shape, values[0], dtype=labels.dtype)
     at_nearest = np.zeros(nearest.shape)
     for value in values:
-        score = np.tensordot(first, (source == value).astype(np.float64), axes=(1, 0))
+        score: NDArray[Any] = np.tensordot(first, (source == value).astype(np.float64), axes=(1, 0))
         if matrices[1] is not None:
             score = matrices[1] @ score
         if matrices[2] is not None:

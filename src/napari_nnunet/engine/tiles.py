@@ -1,4 +1,4 @@
-"""Sliding-window tiles, their weights, and sums that are given away as soon as they are complete (facts part 2, 4.3 to 4.5)."""
+"""Sliding-window tiles, their weights, and sums that are given away once complete (facts part 2, 4.3 to 4.5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -175,7 +176,7 @@ class Accumulator:
         begins, depth = grid.axis_starts()[0], grid.patch[0]
         per_row = grid.count // len(begins)
         cuts = sorted({*begins, *(b + depth for b in begins)})
-        self._segments = list(zip(cuts[:-1], cuts[1:], strict=True))
+        self._segments = list(pairwise(cuts))
         self._open = {(lo, hi): per_row * sum(b <= lo and hi <= b + depth for b in begins) for lo, hi in self._segments}
         self._sums: dict[tuple[int, int], Any] = {}
 

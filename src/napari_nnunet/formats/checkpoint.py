@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Checkpoint:
 
 def _allowed() -> list[Any]:
     """Numpy scalars in the training log are all that nnU-Net pickles besides plain values and tensors."""
-    scalar = np.core.multiarray.scalar if np.__version__.startswith("1.") else np._core.multiarray.scalar
+    scalar = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray").scalar
     types = [np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType, np.dtypes.Int32DType]
     return [
         *types,
@@ -150,7 +151,7 @@ def write_checkpoint(
     from napari_nnunet.formats.atomic import written_beside
 
     logs = ("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "train_losses", "val_losses", "lrs")
-    content = {
+    content: dict[str, Any] = {
         "network_weights": weights,
         "optimizer_state": None,
         "grad_scaler_state": None,

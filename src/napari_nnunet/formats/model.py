@@ -13,8 +13,8 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.checkpoint import Checkpoint, file_hash, read_checkpoint
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.settings import Fold
 
-Fold = int | str
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
@@ -60,13 +60,14 @@ class TrainedModel:
 
     def folds(self, checkpoint: str = CHECKPOINTS[0]) -> tuple[Fold, ...]:
         """Return the trained folds: numbers first, "all" only where it is the only one."""
-        numbered, whole = [], False
+        numbered: list[Fold] = []
+        whole = False
         for path in self.folder.glob(f"fold_*/{checkpoint}"):
             name = path.parent.name.removeprefix("fold_")
             if name.isdigit():
                 numbered.append(int(name))
             whole = whole or name == "all"
-        return tuple(sorted(numbered)) or (("all",) if whole else ())
+        return tuple(sorted(numbered, key=int)) or (("all",) if whole else ())
 
     @property
     def checkpoints(self) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from napari_nnunet.engine import network
 from napari_nnunet.engine.device import Choice, choose
 from napari_nnunet.engine.infer import Ensemble
 from napari_nnunet.errors import ModelError
-from napari_nnunet.formats.model import Fold, TrainedModel
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.formats.model import TrainedModel
+from napari_nnunet.schema.settings import Fold, PredictSettings
 
 _KEPT = 2  # a cascade needs two
 _cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()

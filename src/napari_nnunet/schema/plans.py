@@ -279,8 +279,8 @@ def _architecture(entries: Mapping[str, Any], where: str) -> Architecture:
     nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
     norm_kwargs = kwargs.get("norm_op_kwargs") or {}
     return Architecture(
-        name=name,  # type: ignore[arg-type]  # checked against the table above
-        ndim=ndim,  # type: ignore[arg-type]  # pydantic refuses anything but 2 and 3
+        name=name,
+        ndim=ndim,
         features=_per_stage(kwargs["features_per_stage"], stages),
         kernel_sizes=tuple(_axes(k, ndim) for k in kwargs["kernel_sizes"]),
         strides=tuple(_axes(s, ndim) for s in kwargs["strides"]),

@@ -11,6 +11,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CheckpointName = str
+Fold = int | Literal["all"]
 PresetName = Literal["fast", "balanced", "full"]
 
 
@@ -19,7 +20,7 @@ class PredictSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folds: tuple[int | Literal["all"], ...] | None = Field(
+    folds: tuple[Fold, ...] | None = Field(
         None, title="Folds", description="Trained folds whose logits are averaged; none given means all that are found."
     )
     checkpoint: CheckpointName = Field(
@@ -71,7 +72,7 @@ PRESETS: dict[PresetName, dict[str, object]] = {
 }
 
 
-def preset(name: PresetName, *, folds: tuple[int | Literal["all"], ...], base: PredictSettings) -> PredictSettings:
+def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) -> PredictSettings:
     """Return ``base`` with a preset applied.
 
     Parameters

@@ -82,7 +82,7 @@ def voxel_size_mm(layer: Image) -> tuple[tuple[float, ...] | None, tuple[float, 
     origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     steps = [np.asarray(layer.data_to_world(row)) - origin for row in np.eye(layer.ndim)]
     own = tuple(float(np.linalg.norm(step)) for step in steps)
-    factors = []
+    factors: list[float | None] = []
     for unit in layer.units:
         try:
             factors.append(float((1 * unit).to("mm").magnitude))

@@ -49,7 +49,7 @@ class RunPanel(QWidget):
         Of the button when idle.
     """
 
-    event = Signal(object)
+    happened = Signal(object)
     finished = Signal(object)
     cancelled = Signal(float)
     failed = Signal(object)
@@ -157,7 +157,7 @@ class RunPanel(QWidget):
                 self._cases = (event.index + 1, event.total)
             case _:
                 pass
-        self.event.emit(event)
+        self.happened.emit(event)
 
     def _on_progress(self, event: Progress) -> None:
         done, count = self._cases

@@ -158,7 +158,7 @@ def _no_axes(layer: Image, channels: int) -> str:
             f"The model has {channels} channels, but no axis of '{layer.name}' {tuple(shape)} has {channels} entries. "
             "Choose a layer for each channel."
         )
-    return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read. Choose one time point or channel."
+    return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read; choose fewer."
 
 
 def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float, ...], bool]:

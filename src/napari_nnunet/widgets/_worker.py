@@ -1,7 +1,7 @@
 """A job on a napari thread worker.
 
-napari's own ``create_worker`` swallows RuntimeError (an out-of-memory error would leave Run disabled for ever) and closes
-a cancelled generator at garbage collection, in the window's thread. This worker does neither.
+napari's own ``create_worker`` swallows RuntimeError (an out-of-memory error would leave Run disabled for ever) and
+closes a cancelled generator at garbage collection, in the window's thread. This worker does neither.
 """
 
 from __future__ import annotations

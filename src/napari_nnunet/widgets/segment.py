@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit, Select
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_nnunet.errors import NnunetError
@@ -21,7 +31,7 @@ from napari_nnunet.events import Event, Job, Painted
 from napari_nnunet.formats.known_models import known_models, remember_model
 from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.schema.settings import PredictSettings, preset
-from napari_nnunet.widgets._layers import class_volumes
+from napari_nnunet.widgets._layers import class_volumes, voxel_size_mm
 from napari_nnunet.widgets._panel import RunPanel, State, plain_time
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import (
@@ -43,7 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAMPLE = "Sample model: nuclei and shells"
-_BROWSE = "No model yet: choose 'Browse…'"
 _SAME_LAYER = "(in the first layer)"
 _WHOLE, _VISIBLE = "Whole image", "Visible field"
 _CUSTOM = "Custom"
@@ -156,11 +165,13 @@ class SegmentWidget(QWidget):
         column.addStretch(1)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(content)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll)
-        self.setMinimumWidth(340)
+        self.setMinimumWidth(360)
+        _let_shrink(content)
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._browse)
@@ -176,7 +187,7 @@ class SegmentWidget(QWidget):
         self._later.setInterval(150)
         self._later.timeout.connect(self._update)
         self.panel.start = self.run
-        self.panel.event.connect(self._on_event)
+        self.panel.happened.connect(self._on_event)
         self.panel.finished.connect(self._on_finished)
         self.panel.cancelled.connect(self._on_cancelled)
         self.panel.failed.connect(self._on_failed)
@@ -190,9 +201,8 @@ class SegmentWidget(QWidget):
     # ------------------------------------------------------------------------------------------------ models
 
     def _fill_models(self, select: Path | None = None) -> None:
-        choices: list[tuple[str, Any]] = []
-        for path in known_models(read_preferences().folders()):
-            choices.append((f"{path.parent.name} / {path.name.split('__')[-1]}", path))
+        paths = known_models(read_preferences().folders())
+        choices: list[tuple[str, Any]] = [(f"{path.parent.name} / {path.name.split('__')[-1]}", path) for path in paths]
         choices.append((_SAMPLE, "sample"))
         self.model_box.choices = _distinct(choices)
         self.model_box.value = select if select is not None else choices[0][1]
@@ -274,6 +284,7 @@ class SegmentWidget(QWidget):
                 self.channels.append(box)
                 self.channel_boxes.append(box)
                 box.changed.connect(self._layer_chosen)
+            _let_shrink(self.channels.native)
             self._match_channels(names)
         self._layer_chosen()
 
@@ -311,7 +322,7 @@ class SegmentWidget(QWidget):
             empty = not before or before[0] is None
             if empty and self._model is not None and self._running is None:
                 self._match_channels(self._model.dataset.channel_names)
-        inserted = getattr(event, "value", None)
+        inserted: Any = getattr(event, "value", None)
         if getattr(event, "type", "") == "inserted" and hasattr(inserted, "events"):
             inserted.events.name.connect(self._layers_changed)
             for signal in ("scale", "units", "data"):
@@ -359,7 +370,7 @@ class SegmentWidget(QWidget):
 
     def settings(self) -> PredictSettings:
         """Return what the form says."""
-        folds = tuple(int(fold) if fold.isdigit() else fold for fold in self.folds_box.value)
+        folds = tuple(int(fold) if fold.isdigit() else "all" for fold in self.folds_box.value)
         return PredictSettings(
             folds=folds or None,
             checkpoint=self.checkpoint_box.value,
@@ -440,6 +451,7 @@ class SegmentWidget(QWidget):
         """Check the form; say what Run will do, or why it cannot."""
         if self.panel.state is not State.IDLE:
             return
+        self._hint_spacing()
         self.time_box.visible = "T" in (self.axes_box.value or "")
         self._generation += 1
         try:
@@ -452,6 +464,13 @@ class SegmentWidget(QWidget):
         self.panel.set_ready(None)
         self.summary.setText(_describe(self._request) + "<br>Estimating time and memory…")
         self._estimate(self._request)
+
+    def _hint_spacing(self) -> None:
+        """Show the layer's own voxel size in the empty field."""
+        layers, axes = self._chosen_layers(), self.axes_box.value or ""
+        known = voxel_size_mm(layers[0])[0] if layers and layers[0] is not None and axes else None
+        spatial = [s for s, letter in zip(known or (), axes, strict=False) if letter in "ZYX"]
+        self.spacing_edit.native.setPlaceholderText(f"{_size_text(spacing=spatial)} (layer)" if spatial else "")
 
     def _estimate(self, request: Request) -> None:
         """Work out time and memory on a thread: that is where torch is loaded."""
@@ -478,8 +497,9 @@ class SegmentWidget(QWidget):
         own = found["own"]
         frames = len(request.frames)
         lines = [_describe(request)]
-        network = " × ".join(f"{s:.3g}" for s in own.network_spacing[-request.model.configuration.ndim :])
-        lines.append(f"The network sees {_times_text(own.network_shape)} voxels of {network} mm: {own.tiles} tiles")
+        network = _size_text(own.network_spacing[-request.model.configuration.ndim :])
+        of = f" of {network}" if request.spacing_known else ""
+        lines.append(f"The network sees {_times_text(own.network_shape)} voxels{of}, in {own.tiles} tiles")
         when = "" if own.seconds is None else f"About {plain_time(own.seconds * frames)}"
         when += "" if own.measured or own.seconds is None else " (a first guess)"
         lines.append(f"{when or 'Time unknown'} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")
@@ -600,6 +620,13 @@ def _segment_job(request: Request, targets: list[tuple[Any, Any, Any]], focus: A
     return start
 
 
+def _let_shrink(content: QWidget) -> None:
+    """Let combo boxes be narrower than their longest entry, so that the dock fits beside the canvas."""
+    for box in content.findChildren(QComboBox):
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        box.setMinimumContentsLength(6)
+
+
 def _sample_folder() -> Path:
     from importlib.resources import files
 
@@ -622,13 +649,17 @@ def _distinct(choices: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return out
 
 
-def _spacing_text(model: TrainedModel) -> str:
-    spacing = model.configuration.spacing
+def _size_text(spacing: Sequence[float]) -> str:
+    """Return a voxel size in the unit people use at that scale."""
     if max(spacing) < 0.05:
         return " × ".join(f"{s * 1000:.3g}" for s in spacing) + " µm"
+    return " × ".join(f"{s:.3g}" for s in spacing) + " mm"
+
+
+def _spacing_text(model: TrainedModel) -> str:
     if model.plans.reader == "NaturalImage2DIO":
         return "the pictures' own pixels"
-    return " × ".join(f"{s:.3g}" for s in spacing) + " mm"
+    return _size_text(model.configuration.spacing)
 
 
 def _times_text(shape: Sequence[int]) -> str:
@@ -640,6 +671,5 @@ def _describe(request: Request) -> str:
     volume = request.frames[0].volume
     where = "a region of " if request.region is not None else ""
     count = f"{frames} time points of " if frames > 1 else ""
-    spacing = " × ".join(f"{s:.3g}" for s in request.spacing)
-    size = f" of {spacing} mm" if request.spacing_known else ""
+    size = f" of {_size_text(request.spacing)}" if request.spacing_known else ""
     return f"<b>Will segment</b> {where}'{request.source.name}': {count}{_times_text(volume.shape)} voxels{size}"

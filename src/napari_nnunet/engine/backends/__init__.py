@@ -21,7 +21,9 @@ class CompiledNetwork(Protocol):
     (B, heads, [Z,] Y, X) on the network's device, which the next call may overwrite.
     """
 
-    def __call__(self, batch: Tensor) -> Tensor: ...
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Map windows to logits."""
+        ...
 
 
 def compile_network(network: UNet, choice: Choice, shape: Sequence[int]) -> CompiledNetwork:
