@@ -364,7 +364,7 @@ def _merge_labels(
         if matrices[2] is not None:
             score = score @ matrices[2].T
         # Rounding noise must not decide a tie: equal weights sum up in another order for another label.
-        score = np.float16(1000 * score).astype(np.float64) if half else np.round(score, 12)
+        score = np.asarray(np.float16(1000 * score).astype(np.float64) if half else np.round(score, 12))
         better = score > best
         winner[better] = value
         np.copyto(best, score, where=better)

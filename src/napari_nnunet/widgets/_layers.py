@@ -254,3 +254,17 @@ def format_volume(mm3: float | None) -> str:
 def is_labels(layer: Any) -> bool:
     """True for Labels layers."""
     return isinstance(layer, Labels)
+
+
+def position_in(layer: Image, dims: Any) -> list[float]:
+    """Return the viewer's current point in voxels of a layer."""
+    return [float(v) for v in layer.world_to_data(list(dims.point)[-layer.ndim :])]
+
+
+def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
+    """Return where to begin: the slice on the screen; along displayed axes nothing is preferred."""
+    position = position_in(layer, dims)
+    offset = dims.ndim - layer.ndim
+    shown = {axis - offset for axis in dims.displayed}
+    found = {letter: None if i in shown else position[i] for i, letter in enumerate(axes)}
+    return tuple(found[letter] for letter in "ZYX" if letter in found)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QProgressBar, QPus
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
+from napari_nnunet.widgets._words import plain_time
 from napari_nnunet.widgets._worker import JobWorker
 
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
@@ -27,17 +28,6 @@ class State(Enum):
     IDLE = "idle"
     RUNNING = "running"
     CANCELLING = "cancelling"
-
-
-def plain_time(seconds: float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 1:
-        return "under a second"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 class RunPanel(QWidget):

@@ -121,8 +121,8 @@ class VolumeTable(QWidget):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.table.setItem(r, column, item)
         self._rows = rows
-        height = self.table.horizontalHeader().height() + 26 * min(len(rows), 8) + 6
-        self.table.setFixedHeight(height)
+        heights = [self.table.rowHeight(r) for r in range(min(len(rows), 8))]
+        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(heights) + 8)
         self.setVisible(bool(rows))
 
     def csv(self) -> str:
