@@ -1,26 +1,17 @@
-"""One tiny synthetic model for all tests, and the way to the real data."""
+"""Fixtures for all tests: a tiny model, a volume, and the way to the real data."""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from napari_nnunet.engine import network
-from napari_nnunet.formats.checkpoint import write_checkpoint
-from napari_nnunet.formats.model import TrainedModel, load_model
+from helpers import Recipe, make_model, smooth_image
+from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.jobs import _predictor
-from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.plans import Plans
 from napari_nnunet.volume import Volume
-
-FIGURES = Path(__file__).parent / "data" / "numerics"
 
 
 @pytest.fixture(autouse=True)
@@ -44,126 +35,6 @@ def real_data() -> Path:
     return Path(where)
 
 
-@dataclass
-class Recipe:
-    """What kind of tiny model to make."""
-
-    patch: tuple[int, ...] = (8, 16, 16)
-    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
-    channels: tuple[str, ...] = ("MR",)
-    schemes: tuple[str, ...] = ()
-    labels: dict = field(default_factory=lambda: {"background": 0, "organ": 1, "lesion": 2})
-    regions_class_order: tuple[int, ...] | None = None
-    transpose: tuple[int, int, int] = (0, 1, 2)
-    folds: tuple = (0,)
-    name: str = "Dataset001_Tiny"
-    configuration: str = "3d_fullres"
-    previous_stage: str | None = None
-    file_ending: str = ".nii.gz"
-    reader: str = "SimpleITKIO"
-    norm: str = "InstanceNorm"
-    mirror: bool = True
-    use_mask: bool = False
-
-
-def configuration_of(recipe: Recipe) -> dict:
-    ndim = len(recipe.patch)
-    seg = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
-    schemes = list(recipe.schemes or ["ZScoreNormalization"] * len(recipe.channels))
-    content = {
-        "data_identifier": f"nnUNetPlans_{recipe.configuration}",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 2,
-        "patch_size": list(recipe.patch),
-        "median_image_size_in_voxels": [float(p) for p in recipe.patch],
-        "spacing": list(recipe.spacing),
-        "normalization_schemes": schemes,
-        "use_mask_for_norm": [recipe.use_mask] * len(schemes),
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": {**seg, "is_seg": False, "order": 3},
-        "resampling_fn_seg_kwargs": seg,
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {**seg, "is_seg": False},
-        "batch_dice": False,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {
-                "n_stages": 3,
-                "features_per_stage": [4, 6, 8],
-                "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
-                "kernel_sizes": [[3] * ndim] * 3,
-                "strides": [[1] * ndim, [2] * ndim, [2] * ndim],
-                "n_conv_per_stage": [2, 2, 2],
-                "n_conv_per_stage_decoder": [2, 2],
-                "conv_bias": True,
-                "norm_op": f"torch.nn.modules.x.{recipe.norm}{ndim}d",
-                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    }
-    if recipe.previous_stage:
-        content["previous_stage"] = recipe.previous_stage
-    return content
-
-
-def make_model(root: Path, recipe: Recipe | None = None, *, seed: int = 0) -> TrainedModel:
-    """Write a model folder with random weights whose last layer is scaled so that every label occurs."""
-    recipe = recipe or Recipe()
-    folder = root / recipe.name / f"nnUNetTrainer__nnUNetPlans__{recipe.configuration}"
-    dataset = {
-        "channel_names": {str(i): name for i, name in enumerate(recipe.channels)},
-        "labels": recipe.labels,
-        "numTraining": 5,
-        "file_ending": recipe.file_ending,
-    }
-    if recipe.regions_class_order:
-        dataset["regions_class_order"] = list(recipe.regions_class_order)
-    statistics = {"mean": 100.0, "std": 30.0, "median": 100.0, "min": 0.0, "max": 300.0}
-    plans = {
-        "dataset_name": recipe.name,
-        "plans_name": "nnUNetPlans",
-        "image_reader_writer": recipe.reader,
-        "transpose_forward": list(recipe.transpose),
-        "transpose_backward": [recipe.transpose.index(a) for a in range(3)],
-        "configurations": {recipe.configuration: configuration_of(recipe)},
-        "foreground_intensity_properties_per_channel": {
-            str(i): {**statistics, "percentile_00_5": 10.0, "percentile_99_5": 250.0}
-            for i in range(len(recipe.channels))
-        },
-    }
-    info = DatasetInfo.parse(dataset)
-    configuration = Plans.parse(plans).configuration(recipe.configuration)
-    previous = len(info.labels.foreground_labels) if recipe.previous_stage else 0
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    for i, fold in enumerate(recipe.folds):
-        unet = network.build(configuration.architecture, len(recipe.channels) + previous, info.labels.heads)
-        network.initialize(unet, torch.Generator().manual_seed(seed + i))
-        with torch.no_grad():
-            head = unet.decoder.seg_layers[-1]
-            head.weight *= 3
-            head.bias.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed + 100 + i))
-        (folder / f"fold_{fold}").mkdir(exist_ok=True)
-        write_checkpoint(
-            folder / f"fold_{fold}" / "checkpoint_final.pth",
-            network.nnunet_state(unet),
-            plans=plans,
-            dataset=dataset,
-            configuration=recipe.configuration,
-            fold=fold,
-            mirror_axes=tuple(range(len(recipe.patch))) if recipe.mirror else None,
-            epoch=1000,
-        )
-    return load_model(folder)
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> TrainedModel:
     """A small 3-D model with one channel and two classes."""
@@ -178,17 +49,6 @@ def new_model(tmp_path: Path):
         return make_model(tmp_path / "models", Recipe(**changes), seed=seed)
 
     return make
-
-
-def smooth_image(shape: tuple[int, ...], *, seed: int = 0, channels: int = 1) -> np.ndarray:
-    """Return (C, *shape) float32 with structures a few voxels wide."""
-    from scipy import ndimage
-
-    rng = np.random.default_rng(seed)
-    noise = rng.normal(size=(channels, *shape))
-    sigma = [0.0] + [min(2.0, n / 4) for n in shape]
-    out = ndimage.gaussian_filter(noise, sigma)
-    return (100 + 60 * out / out.std()).astype(np.float32)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import FIGURES
 
+from helpers import FIGURES
 from napari_nnunet.engine import network
 from napari_nnunet.engine.backends._openvino import OpenVinoNetwork
 from napari_nnunet.engine.backends._torch import TorchNetwork

@@ -134,7 +134,11 @@ def test_images_are_prepared_as_recorded(real_data: Path, name: str):
             np.testing.assert_allclose(data, np.load(recorded)["data"], atol=2e-5, rtol=1e-6)
             assert list(volume.geometry.spacing_3d) == pytest.approx(facts["spacing"], rel=1e-6)
             properties = record.properties()
-            for key in ("shape_before_cropping", "bbox_used_for_cropping", "shape_after_cropping_and_before_resampling"):
+            for key in (
+                "shape_before_cropping",
+                "bbox_used_for_cropping",
+                "shape_after_cropping_and_before_resampling",
+            ):
                 assert json.loads(json.dumps(properties[key])) == facts[key]
             compared += 1
     assert compared > 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -28,11 +30,36 @@ def is_readable(path: Path) -> bool:
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
+    check_gzip(path)
     return _convert(sitk.ReadImage(str(path)), path)
+
+
+def check_gzip(path: Path) -> None:
+    """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
+
+    The length that gzip notes in its last four bytes must be the one the header promises; only where it is not (files of
+    several gzip members) is everything decompressed to find out.
+    """
+    if not path.name.lower().endswith(".nii.gz"):
+        return
+    image = nibabel.load(str(path))
+    promised = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        noted = int.from_bytes(file.read(4), "little")
+    if noted == promised % 2**32:
+        return
+    length = 0
+    with gzip.open(path) as stream:
+        while piece := stream.read(1 << 24):
+            length += len(piece)
+    if length < promised:
+        raise ImageError(f"{path} cannot be read: it ends after {length} of {promised} bytes. It is truncated.")
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to ITK's "RAS" first and remember the original orientation."""
+    check_gzip(path)
     image = sitk.ReadImage(str(path))
     if image.GetDimension() != 3:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")

@@ -36,18 +36,19 @@ def written_beside(path: Path, *, suffix: str = "") -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.exists():
-            raise _write_error(path, "the writer produced no file")
+            raise write_error(path, "the writer produced no file")
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write_error(path: Path, cause: OSError | str) -> ResourceError:
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+def write_error(path: Path, cause: OSError | str) -> ResourceError:
+    """Return the sentence for a failed write: what, where, what to do."""
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
@@ -65,7 +66,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     if not os.access(path, os.W_OK):
         raise ResourceError(f"No permission to write to {path}. Choose a folder you may write to.")
     return path

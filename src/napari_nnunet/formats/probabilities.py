@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import zipfile
@@ -15,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.atomic import write_error, written_beside
 
 _CHUNK_BYTES = 16 << 20
 _LEVEL = 1  # deflate: four times as fast as the default level and about as small for softmax values
@@ -23,9 +24,20 @@ _LEVEL = 1  # deflate: four times as fast as the default level and about as smal
 
 @contextmanager
 def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32]]:
-    """Give a float32 array of zeros that lives in a temporary file beside the output, not in memory."""
+    """Give a float32 array of zeros that lives in a temporary file beside the output, not in memory.
+
+    Raises
+    ------
+    ResourceError
+        If the disk has no room for it; that is known before anything is computed.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * 4
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".probabilities.partial-", suffix=".raw") as file:
-        file.truncate(int(np.prod(shape, dtype=np.int64)) * 4)
+        try:
+            # A sparse file would only fail when a page of it is touched, and then end the process.
+            os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
+        except OSError as error:
+            raise write_error(folder, error) from error
         array = np.memmap(file.name, dtype=np.float32, mode="r+", shape=shape)
         try:
             yield array

@@ -244,8 +244,8 @@ class SegmentForm(QWidget):
     def _image_choices(self, _: Any = None) -> list[tuple[str, Image]]:
         return _distinct([(layer.name, layer) for layer in self._images()])
 
-    def _other_choices(self, _: Any = None) -> list[tuple[str, Image | None]]:
-        return [(_SAME_LAYER, None), *self._image_choices()]
+    def _other_choices(self, _: Any = None) -> list[tuple[str, Any]]:
+        return [(_SAME_LAYER, _SAME_LAYER), *self._image_choices()]
 
     def _region_choices(self, _: Any = None) -> list[tuple[str, Any]]:
         shapes = [(f"Shapes: {layer.name}", layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
@@ -278,7 +278,7 @@ class SegmentForm(QWidget):
         self._changed()
 
     def _chosen_layers(self) -> tuple[Image | None, ...]:
-        return tuple(box.value for box in self.channel_boxes)
+        return tuple(box.value if isinstance(box.value, Image) else None for box in self.channel_boxes)
 
     def _preset_chosen(self) -> None:
         name = self.preset_box.value

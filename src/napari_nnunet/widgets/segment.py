@@ -82,7 +82,7 @@ class SegmentWidget(QWidget):
         self.panel.failed.connect(self._on_failed)
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.viewer.dims.events.connect(self._view_changed)
-        self.viewer.camera.events.connect(self._view_changed)
+        self.viewer.scene.camera.events.connect(self._view_changed)
 
     def add_model(self, folder: Path) -> None:
         """Choose a model by its folder; what is wrong with it is said in the dock."""

@@ -1,0 +1,106 @@
+"""What dataset.json and plans.json may say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from helpers import Recipe, configuration_of
+from napari_nnunet.errors import DatasetError, ImageError, PlanError
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.settings import PredictSettings, preset
+
+
+def _dataset(**changes):
+    return {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nrrd", **changes}
+
+
+def _plans(**changes):
+    return Plans.parse({"configurations": {"c": {**configuration_of(Recipe()), **changes}}})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param({"labels": {"a": 1}}, "lack 'background': 0", id="no background"),
+        pytest.param({"labels": {"background": 0, "a": 1, "ignore": 1}}, "must be the single value 2", id="ignore"),
+        pytest.param({"labels": {"background": 0, "a": [1, 2]}}, "regions_class_order", id="regions without order"),
+        pytest.param({"labels": {"background": 0, "a": "x"}}, "neither an integer nor a list", id="label is text"),
+        pytest.param({"labels": None}, "'labels' is missing", id="no labels"),
+        pytest.param({"channel_names": {}}, "'channel_names' is missing", id="no channels"),
+    ],
+)
+def test_a_wrong_dataset_json_is_explained(content, sentence):
+    with pytest.raises(DatasetError, match=sentence):
+        DatasetInfo.parse(_dataset(**content))
+
+
+def test_the_legacy_key_modality_and_a_missing_ending_are_read():
+    info = DatasetInfo.parse({"modality": {"0": "MRI"}, "labels": {"background": 0, "a": 1}})
+    assert info.channel_names == ("MRI",)
+    assert info.file_ending == ".nii.gz"
+
+
+def test_region_values_are_named_after_the_region_that_paints_them():
+    scheme = LabelScheme(labels={"background": 0, "whole": (1, 2, 3), "core": (2, 3)}, regions_class_order=(1, 2))
+    assert scheme.names == {0: "background", 1: "whole", 2: "core"}
+    assert scheme.head_names == ("whole", "core")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"architecture": {"network_class_name": "x.SwinUNETR", "arch_kwargs": {}}},
+                     "unknown architecture 'x.SwinUNETR'. Known: PlainConvUNet, ResidualEncoderUNet", id="network"),
+        pytest.param({"resampling_fn_data": "os.system"}, "unknown resampling function 'os.system'", id="resampling"),
+        pytest.param({"normalization_schemes": ["Magic"]}, "unknown normalisation 'Magic'", id="normalisation"),
+        pytest.param({"preprocessor_name": "Other"}, "preprocessor 'Other' is not known", id="preprocessor"),
+        pytest.param({"architecture": None}, "neither 'architecture' nor the older keys", id="nothing"),
+    ],
+)  # fmt: skip
+def test_names_in_plans_are_looked_up_and_never_imported(changes, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        _plans(**changes).configuration("c")
+
+
+def test_a_missing_configuration_lists_those_there_are():
+    with pytest.raises(PlanError, match="no configuration '2d'. They have: c"):
+        _plans().configuration("2d")
+
+
+def test_configurations_inherit_and_circles_are_found():
+    content = {"configurations": {"a": configuration_of(Recipe()), "b": {"inherits_from": "a", "batch_size": 7}}}
+    assert Plans.parse(content).configuration("b").batch_size == 7
+    content["configurations"]["a"]["inherits_from"] = "b"
+    with pytest.raises(PlanError, match="circle: b -> a -> b"):
+        Plans.parse(content).configuration("b")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", json.dumps({"configurations": {}})])
+def test_a_damaged_plans_json_is_explained(text):
+    with pytest.raises(PlanError):
+        Plans.parse_json(text)
+
+
+@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 0.0), (1.0, float("nan")), (1.0, -2.0, 1.0)])
+def test_an_impossible_spacing_is_refused(spacing):
+    with pytest.raises((ImageError, ValidationError)):
+        Geometry(spacing=spacing)
+
+
+@pytest.mark.parametrize("change", [{"step": 0}, {"step": 1.5}, {"backend": "tensorflow"}, {"nonsense": 1}])
+def test_settings_outside_their_bounds_are_refused(change):
+    with pytest.raises(ValidationError):
+        PredictSettings().replace(**change)
+
+
+def test_presets_choose_folds_mirroring_and_step():
+    base = PredictSettings(device="cpu")
+    fast = preset("fast", folds=(0, 1, 2), base=base)
+    assert (fast.folds, fast.mirroring, fast.step, fast.device) == ((0,), False, 0.75, "cpu")
+    full = preset("full", folds=(0, 1, 2), base=base)
+    assert (full.folds, full.mirroring, full.step) == ((0, 1, 2), True, 0.5)

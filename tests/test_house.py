@@ -1,0 +1,139 @@
+"""The house: what loads what, the manifest, the size of things."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from npe2 import PluginManifest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "napari_nnunet"
+LONGEST_FUNCTION = 60  # lines without docstring
+LONGEST_MODULE = 460
+
+
+def _loaded(code: str) -> set[str]:
+    check = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import napari_nnunet",
+        "from napari_nnunet.cli import build_parser; build_parser().format_help()",
+        "from napari_nnunet import load_model, read_volume",
+    ],
+)
+def test_importing_and_help_load_neither_torch_nor_a_viewer(code):
+    assert not _loaded(code) & {"torch", "openvino", "napari", "qtpy", "magicgui"}
+
+
+def test_predicting_needs_no_viewer():
+    assert not _loaded("import napari_nnunet.jobs.predict_files, napari_nnunet.api") & {"napari", "qtpy", "magicgui"}
+
+
+@pytest.mark.gui
+def test_the_docks_load_no_torch():
+    code = "import napari_nnunet.widgets.segment, napari_nnunet.widgets.doctor, napari_nnunet.widgets.reader"
+    assert not _loaded(code) & {"torch", "openvino"}
+
+
+def test_the_public_names_are_there_and_others_are_explained():
+    import napari_nnunet
+
+    for name in napari_nnunet.__all__:
+        assert getattr(napari_nnunet, name) is not None
+    assert set(dir(napari_nnunet)) == set(napari_nnunet.__all__)
+    with pytest.raises(AttributeError, match="it has Geometry"):
+        _ = napari_nnunet.nonsense
+
+
+def test_the_manifest_at_the_top_is_the_one_in_the_package():
+    assert (ROOT / "napari.yaml").read_text() == (SOURCE / "napari.yaml").read_text()
+    assert PluginManifest.from_distribution("napari-nnunet").display_name == "nnU-Net"
+
+
+def test_everything_the_manifest_mentions_exists():
+    manifest = yaml.safe_load((SOURCE / "napari.yaml").read_text())
+    contributions = manifest["contributions"]
+    commands = {command["id"]: command for command in contributions["commands"]}
+    for command in commands.values():
+        module, name = command["python_name"].split(":")
+        assert hasattr(importlib.import_module(module), name), command["id"]
+    used = [
+        entry["command"] for kind in ("widgets", "sample_data", "readers", "writers") for entry in contributions[kind]
+    ]
+    submenus = {entry["id"] for entry in contributions["submenus"]}
+    for menu, entries in contributions["menus"].items():
+        assert menu in submenus or menu.startswith("napari/layers/")
+        used += [entry["command"] for entry in entries if "command" in entry]
+        assert all(entry["submenu"] in submenus for entry in entries if "submenu" in entry)
+    assert set(used) <= set(commands)
+    suffixes = {command.partition(".")[2] for command in commands}
+    assert not suffixes & {entry["key"] for entry in contributions["sample_data"]}
+    icon = manifest["icon"].partition(":")[2]
+    assert (SOURCE / "resources" / icon).is_file()
+
+
+def test_the_sample_model_is_small():
+    files = [p for p in (SOURCE / "resources" / "sample_model").rglob("*") if p.is_file()]
+    assert 0 < sum(p.stat().st_size for p in files) < 1_000_000
+
+
+def test_functions_and_modules_stay_short():
+    long = []
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        if len(text.splitlines()) > LONGEST_MODULE:
+            long.append(f"{path.name}: {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                documented = ast.get_docstring(node, clean=False)
+                body = node.end_lineno - node.lineno - len((documented or "").splitlines())
+                if body > LONGEST_FUNCTION:
+                    long.append(f"{path.name}: {node.name} has {body} lines")
+    assert not long
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_carry_manifest_and_model(tmp_path):
+    import tarfile
+    import zipfile
+
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    model = "sample_model/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth"
+    assert {
+        "napari_nnunet/napari.yaml",
+        "napari_nnunet/resources/icon.svg",
+        f"napari_nnunet/resources/{model}",
+    } <= names
+    assert {"napari_nnunet/py.typed"} <= names
+    target = tmp_path / "installed"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)], check=True
+    )
+    code = (
+        "from npe2 import PluginManifest; import napari_nnunet;"
+        "print(PluginManifest.from_distribution('napari-nnunet').display_name, napari_nnunet.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env={"PYTHONPATH": str(target), "PATH": "", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.startswith("nnU-Net")
+    assert str(target) in done.stdout
+    sdist = next(tmp_path.glob("*.tar.gz"))
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"napari.yaml", "src/napari_nnunet/napari.yaml", "tox.ini", "README.md", "LICENSE"} <= inside
