@@ -173,6 +173,8 @@ def test_a_cascade_runs_its_first_stage_from_the_model_beside(new_model, volume)
     lowres = module.load_model(second.previous_stage_folder())
     given = drain(predict(lowres, volume, CPU)).labels
     np.testing.assert_array_equal(drain(predict(second, volume, CPU, previous=given)).labels, result.labels)
+    with pytest.raises(ImageError, match="holds the label 7, which dataset.json does not have"):
+        drain(predict(second, volume, CPU, previous=np.where(given > 0, 7, 0)))
     with pytest.raises(ImageError, match="previous stage's segmentation has shape"):
         drain(predict(second, volume, CPU, previous=given[:3]))
 

@@ -339,3 +339,26 @@ def test_preferences_set_the_defaults(make_napari_viewer, npe2pm, plugin_setting
 
     with npe2pm.tmp_plugin(package="napari_nnunet"):
         assert read_preferences() == Preferences()
+
+
+@pytest.mark.real
+def test_a_hippocampus_is_segmented_as_on_the_command_line(viewer, dock, real_data, qtbot, tmp_path):
+    case = "hippocampus_026"
+    source = real_data / "data" / "Dataset004_Hippocampus" / "imagesTr" / f"{case}_0000.nii.gz"
+    model = real_data / "models" / "Dataset004_Hippocampus" / "nnUNetTrainer__nnUNetPlansSmall__3d_fullres"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / source.name).write_bytes(source.read_bytes())
+    words = ["predict_from_modelfolder", "-m", model, "-i", tmp_path / "in", "-o", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 0
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / f"{case}.nii.gz")))
+    recorded = sitk.GetArrayFromImage(
+        sitk.ReadImage(str(real_data / "models" / "predictions" / "3d_fullres" / f"{case}.nii.gz"))
+    )
+    dock.add_model(model)
+    viewer.open(str(source), plugin="napari-nnunet")
+    _ready(dock, qtbot)
+    assert "Validation Dice 0.839" in dock.form.about.text()
+    _run(dock, qtbot)
+    result = _result(viewer, f"{case}_0000 – 3d_fullres").data
+    assert (result == expected).mean() > 0.9999
+    assert (result == recorded).mean() > 0.999

@@ -196,7 +196,10 @@ def _slabs(array: Any) -> list[tuple[int, int]]:
 def lift(volume: Volume) -> Any:
     """Return the array as (C, Z, Y, X); a 2-D image becomes one slice."""
     array = volume.array
-    return array if len(array.shape) == 4 else array[:, None]
+    if len(array.shape) == 4:
+        return array
+    # zarr arrays do not know new axes; a single picture fits into memory
+    return array[:, None] if hasattr(array, "transpose") else np.asarray(array)[:, None]
 
 
 def prepare(
@@ -344,6 +347,13 @@ def _previous_channels(
         raise ImageError(
             f"The previous stage's segmentation has shape {tuple(previous.shape)}, not the image's. "
             "Predict the previous stage on the same image."
+        )
+    unknown = sorted(set(np.unique(previous).tolist()) - {0, *labels})
+    if unknown:
+        raise ImageError(
+            f"The previous stage's segmentation holds the label{'s' if len(unknown) > 1 else ''} "
+            f"{', '.join(map(str, unknown[:5]))}, which dataset.json does not have; "
+            f"it has 0, {', '.join(map(str, labels))}."
         )
     cropped = np.ascontiguousarray(np.transpose(previous, record.transpose_forward)[record.crop_slices()])
     resampled = resample_labels(

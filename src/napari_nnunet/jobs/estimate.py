@@ -80,12 +80,15 @@ def estimate(
     ndim = model.configuration.ndim
     copies = len(mirror_sets(range(ndim))) if settings.mirroring else 1
     batch = batch_size(model.configuration.patch_size, choice, copies)
-    return _estimate(model, record, settings, choice, len(folds), copies, batch)
+    return _estimate(model, record, settings, choice, len(folds), copies, batch, wrapped=True)
 
 
-def estimate_for(model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings) -> Estimate:
-    """Say what a prepared image will take with the networks at hand."""
-    return _estimate(model, record, settings, ensemble.choice, ensemble.folds, len(ensemble.mirrors), ensemble.batch)
+def estimate_for(
+    model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings, *, wrapped: bool
+) -> Estimate:
+    """Say what a prepared image will take with the networks at hand; ``wrapped`` if it begins in the middle."""
+    copies = len(ensemble.mirrors)
+    return _estimate(model, record, settings, ensemble.choice, ensemble.folds, copies, ensemble.batch, wrapped=wrapped)
 
 
 def _estimate(
@@ -96,6 +99,8 @@ def _estimate(
     folds: int,
     copies: int,
     batch: int,
+    *,
+    wrapped: bool,
 ) -> Estimate:
     patch = model.configuration.patch_size
     grid = TileGrid(record.network_shape, (1, *patch) if len(patch) == 2 else patch, settings.step)  # type: ignore[arg-type]
@@ -107,7 +112,7 @@ def _estimate(
     memory = (
         _PROCESS_BYTES
         + prepared
-        + slab_bytes(record, heads, peak_planes(grid, wrapped=False))
+        + slab_bytes(record, heads, peak_planes(grid, wrapped=wrapped))
         + workspace_bytes(record)
         + _activation_bytes(model.architecture, patch) * batch
         + 4.0 * heads * math.prod(patch) * per_round * 2

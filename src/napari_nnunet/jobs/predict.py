@@ -273,7 +273,9 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_devi
         yield Note(text="The region holds nothing but zeros: everything is background.")
         return record
     if ensemble.choice.kind == "cpu" or not on_device:
-        _check_memory(estimate_for(model, record, ensemble, settings), settings.memory_gb)
+        _check_memory(
+            estimate_for(model, record, ensemble, settings, wrapped=task.focus is not None), settings.memory_gb
+        )
     yield from _windows(predictor, ensemble, task, record, infer.pad(data, _grid(model, record, settings)))
     return record
 

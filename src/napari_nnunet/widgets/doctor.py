@@ -20,7 +20,6 @@ class DoctorWidget(QWidget):
         self.text.setReadOnly(True)
         self.text.setAccessibleName("Report about this computer")
         self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.again = QPushButton("Check again")
         self.copy = QPushButton("Copy")
         row = QHBoxLayout()

@@ -74,7 +74,7 @@ class SegmentWidget(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(150)
         self._later.timeout.connect(self._update)
-        self.form.changed.connect(self._later.start)
+        self.form.changed.connect(self._form_changed)
         self.panel.start = self.run
         self.panel.happened.connect(self._on_event)
         self.panel.finished.connect(self._on_finished)
@@ -83,6 +83,11 @@ class SegmentWidget(QWidget):
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.viewer.dims.events.connect(self._view_changed)
         self.viewer.scene.camera.events.connect(self._view_changed)
+
+    def _form_changed(self) -> None:
+        if self.panel.state is State.IDLE:
+            self.panel.say("")  # what was said belongs to the run before
+        self._later.start()
 
     def add_model(self, folder: Path) -> None:
         """Choose a model by its folder; what is wrong with it is said in the dock."""
