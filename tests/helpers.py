@@ -71,7 +71,7 @@ def configuration_of(recipe: Recipe) -> dict:
                 "n_conv_per_stage": [2, 2, 2],
                 "n_conv_per_stage_decoder": [2, 2],
                 "conv_bias": True,
-                "norm_op": f"torch.nn.modules.x.{recipe.norm}{ndim}d",
+                "norm_op": f"torch.nn.modules.{recipe.norm.lower()}.{recipe.norm}{ndim}d",
                 "norm_op_kwargs": {"eps": 1e-05, "affine": True},
                 "dropout_op": None,
                 "dropout_op_kwargs": None,
