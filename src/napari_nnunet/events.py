@@ -44,11 +44,11 @@ class Progress(_Event):
 
 
 class Note(_Event):
-    """A sentence the user should read: a choice made for them, a fallback, a warning."""
+    """A sentence for the user: a choice made for them, a fallback, a warning; a "detail" only for those who ask."""
 
     kind: Literal["note"] = "note"
     text: str
-    level: Literal["info", "warning"] = "info"
+    level: Literal["detail", "info", "warning"] = "info"
 
 
 class Painted(_Event):

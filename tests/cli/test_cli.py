@@ -191,6 +191,25 @@ def test_ctrl_c_keeps_finished_cases_and_leaves_nothing_half_written(model, imag
     assert len(list(out.glob("*.nii.gz"))) < 43
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next_run(model, images, tmp_path):
+    out = tmp_path / "o"
+    words = ["-m", "napari_nnunet", "predict_from_modelfolder", "-m", model.folder, "-i", images, "-o", out, "-device",
+             "cpu", "--save_probabilities"]  # fmt: skip
+    _write_cases(images, [f"z{i}" for i in range(20)], shape=(24, 48, 48))
+    process = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (list(out.glob(".*partial*")) and (out / "a.nii.gz").exists()):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    for path in images.glob("z*"):
+        path.unlink()
+    finished = (out / "a.nii.gz").stat().st_mtime_ns
+    assert _run(*words[2:], "--c") == 0
+    assert (out / "a.nii.gz").stat().st_mtime_ns == finished
+    assert not [p.name for p in out.iterdir() if "partial" in p.name]
+
+
 def test_a_full_disk_fails_the_case_with_a_sentence(model, images, tmp_path):
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000));"

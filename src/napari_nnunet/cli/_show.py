@@ -29,7 +29,7 @@ def show(job: Job[T], *, events: Path | None = None, bar: bool = True, verbose: 
     bar : bool
         Whether to draw a progress bar (never, where the output is no terminal).
     verbose : bool
-        Also print notes that only inform.
+        Also print details.
     """
     with ExitStack() as stack:
         stack.enter_context(closing(job))
@@ -60,6 +60,7 @@ class _Screen:
 
     def __init__(self, stack: ExitStack, *, bar: bool, verbose: bool) -> None:
         self._verbose = verbose
+        self._said: set[str] = set()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         if bar:
@@ -103,8 +104,11 @@ class _Screen:
                 self._task = self._bar.add_task(event.name, total=event.total)
             case Progress() if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=event.done, total=event.total)
-            case Note() if event.level == "warning" or self._verbose:
-                self._say(f"{'Warning: ' if event.level == 'warning' else ''}{event.text}")
+            case Note() if event.level == "warning":
+                self._say(f"Warning: {event.text}")
+            case Note() if self._verbose or (event.level == "info" and event.text not in self._said):
+                self._said.add(event.text)  # the same choice for every case is said once
+                self._say(event.text)
             case CaseDone():
                 how = "already there" if event.skipped else f"{event.seconds:.1f} s"
                 self._say(f"[{event.index + 1}/{event.total}] {event.path} ({how})")

@@ -11,9 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from napari_nnunet.errors import ResourceError
 
 _MARK = ".partial-"
+
+
+def partial_name(name: str) -> str:
+    """Return the name of a temporary file beside ``name``: hidden, and with its owner's process number."""
+    return f".{name}{_MARK}{os.getpid()}-{secrets.token_hex(3)}"
 
 
 @contextmanager
@@ -32,7 +39,7 @@ def written_beside(path: Path, *, suffix: str = "") -> Iterator[Path]:
     ResourceError
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+    temporary = path.with_name(partial_name(path.name) + suffix)
     try:
         yield temporary
         if not temporary.exists():
@@ -70,6 +77,14 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise ResourceError(f"No permission to write to {path}. Choose a folder you may write to.")
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left in a folder; those of running processes stay."""
+    for path in folder.glob(f".*{_MARK}*"):
+        owner = path.name.rpartition(_MARK)[2].partition("-")[0]
+        if owner.isdigit() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:

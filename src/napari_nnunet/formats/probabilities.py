@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.atomic import write_error, written_beside
+from napari_nnunet.formats.atomic import partial_name, write_error, written_beside
 
 _CHUNK_BYTES = 16 << 20
 _LEVEL = 1  # deflate: four times as fast as the default level and about as small for softmax values
@@ -32,7 +32,7 @@ def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32
         If the disk has no room for it; that is known before anything is computed.
     """
     size = int(np.prod(shape, dtype=np.int64)) * 4
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probabilities.partial-", suffix=".raw") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=partial_name("probabilities"), suffix=".raw") as file:
         try:
             # A sparse file would only fail when a page of it is touched, and then end the process.
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)

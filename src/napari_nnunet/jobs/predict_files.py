@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.cases import Case, find_cases
 from napari_nnunet.formats.images import ADAPTERS, read_labels, read_volume, write_labels
 from napari_nnunet.formats.model import TrainedModel
@@ -96,7 +96,7 @@ def predict_folder(model: TrainedModel, folder: FolderSettings, settings: Predic
     cases = cases[folder.part :: folder.parts]
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
-    make_folder(folder.target)
+    remove_leftovers(make_folder(folder.target))
     _write_side_files(model, folder, settings)
     done: list[str] = []
     skipped: list[str] = []
@@ -138,7 +138,7 @@ def predict_folder(model: TrainedModel, folder: FolderSettings, settings: Predic
 def _one(
     case: Case, volume: Volume, model: TrainedModel, folder: FolderSettings, settings: PredictSettings
 ) -> Job[Prediction]:
-    yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.")
+    yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
     previous = None
     ending = model.dataset.file_ending
     if folder.previous is not None:

@@ -141,7 +141,7 @@ class RunPanel(QWidget):
                 self.say(self._line())
             case Progress():
                 self._on_progress(event)
-            case Note():
+            case Note() if event.level != "detail":
                 self.say(("Note: " if event.level == "warning" else "") + event.text)
             case CaseDone() | CaseFailed():
                 self._cases = (event.index + 1, event.total)
