@@ -217,9 +217,9 @@ class SegmentWidget(QWidget):
 
     def _on_failed(self, _: Exception) -> None:
         result, self._running = self._running, None
+        message = self.panel.status.text()  # removing a layer changes the form, which clears it
         if result is not None and result.labels in self.viewer.layers and not result.canvas.any():
             self.viewer.layers.remove(result.labels)
-        message = self.panel.status.text()
         self._update()
         self.panel.say(message)
 
