@@ -111,6 +111,18 @@ def test_an_image_in_pixels_asks_for_the_voxel_size(viewer, dock, tiny, qtbot):
     assert _result(viewer).data.any()
 
 
+def test_layers_that_were_there_before_the_dock_are_followed_too(viewer, qtbot, model):
+    layer = viewer.add_image(smooth_image((12, 20, 20))[0], name="image")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+    dock.add_model(model.folder)
+    _refused(dock, qtbot, "How large are the voxels?")
+    layer.units = MM
+    _ready(dock, qtbot)
+    layer.name = "renamed"
+    qtbot.waitUntil(lambda: "'renamed'" in dock.summary.text(), timeout=10000)
+    _ready(dock, qtbot)
+
+
 def test_colour_images_and_missing_channels_are_explained(viewer, dock, tiny, new_model, qtbot):
     viewer.add_image(np.zeros((20, 20, 3), np.uint8), rgb=True, name="picture")
     _refused(dock, qtbot, "colour (RGB) image, but the model has 1 channel (MR)")

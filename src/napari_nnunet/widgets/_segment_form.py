@@ -142,6 +142,8 @@ class SegmentForm(QWidget):
         layers = self.viewer.layers.events
         for signal in (layers.inserted, layers.removed, layers.reordered):
             signal.connect(self._layers_changed)
+        for layer in self.viewer.layers:
+            self._watch(layer)
 
     def _fill_models(self, select: Path | None = None) -> None:
         paths = known_models(read_preferences().folders())
@@ -259,12 +261,15 @@ class SegmentForm(QWidget):
             empty = not before or before[0] is None
             if empty and self.model is not None:
                 self._match_channels(self.model.dataset.channel_names)
-        inserted: Any = getattr(event, "value", None)
-        if getattr(event, "type", "") == "inserted" and hasattr(inserted, "events"):
-            inserted.events.name.connect(self._layers_changed)
-            for signal in ("scale", "units", "data"):
-                getattr(inserted.events, signal).connect(self._changed)
+        if getattr(event, "type", "") == "inserted":
+            self._watch(event.value)
         self._layer_chosen()
+
+    def _watch(self, layer: Any) -> None:
+        """Follow what a layer is called and where it lies."""
+        layer.events.name.connect(self._layers_changed)
+        for signal in (layer.events.scale, layer.events.units, layer.events.data):
+            signal.connect(self._changed)
 
     def _layer_chosen(self) -> None:
         if self._filling:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,21 +124,18 @@ class SegmentWidget(QWidget):
         """Work out time and memory on a thread: that is where torch is loaded."""
         if self._estimator is not None:
             self._estimator.quit()
-        worker = JobWorker(_estimate_job(request))
-        generation = self._generation
+        self._estimator = JobWorker(_estimate_job(request, self._generation))
+        self._estimator.returned.connect(self._estimated)
+        self._estimator.start()
 
-        def show(found: Any) -> None:
-            if generation == self._generation and self.panel.state is State.IDLE:
-                self._show_estimate(request, found)
-
-        def fail(error: Exception) -> None:
-            if generation == self._generation and self.panel.state is State.IDLE:
-                self._refuse(str(error))
-
-        worker.returned.connect(show)
-        worker.errored.connect(fail)
-        self._estimator = worker
-        worker.start()
+    def _estimated(self, result: tuple[int, Request, Any]) -> None:
+        generation, request, found = result
+        if generation != self._generation or self.panel.state is not State.IDLE:
+            return  # the form has changed since
+        if isinstance(found, NnunetError):
+            self._refuse(found.message)
+        else:
+            self._show_estimate(request, found)
 
     def _show_estimate(self, request: Request, found: dict[str, Any]) -> None:
         self.summary.setText(expect(request, found["own"]))
@@ -229,17 +227,21 @@ class SegmentWidget(QWidget):
             show_info("The result's layer had been removed; it was added again.")
 
 
-def _estimate_job(request: Request) -> Any:
-    def start() -> Job[dict[str, Any]]:
+def _estimate_job(request: Request, generation: int) -> Callable[[], Job[Any]]:
+    def start() -> Job[tuple[int, Request, Any]]:
         from napari_nnunet.jobs.estimate import estimate_presets
 
-        frame = request.frames[0].volume
-        return estimate_presets(request.model, frame.shape, request.spacing, request.settings)
+        shape = request.frames[0].volume.shape
+        try:
+            found: Any = yield from estimate_presets(request.model, shape, request.spacing, request.settings)
+        except NnunetError as error:
+            found = error
+        return generation, request, found
 
     return start
 
 
-def _segment_job(request: Request, targets: list[tuple[Any, Any, Any]], focus: Any) -> Any:
+def _segment_job(request: Request, targets: list[tuple[Any, Any, Any]], focus: Any) -> Callable[[], Job[Any]]:
     def start() -> Job[Any]:
         from napari_nnunet.jobs.predict import predict_series
 
