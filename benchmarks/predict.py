@@ -3,7 +3,8 @@
     python benchmarks/predict.py [--data DIR] [--peer PYTHON] [--device cpu|cuda] [--classes 2 20 60] [--json FILE]
 
 Both sides are run as commands (start-up included), one after the other; wall time is measured around them and memory is
-the largest sum of proportional set sizes over the whole process tree, sampled every 50 ms. ``--peer`` names a Python with
+the largest sum of proportional set sizes over the whole process tree, sampled every
+half second (measuring it costs time itself). ``--peer`` names a Python with
 nnunetv2 where it is not this one. ``--data`` holds ``data`` and ``models`` with the hippocampus set; without it that row
 is left out. The large volume is 200 x 256 x 256 voxels at another spacing than the model's, so that both sides resample;
 its network is the standard one (128^3, six stages, 32 to 320 features) with random weights, without mirroring.
@@ -25,6 +26,7 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 
+PAUSE = 0.5  # seconds between two looks at the memory
 OURS = "import sys; from napari_nnunet.cli import main; sys.exit(main(['predict_from_modelfolder', *sys.argv[1:]]))"
 PEER = (
     "import sys; sys.argv[0] = 'predict'; "
@@ -47,7 +49,7 @@ def measure(command: list[str], log: Path) -> tuple[float, float]:
                 except psutil.Error:
                     continue
             peak = max(peak, total)
-            time.sleep(0.05)
+            time.sleep(PAUSE)
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
     return time.monotonic() - began, float(peak)

@@ -1,0 +1,163 @@
+"""Measure a dataset, then plan it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.measure import CaseMeasure, draws_per_case, measure, merge
+from napari_nnunet.engine.plan import PLANNERS, plan
+from napari_nnunet.errors import DatasetError, NnunetError, PlanError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.images import adapter_for, read_labels, read_volume
+from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.settings import PlanSettings
+
+_FINGERPRINT = "dataset_fingerprint.json"
+_SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
+
+
+def reader_of(dataset: RawDataset) -> str:
+    """Return nnU-Net's name for the reader of a dataset: dataset.json's, else by the first image."""
+    return adapter_for(dataset.cases[0].images[0], dataset.info.reader).name
+
+
+def extract_fingerprint(
+    workspace: Workspace, dataset_name: str, *, workers: int = 0, clean: bool = False, sampled: bool = False
+) -> Job[Fingerprint]:
+    """Measure all cases of a dataset and write dataset_fingerprint.json.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    workers : int
+        Cases measured at the same time; 0 means one per core.
+    clean : bool
+        Measure again even if nothing changed.
+    sampled : bool
+        Draw random values as nnU-Net does, for identical figures; exact ones otherwise.
+
+    Returns
+    -------
+    Fingerprint
+        New, or the one that is there if neither files nor settings changed since.
+
+    Raises
+    ------
+    DatasetError
+        If cases cannot be read; all of them are named.
+    """
+    dataset = open_dataset(workspace.raw / dataset_name)
+    folder = make_folder(workspace.preprocessed / dataset_name)
+    sources = _sources(dataset, sampled=sampled)
+    if not clean and (folder / _FINGERPRINT).is_file():
+        if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
+            yield Note(text=f"{dataset_name}: the fingerprint is up to date (--clean measures again).")
+            return Fingerprint.parse_json((folder / _FINGERPRINT).read_text("utf-8"), where=str(folder / _FINGERPRINT))
+        yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
+    yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
+    draws = draws_per_case(len(dataset.cases)) if sampled else None
+    measures = yield from _measure_all(dataset, workers, draws)
+    fingerprint = merge(measures, sampled=sampled)
+    write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
+    write_json(folder / _SOURCES, sources)
+    return fingerprint
+
+
+def _measure_all(dataset: RawDataset, workers: int, draws: int | None) -> Job[list[CaseMeasure]]:
+    reader = reader_of(dataset)
+    found: dict[str, CaseMeasure] = {}
+    problems: list[str] = []
+    with ThreadPoolExecutor(workers or None, thread_name_prefix="measure") as pool:
+        futures = {pool.submit(_measure_case, case, reader, draws): case for case in dataset.cases}
+        try:
+            for i, future in enumerate(_done(futures)):
+                case = futures[future]
+                try:
+                    found[case.name] = future.result()
+                except NnunetError as error:
+                    problems.append(f"{case.name}: {error.message}")
+                yield Progress(done=i + 1, total=len(futures))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if problems:
+        raise DatasetError(f"{len(problems)} cases cannot be measured:\n  " + "\n  ".join(sorted(problems)[:20]))
+    return [found[case.name] for case in dataset.cases]
+
+
+def _done(futures: dict[Future[CaseMeasure], TrainingCase]) -> Iterator[Future[CaseMeasure]]:
+    yield from as_completed(futures)
+
+
+def _measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
+    volume = read_volume(case.images, reader=reader)
+    labels, _ = read_labels(case.label, reader=reader)
+    return measure(volume, labels, draws=draws)
+
+
+def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:
+    """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
+    digest = hashlib.sha256()
+    for case in dataset.cases:
+        for path in (*case.images, case.label):
+            status = path.stat()
+            digest.update(f"{case.name} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return {"files": digest.hexdigest(), "sampled": sampled}
+
+
+def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSettings) -> Job[Path]:
+    """Plan a measured dataset and write its plans file.
+
+    Returns
+    -------
+    Path
+        ``nnUNet_preprocessed/DATASET/PLANS.json``.
+
+    Raises
+    ------
+    PlanError
+        If the planner is unknown, or the plans cannot be trained.
+    DatasetError
+        If there is no fingerprint.
+    """
+    if settings.planner not in PLANNERS:
+        raise PlanError(f"Unknown planner {settings.planner!r}. Known: {', '.join(PLANNERS)}.")
+    dataset = open_dataset(workspace.raw / dataset_name)
+    folder = make_folder(workspace.preprocessed / dataset_name)
+    path = folder / _FINGERPRINT
+    if not path.is_file():
+        raise DatasetError(f"{dataset_name} has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first.")
+    fingerprint = Fingerprint.parse_json(path.read_text("utf-8"), where=str(path))
+    if len(fingerprint.spacings) != len(dataset.cases):
+        raise DatasetError(
+            f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
+            "extract it again."
+        )
+    yield Stage(name=f"Planning {dataset_name}")
+    target = folder / f"{settings.plans_name or PLANNERS[settings.planner].plans}.json"
+    existing = json.loads(target.read_text("utf-8")) if target.is_file() else None
+    content = plan(
+        fingerprint,
+        dataset.info,
+        settings,
+        dataset_name=dataset_name,
+        reader=reader_of(dataset),
+        existing=existing,
+    )
+    for name, configuration in content["configurations"].items():
+        if configuration.get("architecture", {}).get("arch_kwargs", {}).get("n_stages") == 1:
+            yield Note(level="warning", text=f"{name} cannot be trained: the images are too small for a U-Net.")
+    write_json(target, content)
+    with written_beside(folder / "dataset.json") as temporary:
+        temporary.write_text(dataset.text, encoding="utf-8")
+    return target

@@ -1,0 +1,71 @@
+"""dataset_fingerprint.json: what was measured of a dataset (nnU-Net facts, section 4.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_nnunet.errors import DatasetError
+
+
+class IntensityProperties(BaseModel):
+    """Foreground intensities of one channel over all training cases, each case with the same weight."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max: float
+    mean: float
+    median: float
+    min: float
+    percentile_00_5: float
+    percentile_99_5: float
+    std: float
+
+
+class Fingerprint(BaseModel):
+    """Facts of a dataset, in case order and in the reader's axis order.
+
+    Parameters
+    ----------
+    foreground_intensity_properties_per_channel : dict
+        Channel number (as text) to its intensities.
+    median_relative_size_after_cropping : float
+        Share of a case's voxels that is left after cropping to nonzero.
+    shapes_after_crop : tuple of (int, int, int)
+        One per case.
+    spacings : tuple of (float, float, float)
+        In mm, one per case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    foreground_intensity_properties_per_channel: dict[str, IntensityProperties]
+    median_relative_size_after_cropping: float
+    shapes_after_crop: tuple[tuple[int, int, int], ...]
+    spacings: tuple[tuple[float, float, float], ...]
+
+    @classmethod
+    def parse_json(cls, text: str, *, where: str = "dataset_fingerprint.json") -> Fingerprint:
+        """Read the text of a fingerprint.
+
+        Raises
+        ------
+        DatasetError
+            If it is damaged or empty.
+        """
+        try:
+            content = json.loads(text)
+            found = cls.model_validate(content)
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise DatasetError(f"{where} is damaged; extract the fingerprint again. ({error})") from error
+        if not found.spacings or len(found.spacings) != len(found.shapes_after_crop):
+            raise DatasetError(f"{where} holds no cases, or not a shape for every spacing; extract it again.")
+        return found
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the dictionary as nnU-Net writes it."""
+        content: Mapping[str, Any] = self.model_dump(mode="json")
+        return content
