@@ -90,6 +90,34 @@ def test_folds_are_averaged_as_logits(new_model, volume):
                                both.labels[both.probabilities.max(axis=0) > 0.6])  # fmt: skip
 
 
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("folds", [(0,), (0, 1)])
+def test_summing_features_instead_of_many_logits_changes_nothing(new_model, volume, monkeypatch, folds, probabilities):
+    labels = {"background": 0, **{f"organ{i}": i for i in range(1, 12)}}
+    model = new_model(labels=labels, folds=folds)
+    settings = CPU.replace(probabilities=probabilities)
+    made = []
+    real = infer.Ensemble.head
+    monkeypatch.setattr(infer.Ensemble, "head", lambda self: made.append(self) or real(self))
+    one = drain(predict(model, volume, settings, preview=True))
+    assert made[-1].as_features
+    assert made[-1].channels == 4 * len(folds) < made[-1].heads
+    _predictor.forget()
+    made[-1].as_features = False
+    original = infer.Ensemble.__init__
+
+    def as_logits(self, *arguments):
+        original(self, *arguments)
+        self.as_features = False
+
+    monkeypatch.setattr(infer.Ensemble, "__init__", as_logits)
+    other = drain(predict(model, volume, settings))
+    assert not made[-1].as_features
+    assert (one.labels == other.labels).mean() > 0.9995
+    if probabilities:
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
+
+
 def test_mirroring_is_left_out_where_the_checkpoint_allows_none(new_model, volume):
     model = new_model(mirror=False)
     result = drain(predict(model, volume, CPU))
@@ -203,11 +231,11 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
     monkeypatch.setattr(_predictor, "choose", lambda _: gpu)
     asked = []
 
-    def out_of_memory(network, choice, shape):
+    def out_of_memory(network, choice, shape, **options):
         if choice.kind == "cuda":
             asked.append(choice)
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(network, choice, shape)
+        return real(network, choice, shape, **options)
 
     real = infer.compile_network
     monkeypatch.setattr(infer, "compile_network", out_of_memory)
@@ -224,8 +252,8 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
 def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume, monkeypatch):
     real = infer.compile_network
 
-    def overflowing(network, choice, shape):
-        run = real(network, choice, shape)
+    def overflowing(network, choice, shape, **options):
+        run = real(network, choice, shape, **options)
         return run if choice.precision == "float32" else lambda batch: run(batch) * float("inf")
 
     monkeypatch.setattr(infer, "compile_network", overflowing)

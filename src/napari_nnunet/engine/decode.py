@@ -7,6 +7,7 @@ nor the probabilities of a whole volume are ever held unless the caller asks for
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
+_HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Assembler:
         Written in place, in the image's own axis order.
     probabilities : ndarray, shape (C, Z, Y, X), optional
         Written in place as well; may be a memory map.
+    head : tuple of Tensor, optional
+        Weights (C, K) and biases (C,) that turn the K features that are pushed into logits; none for logits.
     """
 
     def __init__(
@@ -93,8 +97,10 @@ class Assembler:
         rule: Resampling,
         labels: NDArray[Any],
         probabilities: NDArray[np.float32] | None = None,
+        head: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.record = record
+        self.head = head
         self.scheme = scheme
         forward = record.transpose_forward
         self._labels = labels.transpose(forward)[record.crop_slices()]
@@ -161,14 +167,20 @@ class Assembler:
 
     def _write(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
         _, height, width = self.record.cropped_shape
-        channels = planes.shape[0] if self._probabilities is not None else 1
+        channels = 1
+        if self._probabilities is not None:
+            channels = self.scheme.heads
+        elif self.head is not None:
+            channels = planes.shape[0]
         step = max(1, int(_CHUNK_VOXELS // (channels * height * width)))
         for lo in range(outputs[0], outputs[1], step):
             hi = min(lo + step, outputs[1])
+            logits = self._logits(planes, first, lo, hi)
             if self._probabilities is None:
-                labels = self._hard(planes, first, lo, hi)
+                labels = self._hard(logits)
             else:
-                probabilities = self._soft(planes, first, lo, hi)
+                stacked = torch.stack(list(logits))
+                probabilities = torch.sigmoid(stacked) if self.scheme.has_regions else torch.softmax(stacked, dim=0)
                 self._probabilities[:, lo:hi] = probabilities.cpu().numpy()
                 labels = decode_probabilities(probabilities, self.scheme)
             self._labels[lo:hi] = labels.cpu().numpy()
@@ -192,31 +204,40 @@ class Assembler:
             planes = sampling.apply(planes, axis)
         return planes
 
-    def _hard(self, planes: Tensor, first: int, lo: int, hi: int) -> Tensor:
+    def _logits(self, planes: Tensor, first: int, lo: int, hi: int) -> Iterator[Tensor]:
+        """Yield the logits of image planes ``lo:hi``, class by class."""
+        if self.head is None:
+            for channel in planes:
+                yield self._interpolate(channel, first, lo, hi)
+            return
+        features = torch.stack([self._interpolate(channel, first, lo, hi) for channel in planes]).flatten(1)
+        weights, biases = (tensor.to(planes.device) for tensor in self.head)
+        shape = (hi - lo, *self.record.cropped_shape[1:])
+        for lowest in range(0, len(weights), _HEADS_AT_ONCE):
+            some = slice(lowest, lowest + _HEADS_AT_ONCE)
+            for logits in torch.addmm(biases[some, None], weights[some], features):
+                yield logits.view(shape)
+
+    def _hard(self, logits: Iterator[Tensor]) -> Tensor:
+        """Return the first class with the largest logit, keeping only the best so far."""
         if self.scheme.has_regions:
-            return self._hard_regions(planes, first, lo, hi)
-        best = self._interpolate(planes[0], first, lo, hi).clone()
+            return self._hard_regions(logits)
+        best = next(logits).clone()
         labels = torch.zeros(best.shape, dtype=_label_type(self.scheme), device=best.device)
-        for c in range(1, planes.shape[0]):
-            candidate = self._interpolate(planes[c], first, lo, hi)
+        for c, candidate in enumerate(logits, start=1):
             labels.masked_fill_(candidate > best, c)
             torch.maximum(best, candidate, out=best)
         return labels
 
-    def _hard_regions(self, planes: Tensor, first: int, lo: int, hi: int) -> Tensor:
+    def _hard_regions(self, logits: Iterator[Tensor]) -> Tensor:
         labels: Tensor | None = None
-        for c, value in enumerate(self.scheme.regions_class_order or ()):
-            logits = self._interpolate(planes[c], first, lo, hi)
+        for value, candidate in zip(self.scheme.regions_class_order or (), logits, strict=True):
             if labels is None:
-                labels = torch.zeros(logits.shape, dtype=_label_type(self.scheme), device=logits.device)
-            labels.masked_fill_(logits > 0, value)  # sigmoid(x) > 0.5
+                labels = torch.zeros(candidate.shape, dtype=_label_type(self.scheme), device=candidate.device)
+            labels.masked_fill_(candidate > 0, value)  # sigmoid(x) > 0.5
         if labels is None:
             raise ValueError("a region scheme has at least one region")
         return labels
-
-    def _soft(self, planes: Tensor, first: int, lo: int, hi: int) -> Tensor:
-        logits = torch.stack([self._interpolate(channel, first, lo, hi) for channel in planes])
-        return torch.sigmoid(logits) if self.scheme.has_regions else torch.softmax(logits, dim=0)
 
 
 def _label_type(scheme: LabelScheme) -> torch.dtype:
@@ -234,18 +255,18 @@ def decode_probabilities(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
 
 
 def preview(
-    logits: Tensor, start: tuple[int, int, int], record: PrepareRecord, scheme: LabelScheme
+    logits: Tensor, start: tuple[int, int, int], assembler: Assembler
 ) -> tuple[NDArray[Any], tuple[tuple[int, int], ...]]:
     """Return quick labels of one window on the image grid, by nearest voxels.
 
     Parameters
     ----------
     logits : Tensor, shape (C, z, y, x)
-        Of one window, already cut to the unpadded grid.
+        Logits (or features) of one window, already cut to the unpadded grid.
     start : tuple of int
         Its first voxel in the unpadded network grid.
-    record, scheme
-        Grids and classes.
+    assembler : Assembler
+        Knows grids, classes and the head.
 
     Returns
     -------
@@ -254,6 +275,10 @@ def preview(
     box : tuple of (int, int)
         Where they belong in the transposed, uncropped image.
     """
+    record, scheme = assembler.record, assembler.scheme
+    if assembler.head is not None:
+        weights, biases = (tensor.to(logits.device) for tensor in assembler.head)
+        logits = torch.einsum("ck,kzyx->czyx", weights, logits) + biases[:, None, None, None]
     decoded = decode_probabilities(torch.sigmoid(logits) if scheme.has_regions else logits, scheme).cpu().numpy()
     box = []
     for axis in range(3):

@@ -38,6 +38,11 @@ def batch_size(patch: Sequence[int], choice: Choice, copies: int) -> int:
 class Ensemble:
     """The networks of all folds, compiled for one batch shape.
 
+    The last layer of a U-Net is linear and looks at single voxels, so it commutes with everything that follows: with
+    sums over mirrors, windows and folds and with interpolation. Where there are more classes than inputs of that layer,
+    its inputs ("features") are summed up instead of logits, and it is applied last: memory and time then hardly depend
+    on the number of classes.
+
     Parameters
     ----------
     networks : sequence of UNet
@@ -57,6 +62,8 @@ class Ensemble:
         self.patch = tuple(patch)
         self.mirrors = mirror_sets(mirror_axes)
         self.heads = networks[0].heads
+        self.width = networks[0].architecture.features[0]
+        self.as_features = self.width * len(networks) < self.heads
         self.batch = batch_size(patch, choice, len(self.mirrors))
         self._networks = list(networks)
         self._compiled: list[CompiledNetwork] = []
@@ -65,6 +72,19 @@ class Ensemble:
     def folds(self) -> int:
         """Number of networks."""
         return len(self._networks)
+
+    @property
+    def channels(self) -> int:
+        """Channels of what :meth:`logits` returns: heads, or the features of all folds."""
+        return self.width * self.folds if self.as_features else self.heads
+
+    def head(self) -> tuple[Tensor, Tensor] | None:
+        """Return weights (heads, channels) and biases that turn mean features into mean logits; None for logits."""
+        if not self.as_features:
+            return None
+        layers = [network.head for network in self._networks]
+        weights = torch.cat([weight.float().cpu() for weight, _ in layers], dim=1) / self.folds
+        return weights, torch.stack([bias.float().cpu() for _, bias in layers]).mean(dim=0)
 
     @property
     def windows_per_round(self) -> int:
@@ -79,7 +99,8 @@ class Ensemble:
         """Build the networks for the chosen backend, once."""
         if not self._compiled:
             shape = (self.batch, self._networks[0].channels_in, *self.patch)
-            self._compiled = [compile_network(network, self.choice, shape) for network in self._networks]
+            head = not self.as_features
+            self._compiled = [compile_network(network, self.choice, shape, head=head) for network in self._networks]
 
     def rebuilt(self, choice: Choice) -> Ensemble:
         """Return the same ensemble for another choice of device or precision."""
@@ -87,18 +108,19 @@ class Ensemble:
         return Ensemble(self._networks, choice, self.patch, axes)
 
     def logits(self, windows: Tensor) -> Iterator[Tensor | None]:
-        """Compute mean logits of windows (T, C, *patch).
+        """Compute mean logits (or features, see the class) of windows (T, C, *patch).
 
         Yields
         ------
         None or Tensor
-            None after every network run (a moment to cancel), and last the logits (T, heads, *patch), which the next
+            None after every network run (a moment to cancel), and last the logits (T, channels, *patch), which the next
             call may overwrite.
         """
         self.compile()
         jobs = [(t, mirror) for t in range(len(windows)) for mirror in self.mirrors]
         total: Tensor | None = None
-        for network in self._compiled:
+        for f, network in enumerate(self._compiled):
+            part_of = slice(f * self.width, (f + 1) * self.width) if self.as_features else slice(None)
             for begin in range(0, len(jobs), self.batch):
                 part = jobs[begin : begin + self.batch]
                 out = network(self._stack(windows, part))
@@ -107,13 +129,13 @@ class Ensemble:
                     yield out[:1]  # nothing to sum up; valid until the next run
                     return
                 if total is None:
-                    total = out.new_zeros((len(windows), *out.shape[1:]))
+                    total = out.new_zeros((len(windows), self.channels, *out.shape[2:]))
                 for i, (t, mirror) in enumerate(part):
-                    total[t] += _flip(out[i], mirror)
+                    total[t, part_of] += _flip(out[i], mirror)
                 yield None
         if total is None:
             raise ValueError("an ensemble needs at least one network and one window")
-        total /= self.folds * len(self.mirrors)
+        total /= len(self.mirrors) * (1 if self.as_features else self.folds)
         yield total
 
     def _stack(self, windows: Tensor, part: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:

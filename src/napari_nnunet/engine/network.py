@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -256,6 +257,13 @@ class Decoder(nn.Module):
         self.transpconvs = nn.ModuleList(transposed)
         self.seg_layers = nn.ModuleList(seg_layers)
 
+    def features(self, skips: Sequence[Tensor]) -> Tensor:
+        """Return what the last head gets: full resolution, ``features[0]`` channels."""
+        x = skips[-1]
+        for d, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
+            x = stage(torch.cat((up(x), skips[-2 - d]), dim=1))
+        return x
+
     def forward(self, skips: Sequence[Tensor], *, all_outputs: bool) -> list[Tensor]:
         """Return logits, highest resolution first; only that one unless ``all_outputs``."""
         x = skips[-1]
@@ -304,6 +312,17 @@ class UNet(nn.Module):
         """Map (B, C, [Z,] Y, X) to logits (B, heads, [Z,] Y, X), or to a list, finest first, when deeply supervised."""
         outputs = self.decoder(self.encoder(x), all_outputs=self.deep_supervision)
         return outputs if self.deep_supervision else outputs[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map (B, C, [Z,] Y, X) to what the last head gets, (B, features, [Z,] Y, X); see :attr:`head`."""
+        out: Tensor = self.decoder.features(self.encoder(x))
+        return out
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weights (heads, features) and biases (heads,) of the last layer, a convolution of one voxel."""
+        layer: Any = self.decoder.seg_layers[-1]
+        return layer.weight.detach().flatten(1), layer.bias.detach()
 
 
 def build(architecture: Architecture, channels_in: int, heads: int) -> UNet:

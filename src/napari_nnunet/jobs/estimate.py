@@ -105,6 +105,8 @@ def _estimate(
     patch = model.configuration.patch_size
     grid = TileGrid(record.network_shape, (1, *patch) if len(patch) == 2 else patch, settings.step)  # type: ignore[arg-type]
     heads = model.dataset.labels.heads
+    # Where there are more classes than features, features are summed up (engine.infer.Ensemble).
+    summed = min(heads, model.architecture.features[0] * folds)
     per_round = max(1, batch // copies)
     rounds = math.ceil(grid.count / per_round)
     forwards = rounds * math.ceil(per_round * copies / batch) * folds
@@ -112,15 +114,15 @@ def _estimate(
     memory = (
         _PROCESS_BYTES
         + prepared
-        + slab_bytes(record, heads, peak_planes(grid, wrapped=wrapped))
+        + slab_bytes(record, summed, peak_planes(grid, wrapped=wrapped))
         + workspace_bytes(record)
         + _activation_bytes(model.architecture, patch) * batch
-        + 4.0 * heads * math.prod(patch) * per_round * 2
+        + 4.0 * summed * math.prod(patch) * per_round * 2
     )
     if settings.probabilities:
         memory += 4.0 * heads * math.prod(record.shape)
     per_run, measured = _seconds_per_run(model, choice, batch)
-    seconds = None if per_run is None else per_run * forwards + _overhead(record, heads)
+    seconds = None if per_run is None else per_run * forwards + _overhead(record, summed)
     return Estimate(
         shape=tuple(record.shape),
         network_shape=record.network_shape,

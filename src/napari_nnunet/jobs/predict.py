@@ -294,9 +294,14 @@ def _windows(
     slicewise = model.configuration.ndim == 2
     scratch = task.labels if task.roi is None else np.zeros_like(task.labels)
     assembler = decode.Assembler(
-        record, model.dataset.labels, model.configuration.resample_probabilities, scratch, task.probabilities
+        record,
+        model.dataset.labels,
+        model.configuration.resample_probabilities,
+        scratch,
+        task.probabilities,
+        ensemble.head(),
     )
-    accumulator = Accumulator(grid, ensemble.heads, _weights(grid, data.device, gaussian=settings.gaussian))
+    accumulator = Accumulator(grid, ensemble.channels, _weights(grid, data.device, gaussian=settings.gaussian))
     tiles = list(grid.tiles(_network_focus(task.focus, record)))
     size = ensemble.windows_per_round
     rounds = [tiles[i : i + size] for i in range(0, len(tiles), size)]
@@ -364,7 +369,7 @@ def _paint_preview(
         lo, hi = max(start, before), min(start + size, before + n)
         begin.append(lo - before)
         slices.append(slice(lo - start, hi - start))
-    labels, box = decode.preview(logits[tuple(slices)], (begin[0], begin[1], begin[2]), record, assembler.scheme)
+    labels, box = decode.preview(logits[tuple(slices)], (begin[0], begin[1], begin[2]), assembler)
     if labels.size == 0:
         return None
     view = scratch.transpose(record.transpose_forward)

@@ -26,7 +26,7 @@ class CompiledNetwork(Protocol):
         ...
 
 
-def compile_network(network: UNet, choice: Choice, shape: Sequence[int]) -> CompiledNetwork:
+def compile_network(network: UNet, choice: Choice, shape: Sequence[int], *, head: bool = True) -> CompiledNetwork:
     """Make a network runnable as chosen.
 
     Parameters
@@ -37,9 +37,11 @@ def compile_network(network: UNet, choice: Choice, shape: Sequence[int]) -> Comp
         Device, backend, precision.
     shape : sequence of int
         Shape (B, C, [Z,] Y, X) of every batch.
+    head : bool
+        Without it, the network returns the inputs of its last layer instead of logits.
     """
     if choice.backend == "openvino":
         from napari_nnunet.engine.backends._openvino import OpenVinoNetwork
 
-        return OpenVinoNetwork(network, shape, precision=choice.precision, threads=choice.threads)
-    return TorchNetwork(network, device=choice.device, precision=choice.precision)
+        return OpenVinoNetwork(network, shape, precision=choice.precision, threads=choice.threads, head=head)
+    return TorchNetwork(network, device=choice.device, precision=choice.precision, head=head)

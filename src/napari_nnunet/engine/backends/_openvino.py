@@ -34,9 +34,13 @@ class OpenVinoNetwork:
         Arithmetic inside; input and output stay float32.
     threads : int
         0 means all cores.
+    head : bool
+        Whether the last layer is part of it; without, the result are its inputs.
     """
 
-    def __init__(self, network: UNet, shape: Sequence[int], *, precision: Precision, threads: int) -> None:
+    def __init__(
+        self, network: UNet, shape: Sequence[int], *, precision: Precision, threads: int, head: bool = True
+    ) -> None:
         core = ov.Core()
         config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -45,7 +49,7 @@ class OpenVinoNetwork:
         }
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        self._compiled = core.compile_model(build_graph(network, shape), "CPU", config)
+        self._compiled = core.compile_model(build_graph(network, shape, head=head), "CPU", config)
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -54,8 +58,8 @@ class OpenVinoNetwork:
         return torch.from_numpy(self._request.get_output_tensor(0).data)
 
 
-def build_graph(network: UNet, shape: Sequence[int]) -> ov.Model:
-    """Return the graph of a network for inputs of one shape."""
+def build_graph(network: UNet, shape: Sequence[int], *, head: bool = True) -> ov.Model:
+    """Return the graph of a network for inputs of one shape, with or without its last layer."""
     parameter = ops.parameter(list(shape), dtype=np.float32, name="window")
     x: Any = parameter
     encoder, decoder = network.encoder, network.decoder
@@ -67,7 +71,8 @@ def build_graph(network: UNet, shape: Sequence[int]) -> ov.Model:
         skips.append(x)
     for d, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
         x = _emit(stage, ops.concat([_transposed(up, x), skips[-2 - d]], axis=1))
-    x = _conv(decoder.seg_layers[-1], x)
+    if head:
+        x = _conv(decoder.seg_layers[-1], x)
     return ov.Model([ops.result(x)], [parameter], "unet")
 
 
