@@ -190,7 +190,18 @@ def test_a_region_of_zeros_is_background(model):
     canvas = np.ones((12, 20, 20), np.uint8)
     drain(predict(model, Volume(array, Geometry(spacing=(1, 1, 1))), CPU, canvas=canvas,
                   roi=((0, 12), (19, 20), (0, 20))))  # fmt: skip
-    assert canvas.shape == (12, 20, 20)
+    assert (canvas[:, 19] == 0).all()
+    assert (canvas[:, :19] == 1).all()
+
+
+def test_probabilities_of_a_region_stay_inside_it(model, volume):
+    roi = ((2, 9), (5, 30), (10, 20))
+    result = drain(predict(model, volume, CPU.replace(probabilities=True), roi=roi))
+    inside = np.zeros(volume.shape, bool)
+    inside[2:9, 5:30, 10:20] = True
+    assert (result.probabilities[0][~inside] == 1).all()
+    assert (result.probabilities[0][inside] < 1).any()
+    np.testing.assert_array_equal(result.probabilities.argmax(axis=0), result.labels)
 
 
 def test_a_cascade_runs_its_first_stage_from_the_model_beside(new_model, volume):
@@ -247,6 +258,7 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
     assert len(asked) == 2
     assert ["keeping the sums in main memory" in notes[0], "going on with the CPU" in notes[1]] == [True, True]
     assert result.recipe["device"] == "cpu"
+    assert not _predictor._cache  # its networks are no longer what was chosen
 
 
 def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume, monkeypatch):

@@ -346,11 +346,19 @@ def test_closing_napari_while_it_runs_does_not_hang(make_napari_viewer, npe2pm, 
         assert time.monotonic() - began < 5
 
 
-def test_preferences_set_the_defaults(make_napari_viewer, npe2pm, plugin_settings):
+def test_preferences_set_the_defaults(make_napari_viewer, npe2pm, plugin_settings, qtbot):
+    from napari.settings import get_plugin_settings
+
     from napari_nnunet.widgets._preferences import Preferences, read_preferences
 
     with npe2pm.tmp_plugin(package="napari_nnunet"):
+        viewer = make_napari_viewer(show=True)
         assert read_preferences() == Preferences()
+        compute = get_plugin_settings("napari-nnunet").compute
+        compute.tile_step, compute.mirroring, compute.device, compute.memory_gb = 0.75, False, "cpu", 3
+        _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+        settings = dock.form.settings()
+        assert (settings.step, settings.mirroring, settings.device, settings.memory_gb) == (0.75, False, "cpu", 3)
 
 
 @pytest.mark.real

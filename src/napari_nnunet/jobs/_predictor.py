@@ -35,12 +35,15 @@ class Predictor:
         Axes that are flipped; empty without mirroring.
     ensemble : Ensemble
         The networks.
+    reusable : bool
+        False once its networks were rebuilt for something else than what was chosen.
     """
 
     model: TrainedModel
     folds: tuple[Fold, ...]
     mirror_axes: tuple[int, ...]
     ensemble: Ensemble
+    reusable: bool = True
 
     @property
     def choice(self) -> Choice:
@@ -92,6 +95,8 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
         predictor = build(model, settings, choice)
     yield predictor
     # Not after an error or a cancel: whatever state it left behind is dropped.
+    if not predictor.reusable:
+        return
     with _lock:
         _cache[key] = predictor
         while len(_cache) > _KEPT:

@@ -221,6 +221,7 @@ def _with_fallbacks(predictor: Predictor, task: _Task) -> Job[tuple[PrepareRecor
     on_device = task.settings.on_device
     ensemble = predictor.ensemble
     while True:
+        predictor.reusable = ensemble is predictor.ensemble
         try:
             record = yield from _run(predictor, ensemble, task, on_device=on_device)
         except torch.OutOfMemoryError as error:
@@ -269,6 +270,8 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_devi
     )
     for text in record.notes:
         yield Note(text=text, level="warning")
+    region = tuple(slice(lo, hi) for lo, hi in _lifted_box(task.roi)) if task.roi is not None else ...
+    task.labels[region] = 0  # what lies outside the nonzero part stays background
     if 0 in record.cropped_shape:
         yield Note(text="The region holds nothing but zeros: everything is background.")
         return record
@@ -277,7 +280,18 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_devi
             estimate_for(model, record, ensemble, settings, wrapped=task.focus is not None), settings.memory_gb
         )
     yield from _windows(predictor, ensemble, task, record, infer.pad(data, _grid(model, record, settings)))
+    if task.roi is not None and task.probabilities is not None:
+        _clear_outside(task.probabilities, region, background=not model.dataset.labels.has_regions)
     return record
+
+
+def _clear_outside(probabilities: NDArray[np.float32], region: Any, *, background: bool) -> None:
+    """Leave probabilities inside the region only; the context around it was computed as well."""
+    inside = probabilities[(slice(None), *region)].copy()
+    probabilities[:] = 0
+    if background:
+        probabilities[0] = 1
+    probabilities[(slice(None), *region)] = inside
 
 
 def _grid(model: TrainedModel, record: PrepareRecord, settings: PredictSettings) -> TileGrid:
