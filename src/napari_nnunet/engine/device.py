@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal
 
-import psutil
 import torch
 
+from napari_nnunet.engine.machine import available_threads
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.schema.settings import PredictSettings
 
@@ -83,28 +82,6 @@ def has_fast_bfloat16() -> bool:
 def has_openvino() -> bool:
     """True where OpenVINO is installed and supports this processor."""
     return find_spec("openvino") is not None and platform.machine().lower() in {"x86_64", "amd64", "arm64", "aarch64"}
-
-
-def available_threads() -> int:
-    """Return the number of cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
-
-
-def available_memory() -> int:
-    """Return the free main memory in bytes, within the limit of a container if there is one."""
-    free = int(psutil.virtual_memory().available)
-    limit = _container_limit()
-    return free if limit is None else min(free, max(limit - int(psutil.Process().memory_info().rss), 0))
-
-
-def _container_limit() -> int | None:
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            text = file.read().strip()
-        return None if text == "max" else int(text)
-    except (OSError, ValueError):
-        return None
 
 
 def choose(settings: PredictSettings) -> Choice:

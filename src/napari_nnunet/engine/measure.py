@@ -68,14 +68,15 @@ def measure(volume: Volume, labels: NDArray[np.int32], *, draws: int | None = No
     Raises
     ------
     ImageError
-        If image and labels differ in shape, or the image holds NaN.
+        If image and labels differ in shape, or the image holds NaN or infinite values.
     """
     data = np.asarray(lift(volume))
     reference = labels if labels.ndim == 3 else labels[None]
     if data.shape[1:] != reference.shape:
         raise ImageError(f"The image has {data.shape[1:]} voxels, its labels have {reference.shape}.")
-    if np.isnan(data).any():
-        raise ImageError("The image holds NaN. Replace these voxels before planning.")
+    invalid = int(data.size - np.count_nonzero(np.isfinite(data)))
+    if invalid:
+        raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
     cropped, marked, _ = crop_to_nonzero(data, reference[None])
     foreground = marked[0] > 0
     rng = np.random.RandomState(_SEED)

@@ -178,7 +178,7 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def _read_mask(array: Any) -> NDArray[np.bool_]:
+def read_mask(array: Any) -> NDArray[np.bool_]:
     """Return where any channel is nonzero, (Z, Y, X), reading the image in slabs."""
     shape = array.shape[1:]
     mask = np.empty(shape, dtype=bool)
@@ -250,7 +250,7 @@ def prepare(
         )
     array = lift(volume)
     forward = plans.transpose_forward
-    mask = np.transpose(_read_mask(array), forward)
+    mask = np.transpose(read_mask(array), forward)
     box = nonzero_box(mask)
     notes = () if mask.any() else ("The image contains nothing but zeros.",)
     needs_mask = any(
@@ -260,7 +260,7 @@ def prepare(
     slices = tuple(slice(lo, hi) for lo, hi in box)
     inside = fill_holes(mask)[slices] if needs_mask else None
     del mask
-    data, invalid = _read_crop(array, forward, box)
+    data, invalid = read_crop(array, forward, box)
     if invalid:
         notes = (*notes, f"{invalid} voxels were NaN or infinite and were taken as 0.")
     for c, scheme in enumerate(schemes):
@@ -281,8 +281,8 @@ def prepare(
     return _append(resampled, _previous_channels(previous, record, configuration, foreground_labels)), record
 
 
-def _read_crop(array: Any, forward: tuple[int, int, int], box: Box3) -> tuple[NDArray[np.float32], int]:
-    """Read the box into a new float32 array (C, z, y, x); NaN and Inf become 0 and are counted."""
+def read_crop(array: Any, forward: tuple[int, int, int], box: Box3) -> tuple[NDArray[np.float32], int]:
+    """Read the box (transposed order) into a new float32 array (C, z, y, x); NaN and Inf become 0 and are counted."""
     backward = [forward.index(a) for a in range(3)]
     own = [box[backward[a]] for a in range(3)]
     image = np.empty((array.shape[0], *(hi - lo for lo, hi in box)), dtype=np.float32)

@@ -34,6 +34,17 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     return _convert(sitk.ReadImage(str(path)), path)
 
 
+def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
+    """Return (shape (C, [Z,] Y, X), bytes per value, spacing) from the file's header."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = tuple(int(n) for n in reversed(reader.GetSize()))
+    shape = size if len(size) == 4 else (1, *size)
+    itemsize = sitk.Image([1] * 2, reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
+    return shape, itemsize, tuple(abs(float(s)) for s in reversed(reader.GetSpacing()[:3]))
+
+
 def check_gzip(path: Path) -> None:
     """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
 

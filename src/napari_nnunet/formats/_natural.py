@@ -44,6 +44,20 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, Geometry(spacing=(1.0, 1.0), spacing_known=False)
 
 
+def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
+    """Return (shape (C, Y, X), bytes per value, spacing) from the file's header."""
+    if _is_tiff(path):
+        with tifffile.TiffFile(path) as file:
+            shape, itemsize = tuple(file.series[0].shape), int(file.series[0].dtype.itemsize)
+    else:
+        properties = iio.improps(path)
+        shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
+    if len(shape) == 2:
+        return (1, *shape), itemsize, None
+    colours_last = shape[-1] in (*_COLOURS, 2)
+    return (shape[-1], *shape[:-1]) if colours_last else shape, itemsize, None
+
+
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels (Y, X) without loss."""
     if path.name.lower().endswith((".jpg", ".jpeg")):

@@ -27,6 +27,12 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     return _array(image), geometry
 
 
+def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
+    """Return (shape (C, Z, Y, X), bytes per value, spacing) from the file's header; nibabel computes in float32."""
+    image = _load(path)
+    return (1, *(int(n) for n in reversed(image.shape))), 4, _spacing(image)
+
+
 def _load(path: Path) -> Any:
     image = nibabel.load(str(path))
     if len(image.shape) != 3:

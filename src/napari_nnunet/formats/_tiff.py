@@ -29,16 +29,27 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     array = tifffile.imread(path)
     if array.ndim != 3:
         raise ImageError(f"{path.name} has {array.ndim} dimensions; a stack has 3 (z, y, x).")
+    return array[None], _geometry(path)
+
+
+def _geometry(path: Path) -> Geometry:
     beside = sidecar(path)
     if not beside.is_file():
-        return array[None], Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
+        return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
     try:
         spacing = tuple(float(v) for v in json.loads(beside.read_text(encoding="utf-8"))["spacing"])
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
     if len(spacing) != 3:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
-    return array[None], Geometry(spacing=spacing)
+    return Geometry(spacing=spacing)
+
+
+def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
+    """Return (shape (C, Z, Y, X), bytes per value, spacing) from the file's header."""
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        return (1, *series.shape), int(series.dtype.itemsize), _geometry(path).spacing
 
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:

@@ -24,7 +24,7 @@ def partial_name(name: str) -> str:
 
 
 @contextmanager
-def written_beside(path: Path, *, suffix: str = "") -> Iterator[Path]:
+def written_beside(path: Path, *, suffix: str = "", staging: Path | None = None) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it takes the place of ``path``.
 
     Parameters
@@ -33,13 +33,15 @@ def written_beside(path: Path, *, suffix: str = "") -> Iterator[Path]:
         Final name.
     suffix : str
         Ending the temporary name must have, for writers that look at it.
+    staging : Path, optional
+        Folder on the same disk for the temporary file, where a leftover in the folder itself would do harm.
 
     Raises
     ------
     ResourceError
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(partial_name(path.name) + suffix)
+    temporary = (staging or path.parent) / (partial_name(path.name) + suffix)
     try:
         yield temporary
         if not temporary.exists():

@@ -20,6 +20,9 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
 
+Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """How one family of files is read and written.
@@ -34,23 +37,32 @@ class Adapter:
         Path to (array (C, [Z,] Y, X), Geometry).
     write : callable
         Labels ([Z,] Y, X), geometry and path.
+    header : callable
+        Path to (shape (C, [Z,] Y, X), bytes per value, spacing or None), without reading the voxels.
     """
 
     name: str
     endings: tuple[str, ...]
     read: Callable[[Path], tuple[NDArray[Any], Geometry]]
     write: Callable[[NDArray[Any], Geometry, Path], None]
+    header: Callable[[Path], Header]
 
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
-        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif"), _natural.read, _natural.write),
-        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), _itk.read, _itk.write),
-        Adapter("Tiff3DIO", (".tif", ".tiff"), _tiff.read, _tiff.write),
-        Adapter("NibabelIO", (".nii", ".nii.gz"), _nifti.read, _nifti.write),
-        Adapter("NibabelIOWithReorient", (), _nifti.read_reoriented, _nifti.write),
-        Adapter("SimpleITKIOWithReorient", (), _itk.read_reoriented, _itk.write_reoriented),
+        Adapter(
+            "NaturalImage2DIO",
+            (".png", ".bmp", ".jpg", ".jpeg", ".tif"),
+            _natural.read,
+            _natural.write,
+            _natural.header,
+        ),
+        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), _itk.read, _itk.write, _itk.header),
+        Adapter("Tiff3DIO", (".tif", ".tiff"), _tiff.read, _tiff.write, _tiff.header),
+        Adapter("NibabelIO", (".nii", ".nii.gz"), _nifti.read, _nifti.write, _nifti.header),
+        Adapter("NibabelIOWithReorient", (), _nifti.read_reoriented, _nifti.write, _nifti.header),
+        Adapter("SimpleITKIOWithReorient", (), _itk.read_reoriented, _itk.write_reoriented, _itk.header),
     )
 }
 ENDINGS: tuple[str, ...] = tuple(
@@ -146,6 +158,20 @@ def read_volume(paths: Sequence[Path], *, reader: str | None = None) -> Volume:
     return Volume(data.astype(np.float32, copy=False), geometry)
 
 
+def read_header(path: Path, *, reader: str | None = None) -> Header:
+    """Return shape (C, [Z,] Y, X), bytes per value and spacing (mm, None if unknown) without reading the voxels.
+
+    Axes that a reader turns come in the order of the file. Raises ImageError where the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ImageError(f"The image file {path} does not exist.")
+    adapter = adapter_for(path, reader)
+    try:
+        return adapter.header(path)
+    except Exception as error:
+        raise _unreadable(path, adapter, error) from error
+
+
 def read_labels(path: Path, *, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
     """Read a label file; returns integers ([Z,] Y, X) and the geometry."""
     if not path.is_file():
@@ -153,7 +179,8 @@ def read_labels(path: Path, *, reader: str | None = None) -> tuple[NDArray[Any],
     array, geometry = _read_one(adapter_for(path, reader), path)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file has one.")
-    return np.rint(array[0]).astype(np.int32), geometry
+    labels = array[0] if array.dtype.kind in "iub" else np.rint(array[0])
+    return labels.astype(np.int32), geometry
 
 
 def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -162,10 +189,14 @@ def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
     except ImageError:
         raise
     except Exception as error:
-        # Every library has its own exceptions for a damaged file; the user needs the name and the cause.
-        raise ImageError(
-            f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another kind."
-        ) from error
+        raise _unreadable(path, adapter, error) from error
+
+
+def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
+    """Every library has its own exceptions for a damaged file; the user needs the name and the cause."""
+    return ImageError(
+        f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another kind."
+    )
 
 
 def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer: str | None = None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from napari_nnunet.engine import device
+from napari_nnunet.engine import device, machine
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.workspace import Workspace, default_folder
 from napari_nnunet.schema.settings import PredictSettings
@@ -75,7 +75,7 @@ def _versions() -> list[tuple[str, str]]:
 
 def _processor() -> list[tuple[str, str]]:
     entries = [
-        ("cores", f"{device.available_threads()} usable of {psutil.cpu_count()}"),
+        ("cores", f"{machine.available_threads()} usable of {psutil.cpu_count()}"),
         ("features", ", ".join(sorted(device.cpu_features())) or "unknown"),
     ]
     try:
@@ -116,7 +116,7 @@ def nvidia_driver() -> str | None:
 
 def _memory() -> list[tuple[str, str]]:
     memory = psutil.virtual_memory()
-    return [("main memory", f"{device.available_memory() / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")]
+    return [("main memory", f"{machine.available_memory() / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")]
 
 
 def _folders() -> list[tuple[str, str]]:
@@ -146,6 +146,6 @@ def _advice() -> list[str]:
     folder = next(p for p in (default_folder(), *default_folder().parents) if p.exists())
     if not os.access(folder, os.W_OK):
         advice.append(f"{folder} cannot be written to; set --workspace or nnU-Net's variables to another folder.")
-    if device.available_memory() < 4e9:
+    if machine.available_memory() < 4e9:
         advice.append("Less than 4 GB of memory are free: large volumes will not fit. Close other programs.")
     return advice

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_nnunet.engine.measure import CaseMeasure, draws_per_case, measure, merge
 from napari_nnunet.engine.plan import PLANNERS, plan
-from napari_nnunet.errors import DatasetError, NnunetError, PlanError
+from napari_nnunet.errors import DatasetError, ImageError, PlanError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
-from napari_nnunet.formats.images import adapter_for, read_labels, read_volume
+from napari_nnunet.formats.images import adapter_for, read_header, read_labels, read_volume
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs._pool import Task, run_tasks
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.settings import PlanSettings
 
@@ -30,7 +32,13 @@ def reader_of(dataset: RawDataset) -> str:
 
 
 def extract_fingerprint(
-    workspace: Workspace, dataset_name: str, *, workers: int = 0, clean: bool = False, sampled: bool = False
+    workspace: Workspace,
+    dataset_name: str,
+    *,
+    workers: int = 0,
+    clean: bool = False,
+    sampled: bool = False,
+    memory_gb: float = 0,
 ) -> Job[Fingerprint]:
     """Measure all cases of a dataset and write dataset_fingerprint.json.
 
@@ -41,11 +49,13 @@ def extract_fingerprint(
     dataset_name : str
         ``DatasetXXX_Name``.
     workers : int
-        Cases measured at the same time; 0 means one per core.
+        Cases measured at the same time, at most; 0 means one per core.
     clean : bool
         Measure again even if nothing changed.
     sampled : bool
         Draw random values as nnU-Net does, for identical figures; exact ones otherwise.
+    memory_gb : float
+        Budget of all workers; 0 means most of what is free.
 
     Returns
     -------
@@ -67,42 +77,49 @@ def extract_fingerprint(
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
     draws = draws_per_case(len(dataset.cases)) if sampled else None
-    measures = yield from _measure_all(dataset, workers, draws)
+    measures = yield from _measure_all(dataset, workers, draws, memory_gb)
     fingerprint = merge(measures, sampled=sampled)
     write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
     write_json(folder / _SOURCES, sources)
     return fingerprint
 
 
-def _measure_all(dataset: RawDataset, workers: int, draws: int | None) -> Job[list[CaseMeasure]]:
+def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb: float) -> Job[list[CaseMeasure]]:
     reader = reader_of(dataset)
     found: dict[str, CaseMeasure] = {}
     problems: list[str] = []
-    with ThreadPoolExecutor(workers or None, thread_name_prefix="measure") as pool:
-        futures = {pool.submit(_measure_case, case, reader, draws): case for case in dataset.cases}
-        try:
-            for i, future in enumerate(_done(futures)):
-                case = futures[future]
-                try:
-                    found[case.name] = future.result()
-                except NnunetError as error:
-                    problems.append(f"{case.name}: {error.message}")
-                yield Progress(done=i + 1, total=len(futures))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    tasks = [
+        Task(case.name, (case, reader, draws), lambda case=case: measure_bytes(case, reader)) for case in dataset.cases
+    ]
+    with closing(run_tasks(measure_case, tasks, workers=workers, memory_gb=memory_gb)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Note):
+                yield outcome
+            elif outcome is not None and outcome.problem is None:
+                found[outcome.name] = outcome.result
+            elif outcome is not None:
+                problems.append(f"{outcome.name}: {outcome.problem}")
+            yield Progress(done=len(found) + len(problems), total=len(tasks))
     if problems:
         raise DatasetError(f"{len(problems)} cases cannot be measured:\n  " + "\n  ".join(sorted(problems)[:20]))
     return [found[case.name] for case in dataset.cases]
 
 
-def _done(futures: dict[Future[CaseMeasure], TrainingCase]) -> Iterator[Future[CaseMeasure]]:
-    yield from as_completed(futures)
-
-
-def _measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
+def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
+    """Read and measure one case; runs in a worker process."""
     volume = read_volume(case.images, reader=reader)
     labels, _ = read_labels(case.label, reader=reader)
     return measure(volume, labels, draws=draws)
+
+
+def measure_bytes(case: TrainingCase, reader: str | None) -> float:
+    """Return how much memory measuring a case takes at most, from the headers of its files; 0 where they are damaged."""
+    try:
+        headers = [read_header(path, reader=reader) for path in case.images]
+    except ImageError:
+        return 0.0
+    voxels = float(np.prod(headers[0][0][1:]))
+    return voxels * (8.0 * sum(header[0][0] for header in headers) + 2 * headers[0][1] + 24)
 
 
 def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine import decode, infer
 from napari_nnunet.engine.backends import torch_threads
-from napari_nnunet.engine.device import Choice, available_memory, choose
+from napari_nnunet.engine.device import Choice, choose
+from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.tiles import Accumulator, Tile, TileGrid, importance
 from napari_nnunet.errors import ModelError, ResourceError

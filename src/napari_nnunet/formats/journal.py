@@ -1,0 +1,55 @@
+"""Which cases are finished, and from what: one JSON line per case, so that a killed job loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from napari_nnunet.formats.atomic import write_error
+
+
+class Journal:
+    """A file of ``{"case": ..., "made_from": ...}`` lines; the last line of a case counts.
+
+    Parameters
+    ----------
+    path : Path
+        Beside the folder it speaks of, not in it: nnU-Net refuses folders with other files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, str]:
+        """Return case and digest of what is finished; a line torn by a kill or a full disk is skipped."""
+        found: dict[str, str | None] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    found[str(entry["case"])] = entry["made_from"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+        return {case: digest for case, digest in found.items() if isinstance(digest, str)}
+
+    def note(self, case: str, digest: str | None) -> None:
+        """Append that a case is finished, or with None that it is being rewritten.
+
+        Raises
+        ------
+        ResourceError
+            If the line cannot be written.
+        """
+        line = json.dumps({"case": case, "made_from": digest})
+        try:
+            # A line break first where a kill tore the line before.
+            torn = self.path.is_file() and self.path.stat().st_size > 0 and not self._ends_well()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if torn else "") + line + "\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def _ends_well(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read(1) == b"\n"

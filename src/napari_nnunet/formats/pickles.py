@@ -1,0 +1,66 @@
+"""nnU-Net's .pkl files, read without executing anything: a dozen names of numpy are known, everything else is refused."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.atomic import written_beside
+
+_MULTIARRAY = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+_NUMERIC = import_module("numpy._core.numeric" if hasattr(np, "_core") else "numpy.core.numeric")
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    # numpy 1 and numpy 2 write different module names for the same functions
+    **{
+        (f"numpy.{core}.multiarray", name): getattr(_MULTIARRAY, name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    },
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _NUMERIC._frombuffer for core in ("core", "_core")},
+    **{
+        ("numpy.dtypes", name): getattr(np.dtypes, name)
+        for name in ("Float32DType", "Float64DType", "Int16DType", "Int32DType", "Int64DType")
+    },
+}
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def read_pickle(path: Path) -> Any:
+    """Read plain values and numpy arrays.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged, or asks for anything but numbers, texts, containers and arrays (nothing of it
+        is executed).
+    """
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).load()
+    except pickle.UnpicklingError as error:
+        raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist.") from error
+    except (EOFError, OSError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise DatasetError(f"{path} is damaged ({error}). Preprocess the case again.") from error
+
+
+def write_pickle(path: Path, content: Any, *, staging: Path | None = None) -> None:
+    """Write plain values and arrays as nnU-Net does."""
+    with written_beside(path, staging=staging) as temporary, temporary.open("wb") as file:
+        pickle.dump(content, file)

@@ -1,0 +1,406 @@
+"""Preprocess a planned dataset: each case is read once for all configurations, and only where something changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.prepare_case import prepare_case
+from napari_nnunet.errors import ImageError, PlanError, ResourceError
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
+from napari_nnunet.formats.images import read_header, read_labels, read_volume
+from napari_nnunet.formats.journal import Journal
+from napari_nnunet.formats.preprocessed import case_files, case_names, remove_case, remove_old_format, write_case
+from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs._pool import Outcome, Task, run_tasks
+from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.plans import Configuration, Plans
+
+STANDARD = ("2d", "3d_fullres", "3d_lowres")
+_VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
+_STAGING = ".unfinished"
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """What became of the cases.
+
+    Parameters
+    ----------
+    folders : tuple of Path
+        One per configuration that has data of its own.
+    done, skipped : tuple of str
+        Cases made now, and cases that were up to date.
+    failed : dict of str to str
+        Case and the reason; the others are complete.
+    """
+
+    folders: tuple[Path, ...]
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """A folder of preprocessed cases."""
+
+    configuration: Configuration
+    folder: Path
+    rules: str
+    journal: Journal
+
+
+def preprocess(
+    workspace: Workspace,
+    dataset_name: str,
+    plans_name: str = "nnUNetPlans",
+    configurations: Sequence[str] = STANDARD,
+    *,
+    workers: int = 0,
+    memory_gb: float = 0,
+    clean: bool = False,
+) -> Job[PreprocessResult]:
+    """Crop, normalise and resample all training cases and store them as nnU-Net does.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    plans_name : str
+        Name of the plans file without ``.json``.
+    configurations : sequence of str
+        Those that the plans lack are passed over if they are standard ones, and an error otherwise.
+    workers : int
+        Cases at the same time, at most; 0 means one per core. Fewer run where memory does not suffice.
+    memory_gb : float
+        Budget of all workers; 0 means most of what is free.
+    clean : bool
+        Make everything again, changed or not.
+
+    Returns
+    -------
+    PreprocessResult
+        Cases that failed are in it; they do not end the others.
+
+    Raises
+    ------
+    PlanError
+        If plans or configurations are missing, or two plans would write different data into one folder.
+    DatasetError
+        If the raw dataset is incomplete.
+    ResourceError
+        If the disk has too little room.
+    """
+    dataset = open_dataset(workspace.raw / dataset_name)
+    base = make_folder(workspace.preprocessed / dataset_name)
+    plans = read_plans(base, plans_name)
+    targets = yield from _targets(base, plans, configurations, dataset)
+    staging = make_folder(base / _STAGING)
+    remove_leftovers(staging)
+    if not (base / "dataset.json").is_file():
+        write_text(base / "dataset.json", dataset.text)
+    yield from _drop_removed(dataset, targets)
+    work, skipped = _work(dataset, targets, clean=clean)
+    if skipped:
+        yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date (--clean makes them again).")
+    _check_disk(base, targets, len(work))
+    yield Stage(name=f"Preprocessing {dataset_name}", total=len(work))
+    try:
+        done, failed = yield from _run(dataset, plans, targets, work, staging, workers, memory_gb)
+    finally:
+        remove_leftovers(staging)
+        if not any(staging.iterdir()):
+            staging.rmdir()
+    _copy_references(dataset, base / "gt_segmentations")
+    return PreprocessResult(tuple(target.folder for target in targets), tuple(done), tuple(skipped), failed)
+
+
+def read_plans(base: Path, name: str) -> Plans:
+    """Read a plans file of a preprocessed dataset; the error lists the files there are."""
+    path = base / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(p.stem for p in plan_files(base)) or "none"
+        raise PlanError(f"{base.name} has no plans named {name!r} (there: {there}). Run 'plan_experiment' first.")
+    return Plans.parse_json(path.read_text("utf-8"), where=str(path))
+
+
+def plan_files(base: Path) -> list[Path]:
+    """Return the plans files of a preprocessed dataset."""
+    found = []
+    for path in sorted(base.glob("*.json")):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(content, Mapping) and "configurations" in content:
+            found.append(path)
+    return found
+
+
+def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset) -> Job[list[_Target]]:
+    """Return one target per folder; configurations that share their data share it here too."""
+    targets: dict[str, _Target] = {}
+    known = set(plans.configurations)
+    for name in dict.fromkeys(names):
+        if name not in known and name in (*STANDARD, "3d_cascade_fullres"):
+            yield Note(text=f"{plans.plans_name} has no configuration {name} for this dataset; nothing to do for it.")
+            continue
+        configuration = plans.configuration(name)
+        identifier = configuration.data_identifier or f"{plans.plans_name}_{name}"
+        rules = rules_of(plans, configuration, dataset)
+        before = targets.get(identifier)
+        if before is not None and before.rules != rules:
+            raise PlanError(
+                f"{before.configuration.name} and {name} would both write to {identifier}, but differ in spacing, "
+                f"normalisation or patch. Give {name} a 'data_identifier' of its own in {plans.plans_name}.json."
+            )
+        _refuse_others(base, plans, identifier, rules, dataset)
+        journal = Journal(base / f"{identifier}.cases.jsonl")
+        targets.setdefault(identifier, _Target(configuration, base / identifier, rules, journal))
+    if not targets:
+        raise PlanError(
+            f"None of the configurations {', '.join(names)} is in {plans.plans_name}. It has: {', '.join(sorted(known))}."
+        )
+    return list(targets.values())
+
+
+def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, dataset: RawDataset) -> None:
+    """Refuse to overwrite the data of other plans that still exist and want them otherwise (facts 5.11)."""
+    if not (base / f"{identifier}.cases.jsonl").is_file():
+        return
+    for path in plan_files(base):
+        other = Plans.parse_json(path.read_text("utf-8"), where=str(path))
+        if other.plans_name == plans.plans_name:
+            continue
+        for name in other.configurations:
+            configuration = other.configuration(name)
+            if configuration.data_identifier == identifier and rules_of(other, configuration, dataset) != rules:
+                raise PlanError(
+                    f"{identifier} already holds the data of {other.plans_name} ({name}), which differ in spacing, "
+                    f"normalisation or patch; they would be overwritten. Edit 'data_identifier' in "
+                    f"{plans.plans_name}.json, or delete {path.name} if it is no longer needed."
+                )
+
+
+def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) -> str:
+    """Return a digest of everything that decides what preprocessing writes, but for the case itself."""
+    rules = {
+        "version": _VERSION,
+        "reader": plans.reader,
+        "transpose": plans.transpose_forward,
+        "intensities": [statistics.model_dump() for statistics in plans.intensities],
+        "labels": dataset.info.labels.model_dump(mode="json"),
+        "spacing": configuration.spacing,
+        "patch": configuration.patch_size,
+        "schemes": configuration.normalization_schemes,
+        "masks": configuration.use_mask_for_norm,
+        "resampling": [configuration.resample_data.model_dump(), configuration.resample_seg.model_dump()],
+    }
+    return hashlib.sha256(json.dumps(rules, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _digest(case: TrainingCase, rules: str) -> str:
+    digest = hashlib.sha256(rules.encode())
+    for path in (*case.images, case.label):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
+    """Delete what is left of cases that the dataset no longer has: training would use them."""
+    names = {case.name for case in dataset.cases}
+    for target in targets:
+        gone = sorted(set(case_names(target.folder)) - names) if target.folder.is_dir() else []
+        for name in gone:
+            remove_case(target.folder, name)
+        if gone:
+            yield Note(
+                text=f"{target.folder.name}: {len(gone)} cases are no longer in the dataset and were removed "
+                f"({', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''})."
+            )
+
+
+def _work(
+    dataset: RawDataset, targets: Sequence[_Target], *, clean: bool
+) -> tuple[dict[str, list[tuple[_Target, str]]], list[str]]:
+    """Return per case which targets must be made and the digest of each, and the cases that need nothing."""
+    finished = {target.folder: target.journal.read() for target in targets}
+    work: dict[str, list[tuple[_Target, str]]] = {}
+    skipped = []
+    for case in dataset.cases:
+        wanted = []
+        for target in targets:
+            digest = _digest(case, target.rules)
+            there = finished[target.folder].get(case.name) == digest and all(
+                path.is_file() for path in case_files(target.folder, case.name)
+            )
+            if clean or not there:
+                wanted.append((target, digest))
+        if wanted:
+            work[case.name] = wanted
+        else:
+            skipped.append(case.name)
+    return work, skipped
+
+
+def _check_disk(base: Path, targets: Sequence[_Target], cases: int) -> None:
+    needed = cases / max(1, _case_count(base)) * sum(stored_bytes(base, target.configuration) for target in targets)
+    free = shutil.disk_usage(base).free
+    if needed > free:
+        raise ResourceError(
+            f"Preprocessing will write about {needed / 1e9:.1f} GB to {base}, but only {free / 1e9:.1f} GB are free. "
+            "Free some space, use another workspace, or preprocess fewer configurations (-c)."
+        )
+
+
+def _case_count(base: Path) -> int:
+    fingerprint = _fingerprint(base)
+    return 0 if fingerprint is None else len(fingerprint.spacings)
+
+
+def _fingerprint(base: Path) -> Fingerprint | None:
+    path = base / "dataset_fingerprint.json"
+    return Fingerprint.parse_json(path.read_text("utf-8"), where=str(path)) if path.is_file() else None
+
+
+def stored_bytes(base: Path, configuration: Configuration) -> float:
+    """Return how much disk the preprocessed cases of a configuration take at most, 0 where nothing is measured yet."""
+    fingerprint = _fingerprint(base)
+    if fingerprint is None:
+        return 0.0
+    # Voxels of a case at the target spacing; the product over the axes does not depend on their order.
+    target = float(np.prod(configuration.spacing))
+    total = 0.0
+    for shape, spacing in zip(fingerprint.shapes_after_crop, fingerprint.spacings, strict=True):
+        own = sorted(spacing, reverse=True)[-len(configuration.spacing) :]
+        total += float(np.prod(shape)) * float(np.prod(own)) / target
+    return total * (4 * len(configuration.normalization_schemes) + 2)
+
+
+def _run(
+    dataset: RawDataset,
+    plans: Plans,
+    targets: Sequence[_Target],
+    work: Mapping[str, list[tuple[_Target, str]]],
+    staging: Path,
+    workers: int,
+    memory_gb: float,
+) -> Job[tuple[list[str], dict[str, str]]]:
+    cases = {case.name: case for case in dataset.cases}
+    for target in targets:
+        make_folder(target.folder)
+    tasks = []
+    for name, wanted in work.items():
+        mine = [(target.configuration, target.folder) for target, _ in wanted]
+        arguments = (cases[name], plans, mine, dataset.info.labels, staging)
+        tasks.append(Task(name, arguments, lambda case=cases[name], mine=mine: case_bytes(case, plans, mine)))
+        for target, _ in wanted:
+            target.journal.note(name, None)
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    with closing(run_tasks(preprocess_case, tasks, workers=workers, memory_gb=memory_gb)) as outcomes:
+        for outcome in outcomes:
+            index = len(done) + len(failed)
+            if isinstance(outcome, Outcome):
+                if outcome.problem is None:
+                    for target, digest in work[outcome.name]:
+                        target.journal.note(outcome.name, digest)
+                    done.append(outcome.name)
+                    yield CaseDone(case=outcome.name, index=index, total=len(tasks), seconds=outcome.seconds)
+                else:
+                    failed[outcome.name] = outcome.problem
+                    if outcome.trace:
+                        yield Note(level="detail", text=outcome.trace)
+                    yield CaseFailed(case=outcome.name, index=index, total=len(tasks), message=outcome.problem)
+            elif isinstance(outcome, Note):
+                yield outcome
+            yield Progress(done=len(done) + len(failed), total=len(tasks))
+    for target in targets:
+        for name in failed:
+            remove_case(target.folder, name)  # what an earlier run made is stale
+    return done, failed
+
+
+def preprocess_case(
+    case: TrainingCase,
+    plans: Plans,
+    targets: Sequence[tuple[Configuration, Path]],
+    labels_scheme: Any,
+    staging: Path,
+) -> None:
+    """Read, prepare and store one case; runs in a worker process.
+
+    Raises
+    ------
+    ImageError
+        If the files cannot be read or used.
+    """
+    volume = read_volume(case.images, reader=plans.reader)
+    labels, _ = read_labels(case.label, reader=plans.reader)
+    configurations = [configuration for configuration, _ in targets]
+    folders = {configuration.name: folder for configuration, folder in targets}
+    for prepared in prepare_case(volume, labels, plans, configurations, labels_scheme):
+        folder = folders[prepared.configuration.name]
+        write_case(
+            folder,
+            case.name,
+            prepared.data,
+            prepared.labels,
+            prepared.properties,
+            patch=prepared.configuration.patch_size,
+            staging=staging,
+        )
+        remove_old_format(folder, case.name)
+
+
+def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configuration, Path]]) -> float:
+    """Return how much memory a case takes while it is preprocessed, from the headers of its files.
+
+    Raises nothing: a file that cannot be read is reported when its turn comes.
+    """
+    try:
+        headers = [read_header(path, reader=plans.reader) for path in case.images]
+    except ImageError:
+        return 0.0
+    spacing = headers[0][2] or (1.0, 1.0)
+    voxels = float(np.prod(headers[0][0][1:]))
+    channels = sum(header[0][0] for header in headers)
+    largest = 0.0
+    for configuration, _ in targets:
+        own = sorted(spacing, reverse=True)[-len(configuration.spacing) :]
+        largest = max(largest, voxels * float(np.prod(own)) / float(np.prod(configuration.spacing)))
+    reading = voxels * (2 * headers[-1][1] + 8 * channels)
+    return max(reading, voxels * (8 * channels + 12) + largest * (4 * channels + 22))
+
+
+def _copy_references(dataset: RawDataset, folder: Path) -> None:
+    """Copy the raw labels for validation, those that changed; the time of the original is kept."""
+    make_folder(folder)
+    ending = dataset.info.file_ending
+    wanted = {f"{case.name}{ending}": case.label for case in dataset.cases}
+    for name, source in wanted.items():
+        target = folder / name
+        before = target.stat() if target.is_file() else None
+        now = source.stat()
+        if before is None or (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
+            with written_beside(target) as temporary:
+                shutil.copyfile(source, temporary)
+                os.utime(temporary, ns=(now.st_atime_ns, now.st_mtime_ns))
+    for path in folder.iterdir():
+        if path.name not in wanted and path.name.endswith(ending):
+            path.unlink()
