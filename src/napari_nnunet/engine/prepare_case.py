@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.locations import class_locations, location_keys
 from napari_nnunet.engine.normalize import normalize
-from napari_nnunet.engine.prepare import Box3, PrepareRecord, fill_holes, lift, nonzero_box, plan_grid, read_crop, read_mask
+from napari_nnunet.engine.prepare import (
+    Box3,
+    PrepareRecord,
+    fill_holes,
+    lift,
+    nonzero_box,
+    plan_grid,
+    read_crop,
+    read_mask,
+)
 from napari_nnunet.engine.resample import resample_image, resample_labels
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.dataset import LabelScheme
@@ -100,9 +109,8 @@ def prepare_case(
 def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence[Configuration]) -> None:
     expected = len(configurations[0].normalization_schemes)
     if volume.channels != expected:
-        raise ImageError(
-            f"The image has {volume.channels} channel{'s' if volume.channels > 1 else ''}, but the dataset has {expected}."
-        )
+        plural = "s" if volume.channels > 1 else ""
+        raise ImageError(f"The image has {volume.channels} channel{plural}, but the dataset has {expected}.")
     shape = labels.shape if labels.ndim == 3 else (1, *labels.shape)
     if tuple(shape) != volume.shape_3d:
         raise ImageError(f"The image has {volume.shape_3d} voxels, its labels have {tuple(shape)}.")

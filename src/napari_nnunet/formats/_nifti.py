@@ -33,6 +33,15 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
     return (1, *(int(n) for n in reversed(image.shape))), 4, _spacing(image)
 
 
+def count_invalid(path: Path) -> int:
+    """Return how many stored values are NaN or infinite; integers cannot be."""
+    image = nibabel.load(str(path))
+    if image.get_data_dtype().kind != "f":
+        return 0
+    values = np.asanyarray(image.dataobj.get_unscaled())
+    return int(values.size - np.count_nonzero(np.isfinite(values)))
+
+
 def _load(path: Path) -> Any:
     image = nibabel.load(str(path))
     if len(image.shape) != 3:

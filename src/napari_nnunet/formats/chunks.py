@@ -46,9 +46,7 @@ def chunks_and_blocks(
         chunk = grown[min(able, key=lambda axis: (chunk[axis] / target[axis], -image[axis], axis))]
 
 
-def joined_slices(
-    shape: Sequence[int], patch: Sequence[int], chunks: Sequence[int], itemsize: int
-) -> tuple[int, ...]:
+def joined_slices(shape: Sequence[int], patch: Sequence[int], chunks: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Return chunks that hold several slices where nnU-Net's rule gives one slice each (2-D patches).
 
     A slice is still found by itself, for blocks are read one by one; but a file of hundreds of chunks is written and

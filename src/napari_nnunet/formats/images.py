@@ -19,7 +19,6 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
-
 Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
 
 
@@ -172,6 +171,17 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
         raise _unreadable(path, adapter, error) from error
 
 
+def count_invalid(path: Path, volume: Volume) -> int:
+    """Return how many voxels of a file are NaN or infinite.
+
+    ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
+    """
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return _nifti.count_invalid(path)
+    array = np.asarray(volume.array)
+    return int(array.size - np.count_nonzero(np.isfinite(array)))
+
+
 def read_labels(path: Path, *, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
     """Read a label file; returns integers ([Z,] Y, X) and the geometry."""
     if not path.is_file():
@@ -221,6 +231,26 @@ def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer
             adapter.write(small, geometry, temporary)
         except RuntimeError as error:
             # ITK reports a full disk and a forbidden folder as RuntimeError.
+            raise OSError(_one_line(error)) from error
+
+
+_IMAGE_TYPES = ("uint8", "int16", "uint16", "int32", "float32")
+
+
+def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write one channel ([Z,] Y, X) of an image; the file appears only when it is complete.
+
+    Values of types that files do not hold (64 bits, half precision, bool) are written as float32 or uint8.
+    """
+    if channel.dtype == bool:
+        channel = channel.astype(np.uint8)
+    if channel.dtype.name not in _IMAGE_TYPES:
+        channel = channel.astype(np.float32)
+    adapter = _writer_for(path, geometry, channel.ndim)
+    with written_beside(path, suffix=ending_of(path)) as temporary:
+        try:
+            adapter.write(channel, geometry, temporary)
+        except RuntimeError as error:
             raise OSError(_one_line(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""nnU-Net's .pkl files, read without executing anything: a dozen names of numpy are known, everything else is refused."""
+"""nnU-Net's .pkl files, read without executing anything: a dozen names of numpy are known, all else is refused."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     # numpy 1 and numpy 2 write different module names for the same functions
     **{
-        (f"numpy.{core}.multiarray", name): getattr(_MULTIARRAY, name)
+        (f"numpy.{core}.{module.__name__.rpartition('.')[2]}", name): getattr(module, name)
         for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
+        for module, name in ((_MULTIARRAY, "_reconstruct"), (_MULTIARRAY, "scalar"), (_NUMERIC, "_frombuffer"))
     },
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _NUMERIC._frombuffer for core in ("core", "_core")},
     **{
         ("numpy.dtypes", name): getattr(np.dtypes, name)
         for name in ("Float32DType", "Float64DType", "Int16DType", "Int32DType", "Int64DType")

@@ -1,4 +1,4 @@
-"""Cases side by side in worker processes, no more than memory allows; a worker that is killed takes no other case along.
+"""Cases side by side in worker processes, as many as memory allows; a worker that is killed takes no case along.
 
 The processes are loky's: it notices at once when the system ends one, and needs no guard in the caller's script.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from loky import get_reusable_executor
 
 from napari_nnunet.engine.machine import available_memory, available_threads
 from napari_nnunet.errors import NnunetError, ResourceError
-from napari_nnunet.events import Note
+from napari_nnunet.events import CaseFailed, Job, Note, Progress
 
 _WORKER_BYTES = 250e6  # a process with numpy, scipy and ITK
 _SHARE = 0.85  # of the free memory
@@ -76,10 +77,15 @@ def worker_count(wished: int) -> int:
     return wished or available_threads()
 
 
-def run_tasks(
-    function: Callable[..., Any], tasks: Sequence[Task], *, workers: int = 0, memory_gb: float = 0
-) -> Iterator[Outcome | Note | None]:
-    """Call a function for every task in worker processes.
+def run_cases(
+    function: Callable[..., Any],
+    tasks: Sequence[Task],
+    *,
+    workers: int = 0,
+    memory_gb: float = 0,
+    finished: Callable[[Outcome], None] | None = None,
+) -> Job[dict[str, Outcome]]:
+    """Call a function for every case in worker processes; yields notes, failures and progress.
 
     Parameters
     ----------
@@ -91,12 +97,40 @@ def run_tasks(
         Processes; 0 means one per core.
     memory_gb : float
         Budget of all workers together; 0 means most of what is free.
+    finished : callable, optional
+        Told of every outcome at once; failures are then also yielded as events.
 
-    Yields
-    ------
-    Outcome, Note or None
-        As they come; None as a heartbeat while nothing is finished, so that the caller can be cancelled.
+    Returns
+    -------
+    dict of str to Outcome
+        In the order in which they came.
     """
+    outcomes: dict[str, Outcome] = {}
+    with closing(_run(function, tasks, workers, memory_gb)) as stream:
+        for item in stream:
+            if isinstance(item, Note):
+                yield item
+            elif item is not None:
+                outcomes[item.name] = item
+                if finished is not None:
+                    finished(item)
+                    yield from _failures(item, len(outcomes) - 1, len(tasks))
+            # Without news too: a job is cancelled where it yields.
+            yield Progress(done=len(outcomes), total=len(tasks))
+    return outcomes
+
+
+def _failures(outcome: Outcome, index: int, total: int) -> Iterator[Note | CaseFailed]:
+    if outcome.trace is not None:
+        yield Note(level="detail", text=outcome.trace)
+    if outcome.problem is not None:
+        yield CaseFailed(case=outcome.name, index=index, total=total, message=outcome.problem)
+
+
+def _run(
+    function: Callable[..., Any], tasks: Sequence[Task], workers: int, memory_gb: float
+) -> Generator[Outcome | Note | None, None, None]:
+    """Yield outcomes as they come, and None as a heartbeat while nothing is finished."""
     pool = _Pool(function, worker_count(workers), memory_gb * 1e9)
     try:
         yield from pool.run(tasks)
@@ -152,8 +186,8 @@ class _Pool:
             if needed > self._budget:
                 yield Note(
                     level="warning",
-                    text=f"{task.name} needs about {needed / 1e9:.1f} GB of memory, more than the {self._budget / 1e9:.1f} "
-                    "GB that may be used; it runs alone.",
+                    text=f"{task.name} needs about {needed / 1e9:.1f} GB of memory, more than the "
+                    f"{self._budget / 1e9:.1f} GB that may be used; it runs alone.",
                 )
             self._start(task, needed, alone=False)
 

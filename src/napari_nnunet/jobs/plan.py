@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import numpy as np
 from napari_nnunet.engine.measure import CaseMeasure, draws_per_case, measure, merge
 from napari_nnunet.engine.plan import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, ImageError, PlanError
-from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.images import adapter_for, read_header, read_labels, read_volume
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_tasks
+from napari_nnunet.jobs._pool import Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.settings import PlanSettings
 
@@ -86,23 +86,12 @@ def extract_fingerprint(
 
 def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb: float) -> Job[list[CaseMeasure]]:
     reader = reader_of(dataset)
-    found: dict[str, CaseMeasure] = {}
-    problems: list[str] = []
-    tasks = [
-        Task(case.name, (case, reader, draws), lambda case=case: measure_bytes(case, reader)) for case in dataset.cases
-    ]
-    with closing(run_tasks(measure_case, tasks, workers=workers, memory_gb=memory_gb)) as outcomes:
-        for outcome in outcomes:
-            if isinstance(outcome, Note):
-                yield outcome
-            elif outcome is not None and outcome.problem is None:
-                found[outcome.name] = outcome.result
-            elif outcome is not None:
-                problems.append(f"{outcome.name}: {outcome.problem}")
-            yield Progress(done=len(found) + len(problems), total=len(tasks))
+    tasks = [Task(case.name, (case, reader, draws), partial(measure_bytes, case, reader)) for case in dataset.cases]
+    outcomes = yield from run_cases(measure_case, tasks, workers=workers, memory_gb=memory_gb)
+    problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
     if problems:
-        raise DatasetError(f"{len(problems)} cases cannot be measured:\n  " + "\n  ".join(sorted(problems)[:20]))
-    return [found[case.name] for case in dataset.cases]
+        raise DatasetError(f"{len(problems)} cases cannot be measured:\n  " + "\n  ".join(problems[:20]))
+    return [outcomes[case.name].result for case in dataset.cases]
 
 
 def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
@@ -113,7 +102,7 @@ def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeas
 
 
 def measure_bytes(case: TrainingCase, reader: str | None) -> float:
-    """Return how much memory measuring a case takes at most, from the headers of its files; 0 where they are damaged."""
+    """Return how much memory measuring a case takes at most, from its headers; 0 where they are damaged."""
     try:
         headers = [read_header(path, reader=reader) for path in case.images]
     except ImageError:

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ import numpy as np
 
 from napari_nnunet.engine.prepare_case import prepare_case
 from napari_nnunet.errors import ImageError, PlanError, ResourceError
-from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
+from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.images import read_header, read_labels, read_volume
 from napari_nnunet.formats.journal import Journal
 from napari_nnunet.formats.preprocessed import case_files, case_names, remove_case, remove_old_format, write_case
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Outcome, Task, run_tasks
+from napari_nnunet.jobs._pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
 
@@ -172,9 +172,8 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
         journal = Journal(base / f"{identifier}.cases.jsonl")
         targets.setdefault(identifier, _Target(configuration, base / identifier, rules, journal))
     if not targets:
-        raise PlanError(
-            f"None of the configurations {', '.join(names)} is in {plans.plans_name}. It has: {', '.join(sorted(known))}."
-        )
+        have = ", ".join(sorted(known))
+        raise PlanError(f"None of the configurations {', '.join(names)} is in {plans.plans_name}. It has: {have}.")
     return list(targets.values())
 
 
@@ -306,34 +305,22 @@ def _run(
         make_folder(target.folder)
     tasks = []
     for name, wanted in work.items():
-        mine = [(target.configuration, target.folder) for target, _ in wanted]
+        mine = tuple((target.configuration, target.folder) for target, _ in wanted)
         arguments = (cases[name], plans, mine, dataset.info.labels, staging)
-        tasks.append(Task(name, arguments, lambda case=cases[name], mine=mine: case_bytes(case, plans, mine)))
+        tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
         for target, _ in wanted:
             target.journal.note(name, None)
-    done: list[str] = []
-    failed: dict[str, str] = {}
-    with closing(run_tasks(preprocess_case, tasks, workers=workers, memory_gb=memory_gb)) as outcomes:
-        for outcome in outcomes:
-            index = len(done) + len(failed)
-            if isinstance(outcome, Outcome):
-                if outcome.problem is None:
-                    for target, digest in work[outcome.name]:
-                        target.journal.note(outcome.name, digest)
-                    done.append(outcome.name)
-                    yield CaseDone(case=outcome.name, index=index, total=len(tasks), seconds=outcome.seconds)
-                else:
-                    failed[outcome.name] = outcome.problem
-                    if outcome.trace:
-                        yield Note(level="detail", text=outcome.trace)
-                    yield CaseFailed(case=outcome.name, index=index, total=len(tasks), message=outcome.problem)
-            elif isinstance(outcome, Note):
-                yield outcome
-            yield Progress(done=len(done) + len(failed), total=len(tasks))
-    for target in targets:
-        for name in failed:
-            remove_case(target.folder, name)  # what an earlier run made is stale
-    return done, failed
+
+    def finished(outcome: Outcome) -> None:
+        for target, digest in work[outcome.name]:
+            if outcome.problem is None:
+                target.journal.note(outcome.name, digest)
+            else:
+                remove_case(target.folder, outcome.name)  # what an earlier run made is stale
+
+    outcomes = yield from run_cases(preprocess_case, tasks, workers=workers, memory_gb=memory_gb, finished=finished)
+    done = [name for name, outcome in outcomes.items() if outcome.problem is None]
+    return done, {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
 
 
 def preprocess_case(

@@ -64,6 +64,23 @@ class Geometry(BaseModel):
             return self.spacing[0], self.spacing[1], self.spacing[2]
         return 999.0 * max(self.spacing), self.spacing[0], self.spacing[1]
 
+    @property
+    def axes_code(self) -> str | None:
+        """Where the voxel axes x, y, z lead, "LPS" or "RAS" for instance; None where nothing is known."""
+        if self.affine is not None:
+            columns = [[row[axis] for row in self.affine[:3]] for axis in range(3)]
+            letters = ("LR", "PA", "IS")
+        elif self.direction is not None and len(self.direction) == 9:
+            columns = [list(self.direction[axis::3]) for axis in range(3)]
+            letters = ("RL", "AP", "IS")
+        else:
+            return None
+        code = ""
+        for column in columns:
+            row = max(range(3), key=lambda i: abs(column[i]))
+            code += letters[row][column[row] > 0]
+        return code
+
     def properties(self) -> dict[str, Any]:
         """Return the reader's entries of nnU-Net's properties dictionary (facts 1.7), in plain Python types."""
         entries: dict[str, Any] = {"spacing": list(self.spacing_3d)}
