@@ -104,6 +104,27 @@ def _convert(image: sitk.Image, path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, geometry
 
 
+def volumes(path: Path) -> list[sitk.Image]:
+    """Return the volumes along the fourth axis of a file, each on the grid of the first three axes."""
+    check_gzip(path)
+    image = sitk.ReadImage(str(path))
+    size = image.GetSize()
+    if len(size) != 4:
+        raise ImageError(f"{path.name} has {len(size)} dimensions; only four can be split into volumes.")
+    direction = np.asarray(image.GetDirection()).reshape(4, 4)[:3, :3]
+    parts = []
+    for i in range(size[3]):
+        part = sitk.Extract(image, (*size[:3], 0), (0, 0, 0, i), sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOIDENTITY)
+        part.SetDirection(direction.ravel().tolist())
+        parts.append(part)
+    return parts
+
+
+def write_volume(image: sitk.Image, path: Path) -> None:
+    """Write an image of ITK, compressed."""
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels ([Z,] Y, X) with spacing, origin and direction, compressed."""
     sitk.WriteImage(_image(labels, geometry), str(path), useCompression=not path.name.endswith(".gipl"))

@@ -234,6 +234,19 @@ def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer
             raise OSError(_one_line(error)) from error
 
 
+def split_channels(path: Path, targets: Sequence[Path]) -> None:
+    """Write the volumes of a four-dimensional file as files of their own, in its pixel type.
+
+    Raises ImageError where the file does not hold as many volumes as there are targets.
+    """
+    parts = _itk.volumes(path)
+    if len(parts) != len(targets):
+        raise ImageError(f"{path.name} holds {len(parts)} volumes; {len(targets)} were expected.")
+    for part, target in zip(parts, targets, strict=True):
+        with written_beside(target, suffix=ending_of(target)) as temporary:
+            _itk.write_volume(part, temporary)
+
+
 _IMAGE_TYPES = ("uint8", "int16", "uint16", "int32", "float32")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats import _tiff
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.images import read_labels, write_image, write_labels
-from napari_nnunet.formats.raw_dataset import TrainingCase, dataset_json, read_info, survey
+from napari_nnunet.formats.images import adapter_for, read_labels, write_image, write_labels
+from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -222,8 +223,8 @@ def remap(labels: NDArray[np.integer], mapping: Mapping[int, int]) -> NDArray[np
 def remap_dataset(folder: Path) -> dict[int, int]:
     """Renumber the labels of a whole dataset to 0, 1, 2, ..., in its files and in dataset.json.
 
-    Values that dataset.json does not name get the name ``label_VALUE``. Files are replaced one by one; where the work
-    is interrupted, the list of what is done is taken up again by the next call.
+    Values that dataset.json does not name get the name ``label_VALUE``. All files are written aside first and moved
+    in place only when they are complete; an interrupted move is finished by the next call.
 
     Returns
     -------
@@ -234,26 +235,33 @@ def remap_dataset(folder: Path) -> dict[int, int]:
     info = dataset.info
     if info.labels.has_regions:
         raise DatasetError("Regions join label values; renumber them by hand, in the files and in dataset.json.")
-    plan = folder / ".renumbering.json"
-    if plan.is_file():
-        state = json.loads(plan.read_text(encoding="utf-8"))
+    aside = make_folder(folder / ".renumbered")
+    complete = aside / "complete.json"
+    if complete.is_file():
+        mapping = {int(old): int(new) for old, new in json.loads(complete.read_text(encoding="utf-8")).items()}
     else:
-        found = {int(v) for case in dataset.cases for v in np.unique(read_labels(case.label, reader=info.reader)[0])}
-        ignore = info.labels.ignore_label
-        mapping = compact_values(sorted(found), ignore)
-        state = {"mapping": {str(old): new for old, new in mapping.items()}, "done": []}
-        write_json(plan, state)
-    mapping = {int(old): int(new) for old, new in state["mapping"].items()}
+        mapping = _write_remapped(dataset, aside)
+        write_json(complete, {str(old): new for old, new in mapping.items()})
     for case in dataset.cases:
-        if case.name not in state["done"]:
-            labels, geometry = read_labels(case.label, reader=info.reader)
-            write_labels(remap(labels, mapping), geometry, case.label, writer=info.reader)
-            state["done"].append(case.name)
-            write_json(plan, state)
+        written = aside / case.label.name
+        if written.is_file():
+            os.replace(written, case.label)
     names = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)}
     ordered = sorted(mapping.items(), key=lambda entry: entry[1])
     _change_json(folder, labels={names.get(old, f"label_{old}"): new for old, new in ordered})
-    plan.unlink()
+    shutil.rmtree(aside)
+    return mapping
+
+
+def _write_remapped(dataset: RawDataset, aside: Path) -> dict[int, int]:
+    reader = dataset.info.reader
+    found: set[int] = set()
+    for case in dataset.cases:
+        found.update(int(v) for v in np.unique(read_labels(case.label, reader=reader)[0]))
+    mapping = compact_values(sorted(found), dataset.info.labels.ignore_label)
+    for case in dataset.cases:
+        labels, geometry = read_labels(case.label, reader=reader)
+        write_labels(remap(labels, mapping), geometry, aside / case.label.name, writer=reader)
     return mapping
 
 
@@ -295,8 +303,6 @@ def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
 
 
 def _read(path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
-    from napari_nnunet.formats.images import adapter_for
-
     array, geometry = adapter_for(path, reader).read(path)
     return array[0], geometry
 
