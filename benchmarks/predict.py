@@ -14,52 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import SimpleITK as sitk
+from _measure import measure
 
-PAUSE = 0.5  # seconds between two looks at the memory
+FOLDERS = {"nnUNet_raw": "/tmp", "nnUNet_preprocessed": "/tmp", "nnUNet_results": "/tmp"}
 OURS = "import sys; from napari_nnunet.cli import main; sys.exit(main(['predict_from_modelfolder', *sys.argv[1:]]))"
 PEER = (
     "import sys; sys.argv[0] = 'predict'; "
     "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as run\n"
     "if __name__ == '__main__': run()"
 )
-
-
-def measure(command: list[str], log: Path) -> tuple[float, float]:
-    """Return wall seconds and peak memory in bytes of a command and its children."""
-    environment = {**os.environ, "nnUNet_raw": "/tmp", "nnUNet_preprocessed": "/tmp", "nnUNet_results": "/tmp"}
-    began, peak = time.monotonic(), 0
-    with log.open("w") as out:
-        process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        while process.poll() is None:
-            total = 0
-            for member in _tree(process):
-                try:
-                    total += member.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            peak = max(peak, total)
-            time.sleep(PAUSE)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
-    return time.monotonic() - began, float(peak)
-
-
-def _tree(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def large_model(folder: Path, classes: int) -> Path:
@@ -152,7 +122,8 @@ def compare(name: str, model: Path, images: Path, flags: list[str], options: arg
         script = work / f"run_{side}.py"
         script.write_text(code if side == "nnunetv2" else f"{code}\n")
         out = work / f"{name}-{side}".replace(" ", "_")
-        seconds, peak = measure([python, str(script), *common, "-o", str(out)], work / f"{side}.log")
+        found = measure([python, str(script), *common, "-o", str(out)], work / f"{side}.log", environment=FOLDERS)
+        seconds, peak = found.seconds, found.tree
         row[side] = {"seconds": seconds, "peak_gb": peak / 1e9}
         print(f"  {name} {side}: {seconds:.1f} s, {peak / 1e9:.2f} GB", flush=True)
     row["speedup"] = row["nnunetv2"]["seconds"] / row["ours"]["seconds"]

@@ -64,8 +64,18 @@ def class_locations(labels: NDArray[np.integer], keys: Sequence[Region]) -> Loca
 
 def _boxes(labels: NDArray[np.integer]) -> dict[int, _Box]:
     """Return where each label lies; -1 is moved to 0 by adding two."""
-    shifted = labels.astype(np.int32) + 2
-    return {i + 1 - 2: box for i, box in enumerate(ndimage.find_objects(shifted)) if box is not None}
+    found: dict[int, _Box] = {}
+    for z0, slab in _slabs(labels):
+        for i, box in enumerate(ndimage.find_objects(np.add(slab, 2, dtype=np.int32))):
+            if box is not None:
+                moved = (slice(box[0].start + z0, box[0].stop + z0), box[1], box[2])
+                found[i - 1] = _joined(found.get(i - 1, moved), moved)
+    return found
+
+
+def _joined(a: _Box, b: _Box) -> _Box:
+    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    return z, y, x
 
 
 def _count(labels: NDArray[np.integer], value: int, box: _Box | None) -> int:

@@ -24,6 +24,7 @@ from napari_nnunet.engine.prepare import (
 from napari_nnunet.engine.resample import resample_image, resample_labels
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
 
@@ -78,7 +79,7 @@ def prepare_case(
     Yields
     ------
     PreparedCase
-        In the order of the configurations, but those that normalise alike together.
+        Those that normalise alike one after the other.
 
     Raises
     ------
@@ -86,6 +87,7 @@ def prepare_case(
         If channels are missing, shapes differ, values are not finite or cannot be normalised.
     """
     _check(volume, labels, configurations)
+    shape, geometry = volume.shape_3d, volume.geometry
     array = lift(volume)
     mask = np.transpose(read_mask(array), plans.transpose_forward)
     box = nonzero_box(mask)
@@ -95,15 +97,20 @@ def prepare_case(
     reference = np.transpose(labels if labels.ndim == 3 else labels[None], plans.transpose_forward)[slices]
     marked = np.ascontiguousarray(reference, dtype=np.int16)
     marked[(marked == 0) & ~inside] = -1
+    del inside, reference, labels, volume  # where the caller holds no reference either, this frees most of a case
     groups: dict[tuple[Any, ...], list[Configuration]] = {}
     for configuration in configurations:
         groups.setdefault((configuration.normalization_schemes, configuration.use_mask_for_norm), []).append(
             configuration
         )
-    for group in groups.values():
+    while groups:
+        _, group = groups.popitem()
         normalised = _normalised(array, plans, group[0], box, marked)
+        if not groups:
+            del array
         for configuration in group:
-            yield _resampled(volume, normalised, marked, box, plans, configuration, scheme)
+            record = plan_grid(shape, geometry.spacing_3d, plans, configuration, box)
+            yield _resampled(normalised, marked, record, geometry, configuration, scheme)
 
 
 def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence[Configuration]) -> None:
@@ -131,20 +138,18 @@ def _normalised(
 
 
 def _resampled(
-    volume: Volume,
     data: NDArray[np.float32],
     marked: NDArray[np.int16],
-    box: Box3,
-    plans: Plans,
+    record: PrepareRecord,
+    geometry: Geometry,
     configuration: Configuration,
     scheme: LabelScheme,
 ) -> PreparedCase:
-    record = plan_grid(volume.shape_3d, volume.geometry.spacing_3d, plans, configuration, box)
     grids = (record.network_shape, record.spacing, record.network_spacing)
     resampled = resample_image(data, *grids, configuration.resample_data)
     labels = resample_labels(marked, *grids, configuration.resample_seg)
     properties = {
-        **volume.geometry.properties(),
+        **geometry.properties(),
         **record.properties(),
         "class_locations": class_locations(labels, location_keys(scheme)),
     }

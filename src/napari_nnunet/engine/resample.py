@@ -7,6 +7,7 @@ rows, so only their band is multiplied. Everything works on numpy arrays and on 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ ArrayT = TypeVar("ArrayT", bound=Any)
 
 ANISOTROPY = 3.0  # nnU-Net's threshold: a voxel over three times as thick as wide is not interpolated across slices
 _DECAY = 14  # voxels after which the response of a cubic spline is below 1e-8 (0.268 per voxel)
+_SLAB_VOXELS = 4e6  # held between two operators
 _ROWS = {0: 64, 1: 32, 3: 48}  # output rows per block: wide enough for BLAS, narrow enough for a thin band
 
 
@@ -80,11 +82,15 @@ def axis_matrix(size: int, new_size: int, order: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _linear_matrix(size: int, new_size: int) -> NDArray[np.float64]:
+def _neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the voxels below and above every output position of an axis, and the weight of the upper one."""
     positions = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
-    lower = np.minimum(np.floor(positions).astype(int), size - 1)
-    upper = np.minimum(lower + 1, size - 1)
-    weight = positions - lower
+    lower = np.minimum(np.floor(positions).astype(np.intp), size - 1)
+    return lower, np.minimum(lower + 1, size - 1), positions - lower
+
+
+def _linear_matrix(size: int, new_size: int) -> NDArray[np.float64]:
+    lower, upper, weight = _neighbours(size, new_size)
     matrix = np.zeros((new_size, size))
     rows = np.arange(new_size)
     np.add.at(matrix, (rows, lower), 1 - weight)
@@ -247,26 +253,51 @@ def resample_image(
     axis = separate_axis(current, new, rule.force_separate_z, rule.separate_z_anisotropy_threshold)
     out = _empty_like(image, (int(image.shape[0]), *target))
     for c in range(int(image.shape[0])):
-        out[c] = _resample_channel(image[c], target, order, axis, rule.order_z, clip=clip)
+        _resample_channel(image[c], out[c], order, axis, rule.order_z, clip=clip)
     return out
 
 
-def _resample_channel(
-    channel: Any, target: tuple[int, ...], order: int, axis: int | None, order_z: int, *, clip: bool
-) -> Any:
+def _resample_channel(channel: Any, out: Any, order: int, axis: int | None, order_z: int, *, clip: bool) -> None:
+    """Resample one channel into ``out``.
+
+    The last operators run on slabs of an axis that they leave alone, so that what lies between is small.
+    """
+    target = tuple(int(n) for n in out.shape)
     reduce_over = None if axis is None else tuple(a for a in range(3) if a != axis)
     bounds = _range(channel, reduce_over) if clip else None
-    axes = sorted((a for a in range(3) if a != axis), key=lambda a: target[a] / channel.shape[a])
-    result = channel
-    for a in axes:
-        result = apply_operator(result, axis_operator(int(result.shape[a]), target[a], order), a)
-    if bounds is not None:
-        result = result.clip(*bounds)
-    if axis is not None and target[axis] != channel.shape[axis]:
-        if order_z == 0:
-            return take(result, nearest_index(int(channel.shape[axis]), target[axis]), axis)
-        return apply_operator(result, axis_operator(int(channel.shape[axis]), target[axis], order_z), axis)
-    return result
+    # Shrinking axes first: less is left for the others.
+    axes = sorted(
+        (a for a in range(3) if a != axis and target[a] != channel.shape[a]), key=lambda a: target[a] / channel.shape[a]
+    )
+
+    def within(piece: Any, limits: Any) -> Any:
+        for a in axes:
+            piece = apply_operator(piece, axis_operator(int(piece.shape[a]), target[a], order), a)
+        return piece if limits is None else piece.clip(*limits)
+
+    if axis is None:
+        along = next((a for a in range(3) if a not in axes), None)
+        if along is None:
+            along = axes.pop(0)
+            channel = apply_operator(channel, axis_operator(int(channel.shape[along]), target[along], order), along)
+        for slab in _slabs(channel.shape, along):
+            out[slab] = within(channel[slab], bounds)
+    elif order_z == 0:
+        index = nearest_index(int(channel.shape[axis]), target[axis])
+        for slab in _slabs(out.shape, axis):
+            used, again = np.unique(index[slab[axis]], return_inverse=True)
+            limits = None if bounds is None else tuple(take(bound, used, axis) for bound in bounds)
+            out[slab] = take(within(take(channel, used, axis), limits), again, axis)
+    else:
+        whole = within(channel, bounds)
+        out[...] = apply_operator(whole, axis_operator(int(channel.shape[axis]), target[axis], order_z), axis)
+
+
+def _slabs(shape: Sequence[int], axis: int) -> Iterator[tuple[slice, ...]]:
+    """Cut a grid along one axis into parts of some millions of voxels."""
+    step = max(1, int(_SLAB_VOXELS // max(1, math.prod(shape) // shape[axis])))
+    for lo in range(0, int(shape[axis]), step):
+        yield tuple(slice(lo, lo + step) if a == axis else slice(None) for a in range(3))
 
 
 def _range(channel: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
@@ -314,59 +345,105 @@ def resample_labels(
     if rule.order == 0:
         return _nearest(labels, target)
     plane = tuple(labels.shape[a] if a == axis else target[a] for a in range(3))
-    result = np.empty(plane, dtype=labels.dtype)
-    nearest = _nearest(labels, plane)
+    result = _nearest(labels, plane)
     half = rule.function == "resample_torch_fornnunet"
+    corners = [_Corners.of(n, t) for n, t in zip(labels.shape, plane, strict=True)]
     for lo, hi in _row_chunks(plane):
-        result[lo:hi] = _merge_labels(labels, plane, (lo, hi), values, nearest[lo:hi], half=half)
+        _decide_borders(labels, corners, (lo, hi), result[lo:hi], half=half)
     return result if axis is None else take(result, nearest_index(labels.shape[axis], target[axis]), axis)
 
 
 def _nearest(labels: NDArray[Any], target: tuple[int, ...]) -> NDArray[Any]:
+    """Return a new array with the label of the nearest voxel."""
+    nearest = labels
     for axis in range(3):
         if labels.shape[axis] != target[axis]:
-            labels = np.take(labels, nearest_index(labels.shape[axis], target[axis]), axis=axis)
-    return labels
+            nearest = np.take(nearest, nearest_index(labels.shape[axis], target[axis]), axis=axis)
+    return nearest.copy() if nearest is labels else nearest
 
 
 def _row_chunks(target: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Cut the output into runs of slices so that the indicators of one run stay small."""
+    """Cut the output into runs of slices so that what is held for one run stays small."""
     step = max(1, int(4e6 // math.prod(target[1:])))
     for lo in range(0, target[0], step):
         yield lo, min(lo + step, target[0])
 
 
-def _merge_labels(
-    labels: NDArray[Any],
-    target: tuple[int, ...],
-    rows: tuple[int, int],
-    values: NDArray[Any],
-    nearest: NDArray[Any],
-    *,
-    half: bool,
-) -> NDArray[Any]:
-    """Interpolate the indicators of all values for the output rows and return the winners.
+@dataclass(frozen=True, eq=False)
+class _Corners:
+    """The two voxels between which every output of one axis lies, and the weight of the upper one."""
 
-    ``half`` follows nnU-Net's torch variant: thousandths in float16, the smallest label wins a tie.
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    identity: bool
+
+    @classmethod
+    def of(cls, size: int, new_size: int) -> _Corners:
+        if size == new_size:
+            own = np.arange(size)
+            return cls(own, own, np.zeros(size), True)
+        lower, upper, weight = _neighbours(size, new_size)
+        return cls(lower, upper, weight, False)
+
+
+def _decide_borders(
+    labels: NDArray[Any], corners: Sequence[_Corners], rows: tuple[int, int], result: NDArray[Any], *, half: bool
+) -> None:
+    """Decide the voxels of some output rows that lie between different labels; ``result`` holds the nearest ones.
+
+    Where all neighbours agree, which is nearly everywhere, the nearest label is the winner already. ``half`` follows
+    nnU-Net's torch variant: thousandths in float16, the smallest label wins a tie.
     """
-    matrices = [axis_matrix(n, t, 1) if n != t else None for n, t in zip(labels.shape, target, strict=True)]
-    first = np.eye(labels.shape[0])[rows[0] : rows[1]] if matrices[0] is None else matrices[0][rows[0] : rows[1]]
-    used = np.flatnonzero(first.any(axis=0))
-    source = labels[used[0] : used[-1] + 1]
-    first = first[:, used[0] : used[-1] + 1]
-    best = np.full(nearest.shape, -1.0)
-    winner = np.full(nearest.shape, values[0], dtype=labels.dtype)
-    at_nearest = np.zeros(nearest.shape)
-    for value in values:
-        score: NDArray[Any] = np.tensordot(first, (source == value).astype(np.float64), axes=(1, 0))
-        if matrices[1] is not None:
-            score = matrices[1] @ score
-        if matrices[2] is not None:
-            score = score @ matrices[2].T
+    lower, upper = corners[0].lower[rows[0] : rows[1]], corners[0].upper[rows[0] : rows[1]]
+    first = int(lower[0])
+    mixed = _mixed(labels[first : int(upper[-1]) + 1], [axis for axis in range(3) if not corners[axis].identity])
+    at_border = mixed.take(lower - first, axis=0).take(corners[1].lower, axis=1).take(corners[2].lower, axis=2)
+    voxels = np.nonzero(at_border)
+    if not len(voxels[0]):
+        return
+    voxels = (voxels[0] + rows[0], *voxels[1:])
+    around, weights = _neighbourhood(labels, corners, voxels)
+    nearest = result[voxels[0] - rows[0], voxels[1], voxels[2]]
+    best = np.full(len(nearest), -1.0)
+    winner = np.zeros_like(nearest)
+    at_nearest = np.zeros(len(nearest))
+    for label in around:
+        score = np.zeros(len(nearest))
+        for other, weight in zip(around, weights, strict=True):
+            score += np.where(other == label, weight, 0.0)
         # Rounding noise must not decide a tie: equal weights sum up in another order for another label.
-        score = np.asarray(np.float16(1000 * score).astype(np.float64) if half else np.round(score, 12))
-        better = score > best
-        winner[better] = value
+        score[:] = np.float16(1000 * score) if half else np.round(score, 12)
+        better = (score > best) | ((score == best) & (label < winner))
+        np.copyto(winner, label, where=better)
         np.copyto(best, score, where=better)
-        np.copyto(at_nearest, score, where=nearest == value)
-    return winner if half else np.where(at_nearest == best, nearest, winner)
+        np.copyto(at_nearest, score, where=label == nearest)
+    chosen = winner if half else np.where(at_nearest == best, nearest, winner)
+    result[voxels[0] - rows[0], voxels[1], voxels[2]] = chosen
+
+
+def _mixed(labels: NDArray[Any], axes: Sequence[int]) -> NDArray[np.bool_]:
+    """Return for every voxel whether it and the next ones along the axes hold different labels."""
+    low, high = labels, labels
+    for axis in axes:
+        index = np.minimum(np.arange(labels.shape[axis]) + 1, labels.shape[axis] - 1)
+        low, high = np.minimum(low, low.take(index, axis=axis)), np.maximum(high, high.take(index, axis=axis))
+    differs: NDArray[np.bool_] = low != high
+    return differs
+
+
+def _neighbourhood(
+    labels: NDArray[Any], corners: Sequence[_Corners], voxels: tuple[NDArray[np.intp], ...]
+) -> tuple[list[NDArray[Any]], list[NDArray[np.float64]]]:
+    """Return labels and weights of the two, four or eight voxels around each output voxel."""
+    around, weights = [], []
+    sides = [(False,) if corner.identity else (False, True) for corner in corners]
+    for choice in itertools.product(*sides):
+        index, weight = [], np.ones(len(voxels[0]))
+        for corner, up, position in zip(corners, choice, voxels, strict=True):
+            index.append((corner.upper if up else corner.lower)[position])
+            share = corner.weight[position]
+            weight = weight * (share if up else 1 - share)
+        around.append(labels[tuple(index)])
+        weights.append(weight)
+    return around, weights

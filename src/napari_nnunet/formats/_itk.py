@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
+import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,67 @@ def is_readable(path: Path) -> bool:
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
+    if path.name.lower().endswith(".nii.gz"):
+        unpacked = _read_unpacked(path)
+        if unpacked is not None:
+            return unpacked
     check_gzip(path)
-    return _convert(sitk.ReadImage(str(path)), path)
+    image = sitk.ReadImage(str(path))
+    _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
+    return _placed(sitk.GetArrayFromImage(image), image, path)
+
+
+_NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
+_HEADER_BYTES = 352
+
+
+def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
+    """Read the usual kind of .nii.gz: unpacked at once, its voxels taken as they lie, its grid by ITK.
+
+    ITK unpacks a file from its beginning several times over (ten times slower for small volumes). None for what is
+    rare: scaled values, other byte orders, other types; ITK reads these itself.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except EOFError as error:
+        raise ImageError(f"{path} cannot be read: it ends in the middle. It is truncated.") from error
+    except (OSError, zlib.error):
+        return None  # not packed, or damaged: ITK finds the words
+    if len(content) < _HEADER_BYTES:
+        return None
+    header = np.frombuffer(content, dtype=nibabel.nifti1.header_dtype.newbyteorder("<"), count=1)[0]
+    kind = _NIFTI_TYPES.get(int(header["datatype"]))
+    scaled = header["scl_slope"] not in (0, 1) or header["scl_inter"] != 0
+    if header["sizeof_hdr"] != 348 or bytes(header["magic"]) != b"n+1" or kind is None or scaled:
+        return None
+    grid = _grid(content[:_HEADER_BYTES])
+    if grid is None:
+        return None
+    size = tuple(reversed(grid.GetSize()))
+    begin, count = int(header["vox_offset"]), math.prod(size)
+    promised = begin + count * np.dtype(kind).itemsize
+    if len(content) < promised:
+        raise ImageError(f"{path} cannot be read: it ends after {len(content)} of {promised} bytes. It is truncated.")
+    array = np.frombuffer(content, dtype=kind, count=count, offset=begin).reshape(size)
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            array = np.where(bad, array.dtype.type(0), array)  # as ITK does
+    return _placed(array, grid, path)
+
+
+def _grid(header: bytes) -> sitk.ImageFileReader | None:
+    """Return ITK's reading of a NIfTI header; a header alone is enough for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "header.nii"
+        alone.write_bytes(header)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(alone))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
+    return reader if reader.GetNumberOfComponents() == 1 else None
 
 
 def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
@@ -75,27 +137,32 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     if image.GetDimension() != 3:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
     original = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    array, geometry = _convert(sitk.DICOMOrient(image, "RAS"), path)
+    _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
+    turned = sitk.DICOMOrient(image, "RAS")
+    array, geometry = _placed(sitk.GetArrayFromImage(turned), turned, path)
     return array, geometry.model_copy(update={"orientation": original})
 
 
-def _convert(image: sitk.Image, path: Path) -> tuple[NDArray[Any], Geometry]:
-    if image.GetNumberOfComponentsPerPixel() > 1:
+def _refuse_vectors(components: int, path: Path) -> None:
+    if components > 1:
         raise ImageError(
-            f"{path.name} stores {image.GetNumberOfComponentsPerPixel()} values per voxel. "
+            f"{path.name} stores {components} values per voxel. "
             "Save each channel as a file of its own (CASE_0000, CASE_0001, ...)."
         )
-    array = sitk.GetArrayFromImage(image)
-    spacing = image.GetSpacing()
-    origin, direction = image.GetOrigin(), image.GetDirection()
-    if image.GetDimension() == 4:
+
+
+def _placed(array: NDArray[Any], grid: sitk.Image | sitk.ImageFileReader, path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (C, [Z,] Y, X), geometry) of voxels in storage order and the grid that ITK knows of them."""
+    dimension = grid.GetDimension()
+    spacing, origin, direction = grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
+    if dimension == 4:
         # nnU-Net takes the fourth axis for channels; the grid is that of the first volume.
         spacing, origin = spacing[:3], origin[:3]
         direction = tuple(np.asarray(direction).reshape(4, 4)[:3, :3].ravel())
-    elif image.GetDimension() in _SPATIAL:
+    elif dimension in _SPATIAL:
         array = array[None]
     else:
-        raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; images have 2 or 3.")
+        raise ImageError(f"{path.name} has {dimension} dimensions; images have 2 or 3.")
     geometry = Geometry(
         spacing=tuple(abs(float(s)) for s in reversed(spacing)),
         origin=tuple(float(v) for v in origin),

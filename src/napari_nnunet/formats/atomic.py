@@ -24,7 +24,9 @@ def partial_name(name: str) -> str:
 
 
 @contextmanager
-def written_beside(path: Path, *, suffix: str = "", staging: Path | None = None) -> Iterator[Path]:
+def written_beside(
+    path: Path, *, suffix: str = "", staging: Path | None = None, durable: bool = True
+) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it takes the place of ``path``.
 
     Parameters
@@ -35,6 +37,8 @@ def written_beside(path: Path, *, suffix: str = "", staging: Path | None = None)
         Ending the temporary name must have, for writers that look at it.
     staging : Path, optional
         Folder on the same disk for the temporary file, where a leftover in the folder itself would do harm.
+    durable : bool
+        Wait until the disk has it, so that it also survives a power cut; not for what can be made again.
 
     Raises
     ------
@@ -46,8 +50,9 @@ def written_beside(path: Path, *, suffix: str = "", staging: Path | None = None)
         yield temporary
         if not temporary.exists():
             raise write_error(path, "the writer produced no file")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise write_error(path, error) from error

@@ -5,16 +5,16 @@ Readers convert to (C, [Z,] Y, X) and mm; they never resample, crop or, but for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats import _itk, _natural, _nifti, _tiff
 from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
@@ -32,36 +32,53 @@ class Adapter:
         nnU-Net's class name, as plans.json stores it.
     endings : tuple of str
         Endings it is taken for by itself.
-    read : callable
-        Path to (array (C, [Z,] Y, X), Geometry).
-    write : callable
-        Labels ([Z,] Y, X), geometry and path.
-    header : callable
-        Path to (shape (C, [Z,] Y, X), bytes per value, spacing or None), without reading the voxels.
+    module : str
+        The module of this package that does it; loaded, with its library, when it is first needed.
+    reorients : bool
+        Whether the voxels are turned to RAS.
     """
 
     name: str
     endings: tuple[str, ...]
-    read: Callable[[Path], tuple[NDArray[Any], Geometry]]
-    write: Callable[[NDArray[Any], Geometry, Path], None]
-    header: Callable[[Path], Header]
+    module: Literal["_itk", "_natural", "_nifti", "_tiff"]
+    reorients: bool = False
+
+    @property
+    def _functions(self) -> Any:
+        return import_module(f"napari_nnunet.formats.{self.module}")
+
+    def read(self, path: Path) -> tuple[NDArray[Any], Geometry]:
+        """Return (array (C, [Z,] Y, X), geometry)."""
+        functions = self._functions
+        return functions.read_reoriented(path) if self.reorients else functions.read(path)
+
+    def write(self, labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+        """Write labels ([Z,] Y, X), turned back where the reader turned them."""
+        functions = self._functions
+        write = functions.write_reoriented if self.reorients and self.module == "_itk" else functions.write
+        write(labels, geometry, path)
+
+    def header(self, path: Path) -> Header:
+        """Return (shape (C, [Z,] Y, X), bytes per value, spacing or None) without reading the voxels."""
+        return self._functions.header(path)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
+        functions = self._functions
+        if self.module == "_natural" and path.name.lower().endswith(".tif"):
+            return bool(functions.is_natural(path))
+        return bool(functions.is_readable(path)) if self.module == "_itk" else True
 
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
-        Adapter(
-            "NaturalImage2DIO",
-            (".png", ".bmp", ".jpg", ".jpeg", ".tif"),
-            _natural.read,
-            _natural.write,
-            _natural.header,
-        ),
-        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), _itk.read, _itk.write, _itk.header),
-        Adapter("Tiff3DIO", (".tif", ".tiff"), _tiff.read, _tiff.write, _tiff.header),
-        Adapter("NibabelIO", (".nii", ".nii.gz"), _nifti.read, _nifti.write, _nifti.header),
-        Adapter("NibabelIOWithReorient", (), _nifti.read_reoriented, _nifti.write, _nifti.header),
-        Adapter("SimpleITKIOWithReorient", (), _itk.read_reoriented, _itk.write_reoriented, _itk.header),
+        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif"), "_natural"),
+        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), "_itk"),
+        Adapter("Tiff3DIO", (".tif", ".tiff"), "_tiff"),
+        Adapter("NibabelIO", (".nii", ".nii.gz"), "_nifti"),
+        Adapter("NibabelIOWithReorient", (), "_nifti", reorients=True),
+        Adapter("SimpleITKIOWithReorient", (), "_itk", reorients=True),
     )
 }
 ENDINGS: tuple[str, ...] = tuple(
@@ -105,16 +122,10 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
         return ADAPTERS[name]
     ending = ending_of(path)
     candidates = [adapter for adapter in ADAPTERS.values() if ending in adapter.endings]
-    for candidate in candidates[:-1]:
-        if candidate.name == "NaturalImage2DIO" and ending == ".tif" and not _natural.is_natural(path):
-            continue
-        if candidate.name == "SimpleITKIO" and ending == ".nii.gz" and not _itk.is_readable(path):
-            continue
-        return candidate
-    return candidates[-1]
+    return next((candidate for candidate in candidates[:-1] if candidate.accepts(path)), candidates[-1])
 
 
-def read_volume(paths: Sequence[Path], *, reader: str | None = None) -> Volume:
+def read_volume(paths: Sequence[Path], *, reader: str | None = None, as_stored: bool = False) -> Volume:
     """Read the channel files of one case.
 
     Parameters
@@ -123,11 +134,13 @@ def read_volume(paths: Sequence[Path], *, reader: str | None = None) -> Volume:
         One file per channel (or one with several channels), in channel order.
     reader : str, optional
         nnU-Net's class name; found from the first file where not given.
+    as_stored : bool
+        Keep the type of the file, which may take a fraction of the memory.
 
     Returns
     -------
     Volume
-        float32, (C, [Z,] Y, X), with the geometry of the first file.
+        float32 (or as stored), (C, [Z,] Y, X), with the geometry of the first file.
 
     Raises
     ------
@@ -154,7 +167,7 @@ def read_volume(paths: Sequence[Path], *, reader: str | None = None) -> Volume:
                 f"{_times(geometry.spacing)} mm. All channels of a case must lie on the same grid."
             )
     data = first if len(parts) == 1 else np.concatenate([array for array, _ in parts])
-    return Volume(data.astype(np.float32, copy=False), geometry)
+    return Volume(data if as_stored else data.astype(np.float32, copy=False), geometry)
 
 
 def read_header(path: Path, *, reader: str | None = None) -> Header:
@@ -177,6 +190,8 @@ def count_invalid(path: Path, volume: Volume) -> int:
     ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
     """
     if path.name.lower().endswith((".nii", ".nii.gz")):
+        from napari_nnunet.formats import _nifti
+
         return _nifti.count_invalid(path)
     array = np.asarray(volume.array)
     return int(array.size - np.count_nonzero(np.isfinite(array)))
@@ -239,6 +254,8 @@ def split_channels(path: Path, targets: Sequence[Path]) -> None:
 
     Raises ImageError where the file does not hold as many volumes as there are targets.
     """
+    from napari_nnunet.formats import _itk
+
     parts = _itk.volumes(path)
     if len(parts) != len(targets):
         raise ImageError(f"{path.name} holds {len(parts)} volumes; {len(targets)} were expected.")

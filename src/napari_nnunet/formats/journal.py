@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from napari_nnunet.formats.atomic import write_error
@@ -19,6 +20,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._whole = False  # whether the file is known to end with a line break
 
     def read(self) -> dict[str, str]:
         """Return case and digest of what is finished; a line torn by a kill or a full disk is skipped."""
@@ -33,19 +35,24 @@ class Journal:
         return {case: digest for case, digest in found.items() if isinstance(digest, str)}
 
     def note(self, case: str, digest: str | None) -> None:
-        """Append that a case is finished, or with None that it is being rewritten.
+        """Append that a case is finished, or with None that it is being rewritten; see :meth:`note_all`."""
+        self.note_all([case], digest)
+
+    def note_all(self, cases: Iterable[str], digest: str | None) -> None:
+        """Append the same for several cases.
 
         Raises
         ------
         ResourceError
-            If the line cannot be written.
+            If the lines cannot be written.
         """
-        line = json.dumps({"case": case, "made_from": digest})
+        lines = "".join(json.dumps({"case": case, "made_from": digest}) + "\n" for case in cases)
         try:
-            # A line break first where a kill tore the line before.
-            torn = self.path.is_file() and self.path.stat().st_size > 0 and not self._ends_well()
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if torn else "") + line + "\n")
+                if not self._whole and file.tell() > 0 and not self._ends_well():
+                    file.write("\n")  # a kill tore the last line
+                self._whole = True
+                file.write(lines)
         except OSError as error:
             raise write_error(self.path, error) from error
 

@@ -60,6 +60,6 @@ def read_pickle(path: Path) -> Any:
 
 
 def write_pickle(path: Path, content: Any, *, staging: Path | None = None) -> None:
-    """Write plain values and arrays as nnU-Net does."""
-    with written_beside(path, staging=staging) as temporary, temporary.open("wb") as file:
+    """Write plain values and arrays as nnU-Net does; ``staging`` as in :func:`written_beside`."""
+    with written_beside(path, staging=staging, durable=False) as temporary, temporary.open("wb") as file:
         pickle.dump(content, file)

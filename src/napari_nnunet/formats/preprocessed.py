@@ -6,9 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,11 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 
-_SAMPLE_VOXELS = 1 << 16  # enough to tell which filter packs a case better
+if TYPE_CHECKING:
+    import blosc2
+
+# blosc2 takes a quarter of a second to load; whoever only looks for files does without.
+_SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +93,11 @@ def write_case(
 
 
 def _write_array(path: Path, array: NDArray[Any], patch: Sequence[int], staging: Path) -> None:
+    import blosc2
+
     chunks, blocks = chunks_and_blocks(array.shape, patch, array.dtype.itemsize)
     contiguous = np.ascontiguousarray(array)
-    with written_beside(path, staging=staging, suffix=".b2nd") as temporary:
+    with written_beside(path, staging=staging, suffix=".b2nd", durable=False) as temporary:
         blosc2.asarray(
             contiguous,
             chunks=joined_slices(array.shape, patch, chunks, array.dtype.itemsize),
@@ -111,6 +116,8 @@ def _compression(array: NDArray[Any]) -> blosc2.CParams:
     fast. Labels and images that were interpolated pack better with their bytes shuffled, images of few grey values
     without.
     """
+    import blosc2
+
     if array.dtype.kind != "f":
         return _parameters(blosc2.Filter.SHUFFLE, array.dtype.itemsize)
     flat = array.reshape(-1)
@@ -125,6 +132,8 @@ def _compression(array: NDArray[Any]) -> blosc2.CParams:
 
 
 def _parameters(kind: blosc2.Filter, itemsize: int) -> blosc2.CParams:
+    import blosc2
+
     return blosc2.CParams(
         codec=blosc2.Codec.ZSTD, clevel=1, filters=[kind], filters_meta=[0], typesize=itemsize, nthreads=1
     )
@@ -165,6 +174,8 @@ def open_case(folder: Path, name: str) -> StoredCase:
 
 
 def _open_blosc(path: Path) -> Any:
+    import blosc2
+
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
     return blosc2.open(urlpath=str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
 

@@ -14,7 +14,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.images import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_cases
+from napari_nnunet.jobs.pool import Task, run_cases
 
 _ENDING = ".nii.gz"
 

@@ -27,7 +27,7 @@ from napari_nnunet.formats.pairs import Pair, pair_folders
 from napari_nnunet.formats.raw_dataset import dataset_json
 from napari_nnunet.formats.raw_writer import compact_values, next_dataset_name, remap
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_cases
+from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 

@@ -17,8 +17,8 @@ from napari_nnunet.formats.images import read_labels, read_volume
 from napari_nnunet.formats.preprocessed import case_names, open_case
 from napari_nnunet.formats.raw_dataset import TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_cases
 from napari_nnunet.jobs.plan import measure_bytes, reader_of
+from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.jobs.preprocess import read_plans
 
 #: Colours of labels 1, 2, ...: apart for the colour-blind as well (Okabe and Ito), then lighter and darker.

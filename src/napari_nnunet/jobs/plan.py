@@ -8,17 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from napari_nnunet.engine.measure import CaseMeasure, draws_per_case, measure, merge
+from napari_nnunet.engine.fingerprint import CaseMeasure, draws_per_case, merge
 from napari_nnunet.engine.plan import PLANNERS, plan
-from napari_nnunet.errors import DatasetError, ImageError, PlanError
+from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
-from napari_nnunet.formats.images import adapter_for, read_header, read_labels, read_volume
+from napari_nnunet.formats.images import adapter_for, read_labels, read_volume
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_cases
+from napari_nnunet.jobs._size import SMALL, grid_of
+from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.settings import PlanSettings
 
@@ -96,19 +95,17 @@ def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb
 
 def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
     """Read and measure one case; runs in a worker process."""
+    from napari_nnunet.engine.measure import measure  # loads scipy, which only the workers need
+
     volume = read_volume(case.images, reader=reader)
     labels, _ = read_labels(case.label, reader=reader)
     return measure(volume, labels, draws=draws)
 
 
 def measure_bytes(case: TrainingCase, reader: str | None) -> float:
-    """Return how much memory measuring a case takes at most, from its headers; 0 where they are damaged."""
-    try:
-        headers = [read_header(path, reader=reader) for path in case.images]
-    except ImageError:
-        return 0.0
-    voxels = float(np.prod(headers[0][0][1:]))
-    return voxels * (8.0 * sum(header[0][0] for header in headers) + 2 * headers[0][1] + 24)
+    """Return how much memory measuring a case takes at most."""
+    grid = grid_of(case, reader)
+    return SMALL if grid is None else grid.voxels * (8.0 * grid.channels + 2 * grid.itemsize + 24)
 
 
 def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:

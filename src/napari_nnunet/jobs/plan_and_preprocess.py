@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.plan import extract_fingerprint, plan_experiment
+from napari_nnunet.jobs.pool import warm_up
 from napari_nnunet.jobs.preprocess import STANDARD, PreprocessResult, preprocess
 from napari_nnunet.jobs.verify import require_sound, verify
 from napari_nnunet.schema.settings import PlanSettings
@@ -71,6 +72,7 @@ def plan_and_preprocess(
     NnunetError
         What the steps raise.
     """
+    warm_up(measure_workers)
     if check:
         report = yield from verify(workspace, dataset_name, workers=measure_workers, memory_gb=memory_gb)
         require_sound(report)

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.prepare_case import prepare_case
-from napari_nnunet.errors import ImageError, PlanError, ResourceError
+from napari_nnunet.errors import PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
-from napari_nnunet.formats.images import read_header, read_labels, read_volume
+from napari_nnunet.formats.images import read_labels, read_volume
 from napari_nnunet.formats.journal import Journal
 from napari_nnunet.formats.preprocessed import case_files, case_names, remove_case, remove_old_format, write_case
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Outcome, Task, run_cases
+from napari_nnunet.jobs._size import SMALL, grid_of
+from napari_nnunet.jobs.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
 
@@ -308,8 +308,8 @@ def _run(
         mine = tuple((target.configuration, target.folder) for target, _ in wanted)
         arguments = (cases[name], plans, mine, dataset.info.labels, staging)
         tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
-        for target, _ in wanted:
-            target.journal.note(name, None)
+    for target in targets:
+        target.journal.note_all([name for name, wanted in work.items() if any(t is target for t, _ in wanted)], None)
 
     def finished(outcome: Outcome) -> None:
         for target, digest in work[outcome.name]:
@@ -337,11 +337,18 @@ def preprocess_case(
     ImageError
         If the files cannot be read or used.
     """
-    volume = read_volume(case.images, reader=plans.reader)
-    labels, _ = read_labels(case.label, reader=plans.reader)
+    from napari_nnunet.engine.prepare_case import prepare_case  # loads scipy, which only the workers need
+
     configurations = [configuration for configuration, _ in targets]
     folders = {configuration.name: folder for configuration, folder in targets}
-    for prepared in prepare_case(volume, labels, plans, configurations, labels_scheme):
+    # The arrays are handed on without a name here, so that they are freed as soon as they were used.
+    for prepared in prepare_case(
+        read_volume(case.images, reader=plans.reader, as_stored=True),
+        read_labels(case.label, reader=plans.reader)[0],
+        plans,
+        configurations,
+        labels_scheme,
+    ):
         folder = folders[prepared.configuration.name]
         write_case(
             folder,
@@ -353,6 +360,7 @@ def preprocess_case(
             staging=staging,
         )
         remove_old_format(folder, case.name)
+        del prepared  # or it would stay while the next one is made
 
 
 def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configuration, Path]]) -> float:
@@ -360,19 +368,16 @@ def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configu
 
     Raises nothing: a file that cannot be read is reported when its turn comes.
     """
-    try:
-        headers = [read_header(path, reader=plans.reader) for path in case.images]
-    except ImageError:
-        return 0.0
-    spacing = headers[0][2] or (1.0, 1.0)
-    voxels = float(np.prod(headers[0][0][1:]))
-    channels = sum(header[0][0] for header in headers)
+    grid = grid_of(case, plans.reader)
+    if grid is None:
+        return SMALL
+    voxels, channels, itemsize = grid.voxels, grid.channels, grid.itemsize
+    spacing = grid.spacing
     largest = 0.0
     for configuration, _ in targets:
         own = sorted(spacing, reverse=True)[-len(configuration.spacing) :]
         largest = max(largest, voxels * float(np.prod(own)) / float(np.prod(configuration.spacing)))
-    reading = voxels * (2 * headers[-1][1] + 8 * channels)
-    return max(reading, voxels * (8 * channels + 12) + largest * (4 * channels + 22))
+    return voxels * ((4 + itemsize) * channels + 8) + largest * (4 * channels + 8)
 
 
 def _copy_references(dataset: RawDataset, folder: Path) -> None:
@@ -385,7 +390,7 @@ def _copy_references(dataset: RawDataset, folder: Path) -> None:
         before = target.stat() if target.is_file() else None
         now = source.stat()
         if before is None or (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
-            with written_beside(target) as temporary:
+            with written_beside(target, durable=False) as temporary:
                 shutil.copyfile(source, temporary)
                 os.utime(temporary, ns=(now.st_atime_ns, now.st_mtime_ns))
     for path in folder.iterdir():

@@ -21,8 +21,8 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.images import adapter_for, count_invalid, read_labels, read_volume
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, survey
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._pool import Task, run_cases
 from napari_nnunet.jobs.plan import measure_bytes
+from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 
 FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]

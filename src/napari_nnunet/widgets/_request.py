@@ -164,7 +164,7 @@ def _no_axes(layer: Image, channels: int) -> str:
 def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float, ...], bool]:
     text = choices.spacing_text.strip()
     if text:
-        return _typed(text, spatial), True
+        return typed_spacing(text, spatial), True
     known, own = voxel_size_mm(layer)
     picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
     order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
@@ -181,7 +181,8 @@ def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float,
     )
 
 
-def _typed(text: str, spatial: str) -> tuple[float, ...]:
+def typed_spacing(text: str, spatial: str) -> tuple[float, ...]:
+    """Read a typed voxel size, one number per letter of ``spatial``; raises NotReadyError where it is none."""
     words = text.replace("×", " ").replace("x", " ").replace(",", " ").replace(";", " ").split()
     try:
         values = tuple(float(word) for word in words)

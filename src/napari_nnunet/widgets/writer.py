@@ -27,12 +27,12 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     labels = np.asarray(data)
     stored = attributes.get("metadata", {}).get("nnunet_geometry")
-    geometry = Geometry.model_validate(stored) if stored else _geometry(labels.ndim, attributes)
+    geometry = Geometry.model_validate(stored) if stored else geometry_from(labels.ndim, attributes)
     write_labels(labels, geometry, Path(path))
     return [path]
 
 
-def _geometry(ndim: int, attributes: dict[str, Any]) -> Geometry:
+def geometry_from(ndim: int, attributes: dict[str, Any]) -> Geometry:
     """Return spacing, origin and direction of a layer, in mm."""
     matrix = np.asarray(attributes.get("affine", np.eye(ndim + 1)), dtype=float)
     scale = np.asarray(attributes.get("scale", np.ones(ndim)), dtype=float)

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from loky import get_reusable_executor
@@ -205,6 +206,22 @@ class _Pool:
         if self._running:
             self._running.clear()
             _executor(self._workers).shutdown(wait=True, kill_workers=True)
+
+
+_HEAVY = ("napari_nnunet.engine.prepare_case", "napari_nnunet.engine.measure", "blosc2")
+
+
+def warm_up(workers: int) -> None:
+    """Start the workers and let them load their libraries while the caller still prepares the work."""
+    count = worker_count(workers)
+    executor = _executor(count)
+    for _ in range(count):
+        executor.submit(_load)
+
+
+def _load() -> None:
+    for module in _HEAVY:
+        import_module(module)
 
 
 def _executor(workers: int) -> Any:

@@ -1,0 +1,63 @@
+"""Run a command and watch its process tree: wall time, peak of the sum, peak of any one worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+PAUSE = 0.5  # seconds between two looks at the memory; proportional set sizes cost time to measure
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Wall seconds; bytes: largest sum of proportional set sizes, largest high-water mark of one child process."""
+
+    seconds: float
+    tree: float
+    worker: float
+
+
+def measure(command: list[str], log: Path, *, environment: dict[str, str] | None = None, tree: bool = True) -> Measured:
+    """Run a command to its end; ``tree=False`` leaves out the proportional sizes."""
+    began, peak, worker = time.monotonic(), 0, 0
+    with log.open("w") as out:
+        process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
+        while process.poll() is None:
+            members = _members(process)
+            if tree:
+                peak = max(peak, sum(_pss(member) for member in members))
+            worker = max([worker, *(_high_water(member.pid) for member in members[1:])])
+            time.sleep(PAUSE if tree else 0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
+    return Measured(time.monotonic() - began, float(peak), float(worker))
+
+
+def _members(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _pss(member: psutil.Process) -> int:
+    try:
+        return int(member.memory_full_info().pss)
+    except psutil.Error:
+        return 0
+
+
+def _high_water(pid: int) -> int:
+    """Return the most memory a process ever held, as the kernel remembers it (Linux)."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
