@@ -294,7 +294,7 @@ def _configuration(
         "normalization_schemes": normalization["normalization_schemes"],
         "use_mask_for_norm": normalization["use_mask_for_norm"],
         **_resampling(grid.planner.resampling),
-        "architecture": _architecture(grid.planner, shape, d),
+        "architecture": architecture_entry(grid.planner, shape, d),
         "batch_dice": batch_dice,
     }
 
@@ -319,14 +319,15 @@ def _shrunk(spacing: Sequence[float], median: Sequence[float], shape: Topology) 
     return topology(spacing, patch)
 
 
-def _features(stages: int, d: int) -> list[int]:
+def features_per_stage(stages: int, d: int) -> list[int]:
+    """Return the channels of every stage of a planned network."""
     return [min(32 * 2**s, 512 if d == 2 else 320) for s in range(stages)]
 
 
 def _feature_maps(grid: _Grid, shape: Topology) -> int:
     residual = grid.planner.residual
     blocks = _RESENC_BLOCKS[: shape.stages] if residual else (2,) * shape.stages
-    features = _features(shape.stages, len(shape.patch))
+    features = features_per_stage(shape.stages, len(shape.patch))
     return feature_map_size(shape, features, blocks, 1 if residual else 2, grid.names, residual=residual)
 
 
@@ -361,7 +362,8 @@ def _resampling(rule: str) -> dict[str, Any]:
     }
 
 
-def _architecture(planner: Planner, shape: Topology, d: int) -> dict[str, Any]:
+def architecture_entry(planner: Planner, shape: Topology, d: int) -> dict[str, Any]:
+    """Return the entry ``architecture`` of a configuration with ``d`` axes."""
     blocks = (
         {"n_blocks_per_stage": list(_RESENC_BLOCKS[: shape.stages])}
         if planner.residual
@@ -371,7 +373,7 @@ def _architecture(planner: Planner, shape: Topology, d: int) -> dict[str, Any]:
         "network_class_name": _PATHS[planner.architecture],
         "arch_kwargs": {
             "n_stages": shape.stages,
-            "features_per_stage": _features(shape.stages, d),
+            "features_per_stage": features_per_stage(shape.stages, d),
             "conv_op": f"torch.nn.modules.conv.Conv{d}d",
             "kernel_sizes": [list(k) for k in shape.kernels],
             "strides": [list(s) for s in shape.strides],

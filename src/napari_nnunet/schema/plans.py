@@ -161,9 +161,10 @@ class Plans(_Frozen):
         PlanError
             If the name is unknown, the inheritance is circular, or a value is unknown or missing.
         """
-        return _configuration(name, self._resolved(name, ()))
+        return _configuration(name, self.resolved(name))
 
-    def _resolved(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    def resolved(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the entries of a configuration as in the file, with all it inherits."""
         if name not in self.configurations:
             raise PlanError(
                 f"The plans '{self.plans_name}' have no configuration '{name}'. They have: "
@@ -173,7 +174,7 @@ class Plans(_Frozen):
             raise PlanError(f"plans.json: configurations inherit in a circle: {' -> '.join((*seen, name))}.")
         own = dict(self.configurations[name])
         parent = own.get("inherits_from")
-        return {**self._resolved(str(parent), (*seen, name)), **own} if parent else own
+        return {**self.resolved(str(parent), (*seen, name)), **own} if parent else own
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], *, where: str = "plans.json") -> Plans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,7 +209,12 @@ def _shear(shear: NDArray[Any], ndim: int, keep: Sequence[int]) -> NDArray[Any]:
 
 def colormap_of(scheme: LabelScheme) -> DirectLabelColormap:
     """Return fixed colours for the classes of a model."""
-    colours: dict[int | None, str] = {value: class_colour(value) for value in scheme.names if value != 0}
+    return colormap_of_values(scheme.names)
+
+
+def colormap_of_values(values: Iterable[int]) -> DirectLabelColormap:
+    """Return fixed colours for label values."""
+    colours: dict[int | None, str] = {value: class_colour(value) for value in values if value != 0}
     return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
 
 

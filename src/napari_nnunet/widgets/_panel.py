@@ -37,6 +37,8 @@ class RunPanel(QWidget):
     ----------
     text : str
         Of the button when idle.
+    stops : str
+        What Cancel does, in its tool tip.
     """
 
     happened = Signal(object)
@@ -44,10 +46,11 @@ class RunPanel(QWidget):
     cancelled = Signal(float)
     failed = Signal(object)
 
-    def __init__(self, text: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, text: str, *, stops: str = "Stop, and keep what is finished.") -> None:
+        super().__init__()
         self.state = State.IDLE
         self._text = text
+        self._stops = stops
         self._worker: JobWorker | None = None
         self._activity: Any = None
         self._last_activity = 0.0
@@ -86,6 +89,13 @@ class RunPanel(QWidget):
             return
         self.button.setEnabled(reason is None)
         self.button.setToolTip(reason or "")
+
+    def rename(self, text: str) -> None:
+        """Give the idle button another text."""
+        self._text = text
+        if self.state is State.IDLE:
+            self.button.setText(text)
+            self.button.setAccessibleName(text)
 
     def say(self, text: str) -> None:
         """Show one line of status."""
@@ -130,7 +140,7 @@ class RunPanel(QWidget):
         self.bar.setVisible(state is not State.IDLE)
         self.details.setVisible(state is State.IDLE and bool(self._report))
         if state is State.RUNNING:
-            self.button.setToolTip("Stop within one tile and keep what is finished.")
+            self.button.setToolTip(self._stops)
             self.bar.setRange(0, 0)
             self.say("Starting…")
 
@@ -143,8 +153,10 @@ class RunPanel(QWidget):
                 self._on_progress(event)
             case Note() if event.level != "detail":
                 self.say(("Note: " if event.level == "warning" else "") + event.text)
-            case CaseDone() | CaseFailed():
+            case CaseDone():
                 self._cases = (event.index + 1, event.total)
+            case CaseFailed():
+                self.say(f"{event.case} failed: {event.message}")
             case _:
                 pass
         self.happened.emit(event)

@@ -11,7 +11,6 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, Select
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QGroupBox,
@@ -27,6 +26,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.known_models import known_models, remember_model
 from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.schema.settings import PredictSettings, preset
+from napari_nnunet.widgets._forms import add_row, distinct, let_shrink
 from napari_nnunet.widgets._layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import OUTPUTS, Choices, NotReadyError, default_axes, shape_box, visible_box
@@ -111,7 +111,7 @@ class SegmentForm(QWidget):
         image = QGroupBox("2  Image")
         self.image_form = QFormLayout(image)
         for widget in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box):
-            _add_row(self.image_form, widget)
+            add_row(self.image_form, widget)
         quality = QGroupBox("3  Quality")
         inner = QVBoxLayout(quality)
         inner.addWidget(self.preset_box.native)
@@ -119,7 +119,7 @@ class SegmentForm(QWidget):
         form = QFormLayout(details)
         form.setContentsMargins(0, 0, 0, 0)
         for widget in (self.folds_box, self.checkpoint_box, self.mirroring_box, self.step_box, self.device_box):
-            _add_row(form, widget)
+            add_row(form, widget)
         more = QCollapsible("Advanced")
         more.addWidget(details)
         inner.addWidget(more)
@@ -128,7 +128,7 @@ class SegmentForm(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         for part in (box, image, quality):
             column.addWidget(part)
-        _let_shrink(self)
+        let_shrink(self)
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._browse)
@@ -149,7 +149,7 @@ class SegmentForm(QWidget):
         paths = known_models(read_preferences().folders())
         choices: list[tuple[str, Any]] = [(f"{path.parent.name} / {path.name.split('__')[-1]}", path) for path in paths]
         choices.append((_SAMPLE, "sample"))
-        self.model_box.choices = _distinct(choices)
+        self.model_box.choices = distinct(choices)
         self.model_box.value = select if select is not None else choices[0][1]
         self._model_chosen()
 
@@ -220,10 +220,10 @@ class SegmentForm(QWidget):
                 box.tooltip = (
                     "The layer with this channel." if i == 0 else "Its layer, or in the first one's channel axis."
                 )
-                _add_row(self.image_form, box, at=i)
+                add_row(self.image_form, box, at=i)
                 self.channel_boxes.append(box)
                 box.changed.connect(self._layer_chosen)
-                _let_shrink(box.native)
+                let_shrink(box.native)
             self._match_channels(names)
         self._layer_chosen()
 
@@ -244,14 +244,14 @@ class SegmentForm(QWidget):
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
     def _image_choices(self, _: Any = None) -> list[tuple[str, Image]]:
-        return _distinct([(layer.name, layer) for layer in self._images()])
+        return distinct([(layer.name, layer) for layer in self._images()])
 
     def _other_choices(self, _: Any = None) -> list[tuple[str, Any]]:
         return [(_SAME_LAYER, _SAME_LAYER), *self._image_choices()]
 
     def _region_choices(self, _: Any = None) -> list[tuple[str, Any]]:
         shapes = [(f"Shapes: {layer.name}", layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        return [(_WHOLE, _WHOLE), (_VISIBLE, _VISIBLE), *_distinct(shapes)]
+        return [(_WHOLE, _WHOLE), (_VISIBLE, _VISIBLE), *distinct(shapes)]
 
     def _layers_changed(self, event: Any = None) -> None:
         with self._quietly():
@@ -392,36 +392,10 @@ class SegmentForm(QWidget):
         return bool(self.region_box.value == _VISIBLE)
 
 
-def _add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
-    """Add a magicgui widget with its label to a form, where screen readers find its name."""
-    label = "" if isinstance(widget, CheckBox) else widget.label
-    widget.native.setAccessibleName(widget.label)
-    widget.native.setToolTip(widget.tooltip or "")
-    form.insertRow(form.rowCount() if at is None else at, label, widget.native)
-
-
-def _let_shrink(content: QWidget) -> None:
-    """Let combo boxes be narrower than their longest entry, so that the dock fits beside the canvas."""
-    own = [content] if isinstance(content, QComboBox) else []
-    for box in (*own, *content.findChildren(QComboBox)):
-        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        box.setMinimumContentsLength(6)
-
-
 def _matches(channel: str, layer: str) -> bool:
     """True where a layer's name contains the channel's as a word ("T1" does not match "T1c")."""
     words = "".join(c if c.isalnum() else " " for c in layer.casefold()).split()
     return channel.casefold() in words
-
-
-def _distinct(choices: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Number equal names, so that none hides another in a combo box."""
-    seen: dict[str, int] = {}
-    out = []
-    for name, value in choices:
-        seen[name] = seen.get(name, 0) + 1
-        out.append((name if seen[name] == 1 else f"{name} ({seen[name]})", value))
-    return out
 
 
 def sample_folder() -> Path:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.images import ending_of, read_labels, read_volume
 from napari_nnunet.formats.model import find_models, is_model_folder
+from napari_nnunet.formats.raw_dataset import survey
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets._layers import colormap_of, features_of
+from napari_nnunet.widgets._layers import colormap_of, colormap_of_values, features_of
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -22,12 +23,82 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     """Return a reader for medical images and model folders, None for everything else."""
     first = Path(path[0] if isinstance(path, list) else path)
     if first.is_dir():
-        return _read_model if is_model_folder(first) or find_models(first, depth=1) else None
+        return _folder_reader(first)
+    if first.name == "dataset.json":
+        return _read_dataset if (first.parent / "imagesTr").is_dir() else None
     try:
         ending_of(first)
     except NnunetError:
         return None
     return _read_images
+
+
+def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
+    if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
+        return _read_dataset
+    if is_model_folder(folder) or find_models(folder, depth=1):
+        return _read_model
+    from napari_nnunet.formats import _dicom
+
+    return _read_dicom if _dicom.is_series(folder) else None
+
+
+def case_layers(folder: Path, name: str) -> list[LayerData]:
+    """Return the layers of a training case: one image per channel, then its labels.
+
+    Raises
+    ------
+    NnunetError
+        If the dataset has no such case or its files cannot be read.
+    """
+    dataset, _ = survey(folder)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DatasetError(f"{folder.name} has no complete case named {name}.")
+    reader = dataset.info.reader
+    volume = read_volume(case.images, reader=reader, as_stored=True)
+    labels, _ = read_labels(case.label, reader=reader)
+    place = _place(volume.geometry)
+    names = dataset.info.channel_names
+    layers: list[LayerData] = [
+        (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
+        for c, channel in enumerate(volume.array)
+    ]
+    small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    scheme = dataset.info.labels
+    values = {value: label for label, value in scheme.labels.items() if isinstance(value, int)}
+    if scheme.has_regions:
+        values = {0: "background", **{value: f"label_{value}" for value in scheme.foreground_labels}}
+    extra = {
+        "colormap": colormap_of_values(values),
+        "features": {"index": list(values), "name": list(values.values())},
+        "metadata": {**place["metadata"], "nnunet_case": {"folder": str(folder), "name": name}},
+    }
+    return [*layers, (small, {"name": f"{name} labels", **place, **extra}, "labels")]
+
+
+def _read_dataset(path: str | list[str]) -> list[LayerData]:
+    """Open the first case of a dropped dataset; the Training cases dock opens the others."""
+    from napari.utils.notifications import show_info
+
+    first = Path(path[0] if isinstance(path, list) else path)
+    folder = first if first.is_dir() else first.parent
+    dataset, _ = survey(folder)
+    if not dataset.cases:
+        raise DatasetError(f"{folder.name} has no complete training case.")
+    show_info(
+        f"{folder.name}: {len(dataset.cases)} cases. The first one is open; "
+        "Plugins > nnU-Net > Training cases opens the others."
+    )
+    return case_layers(folder, dataset.cases[0].name)
+
+
+def _read_dicom(path: str | list[str]) -> list[LayerData]:
+    from napari_nnunet.formats import _dicom
+
+    folder = Path(path[0] if isinstance(path, list) else path)
+    array, geometry = _dicom.read_series(folder)
+    return [(array[0], {"name": folder.name, **_place(geometry)}, "image")]
 
 
 def _read_model(path: str | list[str]) -> list[LayerData]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Event, Job, Painted
 from napari_nnunet.formats.known_models import remember_model
 from napari_nnunet.schema.settings import PRESETS
+from napari_nnunet.widgets._forms import scrolling
 from napari_nnunet.widgets._layers import class_volumes, focus_of
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._request import NotReadyError, Request, resolve
@@ -49,26 +50,11 @@ class SegmentWidget(QWidget):
         self.form = SegmentForm(viewer)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
-        self.panel = RunPanel("Segment")
+        self.panel = RunPanel("Segment", stops="Stop within one tile and keep what is finished.")
         self.table = VolumeTable()
-        self._lay_out()
+        scrolling(self, (self.form, self.summary, self.panel, self.table))
         self._connect()
         self._update()
-
-    def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        for part in (self.form, self.summary, self.panel, self.table):
-            column.addWidget(part)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
-        self.setMinimumWidth(360)
 
     def _connect(self) -> None:
         self._later = QTimer(self)
