@@ -148,3 +148,41 @@ def smooth_image(shape: tuple[int, ...], *, seed: int = 0, channels: int = 1) ->
     sigma = [0.0] + [min(2.0, n / 4) for n in shape]
     out = ndimage.gaussian_filter(noise, sigma)
     return (100 + 60 * out / out.std()).astype(np.float32)
+
+
+DATASET = "Dataset005_Test"
+
+
+def make_dataset(root: Path, *, cases: int = 4, shape=(20, 24, 22), spacing=(1.0, 0.8, 0.8), name: str = DATASET) -> Path:
+    """Write a raw dataset of NIfTI volumes with one class into ``root/nnUNet_raw``; returns its folder."""
+    folder = root / "nnUNet_raw" / name
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for i in range(cases):
+        image = smooth_image(shape, seed=i)[0]
+        write_nifti(folder / "imagesTr" / f"c{i}_0000.nii.gz", image, spacing)
+        write_nifti(folder / "labelsTr" / f"c{i}.nii.gz", (image > 120).astype(np.uint8), spacing)
+    content = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "a": 1},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_nifti(path: Path, array: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> None:
+    """Write an array (z, y, x) with its spacing in the same order."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(tuple(float(s) for s in reversed(spacing)))
+    sitk.WriteImage(image, str(path))
+
+
+def dataset_json(folder: Path, **changes) -> None:
+    """Change keys of a dataset.json; None removes one."""
+    path = folder / "dataset.json"
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))

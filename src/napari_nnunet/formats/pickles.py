@@ -15,8 +15,18 @@ from napari_nnunet.formats.atomic import written_beside
 
 _MULTIARRAY = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
 _NUMERIC = import_module("numpy._core.numeric" if hasattr(np, "_core") else "numpy.core.numeric")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stand for ``_codecs.encode``, with which early pickle protocols write bytes: always in Latin-1."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode("latin-1")
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
     # numpy 1 and numpy 2 write different module names for the same functions

@@ -178,8 +178,9 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
 
 
 def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, dataset: RawDataset) -> None:
-    """Refuse to overwrite the data of other plans that still exist and want them otherwise (facts 5.11)."""
-    if not (base / f"{identifier}.cases.jsonl").is_file():
+    """Refuse to overwrite data that were made for other plans, which still exist and want them otherwise (5.11)."""
+    finished = Journal(base / f"{identifier}.cases.jsonl").read()
+    if not finished:
         return
     for path in plan_files(base):
         other = Plans.parse_json(path.read_text("utf-8"), where=str(path))
@@ -187,9 +188,12 @@ def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, datase
             continue
         for name in other.configurations:
             configuration = other.configuration(name)
-            if configuration.data_identifier == identifier and rules_of(other, configuration, dataset) != rules:
+            wanted = rules_of(other, configuration, dataset)
+            if configuration.data_identifier != identifier or wanted == rules:
+                continue
+            if any(finished.get(case.name) == _digest(case, wanted) for case in dataset.cases):
                 raise PlanError(
-                    f"{identifier} already holds the data of {other.plans_name} ({name}), which differ in spacing, "
+                    f"{identifier} holds the data of {other.plans_name} ({name}), which differ in spacing, "
                     f"normalisation or patch; they would be overwritten. Edit 'data_identifier' in "
                     f"{plans.plans_name}.json, or delete {path.name} if it is no longer needed."
                 )

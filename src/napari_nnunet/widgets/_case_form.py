@@ -102,12 +102,14 @@ class CaseForm(QWidget):
 
     def _lay_out(self) -> None:
         dataset = QGroupBox("1  Dataset")
-        self.dataset_form = QFormLayout(dataset)
+        column = QVBoxLayout(dataset)
+        self.dataset_form = QFormLayout()
+        column.addLayout(self.dataset_form)
         add_row(self.dataset_form, self.dataset_box)
         add_row(self.dataset_form, self.name_edit)
         self.about = QLabel()
         self.about.setWordWrap(True)
-        self.dataset_form.addRow(self.about)
+        column.addWidget(self.about)  # a form would cut its second line
         layers = QGroupBox("2  Layers")
         inner = QVBoxLayout(layers)
         self.channel_form = QFormLayout()

@@ -12,10 +12,13 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWi
 
 def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
     """Add a magicgui widget with its label to a form, where screen readers find its name."""
-    label = "" if isinstance(widget, CheckBox) else widget.label
     widget.native.setAccessibleName(widget.label)
     widget.native.setToolTip(widget.tooltip or "")
-    form.insertRow(form.rowCount() if at is None else at, label, widget.native)
+    row = form.rowCount() if at is None else at
+    if isinstance(widget, CheckBox):
+        form.insertRow(row, widget.native)  # over both columns: its text is its label
+    else:
+        form.insertRow(row, widget.label, widget.native)
 
 
 def let_shrink(content: QWidget) -> None:

@@ -14,7 +14,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
-from napari_nnunet.widgets._words import plain_time, size_text, times_text
+from napari_nnunet.widgets._words import size_text, times_text
 
 _ROWS = (
     "Patch",
@@ -39,7 +39,7 @@ def sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, An
     name = main_configuration(plans)
     configuration = plans.configuration(name)
     classes = len(info.labels.regions if info.labels.has_regions else info.labels.foreground_labels)
-    when = f", about {plain_time(3600 * costs[name].hours_per_fold)} per fold here" if name in costs else ""
+    when = f", about {hours_text(costs[name].hours_per_fold)} per fold here" if name in costs else ""
     return (
         f"{cases} case{'s' if cases != 1 else ''}, {classes} class{'es' if classes != 1 else ''}, "
         f"{configuration.ndim}D, patch {times_text(configuration.patch_size)}{when}"
@@ -108,14 +108,19 @@ def _column(configuration: Configuration, median: Sequence[float], cost: Any, un
         f"{architecture.features[0]} to {architecture.features[-1]}",
         ", ".join(sorted(schemes)),
         unknown if cost is None else hours_text(cost.hours_per_fold),
-        unknown if cost is None else f"{cost.memory_gb:.1f} GB ({cost.device})",
-        unknown if cost is None else f"{cost.disk_gb:.2g} GB",
+        unknown if cost is None else f"{bytes_text(cost.memory_gb)} ({cost.device})",
+        unknown if cost is None else bytes_text(cost.disk_gb),
     ]
 
 
 def hours_text(hours: float) -> str:
     """Return a training time in hours, or days where they are many."""
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def bytes_text(gigabytes: float) -> str:
+    """Return a size in GB, or MB where it is small."""
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 class NetworkDrawing(QWidget):
@@ -155,10 +160,10 @@ class NetworkDrawing(QWidget):
         text = self.palette().text().color()
         sizes, stages = self.sizes(), self.architecture.stages
         high = self.height() / stages
-        middle = self.width() / 2
+        middle, inner = self.width() / 2, _BOX / 2 + 4
         for stage, size in enumerate(sizes):
             y = stage * high + 4
-            shift = (stages - 1 - stage) / max(stages - 1, 1) * (middle - 0.75 * _BOX)
+            shift = inner + (stages - 2 - stage) / max(stages - 2, 1) * (max(middle - _BOX / 2 - 6, inner) - inner)
             label = f"{times_text(size)}\n{self.architecture.features[stage]} features"
             last = stage == stages - 1
             for side in (0,) if last else (-1, 1):
@@ -210,7 +215,9 @@ class DataPlots(QWidget):
             plot.deleteLater()
         pictures = all(spacing[0] >= 999 for spacing in fingerprint.spacings)
         axes = range(1, 3) if pictures else range(3)
-        self._strips("Voxel size (mm)", [[s[a] for s in fingerprint.spacings] for a in axes], [_AXES[a] for a in axes])
+        small = max(max(spacing) for spacing in fingerprint.spacings) < 0.05
+        title, factor = ("Voxel size (µm)", 1000) if small else ("Voxel size (mm)", 1)
+        self._strips(title, [[factor * s[a] for s in fingerprint.spacings] for a in axes], [_AXES[a] for a in axes])
         self._strips("Voxels", [[s[a] for s in fingerprint.shapes_after_crop] for a in axes], [_AXES[a] for a in axes])
         self._intensities(fingerprint, channels)
 
@@ -242,7 +249,7 @@ class DataPlots(QWidget):
         """Draw per channel the range, the 0.5 to 99.5 percentiles and the median of the foreground."""
         properties = list(fingerprint.foreground_intensity_properties_per_channel.values())
         names = [channels[i] if i < len(channels) else f"channel {i}" for i in range(len(properties))]
-        plot = self._plot("Foreground intensities: range, 0.5 to 99.5 %, median", names)
+        plot = self._plot("Foreground intensities", names)
         for row, found in enumerate(properties):
             y = len(names) - 1 - row
             colour = _COLOURS[row % 3]

@@ -7,8 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from magicgui.widgets import ComboBox, FloatSpinBox, LineEdit
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_nnunet.errors import NnunetError
@@ -115,18 +125,20 @@ class PlanWidget(QWidget):
         for widget, title in ((self.table, "Configurations"), (drawing, "Network"), (self.plots, "Data")):
             self.views.addTab(widget, title)
         self.change = ChangeForm()
-        self.boxes: dict[str, CheckBox] = {}
+        self.boxes: dict[str, QCheckBox] = {}
         self.preprocess_panel = RunPanel("Preprocess", stops="Stop, and keep the cases that are finished.")
 
     def _form(self) -> QGroupBox:
         box = QGroupBox("1  Dataset and preset")
-        form = QFormLayout(box)
+        column = QVBoxLayout(box)
         row = QHBoxLayout()
         row.addWidget(self.dataset_box.native, 1)
         row.addWidget(self.refresh)
         self.dataset_box.native.setAccessibleName("Dataset")
-        form.addRow("Dataset", row)
-        form.addRow(self.about)
+        column.addLayout(row)
+        column.addWidget(self.about)  # a form would cut its second line
+        form = QFormLayout()
+        column.addLayout(form)
         add_row(form, self.preset_box)
         inner = QWidget()
         details = QFormLayout(inner)
@@ -259,13 +271,14 @@ class PlanWidget(QWidget):
 
     def _show_boxes(self, names: list[str]) -> None:
         for box in self.boxes.values():
-            self.choices_row.removeWidget(box.native)
-            box.native.deleteLater()
+            self.choices_row.removeWidget(box)
+            box.deleteLater()
         # the cascade trains on the data of 3d_fullres
         wanted = [name for name in names if name != "3d_cascade_fullres"]
-        self.boxes = {name: CheckBox(text=name, value=True) for name in wanted}
+        self.boxes = {name: QCheckBox(name) for name in wanted}
         for box in self.boxes.values():
-            self.choices_row.addWidget(box.native)
+            box.setChecked(True)
+            self.choices_row.addWidget(box)
 
     def _show_fingerprint(self) -> None:
         path = None if self.base is None else self.base / "dataset_fingerprint.json"
@@ -323,7 +336,7 @@ class PlanWidget(QWidget):
 
     def preprocess(self) -> None:
         """Preprocess the ticked configurations."""
-        names = [name for name, box in self.boxes.items() if box.value]
+        names = [name for name, box in self.boxes.items() if box.isChecked()]
         if not names:
             self.preprocess_panel.say("Tick at least one configuration.")
             return
