@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from _measure import Measured, measure
 from scipy import ndimage
+
+from _measure import Measured, measure
 
 OURS = "import sys; from napari_nnunet.cli import main; sys.exit(main(['plan_and_preprocess', *sys.argv[1:]]))"
 PEER = (

@@ -153,7 +153,9 @@ def smooth_image(shape: tuple[int, ...], *, seed: int = 0, channels: int = 1) ->
 DATASET = "Dataset005_Test"
 
 
-def make_dataset(root: Path, *, cases: int = 4, shape=(20, 24, 22), spacing=(1.0, 0.8, 0.8), name: str = DATASET) -> Path:
+def make_dataset(
+    root: Path, *, cases: int = 4, shape=(20, 24, 22), spacing=(1.0, 0.8, 0.8), name: str = DATASET
+) -> Path:
     """Write a raw dataset of NIfTI volumes with one class into ``root/nnUNet_raw``; returns its folder."""
     folder = root / "nnUNet_raw" / name
     for part in ("imagesTr", "labelsTr"):

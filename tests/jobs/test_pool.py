@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_killed_worker_is_noticed_and_its_case_tried_alone(tmp_path, times, fa
 def test_cases_run_side_by_side_only_where_memory_suffices(tmp_path):
     drain(run_cases(overlap, tasks(4, str(tmp_path), bytes=2e9), workers=2, memory_gb=3))
     spans = sorted(tuple(map(float, (tmp_path / str(i)).read_text().split())) for i in range(4))
-    assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def test_a_case_that_is_larger_than_the_budget_runs_alone_and_is_announced():

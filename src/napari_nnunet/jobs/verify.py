@@ -125,7 +125,7 @@ def verify(workspace: Workspace, dataset_name: str, *, workers: int = 0, memory_
     problems += [
         Problem("error" if p.fatal else "warning", p.where, p.text, "drop_case" if p.case else None) for p in missing
     ]
-    problems += _count_problems(dataset, len(missing))
+    problems += _count_problems(dataset, incomplete=any(problem.fatal for problem in missing))
     problems += _label_problems(dataset.info.labels)
     facts: dict[str, CaseFacts] = {}
     if dataset.cases:
@@ -174,7 +174,7 @@ def _json_problems(folder: Path) -> Iterable[Problem]:
             yield Problem("error", "dataset.json", f"the key '{key}' is missing: {meaning}{old}", fix)
 
 
-def _count_problems(dataset: RawDataset, incomplete: int) -> Iterable[Problem]:
+def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Problem]:
     found, told = len(dataset.cases), dataset.info.num_training
     if told is not None and told != found and not incomplete:
         yield Problem("error", "dataset.json", f"'numTraining' is {told}, but there are {found} cases", "set_count")
@@ -375,11 +375,8 @@ def _room_problems(workspace: Workspace, facts: dict[str, CaseFacts]) -> Iterabl
         place = place.parent
     free = shutil.disk_usage(place).free
     if stored > free:
-        yield Problem(
-            "error",
-            str(workspace.preprocessed),
-            f"preprocessing needs about {stored / 1e9:.1f} GB, {free / 1e9:.1f} are free",
-        )
+        text = f"preprocessing needs about {stored / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free"
+        yield Problem("error", str(workspace.preprocessed), text)
     name, largest = max(((name, fact.bytes_needed) for name, fact in facts.items()), key=lambda entry: entry[1])
     memory = available_memory()
     if largest > memory:
