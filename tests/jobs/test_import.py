@@ -143,12 +143,22 @@ def test_dicom_series_are_read_as_volumes(workspace, folders):
         series = folders[0] / f"patient_{i}"
         series.mkdir()
         _write_dicom(series, array, (2.5, 0.7, 0.7))
+        (other,) = read_dicom(series)
+        np.testing.assert_array_equal(other[0], array)
+        np.testing.assert_allclose(other[1]["scale"], (2.5, 0.7, 0.7), rtol=1e-5)
         write_nifti(folders[1] / f"patient_{i}.nii.gz", (array > 360).astype(np.uint8), (2.5, 0.7, 0.7))
     folder, _ = run(workspace, folders, channel_names=("CT",))
     volume = read_volume(open_dataset(folder).cases[0].images)
     np.testing.assert_array_equal(volume.array[0], (smooth_image((6, 20, 22), seed=0)[0] * 3).astype(np.int16))
     np.testing.assert_allclose(volume.geometry.spacing, (2.5, 0.7, 0.7), rtol=1e-5)
     assert not sound(workspace, folder)
+
+
+def read_dicom(series):
+    """Open a folder as napari does when it is dropped."""
+    from napari_nnunet.widgets.reader import get_reader
+
+    return get_reader(str(series))(str(series))
 
 
 def _write_dicom(folder, array, spacing):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from helpers import smooth_image
+from helpers import DATASET, make_dataset, smooth_image
 from napari_nnunet.cli import main
 from napari_nnunet.engine.topology import topology
 from napari_nnunet.errors import DatasetError, PlanError
@@ -18,25 +18,10 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.schema.settings import PlanSettings
 
-DATASET = "Dataset005_Test"
-
 
 @pytest.fixture
 def workspace(tmp_path):
-    folder = tmp_path / "nnUNet_raw" / DATASET
-    (folder / "imagesTr").mkdir(parents=True)
-    (folder / "labelsTr").mkdir()
-    for i in range(4):
-        image = smooth_image((20, 24, 22), seed=i)[0]
-        for where, array in (("imagesTr/c%d_0000", image), ("labelsTr/c%d", (image > 120).astype(np.uint8))):
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / f"{where % i}.nii.gz"))
-    content = {
-        "channel_names": {"0": "MR"},
-        "labels": {"background": 0, "a": 1},
-        "numTraining": 4,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(content))
+    make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
     return Workspace.at(tmp_path)
 
 
@@ -144,3 +129,34 @@ def test_a_recorded_topology():
     assert found.patch == (10, 64, 64)
     assert found.strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2))
     assert found.kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+
+
+def test_what_a_person_added_is_kept_and_what_is_stale_goes(workspace):
+    drain(extract_fingerprint(workspace, DATASET))
+    path = drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    content = json.loads(path.read_text())
+    content["configurations"]["3d_lowres"] = content["configurations"]["3d_fullres"]
+    content["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 3}
+    content["configurations"]["lost"] = {"inherits_from": "3d_lowres", "batch_size": 3}
+    path.write_text(json.dumps(content))
+    events = _events(plan_experiment(workspace, DATASET, PlanSettings()))
+    assert list(json.loads(path.read_text())["configurations"]) == ["2d", "3d_fullres", "mine", "lost"]
+    assert [e.text for e in events if isinstance(e, Note)] == [
+        "lost inherits from 3d_lowres, which this dataset no longer has; remove it or change 'inherits_from'."
+    ]
+
+
+def test_splits_of_the_raw_dataset_are_used(workspace):
+    splits = [{"train": ["c0", "c1"], "val": ["c2", "c3"]}]
+    (workspace.raw / DATASET / "splits_final.json").write_text(json.dumps(splits))
+    drain(extract_fingerprint(workspace, DATASET))
+    drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    assert json.loads((workspace.preprocessed / DATASET / "splits_final.json").read_text()) == splits
+
+
+def test_damaged_plans_are_not_overwritten(workspace):
+    drain(extract_fingerprint(workspace, DATASET))
+    path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
+    path.write_text("{")
+    with pytest.raises(PlanError, match="is not valid JSON"):
+        drain(plan_experiment(workspace, DATASET, PlanSettings()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -269,3 +270,32 @@ def test_layers_are_saved_as_a_case_by_the_writer(viewer, home):
     assert [case.name for case in dataset.cases] == ["c0", "c1", "new_one"]
     assert dataset.info.num_training == 3
     assert (read_labels(dataset.cases[2].label)[0][:2] == 1).all()
+
+
+@pytest.mark.real
+def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, home, qtbot):
+    source = real_data / "data" / "Dataset012_ISBI2012EM"
+    for i, case in enumerate(open_dataset(source).cases[:3]):
+        viewer.layers.clear()
+        viewer.add_image(iio.imread(case.images[0]), name=case.name)
+        labels, _ = read_labels(case.label)
+        viewer.add_labels(labels, name="membrane")
+        cases.form.name_edit.value = "EM"
+        cases.form.case_edit.value = case.name
+        settled(cases, qtbot)
+        name_classes(cases, "membrane")
+        press(cases, qtbot)
+        listed(cases, qtbot, i + 1)
+    dataset = open_dataset(home / "nnUNet_raw" / "Dataset001_EM")
+    assert dataset.info.file_ending == ".png"
+    first = open_dataset(source).cases[0]
+    np.testing.assert_array_equal(read_labels(dataset.cases[0].label)[0], read_labels(first.label)[0])
+    _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
+    plan.panel.button.click()
+    qtbot.waitUntil(lambda: plan.panel.state is State.IDLE, timeout=60000)
+    assert plan.sentence.text().startswith("3 cases, 1 class, 2D, patch 512 × 512")
+    plan.preprocess_panel.button.click()
+    qtbot.waitUntil(lambda: plan.preprocess_panel.state is State.IDLE, timeout=60000)
+    assert plan.preprocess_panel.status.text() == "3 cases preprocessed. Ready to train."
+    plan._coster.quit()
+    qtbot.waitUntil(lambda: plan._coster is None or not plan._coster.is_running, timeout=120000)

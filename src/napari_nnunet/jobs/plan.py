@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs._size import SMALL, grid_of
 from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.settings import PlanSettings
 
 _FINGERPRINT = "dataset_fingerprint.json"
+_PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
 
 
@@ -148,7 +151,7 @@ def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSetti
         )
     yield Stage(name=f"Planning {dataset_name}")
     target = folder / f"{settings.plans_name or PLANNERS[settings.planner].plans}.json"
-    existing = json.loads(target.read_text("utf-8")) if target.is_file() else None
+    existing = _own_configurations(target)
     content = plan(
         fingerprint,
         dataset.info,
@@ -157,10 +160,36 @@ def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSetti
         reader=reader_of(dataset),
         existing=existing,
     )
-    for name, configuration in content["configurations"].items():
-        if configuration.get("architecture", {}).get("arch_kwargs", {}).get("n_stages") == 1:
-            yield Note(level="warning", text=f"{name} cannot be trained: the images are too small for a U-Net.")
+    yield from _tell_of_trouble(content)
     write_json(target, content)
     with written_beside(folder / "dataset.json") as temporary:
         temporary.write_text(dataset.text, encoding="utf-8")
+    splits = workspace.raw / dataset_name / "splits_final.json"
+    if splits.is_file():
+        with written_beside(folder / splits.name) as temporary:
+            shutil.copyfile(splits, temporary)
     return target
+
+
+def _own_configurations(target: Path) -> dict[str, Any] | None:
+    """Return what a plans file holds that no planner made: configurations a person added.
+
+    What an earlier planning made and this one does not (a low resolution for images that were larger then) is stale.
+    """
+    if not target.is_file():
+        return None
+    content = Plans.parse_json(target.read_text("utf-8"), where=str(target)).configurations
+    return {"configurations": {name: entries for name, entries in content.items() if name not in _PLANNED}}
+
+
+def _tell_of_trouble(content: dict[str, Any]) -> Job[None]:
+    """Name configurations that cannot be trained: a single stage, or inherited from one that is gone."""
+    for name, configuration in content["configurations"].items():
+        if configuration.get("architecture", {}).get("arch_kwargs", {}).get("n_stages") == 1:
+            yield Note(level="warning", text=f"{name} cannot be trained: the images are too small for a U-Net.")
+        parent = configuration.get("inherits_from")
+        if parent is not None and parent not in content["configurations"]:
+            text = (
+                f"{name} inherits from {parent}, which this dataset no longer has; remove it or change 'inherits_from'."
+            )
+            yield Note(level="warning", text=text)
