@@ -71,6 +71,10 @@ class CaseForm(QWidget):
 
     def _make(self) -> None:
         self.dataset_box = ComboBox(label="Dataset", choices=[_NEW], tooltip="Where the case is added.")
+        self.from_folders = QPushButton("From folders…")
+        self.from_folders.setToolTip("Make a dataset of a folder of images and a folder of masks.")
+        self.describe = QPushButton("Write dataset.json…")
+        self.describe.setToolTip("Name the channels and classes of a folder with imagesTr and labelsTr.")
         self.name_edit = LineEdit(label="Name", tooltip="Of the new dataset, such as Nuclei; its number is found.")
         self.more = QPushButton("Add channel")
         self.more.setToolTip("Another image layer of the same grid, such as a second stain or sequence.")
@@ -110,6 +114,8 @@ class CaseForm(QWidget):
         self.about = QLabel()
         self.about.setWordWrap(True)
         column.addWidget(self.about)  # a form would cut its second line
+        column.addWidget(self.describe)
+        column.addWidget(self.from_folders)
         layers = QGroupBox("2  Layers")
         inner = QVBoxLayout(layers)
         self.channel_form = QFormLayout()
@@ -151,7 +157,7 @@ class CaseForm(QWidget):
     def fill_datasets(self, select: Path | None = None) -> None:
         """List the datasets of the workspace again."""
         found = (
-            sorted(path.parent for path in self.workspace.raw.glob("Dataset*_*/dataset.json"))
+            sorted(path.parent for path in self.workspace.raw.glob("Dataset*_*/imagesTr"))
             if self.workspace.raw.is_dir()
             else []
         )
@@ -181,6 +187,8 @@ class CaseForm(QWidget):
                 text = str(error)
         self.about.setText(text)
         self.about.setVisible(bool(text))
+        self.describe.setVisible(self.folder is not None and not (self.folder / "dataset.json").is_file())
+        self.from_folders.setVisible(self.folder is None)
         self.dataset_form.setRowVisible(self.name_edit.native, self.folder is None)
         names = list(self.info.channel_names) if self.info is not None else ["image"]
         self._make_rows(names, editable=self.info is None)

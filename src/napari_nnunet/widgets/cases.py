@@ -20,6 +20,7 @@ from napari_nnunet.widgets._case_form import CaseForm
 from napari_nnunet.widgets._case_list import CaseList, ProblemList, names_of
 from napari_nnunet.widgets._case_request import resolve_case
 from napari_nnunet.widgets._forms import scrolling
+from napari_nnunet.widgets._import_dialog import ImportDialog, JsonDialog
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._request import NotReadyError, typed_spacing
 from napari_nnunet.widgets._words import size_text, times_text
@@ -66,6 +67,8 @@ class CasesWidget(QWidget):
         self._later.timeout.connect(self._update)
         self.form.changed.connect(self._form_changed)
         self.form.dataset_changed.connect(self._show_dataset)
+        self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())
+        self.form.describe.clicked.connect(lambda: self.json_dialog().open())
         self.panel.start = self.add
         self.panel.finished.connect(self._added)
         self.check_panel.start = self.check
@@ -73,6 +76,18 @@ class CasesWidget(QWidget):
         self.cases.opened.connect(self.open_case)
         self.cases.dropped.connect(self.drop_case)
         self.problems.fix.connect(self.fix)
+
+    def import_dialog(self) -> ImportDialog:
+        """Return a new dialog that makes a dataset of two folders."""
+        dialog = ImportDialog(self.form.workspace, self)
+        dialog.imported.connect(self.form.fill_datasets)
+        return dialog
+
+    def json_dialog(self) -> JsonDialog:
+        """Return a new dialog that writes the dataset.json of the chosen folder."""
+        dialog = JsonDialog(self.form.folder or self.form.workspace.raw, self)
+        dialog.accepted.connect(lambda: self.form.fill_datasets(dialog.folder))
+        return dialog
 
     def _form_changed(self) -> None:
         self.panel.say("")
