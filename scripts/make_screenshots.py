@@ -1,16 +1,20 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train]
 """
 
+import os
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
+from napari_nnunet.widgets._panel import State
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 
@@ -22,14 +26,85 @@ def pump(seconds, until=lambda: False):
         time.sleep(0.01)
 
 
-def main():
-    OUT.mkdir(parents=True, exist_ok=True)
+PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}
+
+
+def window(height):
     viewer = napari.Viewer(show=True)
-    viewer.window._qt_window.resize(1280, 820)
+    viewer.window._qt_window.resize(1280, height)
 
     def shot(name):
         pump(0.5)
         viewer.window.screenshot(str(OUT / f"{name}.png"), canvas_only=False)
+
+    return viewer, shot
+
+
+def training_data(folder):
+    """Collect six cases from layers, check them, plan, change, preprocess."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[name] = str(folder / name)
+    viewer, shot = window(960)
+    _, cases = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
+    for i in range(6):
+        image, labels = make_volume(i)
+        viewer.layers.clear()
+        viewer.add_image(image, name=f"embryo_{i}", colormap="gray", **PLACE)
+        viewer.add_labels(np.asarray(labels) * 5, name="painted", **PLACE)
+        pump(0.5)
+        cases.form.case_edit.value = f"embryo_{i}"
+        if i == 0:
+            cases.form.name_edit.value = "Nuclei"
+            cases.form.rows[0][1].value = "fluorescence"
+        for row, name in ((1, "nucleus"), (2, "shell")):
+            cases.form.table.item(row, 2).setText(name)
+        pump(0.5)
+        if i == 0:
+            shot("cases-ready")
+        cases.panel.button.click()
+        pump(30, lambda: cases.panel.state is State.IDLE)
+    pump(2)
+    cases.check_panel.button.click()
+    pump(30, lambda: bool(cases.problems.title.text()))
+    bar = cases.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(bar.maximum())
+    shot("cases-list")
+    viewer.layers.clear()
+    viewer.window.remove_dock_widget(cases.parent())
+    image, labels = make_volume(0)
+    viewer.add_image(image, name="embryo_0", colormap="gray", **PLACE)
+    _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
+    plan.panel.button.click()
+    pump(60, lambda: plan.panel.state is State.IDLE)
+    pump(120, lambda: plan._coster is None)
+    shot("plan-done")
+    plan.views.setCurrentIndex(1)
+    shot("plan-network")
+    plan.views.setCurrentIndex(2)
+    shot("plan-data")
+    plan.views.setCurrentIndex(0)
+    plan.changing.expand(animate=False)
+    plan.change.patch_edit.value = "16 48 48"
+    plan.preprocess_panel.button.click()
+    pump(60, lambda: plan.preprocess_panel.state is State.IDLE)
+    bar = plan.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(bar.maximum())
+    shot("plan-preprocessed")
+    viewer.close()
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    wanted = sys.argv[1:] or ["segment", "train"]
+    if "train" in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            training_data(Path(folder))
+    if "segment" in wanted:
+        segment()
+
+
+def segment():
+    viewer, shot = window(820)
 
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
     pump(1)
@@ -40,8 +115,7 @@ def main():
     # a larger volume, so that there is something to see while it runs
     image, _ = make_volume(7, shape=(48, 256, 256))
     viewer.layers.clear()
-    place = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}
-    viewer.add_image(image, name="embryo", colormap="gray", **place)
+    viewer.add_image(image, name="embryo", colormap="gray", **PLACE)
     viewer.reset_view()
     pump(20, lambda: "About" in widget.summary.text() and "embryo" in widget.summary.text())
     widget.panel.button.click()

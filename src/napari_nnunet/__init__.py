@@ -10,13 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_nnunet.api import predict
+    from napari_nnunet.api import plan_and_preprocess, predict, verify_dataset
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.images import read_volume, write_labels
     from napari_nnunet.formats.model import TrainedModel, load_model
+    from napari_nnunet.formats.raw_dataset import generate_dataset_json
     from napari_nnunet.jobs.predict import Prediction
     from napari_nnunet.schema.geometry import Geometry
-    from napari_nnunet.schema.settings import PredictSettings
+    from napari_nnunet.schema.settings import PlanSettings, PredictSettings
     from napari_nnunet.volume import Volume
 
 try:
@@ -27,27 +28,35 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "Geometry",
     "NnunetError",
+    "PlanSettings",
     "PredictSettings",
     "Prediction",
     "TrainedModel",
     "Volume",
     "__version__",
+    "generate_dataset_json",
     "load_model",
+    "plan_and_preprocess",
     "predict",
     "read_volume",
+    "verify_dataset",
     "write_labels",
 ]
 
 _HOMES = {
     "Geometry": "napari_nnunet.schema.geometry",
     "NnunetError": "napari_nnunet.errors",
+    "PlanSettings": "napari_nnunet.schema.settings",
     "PredictSettings": "napari_nnunet.schema.settings",
     "Prediction": "napari_nnunet.jobs.predict",
     "TrainedModel": "napari_nnunet.formats.model",
     "Volume": "napari_nnunet.volume",
+    "generate_dataset_json": "napari_nnunet.formats.raw_dataset",
     "load_model": "napari_nnunet.formats.model",
+    "plan_and_preprocess": "napari_nnunet.api",
     "predict": "napari_nnunet.api",
     "read_volume": "napari_nnunet.formats.images",
+    "verify_dataset": "napari_nnunet.api",
     "write_labels": "napari_nnunet.formats.images",
 }
 

@@ -1,21 +1,26 @@
-"""The Python door: ``load_model`` and ``predict``, without generators."""
+"""The Python door: ``predict``, ``verify_dataset`` and ``plan_and_preprocess``, without generators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Event, drain
 from napari_nnunet.formats.model import TrainedModel, load_model
-from napari_nnunet.jobs.predict import Prediction, relay
-from napari_nnunet.jobs.predict import predict as predict_job
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.plan_and_preprocess import Planned
+    from napari_nnunet.jobs.predict import Prediction
+    from napari_nnunet.jobs.verify import Report
+    from napari_nnunet.schema.settings import PlanSettings
 
 
 def predict(
@@ -56,11 +61,11 @@ def predict(
     >>> model = load_model("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres")  # doctest: +SKIP
     >>> labels = predict(model, array, spacing=(1.0, 1.0, 1.0)).labels  # doctest: +SKIP
     """
+    from napari_nnunet.jobs.predict import predict as job  # loads torch, which the rest of this page does without
+
     opened = model if isinstance(model, TrainedModel) else load_model(model)
     chosen = (settings or PredictSettings()).replace(**changes)
-    job = predict_job(opened, _volume(image, spacing, len(opened.dataset.channel_names)), chosen)
-    result: Prediction = drain(job if on_event is None else relay(job, on_event))
-    return result
+    return drain(job(opened, _volume(image, spacing, len(opened.dataset.channel_names)), chosen), on_event)
 
 
 def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
@@ -81,3 +86,70 @@ def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: in
             f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
         )
     return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
+
+
+def verify_dataset(
+    dataset: str,
+    *,
+    workspace: str | Path | None = None,
+    workers: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Report:
+    """Check a raw dataset and return every problem that was found.
+
+    Parameters
+    ----------
+    dataset : str
+        Number or name.
+    workspace : str or Path, optional
+        Folder with nnUNet_raw, nnUNet_preprocessed and nnUNet_results; nnU-Net's variables or a folder of this user
+        where not given.
+    workers : int
+        Cases at the same time, at most; 0 means one per core.
+    on_event : callable, optional
+        Called with every event: progress, notes.
+
+    Returns
+    -------
+    Report
+        ``problems`` (errors first), ``errors``, ``cases``.
+    """
+    from napari_nnunet.jobs.verify import verify
+
+    place = _workspace(workspace)
+    return drain(verify(place, place.dataset_name(dataset), workers=workers), on_event)
+
+
+def plan_and_preprocess(
+    dataset: str,
+    *,
+    workspace: str | Path | None = None,
+    settings: PlanSettings | None = None,
+    configurations: Sequence[str] = ("2d", "3d_fullres", "3d_lowres"),
+    workers: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Planned:
+    """Measure, plan and preprocess a raw dataset; what is up to date is left as it is.
+
+    Parameters
+    ----------
+    dataset, workspace, workers, on_event
+        As for :func:`verify_dataset`.
+    settings : PlanSettings, optional
+        Planner, GPU memory, voxel size and name of the plans.
+    configurations : sequence of str
+        What to preprocess; none given: stop after planning.
+
+    Returns
+    -------
+    Planned
+        ``plans``, the file, and ``cases``: what was done, skipped, and failed with the reason.
+    """
+    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess as job
+
+    place = _workspace(workspace)
+    return drain(job(place, place.dataset_name(dataset), settings, configurations, workers=workers), on_event)
+
+
+def _workspace(folder: str | Path | None) -> Workspace:
+    return Workspace.resolve(None if folder is None else Path(folder))

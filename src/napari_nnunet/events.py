@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -110,12 +110,14 @@ def from_json(line: str) -> Event:
     return event
 
 
-def drain(job: Job[T]) -> T:
-    """Run a job to its end, ignore the events, return its result."""
+def drain(job: Job[T], listen: Callable[[Event], None] | None = None) -> T:
+    """Run a job to its end and return its result; events are ignored, or each is handed to ``listen``."""
     with closing(job):
         while True:
             try:
-                next(job)
+                event = next(job)
             except StopIteration as done:
                 result: T = done.value
                 return result
+            if listen is not None:
+                listen(event)

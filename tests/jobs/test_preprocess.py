@@ -251,3 +251,25 @@ def test_slices_share_chunks_but_keep_blocks_of_their_own():
     assert blocks[1] == 1
     assert joined_slices((1, 100, 512, 512), (512, 512), chunks, 4) == (1, 6, 512, 512)
     assert joined_slices((1, 100, 512, 512), (32, 64, 64), (1, 48, 96, 96), 4) == (1, 48, 96, 96)
+
+
+def test_the_python_door(raw):
+    from napari_nnunet import plan_and_preprocess as go
+    from napari_nnunet import verify_dataset
+
+    heard = []
+    assert verify_dataset("5", workspace=raw.parents[1], on_event=heard.append).errors == ()
+    assert heard
+    planned = go(DATASET, workspace=raw.parents[1], configurations=["2d"], workers=1)
+    assert planned.plans.name == "nnUNetPlans.json"
+    assert sorted(planned.cases.done) == ["c0", "c1", "c2", "c3"]
+
+
+def test_a_script_needs_no_guard_for_worker_processes(raw, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from napari_nnunet import plan_and_preprocess\n"
+        f"print(len(plan_and_preprocess('5', workspace={str(raw.parents[1])!r}).cases.done))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "4\n"

@@ -53,11 +53,11 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     assert "4 cases; channels MR; classes a." in plan.about.text()
     run(plan, qtbot)
     assert plan.sentence.text().startswith("4 cases, 1 class, 3D, patch ")
-    assert cell(plan, "Hours per fold here", "3d_fullres") == "measuring…"
+    assert cell(plan, "Time per fold", "3d_fullres") == "measuring…"
     qtbot.waitUntil(lambda: plan._coster is None, timeout=60000)
     assert plan.sentence.text().endswith("per fold here")
-    assert cell(plan, "Hours per fold here", "2d").endswith((" h", "days"))
-    assert cell(plan, "Memory per step", "3d_fullres").endswith("(cpu)")
+    assert cell(plan, "Time per fold", "2d").endswith((" h", "days"))
+    assert cell(plan, "Memory", "3d_fullres").endswith("(cpu)")
     assert cell(plan, "Voxel size", "3d_fullres") == "1 × 0.8 × 0.8 mm"
     assert len(plan.plots.plots) == 3
     plan.boxes["2d"].setChecked(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,7 @@ from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.tiles import Accumulator, Tile, TileGrid, importance
 from napari_nnunet.errors import ModelError, ResourceError
-from napari_nnunet.events import Box, CaseDone, Event, Job, Note, Painted, Progress, Stage
+from napari_nnunet.events import Box, CaseDone, Job, Note, Painted, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model import TrainedModel, load_model, recipe_of
 from napari_nnunet.jobs import _predictor
@@ -441,19 +441,3 @@ def _recipe(predictor: Predictor, settings: PredictSettings, choice: Choice) -> 
         "precision": choice.precision,
         "versions": {"napari-nnunet": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     }
-
-
-def relay(job: Job[Any], listen: Callable[[Event], None]) -> Job[Any]:
-    """Pass a job on unchanged and call ``listen`` with every event."""
-    result = yield from _tapped(job, listen)
-    return result
-
-
-def _tapped(job: Job[Any], listen: Callable[[Event], None]) -> Job[Any]:
-    while True:
-        try:
-            event = next(job)
-        except StopIteration as done:
-            return done.value
-        listen(event)
-        yield event

@@ -25,8 +25,8 @@ _ROWS = (
     "Stages",
     "Features",
     "Normalisation",
-    "Hours per fold here",
-    "Memory per step",
+    "Time per fold",
+    "Memory",
     "Disk",
 )
 _AXES = ("z", "y", "x")
