@@ -252,7 +252,7 @@ def test_a_dataset_of_nnunet_v1(workspace, tmp_path):
     source = _task(tmp_path, "Task004_Old")
     folder = drain(convert_old_nnunet(workspace, source, "Dataset104_Old"))
     content = json.loads((folder / "dataset.json").read_text())
-    assert list(content) == ["name", "channel_names", "labels", "numTraining", "file_ending"]
+    assert list(content) == ["name", "labels", "numTraining", "channel_names", "file_ending"]
     assert (folder / "imagesTr" / "case_1.nii.gz").is_file()
     with pytest.raises(DatasetError, match="exists already"):
         drain(convert_old_nnunet(workspace, source, "Dataset104_Old"))

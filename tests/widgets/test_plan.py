@@ -109,6 +109,7 @@ def test_a_configuration_is_changed_with_its_consequences_shown(plan, home, qtbo
     change.button.click()
     assert cell(plan, "Patch", "3d_small") == "8 × 16 × 16"
     assert cell(plan, "Batch", "3d_small") == "3"
+    assert cell(plan, "Based on", "3d_small") == "3d_fullres"
     assert "3d_small" in plan.boxes
     content = json.loads((home / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").read_text())
     assert content["configurations"]["3d_small"]["inherits_from"] == "3d_fullres"

@@ -60,6 +60,13 @@ class Workspace:
         )
         return cls(raw, preprocessed, results)
 
+    def raw_datasets(self) -> list[Path]:
+        """Return the folders of raw datasets, those without a dataset.json too, sorted by name."""
+        if not self.raw.is_dir():
+            return []
+        found = {path.parent for name in ("imagesTr", "dataset.json") for path in self.raw.glob(f"Dataset*_*/{name}")}
+        return sorted(found)
+
     def dataset_name(self, name_or_id: str) -> str:
         """Return the full name of a dataset given by name or number.
 

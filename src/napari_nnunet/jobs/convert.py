@@ -161,12 +161,10 @@ def convert_old_nnunet(workspace: Workspace, source: Path, name: str) -> Job[Pat
     for i, (path, part) in enumerate(files):
         _copy(path, make_folder(folder / part) / path.name)
         yield Progress(done=i + 1, total=len(files))
-    renamed = {"modality": "channel_names"}
-    content = {
-        renamed.get(key, key): value
-        for key, value in content.items()
-        if key not in ("tensorImageSize", "numTest", "training", "test")
-    }
+    channels = content["modality"]
+    for key in ("tensorImageSize", "numTest", "training", "test", "modality"):
+        content.pop(key, None)
+    content["channel_names"] = channels
     content["labels"] = {text: int(value) for value, text in content["labels"].items()}
     content["file_ending"] = _ENDING
     write_json(folder / "dataset.json", content)

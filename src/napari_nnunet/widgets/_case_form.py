@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from napari_nnunet.formats.raw_dataset import read_info
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets._case_request import SLICE, WHOLE, CaseChoices, Painted, cut_of, default_names
-from napari_nnunet.widgets._forms import add_row, distinct, let_shrink
+from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets._layers import class_colour, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._words import size_text
@@ -44,7 +43,7 @@ _MOST_CHANNELS = 8
 _MOST_CLASSES = 256  # more values than that are no classes but instances
 
 
-class CaseForm(QWidget):
+class CaseForm(LayerForm):
     """Edits :class:`CaseChoices`; emits ``changed`` when any of them changed, ``dataset_changed`` for another dataset.
 
     Parameters
@@ -53,15 +52,12 @@ class CaseForm(QWidget):
         Whose layers are offered.
     """
 
-    changed = Signal()
     dataset_changed = Signal()
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
+        super().__init__(viewer)
         self.workspace: Workspace = read_preferences().folders()
         self.info: DatasetInfo | None = None
-        self._filling = False
         self._values: tuple[int, ...] = ()
         self.rows: list[tuple[ComboBox, LineEdit]] = []
         self._make()
@@ -148,19 +144,11 @@ class CaseForm(QWidget):
         for edit in (self.name_edit, self.spacing_edit, self.case_edit):
             edit.changed.connect(self._changed)
         self.table.itemChanged.connect(self._changed)
-        events = self.viewer.layers.events
-        for signal in (events.inserted, events.removed, events.reordered):
-            signal.connect(self._layers_changed)
-        for layer in self.viewer.layers:
-            self._watch(layer)
+        self._follow_layers()
 
     def fill_datasets(self, select: Path | None = None) -> None:
         """List the datasets of the workspace again."""
-        found = (
-            sorted(path.parent for path in self.workspace.raw.glob("Dataset*_*/imagesTr"))
-            if self.workspace.raw.is_dir()
-            else []
-        )
+        found = self.workspace.raw_datasets()
         with self._quietly():
             self.dataset_box.choices = [*((path.name, path) for path in found), (_NEW, _NEW)]
             wanted = select if select is not None else self.dataset_box.value
@@ -244,9 +232,6 @@ class CaseForm(QWidget):
     def _remove_channel(self) -> None:
         self._make_rows([edit.value for _, edit in self.rows][:-1], editable=True)
         self._changed()
-
-    def _images(self) -> list[Image]:
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
     def _image_choices(self, _: Any = None) -> list[tuple[str, Any]]:
         return [(_NONE, _NONE), *distinct([(layer.name, layer) for layer in self._images()])]
@@ -369,14 +354,6 @@ class CaseForm(QWidget):
             self.case_edit.value = name
         self._values = ()
         self._labels_chosen()
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
 
     def _changed(self, _: Any = None) -> None:
         if self._filling:

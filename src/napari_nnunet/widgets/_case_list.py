@@ -193,7 +193,7 @@ class ProblemList(QWidget):
 
     def _selected(self, *_: Any) -> None:
         problem = self._current()
-        self.text.setText("" if problem is None else f"{problem.where}: {problem.text}.")
+        self.text.setText("" if problem is None else f"{problem.where}: {problem.text.rstrip('.')}.")
         self.button.setVisible(problem is not None and problem.fix is not None)
         if problem is not None and problem.fix is not None:
             self.button.setText(_FIX_TEXTS[problem.fix])

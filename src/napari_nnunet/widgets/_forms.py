@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import Qt
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    import napari
+
+
+class LayerForm(QWidget):
+    """A form that offers the viewer's layers; emits ``changed`` when what it says changed.
+
+    Subclasses follow the layers in ``_layers_changed`` and ``_watch``.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose layers are offered.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._filling = False
+
+    def _follow_layers(self) -> None:
+        events = self.viewer.layers.events
+        for signal in (events.inserted, events.removed, events.reordered):
+            signal.connect(self._layers_changed)
+        for layer in self.viewer.layers:
+            self._watch(layer)
+
+    def _layers_changed(self, event: Any = None) -> None:
+        raise NotImplementedError
+
+    def _watch(self, layer: Any) -> None:
+        raise NotImplementedError
+
+    def _images(self) -> list[Image]:
+        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Fill boxes without being told of every change."""
+        before, self._filling = self._filling, True
+        try:
+            yield
+        finally:
+            self._filling = before
 
 
 def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:

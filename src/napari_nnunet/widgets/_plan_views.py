@@ -17,6 +17,7 @@ from napari_nnunet.schema.plans import Architecture, Configuration, Plans
 from napari_nnunet.widgets._words import size_text, times_text
 
 _ROWS = (
+    "Based on",
     "Patch",
     "Voxel size",
     "Batch",
@@ -82,7 +83,8 @@ class ConfigurationTable(QTableWidget):
         self.setHorizontalHeaderLabels(list(configurations))
         for column, (name, configuration) in enumerate(configurations.items()):
             median = plans.resolved(name).get("median_image_size_in_voxels") or ()
-            texts = _column(configuration, median, costs.get(name), "measuring…" if measuring else "–")
+            parent = str(plans.configurations[name].get("inherits_from") or "–")
+            texts = [parent, *_column(configuration, median, costs.get(name), "measuring…" if measuring else "–")]
             for row, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setToolTip(text)

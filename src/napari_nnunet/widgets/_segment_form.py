@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, Select
 from napari.layers import Image, Shapes
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
@@ -26,7 +24,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.known_models import known_models, remember_model
 from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.schema.settings import PredictSettings, preset
-from napari_nnunet.widgets._forms import add_row, distinct, let_shrink
+from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets._layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import OUTPUTS, Choices, NotReadyError, default_axes, shape_box, visible_box
@@ -44,7 +42,7 @@ _TITLES = {"fast": "Fast", "balanced": "Balanced", "full": "Full (nnU-Net)"}
 _MAX_CHANNELS = 12  # combo boxes; a model with more takes one layer with a channel axis
 
 
-class SegmentForm(QWidget):
+class SegmentForm(LayerForm):
     """Edits :class:`Choices`; emits ``changed`` when any of them changed.
 
     Parameters
@@ -53,13 +51,9 @@ class SegmentForm(QWidget):
         Whose layers are offered.
     """
 
-    changed = Signal()
-
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
+        super().__init__(viewer)
         self.model: TrainedModel | None = None
-        self._filling = False
         self._make_form()
         self._lay_out()
         self._connect()
@@ -139,11 +133,7 @@ class SegmentForm(QWidget):
         for box in (self.folds_box, self.mirroring_box, self.step_box):
             box.changed.connect(self._quality_changed)
         self.checkpoint_box.changed.connect(self._checkpoint_chosen)
-        layers = self.viewer.layers.events
-        for signal in (layers.inserted, layers.removed, layers.reordered):
-            signal.connect(self._layers_changed)
-        for layer in self.viewer.layers:
-            self._watch(layer)
+        self._follow_layers()
 
     def _fill_models(self, select: Path | None = None) -> None:
         paths = known_models(read_preferences().folders())
@@ -239,9 +229,6 @@ class SegmentForm(QWidget):
             if len(found) == len(names) and len(set(map(id, found.values()))) == len(names):
                 for i, box in enumerate(self.channel_boxes):
                     box.value = found[i]
-
-    def _images(self) -> list[Image]:
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
     def _image_choices(self, _: Any = None) -> list[tuple[str, Image]]:
         return distinct([(layer.name, layer) for layer in self._images()])
@@ -351,14 +338,6 @@ class SegmentForm(QWidget):
         if self.time_box.value == _THIS_TIME:
             return (now,)
         return (now, *(t for t in range(count) if t != now))  # what the user looks at comes first
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
 
     def _changed(self, _: Any = None) -> None:
         if not self._filling:

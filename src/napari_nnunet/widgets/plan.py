@@ -180,8 +180,7 @@ class PlanWidget(QWidget):
 
     def fill_datasets(self, select: Path | None = None) -> None:
         """List the datasets of the workspace again."""
-        raw = self.workspace.raw
-        found = sorted(path.parent for path in raw.glob("Dataset*_*/dataset.json")) if raw.is_dir() else []
+        found = self.workspace.raw_datasets()
         before = select or self.dataset_box.value
         with self.dataset_box.changed.blocked():
             self.dataset_box.choices = [(path.name, path) for path in found] or [_NONE]
@@ -200,7 +199,7 @@ class PlanWidget(QWidget):
         """Where its plans and preprocessed cases lie."""
         return None if self.folder is None else self.workspace.preprocessed / self.folder.name
 
-    def _dataset_chosen(self) -> None:
+    def _dataset_chosen(self, _: Any = None, *, select: str | None = None) -> None:
         self.info = None
         self._cases = 0
         text = f"There is no dataset in {self.workspace.raw}. Make one in the Training cases dock."
@@ -215,7 +214,7 @@ class PlanWidget(QWidget):
             except (NnunetError, OSError) as error:
                 text = str(error)
         self.about.setText(text)
-        self._fill_plans()
+        self._fill_plans(select)
         self._update()
 
     def _fill_plans(self, select: str | None = None) -> None:
@@ -331,7 +330,7 @@ class PlanWidget(QWidget):
             self.panel.run(_plan_job(self.workspace, self.folder.name, self.settings()))
 
     def _planned(self, path: Path) -> None:
-        self._fill_plans(path.stem)
+        self._dataset_chosen(select=path.stem)  # cases may have come since
         self.panel.say(f"Planned: {path.name}.")
 
     def preprocess(self) -> None:
