@@ -57,12 +57,12 @@ def test_the_public_names_are_there_and_others_are_explained():
 
 
 def test_the_manifest_at_the_top_is_the_one_in_the_package():
-    assert (ROOT / "napari.yaml").read_text() == (SOURCE / "napari.yaml").read_text()
+    assert (ROOT / "napari.yaml").read_text(encoding="utf-8") == (SOURCE / "napari.yaml").read_text(encoding="utf-8")
     assert PluginManifest.from_distribution("napari-nnunet").display_name == "nnU-Net"
 
 
 def test_everything_the_manifest_mentions_exists():
-    manifest = yaml.safe_load((SOURCE / "napari.yaml").read_text())
+    manifest = yaml.safe_load((SOURCE / "napari.yaml").read_text(encoding="utf-8"))
     contributions = manifest["contributions"]
     commands = {command["id"]: command for command in contributions["commands"]}
     for command in commands.values():
@@ -91,7 +91,7 @@ def test_the_sample_model_is_small():
 def test_functions_and_modules_stay_short():
     long = []
     for path in SOURCE.rglob("*.py"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if len(text.splitlines()) > LONGEST_MODULE:
             long.append(f"{path.name}: {len(text.splitlines())} lines")
         for node in ast.walk(ast.parse(text)):
