@@ -133,6 +133,7 @@ def test_a_case_is_opened_corrected_saved_back_and_removed(viewer, cases, home, 
     listed(cases, qtbot, 3)
     assert not cases.cases.list.item(0).icon().isNull()
     cases.cases.list.itemDoubleClicked.emit(cases.cases.list.item(1))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
     assert [layer.name for layer in viewer.layers] == ["c1 MR", "c1 labels"]
     assert list(viewer.layers["c1 labels"].features["name"]) == ["background", "a"]
     assert "<b>Will replace</b> 'c1'" in settled(cases, qtbot)
@@ -249,6 +250,30 @@ def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch)
     check()
     assert mend(0) == "Count again"
     assert cases.problems.title.text() == "<b>0 errors, 1 warning</b> in 4 cases"
+
+
+def test_values_of_large_layers_are_counted_on_a_thread(viewer, cases, home, qtbot, monkeypatch):
+    from napari_nnunet.widgets import _case_form
+
+    monkeypatch.setattr(_case_form, "_QUICK_VOXELS", 10)
+    layers(viewer)
+    cases.form.name_edit.value = "Large"
+    qtbot.waitUntil(lambda: cases.form.table.rowCount() == 3, timeout=10000)
+    assert [cases.form.table.item(r, 1).text() for r in range(3)] == ["2,798", "50", "32"]
+    name_classes(cases, "tumour", "cyst")
+    press(cases, qtbot)
+    assert (home / "nnUNet_raw" / "Dataset001_Large" / "labelsTr" / "brain.nii.gz").is_file()
+
+
+def test_a_case_that_cannot_be_opened_says_why(viewer, cases, home, qtbot):
+    raw = make_dataset(home, cases=2)
+    image = raw / "imagesTr" / "c1_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[:500])
+    cases.form.fill_datasets(raw)
+    listed(cases, qtbot, 2)
+    cases.open_case("c1")
+    qtbot.waitUntil(lambda: "truncated" in cases.panel.status.text(), timeout=10000)
+    assert not viewer.layers
 
 
 def test_a_dataset_dropped_on_napari_opens_its_first_case(viewer, home):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job, Progress
 from napari_nnunet.formats.raw_dataset import read_info
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
@@ -33,6 +35,7 @@ from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrin
 from napari_nnunet.widgets._layers import class_colour, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._words import size_text
+from napari_nnunet.widgets._worker import JobWorker
 
 if TYPE_CHECKING:
     import napari
@@ -41,6 +44,7 @@ _NEW = "New dataset…"
 _NONE = "(choose a layer)"
 _MOST_CHANNELS = 8
 _MOST_CLASSES = 256  # more values than that are no classes but instances
+_QUICK_VOXELS = 2e6  # counted at once; more of them on a thread, so that painting is not held up
 
 
 class CaseForm(LayerForm):
@@ -59,6 +63,7 @@ class CaseForm(LayerForm):
         self.workspace: Workspace = read_preferences().folders()
         self.info: DatasetInfo | None = None
         self._values: tuple[int, ...] = ()
+        self._counter: JobWorker | None = None
         self.rows: list[tuple[ComboBox, LineEdit]] = []
         self._make()
         self._lay_out()
@@ -278,14 +283,35 @@ class CaseForm(LayerForm):
         if self._filling:
             return
         labels = self.labels
+        self.layer_form.setRowVisible(self.extent_box.native, labels is not None and labels.ndim > 2)
+        if self._counter is not None:
+            self._counter.quit()
+            self._counter = None
+        if labels is None:
+            self._show_values(None, (), ())
+            return
+        part = labels.data[cut_of(labels, self.extent_box.value, self.viewer.dims.current_step)]
+        if math.prod(part.shape) <= _QUICK_VOXELS:
+            self._show_values(labels, *count_values(part))
+            return
+        worker = JobWorker(_count_job(part))
+        worker.returned.connect(lambda found: self._counted(worker, labels, found))
+        self._counter = worker
+        worker.start()
+
+    def _counted(self, worker: JobWorker, labels: Labels, found: tuple[Sequence[int], Sequence[int]] | None) -> None:
+        if worker is self._counter and found is not None:
+            self._counter = None
+            self._show_values(labels, *found)
+
+    def _show_values(self, labels: Labels | None, values: Sequence[int], counts: Sequence[int]) -> None:
         with self._quietly():
-            self.layer_form.setRowVisible(self.extent_box.native, labels is not None and labels.ndim > 2)
             typed = {entry.value: entry.name for entry in self.painted()} if self._values else {}
             if labels is None:
                 self._values = ()
                 self.table.setRowCount(0)
             else:
-                self._fill_table(labels, typed)
+                self._fill_table(labels, values[:_MOST_CLASSES], counts[:_MOST_CLASSES], typed)
                 if not self.case_edit.value:
                     self.case_edit.value = self._case_name(labels)
         self.table.setVisible(self.table.rowCount() > 0)
@@ -297,10 +323,7 @@ class CaseForm(LayerForm):
         name = str(opened.get("name") or (first.name if first is not None else labels.name))
         return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip("._-")
 
-    def _fill_table(self, labels: Labels, typed: dict[int, str]) -> None:
-        part = np.asarray(labels.data[cut_of(labels, self.extent_box.value, self.viewer.dims.current_step)])
-        values, counts = np.unique(part, return_counts=True)
-        values, counts = values[:_MOST_CLASSES], counts[:_MOST_CLASSES]
+    def _fill_table(self, labels: Labels, values: Sequence[int], counts: Sequence[int], typed: dict[int, str]) -> None:
         sparse = bool(self.sparse_box.value)
         guesses = default_names([int(v) for v in values], labels, self.info, sparse=sparse)
         self._values = tuple(int(v) for v in values)
@@ -362,3 +385,23 @@ class CaseForm(LayerForm):
         known = voxel_size_mm(first)[0] if first is not None else None
         self.spacing_edit.native.setPlaceholderText(f"{size_text(known[-3:])} (layer)" if known else "")
         self.changed.emit()
+
+
+def count_values(part: Any) -> tuple[list[int], list[int]]:
+    """Return the values of an array, ascending, and how often each occurs."""
+    values, counts = np.unique(np.asarray(part), return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _count_job(part: Any) -> Callable[[], Job[tuple[list[int], list[int]]]]:
+    """Count slice by slice, so that it can be given up when the layer is painted on."""
+
+    def start() -> Job[tuple[list[int], list[int]]]:
+        found: dict[int, int] = {}
+        for i, plane in enumerate(part):
+            for value, count in zip(*count_values(plane), strict=True):
+                found[value] = found.get(value, 0) + count
+            yield Progress(done=i + 1, total=len(part))
+        return sorted(found), [found[value] for value in sorted(found)]
+
+    return start

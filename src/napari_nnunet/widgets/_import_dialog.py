@@ -43,6 +43,8 @@ class ImportDialog(QDialog):
         super().__init__(parent)
         self.workspace = workspace
         self.pairing: Pairing | None = None
+        self._asked: tuple[str, ...] = ()
+        self._trouble: str | None = None
         self.setWindowTitle("Import folders of images and masks")
         self.setMinimumWidth(560)
         self.images, self.masks = QLineEdit(), QLineEdit()
@@ -101,23 +103,28 @@ class ImportDialog(QDialog):
 
     def _update(self, _: Any = None) -> None:
         """Show the pairs, and what prevents the import."""
-        self.pairing = None
-        self.table.setRowCount(0)
-        reason = None
-        if not self.images.text() or not self.masks.text():
-            reason = "Choose the folder of images and the folder of masks."
-        else:
-            try:
-                self.pairing = pair_folders(
-                    Path(self.images.text()), Path(self.masks.text()), suffixes=self.suffixes.text().split()
-                )
-                self._show_pairs(self.pairing)
-            except (NnunetError, OSError) as error:
-                reason = str(error)
+        asked = (self.images.text(), self.masks.text(), self.suffixes.text())
+        if asked != self._asked:
+            self._asked = asked
+            self._trouble = self._pair(*asked)
+        reason = self._trouble
         if reason is None and not self.name.text().strip():
             reason = "Give the dataset a name."
         self.about.setText(" ".join(part for part in (self._counts(), reason) if part))
         self.panel.set_ready(reason)
+
+    def _pair(self, images: str, masks: str, suffixes: str) -> str | None:
+        """Match the folders and show the pairs; returns what prevents it."""
+        self.pairing = None
+        self.table.setRowCount(0)
+        if not images or not masks:
+            return "Choose the folder of images and the folder of masks."
+        try:
+            self.pairing = pair_folders(Path(images), Path(masks), suffixes=suffixes.split())
+        except (NnunetError, OSError) as error:
+            return str(error)
+        self._show_pairs(self.pairing)
+        return None
 
     def _counts(self) -> str:
         if self.pairing is None:

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QLabel, QMessageBox, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Job
+from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.raw_writer import drop_case, remap_dataset, set_spacing, update_count
 from napari_nnunet.jobs.cases import NewCase
@@ -24,6 +24,7 @@ from napari_nnunet.widgets._import_dialog import ImportDialog, JsonDialog
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._request import NotReadyError, typed_spacing
 from napari_nnunet.widgets._words import size_text, times_text
+from napari_nnunet.widgets._worker import JobWorker
 from napari_nnunet.widgets.reader import case_layers
 
 if TYPE_CHECKING:
@@ -141,11 +142,13 @@ class CasesWidget(QWidget):
         folder = self.form.folder
         if folder is None:
             return
-        try:
-            layers = case_layers(folder, name)
-        except NnunetError as error:
-            self.panel.say(error.message)
-            return
+        self.panel.say(f"Opening {name}…")
+        worker = JobWorker(_open_job(folder, name))
+        worker.returned.connect(lambda layers: self._opened(name, layers))
+        worker.errored.connect(lambda error: self.panel.say(str(error)))
+        worker.start()
+
+    def _opened(self, name: str, layers: list[Any]) -> None:
         added = []
         for data, attributes, kind in layers:
             layer = Image(data, **attributes) if kind == "image" else Labels(data, **attributes)
@@ -153,6 +156,7 @@ class CasesWidget(QWidget):
         images = [layer for layer in added if isinstance(layer, Image)]
         self.form.choose(images, added[-1], name)
         self.viewer.layers.selection.active = added[-1]
+        self.panel.say("")
 
     def drop_case(self, name: str) -> None:
         """Move a case to the trash, after asking."""
@@ -176,8 +180,13 @@ class CasesWidget(QWidget):
         if folder is not None:
             self.check_panel.run(_check_job(self.form, folder))
 
-    def _checked(self, report: Any) -> None:
-        self.problems.show_report(report)
+    def _checked(self, result: Any) -> None:
+        """Show a report; after a remedy, look again."""
+        if result is None:
+            self.form.fill_datasets(self.form.folder)
+            self.check()
+            return
+        self.problems.show_report(result)
         self.check_panel.say("")
 
     def fix(self, problem: Any) -> None:
@@ -186,47 +195,42 @@ class CasesWidget(QWidget):
         if folder is None:
             return
         try:
-            done = self._fix(folder, problem)
-        except (NnunetError, NotReadyError) as error:
+            remedy = self._remedy(folder, problem)
+        except NotReadyError as error:
             self.check_panel.say(str(error))
             return
-        if done:
-            self.form.fill_datasets(folder)
-            self.check()
+        if remedy is not None:
+            self.check_panel.run(_fix_job(problem.where, remedy))
 
-    def _fix(self, folder: Path, problem: Any) -> bool:
+    def _remedy(self, folder: Path, problem: Any) -> Callable[[], object] | None:
+        """Return what mends a problem, None where the user does not want it."""
         names = names_of(problem, self.cases.names() or [case.name for case in survey(folder)[0].cases])
         if problem.fix == "set_count":
-            update_count(folder)
-            return True
+            return lambda: update_count(folder)
         if problem.fix == "drop_case":
             name = names[0] if names else problem.where
             if not self._confirmed(f"Remove the case '{name}'? Its files go to {folder.name}/trash."):
-                return False
-            drop_case(folder, name)
-            return True
+                return None
+            return lambda: drop_case(folder, name)
         if problem.fix == "remap_labels":
             if not self._confirmed(
                 "Renumber the labels of all cases to 0, 1, 2, ...? The label files and dataset.json are rewritten; "
                 "values without a name are named label_VALUE."
             ):
-                return False
-            mapping = remap_dataset(folder)
-            changed = ", ".join(f"{old} → {new}" for old, new in mapping.items() if old != new)
-            self.panel.say(f"Renumbered: {changed}.")
-            return True
-        return self._fix_spacing(folder, names)
+                return None
+            return lambda: remap_dataset(folder)
+        return self._spacing_remedy(folder, names)
 
-    def _fix_spacing(self, folder: Path, names: list[str]) -> bool:
+    def _spacing_remedy(self, folder: Path, names: list[str]) -> Callable[[], object] | None:
         whose = ", ".join(names[:3]) if names else "all cases"
         text, ok = QInputDialog.getText(
             self, "Voxel size", f"Voxel size of {whose} in mm (z y x, or y x for pictures):"
         )
         if not ok:
-            return False
+            return None
         count = len(text.replace("x", " ").replace("×", " ").replace(",", " ").split())
-        set_spacing(folder, typed_spacing(text, "zyx"[-count:] if count in (2, 3) else "zyx"), names)
-        return True
+        spacing = typed_spacing(text, "zyx"[-count:] if count in (2, 3) else "zyx")
+        return lambda: set_spacing(folder, spacing, names)
 
 
 def _describe(case: NewCase, *, replaced: bool) -> str:
@@ -251,6 +255,22 @@ def _add_job(case: NewCase) -> Callable[[], Job[Any]]:
         from napari_nnunet.jobs.cases import add_case
 
         return add_case(case)
+
+    return start
+
+
+def _open_job(folder: Path, name: str) -> Callable[[], Job[list[Any]]]:
+    def start() -> Job[list[Any]]:
+        yield Stage(name=f"Opening {name}")
+        return case_layers(folder, name)
+
+    return start
+
+
+def _fix_job(where: str, remedy: Callable[[], object]) -> Callable[[], Job[None]]:
+    def start() -> Job[None]:
+        yield Stage(name=f"Mending {where}")
+        remedy()
 
     return start
 
