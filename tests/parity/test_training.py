@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.engine import network
+from napari_nnunet.engine import augment, network
 from napari_nnunet.engine.loss import SegmentationLoss, count_matches, supervised
 from napari_nnunet.engine.optimize import make_optimizer, poly_rate, set_rate, train_step
 from napari_nnunet.engine.sample import corner_around, corner_range, forced_foreground, patch_rule
@@ -157,3 +157,38 @@ def test_six_steps_move_the_weights_as_nnunets_do(numerics):
         moved = dict(network.nnunet_state(net))
         for key in before:
             np.testing.assert_allclose(moved[key].numpy(), arrays[f"{name}/after/{key}"], atol=1e-4)
+
+
+def _augmented(case, image):
+    match case["transform"]:
+        case "brightness":
+            return augment.brightness(image, case["factors"])
+        case "contrast":
+            return augment.contrast(image, case["factors"])
+        case "gamma":
+            return augment.gamma(image, case["gammas"], inverted=case["inverted"])
+        case "low_resolution":
+            return augment.low_resolution(
+                image, case["scales"], keep_first_axis=case.get("first_axis_untouched", False)
+            )
+        case "blur":
+            return augment.blur(image, [[case["sigma"]] * (image.ndim - 1)] * len(image))
+    raise AssertionError(case["transform"])
+
+
+def test_augmentations_with_given_numbers(numerics):
+    recorded, arrays = numerics("augmentation")
+    for case in recorded["cases"]:
+        image = torch.from_numpy(arrays[f"{case['id']}_in_image"])
+        expected = arrays[f"{case['id']}_out_image"]
+        if case["transform"] != "spatial":
+            np.testing.assert_allclose(_augmented(case, image).numpy(), expected, atol=1e-5, err_msg=str(case))
+            continue
+        seg = torch.from_numpy(arrays[f"{case['id']}_in_seg"])
+        how = None
+        if case["angles"] is not None:
+            angles = case["angles"] if len(case["patch"]) == 3 else case["angles"][-1:]
+            how = augment.Turn(tuple(angles), case["scale"])
+        moved, labels = augment.turn(image, seg, case["patch"], how)
+        np.testing.assert_allclose(moved.numpy(), expected, atol=1e-5, err_msg=str(case))
+        assert (labels.numpy() != arrays[f"{case['id']}_out_seg"]).sum() <= 2, case
