@@ -1,0 +1,171 @@
+"""Training batches: which cases, which patches, augmented, with their targets (facts part 2, 3.4 to 3.9).
+
+A batch is a function of seed, epoch and index: any of them can be made again, by any process, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_nnunet.engine import augment, draws
+from napari_nnunet.engine.locations import location_keys
+from napari_nnunet.engine.sample import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
+from napari_nnunet.engine.supervision import downsample_target
+from napari_nnunet.schema.dataset import LabelScheme, Region
+
+
+class TrainingArrays(Protocol):
+    """A preprocessed case: arrays that are read where they are sliced."""
+
+    data: Any
+    labels: Any
+
+    def locations(self) -> Mapping[Region, Any]:
+        """Return the class locations."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchRule:
+    """How batches are made.
+
+    Parameters
+    ----------
+    patch : PatchRule
+        Sizes, angles, axes.
+    batch_size : int
+        Samples per batch.
+    scheme : LabelScheme
+        Labels, regions, the ignore label.
+    scales : tuple
+        Of the network's outputs, finest first; a single one without deep supervision.
+    masked : tuple of bool
+        Channels normalised inside the content only.
+    mirror_axes : tuple of int, optional
+        Instead of the patch rule's.
+    foreground : float
+        Share of samples that must hold foreground.
+    jitter : float
+        How far a forced patch may lie from its voxel, as a fraction of the patch; 0 is nnU-Net's.
+    augmented : bool
+        False for validation: final patches as they are.
+    """
+
+    patch: PatchRule
+    batch_size: int
+    scheme: LabelScheme
+    scales: tuple[tuple[float, ...], ...]
+    masked: tuple[bool, ...] = ()
+    mirror_axes: tuple[int, ...] | None = None
+    foreground: float = FOREGROUND_SHARE
+    jitter: float = 0.0
+    augmented: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Parameters
+    ----------
+    image : Tensor of float32, shape (B, C, [z,] y, x)
+        Patches.
+    targets : list of Tensor
+        One per output, finest first: labels int16 (B, 1, ...), or bool with a channel per region (and one of the
+        ignored voxels).
+    cases : tuple of str
+        Where the samples come from.
+    """
+
+    image: Tensor
+    targets: list[Tensor]
+    cases: tuple[str, ...]
+
+
+def make_batch(
+    names: Sequence[str],
+    open_case: Callable[[str], TrainingArrays],
+    rule: BatchRule,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+) -> Batch:
+    """Draw cases with replacement, cut and augment a patch of each.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Cases of the fold.
+    open_case : callable
+        Name to arrays.
+    rule : BatchRule
+        How.
+    seed, epoch, index : int
+        Decide everything.
+    """
+    images, labels, chosen = [], [], []
+    for place, forced in enumerate(forced_foreground(rule.batch_size, rule.foreground)):
+        rng = draws.sample_generator(seed, epoch, index * rule.batch_size + place)
+        name = names[int(rng.integers(len(names)))]
+        image, seg = _sample(rng, open_case(name), rule, forced=forced)
+        images.append(image)
+        labels.append(seg.numpy())
+        chosen.append(name)
+    targets = [downsample_target(target_of(seg, rule.scheme), rule.scales) for seg in labels]
+    stacked = [torch.from_numpy(np.stack([sample[i] for sample in targets])) for i in range(len(rule.scales))]
+    return Batch(torch.stack(images), stacked, tuple(chosen))
+
+
+def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
+    patch = rule.patch
+    size = patch.initial if rule.augmented else patch.final
+    flat = len(patch.final) == 2
+    # A slice is a patch that is one voxel thick.
+    large, small = ((1, *size), (1, *patch.final)) if flat else (size, patch.final)
+    annotated = location_keys(rule.scheme)[-1] if rule.scheme.ignore_label is not None else None
+    needed = forced or annotated is not None
+    corner = choose_corner(
+        rng,
+        case.data.shape[1:],
+        large,
+        small,
+        case.locations() if needed else {},
+        forced=forced,
+        annotated=annotated,
+        jitter=rule.jitter,
+    )
+    image = cut(case.data, corner, large, 0)
+    labels = cut(case.labels, corner, large, augment.OUTSIDE)
+    if flat:
+        image, labels = image[:, 0], labels[:, 0]
+    pixels, seg = torch.from_numpy(image), torch.from_numpy(labels)
+    if not rule.augmented:
+        return pixels, torch.where(seg == augment.OUTSIDE, 0, seg)
+    numbers = draws.draw(rng, patch, len(image), rule.mirror_axes)
+    return draws.apply(numbers, patch, pixels, seg, masked=rule.masked)
+
+
+def target_of(labels: NDArray[np.integer], scheme: LabelScheme) -> NDArray[Any]:
+    """Return what the loss compares with: labels (1, ...), or one boolean channel per region and one of ignored voxels.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (1, [z,] y, x)
+        Without -1.
+    scheme : LabelScheme
+        Says whether there are regions.
+    """
+    if not scheme.has_regions:
+        return labels
+    channels = [np.isin(labels[0], region) for region in scheme.regions]
+    if scheme.ignore_label is not None:
+        channels.append(labels[0] == scheme.ignore_label)
+    return np.stack(channels)
