@@ -13,6 +13,7 @@ from napari_nnunet.events import Event, drain
 from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -125,7 +126,7 @@ def plan_and_preprocess(
     *,
     workspace: str | Path | None = None,
     settings: PlanSettings | None = None,
-    configurations: Sequence[str] = ("2d", "3d_fullres", "3d_lowres"),
+    configurations: Sequence[str] = STANDARD,
     workers: int = 0,
     on_event: Callable[[Event], None] | None = None,
 ) -> Planned:

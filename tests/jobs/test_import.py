@@ -20,7 +20,6 @@ from napari_nnunet.formats.raw_writer import (
     create_dataset,
     next_dataset_name,
     save_case,
-    with_ignore,
 )
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.convert import convert_msd, convert_old_nnunet
@@ -296,5 +295,4 @@ def test_rules_of_dataset_json():
         dataset_json(["CT"], {"background": 0, "whole": [1, 2], "core": 2}, 3, ".nii.gz")
     with pytest.raises(DatasetError, match="lack 'background': 0"):
         dataset_json(["CT"], {"a": 1}, 3, ".nii.gz")
-    assert with_ignore({"background": 0, "a": [1, 2]}) == {"background": 0, "a": [1, 2], "ignore": 3}
     assert compact_values([7, 3], ignore=3) == {0: 0, 7: 1, 3: 2}

@@ -273,3 +273,25 @@ def test_a_script_needs_no_guard_for_worker_processes(raw, tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout == "4\n"
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "a\\b", ".."])
+def test_names_from_files_lead_nowhere_else(workspace, raw, name):
+    path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"]["data_identifier"] = name
+    path.write_text(json.dumps(plans))
+    with pytest.raises(DatasetError, match="'data_identifier' is .* cannot be part of a file name"):
+        _run(workspace, configurations=["2d"])
+    entry = {"images": ["imagesTr/c0_0000.nii.gz"], "label": "labelsTr/c0.nii.gz"}
+    dataset_json(raw, dataset={name: entry})
+    with pytest.raises(DatasetError, match="this name of a case cannot be part of a file name"):
+        _run(workspace)
+    dataset_json(raw, dataset=None, file_ending=f"{name}/x.nii.gz")
+    with pytest.raises(DatasetError, match="'file_ending' is .* cannot be part of a file name"):
+        _run(workspace)
+    dataset_json(raw, file_ending=".nii.gz")
+    with pytest.raises(DatasetError, match="The name of the plans is"):
+        drain(plan_experiment(workspace, DATASET, PlanSettings(plans_name=name)))
+    with pytest.raises(DatasetError, match="The name of the plans is"):
+        move_plans(workspace, DATASET, DATASET, "nnUNetPlans", name)

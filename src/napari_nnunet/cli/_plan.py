@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_nnunet.cli._predict import Verbs
+from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.settings import PlanSettings
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.preprocess import PreprocessResult
 
 T = TypeVar("T")
-_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -131,9 +131,7 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c", nargs="+", default=list(_CONFIGURATIONS), metavar="CONFIGURATION", help="(default: %(default)s)"
-    )
+    parser.add_argument("-c", nargs="+", default=list(STANDARD), metavar="CONFIGURATION", help="(default: %(default)s)")
     parser.add_argument(
         "-np",
         type=int,

@@ -14,6 +14,7 @@ from typing import Any
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.names import is_plain
 
 _SHOWN = 20  # problems listed in one message
 
@@ -188,6 +189,9 @@ def _listed(folder: Path, listed: Mapping[str, Any]) -> tuple[list[TrainingCase]
 
     cases, problems = [], []
     for name, entry in listed.items():
+        if not is_plain(name):
+            problems.append(FileProblem(name, "this name of a case cannot be part of a file name"))
+            continue
         try:
             case = TrainingCase(name, tuple(resolve(image) for image in entry["images"]), resolve(entry["label"]))
         except (KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.images import adapter_for, read_labels, write_image, write_labels
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 
 TRASH = "trash"
@@ -305,11 +305,3 @@ def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
 def _read(path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
     array, geometry = adapter_for(path, reader).read(path)
     return array[0], geometry
-
-
-def with_ignore(labels: Mapping[str, int | Sequence[int]]) -> dict[str, int | Sequence[int]]:
-    """Return labels with an ignore label one above the highest, unless there is one."""
-    if IGNORE in labels:
-        return dict(labels)
-    highest = max(max(v) if not isinstance(v, int) else v for v in labels.values())
-    return {**labels, IGNORE: highest + 1}

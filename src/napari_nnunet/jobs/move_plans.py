@@ -11,6 +11,7 @@ from napari_nnunet.formats.raw_dataset import open_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.plan import reader_of
 from napari_nnunet.jobs.preprocess import read_plans
+from napari_nnunet.schema.names import require_plain
 
 
 def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, new_name: str | None = None) -> Path:
@@ -44,7 +45,7 @@ def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, 
     """
     plans = read_plans(workspace.preprocessed / source, plans_name)
     dataset = open_dataset(workspace.raw / target)
-    name = new_name or plans_name
+    name = require_plain(new_name or plans_name, "The name of the plans")
     content: dict[str, Any] = copy.deepcopy(dict(plans.raw))
     content["dataset_name"] = target
     content["image_reader_writer"] = reader_of(dataset)

@@ -20,6 +20,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs._size import SMALL, grid_of
 from napari_nnunet.jobs.pool import Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.settings import PlanSettings
 
@@ -138,6 +139,8 @@ def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSetti
     """
     if settings.planner not in PLANNERS:
         raise PlanError(f"Unknown planner {settings.planner!r}. Known: {', '.join(PLANNERS)}.")
+    if settings.plans_name is not None:
+        require_plain(settings.plans_name, "The name of the plans")
     dataset = open_dataset(workspace.raw / dataset_name)
     folder = make_folder(workspace.preprocessed / dataset_name)
     path = folder / _FINGERPRINT

@@ -10,8 +10,9 @@ from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.pool import warm_up
-from napari_nnunet.jobs.preprocess import STANDARD, PreprocessResult, preprocess
+from napari_nnunet.jobs.preprocess import PreprocessResult, preprocess
 from napari_nnunet.jobs.verify import require_sound, verify
+from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.settings import PlanSettings
 
 

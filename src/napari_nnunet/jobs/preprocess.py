@@ -25,9 +25,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs._size import SMALL, grid_of
 from napari_nnunet.jobs.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
-from napari_nnunet.schema.plans import Configuration, Plans
+from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 
-STANDARD = ("2d", "3d_fullres", "3d_lowres")
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
 _STAGING = ".unfinished"
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.names import require_plain
 
 Region = int | tuple[int, ...]
 
@@ -189,7 +190,7 @@ class DatasetInfo(BaseModel):
                 regions_class_order=None if order is None else tuple(int(v) for v in order),
             ),
             # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
-            file_ending=str(content.get("file_ending", ".nii.gz")),
+            file_ending=require_plain(str(content.get("file_ending", ".nii.gz")), f"{where}: 'file_ending'"),
             num_training=content.get("numTraining"),
             reader=None if reader in (None, "None") else str(reader),
             name=str(content.get("name", "")),

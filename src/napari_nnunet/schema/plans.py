@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.names import require_plain
 
 NormalizationScheme = Literal[
     "ZScoreNormalization",
@@ -27,6 +28,8 @@ NORMALIZATIONS: tuple[str, ...] = (
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 )
+#: Configurations that are preprocessed where none are named; small datasets lack some of them.
+STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
 RESAMPLERS: tuple[str, ...] = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack")
 ARCHITECTURES: tuple[str, ...] = ("PlainConvUNet", "ResidualEncoderUNet")
 BLOCKS: dict[str, Literal["basic", "bottleneck"]] = {"BasicBlockD": "basic", "BottleneckD": "bottleneck"}
@@ -250,13 +253,19 @@ def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
             resample_seg=_resampling(entries, "seg", where),
             resample_probabilities=_resampling(entries, "probabilities", where),
             architecture=_architecture(entries, where),
-            data_identifier=entries.get("data_identifier", ""),
+            data_identifier=_identifier(entries, where),
             previous_stage=entries.get("previous_stage"),
             next_stage=(next_stage,) if isinstance(next_stage, str) else tuple(next_stage),
             batch_dice=entries.get("batch_dice", False),
         )
     except ValidationError as error:
         raise PlanError(f"{where}: {_first_problem(error)}") from error
+
+
+def _identifier(entries: Mapping[str, Any], where: str) -> str:
+    """Return the name of the folder with the preprocessed data, empty where the plans give none."""
+    name = str(entries.get("data_identifier") or "")
+    return require_plain(name, f"{where}: 'data_identifier'") if name else ""
 
 
 def _resampling(entries: Mapping[str, Any], role: str, where: str) -> Resampling:

@@ -1,0 +1,21 @@
+"""Names that become files: they come from files of other people and must not lead anywhere else."""
+
+from __future__ import annotations
+
+from napari_nnunet.errors import DatasetError
+
+_FORBIDDEN = set('/\\:*?"<>|\0')
+
+
+def is_plain(name: str) -> bool:
+    """True where a name stays in the folder it is used in."""
+    return bool(name) and name not in (".", "..") and not _FORBIDDEN & set(name)
+
+
+def require_plain(name: str, what: str) -> str:
+    """Return a name that can be part of a file's name; raises DatasetError for one that leads elsewhere."""
+    if not is_plain(name):
+        raise DatasetError(
+            f"{what} is {name!r}, which cannot be part of a file name; use letters, digits, '.', '-', '_'."
+        )
+    return name
