@@ -142,7 +142,7 @@ def _look(pairs: Sequence[Pair], workers: int) -> Job[dict[str, _Seen]]:
 def _raise_problems(problems: Mapping[str, str | None]) -> None:
     if problems:
         listed = "\n  ".join(f"{name}: {text}" for name, text in sorted(problems.items())[:20])
-        raise DatasetError(f"{len(problems)} cases cannot be imported:\n  {listed}")
+        raise DatasetError(f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be imported:\n  {listed}")
 
 
 def _bytes(pair: Pair) -> float:

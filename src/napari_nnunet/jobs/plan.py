@@ -93,7 +93,10 @@ def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb
     outcomes = yield from run_cases(measure_case, tasks, workers=workers, memory_gb=memory_gb)
     problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
     if problems:
-        raise DatasetError(f"{len(problems)} cases cannot be measured:\n  " + "\n  ".join(problems[:20]))
+        raise DatasetError(
+            f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be measured:\n  "
+            + "\n  ".join(problems[:20])
+        )
     return [outcomes[case.name].result for case in dataset.cases]
 
 
