@@ -96,15 +96,15 @@ class CaseList(QWidget):
             return
         self.title.setText("Looking for cases…")
         worker = JobWorker(_thumbnail_job(folder))
-        worker.yielded.connect(self._add)
-        worker.returned.connect(self._done)
+        worker.yielded.connect(lambda event: self._add(worker, event))
+        worker.returned.connect(lambda count: self._done(worker, count))
         worker.errored.connect(lambda error: self.title.setText(str(error)))
         self._worker = worker
         worker.start()
 
-    def _add(self, event: Any) -> None:
-        if not isinstance(event, CaseDone | CaseFailed) or self.sender_is_old():
-            return
+    def _add(self, worker: JobWorker, event: Any) -> None:
+        if worker is not self._worker or not isinstance(event, CaseDone | CaseFailed):
+            return  # of a dataset that is no longer shown
         item = QListWidgetItem(event.case)
         item.setData(Qt.ItemDataRole.UserRole, event.case)
         item.setToolTip(event.case if isinstance(event, CaseDone) else f"{event.case}: {event.message}")
@@ -112,11 +112,9 @@ class CaseList(QWidget):
             item.setIcon(QIcon(event.path))
         self.list.addItem(item)
 
-    def sender_is_old(self) -> bool:
-        """Whether an event comes from a dataset that is no longer shown."""
-        return self._worker is None or self._worker.abort_requested
-
-    def _done(self, count: int) -> None:
+    def _done(self, worker: JobWorker, count: int | None) -> None:
+        if worker is not self._worker or count is None:
+            return
         self.title.setText(f"<b>{count} case{'s' if count != 1 else ''}</b> – double click to open")
 
     def names(self) -> list[str]:
