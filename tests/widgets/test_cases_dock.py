@@ -375,3 +375,19 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     assert plan.preprocess_panel.status.text() == "3 cases preprocessed. Ready to train."
     plan._coster.quit()
     qtbot.waitUntil(lambda: plan._coster is None or not plan._coster.is_running, timeout=120000)
+
+
+def test_a_dock_that_is_closed_while_threads_work_is_not_called_again(viewer, home, qtbot):
+    raw = make_dataset(home, cases=6, shape=(30, 60, 60))
+    for _ in range(3):
+        _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
+        with qtbot.captureExceptions() as trouble:
+            widget.form.fill_datasets(raw)
+            worker = widget.cases._worker
+            widget.open_case("c1")
+            viewer.window.remove_dock_widget(widget.parent())
+            widget.deleteLater()
+            del widget
+            qtbot.waitUntil(lambda worker=worker: not worker.is_running, timeout=20000)
+            qtbot.wait(300)
+        assert not trouble

@@ -35,7 +35,7 @@ from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrin
 from napari_nnunet.widgets._layers import class_colour, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._words import size_text
-from napari_nnunet.widgets._worker import JobWorker
+from napari_nnunet.widgets._worker import JobWorker, Listener
 
 if TYPE_CHECKING:
     import napari
@@ -295,7 +295,7 @@ class CaseForm(LayerForm):
             self._show_values(labels, *count_values(part))
             return
         worker = JobWorker(_count_job(part))
-        worker.returned.connect(lambda found: self._counted(worker, labels, found))
+        Listener(self, worker, returned=lambda found: self._counted(worker, labels, found))
         self._counter = worker
         worker.start()
 

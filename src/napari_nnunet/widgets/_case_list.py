@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.events import CaseDone, CaseFailed, Job
-from napari_nnunet.widgets._worker import JobWorker
+from napari_nnunet.widgets._worker import JobWorker, Listener
 
 _SIDE = 96
 _FIX_TEXTS = {
@@ -96,9 +96,13 @@ class CaseList(QWidget):
             return
         self.title.setText("Looking for cases…")
         worker = JobWorker(_thumbnail_job(folder))
-        worker.yielded.connect(lambda event: self._add(worker, event))
-        worker.returned.connect(lambda count: self._done(worker, count))
-        worker.errored.connect(lambda error: self.title.setText(str(error)))
+        Listener(
+            self,
+            worker,
+            yielded=lambda event: self._add(worker, event),
+            returned=lambda count: self._done(worker, count),
+            errored=lambda error: self.title.setText(str(error)),
+        )
         self._worker = worker
         worker.start()
 

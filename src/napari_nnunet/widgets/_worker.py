@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
+from qtpy.QtCore import QObject
 
 from napari_nnunet.events import Job
 
@@ -44,6 +45,55 @@ class JobWorker(WorkerBase):
                 self.yielded.emit(event)
         self.aborted.emit()
         return None
+
+
+class Listener(QObject):
+    """Passes on what a worker says for as long as its owner lives.
+
+    Qt ends the connections of a widget's own methods when the widget goes; those of plain functions would call into a
+    dock that was closed meanwhile.
+
+    Parameters
+    ----------
+    owner : QObject
+        The widget.
+    worker : JobWorker
+        Not started yet.
+    yielded, returned, errored : callable, optional
+        Told of events, the result (None after a cancel) and failures.
+    """
+
+    def __init__(
+        self,
+        owner: QObject,
+        worker: JobWorker,
+        *,
+        yielded: Callable[[Any], object] | None = None,
+        returned: Callable[[Any], object] | None = None,
+        errored: Callable[[Any], object] | None = None,
+    ) -> None:
+        super().__init__(owner)
+        self._functions = yielded, returned, errored
+        for signal, slot, wanted in (
+            (worker.yielded, self._on_yielded, yielded),
+            (worker.returned, self._on_returned, returned),
+            (worker.errored, self._on_errored, errored),
+        ):
+            if wanted is not None:
+                signal.connect(slot)
+        worker.finished.connect(self.deleteLater)
+
+    def _on_yielded(self, event: Any) -> None:
+        if self._functions[0] is not None:
+            self._functions[0](event)
+
+    def _on_returned(self, result: Any) -> None:
+        if self._functions[1] is not None:
+            self._functions[1](result)
+
+    def _on_errored(self, error: Any) -> None:
+        if self._functions[2] is not None:
+            self._functions[2](error)
 
 
 class JobError(Exception):

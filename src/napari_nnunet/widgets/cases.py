@@ -24,7 +24,7 @@ from napari_nnunet.widgets._import_dialog import ImportDialog, JsonDialog
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._request import NotReadyError, typed_spacing
 from napari_nnunet.widgets._words import size_text, times_text
-from napari_nnunet.widgets._worker import JobWorker
+from napari_nnunet.widgets._worker import JobWorker, Listener
 from napari_nnunet.widgets.reader import case_layers
 
 if TYPE_CHECKING:
@@ -144,8 +144,12 @@ class CasesWidget(QWidget):
             return
         self.panel.say(f"Opening {name}…")
         worker = JobWorker(_open_job(folder, name))
-        worker.returned.connect(lambda layers: self._opened(name, layers))
-        worker.errored.connect(lambda error: self.panel.say(str(error)))
+        Listener(
+            self,
+            worker,
+            returned=lambda layers: self._opened(name, layers),
+            errored=lambda error: self.panel.say(str(error)),
+        )
         worker.start()
 
     def _opened(self, name: str, layers: list[Any]) -> None:

@@ -43,7 +43,7 @@ from napari_nnunet.widgets._plan_views import (
 )
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import NotReadyError, typed_spacing
-from napari_nnunet.widgets._worker import JobWorker
+from napari_nnunet.widgets._worker import JobWorker, Listener
 
 if TYPE_CHECKING:
     import napari
@@ -290,8 +290,12 @@ class PlanWidget(QWidget):
         if self._coster is not None:
             self._coster.quit()
         worker = JobWorker(_cost_job(self.base, self.plans, self.info, names))
-        worker.returned.connect(lambda found: self._costs_measured(worker, found))
-        worker.errored.connect(lambda _: self._costs_measured(worker, {}))
+        Listener(
+            self,
+            worker,
+            returned=lambda found: self._costs_measured(worker, found),
+            errored=lambda _: self._costs_measured(worker, {}),
+        )
         self._coster = worker
         worker.start()
 
