@@ -295,3 +295,28 @@ def test_names_from_files_lead_nowhere_else(workspace, raw, name):
         drain(plan_experiment(workspace, DATASET, PlanSettings(plans_name=name)))
     with pytest.raises(DatasetError, match="The name of the plans is"):
         move_plans(workspace, DATASET, DATASET, "nnUNetPlans", name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the size of files is limited by Unix' rlimit")
+def test_an_array_that_the_disk_refuses_is_a_sentence_and_leaves_nothing(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from napari_nnunet.errors import ResourceError\n"
+        "from napari_nnunet.formats.preprocessed import write_case\n"
+        "place = Path(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "data = np.random.default_rng(0).normal(size=(1, 40, 64, 64)).astype(np.float32)\n"
+        "try:\n"
+        "    write_case(place, 'a', data, data.astype(np.int16), {}, patch=(40, 64, 64), staging=place)\n"
+        "except ResourceError as error:\n"
+        "    print(error.message)\n"
+    )
+    target = tmp_path / "out"
+    target.mkdir()
+    done = subprocess.run([sys.executable, str(script), str(target)], capture_output=True, text=True, check=True)
+    assert "a.b2nd could not be written: the disk is full, or refuses the file" in done.stdout
+    assert not list(target.iterdir())

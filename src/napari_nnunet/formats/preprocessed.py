@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 
@@ -98,15 +98,19 @@ def _write_array(path: Path, array: NDArray[Any], patch: Sequence[int], staging:
     chunks, blocks = chunks_and_blocks(array.shape, patch, array.dtype.itemsize)
     contiguous = np.ascontiguousarray(array)
     with written_beside(path, staging=staging, suffix=".b2nd", durable=False) as temporary:
-        blosc2.asarray(
-            contiguous,
-            chunks=joined_slices(array.shape, patch, chunks, array.dtype.itemsize),
-            blocks=blocks,
-            urlpath=str(temporary),
-            mode="w",
-            cparams=_compression(contiguous),
-            dparams=blosc2.DParams(nthreads=1),
-        )
+        try:
+            blosc2.asarray(
+                contiguous,
+                chunks=joined_slices(array.shape, patch, chunks, array.dtype.itemsize),
+                blocks=blocks,
+                urlpath=str(temporary),
+                mode="w",
+                cparams=_compression(contiguous),
+                dparams=blosc2.DParams(nthreads=1),
+            )
+        except RuntimeError as error:
+            # blosc2 does not pass on what the system said
+            raise write_error(path, f"the disk is full, or refuses the file ({error})") from error
 
 
 def _compression(array: NDArray[Any]) -> blosc2.CParams:
