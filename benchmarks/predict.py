@@ -84,7 +84,7 @@ def large_model(folder: Path, classes: int) -> Path:
     unet = network.build(Plans.parse(plans).configuration("3d_fullres").architecture, 1, classes + 1)
     network.initialize(unet, torch.Generator().manual_seed(0))
     write_checkpoint(
-        target / "fold_0" / "checkpoint_final.pth", network.nnunet_state(unet), plans=plans, dataset=dataset,
+        target / "fold_0" / "checkpoint_final.pth", {"network_weights": network.nnunet_state(unet)}, plans=plans, dataset=dataset,
         configuration="3d_fullres", fold=0, mirror_axes=(0, 1, 2), epoch=1000,
     )  # fmt: skip
     return target

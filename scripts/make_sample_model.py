@@ -146,7 +146,7 @@ def main():
     (FOLDER / "dataset.json").write_text(json.dumps(DATASET, indent=4))
     write_checkpoint(
         FOLDER / "fold_0/checkpoint_final.pth",
-        network.nnunet_state(unet),
+        {"network_weights": network.nnunet_state(unet)},
         plans=content,
         dataset=DATASET,
         configuration="3d_fullres",

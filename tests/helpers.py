@@ -128,7 +128,7 @@ def make_model(root: Path, recipe: Recipe | None = None, *, seed: int = 0) -> Tr
         (folder / f"fold_{fold}").mkdir(exist_ok=True)
         write_checkpoint(
             folder / f"fold_{fold}" / "checkpoint_final.pth",
-            network.nnunet_state(unet),
+            {"network_weights": network.nnunet_state(unet)},
             plans=plans,
             dataset=dataset,
             configuration=recipe.configuration,
@@ -188,3 +188,70 @@ def dataset_json(folder: Path, **changes) -> None:
     path = folder / "dataset.json"
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+TRAINED = "Dataset006_Train"
+
+
+def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, shape=(12, 24, 22), **dataset) -> Path:
+    """Write a raw dataset, hand-made plans of a tiny network, and the preprocessed cases; returns the workspace.
+
+    Two cubes of each label lie in every case, brighter than what is around them.
+    """
+    from napari_nnunet.formats.raw_dataset import open_dataset
+    from napari_nnunet.formats.workspace import Workspace
+
+    recipe = recipe or Recipe(spacing=(1.0,) * 3)
+    workspace = Workspace.at(root)
+    raw = workspace.raw / TRAINED
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+    ignore = recipe.labels.get("ignore")
+    for i in range(cases):
+        rng = np.random.default_rng(i)
+        image, labels = smooth_image(shape, seed=i)[0], np.zeros(shape, np.uint8)
+        members = [v for entry in recipe.labels.values() for v in (entry if isinstance(entry, list) else [entry])]
+        for value in sorted(set(members) - {0, ignore}):
+            for _ in range(2):
+                corner = [int(rng.integers(1, n - 6)) for n in shape]
+                box = tuple(slice(c, c + 5) for c in corner)
+                labels[box], image[box] = value, 150 + 90 * value
+        if ignore is not None:
+            labels[: shape[0] // 3] = ignore
+        write_nifti(raw / "imagesTr" / f"c{i}_0000.nii.gz", image)
+        write_nifti(raw / "labelsTr" / f"c{i}.nii.gz", labels)
+    content = {"channel_names": {"0": "MR"}, "labels": recipe.labels, "numTraining": cases, "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps({**content, **dataset}))
+    base = workspace.preprocessed / TRAINED
+    base.mkdir(parents=True)
+    (base / "dataset.json").write_text((raw / "dataset.json").read_text())
+    plans = {
+        "dataset_name": TRAINED, "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2],
+        "configurations": {recipe.configuration: configuration_of(recipe)},
+        "foreground_intensity_properties_per_channel": {},
+    }  # fmt: skip
+    (base / "nnUNetPlans.json").write_text(json.dumps(plans))
+    preprocess_here(workspace, open_dataset(raw))
+    return root
+
+
+def preprocess_here(workspace, dataset) -> None:
+    """Preprocess a tiny dataset in this process, which is quicker than starting workers."""
+    import shutil
+
+    from napari_nnunet.formats.journal import Journal
+    from napari_nnunet.jobs.preprocess import case_digest, preprocess_case, read_plans, rules_of
+
+    base = workspace.preprocessed / dataset.name
+    plans = read_plans(base, "nnUNetPlans")
+    (base / "gt_segmentations").mkdir(exist_ok=True)
+    for name in plans.configurations:
+        configuration = plans.configuration(name)
+        folder = base / configuration.data_identifier
+        folder.mkdir(exist_ok=True)
+        rules, journal = rules_of(plans, configuration, dataset), Journal(base / f"{folder.name}.cases.jsonl")
+        for case in dataset.cases:
+            preprocess_case(case, plans, ((configuration, folder),), dataset.info.labels, base)
+            journal.note(case.name, case_digest(case, rules))
+            shutil.copy(case.label, base / "gt_segmentations" / case.label.name)

@@ -41,5 +41,9 @@ class ResourceError(NnunetError):
     """Disk, memory or device do not suffice."""
 
 
+class TrainingError(NnunetError):
+    """A training cannot go on; what it saved last is kept."""
+
+
 class SettingsError(NnunetError):
     """A setting or an argument is outside what is allowed."""

@@ -84,8 +84,54 @@ class CaseFailed(_Event):
     message: str
 
 
+class EpochDone(_Event):
+    """An epoch of a training is finished; what it says about its patches, None where there was nothing to say.
+
+    ``dice`` has one entry per class of ``names``; ``average`` is their mean's moving average, ``waiting`` the share of
+    the time that was spent waiting for batches.
+    """
+
+    kind: Literal["epoch_done"] = "epoch_done"
+    epoch: int
+    epochs: int
+    train_loss: float
+    val_loss: float
+    dice: tuple[float | None, ...]
+    names: tuple[str, ...]
+    average: float | None
+    rate: float
+    seconds: float
+    waiting: float = 0.0
+    seconds_left: float | None = None
+    best: bool = False
+
+
+class CheckpointSaved(_Event):
+    """A checkpoint was written; ``epoch`` epochs are finished in it."""
+
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+    path: str
+    epoch: int
+
+
+class Previewed(_Event):
+    """A frame of the film was written: one validation slice, as the network sees it after ``epoch`` epochs."""
+
+    kind: Literal["previewed"] = "previewed"
+    path: str
+    epoch: int
+
+
+class TrainingEnded(_Event):
+    """A training is over: "finished", "stopped" or "failed", with a sentence."""
+
+    kind: Literal["training_ended"] = "training_ended"
+    how: Literal["finished", "stopped", "failed"]
+    text: str
+
+
 Event: TypeAlias = Annotated[
-    Stage | Progress | Note | Painted | CaseDone | CaseFailed,
+    Stage | Progress | Note | Painted | CaseDone | CaseFailed | EpochDone | CheckpointSaved | Previewed | TrainingEnded,
     Field(discriminator="kind"),
 ]
 Job: TypeAlias = Generator[Event, None, T]

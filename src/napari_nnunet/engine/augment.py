@@ -115,7 +115,9 @@ def crop_centre(image: Tensor, patch: Sequence[int], fill: float) -> Tensor:
     return out
 
 
-def turn(image: Tensor, labels: Tensor, patch: Sequence[int], how: Turn | None) -> tuple[Tensor, Tensor]:
+def turn(
+    image: Tensor, labels: Tensor, patch: Sequence[int], how: Turn | None, orders: tuple[int, int] = (1, 1)
+) -> tuple[Tensor, Tensor]:
     """Cut a patch out of the middle, turned and scaled.
 
     Parameters
@@ -128,12 +130,16 @@ def turn(image: Tensor, labels: Tensor, patch: Sequence[int], how: Turn | None) 
         Size of the result.
     how : Turn, optional
         None only cuts.
+    orders : tuple of int
+        Interpolation of image and labels: 1 linear, 0 nearest.
     """
     if how is None:
         return crop_centre(image, patch, 0.0), crop_centre(labels, patch, OUTSIDE)
     grid = _grid(image, patch, how)
-    moved = functional.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return moved, torch.stack([_turn_labels(channel, grid) for channel in labels])
+    mode = "bilinear" if orders[0] else "nearest"
+    moved = functional.grid_sample(image[None], grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
+    turned = _turn_labels if orders[1] else _nearest_labels
+    return moved, torch.stack([turned(channel, grid) for channel in labels])
 
 
 def _grid(image: Tensor, patch: Sequence[int], how: Turn) -> Tensor:
@@ -164,7 +170,7 @@ def _rotation(angles: Sequence[float]) -> np.ndarray:
 
 def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
     values = torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE]))))
-    nearest = _sample((labels - OUTSIDE).float(), grid, "nearest").round().to(labels.dtype) + OUTSIDE
+    nearest = _nearest_labels(labels, grid)
     best = torch.full(nearest.shape, -1.0, device=labels.device)
     winner = torch.full_like(nearest, OUTSIDE)
     at_nearest = torch.zeros_like(best)
@@ -178,6 +184,10 @@ def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
         best = torch.where(better, score, best)
         at_nearest = torch.where(nearest == value, score, at_nearest)
     return torch.where(at_nearest == best, nearest, winner)
+
+
+def _nearest_labels(labels: Tensor, grid: Tensor) -> Tensor:
+    return _sample((labels - OUTSIDE).float(), grid, "nearest").round().to(labels.dtype) + OUTSIDE
 
 
 def _sample(channel: Tensor, grid: Tensor, mode: str) -> Tensor:

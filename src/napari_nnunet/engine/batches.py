@@ -14,18 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_nnunet.engine import augment, draws
+from napari_nnunet.engine import augment, cascade, draws
 from napari_nnunet.engine.locations import location_keys
 from napari_nnunet.engine.sample import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
 from napari_nnunet.engine.supervision import downsample_target
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 
 class TrainingArrays(Protocol):
-    """A preprocessed case: arrays that are read where they are sliced."""
+    """A preprocessed case: arrays that are read where they are sliced; ``previous`` is None but in a cascade."""
 
     data: Any
     labels: Any
+    previous: Any
 
     def locations(self) -> Mapping[Region, Any]:
         """Return the class locations."""
@@ -52,10 +54,18 @@ class BatchRule:
         Instead of the patch rule's.
     foreground : float
         Share of samples that must hold foreground.
+    probabilistic : bool
+        Draw which ones; else they are the last ones of each batch.
     jitter : float
         How far a forced patch may lie from its voxel, as a fraction of the patch; 0 is nnU-Net's.
     augmented : bool
-        False for validation: final patches as they are.
+        False: final patches as they are.
+    disturbed : bool
+        Whether masks of a previous stage are made imperfect.
+    image_order, label_order : int
+        Interpolation of turned patches: 1 linear, 0 nearest.
+    previous_labels : tuple of int
+        Labels of the previous stage that become channels; empty without one.
     """
 
     patch: PatchRule
@@ -65,13 +75,18 @@ class BatchRule:
     masked: tuple[bool, ...] = ()
     mirror_axes: tuple[int, ...] | None = None
     foreground: float = FOREGROUND_SHARE
+    probabilistic: bool = False
     jitter: float = 0.0
     augmented: bool = True
+    disturbed: bool = True
+    image_order: int = 1
+    label_order: int = 1
+    previous_labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step learns from.
+    """What one step learns from; it can be moved to pinned memory.
 
     Parameters
     ----------
@@ -88,6 +103,10 @@ class Batch:
     targets: list[Tensor]
     cases: tuple[str, ...]
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU copies from quickly."""
+        return Batch(self.image.pin_memory(), [target.pin_memory() for target in self.targets], self.cases)
+
 
 def make_batch(
     names: Sequence[str],
@@ -97,6 +116,7 @@ def make_batch(
     seed: int,
     epoch: int,
     index: int,
+    places: range | None = None,
 ) -> Batch:
     """Draw cases with replacement, cut and augment a patch of each.
 
@@ -110,12 +130,23 @@ def make_batch(
         How.
     seed, epoch, index : int
         Decide everything.
+    places : range, optional
+        Samples of the batch to make, where several processes share it; all where not given.
     """
     images, labels, chosen = [], [], []
-    for place, forced in enumerate(forced_foreground(rule.batch_size, rule.foreground)):
+    fixed = forced_foreground(rule.batch_size, rule.foreground)
+    for place in range(rule.batch_size) if places is None else places:
         rng = draws.sample_generator(seed, epoch, index * rule.batch_size + place)
         name = names[int(rng.integers(len(names)))]
-        image, seg = _sample(rng, open_case(name), rule, forced=forced)
+        forced = bool(rng.random() < rule.foreground) if rule.probabilistic else fixed[place]
+        try:
+            image, seg = _sample(rng, open_case(name), rule, forced=forced)
+        except NnunetError:
+            raise
+        except Exception as error:
+            raise DatasetError(
+                f"The preprocessed case {name} cannot be used ({type(error).__name__}: {error}). Preprocess it again."
+            ) from error
         images.append(image)
         labels.append(seg.numpy())
         chosen.append(name)
@@ -124,7 +155,34 @@ def make_batch(
     return Batch(torch.stack(images), stacked, tuple(chosen))
 
 
+def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: int, index: int) -> tuple[str, ...]:
+    """Return which cases a batch is made of, without making it."""
+    generators = (
+        draws.sample_generator(seed, epoch, index * rule.batch_size + place) for place in range(rule.batch_size)
+    )
+    return tuple(names[int(rng.integers(len(names)))] for rng in generators)
+
+
 def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
+    """Return image (C, ...), masks of a previous stage behind it, and labels (1, ...)."""
+    pixels, seg = _patch(rng, case, rule, forced=forced)
+    if rule.augmented:
+        numbers = draws.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
+        pixels, seg = draws.apply(
+            numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
+        )
+    else:
+        seg = torch.where(seg == augment.OUTSIDE, 0, seg)
+    if not rule.previous_labels:
+        return pixels, seg
+    masks = cascade.one_hot(seg[1].numpy(), rule.previous_labels)
+    if rule.disturbed:
+        masks = cascade.disturb(rng, masks)
+    return torch.cat((pixels, torch.from_numpy(masks))), seg[:1]
+
+
+def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
+    """Read a patch: image (C, ...) and labels, those of a previous stage behind them."""
     patch = rule.patch
     size = patch.initial if rule.augmented else patch.final
     flat = len(patch.final) == 2
@@ -144,13 +202,12 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
     )
     image = cut(case.data, corner, large, 0)
     labels = cut(case.labels, corner, large, augment.OUTSIDE)
+    if rule.previous_labels:
+        before = cut(case.previous, corner, large, augment.OUTSIDE, lifted=True)
+        labels = np.concatenate((labels, before.astype(labels.dtype)))
     if flat:
         image, labels = image[:, 0], labels[:, 0]
-    pixels, seg = torch.from_numpy(image), torch.from_numpy(labels)
-    if not rule.augmented:
-        return pixels, torch.where(seg == augment.OUTSIDE, 0, seg)
-    numbers = draws.draw(rng, patch, len(image), rule.mirror_axes)
-    return draws.apply(numbers, patch, pixels, seg, masked=rule.masked)
+    return torch.from_numpy(image), torch.from_numpy(labels)
 
 
 def target_of(labels: NDArray[np.integer], scheme: LabelScheme) -> NDArray[Any]:

@@ -88,6 +88,49 @@ def measure_step(
     return StepCost(seconds * work * batch, held * voxels * batch + _COPIES * weights, device, 1 / (voxels * batch))
 
 
+def step_bytes(
+    architecture: Architecture, channels: int, heads: int, patch: Sequence[int], batch: int, *, itemsize: int = 4
+) -> float:
+    """Return about how much memory a training step takes, without running one.
+
+    Every convolution keeps its input and every normalisation its own for the way back; weights have a gradient and a
+    momentum beside them.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network.
+    channels, heads : int
+        Inputs and outputs.
+    patch : sequence of int
+        Of the configuration.
+    batch : int
+        Patches per step.
+    itemsize : int
+        Bytes per value of the feature maps.
+    """
+    sizes = [list(patch)]
+    for stride in architecture.strides[1:]:
+        sizes.append([n // s for n, s in zip(sizes[-1], stride, strict=True)])
+    voxels = [math.prod(size) for size in sizes]
+    kept = float(channels * voxels[0])
+    per_block = 4 if architecture.name == "ResidualEncoderUNet" else 2
+    for s, features in enumerate(architecture.features):
+        kept += per_block * architecture.blocks[s] * features * voxels[s]
+    for d in range(architecture.stages - 1):
+        s = architecture.stages - 2 - d
+        kept += (2 + 2 * architecture.decoder_convs[d]) * architecture.features[s] * voxels[s]
+        kept += 4 * heads * voxels[s]
+    weights = _weights(architecture, channels, heads)
+    return batch * kept * itemsize + _COPIES * 4 * weights
+
+
+def _weights(architecture: Architecture, channels: int, heads: int) -> int:
+    """Return the number of weights; the network is built without memory for them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(architecture, channels, heads).parameters())
+
+
 def _part(architecture: Architecture, channels: int, heads: int, patch: Sequence[int]) -> tuple[int, ...]:
     """Return a patch whose longest edges are halved until it is quick to run; two voxels remain at the bottom."""
     part = list(patch)

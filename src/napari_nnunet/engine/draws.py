@@ -122,7 +122,13 @@ def _about_one(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def apply(
-    draws: Draws, rule: PatchRule, image: Tensor, labels: Tensor, *, masked: tuple[bool, ...] = ()
+    draws: Draws,
+    rule: PatchRule,
+    image: Tensor,
+    labels: Tensor,
+    *,
+    masked: tuple[bool, ...] = (),
+    orders: tuple[int, int] = (1, 1),
 ) -> tuple[Tensor, Tensor]:
     """Augment one sample, in nnU-Net's order.
 
@@ -138,13 +144,15 @@ def apply(
         Its labels; -1 outside.
     masked : tuple of bool
         Channels that are set to 0 where the first label channel is -1 (masked normalisation).
+    orders : tuple of int
+        Interpolation of image and labels: 1 linear, 0 nearest.
 
     Returns
     -------
     image, labels : Tensor
         Of the final size; labels without -1.
     """
-    image, labels = _turned(draws, rule, image, labels)
+    image, labels = _turned(draws, rule, image, labels, orders)
     if draws.noise is not None:
         generator = torch.Generator(image.device).manual_seed(draws.noise_seed)
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
@@ -168,10 +176,12 @@ def apply(
     return image, torch.where(labels == augment.OUTSIDE, 0, labels)
 
 
-def _turned(draws: Draws, rule: PatchRule, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _turned(
+    draws: Draws, rule: PatchRule, image: Tensor, labels: Tensor, orders: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     if not rule.dummy_2d:
-        return augment.turn(image, labels, rule.final, draws.turn)
+        return augment.turn(image, labels, rule.final, draws.turn, orders)
     depth = rule.final[0]
     flat = [part.reshape(-1, *part.shape[2:]) for part in (image, labels)]
-    moved, turned = augment.turn(flat[0], flat[1], rule.final[1:], draws.turn)
+    moved, turned = augment.turn(flat[0], flat[1], rule.final[1:], draws.turn, orders)
     return moved.reshape(-1, depth, *rule.final[1:]), turned.reshape(-1, depth, *rule.final[1:])

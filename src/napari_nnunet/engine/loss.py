@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_nnunet.errors import SettingsError
+
 _SMOOTH = 1e-5
 _LEAST = 1e-8
+_HARDEST = 0.1  # share of voxels that "topk" looks at
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,29 @@ class SegmentationLoss:
         Sum over the batch before the quotient, as if it were one image.
     smooth : float
         Added to both sides of the quotient.
+    terms : str
+        "dice_ce", "dice", "ce", "topk" (cross entropy of the hardest tenth of all voxels) or "dice_topk"; regions know
+        only the first two.
+    label_smoothing : float
+        Of the cross entropy.
+    total : callable, optional
+        Sums a tensor over all processes of a training, with gradients; each then computes the loss of the whole batch.
     """
 
     regions: bool = False
     ignore_label: int | None = None
     batch_dice: bool = False
     smooth: float = _SMOOTH
+    terms: str = "dice_ce"
+    label_smoothing: float = 0.0
+    total: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.regions and self.terms not in ("dice_ce", "dice"):
+            raise SettingsError(
+                f"The loss {self.terms!r} needs labels that exclude each other, but this dataset has regions. Use a "
+                "trainer with Dice and cross entropy, or Dice alone."
+            )
 
     def __call__(self, logits: Tensor, target: Tensor) -> LossParts:
         """Compare logits (B, heads, [z,] y, x) with a target (B, 1 or heads [+ 1], [z,] y, x)."""
@@ -50,34 +70,49 @@ class SegmentationLoss:
 
     def _of_labels(self, logits: Tensor, target: Tensor) -> LossParts:
         labels = target[:, 0].long()
-        valid = None
-        if self.ignore_label is not None:
-            valid = (labels != self.ignore_label)[:, None]
-            inside = torch.where(valid[:, 0], labels, 0)
-            count = valid.sum()
-            each = functional.cross_entropy(logits, inside, reduction="none") * valid[:, 0]
-            # Without any annotated voxel there is nothing to learn here; the sum is 0 then.
-            entropy = each.sum() / count.clamp(min=1)
-        else:
-            inside = labels
-            entropy = functional.cross_entropy(logits, labels)
+        valid = None if self.ignore_label is None else (labels != self.ignore_label)[:, None]
+        inside = labels if valid is None else torch.where(valid[:, 0], labels, 0)
+        entropy = self._entropy(logits, inside, valid) if self.terms != "dice" else logits.new_zeros(())
+        if "dice" not in self.terms:
+            return LossParts(entropy, entropy, logits.new_zeros(()))
         truth = torch.zeros_like(logits).scatter_(1, inside[:, None], 1.0)
         dice = -self._dice(logits.softmax(1)[:, 1:], truth[:, 1:], valid)
         return LossParts(entropy + dice, entropy, dice)
 
+    def _entropy(self, logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
+        each = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        if valid is not None:
+            each = each * valid[:, 0]
+        if "topk" in self.terms:
+            # As nnU-Net does, ignored voxels stay among all of which a tenth is taken, with a loss of 0.
+            return self._mean(torch.topk(each.flatten(), max(1, int(each.numel() * _HARDEST)), sorted=False).values)
+        if valid is None:
+            return self._mean(each)
+        # Without any annotated voxel there is nothing to learn here; the sum is 0 then.
+        return self._over_all(each.sum()) / self._over_all(valid.sum()).clamp(min=1)
+
     def _of_regions(self, logits: Tensor, target: Tensor) -> LossParts:
         heads = logits.shape[1]
         truth = target[:, :heads].float()
-        valid = None
-        each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        if self.ignore_label is not None:
-            valid = ~target[:, -1:].bool()
-            # nnU-Net divides by the annotated voxels, not by voxels times heads.
-            entropy = (each * valid).sum() / valid.sum().clamp(min=_LEAST)
-        else:
-            entropy = each.mean()
+        valid = None if self.ignore_label is None else ~target[:, -1:].bool()
+        entropy = logits.new_zeros(())
+        if self.terms == "dice_ce":
+            each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            if valid is None:
+                entropy = self._mean(each)
+            else:
+                # nnU-Net divides by the annotated voxels, not by voxels times heads.
+                entropy = self._over_all((each * valid).sum()) / self._over_all(valid.sum()).clamp(min=_LEAST)
         dice = -self._dice(logits.sigmoid(), truth, valid)
         return LossParts(entropy + dice, entropy, dice)
+
+    def _over_all(self, value: Tensor) -> Tensor:
+        return value if self.total is None else self.total(value)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        if self.total is None:
+            return values.mean()
+        return self.total(values.sum()) / self.total(values.new_tensor(float(values.numel())))
 
     def _dice(self, probabilities: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
         axes = tuple(range(2, probabilities.ndim))
@@ -86,9 +121,10 @@ class SegmentationLoss:
         common = (probabilities * truth).sum(axes)
         predicted, real = probabilities.sum(axes), truth.sum(axes)
         if self.batch_dice:
-            common, predicted, real = common.sum(0), predicted.sum(0), real.sum(0)
+            # One quotient for the whole batch: the same on every process.
+            common, predicted, real = (self._over_all(part.sum(0)) for part in (common, predicted, real))
         quotient = (2 * common + self.smooth) / (predicted + real + self.smooth).clamp(min=_LEAST)
-        return quotient.mean()
+        return quotient.mean() if self.batch_dice else self._mean(quotient)
 
 
 def supervised(
@@ -126,3 +162,23 @@ def count_matches(
     joint = torch.bincount(t * classes + p, minlength=classes * classes).reshape(classes, classes)
     hit = joint.diagonal()
     return hit, joint.sum(0) - hit, joint.sum(1) - hit
+
+
+def count_regions(prediction: Tensor, target: Tensor, *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return true positives, false positives and false negatives per region over batch and space.
+
+    Parameters
+    ----------
+    prediction : Tensor of bool, shape (B, regions, [z,] y, x)
+        Which voxels belong to each region.
+    target : Tensor of bool, shape (B, regions [+ 1], [z,] y, x)
+        The truth.
+    masked : bool
+        The last channel of the target marks ignored voxels.
+    """
+    regions = prediction.shape[1]
+    truth = target[:, :regions].bool()
+    axes = (0, *range(2, prediction.ndim))
+    valid = ~target[:, -1:].bool() if masked else torch.ones_like(truth[:, :1])
+    hit, wrong, missed = prediction & truth & valid, prediction & ~truth & valid, ~prediction & truth & valid
+    return hit.sum(axes), wrong.sum(axes), missed.sum(axes)

@@ -1,49 +1,58 @@
-"""How weights are moved: nnU-Net's optimizer, learning rate and step (facts part 2, 3.1 and 3.12)."""
+"""How weights are moved: nnU-Net's optimizers and learning rates (facts part 2, 3.1, 3.12 and 3.18)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from napari_nnunet.engine.loss import SegmentationLoss, supervised
+from napari_nnunet.schema.training import Recipe
 
-LEARNING_RATE = 1e-2
 MOMENTUM = 0.99
-WEIGHT_DECAY = 3e-5
 LARGEST_NORM = 12.0
 _POWER = 0.9
+_WARMUP = 50  # epochs
 
 
-def poly_rate(epoch: int, epochs: int, initial: float = LEARNING_RATE) -> float:
+def poly_rate(epoch: int, epochs: int, initial: float = Recipe().rate) -> float:
     """Return the learning rate of an epoch (0-based): ``initial * (1 - epoch / epochs) ** 0.9``."""
-    return initial * (1 - epoch / epochs) ** _POWER
+    return float(initial * (1 - epoch / epochs) ** _POWER)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], rate: float = LEARNING_RATE) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum; the decay applies to all weights, norms and biases too."""
-    return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
+def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:
+    """Return the learning rate of an epoch under the recipe's schedule.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Schedule and first rate.
+    epoch, epochs : int
+        Epoch (0-based) of how many.
+    """
+    if recipe.schedule == "cosine":
+        return float(recipe.rate * (1 + math.cos(math.pi * epoch / epochs)) / 2)
+    if recipe.schedule == "warmup":
+        warmup = min(_WARMUP, epochs - 1)
+        if epoch < warmup:
+            return recipe.rate / warmup * (1 + epoch)
+        return poly_rate(epoch - warmup, epochs - warmup, recipe.rate)
+    return poly_rate(epoch, epochs, recipe.rate)
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe | None = None) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; the decay applies to all weights, norms and biases too."""
+    recipe = recipe or Recipe()
+    rate, decay = recipe.rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, amsgrad=True)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=decay, nesterov=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def train_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: SegmentationLoss,
-    image: Tensor,
-    targets: Sequence[Tensor],
-    weights: Sequence[float],
-) -> tuple[float, float]:
-    """Move the weights once; returns the loss and the gradient's norm before it was clipped."""
-    optimizer.zero_grad(set_to_none=True)
-    value = supervised(loss, network(image), targets, weights)
-    value.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
-    optimizer.step()
-    return float(value.detach()), float(norm)

@@ -43,21 +43,31 @@ class PatchRule:
     mirror_axes: tuple[int, ...]
 
 
-def patch_rule(patch: Sequence[int]) -> PatchRule:
-    """Work out rotation, enlarged patch and mirroring of a patch with two or three axes."""
+def patch_rule(patch: Sequence[int], *, dummy_2d: bool = True, scale: float = _ROOM) -> PatchRule:
+    """Work out rotation, enlarged patch and mirroring of a patch with two or three axes.
+
+    Parameters
+    ----------
+    patch : sequence of int
+        What the network gets.
+    dummy_2d : bool
+        False turns patches of thick slices like all others.
+    scale : float
+        Smallest scale for which the enlarged patch has room.
+    """
     final = tuple(int(n) for n in patch)
-    dummy = len(final) == 3 and max(final) / final[0] > _ANISOTROPY
+    dummy = dummy_2d and len(final) == 3 and max(final) / final[0] > _ANISOTROPY
     if len(final) == 2:
         rotation = math.radians(15) if max(final) / min(final) > _OBLONG else math.pi
     else:
         rotation = math.pi if dummy else math.radians(30)
-    initial = _enlarged(final, min(math.pi / 2, rotation))
+    initial = _enlarged(final, min(math.pi / 2, rotation), scale)
     if dummy:
         initial = (final[0], *initial[1:])
     return PatchRule(final, initial, rotation, dummy, tuple(range(len(final))))
 
 
-def _enlarged(patch: tuple[int, ...], angle: float) -> tuple[int, ...]:
+def _enlarged(patch: tuple[int, ...], angle: float, scale: float) -> tuple[int, ...]:
     """Return the room that the corner of a patch needs when it is turned about each axis by itself."""
     cos, sin = math.cos(angle), math.sin(angle)
     if len(patch) == 2:
@@ -71,7 +81,7 @@ def _enlarged(patch: tuple[int, ...], angle: float) -> tuple[int, ...]:
             (z * cos + y * sin, -z * sin + y * cos, x),
         ]
     largest = np.abs(np.array([patch, *corners])).max(axis=0)
-    return tuple(int(n) for n in largest / _ROOM)
+    return tuple(int(n) for n in largest / scale)
 
 
 def forced_foreground(batch: int, share: float = FOREGROUND_SHARE) -> list[bool]:
@@ -157,12 +167,16 @@ def _voxel(
     return chosen
 
 
-def cut(array: Any, corner: Sequence[int], size: Sequence[int], fill: float) -> NDArray[Any]:
-    """Read a patch (C, *size) from an array (C, z, y, x), memory-mapped or not; what lies outside is filled."""
-    shape = array.shape[1:]
+def cut(array: Any, corner: Sequence[int], size: Sequence[int], fill: float, *, lifted: bool = False) -> NDArray[Any]:
+    """Read a patch (C, *size) from an array (C, z, y, x), memory-mapped or not; what lies outside is filled.
+
+    With ``lifted`` the array has no channel axis, and may have no sign: the patch is (1, *size) of int16.
+    """
+    shape = array.shape if lifted else array.shape[1:]
     inner = [(max(0, c), min(n, c + s)) for c, s, n in zip(corner, size, shape, strict=True)]
-    out = np.full((array.shape[0], *size), fill, dtype=array.dtype)
+    out = np.full((1 if lifted else array.shape[0], *size), fill, dtype=np.int16 if lifted else array.dtype)
     if all(lo < hi for lo, hi in inner):
         where = tuple(slice(lo - c, hi - c) for (lo, hi), c in zip(inner, corner, strict=True))
-        out[(slice(None), *where)] = array[(slice(None), *(slice(lo, hi) for lo, hi in inner))]
+        source = tuple(slice(lo, hi) for lo, hi in inner)
+        out[(slice(None), *where)] = array[source] if lifted else array[(slice(None), *source)]
     return out

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.training import LOG_LISTS
+
+OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +126,7 @@ def _hash(path: Path, size: int, mtime: int) -> str:
 
 def write_checkpoint(
     path: Path,
-    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
     *,
     plans: Mapping[str, Any],
     dataset: Mapping[str, Any],
@@ -132,31 +135,40 @@ def write_checkpoint(
     mirror_axes: tuple[int, ...] | None,
     epoch: int,
     trainer: str = "nnUNetTrainer",
+    logging: Mapping[str, Any] | None = None,
+    best: float | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint for inference with all nine keys of nnU-Net (facts part 2, 2.2).
+    """Write a checkpoint with all nine keys of nnU-Net (facts part 2, 2.2).
 
     Parameters
     ----------
     path : Path
         Replaced in one step.
-    weights : mapping of str to Tensor
-        With nnU-Net's duplicate keys (``engine.network.nnunet_state``).
+    state : mapping
+        ``network_weights`` with nnU-Net's duplicate keys (``engine.network.nnunet_state``), and where a training can go
+        on from here ``optimizer_state`` and ``grad_scaler_state``.
     plans, dataset : mapping
         Content of plans.json and dataset.json.
     configuration, fold, mirror_axes, epoch, trainer
         As nnU-Net stores them; ``epoch`` is the next one to run.
+    logging : mapping, optional
+        nnU-Net's eight lists.
+    best : float, optional
+        Best moving average of the pseudo Dice.
+    own : mapping, optional
+        Plain values that nnU-Net passes over; see :data:`OWN`.
     """
     import torch
 
-    from napari_nnunet.formats.atomic import written_beside
+    from napari_nnunet.formats.atomic import write_error, written_beside
 
-    logs = ("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "train_losses", "val_losses", "lrs")
     content: dict[str, Any] = {
-        "network_weights": weights,
-        "optimizer_state": None,
-        "grad_scaler_state": None,
-        "logging": {name: [] for name in (*logs, "epoch_start_timestamps", "epoch_end_timestamps")},
-        "_best_ema": None,
+        "network_weights": state["network_weights"],
+        "optimizer_state": state.get("optimizer_state"),
+        "grad_scaler_state": state.get("grad_scaler_state"),
+        "logging": dict(logging or {name: [] for name in LOG_LISTS}),
+        "_best_ema": best,
         "current_epoch": epoch,
         "init_args": {
             "plans": dict(plans),
@@ -168,5 +180,11 @@ def write_checkpoint(
         "trainer_name": trainer,
         "inference_allowed_mirroring_axes": mirror_axes,
     }
+    if own is not None:
+        content[OWN] = dict(own)
     with written_beside(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            # torch's writer does not pass on what the system said
+            raise write_error(path, f"the disk is full, or refuses the file ({_reason(error)})") from error

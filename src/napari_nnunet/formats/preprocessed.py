@@ -193,6 +193,53 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
         return archive["data"], archive["seg"]
 
 
+def next_stage_file(folder: Path, name: str) -> Path | None:
+    """Return a case's segmentation by the previous stage, in either of nnU-Net's formats; None where it is missing."""
+    found = (folder / f"{name}.b2nd", folder / f"{name}.npz")
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_next_stage(folder: Path, name: str) -> Any:
+    """Open a case's segmentation by the previous stage, (z, y, x) of unsigned integers.
+
+    Raises
+    ------
+    DatasetError
+        If it is missing or damaged.
+    """
+    path = next_stage_file(folder, name)
+    if path is None:
+        raise DatasetError(f"The previous stage's segmentation of {name} is missing in {folder}.")
+    try:
+        if path.suffix == ".b2nd":
+            return _open_blosc(path)
+        with np.load(path) as archive:
+            return archive["seg"]
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def write_next_stage(folder: Path, name: str, labels: NDArray[np.unsignedinteger], patch: Sequence[int]) -> None:
+    """Write a segmentation (z, y, x) for the next stage's training."""
+    import blosc2
+
+    path = folder / f"{name}.b2nd"
+    chunks, blocks = chunks_and_blocks((1, *labels.shape), patch, labels.dtype.itemsize)
+    with written_beside(path, suffix=".b2nd", durable=False) as temporary:
+        try:
+            blosc2.asarray(
+                np.ascontiguousarray(labels),
+                chunks=chunks[1:],
+                blocks=blocks[1:],
+                urlpath=str(temporary),
+                mode="w",
+                cparams=_compression(labels),
+                dparams=blosc2.DParams(nthreads=1),
+            )
+        except RuntimeError as error:
+            raise write_error(path, f"the disk is full, or refuses the file ({error})") from error
+
+
 def remove_case(folder: Path, name: str) -> None:
     """Delete a preprocessed case in whatever format it is; the files can be made again from the raw ones."""
     files = case_files(folder, name)

@@ -68,17 +68,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """One image with everything that was decided about it."""
+class Task:
+    """One image with everything that was decided about it.
 
-    volume: Volume
+    ``prepared`` is an image that is on the network's grid already, with what was done to it; ``also`` writes the same
+    result on other grids.
+    """
+
+    volume: Volume | None
     settings: PredictSettings
     labels: NDArray[Any]  # (Z, Y, X), written in place
     probabilities: NDArray[np.float32] | None
     previous: NDArray[Any] | None
-    focus: Focus | None
-    roi: Box | None
-    preview: bool
+    focus: Focus | None = None
+    roi: Box | None = None
+    preview: bool = False
+    prepared: tuple[torch.Tensor, PrepareRecord] | None = None
+    also: tuple[decode.Assembler, ...] = ()
 
 
 def predict(
@@ -140,7 +146,7 @@ def predict(
     result = canvas if canvas is not None else np.zeros(volume.shape, dtype=scheme.dtype)
     if settings.probabilities and probabilities is None:
         probabilities = np.zeros((scheme.heads, *volume.shape), dtype=np.float32)
-    task = _Task(
+    task = Task(
         volume,
         settings,
         _lifted(result, 0),
@@ -154,7 +160,7 @@ def predict(
     with _predictor.borrowed(model, settings) as predictor, ExitStack() as stack:
         yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
         stack.enter_context(torch_threads(predictor.choice.threads))
-        record, used = yield from _with_fallbacks(predictor, task)
+        record, used = yield from run_with_fallbacks(predictor, task)
     recipe = _recipe(predictor, settings, used)
     return Prediction(
         labels=result,
@@ -217,7 +223,7 @@ def _previous_stage(
     return lower.labels
 
 
-def _with_fallbacks(predictor: Predictor, task: _Task) -> Job[tuple[PrepareRecord, Choice]]:
+def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRecord, Choice]]:
     """Run; where the GPU's memory or a short float does not suffice, say so and run again more carefully."""
     on_device = task.settings.on_device
     ensemble = predictor.ensemble
@@ -255,20 +261,12 @@ class _NotFiniteError(Exception):
     """Reduced precision overflowed."""
 
 
-def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_device: bool) -> Job[PrepareRecord]:
+def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Task, *, on_device: bool) -> Job[PrepareRecord]:
     model, settings = predictor.model, task.settings
     yield Stage(name="Preparing the image")
     on_device = on_device and ensemble.choice.kind != "cpu"
     device = torch.device(ensemble.choice.device if on_device else "cpu")
-    data, record = prepare(
-        task.volume,
-        model.plans,
-        model.configuration,
-        previous=task.previous,
-        foreground_labels=model.dataset.labels.foreground_labels,
-        device=device,
-        roi=None if task.roi is None else _lifted_box(task.roi),
-    )
+    data, record = _prepared(model, task, device)
     for text in record.notes:
         yield Note(text=text, level="warning")
     region = tuple(slice(lo, hi) for lo, hi in _lifted_box(task.roi)) if task.roi is not None else ...
@@ -286,6 +284,23 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: _Task, *, on_devi
     return record
 
 
+def _prepared(model: TrainedModel, task: Task, device: torch.device) -> tuple[torch.Tensor, PrepareRecord]:
+    if task.prepared is not None:
+        data, record = task.prepared
+        return data.to(device), record
+    if task.volume is None:
+        raise ValueError("a task has a volume, or is prepared")
+    return prepare(
+        task.volume,
+        model.plans,
+        model.configuration,
+        previous=task.previous,
+        foreground_labels=model.dataset.labels.foreground_labels,
+        device=device,
+        roi=None if task.roi is None else _lifted_box(task.roi),
+    )
+
+
 def _clear_outside(probabilities: NDArray[np.float32], region: Any, *, background: bool) -> None:
     """Leave probabilities inside the region only; the context around it was computed as well."""
     inside = probabilities[(slice(None), *region)].copy()
@@ -301,7 +316,7 @@ def _grid(model: TrainedModel, record: PrepareRecord, settings: PredictSettings)
 
 
 def _windows(
-    predictor: Predictor, ensemble: infer.Ensemble, task: _Task, record: PrepareRecord, data: torch.Tensor
+    predictor: Predictor, ensemble: infer.Ensemble, task: Task, record: PrepareRecord, data: torch.Tensor
 ) -> Job[None]:
     """Walk over all windows, sum them up, write what is complete."""
     model, settings = predictor.model, task.settings
@@ -347,7 +362,7 @@ def _place(
     grid: TileGrid,
     accumulator: Accumulator,
     assembler: decode.Assembler,
-    task: _Task,
+    task: Task,
     scratch: NDArray[Any],
 ) -> Job[None]:
     """Add one window; announce previews and finished planes."""
@@ -355,12 +370,14 @@ def _place(
     if task.preview:
         yield from _announce(_paint_preview(tile, logits, grid, assembler, scratch), task, scratch, record, final=False)
     for start, stop, mean in accumulator.add(tile, logits):
+        for other in task.also:
+            other.push(start, stop, mean)
         for lo, hi in assembler.push(start, stop, mean):
             (z0, _), y, x = record.box
             yield from _announce(((z0 + lo, z0 + hi), y, x), task, scratch, record, final=True)
 
 
-def _announce(box: Box | None, task: _Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool) -> Job[None]:
+def _announce(box: Box | None, task: Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool) -> Job[None]:
     """Copy what lies inside the region to the canvas and tell which part of the image changed."""
     if box is None:
         return
@@ -372,7 +389,7 @@ def _announce(box: Box | None, task: _Task, scratch: NDArray[Any], record: Prepa
             return
         slices = tuple(slice(a, b) for a, b in own)
         task.labels[slices] = scratch[slices]
-    yield Painted(box=own if len(task.volume.shape) == 3 else own[1:], final=final)
+    yield Painted(box=own[1:] if task.volume is not None and len(task.volume.shape) == 2 else own, final=final)
 
 
 def _paint_preview(

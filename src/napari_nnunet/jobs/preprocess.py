@@ -190,7 +190,7 @@ def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, datase
             wanted = rules_of(other, configuration, dataset)
             if configuration.data_identifier != identifier or wanted == rules:
                 continue
-            if any(finished.get(case.name) == _digest(case, wanted) for case in dataset.cases):
+            if any(finished.get(case.name) == case_digest(case, wanted) for case in dataset.cases):
                 raise PlanError(
                     f"{identifier} holds the data of {other.plans_name} ({name}), which differ in spacing, "
                     f"normalisation or patch; they would be overwritten. Edit 'data_identifier' in "
@@ -215,7 +215,8 @@ def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) ->
     return hashlib.sha256(json.dumps(rules, sort_keys=True, default=list).encode()).hexdigest()
 
 
-def _digest(case: TrainingCase, rules: str) -> str:
+def case_digest(case: TrainingCase, rules: str) -> str:
+    """Return a digest of a case's files and of the rules it is preprocessed by."""
     digest = hashlib.sha256(rules.encode())
     for path in (*case.images, case.label):
         status = path.stat()
@@ -247,7 +248,7 @@ def _work(
     for case in dataset.cases:
         wanted = []
         for target in targets:
-            digest = _digest(case, target.rules)
+            digest = case_digest(case, target.rules)
             there = finished[target.folder].get(case.name) == digest and all(
                 path.is_file() for path in case_files(target.folder, case.name)
             )
