@@ -17,12 +17,15 @@ def add_verbs(verbs: Verbs) -> None:
     doctor.set_defaults(run=_doctor)
     demo = verbs.add_parser(
         "demo",
-        help="segment synthetic volumes with the model that ships with the package",
-        description="Make three synthetic volumes, segment them, print the Dice, write a picture. Needs no data, no "
-        "screen and no GPU.",
+        help="plan, train and segment synthetic volumes",
+        description="Make synthetic volumes, plan and preprocess them, train for three minutes, segment volumes that "
+        "were not trained on, print the Dice, write pictures. Needs no data, no screen and no GPU.",
         allow_abbrev=False,
     )
     demo.add_argument("-o", type=Path, default=Path("demo-output"), metavar="DIR", help="(default: %(default)s)")
+    demo.add_argument(
+        "--minutes", type=float, default=3.0, metavar="M", help="how long to train (default: %(default)s)"
+    )
     demo.add_argument("--gui", action="store_true", help="then open napari on the result")
     demo.set_defaults(run=_demo)
 
@@ -38,10 +41,12 @@ def _demo(options: argparse.Namespace) -> int:
     from napari_nnunet.cli._show import show
     from napari_nnunet.jobs.demo import demo
 
-    result = show(demo(options.o))
+    result = show(demo(options.o, minutes=options.minutes))
     for name, value in result.dice.items():
         print(f"Dice {name:<8} {value:.3f}")
-    print(f"Picture: {result.picture}")
+    print(f"Image, truth, result: {result.picture}")
+    print(f"How the training went: {result.curves}")
+    print(f"Dataset, plans and model: {result.folder / 'workspace'}")
     if options.gui:
         _open_napari(options.o)
     return 0
@@ -49,7 +54,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _open_napari(folder: Path) -> None:
     """Open image and result in napari, as a program of its own: the command line does not know napari."""
-    files = [folder / "imagesTs/sample_01_0000.nii.gz", folder / "predictions/sample_01.nii.gz"]
+    files = [folder / "imagesTs/sample_001_0000.nii.gz", folder / "predictions/sample_001.nii.gz"]
     program = "napari_nnunet.widgets.show"
     try:
         subprocess.run([sys.executable, "-m", program, *map(str, files)], check=True)

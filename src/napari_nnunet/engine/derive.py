@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_nnunet.engine.plan import PLANNERS, architecture_entry, features_per_stage
@@ -123,7 +123,8 @@ def _check(
 def _resembling(before: Configuration) -> Any:
     """Return a planner with the same kind of network."""
     residual = before.architecture.name == "ResidualEncoderUNet"
-    return PLANNERS["nnUNetPlannerResEncM" if residual else "ExperimentPlanner"]
+    planner = PLANNERS["nnUNetPlannerResEncM" if residual else "ExperimentPlanner"]
+    return replace(planner, width=before.architecture.features[0])
 
 
 def _memory(before: Configuration, shape: Any, batch: int, labels: int) -> str:
@@ -140,7 +141,7 @@ def _memory(before: Configuration, shape: Any, batch: int, labels: int) -> str:
     blocks = [*architecture.blocks, *[architecture.blocks[-1]] * shape.stages][: shape.stages]
     new = feature_map_size(
         shape,
-        features_per_stage(shape.stages, before.ndim),
+        features_per_stage(shape.stages, before.ndim, architecture.features[0]),
         blocks,
         architecture.decoder_convs[0],
         labels,

@@ -171,9 +171,12 @@ def _write_side_files(session: Session) -> None:
 
 def _description(session: Session, workers: int | None) -> str:
     order, recipe = session.order, session.recipe
+    length = f"{session.schedule.epochs} epochs of {recipe.iterations} steps"
+    if order.settings.time_budget is not None and not session.measured:
+        length = f"as many epochs as fit into {order.settings.time_budget / 60:.0f} minutes"
     made = "" if workers is None else f", batches made by {workers} processes"
     return (
         f"{order.dataset_name} {order.configuration.name}, fold {order.fold}: {len(order.split.train)} training and "
-        f"{len(order.split.val)} validation cases, {session.schedule.epochs} epochs of {recipe.iterations} steps, "
+        f"{len(order.split.val)} validation cases, {length}, "
         f"batch {order.configuration.batch_size}, seed {session.seed}, on {session.learner.choice}{made}."
     )

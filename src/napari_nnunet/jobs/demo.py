@@ -1,4 +1,4 @@
-"""The main job from nothing: make a small dataset, segment it, show how good it is."""
+"""The main job from nothing: make a small dataset, plan it, train, segment unseen volumes, show how good it is."""
 
 from __future__ import annotations
 
@@ -10,16 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.metrics import measure
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.fold import FoldFolder
 from napari_nnunet.formats.images import read_labels, read_volume, write_labels
 from napari_nnunet.formats.model import TrainedModel, load_model
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs._training import model_folder
+from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.predict_files import FolderSettings, predict_folder
+from napari_nnunet.jobs.train import train
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.settings import PlanSettings, PredictSettings
+from napari_nnunet.schema.training import TrainSettings
 
+DATASET = "Dataset001_Demo"
+CONFIGURATION = "3d_fullres"
+MINUTES = 3.0
+_TRAINING_SEEDS = range(100, 110)
 _SEEDS = (1, 2, 3)
+_PLANS = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
 _COLOURS = np.array([[0, 0, 0], [0, 158, 255], [255, 140, 0]], dtype=np.float32)  # told apart by colour-blind eyes too
 
 
@@ -30,15 +42,18 @@ class DemoResult:
     Parameters
     ----------
     folder : Path
-        Images, labels, predictions and the picture.
+        Images, labels, predictions, pictures, and a workspace with the dataset and its model.
     picture : Path
         Image, truth and result side by side.
+    curves : Path
+        How the training went.
     dice : dict of str to float
-        Mean Dice per class over the cases.
+        Mean Dice per class over the unseen volumes.
     """
 
     folder: Path
     picture: Path
+    curves: Path
     dice: dict[str, float]
 
 
@@ -54,55 +69,95 @@ def sample_geometry() -> Geometry:
     return Geometry(spacing=(z, y, x), origin=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
-def dice(truth: NDArray[Any], result: NDArray[Any], label: int) -> float:
-    """Return the Dice overlap of one label, NaN where neither has it."""
-    a, b = truth == label, result == label
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else float("nan")
-
-
-def demo(folder: Path) -> Job[DemoResult]:
-    """Make unseen synthetic volumes, segment them with the model that ships with the package, compare with the truth.
+def demo(folder: Path, *, minutes: float = MINUTES) -> Job[DemoResult]:
+    """Do the whole job with synthetic volumes: dataset, plan, preprocessing, training, segmentation, comparison.
 
     Parameters
     ----------
     folder : Path
-        Everything is written below it: ``imagesTs``, ``labelsTs``, ``predictions``, ``demo.png``.
+        Everything is written below it: ``workspace``, ``imagesTs``, ``labelsTs``, ``predictions``, ``demo.png``.
+    minutes : float
+        How long to train.
     """
     images, truths, out = (make_folder(folder / name) for name in ("imagesTs", "labelsTs", "predictions"))
-    yield Stage(name="Making three synthetic volumes", total=len(_SEEDS))
-    geometry = sample_geometry()
+    workspace = Workspace.at(folder / "workspace")
+    yield Stage(name="Making synthetic volumes", total=len(_TRAINING_SEEDS) + len(_SEEDS))
+    make_dataset(workspace)
     for seed in _SEEDS:
-        image, labels = make_volume(seed)
-        write_labels(np.rint(image), geometry, images / f"sample_{seed:02d}_0000.nii.gz")
-        write_labels(labels, geometry, truths / f"sample_{seed:02d}.nii.gz")
-    model = sample_model()
-    yield Note(text=f"Segmenting with the model that ships with the package ({model.name}).")
+        _write_volume(seed, images, truths)
+    plans = yield from plan_and_preprocess(workspace, DATASET, _PLANS, [CONFIGURATION])
+    yield Note(text=f"Training for {minutes:g} minutes, as many epochs as fit.")
+    settings = TrainSettings(time_budget=60 * minutes)
+    place = FoldFolder.at(model_folder(workspace, DATASET, settings.trainer, plans.plans.stem, CONFIGURATION), 0)
+    trained = yield from train(
+        workspace,
+        DATASET,
+        CONFIGURATION,
+        0,
+        plans_name=plans.plans.stem,
+        settings=settings,
+        resume=bool(place.checkpoints),  # a demo that was interrupted goes on
+    )
+    model = load_model(place.path.parent)
+    yield Note(text="Segmenting volumes that the training has not seen.")
     yield from predict_folder(model, FolderSettings(images, out), PredictSettings())
-    scores: dict[str, list[float]] = {name: [] for name in CLASSES[1:]}
-    for seed in _SEEDS:
-        truth, _ = read_labels(truths / f"sample_{seed:02d}.nii.gz")
-        result, _ = read_labels(out / f"sample_{seed:02d}.nii.gz")
-        for value, name in enumerate(CLASSES[1:], start=1):
-            scores[name].append(dice(truth, result, value))
-    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    dice = _compare(truths, out)
     picture = folder / "demo.png"
     _write_picture(images, truths, out, picture)
-    write_json(folder / "demo.json", {"dice": means, "model": model.name})
-    return DemoResult(folder, picture, means)
+    write_json(folder / "demo.json", {"dice": dice, "model": model.name, "epochs": trained.epochs})
+    return DemoResult(folder, picture, place.path / "progress.png", dice)
+
+
+def make_dataset(workspace: Workspace) -> Path:
+    """Write the synthetic volumes as a raw dataset; returns its folder."""
+    raw = workspace.raw / DATASET
+    images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
+    for seed in _TRAINING_SEEDS:
+        if not (labels / f"{_name(seed)}.nii.gz").is_file():
+            _write_volume(seed, images, labels)
+    content = {
+        "name": "Synthetic nuclei and shells",
+        "channel_names": {"0": "fluorescence"},
+        "labels": {name: value for value, name in enumerate(CLASSES)},
+        "numTraining": len(_TRAINING_SEEDS),
+        "file_ending": ".nii.gz",
+    }
+    write_json(raw / "dataset.json", content)
+    return raw
+
+
+def _name(seed: int) -> str:
+    return f"sample_{seed:03d}"
+
+
+def _write_volume(seed: int, images: Path, labels: Path) -> None:
+    image, truth = make_volume(seed)
+    geometry = sample_geometry()
+    write_labels(np.rint(image), geometry, images / f"{_name(seed)}_0000.nii.gz")
+    write_labels(truth, geometry, labels / f"{_name(seed)}.nii.gz")
+
+
+def _compare(truths: Path, results: Path) -> dict[str, float]:
+    scores: dict[str, list[float]] = {name: [] for name in CLASSES[1:]}
+    for seed in _SEEDS:
+        truth, _ = read_labels(truths / f"{_name(seed)}.nii.gz")
+        result, _ = read_labels(results / f"{_name(seed)}.nii.gz")
+        for value, metrics in measure(truth, result, range(1, len(CLASSES))).items():
+            scores[CLASSES[int(value) if isinstance(value, int) else 0]].append(float(metrics["Dice"]))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
 def _write_picture(images: Path, truths: Path, results: Path, path: Path) -> None:
     """Write image, truth and result of the first case side by side, the slice with most foreground."""
     import imageio.v3 as iio
 
-    case = f"sample_{_SEEDS[0]:02d}"
+    case = _name(_SEEDS[0])
     image = np.asarray(read_volume([images / f"{case}_0000.nii.gz"]).array)[0]
     truth, _ = read_labels(truths / f"{case}.nii.gz")
     result, _ = read_labels(results / f"{case}.nii.gz")
     z = int((truth > 0).sum(axis=(1, 2)).argmax())
     grey = np.clip(image[z] / np.percentile(image[z], 99.5), 0, 1)[..., None] * 255
-    panels = [np.repeat(grey, 3, axis=2)]
+    panels: list[NDArray[Any]] = [np.repeat(grey, 3, axis=2)]
     for labels in (truth, result):
         colour = _COLOURS[labels[z]]
         panels.append(np.where((labels[z] > 0)[..., None], 0.45 * grey + 0.55 * colour, grey))

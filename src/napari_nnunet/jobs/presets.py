@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_nnunet.engine.metrics import measure
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.cases import find_cases
 from napari_nnunet.formats.images import read_labels, read_volume
 from napari_nnunet.formats.model import TrainedModel
-from napari_nnunet.jobs.demo import dice
 from napari_nnunet.jobs.predict import predict
 from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
 
@@ -75,8 +75,7 @@ def measure_presets(
 
 
 def _mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
-    known = truth != model.dataset.labels.ignore_label if model.dataset.labels.ignore_label is not None else None
-    if known is not None:
-        truth, result = truth[known], result[known]
-    values = [dice(truth, result, label) for label in model.dataset.labels.foreground_labels]
+    scheme = model.dataset.labels
+    found = measure(truth, result, scheme.foreground_labels, scheme.ignore_label)
+    values = [metrics["Dice"] for metrics in found.values()]
     return float(np.nanmean(values)) if not np.all(np.isnan(values)) else float("nan")

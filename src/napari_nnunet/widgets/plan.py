@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 _NONE = "(no dataset yet)"
 _PRESETS = {
     "Standard U-Net (8 GB)": "ExperimentPlanner",
+    "Small U-Net (CPU, quick tries)": "SmallPlanner",
     "ResEnc M (8 GB)": "nnUNetPlannerResEncM",
     "ResEnc L (24 GB)": "nnUNetPlannerResEncL",
     "ResEnc XL (40 GB)": "nnUNetPlannerResEncXL",
