@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.training import DEFAULT_TRAINER, TrainSettings, parse_duration, parse_fold
+
+_BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -62,6 +65,7 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         "--finish_in", "--finish-in", type=int, metavar="N",
         help="let a running training (or with --c a stopped one) end after N more epochs, learning rate going to zero",
     )  # fmt: skip
+    add("--wait", action="store_true", help="begin when the trainings of this workspace before it have ended")
     add("--stop", action="store_true", help="let a running training save and end; --c goes on later")
     add(
         "--foreground_jitter", "--foreground-jitter", type=float, default=0.0, metavar="J",
@@ -101,6 +105,8 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from napari_nnunet.formats.fold import FoldFolder
+    from napari_nnunet.formats.queue import ticket
     from napari_nnunet.formats.workspace import Workspace
 
     settings = _settings(options)
@@ -110,13 +116,37 @@ def _train(options: argparse.Namespace) -> int:
     folds = [parse_fold(text) for text in options.folds]
     if options.stop or (options.finish_in is not None and not options.c):
         return _ask(options, workspace, dataset, folds)
-    if options.num_gpus > 1:
-        from napari_nnunet.jobs.launch import relaunch_distributed
+    model = workspace.results / dataset / f"{options.tr}__{options.p}__{options.configuration}"
+    if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
+        for fold in folds:
+            _one(options, workspace, dataset, fold, settings)
+        return 0
+    with ticket(workspace.results, [FoldFolder.at(model, fold).path for fold in folds]) as own:
+        if options.wait and not _wait(own, workspace.results):
+            print("Called off while it waited.")
+            return 0
+        if options.num_gpus > 1:
+            from napari_nnunet.jobs.launch import relaunch_distributed
 
-        return relaunch_distributed(options.num_gpus, without_flag(sys.argv[1:], "-num_gpus"))
-    for fold in folds:
-        _one(options, workspace, dataset, fold, settings)
+            return relaunch_distributed(options.num_gpus, _shared(sys.argv[1:]))
+        for fold in folds:
+            _one(options, workspace, dataset, fold, settings)
     return 0
+
+
+def _wait(own: Any, results: Path) -> bool:
+    """Wait for the trainings before; returns False where this one was called off."""
+    from napari_nnunet.formats.queue import ahead_of
+
+    told = None
+    while (ahead := ahead_of(own, results)) != 0:
+        if ahead is None:
+            return False
+        if ahead != told:
+            print(f"Waiting for {ahead} training{'s' if ahead > 1 else ''} before this one.", flush=True)
+            told = ahead
+        time.sleep(_BETWEEN_LOOKS)
+    return True
 
 
 def _check_flags(options: argparse.Namespace) -> None:
@@ -183,9 +213,7 @@ def _one(options: argparse.Namespace, workspace: Any, dataset: str, fold: Any, s
             print(f"{case} FAILED: {reason}", file=sys.stderr)
 
 
-def without_flag(arguments: list[str], flag: str) -> list[str]:
-    """Return arguments without a flag and its value."""
-    if flag not in arguments:
-        return arguments
-    place = arguments.index(flag)
-    return arguments[:place] + arguments[place + 2 :]
+def _shared(arguments: list[str]) -> list[str]:
+    """Return the arguments for each of several processes."""
+    place = arguments.index("-num_gpus")
+    return [word for word in arguments[:place] + arguments[place + 2 :] if word != "--wait"]

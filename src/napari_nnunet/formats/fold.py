@@ -127,7 +127,7 @@ class FoldFolder:
 
     def runner(self) -> Runner | None:
         """Return the process that trains this fold now, None where there is none."""
-        content = _read(self._running)
+        content = read_json(self._running)
         try:
             found = Runner(int(content["pid"]), str(content["host"]), float(content["created"]))
         except (KeyError, TypeError, ValueError):
@@ -163,13 +163,13 @@ class FoldFolder:
 
     def ask(self, **wishes: Any) -> None:
         """Tell the process that trains: ``stop=True`` (save and end), or ``finish_in=N`` epochs."""
-        write_json(self._wishes, {**_read(self._wishes), **wishes})
+        write_json(self._wishes, {**read_json(self._wishes), **wishes})
 
     def wishes(self) -> dict[str, Any]:
         """Return what was asked for and forget it; empty where there is nothing."""
         if not self._wishes.exists():
             return {}
-        content = _read(self._wishes)
+        content = read_json(self._wishes)
         with suppress(OSError):
             self._wishes.unlink(missing_ok=True)
         return content
@@ -189,7 +189,8 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
     return [FoldFolder(path) for path in sorted(found) if path.is_dir()]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

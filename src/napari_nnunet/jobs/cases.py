@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from napari_nnunet.engine.resample import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
-from napari_nnunet.formats.images import read_labels, read_volume
+from napari_nnunet.formats.images import read_labels, read_volume, write_labels
 from napari_nnunet.formats.raw_dataset import TrainingCase, read_info, survey
-from napari_nnunet.formats.raw_writer import create_dataset, remap, save_case, set_labels
+from napari_nnunet.formats.raw_writer import TRASH, create_dataset, remap, save_case, set_labels
 from napari_nnunet.jobs.overlays import overlay, telling_slice
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 
 _SIDE = 96  # pixels of a thumbnail
@@ -82,6 +85,50 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
             set_labels(case.folder, case.classes)
     channels = [np.asarray(channel) for channel in case.channels]
     return save_case(case.folder, case.name, channels, labels, case.geometry)
+
+
+def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:
+    """Replace the reference of a case; the old one is put into the dataset's trash folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset.
+    name : str
+        Of the case.
+    labels : ndarray of int, shape ([Z,] Y, X)
+        The corrected reference.
+
+    Returns
+    -------
+    Path
+        The file that was written; the case must be preprocessed again.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such case, or the labels are not those of the dataset.
+    """
+    yield Stage(name=f"Saving the reference of {name}")
+    dataset, _ = survey(folder)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DatasetError(f"{folder.name} has no case {name}.")
+    old, geometry = read_labels(case.label, reader=dataset.info.reader)
+    if old.shape != labels.shape:
+        raise DatasetError(f"The reference of {name} has {old.shape} voxels, the corrected one {labels.shape}.")
+    scheme = dataset.info.labels
+    strange = sorted(set(np.unique(labels).tolist()) - {*scheme.all_labels, *_ignored(scheme)})
+    if strange:
+        raise DatasetError(f"The corrected reference holds {strange}; {folder.name} has {sorted(scheme.all_labels)}.")
+    aside = make_folder(folder / TRASH / f"{name} {time.strftime('%Y-%m-%d %H.%M.%S')}")
+    shutil.copy2(case.label, aside / case.label.name)
+    write_labels(labels, geometry, case.label, writer=dataset.info.reader)
+    return case.label
+
+
+def _ignored(scheme: LabelScheme) -> tuple[int, ...]:
+    return () if scheme.ignore_label is None else (scheme.ignore_label,)
 
 
 def thumbnails(folder: Path) -> Job[int]:

@@ -23,6 +23,7 @@ from napari_nnunet.jobs._begin import Start, begin
 from napari_nnunet.jobs._record import recorded
 from napari_nnunet.jobs._session import Session
 from napari_nnunet.jobs._training import Order, make_order
+from napari_nnunet.jobs.follow import PREPARING
 from napari_nnunet.jobs.validate import ValidationResult, validate_fold
 from napari_nnunet.schema.settings import Fold, PredictSettings
 from napari_nnunet.schema.training import TrainSettings
@@ -202,7 +203,7 @@ def _told(job: Job[TrainResult]) -> Job[TrainResult]:
 
 def _train(order: Order, choice: Choice, group: Group, start: Start, *, validation: bool) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
-        yield Stage(name="Preparing the training")
+        yield Stage(name=PREPARING)
         session = yield from begin(order, choice, group, start)
         stack.callback(session.close)
         finished = yield from _learn(session)

@@ -23,7 +23,7 @@ from superqt import QCollapsible
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.known_models import known_models, remember_model
 from napari_nnunet.formats.model import TrainedModel, load_model
-from napari_nnunet.schema.settings import PredictSettings, preset
+from napari_nnunet.schema.settings import Fold, PredictSettings, preset
 from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets._layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
@@ -198,6 +198,18 @@ class SegmentForm(LayerForm):
             with self._quietly():
                 self._fill_folds()
             self._changed()
+
+    def choose_checkpoint(self, checkpoint: str, folds: Sequence[Fold]) -> None:
+        """Choose a checkpoint and folds of the model."""
+        if self.model is None:
+            return
+        with self._quietly():
+            names = list(dict.fromkeys((*self.model.checkpoints, checkpoint)))
+            self.checkpoint_box.choices = names
+            self.checkpoint_box.value = checkpoint
+            self._fill_folds()
+            self.folds_box.value = [str(fold) for fold in folds]
+        self._changed()
 
     def _make_channel_boxes(self, names: Sequence[str]) -> None:
         with self._quietly():

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QLabel, QWidget
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Event, Job, Painted
 from napari_nnunet.formats.known_models import remember_model
-from napari_nnunet.schema.settings import PRESETS
+from napari_nnunet.schema.settings import PRESETS, Fold
 from napari_nnunet.widgets._forms import scrolling
 from napari_nnunet.widgets._layers import class_volumes, focus_of
 from napari_nnunet.widgets._panel import RunPanel, State
@@ -79,6 +79,17 @@ class SegmentWidget(QWidget):
     def add_model(self, folder: Path) -> None:
         """Choose a model by its folder; what is wrong with it is said in the dock."""
         self.form.add_model(folder)
+
+    def use(self, folder: Path, *, checkpoint: str, folds: tuple[Fold, ...]) -> None:
+        """Choose a model with a checkpoint and folds, and segment the image that is open, if there is one."""
+        self.add_model(folder)
+        self.form.choose_checkpoint(checkpoint, folds)
+        try:
+            resolve(self.form.choices())
+        except NotReadyError:
+            self._update()
+            return
+        self.run()
 
     def _layer_removed(self, event: Any) -> None:
         if self._running is not None and event.value is self._running.labels:
