@@ -15,6 +15,10 @@ from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 
+STATISTICS = {
+    "mean": 100.0, "std": 30.0, "median": 100.0, "min": 0.0, "max": 300.0, "percentile_00_5": 10.0,
+    "percentile_99_5": 250.0,
+}  # fmt: skip
 FIGURES = Path(__file__).parent / "data" / "numerics"
 
 
@@ -98,7 +102,6 @@ def make_model(root: Path, recipe: Recipe | None = None, *, seed: int = 0) -> Tr
     }
     if recipe.regions_class_order:
         dataset["regions_class_order"] = list(recipe.regions_class_order)
-    statistics = {"mean": 100.0, "std": 30.0, "median": 100.0, "min": 0.0, "max": 300.0}
     plans = {
         "dataset_name": recipe.name,
         "plans_name": "nnUNetPlans",
@@ -106,10 +109,7 @@ def make_model(root: Path, recipe: Recipe | None = None, *, seed: int = 0) -> Tr
         "transpose_forward": list(recipe.transpose),
         "transpose_backward": [recipe.transpose.index(a) for a in range(3)],
         "configurations": {recipe.configuration: configuration_of(recipe)},
-        "foreground_intensity_properties_per_channel": {
-            str(i): {**statistics, "percentile_00_5": 10.0, "percentile_99_5": 250.0}
-            for i in range(len(recipe.channels))
-        },
+        "foreground_intensity_properties_per_channel": {str(i): STATISTICS for i in range(len(recipe.channels))},
     }
     info = DatasetInfo.parse(dataset)
     configuration = Plans.parse(plans).configuration(recipe.configuration)
@@ -229,7 +229,7 @@ def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, 
         "dataset_name": TRAINED, "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2],
         "configurations": {recipe.configuration: configuration_of(recipe)},
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {"0": STATISTICS},
     }  # fmt: skip
     (base / "nnUNetPlans.json").write_text(json.dumps(plans))
     preprocess_here(workspace, open_dataset(raw))
