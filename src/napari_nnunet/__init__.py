@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_nnunet.api import plan_and_preprocess, predict, verify_dataset
+    from napari_nnunet.api import plan_and_preprocess, predict, train, verify_dataset
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.images import read_volume, write_labels
     from napari_nnunet.formats.model import TrainedModel, load_model
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.predict import Prediction
     from napari_nnunet.schema.geometry import Geometry
     from napari_nnunet.schema.settings import PlanSettings, PredictSettings
+    from napari_nnunet.schema.training import TrainSettings
     from napari_nnunet.volume import Volume
 
 try:
@@ -31,6 +32,7 @@ __all__ = [
     "PlanSettings",
     "PredictSettings",
     "Prediction",
+    "TrainSettings",
     "TrainedModel",
     "Volume",
     "__version__",
@@ -39,6 +41,7 @@ __all__ = [
     "plan_and_preprocess",
     "predict",
     "read_volume",
+    "train",
     "verify_dataset",
     "write_labels",
 ]
@@ -49,6 +52,7 @@ _HOMES = {
     "PlanSettings": "napari_nnunet.schema.settings",
     "PredictSettings": "napari_nnunet.schema.settings",
     "Prediction": "napari_nnunet.jobs.predict",
+    "TrainSettings": "napari_nnunet.schema.training",
     "TrainedModel": "napari_nnunet.formats.model",
     "Volume": "napari_nnunet.volume",
     "generate_dataset_json": "napari_nnunet.formats.raw_dataset",
@@ -56,6 +60,7 @@ _HOMES = {
     "plan_and_preprocess": "napari_nnunet.api",
     "predict": "napari_nnunet.api",
     "read_volume": "napari_nnunet.formats.images",
+    "train": "napari_nnunet.api",
     "verify_dataset": "napari_nnunet.api",
     "write_labels": "napari_nnunet.formats.images",
 }

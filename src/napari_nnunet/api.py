@@ -1,4 +1,4 @@
-"""The Python door: ``predict``, ``verify_dataset`` and ``plan_and_preprocess``, without generators."""
+"""The Python door: ``predict``, ``verify_dataset``, ``plan_and_preprocess``, ``train``, without generators."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from napari_nnunet.volume import Volume
 if TYPE_CHECKING:
     from napari_nnunet.jobs.plan_and_preprocess import Planned
     from napari_nnunet.jobs.predict import Prediction
+    from napari_nnunet.jobs.train import TrainResult
     from napari_nnunet.jobs.verify import Report
-    from napari_nnunet.schema.settings import PlanSettings
+    from napari_nnunet.schema.settings import Fold, PlanSettings
+    from napari_nnunet.schema.training import TrainSettings
 
 
 def predict(
@@ -150,6 +152,59 @@ def plan_and_preprocess(
 
     place = _workspace(workspace)
     return drain(job(place, place.dataset_name(dataset), settings, configurations, workers=workers), on_event)
+
+
+def train(
+    dataset: str,
+    configuration: str,
+    fold: Fold,
+    *,
+    workspace: str | Path | None = None,
+    plans: str = "nnUNetPlans",
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    **changes: Any,
+) -> TrainResult:
+    """Train a fold of a planned and preprocessed dataset, and validate it.
+
+    Parameters
+    ----------
+    dataset, workspace, on_event
+        As for :func:`verify_dataset`.
+    configuration : str
+        ``2d``, ``3d_fullres``, ...
+    fold : int or "all"
+        Which cases are held out.
+    plans : str
+        Name of the plans.
+    settings : TrainSettings, optional
+        nnU-Net's own where not given.
+    resume : bool
+        Go on from the newest checkpoint.
+    **changes
+        Fields of :class:`TrainSettings` to change, such as ``time_budget=7200``.
+
+    Returns
+    -------
+    TrainResult
+        ``folder`` with the checkpoints, ``validation.dice``, ``validation.per_class``.
+
+    Examples
+    --------
+    >>> from napari_nnunet import train
+    >>> result = train("4", "3d_fullres", 0, time_budget=7200)  # doctest: +SKIP
+    >>> result.validation.dice  # doctest: +SKIP
+    """
+    from napari_nnunet.jobs.train import train as job  # loads torch
+    from napari_nnunet.schema.training import TrainSettings as Settings
+
+    place = _workspace(workspace)
+    chosen = (settings or Settings()).replace(**changes)
+    made = job(
+        place, place.dataset_name(dataset), configuration, fold, plans_name=plans, settings=chosen, resume=resume
+    )
+    return drain(made, on_event)
 
 
 def _workspace(folder: str | Path | None) -> Workspace:

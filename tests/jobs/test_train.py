@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from helpers import TRAINED, Recipe, make_trainable
+from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, ModelError, PlanError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import (
     CheckpointSaved,
@@ -392,6 +393,41 @@ def test_two_processes_learn_the_same_as_one(new_workspace, tmp_path, batch_dice
         assert logs[1]["logging"][name] == pytest.approx(logs[0]["logging"][name], rel=2e-4), name
     for key, tensor in logs[0]["network_weights"].items():
         torch.testing.assert_close(logs[1]["network_weights"][key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_python_door_trains_too(prepared, tmp_path, monkeypatch):
+    import napari_nnunet
+
+    for name, path in (("nnUNet_raw", prepared), ("nnUNet_preprocessed", prepared), ("nnUNet_results", tmp_path)):
+        monkeypatch.setenv(name, str(path / name))
+    seen = []
+    result = napari_nnunet.train("6", "3d_fullres", 1, settings=SHORT, epochs=1, on_event=seen.append)
+    assert result.validation.per_class.keys() == {"1", "2"}
+    assert len(of(EpochDone, seen)) == 1
+
+
+def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepared, tmp_path, monkeypatch, capsys):
+    for name, path in (("nnUNet_raw", prepared), ("nnUNet_preprocessed", prepared), ("nnUNet_results", tmp_path)):
+        monkeypatch.setenv(name, str(path / name))
+    words = ["train", TRAINED, "3d_fullres", "0"]
+    short = ["--epochs", "1", "--iterations", "3", "--validation_iterations", "1", "--workers", "0", "-device", "cpu"]
+    assert main([*words, *short, "--val_best"]) == 0
+    assert "Mean validation Dice" in capsys.readouterr().out
+    assert main([*words, "--val", "-device", "cpu"]) == 0
+    assert main([*words, "--stop"]) == 1
+    assert "not being trained now" in capsys.readouterr().err
+    folder = FoldFolder.at(tmp_path / "nnUNet_results" / TRAINED / MODEL, 0)
+    with folder.claimed():
+        assert main([*words, "--finish-in", "5"]) == 0
+        assert folder.wishes() == {"finish_in": 5}
+    for wrong, said in (
+        (["--c", "--val"], "exclude each other"),
+        (["--time-budget", "soon"], "no duration"),
+        (["--epochs", "0"], "epochs 0"),
+        (["--seed", "-1"], "seed -1"),
+    ):
+        assert main([*words, *wrong]) == 1
+        assert said in capsys.readouterr().err
 
 
 # --- bad input ---

@@ -96,10 +96,10 @@ def mirror(image: Tensor, axes: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Turn:
-    """Rotation (radians about each axis; one angle in 2-D) and scale (above 1 makes objects smaller)."""
+    """Rotation (radians about each axis; one angle in 2-D) and scale (one or one per axis; above 1 shrinks objects)."""
 
     angles: tuple[float, ...]
-    scale: float
+    scale: float | tuple[float, ...]
 
 
 def crop_centre(image: Tensor, patch: Sequence[int], fill: float) -> Tensor:
@@ -146,7 +146,8 @@ def _grid(image: Tensor, patch: Sequence[int], how: Turn) -> Tensor:
     """Return sampling positions in grid_sample's coordinates, (1, *patch, axes), last axis first."""
     steps = [torch.arange(p, dtype=torch.float32, device=image.device) - (p - 1) / 2 for p in patch]
     offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)
-    matrix = torch.tensor(_rotation(how.angles) * how.scale, dtype=torch.float32, device=image.device)
+    scale = np.broadcast_to(np.asarray(how.scale), (len(patch),))
+    matrix = torch.tensor(scale[:, None] * _rotation(how.angles), dtype=torch.float32, device=image.device)
     half = torch.tensor([n / 2 for n in image.shape[1:]], dtype=torch.float32, device=image.device)
     positions = offsets @ matrix / half
     return positions.flip(-1)[None]

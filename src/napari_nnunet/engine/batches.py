@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_nnunet.engine import augment, cascade, draws
+from napari_nnunet.engine import augment, cascade, draws, strong
 from napari_nnunet.engine.locations import location_keys
 from napari_nnunet.engine.sample import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
 from napari_nnunet.engine.supervision import downsample_target
@@ -60,6 +60,8 @@ class BatchRule:
         How far a forced patch may lie from its voxel, as a fraction of the patch; 0 is nnU-Net's.
     augmented : bool
         False: final patches as they are.
+    strong : bool
+        Augment as nnU-Net's DA5 trainers do.
     disturbed : bool
         Whether masks of a previous stage are made imperfect.
     image_order, label_order : int
@@ -78,6 +80,7 @@ class BatchRule:
     probabilistic: bool = False
     jitter: float = 0.0
     augmented: bool = True
+    strong: bool = False
     disturbed: bool = True
     image_order: int = 1
     label_order: int = 1
@@ -166,7 +169,12 @@ def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: i
 def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
     """Return image (C, ...), masks of a previous stage behind it, and labels (1, ...)."""
     pixels, seg = _patch(rng, case, rule, forced=forced)
-    if rule.augmented:
+    if rule.strong:
+        axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
+        turn = strong.draw_turn(rng, rule.patch)
+        pixels, seg = draws.turned(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
+        pixels, seg = draws.cleaned(*strong.change(rng, rule.patch, pixels, seg, axes), rule.masked)
+    elif rule.augmented:
         numbers = draws.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
         pixels, seg = draws.apply(
             numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
@@ -177,7 +185,7 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
         return pixels, seg
     masks = cascade.one_hot(seg[1].numpy(), rule.previous_labels)
     if rule.disturbed:
-        masks = cascade.disturb(rng, masks)
+        masks = cascade.disturb(rng, masks, always=rule.strong)
     return torch.cat((pixels, torch.from_numpy(masks))), seg[:1]
 
 

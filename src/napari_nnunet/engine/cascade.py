@@ -21,7 +21,7 @@ def one_hot(previous: NDArray[np.integer], labels: Sequence[int]) -> NDArray[np.
     return np.stack([(previous == label).astype(np.float32) for label in labels])
 
 
-def disturb(rng: np.random.Generator, masks: NDArray[np.float32]) -> NDArray[np.float32]:
+def disturb(rng: np.random.Generator, masks: NDArray[np.float32], *, always: bool = False) -> NDArray[np.float32]:
     """Grow, shrink and lose parts of masks (n, [z,] y, x) by chance: the second stage must not trust them blindly.
 
     Parameters
@@ -30,10 +30,12 @@ def disturb(rng: np.random.Generator, masks: NDArray[np.float32]) -> NDArray[np.
         Of the sample.
     masks : ndarray of float32
         From :func:`one_hot`; a changed copy is returned.
+    always : bool
+        Whether a change concerns every channel, as in DA5, instead of each by chance.
     """
     found = masks > 0
     if rng.random() < _OPERATOR:
-        for c in _some_channels(rng, len(found)):
+        for c in _some_channels(rng, len(found), always=always):
             operator = _OPERATORS[int(rng.integers(len(_OPERATORS)))]
             changed = morphology(found[c], operator, float(rng.uniform(*_RADIUS)))
             covered = changed & ~found[c]
@@ -42,14 +44,14 @@ def disturb(rng: np.random.Generator, masks: NDArray[np.float32]) -> NDArray[np.
                     found[other][covered] = False
             found[c] = changed
     if rng.random() < _REMOVAL:
-        for c in _some_channels(rng, len(found)):
+        for c in _some_channels(rng, len(found), always=always):
             _lose_component(rng, found[c])
     return found.astype(np.float32)
 
 
-def _some_channels(rng: np.random.Generator, count: int) -> list[int]:
+def _some_channels(rng: np.random.Generator, count: int, *, always: bool) -> list[int]:
     """Return each channel with probability one half, in random order."""
-    return [int(c) for c in rng.permutation(count) if rng.random() < _CHANNEL]
+    return [int(c) for c in rng.permutation(count) if always or rng.random() < _CHANNEL]
 
 
 def morphology(mask: Mask, operator: str, radius: float) -> Mask:

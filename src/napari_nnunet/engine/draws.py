@@ -152,7 +152,7 @@ def apply(
     image, labels : Tensor
         Of the final size; labels without -1.
     """
-    image, labels = _turned(draws, rule, image, labels, orders)
+    image, labels = turned(draws.turn, rule, image, labels, orders)
     if draws.noise is not None:
         generator = torch.Generator(image.device).manual_seed(draws.noise_seed)
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
@@ -170,18 +170,24 @@ def apply(
     if draws.gamma:
         image = augment.gamma(image, draws.gamma)
     image, labels = augment.mirror(image, draws.mirror), augment.mirror(labels, draws.mirror)
+    return cleaned(image, labels, masked)
+
+
+def cleaned(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """Set masked channels to 0 outside the content, and labels there to background."""
     for c, flag in enumerate(masked):
         if flag:
             image[c] = torch.where(labels[0] < 0, 0.0, image[c])
     return image, torch.where(labels == augment.OUTSIDE, 0, labels)
 
 
-def _turned(
-    draws: Draws, rule: PatchRule, image: Tensor, labels: Tensor, orders: tuple[int, int]
+def turned(
+    turn: Turn | None, rule: PatchRule, image: Tensor, labels: Tensor, orders: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
+    """Cut the final patch, turned and scaled; slices one by one where the rule says so."""
     if not rule.dummy_2d:
-        return augment.turn(image, labels, rule.final, draws.turn, orders)
+        return augment.turn(image, labels, rule.final, turn, orders)
     depth = rule.final[0]
     flat = [part.reshape(-1, *part.shape[2:]) for part in (image, labels)]
-    moved, turned = augment.turn(flat[0], flat[1], rule.final[1:], draws.turn, orders)
+    moved, turned = augment.turn(flat[0], flat[1], rule.final[1:], turn, orders)
     return moved.reshape(-1, depth, *rule.final[1:]), turned.reshape(-1, depth, *rule.final[1:])

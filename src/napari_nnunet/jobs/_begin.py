@@ -93,6 +93,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         probabilistic=recipe.probabilistic,
         jitter=order.settings.foreground_jitter,
         augmented=recipe.augmentation != "none",
+        strong=recipe.augmentation == "strong",
         disturbed=recipe.augmentation != "none",
         image_order=recipe.image_order,
         label_order=recipe.label_order,

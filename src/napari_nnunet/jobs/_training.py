@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_nnunet.engine.sample import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
 from napari_nnunet.engine.splits import FOLDS, Split, make_splits, split_of
+from napari_nnunet.engine.strong import SCALE
 from napari_nnunet.engine.supervision import output_scales
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
@@ -100,7 +101,8 @@ class Order:
     @property
     def patch(self) -> PatchRule:
         """Sizes and angles of patches."""
-        return patch_rule(self.configuration.patch_size, dummy_2d=self.recipe.dummy_2d)
+        strong = {"scale": SCALE[0]} if self.recipe.augmentation == "strong" else {}
+        return patch_rule(self.configuration.patch_size, dummy_2d=self.recipe.dummy_2d, **strong)
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
