@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.engine.batches import BatchRule, make_batch, target_of
+from napari_nnunet.engine.batches import BatchRule, draw_batch, finish_batch, make_batch, target_of
 from napari_nnunet.engine.locations import class_locations, location_keys
 from napari_nnunet.engine.loss import SegmentationLoss, supervised
 from napari_nnunet.engine.sample import patch_rule
@@ -97,9 +97,9 @@ def test_all_cases_are_drawn_alike():
 
 
 def test_regions_and_ignored_voxels_become_channels():
-    labels = np.array([[[0, 1], [2, 3]]], np.int16)
+    labels = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.int16)
     channels = target_of(labels, REGIONS)
-    assert channels.dtype == bool
+    assert channels.dtype == torch.bool
     assert channels.tolist() == [
         [[False, True], [True, False]],
         [[False, False], [True, False]],
@@ -131,3 +131,13 @@ def test_the_loss_takes_a_batch_as_it_is():
     outputs = [torch.zeros(3, 3, *target.shape[2:]) for target in made.targets]
     value = supervised(SegmentationLoss(batch_dice=True), outputs, made.targets, output_weights(2))
     assert torch.isfinite(value)
+
+
+def test_a_batch_that_is_finished_elsewhere_is_the_same():
+    how = rule()
+    drawn = draw_batch(sorted(CASES), CASES.__getitem__, how, seed=1, epoch=2, index=3)
+    whole, elsewhere = batch(how, seed=1, epoch=2, index=3), finish_batch(drawn, how, "cpu")
+    assert any(sample.numbers is not None for sample in drawn.samples)
+    assert torch.equal(whole.image, elsewhere.image)
+    assert all(torch.equal(a, b) for a, b in zip(whole.targets, elsewhere.targets, strict=True))
+    assert whole.cases == elsewhere.cases

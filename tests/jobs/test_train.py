@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -367,6 +368,25 @@ def test_a_cascade_trains_on_what_its_first_stage_segmented(new_workspace):
     assert result.validation.dice is not None
     weights = read_raw(result.folder.final)["network_weights"]
     assert weights["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == 3
+
+
+def test_augmenting_on_the_device_is_the_same_training_on_a_cpu(workspace, tmp_path):
+    states = []
+    for where in ("workers", "device"):
+        other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / where)
+        run(other, settings=SHORT.replace(augment_on=where, epochs=1, workers=1), validation=False)
+        states.append(read_raw(folder_of(other).final))
+    assert states[0]["logging"]["train_losses"] == pytest.approx(states[1]["logging"]["train_losses"], rel=1e-4)
+
+
+def test_tensorboard_is_written_where_it_is_installed_and_refused_elsewhere(workspace):
+    settings = SHORT.replace(tensorboard=True, epochs=1)
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(SettingsError, match="pip install tensorboard"):
+            run(workspace, settings=settings)
+    else:
+        result, _ = run(workspace, settings=settings, validation=False)
+        assert list((result.folder.path / "tensorboard").iterdir())
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_targets_of_deep_supervision(numerics):
         scales = output_scales(case["strides"])
         np.testing.assert_allclose(scales, case["scales"])
         np.testing.assert_allclose(output_weights(len(scales)), case["weights"])
-        for i, target in enumerate(downsample_target(arrays[f"{case['id']}_seg"], scales)):
+        for i, target in enumerate(downsample_target(torch.from_numpy(arrays[f"{case['id']}_seg"]), scales)):
             np.testing.assert_array_equal(target, arrays[f"{case['id']}_target{i}"])
 
 

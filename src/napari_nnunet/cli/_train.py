@@ -75,6 +75,8 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     add("--compile", action="store_true", help="torch.compile the network")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
+    add("--augment_on", choices=["workers", "device"], default="workers", help="who augments (default: %(default)s)")
+    add("--tensorboard", action="store_true", help="also write scalars for TensorBoard, which must be installed")
     add("--workers", type=int, metavar="N", help="processes that make batches (default: as many as are needed)")
 
 
@@ -96,6 +98,8 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
             compile=options.compile,
             threads=options.threads,
             workers=options.workers,
+            augment_on=options.augment_on,
+            tensorboard=options.tensorboard,
             checkpoints=not options.disable_checkpointing,
             probabilities=options.npz,
         )

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_nnunet.engine import augment, cascade, draws, strong
+from napari_nnunet.engine.draws import Draws
 from napari_nnunet.engine.locations import location_keys
 from napari_nnunet.engine.sample import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
 from napari_nnunet.engine.supervision import downsample_target
@@ -111,6 +111,36 @@ class Batch:
         return Batch(self.image.pin_memory(), [target.pin_memory() for target in self.targets], self.cases)
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A patch that was read, and what chance decided about it; without numbers nothing is left to do.
+
+    Parameters
+    ----------
+    image, labels : Tensor
+        Enlarged patch, or the final one.
+    numbers : Draws, optional
+        For :func:`finish_batch`.
+    """
+
+    image: Tensor
+    labels: Tensor
+    numbers: Draws | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The samples of a batch before they are augmented."""
+
+    samples: list[Sample]
+    cases: tuple[str, ...]
+
+    def pin_memory(self) -> Drawn:
+        """Return the samples in memory that a GPU copies from quickly."""
+        pinned = [Sample(s.image.pin_memory(), s.labels.pin_memory(), s.numbers) for s in self.samples]
+        return Drawn(pinned, self.cases)
+
+
 def make_batch(
     names: Sequence[str],
     open_case: Callable[[str], TrainingArrays],
@@ -121,7 +151,22 @@ def make_batch(
     index: int,
     places: range | None = None,
 ) -> Batch:
-    """Draw cases with replacement, cut and augment a patch of each.
+    """Draw cases with replacement, cut and augment a patch of each; see :func:`draw_batch` for the parameters."""
+    drawn = draw_batch(names, open_case, rule, seed=seed, epoch=epoch, index=index, places=places)
+    return finish_batch(drawn, rule)
+
+
+def draw_batch(
+    names: Sequence[str],
+    open_case: Callable[[str], TrainingArrays],
+    rule: BatchRule,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    places: range | None = None,
+) -> Drawn:
+    """Draw cases with replacement, cut a patch of each, and draw the numbers of its augmentation.
 
     Parameters
     ----------
@@ -135,27 +180,45 @@ def make_batch(
         Decide everything.
     places : range, optional
         Samples of the batch to make, where several processes share it; all where not given.
+
+    Raises
+    ------
+    DatasetError
+        Naming the case that cannot be used.
     """
-    images, labels, chosen = [], [], []
+    samples, chosen = [], []
     fixed = forced_foreground(rule.batch_size, rule.foreground)
     for place in range(rule.batch_size) if places is None else places:
         rng = draws.sample_generator(seed, epoch, index * rule.batch_size + place)
         name = names[int(rng.integers(len(names)))]
         forced = bool(rng.random() < rule.foreground) if rule.probabilistic else fixed[place]
         try:
-            image, seg = _sample(rng, open_case(name), rule, forced=forced)
+            samples.append(_sample(rng, open_case(name), rule, forced=forced))
         except NnunetError:
             raise
         except Exception as error:
             raise DatasetError(
                 f"The preprocessed case {name} cannot be used ({type(error).__name__}: {error}). Preprocess it again."
             ) from error
-        images.append(image)
-        labels.append(seg.numpy())
         chosen.append(name)
-    targets = [downsample_target(target_of(seg, rule.scheme), rule.scales) for seg in labels]
-    stacked = [torch.from_numpy(np.stack([sample[i] for sample in targets])) for i in range(len(rule.scales))]
-    return Batch(torch.stack(images), stacked, tuple(chosen))
+    return Drawn(samples, tuple(chosen))
+
+
+def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cpu") -> Batch:
+    """Augment the samples of a batch and make their targets, on any device.
+
+    On a GPU the noise is another than on the CPU; everything else follows from the numbers that were drawn.
+    """
+    images, targets = [], []
+    orders = (rule.image_order, rule.label_order)
+    for sample in drawn.samples:
+        image, seg = sample.image.to(device, non_blocking=True), sample.labels.to(device, non_blocking=True)
+        if sample.numbers is not None:
+            image, seg = draws.apply(sample.numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
+        images.append(image)
+        targets.append(downsample_target(target_of(seg, rule.scheme), rule.scales))
+    stacked = [torch.stack([sample[i] for sample in targets]) for i in range(len(rule.scales))]
+    return Batch(torch.stack(images), stacked, drawn.cases)
 
 
 def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: int, index: int) -> tuple[str, ...]:
@@ -166,8 +229,8 @@ def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: i
     return tuple(names[int(rng.integers(len(names)))] for rng in generators)
 
 
-def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
-    """Return image (C, ...), masks of a previous stage behind it, and labels (1, ...)."""
+def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> Sample:
+    """Return a patch; where a previous stage or the strong augmentation takes part, finished."""
     pixels, seg = _patch(rng, case, rule, forced=forced)
     if rule.strong:
         axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
@@ -176,17 +239,19 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
         pixels, seg = draws.cleaned(*strong.change(rng, rule.patch, pixels, seg, axes), rule.masked)
     elif rule.augmented:
         numbers = draws.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
+        if not rule.previous_labels:
+            return Sample(pixels, seg, numbers)
         pixels, seg = draws.apply(
             numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
         )
     else:
         seg = torch.where(seg == augment.OUTSIDE, 0, seg)
     if not rule.previous_labels:
-        return pixels, seg
+        return Sample(pixels, seg)
     masks = cascade.one_hot(seg[1].numpy(), rule.previous_labels)
     if rule.disturbed:
         masks = cascade.disturb(rng, masks, always=rule.strong)
-    return torch.cat((pixels, torch.from_numpy(masks))), seg[:1]
+    return Sample(torch.cat((pixels, torch.from_numpy(masks))), seg[:1])
 
 
 def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
@@ -218,19 +283,20 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
     return torch.from_numpy(image), torch.from_numpy(labels)
 
 
-def target_of(labels: NDArray[np.integer], scheme: LabelScheme) -> NDArray[Any]:
+def target_of(labels: Tensor, scheme: LabelScheme) -> Tensor:
     """Return what the loss compares with: labels (1, ...), or one boolean channel per region and one of ignored voxels.
 
     Parameters
     ----------
-    labels : ndarray of int, shape (1, [z,] y, x)
+    labels : Tensor of int, shape (1, [z,] y, x)
         Without -1.
     scheme : LabelScheme
         Says whether there are regions.
     """
     if not scheme.has_regions:
         return labels
-    channels = [np.isin(labels[0], region) for region in scheme.regions]
+    members = [region if isinstance(region, tuple) else (region,) for region in scheme.regions]
+    channels = [torch.isin(labels[0], torch.tensor(values, device=labels.device)) for values in members]
     if scheme.ignore_label is not None:
         channels.append(labels[0] == scheme.ignore_label)
-    return np.stack(channels)
+    return torch.stack(channels)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from napari_nnunet.engine.resample import nearest_index
 
@@ -30,12 +30,12 @@ def output_weights(outputs: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def downsample_target(target: NDArray[Any], scales: Sequence[Sequence[float]]) -> list[NDArray[Any]]:
+def downsample_target(target: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
     """Return targets (C, [z,] y, x) for every output by nearest voxels.
 
     Parameters
     ----------
-    target : ndarray
+    target : Tensor
         Labels, or one boolean channel per region.
     scales : sequence
         From :func:`output_scales`.
@@ -47,6 +47,7 @@ def downsample_target(target: NDArray[Any], scales: Sequence[Sequence[float]]) -
             size = target.shape[axis]
             goal = round(size * factor)
             if goal != size:
-                small = small.take(nearest_index(size, goal), axis=axis)
+                index = torch.from_numpy(nearest_index(size, goal)).to(target.device)
+                small = small.index_select(axis, index)
         found.append(small)
     return found

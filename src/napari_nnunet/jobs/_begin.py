@@ -64,7 +64,7 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked
-    loader = BatchLoader(source, workers, pinned=choice.kind == "cuda")
+    loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
     schedule = Schedule(order.recipe, order.recipe.epochs)
     session = Session(order, learner, group, source, loader, order.recipe, schedule, order.settings.seed)
     if start.resume:
@@ -117,6 +117,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         {"train": rule, "val": plain},
         order.settings.seed,
         group.places(rule.batch_size),
+        unfinished=order.settings.augment_on == "device",
     )
 
 

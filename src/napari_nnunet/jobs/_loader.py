@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from napari_nnunet.engine.backends import torch_threads
-from napari_nnunet.engine.batches import Batch, BatchRule, cases_of_batch, make_batch
+from napari_nnunet.engine.batches import Batch, BatchRule, Drawn, cases_of_batch, draw_batch, finish_batch, make_batch
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
 from napari_nnunet.formats.preprocessed import StoredCase, open_case, read_next_stage
 from napari_nnunet.schema.dataset import Region
@@ -87,6 +87,8 @@ class BatchSource(Dataset[Any]):
         Of the training.
     places : range, optional
         Samples of each batch that this process makes.
+    unfinished : bool
+        Only read and draw; augmenting is left to the device that learns.
     """
 
     folder: Path
@@ -95,9 +97,10 @@ class BatchSource(Dataset[Any]):
     rules: Mapping[Role, BatchRule]
     seed: int
     places: range | None = None
+    unfinished: bool = False
     _open: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, repr=False)
 
-    def __getitem__(self, place: Place) -> Batch | _Failure:
+    def __getitem__(self, place: Place) -> Batch | Drawn | _Failure:
         """Return a batch, or why there is none: an exception would lose its traceback on the way."""
         try:
             return self.make(place)
@@ -106,10 +109,10 @@ class BatchSource(Dataset[Any]):
         except Exception as error:
             return _Failure(f"Unexpected {type(error).__name__}: {error}", traceback.format_exc())
 
-    def make(self, place: Place) -> Batch:
+    def make(self, place: Place) -> Batch | Drawn:
         """Make a batch here, with one thread as in the workers: what it holds does not depend on their number."""
         with torch_threads(1):
-            return make_batch(
+            return (draw_batch if self.unfinished else make_batch)(
                 self.names[place.role],
                 self.case,
                 self.rules[place.role],
@@ -169,9 +172,12 @@ class BatchLoader:
         Processes; with 0 batches are made when they are asked for.
     pinned : bool
         Keep them in memory that a GPU copies from quickly.
+    device : str
+        Where unfinished batches are augmented.
     """
 
-    def __init__(self, source: BatchSource, workers: int, *, pinned: bool) -> None:
+    def __init__(self, source: BatchSource, workers: int, *, pinned: bool, device: str = "cpu") -> None:
+        self._device = device
         self.source = source
         self._workers = workers
         self._pinned = pinned
@@ -221,6 +227,8 @@ class BatchLoader:
             ) from error
         if isinstance(found, _Failure):
             raise DatasetError(f"{found.message}\n{found.trace}")
+        if isinstance(found, Drawn):
+            return finish_batch(found, self.source.rules[place.role], self._device)
         batch: Batch = found
         return batch
 

@@ -182,6 +182,7 @@ _FLAGS = (
     "precision",
     "threads",
     "workers",
+    "augment_on",
 )
 
 

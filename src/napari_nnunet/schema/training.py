@@ -209,6 +209,15 @@ class TrainSettings(BaseModel):
     workers: Annotated[int, Ge(0)] | None = Field(
         None, title="Loader processes", description="Processes that make batches; none given: as many as are needed."
     )
+    augment_on: Literal["workers", "device"] = Field(
+        "workers",
+        title="Augment on",
+        description="Where patches are turned and changed: by the loader processes, or by the device that learns, for "
+        "computers with a fast GPU and few cores.",
+    )
+    tensorboard: bool = Field(
+        False, title="TensorBoard", description="Also write scalars for TensorBoard (pip install tensorboard)."
+    )
     checkpoints: bool = Field(True, title="Write checkpoints", description="Off: nothing is kept of the training.")
     probabilities: bool = Field(
         False, title="Probabilities", description="Also keep the validation's probabilities, for ensembles."
