@@ -1,6 +1,6 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn]
 """
 
 import os
@@ -95,12 +95,49 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory() as folder:
             training_data(Path(folder))
+    if "learn" in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            learn(Path(folder))
     if "segment" in wanted:
         segment()
+
+
+def learn(folder):
+    """Train on the demo's dataset, watch it, look at the worst case."""
+    from napari_nnunet.events import drain
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.jobs.demo import CONFIGURATION, DATASET, make_dataset
+    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
+    from napari_nnunet.schema.settings import PlanSettings
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[name] = str(folder / name)
+    workspace = Workspace.at(folder)
+    make_dataset(workspace)
+    small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
+    drain(plan_and_preprocess(workspace, DATASET, small, [CONFIGURATION]))
+    viewer, shot = window(1000)
+    _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    scroll = train.findChild(QScrollArea)
+    train.form.hours_box.value = 0.05
+    shot("train-ready")
+    train.panel.button.click()
+    pump(300, lambda: train.chosen is not None and len(train.chosen.epochs) >= 9)
+    train.show_film()
+    scroll.verticalScrollBar().setValue(330)
+    pump(8)
+    shot("train-running")
+    pump(900, lambda: train.chosen is not None and train.chosen.status == "finished")
+    pump(3)
+    train.open_case(0)
+    pump(5)
+    scroll.verticalScrollBar().setValue(scroll.verticalScrollBar().maximum())
+    shot("train-scores")
+    viewer.close()
 
 
 def segment():

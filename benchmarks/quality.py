@@ -1,0 +1,117 @@
+"""Train like a model that nnU-Net trained, and compare the validation Dice.
+
+    python benchmarks/quality.py --data DATA --model MODEL --epochs 40 --iterations 60 --validation_iterations 4
+        [--workspace DIR] [--rounded] [--seed 0]
+
+DATA holds the raw dataset in ``data/DATASET``; MODEL is nnU-Net's model folder, whose plans and fold 0 are taken. The
+dataset is preprocessed here, fold 0 trained with the same number of steps, and its validation cases segmented.
+``--rounded`` rounds the inputs, weights and results of every convolution to bfloat16, which is what a processor with
+bfloat16 units does under autocast (sums stay float32); it is how bfloat16 is judged on computers without such units.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from napari_nnunet.engine.learner import Learner
+from napari_nnunet.events import EpochDone, drain
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.plan import extract_fingerprint
+from napari_nnunet.jobs.preprocess import preprocess
+from napari_nnunet.jobs.train import train
+from napari_nnunet.schema.training import TrainSettings
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class _Rounded(torch.autograd.Function):
+    """Round to bfloat16, values on the way forth and gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.bfloat16().to(value.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.bfloat16().to(gradient.dtype)
+
+
+def round_convolutions(network: nn.Module) -> None:
+    """Let every convolution see and give values with bfloat16's eight digits."""
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS):
+            own = module.forward
+
+            def forward(x, *, module=module, own=own):
+                weight = module.weight
+                with torch.no_grad():
+                    kept = weight.detach().clone()
+                    weight.copy_(weight.bfloat16().float())
+                out = _Rounded.apply(own(_Rounded.apply(x)))
+                with torch.no_grad():
+                    weight.copy_(kept)
+                return out
+
+            module.forward = forward
+
+
+def main() -> None:
+    """Train and print the comparison."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--validation_iterations", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounded", action="store_true")
+    options = parser.parse_args()
+    if options.rounded:
+        make = Learner.__init__
+
+        def rounded(self, network, *arguments, **named):
+            make(self, network, *arguments, **named)
+            round_convolutions(self.network)
+
+        Learner.__init__ = rounded
+    dataset, configuration = options.model.parent.name, options.model.name.split("__")[2]
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = Workspace.at(options.workspace or Path(temporary))
+        base = workspace.preprocessed / dataset
+        plans = json.loads((options.model / "plans.json").read_text())
+        if not base.is_dir():
+            shutil.copytree(options.data / "data" / dataset, workspace.raw / dataset)
+            drain(extract_fingerprint(workspace, dataset))
+            (base / f"{plans['plans_name']}.json").write_text(json.dumps(plans))
+            drain(preprocess(workspace, dataset, plans["plans_name"], [configuration]))
+        settings = TrainSettings(
+            epochs=options.epochs, iterations=options.iterations, seed=options.seed,
+            validation_iterations=options.validation_iterations,
+        )  # fmt: skip
+
+        def tell(event):
+            if isinstance(event, EpochDone):
+                print(f"epoch {event.epoch + 1}: {event.train_loss:.4f} {event.val_loss:.4f} {event.dice}", flush=True)
+
+        found = drain(
+            train(workspace, dataset, configuration, 0, plans_name=plans["plans_name"], settings=settings), tell
+        )
+        peer = json.loads((options.model / "fold_0" / "validation" / "summary.json").read_text())
+        print(
+            "nnU-Net",
+            {label: round(v["Dice"], 4) for label, v in peer["mean"].items()},
+            peer["foreground_mean"]["Dice"],
+        )
+        print("ours   ", {label: round(v, 4) for label, v in found.validation.per_class.items()}, found.validation.dice)
+
+
+if __name__ == "__main__":
+    main()
