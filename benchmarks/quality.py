@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from napari_nnunet.engine.learner import Learner
 from napari_nnunet.events import EpochDone, drain
@@ -47,19 +48,22 @@ def round_convolutions(network: nn.Module) -> None:
     """Let every convolution see and give values with bfloat16's eight digits."""
     for module in network.modules():
         if isinstance(module, CONVOLUTIONS):
-            own = module.forward
+            module.forward = _rounding(module)
 
-            def forward(x, *, module=module, own=own):
-                weight = module.weight
-                with torch.no_grad():
-                    kept = weight.detach().clone()
-                    weight.copy_(weight.bfloat16().float())
-                out = _Rounded.apply(own(_Rounded.apply(x)))
-                with torch.no_grad():
-                    weight.copy_(kept)
-                return out
 
-            module.forward = forward
+def _rounding(module):
+    plain = {2: functional.conv2d, 3: functional.conv3d}
+    transposed = {2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+
+    def forward(x):
+        weight = _Rounded.apply(module.weight)
+        if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+            out = transposed[x.ndim - 2](_Rounded.apply(x), weight, module.bias, module.stride)
+        else:
+            out = plain[x.ndim - 2](_Rounded.apply(x), weight, module.bias, module.stride, module.padding)
+        return _Rounded.apply(out)
+
+    return forward
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, ModelError, PlanError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import (
+    CaseDone,
     CheckpointSaved,
     EpochDone,
     Note,
@@ -219,6 +220,30 @@ def test_stop_and_finish_are_obeyed_by_a_running_training(workspace):
             assert event.epochs == 9
             folder.ask(stop=True)
     assert read_raw(folder.latest)["current_epoch"] == 4
+
+
+def test_a_new_training_puts_the_earlier_one_aside(workspace):
+    first, _ = run(workspace, validation=False)
+    before = first.folder.final.read_bytes()
+    second, events = run(workspace, settings=SHORT.replace(seed=3), validation=False)
+    kept = list((second.folder.path.parent / "trash").glob("fold_0 */checkpoint_final.pth"))
+    assert [path.read_bytes() for path in kept] == [before]
+    assert any("was moved to" in note.text for note in of(Note, events))
+    assert load_model(second.folder.path.parent).folds() == (0,)
+
+
+def test_cancelled_while_it_validates_and_resumed_it_only_validates(workspace):
+    job = train(workspace, TRAINED, "3d_fullres", "all", settings=SHORT)
+    for event in job:
+        if isinstance(event, CaseDone) and event.index == 1:
+            job.close()
+            break
+    folder = folder_of(workspace, "all")
+    assert folder.final.is_file()
+    assert not (folder.validation / "summary.json").exists()
+    result, events = run(workspace, "all", resume=True)
+    assert not of(EpochDone, events)
+    assert len(read_scores(result.folder.validation / "summary.json", ending=".nii.gz")) == 5
 
 
 def test_the_running_training_is_known_and_not_started_twice(workspace):

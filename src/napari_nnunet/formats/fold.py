@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.schema.settings import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
@@ -160,6 +160,18 @@ class FoldFolder:
         finally:
             with suppress(OSError):
                 self._running.unlink(missing_ok=True)
+
+    def put_aside(self) -> Path | None:
+        """Move an earlier training to the model's trash; returns where it is, None where there was none."""
+        if not self.checkpoints:
+            return None
+        trash = make_folder(self.path.parent / "trash")
+        target = trash / f"{self.path.name} {time.strftime('%Y-%m-%d %H.%M.%S')}"
+        try:
+            os.rename(self.path, target)
+        except OSError as error:
+            raise write_error(target, error) from error
+        return target
 
     def ask(self, **wishes: Any) -> None:
         """Tell the process that trains: ``stop=True`` (save and end), or ``finish_in=N`` epochs."""

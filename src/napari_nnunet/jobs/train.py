@@ -120,11 +120,20 @@ def train(
     with joined(choice.device) as group, ExitStack() as stack:
         if not group.leads:
             return (yield from _train(order, choice, group, start, validation=validation))
-        stack.enter_context(order.folder.claimed())
         if not resume:
-            order.folder.events.unlink(missing_ok=True)
+            yield from _make_room(order.folder)
+        stack.enter_context(order.folder.claimed())
         job = _told(_train(order, choice, group, start, validation=validation))
         return (yield from recorded(job, order.folder.events))
+
+
+def _make_room(folder: FoldFolder) -> Job[None]:
+    """Put an earlier training of the fold aside: a new one would overwrite it."""
+    if folder.runner() is None:
+        aside = folder.put_aside()
+        if aside is not None:
+            yield Note(text=f"The earlier training of this fold was moved to {aside}; delete it when you like.")
+        folder.events.unlink(missing_ok=True)
 
 
 def validate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import CheckBox
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     import napari
@@ -68,6 +68,19 @@ def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
         form.insertRow(row, widget.native)  # over both columns: its text is its label
     else:
         form.insertRow(row, widget.label, widget.native)
+
+
+def with_refresh(box: Any) -> tuple[QHBoxLayout, QPushButton]:
+    """Return a row with a box that offers datasets, and the button that looks for them again."""
+    button = QPushButton("↻")
+    button.setToolTip("Look for datasets again.")
+    button.setAccessibleName("Look for datasets again")
+    button.setFixedWidth(30)
+    box.native.setAccessibleName(box.label)
+    row = QHBoxLayout()
+    row.addWidget(box.native, 1)
+    row.addWidget(button)
+    return row, button
 
 
 def let_shrink(content: QWidget) -> None:

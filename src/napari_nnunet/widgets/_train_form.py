@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -26,7 +25,7 @@ from napari_nnunet.jobs.preprocess import plan_files
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.settings import Fold
 from napari_nnunet.schema.training import DEFAULT_TRAINER, TrainSettings, trainers
-from napari_nnunet.widgets._forms import add_row, let_shrink
+from napari_nnunet.widgets._forms import add_row, let_shrink, with_refresh
 from napari_nnunet.widgets._plan_views import main_configuration, readable_configurations
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import NotReadyError
@@ -58,10 +57,6 @@ class TrainForm(QGroupBox):
 
     def _make(self) -> None:
         self.dataset_box = ComboBox(label="Dataset", choices=[_NONE], tooltip="Datasets that are planned.")
-        self.refresh = QPushButton("↻")
-        self.refresh.setToolTip("Look for datasets again.")
-        self.refresh.setAccessibleName("Look for datasets again")
-        self.refresh.setFixedWidth(30)
         self.plans_box = ComboBox(label="Plans", choices=[], nullable=True)
         self.configuration_box = ComboBox(label="Configuration", choices=[], nullable=True)
         self.folds = {fold: QCheckBox(str(fold)) for fold in _FOLDS}
@@ -98,10 +93,7 @@ class TrainForm(QGroupBox):
 
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
-        row = QHBoxLayout()
-        row.addWidget(self.dataset_box.native, 1)
-        row.addWidget(self.refresh)
-        self.dataset_box.native.setAccessibleName("Dataset")
+        row, self.refresh = with_refresh(self.dataset_box)
         column.addLayout(row)
         self.form = QFormLayout()
         column.addLayout(self.form)

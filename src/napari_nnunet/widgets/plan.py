@@ -12,9 +12,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QGroupBox,
-    QHBoxLayout,
     QLabel,
-    QPushButton,
     QTabWidget,
     QVBoxLayout,
     QWidget,
@@ -30,7 +28,7 @@ from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.settings import PlanSettings
-from napari_nnunet.widgets._forms import add_row, let_shrink, scrolling
+from napari_nnunet.widgets._forms import add_row, let_shrink, scrolling, with_refresh
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._plan_change import ChangeForm
 from napari_nnunet.widgets._plan_views import (
@@ -86,10 +84,6 @@ class PlanWidget(QWidget):
 
     def _make(self) -> None:
         self.dataset_box = ComboBox(label="Dataset", choices=[_NONE], tooltip="A raw dataset of the workspace.")
-        self.refresh = QPushButton("↻")
-        self.refresh.setToolTip("Look for datasets again.")
-        self.refresh.setAccessibleName("Look for datasets again")
-        self.refresh.setFixedWidth(30)
         self.about = QLabel()
         self.about.setWordWrap(True)
         self.preset_box = ComboBox(
@@ -132,10 +126,7 @@ class PlanWidget(QWidget):
     def _form(self) -> QGroupBox:
         box = QGroupBox("1  Dataset and preset")
         column = QVBoxLayout(box)
-        row = QHBoxLayout()
-        row.addWidget(self.dataset_box.native, 1)
-        row.addWidget(self.refresh)
-        self.dataset_box.native.setAccessibleName("Dataset")
+        row, self.refresh = with_refresh(self.dataset_box)
         column.addLayout(row)
         column.addWidget(self.about)  # a form would cut its second line
         form = QFormLayout()
