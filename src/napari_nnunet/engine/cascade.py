@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage
 
 _OPERATOR, _REMOVAL, _CHANNEL = 0.4, 0.2, 0.5
 _RADIUS = (1.0, 8.0)
@@ -88,6 +88,8 @@ def _ball(radius: float, ndim: int) -> NDArray[np.float32]:
 def _dilate(mask: Mask, ball: NDArray[np.float32]) -> Mask:
     if not mask.any():
         return mask.copy()
+    from scipy import signal  # takes a second to load, which only cascades need
+
     # By Fourier transforms, whose time does not depend on the radius.
     reached: Mask = signal.fftconvolve(mask.astype(np.float32), ball, mode="same") > 0.5
     return reached
