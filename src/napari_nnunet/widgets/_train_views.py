@@ -96,6 +96,7 @@ class Curves(QWidget):
         self.dice = self._plot("Pseudo Dice", legend=(-4, -4))
         self.dice.setYRange(0, 1)
         self.dice.setLabel("bottom", "epoch")
+        self.dice.setFixedHeight(175)
         layout.addWidget(self.losses)
         layout.addWidget(self.dice)
         self._shown: tuple[float, ...] = ()
