@@ -18,6 +18,7 @@ import torch
 
 from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.cli import main
+from napari_nnunet.engine.sample import patch_rule
 from napari_nnunet.errors import DatasetError, ModelError, PlanError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import (
     CaseDone,
@@ -321,6 +322,46 @@ def _labels(recipe):
     return [tuple(v) if isinstance(v, list) else v for v in values]
 
 
+def test_residual_networks_and_thick_slices_learn(new_workspace):
+    workspace = new_workspace(Recipe(patch=(4, 16, 16)))
+    path = workspace.preprocessed / TRAINED / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    architecture["network_class_name"] = architecture["network_class_name"].replace("PlainConv", "ResidualEncoder")
+    own = architecture["arch_kwargs"]
+    own["n_blocks_per_stage"] = [1, 1, 2]
+    del own["n_conv_per_stage"]
+    own["strides"] = [[1, 1, 1], [1, 2, 2], [1, 2, 2]]
+    path.write_text(json.dumps(plans))
+    result, events = run(workspace, settings=SHORT.replace(epochs=5))
+    assert of(EpochDone, events)[-1].train_loss < of(EpochDone, events)[0].train_loss
+    assert result.validation.dice is not None
+    assert patch_rule((4, 16, 16)).dummy_2d
+
+
+def test_without_checkpoints_only_logs_and_validation_are_left(workspace):
+    result, _ = run(workspace, settings=SHORT.replace(checkpoints=False))
+    assert not result.folder.checkpoints
+    assert (result.folder.validation / "summary.json").is_file()
+
+
+def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, capsys):
+    for name, path in (("nnUNet_raw", prepared), ("nnUNet_preprocessed", prepared), ("nnUNet_results", tmp_path)):
+        monkeypatch.setenv(name, str(path / name))
+    learn, seen = _session.Session.learn, []
+
+    def stop(self):
+        seen.append(self.order.fold)
+        self.folder.ask(stop=True)
+        return learn(self)
+
+    monkeypatch.setattr(_session.Session, "learn", stop)
+    words = ["--epochs", "2", "--iterations", "3", "--workers", "0", "-device", "cpu"]
+    assert main(["train", TRAINED, "3d_fullres", "0", "1", *words]) == 0
+    assert seen == [0]
+    assert "Fold 0 was stopped; --c goes on. Not begun: 1." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ending", ["NoDA", "BN", "Adam", "NoDeepSupervision", "Topk10LossLS01", "_onlyMirror01"])
 def test_trainer_variants_are_written_down_as_nnunet_names_them(workspace, ending):
     settings = SHORT.replace(trainer=f"nnUNetTrainer{ending}", epochs=1)
@@ -610,6 +651,7 @@ def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeyp
     assert sum("cannot be written" in note.text for note in of(Note, events)) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # batchgenerators' own thread
 def test_a_worker_that_the_system_ends_is_told_at_once(workspace, monkeypatch):
     from napari_nnunet.jobs import _loader
 

@@ -122,9 +122,7 @@ def _train(options: argparse.Namespace) -> int:
         return _ask(options, workspace, dataset, folds)
     model = workspace.results / dataset / f"{options.tr}__{options.p}__{options.configuration}"
     if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
-        for fold in folds:
-            _one(options, workspace, dataset, fold, settings)
-        return 0
+        return _each(options, workspace, dataset, folds, settings)
     with ticket(workspace.results, [FoldFolder.at(model, fold).path for fold in folds]) as own:
         if options.wait and not _wait(own, workspace.results):
             print("Called off while it waited.")
@@ -133,8 +131,16 @@ def _train(options: argparse.Namespace) -> int:
             from napari_nnunet.jobs.launch import relaunch_distributed
 
             return relaunch_distributed(options.num_gpus, _shared(sys.argv[1:]))
-        for fold in folds:
-            _one(options, workspace, dataset, fold, settings)
+        return _each(options, workspace, dataset, folds, settings)
+
+
+def _each(options: argparse.Namespace, workspace: Any, dataset: str, folds: list[Any], settings: TrainSettings) -> int:
+    """Train fold after fold; whoever stops one stops them all."""
+    for i, fold in enumerate(folds):
+        if not _one(options, workspace, dataset, fold, settings):
+            left = ", ".join(map(str, folds[i + 1 :]))
+            print(f"Fold {fold} was stopped; --c goes on." + (f" Not begun: {left}." if left else ""))
+            break
     return 0
 
 
@@ -183,7 +189,8 @@ def _ask(options: argparse.Namespace, workspace: Any, dataset: str, folds: list[
     return 0
 
 
-def _one(options: argparse.Namespace, workspace: Any, dataset: str, fold: Any, settings: TrainSettings) -> None:
+def _one(options: argparse.Namespace, workspace: Any, dataset: str, fold: Any, settings: TrainSettings) -> bool:
+    """Train or validate a fold and print how good it is; returns False where it was stopped."""
     from napari_nnunet.formats.fold import BEST, FINAL
     from napari_nnunet.jobs.train import train, validate
 
@@ -215,6 +222,7 @@ def _one(options: argparse.Namespace, workspace: Any, dataset: str, fold: Any, s
         print(f"Mean validation Dice: {found.dice:.4f}" if found.dice is not None else "No validation Dice.")
         for case, reason in found.failed.items():
             print(f"{case} FAILED: {reason}", file=sys.stderr)
+    return result.finished or options.val
 
 
 def _shared(arguments: list[str]) -> list[str]:

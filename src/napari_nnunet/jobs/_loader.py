@@ -5,15 +5,14 @@ from __future__ import annotations
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
 from napari_nnunet.engine.backends import torch_threads
 from napari_nnunet.engine.batches import Batch, BatchRule, Drawn, cases_of_batch, draw_batch, finish_batch, make_batch
@@ -24,6 +23,8 @@ from napari_nnunet.schema.dataset import Region
 Role = Literal["train", "val"]
 _KEPT_BYTES = 192e6  # of class locations and small cases, per worker
 _SMALL_BYTES = 4e6  # a case up to this is kept in memory instead of being read for every patch
+_AHEAD = 2  # batches per worker
+_LOOK = 0.02  # seconds between two looks at whether all workers are alive
 _VALIDATION_SEED = 1 << 20  # validation patches of an epoch are others than its training patches
 
 
@@ -72,7 +73,7 @@ class _OpenCase:
 
 
 @dataclass(eq=False)
-class BatchSource(Dataset[Any]):
+class BatchSource:
     """Makes any batch of a fold, in any process.
 
     Parameters
@@ -161,6 +162,25 @@ class BatchSource(Dataset[Any]):
         return _OpenCase(stored, data, labels, previous)
 
 
+class _Share:
+    """What one worker makes: every n-th batch, as batchgenerators' augmenter hands its queues round."""
+
+    def __init__(self, source: BatchSource, start: tuple[int, int], lengths: tuple[int, int], workers: int) -> None:
+        self._source = source
+        self._start, self._lengths, self._workers = start, lengths, workers
+        self._mine: Iterator[Place] = iter(())
+
+    def set_thread_id(self, number: int) -> None:
+        """Begin, in the worker. Batches take no number from these generators; a slip would still not repeat itself."""
+        import torch
+
+        torch.manual_seed(number)
+        self._mine = islice(_places(*self._start, *self._lengths), number, None, self._workers)
+
+    def __next__(self) -> Batch | Drawn | _Failure:
+        return self._source[next(self._mine)]
+
+
 class BatchLoader:
     """Gives batches in order while worker processes make the next ones.
 
@@ -177,29 +197,23 @@ class BatchLoader:
     """
 
     def __init__(self, source: BatchSource, workers: int, *, pinned: bool, device: str = "cpu") -> None:
-        self._device = device
         self.source = source
+        self._device = device
         self._workers = workers
         self._pinned = pinned
-        self._stream: Iterator[Any] | None = None
-        self._loader: DataLoader[Any] | None = None
+        self._augmenter: MultiThreadedAugmenter | None = None
         self._expected: Iterator[Place] = iter(())
 
     def start(self, epoch: int, index: int, iterations: int, validation_iterations: int) -> None:
         """Begin at a training batch; what was made ahead is dropped."""
         self.close()
-        order = (iterations, validation_iterations)
-        self._expected = _places(epoch, index, *order)
-        self._loader = DataLoader(
-            self.source,
-            batch_size=None,
-            sampler=_Order(epoch, index, *order),
-            num_workers=self._workers,
-            prefetch_factor=2 if self._workers else None,
-            pin_memory=self._pinned,
-            collate_fn=_as_it_is,
-        )
-        self._stream = iter(self._loader)
+        lengths = (iterations, validation_iterations)
+        self._expected = _places(epoch, index, *lengths)
+        if self._workers:
+            share = _Share(self.source, (epoch, index), lengths, self._workers)
+            seeds = list(range(self._workers))
+            self._augmenter = MultiThreadedAugmenter(share, None, self._workers, _AHEAD, seeds, wait_time=_LOOK)
+            self._augmenter.restart()
 
     def next(self) -> Batch:
         """Return the next batch.
@@ -211,22 +225,21 @@ class BatchLoader:
         ResourceError
             If a worker was ended by the system.
         """
-        if self._stream is None:
-            raise RuntimeError("start() comes first")
         place = next(self._expected)
         try:
-            found = next(self._stream)
+            found = self.source[place] if self._augmenter is None else next(self._augmenter)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "no longer alive" not in str(error):
                 raise
             names = ", ".join(sorted(set(self.source.cases(place))))
             raise ResourceError(
                 "The system ended a process that makes batches, most likely for lack of memory. It may have worked on "
-                f"{names}, or on one of the batches after. Use fewer of them (--workers), or close other programs. "
-                f"({' '.join(str(error).split())})"
+                f"{names}, or on one of the batches after. Use fewer of them (--workers), or close other programs."
             ) from error
         if isinstance(found, _Failure):
             raise DatasetError(f"{found.message}\n{found.trace}")
+        if self._pinned:
+            found = found.pin_memory()
         if isinstance(found, Drawn):
             return finish_batch(found, self.source.rules[place.role], self._device)
         batch: Batch = found
@@ -234,28 +247,9 @@ class BatchLoader:
 
     def close(self) -> None:
         """End the workers."""
-        stream, self._stream, self._loader = self._stream, None, None
-        shutdown = getattr(stream, "_shutdown_workers", None)
-        if shutdown is not None:
-            with suppress(OSError, RuntimeError):
-                shutdown()
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-@dataclass(frozen=True)
-class _Order:
-    """The endless list of places, as a sampler."""
-
-    epoch: int
-    index: int
-    iterations: int
-    validation_iterations: int
-
-    def __iter__(self) -> Iterator[Place]:
-        return _places(self.epoch, self.index, self.iterations, self.validation_iterations)
+        augmenter, self._augmenter = self._augmenter, None
+        if augmenter is not None:
+            augmenter._finish()  # noqa: SLF001 - the library's own way to end before garbage collection
 
 
 def _places(epoch: int, index: int, iterations: int, validation_iterations: int) -> Iterator[Place]:

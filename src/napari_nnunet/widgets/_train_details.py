@@ -14,7 +14,7 @@ from napari_nnunet.widgets._train_views import Curves, ScoreTable
 from napari_nnunet.widgets._train_words import ending, label_names, status_line
 
 _BUTTONS = {
-    "stop": ("Stop and keep", "Save after this step and end; Resume goes on exactly there."),
+    "stop": ("Stop and keep", "Save after this step and end, folds after it too; Resume goes on there."),
     "resume": ("Resume", "Go on exactly where it was."),
     "finish": ("Finish soon…", "Let the learning rate go to zero over a few more epochs, and end."),
     "discard": ("Discard…", "Delete checkpoints and logs of this fold."),
