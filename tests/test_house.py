@@ -42,7 +42,8 @@ def test_predicting_needs_no_viewer():
 
 @pytest.mark.gui
 def test_the_docks_load_no_torch():
-    code = "import napari_nnunet.widgets.segment, napari_nnunet.widgets.doctor, napari_nnunet.widgets.reader"
+    docks = ("segment", "cases", "plan", "train", "doctor", "reader")
+    code = f"import {', '.join(f'napari_nnunet.widgets.{name}' for name in docks)}"
     assert not _loaded(code) & {"torch", "openvino"}
 
 
