@@ -39,6 +39,7 @@ from napari_nnunet.formats.preprocessed import case_files
 from napari_nnunet.formats.summary import read_scores
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs import _session
+from napari_nnunet.jobs.launch import request_of
 from napari_nnunet.jobs.predict import predict
 from napari_nnunet.jobs.train import train, validate
 from napari_nnunet.schema.training import TrainSettings
@@ -221,6 +222,27 @@ def test_stop_and_finish_are_obeyed_by_a_running_training(workspace):
             assert event.epochs == 9
             folder.ask(stop=True)
     assert read_raw(folder.latest)["current_epoch"] == 4
+
+
+def test_resuming_from_a_window_keeps_what_was_changed_while_it_ran(workspace):
+    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT.replace(epochs=40, seed=4), validation=False)
+    folder = folder_of(workspace)
+    for event in job:
+        if isinstance(event, EpochDone) and event.epoch == 0:
+            folder.ask(finish_in=5)
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            folder.ask(stop=True)
+    request = request_of(folder, workspace)
+    assert (request.dataset, request.configuration, request.plans, request.folds) == (TRAINED, "3d_fullres", "nnUNetPlans", (0,))  # fmt: skip
+    words = request.arguments()
+    assert "--epochs" not in words
+    assert words[-1] == "--c"
+    assert words[words.index("--seed") + 1] == "4"
+    _, events = run(workspace, settings=request.settings, resume=True, validation=False)
+    assert of(EpochDone, events)[-1].epochs == 6
+    longer = request.lasting(50).arguments()
+    assert longer[longer.index("--epochs") + 1] == "50"
+    assert request.finishing(3).arguments()[-2:] == ["--finish_in", "3"]
 
 
 def test_a_new_training_puts_the_earlier_one_aside(workspace):

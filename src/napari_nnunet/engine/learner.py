@@ -199,12 +199,21 @@ class Learner:
         optimizer = state.get("optimizer_state")
         if optimizer is not None:
             try:
-                self.optimizer.load_state_dict(optimizer)
+                self.optimizer.load_state_dict(_owned(optimizer))
             except (ValueError, KeyError) as error:
                 raise ModelError(f"{where}: its optimizer does not fit this training ({error}).") from error
         scaler = state.get("grad_scaler_state")
         if self.scaler is not None and scaler:
             self.scaler.load_state_dict(scaler)
+
+
+def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the tensors of an optimizer's state: those that were read are parts of a file that will be replaced."""
+    entries = {
+        key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entry.items()}
+        for key, entry in state["state"].items()
+    }
+    return {**state, "state": entries}
 
 
 def best_layout(network: UNet, choice: Choice) -> Layout:

@@ -104,6 +104,13 @@ def is_launched(environment: Mapping[str, str] | None = None) -> bool:
     return int(values.get("WORLD_SIZE", "1")) > 1 and "RANK" in values
 
 
+def own_device(device: str) -> str:
+    """Return the GPU of this process, where torchrun started several and none was named."""
+    if is_launched() and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
     """Join the processes that torchrun started; a group of one where it did not.
@@ -116,6 +123,8 @@ def joined(device: str) -> Iterator[Group]:
     if not is_launched():
         yield Group()
         return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())

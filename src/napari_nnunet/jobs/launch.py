@@ -208,6 +208,9 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> TrainRequest:
         settings = TrainSettings.model_validate(stored if isinstance(stored, dict) else {})
     except ValueError:
         settings = TrainSettings()
+    if folder.checkpoints:
+        # They know how long the training lasts, also where that was changed since it began.
+        settings = settings.replace(epochs=None, iterations=None, validation_iterations=None)
     return TrainRequest(
         workspace,
         folder.path.parents[1].name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from napari_nnunet.engine import network as unets
 from napari_nnunet.engine.backends import torch_threads
 from napari_nnunet.engine.device import Choice, choose
-from napari_nnunet.engine.parallel import Group, joined
+from napari_nnunet.engine.parallel import Group, joined, own_device
 from napari_nnunet.engine.training_log import pseudo_dice
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
 from napari_nnunet.events import EpochDone, Job, Note, Previewed, Progress, Stage, TrainingEnded
@@ -184,7 +184,7 @@ def training_choice(settings: TrainSettings) -> Choice:
         If the device is not there, or the precision does not work on it.
     """
     asked = PredictSettings(
-        device=settings.device, backend="torch", precision=settings.precision, threads=settings.threads
+        device=own_device(settings.device), backend="torch", precision=settings.precision, threads=settings.threads
     )
     choice = choose(asked)
     if settings.precision == "auto" and choice.kind != "cuda":
