@@ -131,6 +131,8 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     done = train.chosen.last.epoch
     qtbot.waitUntil(train.details.buttons["resume"].isEnabled, timeout=5000)
     assert not train.details.buttons["stop"].isEnabled()
+    assert train._asked is None  # or the next stop would end the process instead of asking it
+    assert train.panel.status.text() == ""
     qtbot.mouseClick(train.details.buttons["resume"], Qt.MouseButton.LeftButton)
     wait(train, qtbot, "running")
     qtbot.waitUntil(lambda: train.chosen.last.epoch > done, timeout=60000)

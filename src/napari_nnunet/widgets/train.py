@@ -160,8 +160,15 @@ class TrainWidget(QWidget):
                 del self.views[key]
         for view in self.views.values():
             view.poll()
+        self._forget_stop()
         self._fill()
         self._show()
+
+    def _forget_stop(self) -> None:
+        """Once a training has stopped, the next press of Stop asks again instead of ending its process."""
+        if self._asked is not None and FoldFolder(self._asked).runner() is None:
+            self._asked = None
+            self.panel.say("")
 
     def _view(self, folder: FoldFolder) -> TrainingView:
         return self.views.setdefault(str(folder.path), TrainingView(folder))
