@@ -10,12 +10,21 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_nnunet.api import plan_and_preprocess, predict, train, verify_dataset
+    from napari_nnunet.api import (
+        ensemble_predict,
+        evaluate,
+        find_best,
+        plan_and_preprocess,
+        predict,
+        predict_best,
+        train,
+        verify_dataset,
+    )
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.images import read_volume, write_labels
     from napari_nnunet.formats.model import TrainedModel, load_model
     from napari_nnunet.formats.raw_dataset import generate_dataset_json
-    from napari_nnunet.jobs.predict import Prediction
+    from napari_nnunet.jobs.prediction import Prediction
     from napari_nnunet.schema.geometry import Geometry
     from napari_nnunet.schema.settings import PlanSettings, PredictSettings
     from napari_nnunet.schema.training import TrainSettings
@@ -36,10 +45,14 @@ __all__ = [
     "TrainedModel",
     "Volume",
     "__version__",
+    "ensemble_predict",
+    "evaluate",
+    "find_best",
     "generate_dataset_json",
     "load_model",
     "plan_and_preprocess",
     "predict",
+    "predict_best",
     "read_volume",
     "train",
     "verify_dataset",
@@ -51,14 +64,18 @@ _HOMES = {
     "NnunetError": "napari_nnunet.errors",
     "PlanSettings": "napari_nnunet.schema.settings",
     "PredictSettings": "napari_nnunet.schema.settings",
-    "Prediction": "napari_nnunet.jobs.predict",
+    "Prediction": "napari_nnunet.jobs.prediction",
     "TrainSettings": "napari_nnunet.schema.training",
     "TrainedModel": "napari_nnunet.formats.model",
     "Volume": "napari_nnunet.volume",
+    "ensemble_predict": "napari_nnunet.api",
+    "evaluate": "napari_nnunet.api",
+    "find_best": "napari_nnunet.api",
     "generate_dataset_json": "napari_nnunet.formats.raw_dataset",
     "load_model": "napari_nnunet.formats.model",
     "plan_and_preprocess": "napari_nnunet.api",
     "predict": "napari_nnunet.api",
+    "predict_best": "napari_nnunet.api",
     "read_volume": "napari_nnunet.formats.images",
     "train": "napari_nnunet.api",
     "verify_dataset": "napari_nnunet.api",

@@ -1,10 +1,10 @@
-"""The Python door: ``predict``, ``verify_dataset``, ``plan_and_preprocess``, ``train``, without generators."""
+"""The Python door: what the command line does, as plain functions without generators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
 
 if TYPE_CHECKING:
+    from napari_nnunet.jobs.best import Answer, Question
+    from napari_nnunet.jobs.evaluate import Evaluation
     from napari_nnunet.jobs.plan_and_preprocess import Planned
-    from napari_nnunet.jobs.predict import Prediction
+    from napari_nnunet.jobs.prediction import Prediction
     from napari_nnunet.jobs.train import TrainResult
     from napari_nnunet.jobs.verify import Report
+    from napari_nnunet.schema.cleaning import Target
     from napari_nnunet.schema.settings import Fold, PlanSettings
     from napari_nnunet.schema.training import TrainSettings
 
@@ -89,6 +92,153 @@ def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: in
             f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
         )
     return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
+
+
+def ensemble_predict(
+    members: Sequence[tuple[TrainedModel, PredictSettings] | TrainedModel | str | Path],
+    image: Volume | Any,
+    *,
+    spacing: tuple[float, ...] | None = None,
+    method: Literal["soft", "hard"] = "soft",
+    weights: tuple[float, ...] | None = None,
+    uncertainty: bool = False,
+    temperature: float = 1.0,
+    keep_largest: Sequence[Target] = (),
+    on_event: Callable[[Event], None] | None = None,
+) -> Prediction:
+    """Segment an image with several trained models, or several folds of one, at once.
+
+    Parameters
+    ----------
+    members : sequence
+        Models, or pairs of a model and its settings (``folds=(0,)``, ...). They take the same channels and know the
+        same classes.
+    image, spacing, on_event
+        As for :func:`predict`.
+    method : {"soft", "hard"}
+        "soft": the mean of the probabilities decides, as in nnU-Net. "hard": the majority of the labels.
+    weights : tuple of float, optional
+        One per member; equal where not given.
+    uncertainty : bool
+        Also return entropy and disagreement, 0 to 1, as ``uncertainty``.
+    temperature : float
+        For the entropy, as ``calibrate`` found it.
+    keep_largest : sequence of int, tuple or list
+        Postprocessing: of each label, region (tuple) or union (list) only the largest connected part is kept.
+
+    Returns
+    -------
+    Prediction
+        ``labels`` on the image's own grid, ``uncertainty``, ``recipe``.
+    """
+    from napari_nnunet.engine.vote import VoteSettings
+    from napari_nnunet.jobs.combined import Combination, Member, predict_combined
+    from napari_nnunet.schema.cleaning import Cleaning
+
+    pairs = [entry if isinstance(entry, tuple) else (entry, PredictSettings()) for entry in members]
+    opened = [(m if isinstance(m, TrainedModel) else load_model(m), settings) for m, settings in pairs]
+    vote = VoteSettings(method, weights, uncertainty, temperature)
+    combination = Combination(tuple(Member(*pair) for pair in opened), vote, Cleaning.of(keep_largest))
+    volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
+    return drain(predict_combined(combination, volume), on_event)
+
+
+def predict_best(
+    dataset: str,
+    image: Volume | Any,
+    *,
+    workspace: str | Path | None = None,
+    spacing: tuple[float, ...] | None = None,
+    settings: PredictSettings | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Prediction:
+    """Segment an image with the model or ensemble that :func:`find_best` chose, and its postprocessing.
+
+    Parameters
+    ----------
+    dataset : str
+        Number or name.
+    image, spacing, settings, on_event
+        As for :func:`predict`; the folds are those that were compared.
+    workspace : str or Path, optional
+        As for :func:`verify_dataset`.
+    """
+    from napari_nnunet.jobs.combined import best_combination, predict_combined
+
+    place = _workspace(workspace)
+    combination = best_combination(place, place.dataset_name(dataset), settings)
+    volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
+    return drain(predict_combined(combination, volume), on_event)
+
+
+def find_best(
+    dataset: str,
+    *,
+    workspace: str | Path | None = None,
+    question: Question | None = None,
+    workers: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Answer:
+    """Compare all trained models of a dataset, and ensembles of them, by their cross-validations.
+
+    Parameters
+    ----------
+    dataset, workspace, workers, on_event
+        As for :func:`verify_dataset`.
+    question : Question, optional
+        What is compared; nnU-Net's four configurations and all pairs where not given.
+
+    Returns
+    -------
+    Answer
+        ``best``, ``scored``, ``postprocessing``; nnU-Net's files have been written.
+    """
+    from napari_nnunet.jobs.best import Question as Asked
+    from napari_nnunet.jobs.best import find_best as job
+
+    place = _workspace(workspace)
+    return drain(job(place, place.dataset_name(dataset), question or Asked(), workers=workers), on_event)
+
+
+def evaluate(
+    reference: str | Path,
+    prediction: str | Path,
+    dataset_json: str | Path,
+    *,
+    surface: float | None = None,
+    missing_ok: bool = False,
+    workers: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Evaluation:
+    """Compare a folder of segmentations with a folder of references, and write summary.json beside them.
+
+    Parameters
+    ----------
+    reference, prediction : str or Path
+        Folders with files of the same names.
+    dataset_json : str or Path
+        Which labels there are.
+    surface : float, optional
+        Also measure HD95 and the normalised surface Dice with this tolerance in mm (needs MONAI).
+    missing_ok : bool
+        Whether references without a segmentation are left out.
+    workers, on_event
+        As for :func:`verify_dataset`.
+
+    Returns
+    -------
+    Evaluation
+        ``summary``, ``dice``, ``cases``, ``csv()``.
+    """
+    from napari_nnunet.jobs.ensemble import read_reader
+    from napari_nnunet.jobs.evaluate import Rules, evaluate_folder
+    from napari_nnunet.schema.dataset import DatasetInfo
+
+    path = Path(dataset_json)
+    info = DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+    rules = Rules.of(info, reader=read_reader(Path(prediction)), surface=surface)
+    job = evaluate_folder(Path(reference), Path(prediction), rules, missing_ok=missing_ok, workers=workers)
+    return drain(job, on_event)
 
 
 def verify_dataset(

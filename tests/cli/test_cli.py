@@ -47,7 +47,7 @@ def test_a_folder_is_segmented_with_everything_nnunet_leaves_beside(model, image
                 "-device", "cpu", "--events", events, "-npp", "2", "-nps", "2") == 0  # fmt: skip
     assert sorted(p.name for p in out.iterdir()) == sorted(
         [f"{c}{e}" for c in "abc" for e in (".nii.gz", ".npz", ".pkl")]
-        + ["dataset.json", "plans.json", "predict_from_raw_data_args.json"]
+        + ["dataset.json", "plans.json", "predict_from_raw_data_args.json", "recipe.json"]
     )
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "a.nii.gz")))
     probabilities = np.load(out / "a.npz")["probabilities"]
@@ -77,7 +77,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["-f", "seven"], "-f takes fold numbers or 'all', not 'seven'"),
+        (["-f", "seven"], "'seven' is no fold"),
         (["-f", "3"], "Fold 3 has no checkpoint_final.pth"),
         (["-step_size", "0"], "The setting 'step' cannot be 0"),
         (["-chk", "checkpoint_best.pth"], "choose that one"),

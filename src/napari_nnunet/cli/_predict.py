@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.settings import PRESETS, Fold, PredictSettings
+from napari_nnunet.schema.settings import PRESETS, PredictSettings
+from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
     from napari_nnunet.formats.model import TrainedModel
@@ -140,7 +141,7 @@ def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSett
         "probabilities": options.save_probabilities,
     }
     if options.f is not None:
-        changes["folds"] = tuple(_fold(word) for word in options.f)
+        changes["folds"] = tuple(parse_fold(word) for word in options.f)
     if options.step_size is not None:
         changes["step"] = options.step_size
     if options.disable_tta:
@@ -151,11 +152,3 @@ def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSett
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"The setting '{name}' cannot be {first['input']!r}: {first['msg']}.") from error
-
-
-def _fold(word: str) -> Fold:
-    if word == "all":
-        return "all"
-    if word.isdigit():
-        return int(word)
-    raise SettingsError(f"-f takes fold numbers or 'all', not {word!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,95 @@ def evaluated(scheme: LabelScheme) -> tuple[Region, ...]:
     return scheme.regions if scheme.has_regions else scheme.foreground_labels
 
 
+_TABLE = 1024  # values up to which a table of all pairs is kept; what is beyond is renumbered first
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """How often each value of a reference meets each value of a prediction.
+
+    Every metric of every label and region follows from it, so the voxels are read once however many labels there are.
+
+    Parameters
+    ----------
+    table : ndarray of int64, shape (n, n)
+        ``table[i, j]``: voxels with ``values[i]`` in the reference and ``values[j]`` in the prediction.
+    values : ndarray of int64, shape (n,)
+        Ascending.
+    """
+
+    table: NDArray[np.int64]
+    values: NDArray[np.int64]
+
+    @classmethod
+    def count(cls, reference: NDArray[Any], prediction: NDArray[Any]) -> Joint:
+        """Count the pairs of two label maps ([Z,] Y, X) on the same grid, plane by plane.
+
+        Raises
+        ------
+        ValueError
+            If their shapes differ.
+        """
+        if reference.shape != prediction.shape:
+            raise ValueError(f"the reference has shape {reference.shape}, the prediction {prediction.shape}")
+        values = _values(reference, prediction)
+        n = len(values)
+        plain = n == 0 or (values[0] == 0 and values[-1] == n - 1)
+        table = np.zeros(n * n, dtype=np.int64)
+        for r, p in zip(reference, prediction, strict=True):
+            rows, columns = (r, p) if plain else (np.searchsorted(values, r), np.searchsorted(values, p))
+            table += np.bincount((rows.astype(np.intp) * n + columns).ravel(), minlength=n * n)
+        return cls(table.reshape(n, n), values)
+
+    def metrics(self, labels: Sequence[Region], ignore_label: int | None = None) -> dict[Region, Metrics]:
+        """Return nnU-Net's metrics of every label or region; voxels with ``ignore_label`` in the reference are out."""
+        table = self.table
+        if ignore_label is not None:
+            table = table.copy()
+            table[self.values == ignore_label] = 0
+        total = int(table.sum())
+        found = {}
+        for label in labels:
+            members = np.isin(self.values, label)
+            hits = int(table[np.ix_(members, members)].sum())
+            real, predicted = int(table[members].sum()), int(table[:, members].sum())
+            found[label] = _metrics(hits, predicted - hits, real - hits, total)
+        return found
+
+    def without(self, removed: Joint) -> Joint:
+        """Return the table after the voxels counted in ``removed`` became background in the prediction.
+
+        Parameters
+        ----------
+        removed : Joint
+            Of the same values (see :meth:`recount`).
+        """
+        table = self.table - removed.table
+        table[:, int(np.searchsorted(self.values, 0))] += removed.table.sum(axis=1)
+        return Joint(table, self.values)
+
+    def recount(self, reference: NDArray[Any], prediction: NDArray[Any]) -> Joint:
+        """Count some of the voxels again, in a table of the same values."""
+        n = len(self.values)
+        pairs = np.searchsorted(self.values, reference) * n + np.searchsorted(self.values, prediction)
+        return Joint(np.bincount(pairs.ravel(), minlength=n * n).reshape(n, n), self.values)
+
+
+def _values(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the values that may occur: 0 to the highest, or exactly those that do where that is too many."""
+    if not reference.size:
+        return np.zeros(0, dtype=np.int64)
+    lowest = min(int(reference.min()), int(prediction.min()), 0)
+    highest = max(int(reference.max()), int(prediction.max()))
+    if lowest == 0 and highest < _TABLE:
+        return np.arange(highest + 1)
+    return np.unique(np.concatenate([[0], np.unique(reference), np.unique(prediction)])).astype(np.int64)
+
+
 def measure(
     reference: NDArray[Any], prediction: NDArray[Any], labels: Sequence[Region], ignore_label: int | None = None
 ) -> dict[Region, Metrics]:
-    """Count voxels of every label or region, plane by plane.
+    """Count voxels of every label or region.
 
     Parameters
     ----------
@@ -39,23 +125,7 @@ def measure(
     dict
         Per label TP, FP, FN, TN, n_pred, n_ref (voxels), Dice and IoU; the last two NaN where there is nothing.
     """
-    if reference.shape != prediction.shape:
-        raise ValueError(f"the reference has shape {reference.shape}, the prediction {prediction.shape}")
-    highest = 1 + max(int(reference.max(initial=0)), int(prediction.max(initial=0)))
-    joint = np.zeros(highest * highest, dtype=np.int64)
-    for r, p in zip(reference, prediction, strict=True):
-        joint += np.bincount((r.astype(np.int64) * highest + p).ravel(), minlength=highest * highest)
-    table = joint.reshape(highest, highest)
-    if ignore_label is not None and ignore_label < highest:
-        table[ignore_label] = 0
-    total = int(table.sum())
-    found = {}
-    for label in labels:
-        members = [v for v in (label if isinstance(label, tuple) else (label,)) if v < highest]
-        hits = int(table[np.ix_(members, members)].sum())
-        real, predicted = int(table[members].sum()), int(table[:, members].sum())
-        found[label] = _metrics(hits, predicted - hits, real - hits, total)
-    return found
+    return Joint.count(reference, prediction).metrics(labels, ignore_label)
 
 
 def _metrics(hits: int, wrong: int, missed: int, total: int) -> Metrics:
@@ -74,8 +144,9 @@ def _metrics(hits: int, wrong: int, missed: int, total: int) -> Metrics:
 
 def summarize(cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]) -> dict[str, Any]:
     """Return ``mean`` per label over all cases (NaN left out) and ``foreground_mean`` over the labels."""
-    mean = {str(label): {name: _mean([case[label][name] for case in cases]) for name in _NAMES} for label in labels}
-    over = {name: float(np.mean([values[name] for values in mean.values()])) for name in _NAMES}
+    names = sorted({name for case in cases for values in case.values() for name in values}) or list(_NAMES)
+    mean = {str(label): {name: _mean([case[label][name] for case in cases]) for name in names} for label in labels}
+    over = {name: float(np.mean([values[name] for values in mean.values()])) for name in names}
     return {"foreground_mean": over, "mean": mean}
 
 

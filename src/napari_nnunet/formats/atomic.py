@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,3 +105,31 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text."""
     with written_beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path, *, durable: bool = False) -> None:
+    """Copy a file; the copy appears when it is complete."""
+    with written_beside(target, durable=durable) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of an older one; where that fails, the older one stays.
+
+    Parameters
+    ----------
+    new : Path
+        On the same disk.
+    target : Path
+        What was there is deleted afterwards.
+    """
+    old = target.with_name(partial_name(target.name))
+    try:
+        if target.exists():
+            os.rename(target, old)
+        os.rename(new, target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        raise write_error(target, error) from error
+    shutil.rmtree(old, ignore_errors=True)

@@ -101,6 +101,24 @@ def ending_of(path: Path) -> str:
     raise ImageError(f"{path.name}: unknown kind of image. Known endings: {', '.join(sorted(ENDINGS))}.")
 
 
+def common_ending(folder: Path) -> str:
+    """Return the ending of the images in a folder.
+
+    Raises
+    ------
+    ImageError
+        If there is no image, or images of several kinds.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"The folder {folder} does not exist.")
+    lowered = [p.name.lower() for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    found = {next((e for e in ENDINGS if name.endswith(e)), None) for name in lowered} - {None}
+    if len(found) != 1:
+        listed = ", ".join(sorted(str(e) for e in found))
+        raise ImageError(f"{folder} holds " + (f"images of several kinds: {listed}." if found else "no images."))
+    return str(found.pop())
+
+
 def adapter_for(path: Path, name: str | None = None) -> Adapter:
     """Return the adapter of a file: the one the plans name, unless it cannot be meant for this file.
 

@@ -18,6 +18,11 @@ def _path() -> Path:
     return Path(platformdirs.user_config_dir("napari-nnunet", appauthor=False)) / "models.json"
 
 
+def cache_folder() -> Path:
+    """Return the folder for what is needed for a while only."""
+    return Path(platformdirs.user_cache_dir("napari-nnunet", appauthor=False))
+
+
 def known_models(workspace: Workspace) -> list[Path]:
     """Return the folders of all known models that still exist: last used first, then those of the workspace."""
     listed = [path for path in _read() if is_model_folder(path)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,10 +44,14 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, more: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._known = {**_ALLOWED, **more}
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in self._known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
+        return self._known[module, name]
 
 
 def read_pickle(path: Path) -> Any:
@@ -58,18 +63,28 @@ def read_pickle(path: Path) -> Any:
         If the file is missing, damaged, or asks for anything but numbers, texts, containers and arrays (nothing of it
         is executed).
     """
+    return read_with(path, {})
+
+
+def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
+    """Read plain values, arrays, and what ``names`` (module and name) stands for; raises as :func:`read_pickle`."""
     try:
         with path.open("rb") as file:
-            return _Reader(file).load()
+            return _Reader(file, names).load()
     except pickle.UnpicklingError as error:
         raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
     except (EOFError, OSError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise DatasetError(f"{path} is damaged ({error}). Preprocess the case again.") from error
+        raise DatasetError(f"{path} is damaged ({error}).{_hint(path)}") from error
 
 
 def write_pickle(path: Path, content: Any, *, staging: Path | None = None) -> None:
     """Write plain values and arrays as nnU-Net does; ``staging`` as in :func:`written_beside`."""
     with written_beside(path, staging=staging, durable=False) as temporary, temporary.open("wb") as file:
         pickle.dump(content, file)
+
+
+def _hint(path: Path) -> str:
+    """Preprocessed cases can be made again; of other files there is one copy only."""
+    return " Preprocess the case again." if path.with_suffix(".b2nd").exists() else ""

@@ -6,8 +6,9 @@ import os
 import pickle
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -45,40 +46,122 @@ def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32
             del array
 
 
-def write_probabilities(probabilities: NDArray[np.float32], path: Path) -> None:
-    """Write (C, Z, Y, X) piece by piece into a compressed npz that numpy and nnU-Net read."""
+class ProbabilityWriter:
+    """Writes (C, Z, Y, X) plane by plane into a compressed npz that numpy and nnU-Net read.
+
+    Parameters
+    ----------
+    member : file
+        An open member of the archive, from :func:`probability_writer`.
+    shape : tuple of int
+        (C, Z, Y, X).
+    """
+
+    def __init__(self, member: BinaryIO, shape: tuple[int, ...]) -> None:
+        self._member = member
+        header = {"descr": npy.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(member, header)
+
+    def write(self, planes: NDArray[np.float32]) -> None:
+        """Append the next planes (k, Y, X), class by class."""
+        self._member.write(np.ascontiguousarray(planes, dtype=np.float32).tobytes())
+
+
+@contextmanager
+def probability_writer(path: Path, shape: tuple[int, ...]) -> Iterator[ProbabilityWriter]:
+    """Give a writer; the file appears when all planes were written."""
     with (
         written_beside(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
         archive.open("probabilities.npy", "w", force_zip64=True) as member,
     ):
-        header = {
-            "descr": npy.dtype_to_descr(probabilities.dtype),
-            "fortran_order": False,
-            "shape": probabilities.shape,
-        }
-        npy.write_array_header_1_0(cast("BinaryIO", member), header)
-        per_plane = max(1, int(np.prod(probabilities.shape[2:])) * probabilities.itemsize)
-        step = max(1, _CHUNK_BYTES // per_plane)
+        yield ProbabilityWriter(cast("BinaryIO", member), shape)
+
+
+def planes_at_once(shape: tuple[int, ...]) -> int:
+    """Return how many planes of (C, Z, Y, X) are read or written in one piece."""
+    return max(1, _CHUNK_BYTES // max(1, 4 * int(np.prod(shape[2:]))))
+
+
+def write_probabilities(probabilities: NDArray[np.float32], path: Path) -> None:
+    """Write (C, Z, Y, X) piece by piece into a compressed npz that numpy and nnU-Net read."""
+    step = planes_at_once(probabilities.shape)
+    with probability_writer(path, probabilities.shape) as writer:
         for channel in probabilities:
             for lo in range(0, len(channel), step):
-                member.write(np.ascontiguousarray(channel[lo : lo + step]).tobytes())
+                writer.write(channel[lo : lo + step])
 
 
-def read_probabilities(path: Path) -> NDArray[np.float32]:
-    """Read (C, Z, Y, X) from an npz.
+class ProbabilityReader:
+    """Reads (C, Z, Y, X) plane by plane, so that no volume need fit into memory.
+
+    Parameters
+    ----------
+    path : Path
+        An npz with ``probabilities`` (nnU-Net v2 and ours) or ``softmax`` (nnU-Net v1).
 
     Raises
     ------
     ImageError
-        If the file is truncated or holds something else.
+        If the file is missing, truncated or holds something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            array: NDArray[np.float32] = content["probabilities"]
-            return array
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ImageError(f"{path} is not a complete file of probabilities: {error}.") from error
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._explained():
+            self._archive = zipfile.ZipFile(path)
+            try:
+                names = set(self._archive.namelist())
+                name = next((key for key in ("probabilities", "softmax") if f"{key}.npy" in names), None)
+                if name is None:
+                    raise ValueError(f"it holds {', '.join(sorted(names)) or 'nothing'}, but no 'probabilities'")
+                self._member = self._archive.open(f"{name}.npy")
+                self.shape, self._dtype = self._header()
+            except BaseException:
+                self._archive.close()
+                raise
+
+    def _header(self) -> tuple[tuple[int, int, int, int], np.dtype[Any]]:
+        version = npy.read_magic(cast("BinaryIO", self._member))
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(cast("BinaryIO", self._member))
+        if len(shape) != 4 or fortran or dtype.kind != "f":
+            raise ValueError(f"its array is {dtype} of shape {shape}; floating point (C, Z, Y, X) was expected")
+        c, z, y, x = (int(n) for n in shape)
+        return (c, z, y, x), dtype
+
+    def read(self, planes: int) -> NDArray[np.float32]:
+        """Return the next planes (k, Y, X); classes follow one another."""
+        _, _, y, x = self.shape
+        size = planes * y * x * self._dtype.itemsize
+        with self._explained():
+            data = self._member.read(size)
+            if len(data) != size:
+                raise EOFError("it ends too early")
+            return np.frombuffer(data, dtype=self._dtype).reshape(planes, y, x).astype(np.float32, copy=False)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._member.close()
+        self._archive.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ImageError(
+                f"{self.path} is missing. Predict with --save_probabilities (validate with --npz) to have it."
+            ) from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ImageError(f"{self.path} is not a complete file of probabilities: {error}.") from error
+
+
+def read_probabilities(path: Path) -> NDArray[np.float32]:
+    """Read (C, Z, Y, X) from an npz; raises as :class:`ProbabilityReader`."""
+    with closing(ProbabilityReader(path)) as reader:
+        c, z, y, x = reader.shape
+        return np.concatenate([reader.read(z) for _ in range(c)]).reshape(c, z, y, x)
 
 
 def is_complete(path: Path) -> bool:

@@ -16,7 +16,7 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.schema.settings import Fold, PredictSettings
 
-_KEPT = 2  # a cascade needs two
+_kept = 2  # a cascade needs two
 _cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
 _lock = threading.Lock()
 
@@ -99,8 +99,14 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
         return
     with _lock:
         _cache[key] = predictor
-        while len(_cache) > _KEPT:
+        while len(_cache) > _kept:
             _cache.popitem(last=False)
+
+
+def keep(count: int) -> None:
+    """Keep at least so many networks from now on: an ensemble needs all of its own for every image."""
+    global _kept
+    _kept = max(_kept, count)
 
 
 def forget() -> None:

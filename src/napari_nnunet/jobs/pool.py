@@ -258,3 +258,35 @@ def _killed(entry: _Running) -> Outcome:
         problem="The system ended the process that worked on it, twice, the second time alone: most likely for lack of "
         f"memory. It was expected to take {entry.bytes / 1e9:.1f} GB.",
     )
+
+
+_WORTH_PROCESSES = 4e8  # voxels to look at: below, starting processes takes longer than the work
+
+
+def each_case(
+    function: Callable[..., Any], tasks: Sequence[Task], *, workers: int = 0, work: float = 0
+) -> Job[dict[str, Outcome]]:
+    """Call a function for every case: here where that is little work, in worker processes where it is much.
+
+    Parameters
+    ----------
+    function, tasks, workers
+        As for :func:`run_cases`.
+    work : float
+        Voxels of all cases together.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By the names of the tasks.
+    """
+    if worker_count(workers) > 1 and len(tasks) > 1 and work > _WORTH_PROCESSES:
+        outcomes: dict[str, Outcome] = yield from run_cases(function, tasks, workers=workers)
+        return outcomes
+    outcomes = {}
+    for task in tasks:
+        result, problem, trace, seconds = _guarded(function, task.arguments)
+        outcomes[task.name] = outcome = Outcome(task.name, result, problem, trace, seconds)
+        yield from _failures(outcome, len(outcomes) - 1, len(tasks))
+        yield Progress(done=len(outcomes), total=len(tasks))
+    return outcomes

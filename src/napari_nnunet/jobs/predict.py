@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,66 +25,9 @@ from napari_nnunet.formats.model import TrainedModel, load_model, recipe_of
 from napari_nnunet.jobs import _predictor
 from napari_nnunet.jobs._predictor import Predictor
 from napari_nnunet.jobs.estimate import Estimate, estimate_for, speed_key
-from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.jobs.prediction import Focus, Prediction, Task, count_labels
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
-
-Focus = Sequence[float | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The result of segmenting one image.
-
-    Parameters
-    ----------
-    labels : ndarray, shape ([Z,] Y, X)
-        On the image's own grid.
-    geometry : Geometry
-        Of the image.
-    scheme : LabelScheme
-        What the values mean.
-    probabilities : ndarray, shape (C, [Z,] Y, X), optional
-        Where they were asked for.
-    recipe : dict
-        Model, hashes, settings and versions behind the result.
-    properties : dict
-        nnU-Net's properties of the case.
-    counts : tuple of int
-        Number of voxels of each label value, beginning with 0.
-    seconds : float
-        Wall time.
-    """
-
-    labels: NDArray[Any]
-    geometry: Geometry
-    scheme: LabelScheme
-    probabilities: NDArray[np.float32] | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-    counts: tuple[int, ...] = ()
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One image with everything that was decided about it.
-
-    ``prepared`` is an image that is on the network's grid already, with what was done to it; ``also`` writes the same
-    result on other grids.
-    """
-
-    volume: Volume | None
-    settings: PredictSettings
-    labels: NDArray[Any]  # (Z, Y, X), written in place
-    probabilities: NDArray[np.float32] | None
-    previous: NDArray[Any] | None
-    focus: Focus | None = None
-    roi: Box | None = None
-    preview: bool = False
-    prepared: tuple[torch.Tensor, PrepareRecord] | None = None
-    also: tuple[decode.Assembler, ...] = ()
 
 
 def predict(
@@ -169,7 +112,7 @@ def predict(
         probabilities=probabilities,
         recipe=recipe,
         properties={**volume.geometry.properties(), **record.properties()},
-        counts=_count(result, max(scheme.names) + 1),
+        counts=count_labels(result, max(scheme.names) + 1),
         seconds=time.monotonic() - started,
     )
 
@@ -188,14 +131,6 @@ def predict_series(
         results.append(result)
         yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=result.seconds)
     return results
-
-
-def _count(labels: NDArray[Any], values: int) -> tuple[int, ...]:
-    """Count label values plane by plane: a bincount of everything would need eight bytes per voxel."""
-    total = np.zeros(values, dtype=np.int64)
-    for plane in labels:
-        total += np.bincount(plane.ravel(), minlength=values)[:values]
-    return tuple(int(n) for n in total)
 
 
 def _lifted(array: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.cases import Case, find_cases
-from napari_nnunet.formats.images import ADAPTERS, read_labels, read_volume, write_labels
+from napari_nnunet.formats.images import ADAPTERS, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.formats.probabilities import is_complete, scratch, write_probabilities, write_properties
-from napari_nnunet.jobs.predict import Prediction, predict
+from napari_nnunet.formats.recipe import write_recipe
+from napari_nnunet.jobs.combined import Combination, predict_combined
+from napari_nnunet.jobs.ensemble import UNCERTAINTY, uncertainty_path
+from napari_nnunet.jobs.predict import predict
+from napari_nnunet.jobs.prediction import Prediction
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -64,7 +71,13 @@ class FolderResult:
     failed: dict[str, str]
 
 
-def predict_folder(model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> Job[FolderResult]:
+#: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities).
+Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None], Job[Prediction]]
+
+
+def predict_folder(
+    model: TrainedModel, folder: FolderSettings, settings: PredictSettings, segment: Segment | None = None
+) -> Job[FolderResult]:
     """Segment every case of a folder.
 
     Parameters
@@ -75,6 +88,8 @@ def predict_folder(model: TrainedModel, folder: FolderSettings, settings: Predic
         Input, output, what to skip.
     settings : PredictSettings
         How to predict; ``probabilities`` adds CASE.npz and CASE.pkl.
+    segment : callable, optional
+        What segments one volume where it is more than this model: an ensemble.
 
     Yields
     ------
@@ -119,7 +134,8 @@ def predict_folder(model: TrainedModel, folder: FolderSettings, settings: Predic
             # Reading the next image overlaps with segmenting this one.
             ahead = reader.submit(_read, following[0], model) if following else None
             try:
-                yield from _one(case, current.result(), model, folder, settings)
+                result = yield from _one(case, current.result(), model, folder, settings, segment)
+                write_recipe(folder.target, result.recipe)
             except NnunetError as error:
                 failed[case.name] = error.message
                 yield CaseFailed(case=case.name, index=index, total=len(cases), message=error.message)
@@ -135,8 +151,45 @@ def predict_folder(model: TrainedModel, folder: FolderSettings, settings: Predic
     return FolderResult(tuple(done), tuple(skipped), failed)
 
 
+def predict_combined_folder(
+    combination: Combination, folder: FolderSettings, *, probabilities: bool = False
+) -> Job[FolderResult]:
+    """Segment every case of a folder with a whole recipe: several models or folds, joined and postprocessed.
+
+    Parameters
+    ----------
+    combination : Combination
+        The recipe.
+    folder : FolderSettings
+        Input, output, what to skip.
+    probabilities : bool
+        Also write the mean probabilities as CASE.npz and CASE.pkl.
+
+    Returns
+    -------
+    FolderResult
+        What became of each case.
+    """
+    if folder.previous is not None and len(combination.members) > 1:
+        raise SettingsError("Segmentations of a previous stage belong to one model; an ensemble predicts its own.")
+    for member in combination.members:
+        member.model.resolve_folds(member.settings.folds, member.settings.checkpoint)
+
+    def segment(volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None) -> Job[Prediction]:
+        return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target)
+
+    settings = combination.members[0].settings.replace(probabilities=probabilities)
+    result = yield from predict_folder(combination.model, folder, settings, segment)
+    return result
+
+
 def _one(
-    case: Case, volume: Volume, model: TrainedModel, folder: FolderSettings, settings: PredictSettings
+    case: Case,
+    volume: Volume,
+    model: TrainedModel,
+    folder: FolderSettings,
+    settings: PredictSettings,
+    segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
     previous = None
@@ -149,14 +202,26 @@ def _one(
         if settings.probabilities:
             shape = (model.dataset.labels.heads, *volume.shape)
             probabilities = stack.enter_context(scratch(shape, folder.target))
-        result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
+        if segment is not None:
+            result = yield from segment(volume, previous, probabilities)
+        else:
+            result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
         if probabilities is not None:
             lifted = probabilities if probabilities.ndim == 4 else probabilities[:, None]
             write_probabilities(lifted, out.with_name(case.name + ".npz"))
             write_properties(result.properties, out.with_name(case.name + ".pkl"))
+        if result.uncertainty is not None:
+            _write_uncertainty(result, volume, out)
         # The segmentation comes last: where it exists, everything of the case does.
         write_labels(result.labels, volume.geometry, out, writer=_reader(model))
     return result
+
+
+def _write_uncertainty(result: Prediction, volume: Volume, out: Path) -> None:
+    for kind, values in zip(UNCERTAINTY, result.uncertainty or (), strict=True):
+        target = uncertainty_path(out, kind, flat=len(volume.shape) == 2)
+        make_folder(target.parent)
+        write_image(values, volume.geometry, target)
 
 
 def _reader(model: TrainedModel) -> str:

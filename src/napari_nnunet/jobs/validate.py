@@ -34,7 +34,8 @@ from napari_nnunet.formats.probabilities import scratch, write_probabilities, wr
 from napari_nnunet.formats.summary import write_summary
 from napari_nnunet.jobs._predictor import Predictor
 from napari_nnunet.jobs._training import Order
-from napari_nnunet.jobs.predict import Task, run_with_fallbacks
+from napari_nnunet.jobs.predict import run_with_fallbacks
+from napari_nnunet.jobs.prediction import Task
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PredictSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -96,3 +97,37 @@ class Geometry(BaseModel):
                 "direction": self.direction,
             }
         return entries
+
+    @classmethod
+    def from_properties(cls, entries: Mapping[str, Any], *, ndim: int = 3) -> Geometry:
+        """Return the grid that :meth:`properties`, or nnU-Net's own readers, described.
+
+        Raises
+        ------
+        ImageError
+            If the entries describe no grid.
+        """
+        try:
+            spacing = tuple(float(v) for v in entries["spacing"])[-ndim:]
+            nibabel, itk = entries.get("nibabel_stuff"), entries.get("sitk_stuff")
+            if nibabel is not None:
+                return cls(
+                    spacing=spacing,
+                    affine=_matrix(nibabel["original_affine"]),
+                    reoriented_affine=_matrix(nibabel.get("reoriented_affine")),
+                )
+            if itk is not None:
+                return cls(
+                    spacing=tuple(reversed([float(v) for v in itk["spacing"]])),
+                    origin=tuple(float(v) for v in itk["origin"]),
+                    direction=tuple(float(v) for v in itk["direction"]),
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImageError(
+                f"These properties describe no grid of an image ({error!r}): {sorted(entries)}."
+            ) from error
+        return cls(spacing=spacing)
+
+
+def _matrix(rows: Any) -> Matrix | None:
+    return None if rows is None else tuple(tuple(float(v) for v in row) for row in rows)

@@ -30,6 +30,8 @@ NORMALIZATIONS: tuple[str, ...] = (
 )
 #: Configurations that are preprocessed where none are named; small datasets lack some of them.
 STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
+#: Those, and the cascade, which needs no preprocessing of its own.
+TRAINABLE: tuple[str, ...] = (*STANDARD, "3d_cascade_fullres")
 RESAMPLERS: tuple[str, ...] = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack")
 ARCHITECTURES: tuple[str, ...] = ("PlainConvUNet", "ResidualEncoderUNet")
 BLOCKS: dict[str, Literal["basic", "bottleneck"]] = {"BasicBlockD": "basic", "BottleneckD": "bottleneck"}

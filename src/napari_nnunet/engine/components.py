@@ -1,0 +1,76 @@
+"""Connected parts of label maps: nnU-Net's postprocessing keeps the largest (facts part 2, 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.schema.cleaning import Cleaning, Target
+
+
+def beyond_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Return the voxels of a mask that are not in its largest part, None where there are none.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape ([Z,] Y, X)
+        Voxels that touch, at a corner too, belong together; of several largest parts all are kept.
+    """
+    import cc3d
+
+    if not mask.any():
+        return None
+    parts, count = cc3d.connected_components(
+        np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8, return_N=True
+    )
+    if count < 2:
+        return None
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for plane in parts:  # a bincount of everything would need eight bytes per voxel
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    small = sizes < sizes[1:].max()
+    small[0] = False
+    return np.asarray(small[parts]) if small.any() else None
+
+
+def to_remove(labels: NDArray[Any], target: Target) -> NDArray[np.bool_] | None:
+    """Return the voxels that keeping the largest part of a label, a region or a union of both removes, or None.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape ([Z,] Y, X)
+        A segmentation.
+    target : int, tuple of int, or list of these
+        What is taken together.
+    """
+    values = members(target)
+    mask = labels == values[0] if len(values) == 1 else np.isin(labels, values)
+    return beyond_largest(mask)
+
+
+def members(target: Target) -> list[int]:
+    """Return the label values a target joins."""
+    if isinstance(target, int):
+        return [target]
+    return sorted({value for part in target for value in members(part)})
+
+
+def clean(labels: NDArray[Any], cleaning: Cleaning) -> int:
+    """Carry out the steps of a postprocessing in place; returns the number of voxels removed."""
+    removed = 0
+    for step in cleaning.steps:
+        wrong = to_remove(labels, step.target)
+        if wrong is not None:
+            labels[wrong] = step.background
+            removed += int(np.count_nonzero(wrong))
+    return removed
+
+
+def cleaned(labels: NDArray[Any], targets: Sequence[Target]) -> NDArray[Any]:
+    """Return a copy in which only the largest part of each target is left."""
+    result = labels.copy()
+    clean(result, Cleaning.of(targets))
+    return result

@@ -1,0 +1,128 @@
+"""inference_information.json: which model, or which ensemble, is best for a dataset (facts part 2, 5.5)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.names import is_plain
+from napari_nnunet.schema.settings import Fold
+
+INFORMATION = "inference_information.json"
+INSTRUCTIONS = "inference_instructions.txt"
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model by the names its folder is made of.
+
+    Parameters
+    ----------
+    trainer, plans, configuration : str
+        As in ``TRAINER__PLANS__CONFIGURATION``.
+    """
+
+    trainer: str
+    plans: str
+    configuration: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the model's folder."""
+        return f"{self.trainer}__{self.plans}__{self.configuration}"
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a comparison of models found.
+
+    Parameters
+    ----------
+    dataset : str
+        Full name.
+    folds : tuple
+        That were compared, and that are averaged in prediction.
+    models : tuple of ModelName
+        The best one, or the members of the best ensemble.
+    results : dict of str to float
+        Mean foreground Dice of all that was compared, by identifier.
+    dice, dice_cleaned : float
+        Of the best, before and after postprocessing.
+    postprocessing : Path
+        postprocessing.pkl.
+    plans_file : Path
+        plans.json with a dataset.json beside it.
+    """
+
+    dataset: str
+    folds: tuple[Fold, ...]
+    models: tuple[ModelName, ...]
+    results: dict[str, float]
+    dice: float
+    dice_cleaned: float
+    postprocessing: Path
+    plans_file: Path
+
+
+def read_best(results: Path) -> Best:
+    """Read the information of a dataset.
+
+    Parameters
+    ----------
+    results : Path
+        ``nnUNet_results/DATASET``.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is not nnU-Net's.
+    """
+    path = results / INFORMATION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        best = content["best_model_or_ensemble"]
+        models = tuple(
+            ModelName(_name(m["trainer"]), _name(m["plans_identifier"]), _name(m["configuration"]))
+            for m in best["selected_model_or_models"]
+        )
+        if not models:
+            raise ValueError("it names no model")
+        return Best(
+            dataset=results.name,
+            folds=tuple(_fold(fold) for fold in content["folds"]),
+            models=models,
+            results={str(name): float(value) for name, value in content["all_results"].items()},
+            dice=float(best["result_on_crossval_pre_pp"]),
+            dice_cleaned=float(best["result_on_crossval_post_pp"]),
+            postprocessing=_found(best["postprocessing_file"], results),
+            plans_file=_found(best["some_plans_file"], results),
+        )
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path} does not exist: nobody compared the models of {results.name} yet. Run "
+            f"'napari-nnunet find_best_configuration {results.name}' first."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is not what find_best_configuration writes ({error}). Run it again.") from error
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not is_plain(value):
+        raise ValueError(f"{value!r} is no name")
+    return value
+
+
+def _fold(value: Any) -> Fold:
+    return "all" if value == "all" else int(value)
+
+
+def _found(text: str, results: Path) -> Path:
+    """Return a path of the file; where results were moved since, the same below the folder they are in now."""
+    path = Path(text)
+    if path.is_file() or results.name not in path.parts:
+        return path
+    last = len(path.parts) - 1 - path.parts[::-1].index(results.name)
+    return results.joinpath(*path.parts[last + 1 :])

@@ -1,0 +1,152 @@
+"""recipe.json beside results: where they come from, and how to say so as a command, as Python or in a paper."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.atomic import write_json
+
+_NAME = "recipe.json"
+_AXES = ("first", "second", "third")
+Recipe = Mapping[str, Any]
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write recipe.json into a folder of segmentations, unless the same is there."""
+    path = folder / _NAME
+    content = json.loads(json.dumps(recipe))
+    try:
+        if json.loads(path.read_text(encoding="utf-8")) == content:
+            return
+    except (OSError, ValueError):
+        pass
+    write_json(path, content)
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a folder of segmentations.
+
+    Raises
+    ------
+    DatasetError
+        If there is none, or the file holds something else.
+    """
+    path = folder if folder.is_file() else folder / _NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not _members(content):
+            raise ValueError("it names no model")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder} has no {_NAME}: nothing of this program was written there.") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} is no recipe ({error}).") from error
+    return content
+
+
+def _members(recipe: Recipe) -> list[Recipe]:
+    members = recipe.get("members")
+    if isinstance(members, Sequence):
+        return [member for member in members if isinstance(member, Mapping)]
+    return [recipe] if "folder" in recipe else []
+
+
+def as_command(recipe: Recipe, *, source: str = "INPUT_FOLDER", target: str = "OUTPUT_FOLDER") -> str:
+    """Return the commands that do the same to a folder of images, one per line."""
+    members = _members(recipe)
+    several = len(members) > 1
+    lines = []
+    outputs = [f"{target}_{i}" if several else target for i in range(1, len(members) + 1)]
+    steps = recipe.get("postprocessing") or []
+    for member, output in zip(members, outputs, strict=True):
+        words = ["napari-nnunet", "predict_from_modelfolder", "-i", source, "-o", output, "-m", str(member["folder"])]
+        words += ["-f", *map(str, member.get("folds", [])), "-chk", str(member.get("checkpoint"))]
+        words += ["-step_size", f"{member.get('step', 0.5):g}"]
+        words += [] if member.get("mirror_axes") else ["--disable_tta"]
+        words += ["--backend", str(member.get("backend")), "--precision", str(member.get("precision"))]
+        words += ["--save_probabilities"] if several else []
+        lines.append(shlex.join(words))
+    if several:
+        words = ["napari-nnunet", "ensemble", "-i", *outputs, "-o", target]
+        words += ["--hard"] if recipe.get("method") == "hard" else []
+        words += ["--weights", *(f"{w:g}" for w in recipe["weights"])] if recipe.get("weights") else []
+        lines.append(shlex.join(words))
+    if steps:
+        words = ["napari-nnunet", "apply_postprocessing", "-i", target, "-o", f"{target}_PP", "-pp_pkl_file"]
+        lines.append(shlex.join([*words, str(recipe.get("postprocessing_file") or "postprocessing.pkl")]))
+    return "\n".join(lines) + "\n"
+
+
+def as_python(recipe: Recipe) -> str:
+    """Return a piece of Python that does the same to one image."""
+    members = _members(recipe)
+    lines = [
+        "from napari_nnunet import load_model, predict, read_volume",
+        "",
+        'image = read_volume(["CASE_0000.nii.gz"])',
+    ]
+    calls = []
+    for i, member in enumerate(members):
+        folds = tuple(int(f) if str(f).isdigit() else str(f) for f in member.get("folds", []))
+        lines.append(f"model_{i} = load_model({str(member['folder'])!r})")
+        options = [f"folds={folds!r}", f"checkpoint={member.get('checkpoint')!r}", f"step={member.get('step', 0.5)!r}"]
+        options += [f"mirroring={bool(member.get('mirror_axes'))!r}", f"precision={member.get('precision')!r}"]
+        calls.append((f"model_{i}", ", ".join(options)))
+    if len(calls) == 1 and not recipe.get("postprocessing"):
+        lines.append(f"result = predict({calls[0][0]}, image, {calls[0][1]})")
+    else:
+        lines[0] = "from napari_nnunet import PredictSettings, ensemble_predict, load_model, read_volume"
+        lines.append("result = ensemble_predict(")
+        lines.append("    [" + ", ".join(f"({name}, PredictSettings({options}))" for name, options in calls) + "],")
+        lines.append("    image,")
+        lines.append(f"    method={recipe.get('method', 'soft')!r},")
+        lines += [f"    weights={tuple(recipe['weights'])!r},"] if recipe.get("weights") else []
+        targets = [step["labels_or_regions"] for step in recipe.get("postprocessing") or []]
+        lines += [f"    keep_largest={targets!r},"] if targets else []
+        lines.append(")")
+    lines.append("labels = result.labels")
+    return "\n".join(lines) + "\n"
+
+
+def as_methods(recipe: Recipe) -> str:
+    """Return a paragraph for the methods section of a paper."""
+    members = _members(recipe)
+    versions = recipe.get("versions") or {}
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    text = "Images were segmented with nnU-Net (Isensee et al., Nature Methods 18, 203-211, 2021)"
+    text += f" as implemented in napari-nnunet ({used}). " if used else " as implemented in napari-nnunet. "
+    text += " ".join(_member_text(member) for member in members)
+    if len(members) > 1:
+        how = (
+            "The models' labels were joined by majority vote"
+            if recipe.get("method") == "hard"
+            else "The models' class probabilities were averaged"
+        )
+        weights = recipe.get("weights")
+        text += f" {how}{f' with weights {weights}' if weights else ''}."
+    kept = recipe.get("postprocessing_kept") or []
+    text += f" Of the result only {', then '.join(kept)} was kept (connected components)." if kept else ""
+    hashes = [f"{fold} {digest[:12]}" for member in members for fold, digest in (member.get("sha256") or {}).items()]
+    return text + (f" SHA-256 of the weights: {', '.join(hashes)}." if hashes else "") + "\n"
+
+
+def _member_text(member: Recipe) -> str:
+    folds = [str(fold) for fold in member.get("folds", [])]
+    axes = member.get("mirror_axes") or []
+    networks = f"the logits of {len(folds)} networks (folds {', '.join(folds)})" if len(folds) > 1 else ""
+    parts = [f"sliding windows overlapping by {round(100 * (1 - float(member.get('step', 0.5))))} %"]
+    parts += ["Gaussian weighting"] if member.get("gaussian", True) else []
+    parts += [f"mirroring along the {' and '.join(_AXES[a] for a in axes)} axis"] if axes else []
+    return (
+        f"The {member.get('configuration')} configuration of the model {member.get('model')} "
+        f"({member.get('trainer')}, {member.get('plans')}) was applied with {', '.join(parts)}"
+        + (f", averaging {networks}" if networks else "")
+        + f", in {member.get('precision')} arithmetic."
+    )
+
+
+STYLES = {"command": as_command, "python": as_python, "methods": as_methods}

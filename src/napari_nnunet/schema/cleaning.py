@@ -1,0 +1,81 @@
+"""What nnU-Net's postprocessing does to a segmentation, as data (facts part 2, 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from napari_nnunet.schema.dataset import LabelScheme, Region
+
+#: A label, a region (a tuple of labels), or a list: the union of what is in it.
+Target = Region | list[Region]
+
+FUNCTION = "remove_all_but_largest_component_from_segmentation"
+
+
+class Step(BaseModel):
+    """Keep the largest connected part of something, and make the rest background.
+
+    Parameters
+    ----------
+    target : int, tuple of int, or list of these
+        What is taken together.
+    background : int
+        What removed voxels become.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    target: Target
+    background: int = 0
+
+    def describe(self, scheme: LabelScheme | None = None) -> str:
+        """Say in words what is kept."""
+        if isinstance(self.target, list):
+            return "the largest part of the foreground"
+        names = {} if scheme is None else {value: name for name, value in scheme.labels.items()}
+        return f"the largest part of {names.get(self.target, self.target)}"
+
+
+class Cleaning(BaseModel):
+    """Steps, carried out in their order.
+
+    Parameters
+    ----------
+    steps : tuple of Step
+        None: nothing is done.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: tuple[Step, ...] = ()
+
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> Cleaning:
+        """Return the steps for some targets, with background 0."""
+        return cls(steps=tuple(Step(target=target) for target in targets))
+
+    def names(self) -> list[str]:
+        """Return nnU-Net's function names, for postprocessing.json."""
+        return [FUNCTION] * len(self.steps)
+
+    def arguments(self) -> list[dict[str, Any]]:
+        """Return nnU-Net's arguments, one dictionary per step."""
+        return [
+            {
+                "labels_or_regions": step.target,
+                **({} if step.background == 0 else {"background_label": step.background}),
+            }
+            for step in self.steps
+        ]
+
+    def describe(self, scheme: LabelScheme | None = None) -> str:
+        """Say in words what is kept; empty where nothing is done."""
+        return ", then ".join(step.describe(scheme) for step in self.steps)
+
+
+def candidates(evaluated: Sequence[Region]) -> tuple[Region, ...]:
+    """Return what is tried one by one after the foreground: nothing where there is one label only."""
+    return tuple(evaluated) if len(evaluated) > 1 else ()
