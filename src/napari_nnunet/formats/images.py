@@ -143,12 +143,12 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     return next((candidate for candidate in candidates[:-1] if candidate.accepts(path)), candidates[-1])
 
 
-def read_volume(paths: Sequence[Path], *, reader: str | None = None, as_stored: bool = False) -> Volume:
+def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_stored: bool = False) -> Volume:
     """Read the channel files of one case.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or str
         One file per channel (or one with several channels), in channel order.
     reader : str, optional
         nnU-Net's class name; found from the first file where not given.
@@ -167,21 +167,22 @@ def read_volume(paths: Sequence[Path], *, reader: str | None = None, as_stored: 
     """
     if not paths:
         raise ImageError("No image file was given.")
-    missing = [path for path in paths if not path.is_file()]
+    files = [Path(path) for path in paths]
+    missing = [path for path in files if not path.is_file()]
     if missing:
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
-    adapter = adapter_for(paths[0], reader)
-    parts = [_read_one(adapter, path) for path in paths]
+    adapter = adapter_for(files[0], reader)
+    parts = [_read_one(adapter, path) for path in files]
     first, geometry = parts[0]
-    for path, (array, other) in zip(paths[1:], parts[1:], strict=True):
+    for path, (array, other) in zip(files[1:], parts[1:], strict=True):
         if array.shape[1:] != first.shape[1:]:
             raise ImageError(
-                f"{path.name} has {_times(array.shape[1:])} voxels, {paths[0].name} has {_times(first.shape[1:])}. "
+                f"{path.name} has {_times(array.shape[1:])} voxels, {files[0].name} has {_times(first.shape[1:])}. "
                 "All channels of a case must lie on the same grid; resample them first."
             )
         if not np.allclose(other.spacing, geometry.spacing):
             raise ImageError(
-                f"{path.name} has a spacing of {_times(other.spacing)} mm, {paths[0].name} of "
+                f"{path.name} has a spacing of {_times(other.spacing)} mm, {files[0].name} of "
                 f"{_times(geometry.spacing)} mm. All channels of a case must lie on the same grid."
             )
     data = first if len(parts) == 1 else np.concatenate([array for array, _ in parts])

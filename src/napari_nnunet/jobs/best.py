@@ -23,13 +23,13 @@ from napari_nnunet.jobs.crossval import (
     DEFAULT_FOLDS,
     accumulate,
     mean_dice,
+    measured,
     reference_folder,
-    rename_files,
     validated_folds,
 )
 from napari_nnunet.jobs.ensemble import Rules as JoinRules
 from napari_nnunet.jobs.ensemble import ensemble_cases, validation_members
-from napari_nnunet.jobs.evaluate import Rules, evaluate_folder
+from napari_nnunet.jobs.evaluate import Rules
 from napari_nnunet.jobs.postprocess import Determined, determine_postprocessing
 from napari_nnunet.schema.plans import TRAINABLE, Plans
 from napari_nnunet.schema.settings import Fold
@@ -284,14 +284,8 @@ def _join(
         yield from ensemble_cases(members, beside, rules, workers=workers)
         for name in ("dataset.json", "plans.json"):
             copy_file(first.folder / name, beside / name)
-        yield from evaluate_folder(
-            reference_folder(workspace, dataset),
-            beside,
-            Rules.of(first.dataset, reader=first.plans.reader),
-            missing_ok=True,
-            workers=workers,
-        )
-        rename_files(beside / "summary.json", beside, folder)
+        scores = Rules.of(first.dataset, reader=first.plans.reader)
+        yield from measured(reference_folder(workspace, dataset), beside, folder, scores, workers=workers)
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

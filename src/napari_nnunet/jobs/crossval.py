@@ -9,11 +9,12 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, replace_folder, write_json
+from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, replace_folder
 from napari_nnunet.formats.model import TrainedModel
+from napari_nnunet.formats.summary import write_summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.ensemble import validation_cases
-from napari_nnunet.jobs.evaluate import Evaluation, Rules, evaluate_folder
+from napari_nnunet.jobs.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
 from napari_nnunet.schema.settings import Fold
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
@@ -99,20 +100,20 @@ def accumulate(
         for name in ("dataset.json", "plans.json"):
             copy_file(model.folder / name, beside / name)
         rules = Rules.of(model.dataset, reader=model.plans.reader)
-        result = yield from evaluate_folder(reference, beside, rules, missing_ok=True, workers=workers)
-        rename_files(beside / "summary.json", beside, folder)
+        result = yield from measured(reference, beside, folder, rules, workers=workers)
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder, result
 
 
-def rename_files(summary: Path, old: Path, new: Path) -> None:
-    """Name the files in a summary as they will be called."""
-    content = json.loads(summary.read_text(encoding="utf-8"))
-    for entry in content["metric_per_case"]:
-        entry["prediction_file"] = str(new / Path(entry["prediction_file"]).relative_to(old))
-    write_json(summary, content, sort_keys=True)
+def measured(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:
+    """Measure a folder that will be called ``folder`` and write its summary.json."""
+    pairs = pair_up(reference, beside, rules.ending, missing_ok=True)
+    result = yield from evaluate_pairs(pairs, rules, workers=workers)
+    result = result.moved_to(folder)
+    write_summary(beside / "summary.json", result.summary)
+    return result
 
 
 def mean_dice(folder: Path) -> float:

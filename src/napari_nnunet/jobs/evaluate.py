@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ class Evaluation:
     def dice(self) -> float:
         """Mean over labels of the mean over cases."""
         return float(summarize(self.cases, self.labels)["foreground_mean"]["Dice"])
+
+    def moved_to(self, folder: Path) -> Evaluation:
+        """Return the same with the predictions in another folder."""
+        pairs = tuple(replace(pair, prediction=folder / pair.prediction.name) for pair in self.pairs)
+        return replace(self, pairs=pairs)
 
     def csv(self) -> str:
         """Return one line per case and label, worst cases first."""
@@ -270,7 +275,9 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
         require()
     yield Stage(name="Comparing", total=len(pairs))
     cases = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)
-    return Evaluation(tuple(pairs), tuple(cases), rules.labels)
+    result = Evaluation(tuple(pairs), tuple(cases), rules.labels)
+    yield from _strange_values(result, rules)
+    return result
 
 
 @dataclass(frozen=True)
@@ -325,7 +332,6 @@ def evaluate_folder(
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
-    yield from _strange_values(result, rules)
     where = output or Output(prediction / "summary.json")
     make_folder(where.summary.parent)
     write_summary(where.summary, result.summary)
