@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from napari_nnunet.cli import _data, _doctor, _ensemble, _plan, _predict, _presets, _train
+from napari_nnunet.cli import _data, _doctor, _ensemble, _plan, _predict, _presets, _share, _train
 from napari_nnunet.errors import NnunetError
 
 _EPILOG = """\
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"napari-nnunet {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (_predict, _data, _plan, _train, _ensemble, _presets, _doctor):
+    for module in (_predict, _data, _plan, _train, _ensemble, _share, _presets, _doctor):
         module.add_verbs(verbs)
     return parser
 

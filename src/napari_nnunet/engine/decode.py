@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from napari_nnunet.engine.resample import (
 )
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
+from napari_nnunet.schema.settings import Average
 
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
 _HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
@@ -88,6 +90,8 @@ class Assembler:
         Written in place as well; may be a memory map.
     head : tuple of Tensor, optional
         Weights (C, K) and biases (C,) that turn the K features that are pushed into logits; none for logits.
+    average : {"logits", "probabilities"}
+        What is pushed.
     """
 
     def __init__(
@@ -98,8 +102,10 @@ class Assembler:
         labels: NDArray[Any],
         probabilities: NDArray[np.float32] | None = None,
         head: tuple[Tensor, Tensor] | None = None,
+        average: Average = "logits",
     ) -> None:
         self.record = record
+        self.average = average
         self.head = head
         self.scheme = scheme
         forward = record.transpose_forward
@@ -179,8 +185,10 @@ class Assembler:
             if self._probabilities is None:
                 labels = self._hard(logits)
             else:
-                stacked = torch.stack(list(logits))
-                probabilities = torch.sigmoid(stacked) if self.scheme.has_regions else torch.softmax(stacked, dim=0)
+                probabilities = torch.stack(list(logits))
+                if self.average == "logits":
+                    turn = torch.sigmoid if self.scheme.has_regions else partial(torch.softmax, dim=0)
+                    probabilities = turn(probabilities)
                 self._probabilities[:, lo:hi] = probabilities.cpu().numpy()
                 labels = decode_probabilities(probabilities, self.scheme)
             self._labels[lo:hi] = labels.cpu().numpy()
@@ -231,10 +239,11 @@ class Assembler:
 
     def _hard_regions(self, logits: Iterator[Tensor]) -> Tensor:
         labels: Tensor | None = None
+        threshold = 0.0 if self.average == "logits" else 0.5  # sigmoid(0) is 0.5
         for value, candidate in zip(self.scheme.regions_class_order or (), logits, strict=True):
             if labels is None:
                 labels = torch.zeros(candidate.shape, dtype=_label_type(self.scheme), device=candidate.device)
-            labels.masked_fill_(candidate > 0, value)  # sigmoid(x) > 0.5
+            labels.masked_fill_(candidate > threshold, value)
         if labels is None:
             raise ValueError("a region scheme has at least one region")
         return labels
@@ -279,7 +288,8 @@ def preview(
     if assembler.head is not None:
         weights, biases = (tensor.to(logits.device) for tensor in assembler.head)
         logits = torch.einsum("ck,kzyx->czyx", weights, logits) + biases[:, None, None, None]
-    decoded = decode_probabilities(torch.sigmoid(logits) if scheme.has_regions else logits, scheme).cpu().numpy()
+    turned = torch.sigmoid(logits) if scheme.has_regions and assembler.average == "logits" else logits
+    decoded = decode_probabilities(turned, scheme).cpu().numpy()
     box = []
     for axis in range(3):
         size, new_size = record.network_shape[axis], record.cropped_shape[axis]

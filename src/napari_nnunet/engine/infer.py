@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import torch
@@ -35,6 +35,16 @@ def batch_size(patch: Sequence[int], choice: Choice, copies: int) -> int:
     return most - most % copies if most > copies else most
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Return probabilities of classes (N, C, ...)."""
+    return torch.softmax(logits.float(), dim=1)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Return probabilities of regions (N, C, ...)."""
+    return torch.sigmoid(logits.float())
+
+
 class Ensemble:
     """The networks of all folds, compiled for one batch shape.
 
@@ -53,17 +63,25 @@ class Ensemble:
         Window of the network: two or three axes.
     mirror_axes : sequence of int or None
         Axes that may be flipped.
+    turn : callable, optional
+        What turns logits (N, C, ...) into probabilities, where those are averaged: nnU-Net v1's way.
     """
 
     def __init__(
-        self, networks: Sequence[UNet], choice: Choice, patch: Sequence[int], mirror_axes: Sequence[int] | None
+        self,
+        networks: Sequence[UNet],
+        choice: Choice,
+        patch: Sequence[int],
+        mirror_axes: Sequence[int] | None,
+        turn: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.choice = choice
+        self.turn = turn
         self.patch = tuple(patch)
         self.mirrors = mirror_sets(mirror_axes)
         self.heads = networks[0].heads
         self.width = networks[0].architecture.features[0]
-        self.as_features = self.width * len(networks) < self.heads
+        self.as_features = turn is None and self.width * len(networks) < self.heads
         self.batch = batch_size(patch, choice, len(self.mirrors))
         self._networks = list(networks)
         self._compiled: list[CompiledNetwork] = []
@@ -105,7 +123,7 @@ class Ensemble:
     def rebuilt(self, choice: Choice) -> Ensemble:
         """Return the same ensemble for another choice of device or precision."""
         axes = sorted({axis for subset in self.mirrors for axis in subset})
-        return Ensemble(self._networks, choice, self.patch, axes)
+        return Ensemble(self._networks, choice, self.patch, axes, self.turn)
 
     def logits(self, windows: Tensor) -> Iterator[Tensor | None]:
         """Compute mean logits (or features, see the class) of windows (T, C, *patch).
@@ -124,6 +142,8 @@ class Ensemble:
             for begin in range(0, len(jobs), self.batch):
                 part = jobs[begin : begin + self.batch]
                 out = network(self._stack(windows, part))
+                if self.turn is not None:
+                    out = self.turn(out)
                 if len(jobs) == 1 and self.folds == 1:
                     yield None
                     yield out[:1]  # nothing to sum up; valid until the next run

@@ -61,7 +61,15 @@ def _allowed() -> list[Any]:
 
 
 def read_raw(path: Path) -> dict[str, Any]:
-    """Read the dictionary of a .pth file with torch's weights-only loader and an allow-list.
+    """Read the dictionary of a checkpoint of nnU-Net v2; errors as in :func:`read_torch`."""
+    content = read_torch(path)
+    if "network_weights" not in content:
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
+    return content
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """Read the dictionary in a file of torch with its weights-only loader and an allow-list.
 
     Raises
     ------
@@ -82,8 +90,8 @@ def read_raw(path: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
-    if not isinstance(content, dict) or "network_weights" not in content:
-        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
     return content
 
 
@@ -188,3 +196,29 @@ def write_checkpoint(
         except RuntimeError as error:
             # torch's writer does not pass on what the system said
             raise write_error(path, f"the disk is full, or refuses the file ({_reason(error)})") from error
+
+
+_INFERENCE = (
+    "network_weights", "logging", "_best_ema", "current_epoch", "init_args", "trainer_name",
+    "inference_allowed_mirroring_axes",
+)  # fmt: skip
+
+
+def light_checkpoint(path: Path, folder: Path) -> Path:
+    """Write a copy of a checkpoint without what only a training needs, about half as large; returns its path.
+
+    All keys that nnU-Net looks for are there; the state of the optimizer is empty.
+    """
+    import torch
+
+    content = read_raw(path)
+    light: dict[str, Any] = {key: content[key] for key in _INFERENCE if key in content}
+    light["optimizer_state"] = light["grad_scaler_state"] = None
+    target = folder / path.name
+    try:
+        torch.save(light, target)
+    except (RuntimeError, OSError) as error:
+        from napari_nnunet.formats.atomic import write_error
+
+        raise write_error(target, f"the disk is full, or refuses the file ({_reason(error)})") from error
+    return target

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
 from napari_nnunet.schema.settings import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
@@ -165,8 +165,7 @@ class FoldFolder:
         """Move an earlier training to the model's trash; returns where it is, None where there was none."""
         if not self.checkpoints:
             return None
-        trash = make_folder(self.path.parent / "trash")
-        target = trash / f"{self.path.name} {time.strftime('%Y-%m-%d %H.%M.%S')}"
+        target = trash_path(self.path.parent / "trash", self.path.name)
         try:
             os.rename(self.path, target)
         except OSError as error:

@@ -13,7 +13,7 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.checkpoint import Checkpoint, file_hash, read_checkpoint
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.settings import Average, Fold
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
@@ -57,6 +57,11 @@ class TrainedModel:
         """The network of the plans; trainer variants with BatchNorm replace the normalisation."""
         architecture = self.configuration.architecture
         return architecture.replace_norm("batch") if self.trainer.endswith("BN") else architecture
+
+    @property
+    def average(self) -> Average:
+        """What is averaged over windows, mirrors and folds: logits, or for models of nnU-Net v1 probabilities."""
+        return "probabilities" if self.dataset.extra.get("inference_average") == "probabilities" else "logits"
 
     def folds(self, checkpoint: str = CHECKPOINTS[0]) -> tuple[Fold, ...]:
         """Return the trained folds: numbers first, "all" only where it is the only one."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats import _tiff
-from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
 from napari_nnunet.formats.images import adapter_for, read_labels, write_image, write_labels
 from napari_nnunet.formats.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.workspace import Workspace
@@ -190,7 +189,7 @@ def drop_case(folder: Path, name: str) -> Path:
     ]
     if not files:
         raise DatasetError(f"{folder.name} has no case {name}.")
-    trash = folder / TRASH / f"{name} {time.strftime('%Y-%m-%d %H.%M.%S')}"
+    trash = trash_path(folder / TRASH, name)
     try:
         for path in files:
             target = make_folder(trash / path.parent.name)

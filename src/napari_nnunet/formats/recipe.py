@@ -137,7 +137,8 @@ def as_methods(recipe: Recipe) -> str:
 def _member_text(member: Recipe) -> str:
     folds = [str(fold) for fold in member.get("folds", [])]
     axes = member.get("mirror_axes") or []
-    networks = f"the logits of {len(folds)} networks (folds {', '.join(folds)})" if len(folds) > 1 else ""
+    what = "probabilities" if member.get("average") == "probabilities" else "logits"
+    networks = f"the {what} of {len(folds)} networks (folds {', '.join(folds)})" if len(folds) > 1 else ""
     parts = [f"sliding windows overlapping by {round(100 * (1 - float(member.get('step', 0.5))))} %"]
     parts += ["Gaussian weighting"] if member.get("gaussian", True) else []
     parts += [f"mirroring along the {' and '.join(_AXES[a] for a in axes)} axis"] if axes else []

@@ -11,8 +11,9 @@ from typing import Any
 
 from napari_nnunet.engine import network
 from napari_nnunet.engine.device import Choice, choose
-from napari_nnunet.engine.infer import Ensemble
+from napari_nnunet.engine.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.checkpoint import file_hash
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.schema.settings import Fold, PredictSettings
 
@@ -76,19 +77,24 @@ def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Pre
     if axes and max(axes) >= ndim:
         raise ModelError(f"The checkpoint allows mirroring along axis {max(axes)}, but the network has {ndim} axes.")
     mirror_axes = tuple(axes or ()) if settings.mirroring else ()
-    return Predictor(model, folds, mirror_axes, Ensemble(networks, choice, model.configuration.patch_size, mirror_axes))
+    turn = None
+    if model.average == "probabilities":
+        turn = sigmoid if model.dataset.labels.has_regions else softmax
+    ensemble = Ensemble(networks, choice, model.configuration.patch_size, mirror_axes, turn)
+    return Predictor(model, folds, mirror_axes, ensemble)
 
 
 @contextmanager
 def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predictor]:
     """Give a predictor for exclusive use and keep it for the next image afterwards.
 
-    A predictor is keyed by the hashes of its checkpoints, so a training that goes on is noticed.
+    A predictor is keyed by the hashes of its files, so a training that goes on and an edited plan are noticed.
     """
     choice = choose(settings)
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     hashes = tuple(model.hashes(folds, settings.checkpoint).items())
-    key = (model.folder, hashes, settings.checkpoint, settings.mirroring, choice)
+    described = tuple(file_hash(model.folder / name) for name in ("plans.json", "dataset.json"))
+    key = (model.folder, described, hashes, settings.checkpoint, settings.mirroring, choice)
     with _lock:
         predictor = _cache.pop(key, None)
     if predictor is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.resample import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
-from napari_nnunet.formats.atomic import make_folder, written_beside
+from napari_nnunet.formats.atomic import make_folder, trash_path, written_beside
 from napari_nnunet.formats.images import read_labels, read_volume, write_labels
 from napari_nnunet.formats.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.raw_writer import TRASH, create_dataset, remap, save_case, set_labels
@@ -121,7 +120,7 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
     strange = sorted(set(np.unique(labels).tolist()) - {*scheme.all_labels, *_ignored(scheme)})
     if strange:
         raise DatasetError(f"The corrected reference holds {strange}; {folder.name} has {sorted(scheme.all_labels)}.")
-    aside = make_folder(folder / TRASH / f"{name} {time.strftime('%Y-%m-%d %H.%M.%S')}")
+    aside = make_folder(trash_path(folder / TRASH, name))
     shutil.copy2(case.label, aside / case.label.name)
     write_labels(labels, geometry, case.label, writer=dataset.info.reader)
     return case.label

@@ -265,6 +265,7 @@ def _windows(
         scratch,
         task.probabilities,
         ensemble.head(),
+        model.average,
     )
     accumulator = Accumulator(grid, ensemble.channels, _weights(grid, data.device, gaussian=settings.gaussian))
     tiles = list(grid.tiles(_network_focus(task.focus, record)))
@@ -388,6 +389,7 @@ def _recipe(predictor: Predictor, settings: PredictSettings, choice: Choice) -> 
         "mirror_axes": list(predictor.mirror_axes),
         "step": settings.step,
         "gaussian": settings.gaussian,
+        "average": predictor.model.average,
         "device": choice.device,
         "backend": choice.backend,
         "precision": choice.precision,

@@ -12,6 +12,7 @@ BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CheckpointName = str
 Fold = int | Literal["all"]
+Average = Literal["logits", "probabilities"]
 PresetName = Literal["fast", "balanced", "full"]
 
 

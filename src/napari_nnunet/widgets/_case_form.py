@@ -29,10 +29,11 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.formats.raw_dataset import read_info
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets._case_request import SLICE, WHOLE, CaseChoices, Painted, cut_of, default_names
 from napari_nnunet.widgets._forms import LayerForm, add_row, distinct, let_shrink
-from napari_nnunet.widgets._layers import class_colour, voxel_size_mm
+from napari_nnunet.widgets._layers import voxel_size_mm
 from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._words import size_text
 from napari_nnunet.widgets._worker import JobWorker, Listener

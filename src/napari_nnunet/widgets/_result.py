@@ -11,10 +11,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QHeaderView, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
+from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets._layers import (
     ClassVolume,
     canvas_view,
-    class_colour,
     colormap_of,
     features_of,
     format_volume,

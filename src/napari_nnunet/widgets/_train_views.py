@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLay
 from napari_nnunet.events import EpochDone
 from napari_nnunet.formats.summary import CaseScore
 from napari_nnunet.jobs.follow import TrainingView
-from napari_nnunet.widgets._layers import class_colour
+from napari_nnunet.schema.colours import class_colour
 
 _STATES = {
     "running": "running",

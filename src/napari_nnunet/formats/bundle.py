@@ -1,0 +1,262 @@
+"""Models in a zip: nnU-Net's layout, looked at before anything is unpacked (facts part 2, 5.6).
+
+A zip from somebody else is not trusted: names that lead elsewhere, links, and contents far larger than the file are
+refused, and nothing appears in the models' folder before all of it was read and checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
+from napari_nnunet.schema.card import FILE, ModelCard
+from napari_nnunet.schema.names import is_plain
+
+_CHUNK = 4 << 20
+_MOST_ENTRIES = 200_000
+_RATIO = 200  # of the content to the file; weights shrink by a tenth, empty label maps by a few hundred at most
+_FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
+_STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A zip with models, looked through.
+
+    Parameters
+    ----------
+    path : Path
+        The zip.
+    dataset : str
+        Name of the folder the models go to.
+    models : tuple of str
+        Their folders, TRAINER__PLANS__CONFIGURATION.
+    files : dict of str to PurePosixPath
+        Name in the zip to path below the dataset's folder.
+    size : int
+        Bytes of all of them.
+    card : ModelCard or None
+        Where there is one.
+    """
+
+    path: Path
+    dataset: str
+    models: tuple[str, ...]
+    files: dict[str, PurePosixPath]
+    size: int
+    card: ModelCard | None
+
+
+def is_model_zip(path: Path) -> bool:
+    """True where a zip holds models; only its list of contents is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool(_model_roots(_plain_names(archive)))
+    except (OSError, zipfile.BadZipFile, ModelError):
+        return False
+
+
+def inspect(path: Path) -> Bundle:
+    """Look through a zip without unpacking it.
+
+    Raises
+    ------
+    ModelError
+        If it is no zip, damaged, holds no model, or is not safe to unpack.
+    """
+    with _opened(path) as archive:
+        names = _plain_names(archive)
+        roots = _model_roots(names)
+        if not roots:
+            shown = ", ".join(str(name) for name in list(names.values())[:4])
+            raise ModelError(
+                f"{path} holds no trained model: nowhere in it are plans.json, dataset.json and "
+                f"fold_X/checkpoint_...pth together. It holds {shown or 'nothing'}."
+            )
+        _check_size(path, archive)
+        parents = {root.parent for root in roots}
+        if len(parents) > 1:
+            raise ModelError(
+                f"{path} holds models of several datasets ({', '.join(sorted(str(p) for p in parents))}). "
+                "Unpack it yourself and choose one."
+            )
+        parent = parents.pop()
+        files = {name: place.relative_to(parent) for name, place in names.items() if _below(place, parent, roots)}
+        dataset = _dataset_name(path, archive, parent, roots[0])
+        size = sum(archive.getinfo(name).file_size for name in files)
+        card = _card(archive, parent)
+    return Bundle(path, dataset, tuple(sorted(root.name for root in roots)), files, size, card)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:
+                # Checkpoints are zips themselves: of a file that was cut off, one within is found instead.
+                raise zipfile.BadZipFile("its list of contents is missing")
+            yield archive
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path} is not a complete zip ({error}). Was the download interrupted? Get it again."
+        ) from error
+
+
+def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
+    """Return the files of a zip by name; refuses names that could leave the folder they are unpacked to."""
+    entries = archive.infolist()
+    if len(entries) > _MOST_ENTRIES:
+        raise ModelError(f"{archive.filename} has {len(entries)} entries; no model has so many, so it was refused.")
+    found: dict[str, PurePosixPath] = {}
+    for entry in entries:
+        text = entry.filename.replace("\\", "/")
+        place = PurePosixPath(text)
+        outside = text.startswith("/") or not all(is_plain(part) for part in place.parts)
+        if outside or (entry.external_attr >> 16 and stat.S_ISLNK(entry.external_attr >> 16)):
+            raise ModelError(
+                f"{archive.filename} was refused: its entry {entry.filename!r} could write outside of the models' "
+                "folder. Do not trust this file."
+            )
+        if entry.flag_bits & 1:
+            raise ModelError(f"{archive.filename} is encrypted. Ask for it without a password.")
+        if not entry.is_dir() and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
+            if place in found.values():
+                raise ModelError(f"{archive.filename} was refused: it holds {place} twice.")
+            found[entry.filename] = place
+    return found
+
+
+def _model_roots(names: dict[str, PurePosixPath]) -> list[PurePosixPath]:
+    places = set(names.values())
+    checkpoints = {place.parent.parent for place in places if re.fullmatch(r"checkpoint_.+\.pth", place.name)}
+    return sorted(root for root in checkpoints if {root / "plans.json", root / "dataset.json"} <= places)
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
+    total = sum(entry.file_size for entry in archive.infolist())
+    if total > _FREE and total > _RATIO * path.stat().st_size:
+        raise ModelError(
+            f"{path} was refused: it would unpack to {total / 1e9:.1f} GB, over {_RATIO} times its size, as no model "
+            "does."
+        )
+
+
+def _below(place: PurePosixPath, parent: PurePosixPath, roots: Sequence[PurePosixPath]) -> bool:
+    """Whether a file belongs to a model, or to the dataset's folder itself (its card, its ensembles)."""
+    if any(place.is_relative_to(root) for root in roots):
+        return True
+    if not place.is_relative_to(parent) or parent == PurePosixPath("."):
+        return False
+    own = place.relative_to(parent)
+    return len(own.parts) == 1 or own.parts[0] == "ensembles"
+
+
+def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, root: PurePosixPath) -> str:
+    if re.fullmatch(r"Dataset\d{3,}_.+", parent.name):
+        return parent.name
+    try:
+        entry = next(e for e in archive.infolist() if PurePosixPath(e.filename) == root / "plans.json")
+        name = str(json.loads(archive.read(entry))["dataset_name"])
+    except (StopIteration, ValueError, KeyError, TypeError):
+        name = ""
+    if is_plain(name) and re.fullmatch(r"Dataset\d{3,}_.+", name):
+        return name
+    raise ModelError(
+        f"{path}: which dataset its models belong to cannot be told; they should lie in a folder such as "
+        "Dataset004_Hippocampus."
+    )
+
+
+def _card(archive: zipfile.ZipFile, parent: PurePosixPath) -> ModelCard | None:
+    try:
+        return ModelCard.parse(json.loads(archive.read(str(parent / FILE))), where=FILE)
+    except (KeyError, ValueError, ModelError):
+        return None  # a card is for people; a model without one works as well
+
+
+def extract(bundle: Bundle, target: Path) -> Iterator[int]:
+    """Unpack into a folder that is empty or new; yields the bytes written so far.
+
+    Raises
+    ------
+    ResourceError
+        If the disk has no room; that is known before anything is written.
+    ModelError
+        If the zip is damaged, or a checkpoint is not what the card says.
+    """
+    make_folder(target)
+    free = shutil.disk_usage(target).free
+    if bundle.size > free:
+        raise ResourceError(
+            f"The models of {bundle.path.name} take {bundle.size / 1e9:.2f} GB, but {target.parent} has only "
+            f"{free / 1e9:.2f} GB free. Free some disk space, or choose another workspace."
+        )
+    expected = _expected_hashes(bundle)
+    done = 0
+    with _opened(bundle.path) as archive:
+        for name, place in bundle.files.items():
+            path = target.joinpath(*place.parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256()
+            for chunk in _copy(archive, name, path):
+                digest.update(chunk)
+                done += len(chunk)
+                yield done
+            if expected.get(str(place), digest.hexdigest()) != digest.hexdigest():
+                raise ModelError(f"{place} in {bundle.path} is not the file its card speaks of. Get the zip again.")
+
+
+def _copy(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[bytes]:
+    try:
+        with archive.open(name) as source, path.open("wb") as file:
+            while chunk := source.read(_CHUNK):
+                file.write(chunk)
+                yield chunk
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+        raise ModelError(
+            f"{archive.filename} is damaged at {name} ({error}). Was the download interrupted? Get it again."
+        ) from error
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _expected_hashes(bundle: Bundle) -> dict[str, str]:
+    if bundle.card is None:
+        return {}
+    return {f"{model.folder}/{name}": digest for model in bundle.card.models for name, digest in model.sha256.items()}
+
+
+@contextmanager
+def zip_writer(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Give a new zip; it appears when it is complete."""
+    make_folder(path.parent)
+    with written_beside(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+        yield archive
+
+
+def add_file(archive: zipfile.ZipFile, source: Path, name: str) -> str:
+    """Add a file to a zip; returns its SHA-256."""
+    info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
+    info.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as file, archive.open(info, "w", force_zip64=True) as member:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                member.write(chunk)
+    except OSError as error:
+        raise write_error(Path(str(archive.filename)), error) from error
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""Files from the internet: what was there before an interruption is kept and continued."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.formats.atomic import make_folder, write_error
+
+_CHUNK = 1 << 20
+_TIMEOUT = 60.0  # seconds without a byte
+
+
+def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[tuple[int, int | None] | Path]:
+    """Fetch a file; yields (bytes so far, bytes in all or None) and at last its path.
+
+    Parameters
+    ----------
+    url : str
+        http or https.
+    folder : Path
+        Where it goes; an interrupted download lies there as ``NAME.part`` and is continued when the server's file is
+        still the same.
+    sha256 : str, optional
+        What the file must hash to.
+
+    Raises
+    ------
+    SettingsError
+        If the address is none.
+    ResourceError
+        If the server does not answer or refuses, the disk is full, or the checksum is wrong.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise SettingsError(f"{url!r} is no address of a file; it begins with https://.")
+    name = "".join(c for c in unquote(parts.path).rpartition("/")[2] if c.isalnum() or c in "._- ") or "model.zip"
+    name = name if name.strip(".") else "model.zip"
+    part, notes = make_folder(folder) / f"{name}.part", folder / f"{name}.part.json"
+    have = part.stat().st_size if part.is_file() and _read(notes).get("url") == url else 0
+    known = _read(notes).get("version") if have else None
+    request = urllib.request.Request(url, headers={"User-Agent": "napari-nnunet"})
+    if have and known:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", str(known))
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # the scheme was checked above
+            goes_on = answer.status == 206
+            have = have if goes_on else 0
+            length = answer.headers.get("Content-Length")
+            total = None if length is None else have + int(length)
+            _check_room(folder, total, have)
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            notes.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
+            yield from _save(answer, part, have, total)
+    except urllib.error.HTTPError as error:
+        raise ResourceError(f"{url} was refused by its server: {error.code} {error.reason}.") from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ResourceError(
+            f"{url} could not be downloaded ({reason}). What arrived is kept: the same command continues it."
+        ) from error
+    yield _finished(part, notes, folder / name, sha256, url)
+
+
+def _save(answer: Any, part: Path, have: int, total: int | None) -> Iterator[tuple[int, int | None]]:
+    with _open(part, "r+b" if have else "wb") as file:
+        file.seek(have)
+        file.truncate()
+        while True:
+            chunk = answer.read(_CHUNK)
+            if not chunk:
+                break
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise write_error(part, error) from error
+            have += len(chunk)
+            yield have, total
+    if total is not None and have < total:
+        raise http.client.IncompleteRead(b"", total - have)
+
+
+def _open(path: Path, mode: str) -> Any:
+    try:
+        return path.open(mode)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _check_room(folder: Path, total: int | None, have: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if total is not None and total - have > free:
+        raise ResourceError(
+            f"The file takes {total / 1e9:.2f} GB, but {folder} has {free / 1e9:.2f} GB free. Free some disk space."
+        )
+
+
+def _finished(part: Path, notes: Path, target: Path, sha256: str | None, url: str) -> Path:
+    if sha256 is not None:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256.strip().lower():
+            part.unlink()
+            notes.unlink(missing_ok=True)
+            raise ResourceError(
+                f"The file from {url} is not the one that was meant: its SHA-256 is {found}, {sha256} was expected. It "
+                "was deleted."
+            )
+    part.replace(target)
+    notes.unlink(missing_ok=True)
+    return target
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

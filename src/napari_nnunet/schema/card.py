@@ -1,0 +1,100 @@
+"""The card of a model: what somebody who was sent it wants to know. nnU-Net passes it over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.dataset import DatasetInfo
+
+FILE = "model_card.json"
+THUMBNAIL = "model_card.png"
+
+
+class CardClass(BaseModel):
+    """A class or region: its name, the label values it joins, the colour it is shown in."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    values: tuple[int, ...]
+    colour: str
+
+
+class CardModel(BaseModel):
+    """One trained configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    folder: str = Field(description="TRAINER__PLANS__CONFIGURATION")
+    configuration: str
+    spacing: tuple[float, ...] = Field(description="Voxel size of the network's input in mm")
+    patch: tuple[int, ...]
+    folds: tuple[str, ...]
+    cases: int = Field(0, description="Validation cases behind the scores")
+    dice: float | None = Field(None, description="Mean foreground Dice of the validation")
+    dice_per_class: dict[str, float] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict, description="Of every checkpoint in the file")
+
+
+class ModelCard(BaseModel):
+    """What a bundle of models says of itself.
+
+    Parameters
+    ----------
+    title, description, authors, licence, citation : str
+        Free text; the licence is that of the weights.
+    dataset : str
+        Full name, DatasetXXX_Name.
+    channels, classes, models, best
+        What goes in and comes out; ``best`` names the folders that ``find_best_configuration`` chose.
+    file_ending, created, program, thumbnail : str
+        As they say; the date is ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = 1
+    title: str = ""
+    description: str = ""
+    authors: str = ""
+    licence: str = ""
+    citation: str = ""
+    dataset: str
+    channels: tuple[str, ...]
+    classes: tuple[CardClass, ...]
+    models: tuple[CardModel, ...] = ()
+    best: tuple[str, ...] = ()
+    file_ending: str = ""
+    created: str = ""
+    program: str = ""
+    thumbnail: str = ""
+
+    @classmethod
+    def parse(cls, content: Any, *, where: str) -> ModelCard:
+        """Read the dictionary of a card; raises ModelError where it is none."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ModelError(f"{where} is no model card: '{name}': {first['msg']}.") from error
+
+
+def classes_of(info: DatasetInfo) -> tuple[CardClass, ...]:
+    """Return the foreground classes or regions of a dataset with their colours."""
+    scheme = info.labels
+    if scheme.has_regions:
+        pairs = zip(scheme.head_names, scheme.regions, scheme.regions_class_order or (), strict=True)
+        return tuple(
+            CardClass(name=name, values=region if isinstance(region, tuple) else (region,), colour=class_colour(value))
+            for name, region, value in pairs
+        )
+    return tuple(
+        CardClass(name=name, values=(value,), colour=class_colour(value))
+        for value, name in scheme.names.items()
+        if value != 0
+    )
