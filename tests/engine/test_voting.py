@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_nnunet.engine.calibrate import fit_temperature
 from napari_nnunet.engine.components import beyond_largest, clean, cleaned
 from napari_nnunet.engine.metrics import Joint, measure
 from napari_nnunet.engine.vote import Vote, VoteSettings
@@ -170,3 +171,18 @@ def test_removed_voxels_are_counted_without_counting_the_rest_again():
     joint = Joint.count(reference, prediction)
     changed = joint.without(joint.recount(reference[wrong], prediction[wrong]))
     np.testing.assert_array_equal(changed.table, Joint.count(reference, after).table)
+
+
+def test_the_temperature_of_probabilities_that_were_sharpened_is_found_again():
+    rng = np.random.default_rng(9)
+    honest = rng.dirichlet((0.7, 0.7, 0.7), size=40_000)
+    truth = np.array([rng.choice(3, p=p) for p in honest[:8000]])
+    sharp = honest[:8000] ** 2.5
+    sharp /= sharp.sum(axis=1, keepdims=True)
+    found = fit_temperature(sharp, truth)
+    assert found.temperature == pytest.approx(2.5, rel=0.08)
+    assert found.error_after < 0.3 * found.error_before
+    assert found.loss_after < found.loss_before
+    assert fit_temperature(honest[:8000], truth).temperature == pytest.approx(1, rel=0.08)
+    with pytest.raises(ValueError, match="no voxel"):
+        fit_temperature(sharp[:0], truth[:0])

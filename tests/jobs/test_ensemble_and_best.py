@@ -27,6 +27,7 @@ from napari_nnunet.formats.recipe import as_command, as_methods, as_python, read
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs import pool
 from napari_nnunet.jobs.best import Question, find_best
+from napari_nnunet.jobs.calibrate import calibrate, known_temperature
 from napari_nnunet.jobs.combined import Combination, Member, best_combination, fold_members, predict_combined
 from napari_nnunet.jobs.compare import compare_arrays, compare_folders, difference, folder_rules
 from napari_nnunet.jobs.crossval import accumulate
@@ -619,3 +620,22 @@ def test_a_cancelled_ensemble_leaves_nothing_on_disk(new_model, volume, tmp_path
         next(job)
     job.close()
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_model_and_an_ensemble_are_calibrated_on_their_validation(tmp_path, capsys):
+    workspace = _validated(tmp_path, "3d_fullres", (0, 1), quality=0.8)
+    _validated(tmp_path, "2d", (0, 1), quality=0.3)
+    for configurations in (["2d"], ["2d", "3d_fullres"]):
+        assert _run("calibrate", 1, "-c", *configurations, "--workspace", tmp_path) == 0
+    value, path = capsys.readouterr().out.splitlines()[:2]
+    results = workspace.results / "Dataset001_Tiny"
+    folders = {name: results / f"nnUNetTrainer__nnUNetPlans__{name}" for name in ("2d", "3d_fullres")}
+    assert Path(path) == folders["2d"] / "calibration.json"
+    assert known_temperature([folders["2d"]]) == pytest.approx(float(value.split()[1]), abs=1e-4)
+    assert known_temperature([folders["3d_fullres"], folders["2d"]]) is not None  # in either order
+    assert known_temperature([folders["3d_fullres"]]) is None
+    content = json.loads((folders["2d"] / "calibration.json").read_text())
+    assert content["cases"] == 2 and content["loss_after"] <= content["loss_before"]
+    (folders["2d"] / "fold_1" / "validation" / "c1.npz").unlink()
+    with pytest.raises(ModelError, match="--val --npz"):
+        drain(calibrate(workspace, [napari_nnunet.load_model(folders["2d"])]))

@@ -140,6 +140,17 @@ def _add_choosing(verbs: Verbs) -> None:
     add_output(parser)
     parser = _verb(
         verbs,
+        "calibrate",
+        _calibrate,
+        "find out how sure a model, or an ensemble, may be",
+        "Fit a temperature to the probabilities of the validation cases, for maps of uncertainty.",
+    )
+    parser.add_argument("dataset", help="number or name")
+    parser.add_argument("-c", nargs="+", required=True, metavar="CONFIGURATION", help="one, or those of an ensemble")
+    _add_model_names(parser, several=False)
+    add_output(parser)
+    parser = _verb(
+        verbs,
         "find_best_configuration",
         _find_best,
         "compare all trained models and their ensembles, choose the best",
@@ -322,6 +333,23 @@ def _accumulate(options: argparse.Namespace) -> int:
     if evaluation is not None:
         print(f"Mean Dice of {len(evaluation.cases)} cases, folds {' '.join(map(str, folds))}: {evaluation.dice:.4f}")
     print(folder)
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.jobs.calibrate import calibrate
+
+    workspace = Workspace.resolve(options.workspace, os.environ)
+    models = [
+        load_model(workspace.model_folder(options.dataset, trainer=options.tr, plans=options.p, configuration=name))
+        for name in options.c
+    ]
+    folds = None if options.f is None else [parse_fold(word) for word in options.f]
+    result, path = run_shown(calibrate(workspace, models, folds), options)
+    print(f"Temperature: {result.temperature:.4f}")
+    print(path)
     return 0
 
 
