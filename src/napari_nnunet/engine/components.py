@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,39 @@ def clean(labels: NDArray[Any], cleaning: Cleaning) -> int:
             labels[wrong] = step.background
             removed += int(np.count_nonzero(wrong))
     return removed
+
+
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """Voxels that were taken out, so that they can be put back.
+
+    Parameters
+    ----------
+    where : tuple of ndarray
+        Their indices.
+    values : ndarray
+        Their labels.
+    """
+
+    where: tuple[NDArray[np.intp], ...]
+    values: NDArray[Any]
+
+    def put_back(self, labels: NDArray[Any]) -> None:
+        """Undo it in place; what was painted there since stays."""
+        empty = labels[self.where] == 0
+        labels[tuple(axis[empty] for axis in self.where)] = self.values[empty]
+
+
+def take_out(labels: NDArray[Any], targets: Sequence[Target]) -> list[Removed]:
+    """Keep only the largest part of each target, in place; returns what :meth:`Removed.put_back` undoes, last first."""
+    done = []
+    for target in targets:
+        wrong = to_remove(labels, target)
+        if wrong is not None:
+            where = np.nonzero(wrong)
+            done.append(Removed(where, labels[where].copy()))
+            labels[where] = 0
+    return done[::-1]
 
 
 def cleaned(labels: NDArray[Any], targets: Sequence[Target]) -> NDArray[Any]:

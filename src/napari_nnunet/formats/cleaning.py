@@ -109,3 +109,9 @@ def write_report(path: Path, cleaning: Cleaning, before: Mapping[str, Any], afte
         "postprocessing_kwargs": cleaning.arguments(),
     }
     write_json(path, report, sort_keys=True)
+
+
+def find_cleaning(folder: Path) -> Path | None:
+    """Return the postprocessing of a model folder's cross-validation, the one with the most folds; None without."""
+    found = sorted(folder.glob("crossval_results_folds_*/postprocessing.pkl"), key=lambda path: len(path.parent.name))
+    return found[-1] if found else None

@@ -36,6 +36,13 @@ def remember_model(folder: Path) -> None:
     write_json(_path(), {"models": [str(path) for path in entries]})
 
 
+def forget_model(folder: Path) -> None:
+    """Take a model out of the list; its files stay."""
+    entries = [path for path in _read() if path != folder]
+    make_folder(_path().parent)
+    write_json(_path(), {"models": [str(path) for path in entries]})
+
+
 def _read() -> list[Path]:
     try:
         return [Path(entry) for entry in json.loads(_path().read_text(encoding="utf-8"))["models"]]

@@ -122,9 +122,10 @@ def _sample(
     index = np.sort(rng.choice(allowed, size=min(_PER_CASE, len(allowed)), replace=False))
     with ExitStack() as stack:
         readers = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
-        columns = []
-        for _ in range(readers[0].shape[0]):
-            columns.append(sum(_take(reader, index, flat.size) for reader in readers) / len(readers))
+        columns = [
+            sum(_take(reader, index, flat.size) for reader in readers) / len(readers)
+            for _ in range(readers[0].shape[0])
+        ]
     p = np.stack(columns, axis=1)
     truth = flat[index].astype(np.int64)
     if not scheme.has_regions:

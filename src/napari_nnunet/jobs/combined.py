@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.backends import torch_threads
 from napari_nnunet.engine.components import clean
+from napari_nnunet.engine.device import choose
 from napari_nnunet.engine.vote import Vote, VoteSettings
-from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.best import read_best
@@ -24,10 +26,13 @@ from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.formats.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs import _predictor
-from napari_nnunet.jobs.ensemble import check_weights, same_labels
+from napari_nnunet.jobs.ensemble import check_models, check_weights
+from napari_nnunet.jobs.estimate import calibrate as calibrate_computer
+from napari_nnunet.jobs.estimate import estimate
 from napari_nnunet.jobs.predict import predict
 from napari_nnunet.jobs.prediction import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.settings import Fold, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -87,19 +92,7 @@ class Combination:
         if not self.members:
             raise SettingsError("Choose at least one model.")
         check_weights(self.vote.weights, len(self.members))
-        first = self.members[0].model
-        for member in self.members[1:]:
-            other = member.model
-            if other.dataset.channel_names != first.dataset.channel_names:
-                raise ModelError(
-                    f"{other.name} takes the channels {', '.join(other.dataset.channel_names)}, {first.name} takes "
-                    f"{', '.join(first.dataset.channel_names)}: they cannot segment the same image."
-                )
-            if not same_labels(first.dataset, other.dataset):
-                raise ModelError(
-                    f"{other.name} knows the classes {', '.join(other.dataset.labels.head_names)}, {first.name} knows "
-                    f"{', '.join(first.dataset.labels.head_names)}: their results cannot be joined."
-                )
+        check_models([member.model for member in self.members])
 
     @property
     def model(self) -> TrainedModel:
@@ -141,6 +134,32 @@ def best_combination(workspace: Workspace, dataset: str, settings: PredictSettin
 def fold_members(model: TrainedModel, settings: PredictSettings, folds: Sequence[Fold]) -> tuple[Member, ...]:
     """Return every fold of a model as a member of its own, so that their disagreement can be seen."""
     return tuple(Member(model, settings.replace(folds=(fold,))) for fold in folds)
+
+
+def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
+    """Say what segmenting an image of this shape will take.
+
+    Returns
+    -------
+    dict
+        ``networks``, ``seconds`` (None where unknown), ``memory`` and ``disk`` in bytes.
+    """
+    found = []
+    for member in combination.members:
+        settings = member.settings.replace(probabilities=False)
+        with torch_threads(choose(settings).threads):
+            calibrate_computer(choose(settings))
+        found.append((member, estimate(member.model, shape, spacing, settings)))
+    times = [entry.seconds for _, entry in found]
+    heads = combination.model.dataset.labels.heads
+    voxels = float(np.prod(shape, dtype=np.int64))
+    count = len(combination.members)
+    return {
+        "networks": sum(len(m.model.resolve_folds(m.settings.folds, m.settings.checkpoint)) for m, _ in found),
+        "seconds": None if None in times else sum(time for time in times if time is not None),
+        "memory": max(entry.memory_bytes for _, entry in found) + voxels * (24 if combination.vote.uncertainty else 8),
+        "disk": 4.0 * heads * voxels * count if combination.joins else 0.0,
+    }
 
 
 def predict_combined(
@@ -279,6 +298,43 @@ def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.
             if target is not None:
                 _lifted(target)[channel, lo : lo + step] = mean
         yield Progress(done=channel + 1, total=c)
+
+
+def join_arrays(
+    scheme: LabelScheme, members: Sequence[Sequence[NDArray[np.float32]]], vote: VoteSettings
+) -> Job[tuple[NDArray[Any], tuple[NDArray[np.float32], NDArray[np.float32]] | None]]:
+    """Join probabilities that are in memory already.
+
+    Parameters
+    ----------
+    scheme : LabelScheme
+        Classes or regions.
+    members : sequence of sequence of ndarray, shape (..., Y, X)
+        Of every member one array per head.
+    vote : VoteSettings
+        Mean or majority, weights, uncertainty.
+
+    Returns
+    -------
+    tuple
+        Labels, and entropy and disagreement where they were asked for, in the shape of the arrays.
+    """
+    check_weights(vote.weights, len(members))
+    shape = members[0][0].shape
+    flat = (int(np.prod(shape[:-2], dtype=np.int64)), *shape[-2:])
+    joined = Vote(scheme, flat, len(members), vote)
+    step = max(1, int(_PIECE // (flat[1] * flat[2])))
+    yield Stage(name="Joining", total=scheme.heads)
+    for channel in range(scheme.heads):
+        planes = [np.asarray(member[channel], dtype=np.float32).reshape(flat) for member in members]
+        for lo in range(0, flat[0], step):
+            joined.add(channel, lo, [array[lo : lo + step] for array in planes])
+        yield Progress(done=channel + 1, total=scheme.heads)
+    labels = joined.finish().reshape(shape)
+    if not vote.uncertainty:
+        return labels, None
+    entropy, disagreement = joined.uncertainty()
+    return labels, (entropy.reshape(shape), disagreement.reshape(shape))
 
 
 def _clear_outside(labels: NDArray[Any], roi: Box) -> None:

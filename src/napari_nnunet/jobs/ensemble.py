@@ -14,6 +14,7 @@ from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsE
 from napari_nnunet.events import CaseDone, Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.images import ending_of, read_labels, write_image, write_labels
+from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.probabilities import ProbabilityReader, planes_at_once, probability_writer
 from napari_nnunet.jobs.pool import Outcome, Task, each_case
@@ -142,6 +143,22 @@ def check_weights(weights: Sequence[float] | None, members: int) -> None:
         raise SettingsError(f"There are {members} members but {len(weights)} weights; give one for each, in order.")
     if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
         raise SettingsError(f"Weights are numbers from 0 on, not all 0; {list(weights)} were given.")
+
+
+def check_models(models: Sequence[TrainedModel]) -> None:
+    """Raise ModelError where models take other channels or know other classes than the first one."""
+    first = models[0]
+    for other in models[1:]:
+        if other.dataset.channel_names != first.dataset.channel_names:
+            raise ModelError(
+                f"{other.name} takes the channels {', '.join(other.dataset.channel_names)}, {first.name} takes "
+                f"{', '.join(first.dataset.channel_names)}: they cannot segment the same image."
+            )
+        if not same_labels(first.dataset, other.dataset):
+            raise ModelError(
+                f"{other.name} knows the classes {', '.join(other.dataset.labels.head_names)}, {first.name} knows "
+                f"{', '.join(first.dataset.labels.head_names)}: their results cannot be joined."
+            )
 
 
 def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:

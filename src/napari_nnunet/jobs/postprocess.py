@@ -223,9 +223,3 @@ def _apply_case(pair: Pair, target: Path, rules: Rules, cleaning: Cleaning) -> i
     removed = clean(labels, cleaning)
     write_labels(labels, geometry, target / pair.prediction.name, writer=rules.reader)
     return removed
-
-
-def find_cleaning(folder: Path) -> Path | None:
-    """Return the postprocessing of a model folder's cross-validation, the one with the most folds; None without."""
-    found = sorted(folder.glob("crossval_results_folds_*/postprocessing.pkl"), key=lambda path: len(path.parent.name))
-    return found[-1] if found else None

@@ -15,6 +15,7 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets._layers import (
     ClassVolume,
     canvas_view,
+    class_volumes,
     colormap_of,
     features_of,
     format_volume,
@@ -22,6 +23,9 @@ from napari_nnunet.widgets._layers import (
     result_shape,
 )
 from napari_nnunet.widgets._request import Request
+
+#: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
+PROBABILITY = "nnunet_probability"
 
 
 class ResultLayers:
@@ -31,14 +35,16 @@ class ResultLayers:
     ----------
     request : Request
         What is being run.
+    name : str, optional
+        Of the result; the image's and the configuration's where not given.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, name: str | None = None) -> None:
         self.request = request
         scheme = request.model.dataset.labels
         shape = result_shape(request.source, request.axes)
         self.placement = geometry_of(request.source, request.axes)
-        self.name = f"{request.source.name} – {request.model.configuration.name}"
+        self.name = name or f"{request.source.name} – {request.model.configuration.name}"
         self.canvas = np.zeros(shape, dtype=scheme.dtype)
         self.probabilities = (
             np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
@@ -78,10 +84,36 @@ class ResultLayers:
                 colormap="magma",
                 blending="additive",
                 visible=False,
+                metadata={PROBABILITY: {"result": self.name, "head": head, "scheme": scheme.model_dump()}},
                 **self.placement,
             )
             for head, name in list(enumerate(scheme.head_names))[first:]
         ]
+
+    def uncertainty_layers(self, predictions: Sequence[Any]) -> list[Image]:
+        """Return entropy and disagreement of all time points as Image layers."""
+        shape = self.canvas.shape
+        layers = []
+        for i, name in enumerate(("entropy", "disagreement")):
+            values = np.zeros(shape, dtype=np.float32)
+            for frame, prediction in zip(self.request.frames, predictions, strict=True):
+                canvas_view(values, self.request.axes, frame.index)[...] = prediction.uncertainty[i]
+            layers.append(doubt_layer(values, f"{self.name}: {name}", self.placement))
+        return layers
+
+
+def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:
+    """Return a layer with a map of uncertainty, 0 to 1."""
+    return Image(
+        np.asarray(values, dtype=np.float32),
+        name=name,
+        contrast_limits=(0, 1),
+        colormap="inferno",
+        blending="additive",
+        visible=name.endswith("disagreement"),
+        opacity=0.7,
+        **place,
+    )
 
 
 class VolumeTable(QWidget):
@@ -124,6 +156,16 @@ class VolumeTable(QWidget):
         heights = [self.table.rowHeight(r) for r in range(min(len(rows), 8))]
         self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(heights) + 8)
         self.setVisible(bool(rows))
+
+    def show_counts(
+        self, result: ResultLayers, indices: Sequence[int | None], counts: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Fill the table from voxels per label of every time point of a result."""
+        request = result.request
+        voxel = request.spacing if request.spacing_known else None
+        scheme = request.model.dataset.labels
+        frames = [(i, class_volumes(n, scheme, voxel)) for i, n in zip(indices, counts, strict=True)]
+        self.show_volumes(sorted(frames, key=lambda entry: entry[0] or 0))
 
     def csv(self) -> str:
         """Return the table as CSV with exact numbers."""

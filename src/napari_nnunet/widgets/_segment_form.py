@@ -49,15 +49,19 @@ class SegmentForm(LayerForm):
     ----------
     viewer : napari.viewer.Viewer
         Whose layers are offered.
+    choose_model : bool
+        Whether the model and its folds are chosen here; otherwise :meth:`show_model` tells.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer, *, choose_model: bool = True) -> None:
         super().__init__(viewer)
         self.model: TrainedModel | None = None
+        self._chooses_model = choose_model
         self._make_form()
         self._lay_out()
         self._connect()
-        self._fill_models()
+        if choose_model:
+            self._fill_models()
 
     def _make_form(self) -> None:
         preferences = read_preferences()
@@ -122,6 +126,10 @@ class SegmentForm(LayerForm):
         column.setContentsMargins(0, 0, 0, 0)
         for part in (box, image, quality):
             column.addWidget(part)
+        if not self._chooses_model:
+            box.setVisible(False)
+            for own in (self.folds_box, self.checkpoint_box):
+                form.setRowVisible(own.native, False)
         let_shrink(self)
 
     def _connect(self) -> None:
@@ -159,6 +167,16 @@ class SegmentForm(LayerForm):
             self._changed()
             return
         self._fill_models(model.folder)
+
+    def show_model(self, model: TrainedModel | None) -> None:
+        """Follow a model that was chosen elsewhere; layers that fit stay chosen."""
+        before, self.model = self.model, model
+        if model is None or before is None or before.dataset.channel_names != model.dataset.channel_names:
+            self._fill_for_model()
+        else:
+            with self._quietly():
+                self._fill_folds()
+            self._layer_chosen()
 
     def _model_chosen(self) -> None:
         value = self.model_box.value

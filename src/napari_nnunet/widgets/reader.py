@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.formats.bundle import is_model_zip
 from napari_nnunet.formats.images import ending_of, read_labels, read_volume
 from napari_nnunet.formats.model import find_models, is_model_folder
 from napari_nnunet.formats.raw_dataset import survey
@@ -24,6 +25,8 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     first = Path(path[0] if isinstance(path, list) else path)
     if first.is_dir():
         return _folder_reader(first)
+    if first.suffix.lower() == ".zip":
+        return _read_zip if is_model_zip(first) else None
     if first.name == "dataset.json":
         return _read_dataset if (first.parent / "imagesTr").is_dir() else None
     try:
@@ -112,6 +115,19 @@ def _read_model(path: str | list[str]) -> list[LayerData]:
     for folder in reversed(models):
         remember_model(folder)
     show_info(f"{len(models)} model{'s' if len(models) > 1 else ''} added; choose it in Plugins > nnU-Net > Segment.")
+    return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
+
+
+def _read_zip(path: str | list[str]) -> list[LayerData]:
+    """Hand a dropped zip with models to the Models dock, which asks before it installs."""
+    import napari
+
+    first = Path(path[0] if isinstance(path, list) else path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise DatasetError(f"{first.name} holds models, not images; the Models dock of a window takes it in.")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Models")
+    dock.offer(first)
     return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
 
 

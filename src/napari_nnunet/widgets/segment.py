@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Event, Job, Painted
+from napari_nnunet.formats.cleaning import find_cleaning, read_cleaning
 from napari_nnunet.formats.known_models import remember_model
 from napari_nnunet.schema.settings import PRESETS, Fold
+from napari_nnunet.widgets._after import AfterResult
 from napari_nnunet.widgets._forms import scrolling
-from napari_nnunet.widgets._layers import class_volumes, focus_of
+from napari_nnunet.widgets._layers import focus_of
 from napari_nnunet.widgets._panel import RunPanel, State
 from napari_nnunet.widgets._request import NotReadyError, Request, resolve
 from napari_nnunet.widgets._result import ResultLayers, VolumeTable
@@ -52,7 +54,9 @@ class SegmentWidget(QWidget):
         self.summary.setWordWrap(True)
         self.panel = RunPanel("Segment", stops="Stop within one tile and keep what is finished.")
         self.table = VolumeTable()
-        scrolling(self, (self.form, self.summary, self.panel, self.table))
+        self.after = AfterResult()
+        self._shown: tuple[ResultLayers, list[int | None]] | None = None
+        scrolling(self, (self.form, self.summary, self.panel, self.table, self.after))
         self._connect()
         self._update()
 
@@ -67,6 +71,7 @@ class SegmentWidget(QWidget):
         self.panel.finished.connect(self._on_finished)
         self.panel.cancelled.connect(self._on_cancelled)
         self.panel.failed.connect(self._on_failed)
+        self.after.changed.connect(self._recount)
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.viewer.dims.events.connect(self._view_changed)
         self.viewer.scene.camera.events.connect(self._view_changed)
@@ -155,6 +160,7 @@ class SegmentWidget(QWidget):
             return
         self._running = result = ResultLayers(request)
         self.table.setVisible(False)
+        self.after.hide_result()
         self.viewer.add_layer(result.labels)
         if request.model.folder != sample_folder():
             with contextlib.suppress(NnunetError):
@@ -187,16 +193,36 @@ class SegmentWidget(QWidget):
             self.viewer.add_layer(layer)
         if request.output == "Probabilities":
             self.viewer.layers.remove(result.labels)
-        scheme = request.model.dataset.labels
-        voxel = request.spacing if request.spacing_known else None
-        frames = [
-            (frame.index, class_volumes(prediction.counts, scheme, voxel))
-            for frame, prediction in zip(request.frames, predictions, strict=True)
-        ]
-        self.table.show_volumes(sorted(frames, key=lambda entry: entry[0] or 0))
+        self._shown = (result, [frame.index for frame in request.frames])
+        self._show_volumes([prediction.counts for prediction in predictions])
+        if request.output != "Probabilities":
+            self._offer(result, predictions[0].recipe)
         seconds = sum(prediction.seconds for prediction in predictions)
         self.panel.say(f"Done in {plain_time(seconds)} on {predictions[0].recipe['device']}.")
         self._later.start()
+
+    def _offer(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
+        """Offer postprocessing and the recipe."""
+        model = result.request.model
+        path = find_cleaning(model.folder)
+        recommended = None
+        if path is not None:
+            with contextlib.suppress(NnunetError):
+                recommended = read_cleaning(path)
+        views = [target[1] for target in result.targets()]
+        self.after.show_result(result.labels, views, model.dataset.labels, recipe, recommended=recommended)
+
+    def _recount(self) -> None:
+        """Show volumes again after the postprocessing was switched."""
+        from napari_nnunet.jobs.prediction import count_labels
+
+        if self._shown is not None:
+            highest = max(self._shown[0].request.model.dataset.labels.names) + 1
+            self._show_volumes([count_labels(target[1], highest) for target in self._shown[0].targets()])
+
+    def _show_volumes(self, counts: Sequence[tuple[int, ...]]) -> None:
+        if self._shown is not None:
+            self.table.show_counts(*self._shown, counts)
 
     def _on_cancelled(self, fraction: float) -> None:
         result, self._running = self._running, None

@@ -1,0 +1,403 @@
+"""The Ensemble dock: several models or folds segment the open image together, and show where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, ComboBox
+from napari.layers import Labels
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QWidget
+
+from napari_nnunet.engine.vote import Method, VoteSettings
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Event, Job, Note, Painted, Stage
+from napari_nnunet.jobs.ensemble import check_models, check_weights
+from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.settings import Fold
+from napari_nnunet.widgets._after import AfterResult
+from napari_nnunet.widgets._forms import add_row, scrolling
+from napari_nnunet.widgets._layers import colormap_of, features_of, focus_of
+from napari_nnunet.widgets._members import BEST, FOLDS, LayerGroup, MemberChoice, MembersForm
+from napari_nnunet.widgets._panel import RunPanel, State
+from napari_nnunet.widgets._request import NotReadyError, Request, resolve
+from napari_nnunet.widgets._result import ResultLayers, VolumeTable, doubt_layer
+from napari_nnunet.widgets._segment_form import SegmentForm
+from napari_nnunet.widgets._words import describe, plain_time
+from napari_nnunet.widgets._worker import JobWorker, Listener
+
+if TYPE_CHECKING:
+    import napari
+
+_SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What Run would do.
+
+    Parameters
+    ----------
+    request : Request or None
+        Image and settings; None where layers are joined.
+    members : list of MemberChoice
+        Models.
+    groups : list of LayerGroup
+        Or probability layers.
+    vote : VoteSettings
+        How they are joined.
+    cleaning : Cleaning
+        What is done with the result.
+    """
+
+    request: Request | None
+    members: list[MemberChoice]
+    groups: list[LayerGroup]
+    vote: VoteSettings
+    cleaning: Cleaning
+
+
+class EnsembleWidget(QWidget):
+    """Segment image layers with several trained models, or join probability layers.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._running: ResultLayers | None = None
+        self._order: Order | None = None
+        self._counts: tuple[ResultLayers, list[int | None]] | None = None
+        self._generation = 0
+        self.members = MembersForm(viewer)
+        self.form = SegmentForm(viewer, choose_model=False)
+        self.options = self._make_options()
+        self.summary = QLabel()
+        self.summary.setWordWrap(True)
+        self.panel = RunPanel("Segment together", stops="Stop within one tile; what is finished is kept.")
+        self.table = VolumeTable()
+        self.after = AfterResult()
+        scrolling(self, (self.members, self.form, self.options, self.summary, self.panel, self.table, self.after))
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(150)
+        self._connect()
+        self._members_changed()
+
+    def _make_options(self) -> QGroupBox:
+        box = QGroupBox("4  Joining")
+        form = QFormLayout(box)
+        self.method_box = ComboBox(label="By", choices=[_SOFT, _HARD], tooltip="What decides where members differ.")
+        self.doubt_box = CheckBox(
+            text="Show uncertainty",
+            value=True,
+            tooltip="Two layers: entropy (how unsure all together are) and disagreement (how much members contradict).",
+        )
+        for widget in (self.method_box, self.doubt_box):
+            add_row(form, widget)
+        return box
+
+    def _connect(self) -> None:
+        self._later.timeout.connect(self._update)
+        self.members.changed.connect(self._members_changed)
+        self.form.changed.connect(self._changed)
+        self.method_box.changed.connect(self._changed)
+        self.doubt_box.changed.connect(self._changed)
+        self.panel.start = self.run
+        self.panel.happened.connect(self._on_event)
+        self.panel.finished.connect(self._on_finished)
+        self.panel.cancelled.connect(self._on_cancelled)
+        self.panel.failed.connect(self._on_failed)
+        self.after.changed.connect(self._recount)
+
+    def _members_changed(self) -> None:
+        layers = self.members.takes_layers
+        self.form.setVisible(not layers)
+        self.panel.rename("Join layers" if layers else "Segment together")
+        chosen = self.members.chosen()
+        first = next((member.model for member in chosen if isinstance(member, MemberChoice)), None)
+        if first is not self.form.model and not layers:
+            self.form.show_model(first)
+        self._changed()
+
+    def _changed(self, _: Any = None) -> None:
+        if self.panel.state is State.IDLE:
+            self.panel.say("")
+        self._later.start()
+
+    def order(self) -> Order:
+        """Check everything and work out what Run would do.
+
+        Raises
+        ------
+        NotReadyError
+            With the first thing that is missing or does not fit.
+        """
+        chosen = self.members.chosen()
+        try:
+            weights = self.members.weights()
+            check_weights(weights, len(chosen))
+        except ValueError as error:
+            raise NotReadyError(f"A weight is '{error}'; type numbers from 0 on.") from error
+        except NnunetError as error:
+            raise NotReadyError(error.message) from error
+        method: Method = "hard" if self.method_box.value == _HARD else "soft"
+        if self.members.takes_layers:
+            vote = VoteSettings(method, weights, bool(self.doubt_box.value))
+            return self._layer_order(chosen, vote)
+        if not chosen or (len(chosen) < 2 and self.members.source_box.value != BEST):
+            raise NotReadyError("An ensemble has two members or more. Switch some on.")
+        try:
+            check_models([member.model for member in chosen])
+        except NnunetError as error:
+            raise NotReadyError(error.message) from error
+        request = resolve(self.form.choices())
+        uncertain = bool(self.doubt_box.value) and len(chosen) > 1
+        vote = VoteSettings(method, weights, uncertain, self._temperature(chosen))
+        return Order(request, chosen, [], vote, self.members.cleaning() or Cleaning())
+
+    def _temperature(self, chosen: Sequence[MemberChoice]) -> float:
+        from napari_nnunet.jobs.calibrate import known_temperature
+
+        folders = list(dict.fromkeys(member.model.folder for member in chosen))
+        return known_temperature(folders) or 1.0
+
+    def _layer_order(self, groups: list[LayerGroup], vote: VoteSettings) -> Order:
+        if len(groups) < 2:
+            raise NotReadyError("Joining takes the probability layers of two results or more.")
+        first = groups[0]
+        for group in groups:
+            if not group.complete:
+                raise NotReadyError(f"'{group.name}' lacks the probability layers of some classes.")
+            if group.scheme != first.scheme:
+                raise NotReadyError(f"'{group.name}' knows other classes than '{first.name}'.")
+            if next(iter(group.layers.values())).data.shape != next(iter(first.layers.values())).data.shape:
+                raise NotReadyError(f"'{group.name}' has another shape than '{first.name}'.")
+        return Order(None, [], groups, vote, Cleaning())
+
+    def _update(self) -> None:
+        if self.panel.state is not State.IDLE:
+            return
+        self._generation += 1
+        try:
+            order = self.order()
+        except NotReadyError as reason:
+            self.summary.setText(f"<b>Not ready.</b> {reason}")
+            self.panel.set_ready(str(reason))
+            return
+        self.panel.set_ready(None)
+        if order.request is None:
+            names = ", ".join(group.name for group in order.groups)
+            self.summary.setText(f"<b>Will join</b> {names}.")
+            return
+        self.summary.setText(describe(order.request) + ".<br>Estimating time and memory…")
+        worker = JobWorker(_estimate_job(order, self._generation))
+        Listener(self, worker, returned=self._estimated)
+        worker.start()
+
+    def _estimated(self, result: tuple[int, Order, Any] | None) -> None:
+        if result is None or result[0] != self._generation or self.panel.state is not State.IDLE:
+            return
+        _, order, found = result
+        if isinstance(found, NnunetError):
+            self.summary.setText(f"<b>Not ready.</b> {found.message}")
+            self.panel.set_ready(found.message)
+            return
+        self.summary.setText(_cost_text(order, found))
+
+    def run(self) -> None:
+        """Start; what is open and chosen now is what is used."""
+        try:
+            order = self.order()
+        except NotReadyError:
+            self._update()
+            return
+        self._order = order
+        self.after.hide_result()
+        self.table.setVisible(False)
+        if order.request is None:
+            self.panel.run(_join_job(order))
+            return
+        self._running = result = ResultLayers(order.request, name=f"{order.request.source.name} – ensemble")
+        self.viewer.add_layer(result.labels)
+        focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
+        self.panel.run(_run_job(order, result.targets(), focus))
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Painted) and event.final and self._running is not None:
+            self._running.labels.refresh()
+
+    def _on_finished(self, found: Any) -> None:
+        order, self._order = self._order, None
+        result, self._running = self._running, None
+        if order is None:
+            return
+        if order.request is None:
+            self._show_joined(order, *found)
+        elif result is not None:
+            self._show_predictions(order, result, found)
+        self._later.start()
+
+    def _show_predictions(self, order: Order, result: ResultLayers, predictions: Sequence[Any]) -> None:
+        request = result.request
+        if result.labels not in self.viewer.layers:
+            self.viewer.add_layer(result.labels)
+        result.labels.metadata["nnunet"] = {
+            "partial": False,
+            "spacing_mm": request.spacing if request.spacing_known else None,
+            "region": request.region,
+            **predictions[0].recipe,
+        }
+        result.labels.refresh()
+        if order.vote.uncertainty:
+            for layer in result.uncertainty_layers(predictions):
+                self.viewer.add_layer(layer)
+            self.viewer.layers.selection.active = result.labels
+        for layer in result.probability_layers():
+            self.viewer.add_layer(layer)
+        self._counts = (result, [frame.index for frame in request.frames])
+        self._show_table([prediction.counts for prediction in predictions])
+        self.after.show_result(
+            result.labels,
+            [target[1] for target in result.targets()],
+            request.model.dataset.labels,
+            predictions[0].recipe,
+            recommended=self.members.cleaning(),
+            applied=bool(order.cleaning.steps),
+        )
+        seconds = sum(prediction.seconds for prediction in predictions)
+        self.panel.say(f"Done in {plain_time(seconds)} on {predictions[0].recipe['device']}.")
+
+    def _recount(self) -> None:
+        """Show volumes again after the postprocessing was switched."""
+        from napari_nnunet.jobs.prediction import count_labels
+
+        if self._counts is not None:
+            highest = max(self._counts[0].request.model.dataset.labels.names) + 1
+            self._show_table([count_labels(target[1], highest) for target in self._counts[0].targets()])
+
+    def _show_table(self, counts: Sequence[tuple[int, ...]]) -> None:
+        if self._counts is not None:
+            self.table.show_counts(*self._counts, counts)
+
+    def _show_joined(self, order: Order, labels: Any, uncertainty: Any) -> None:
+        group = order.groups[0]
+        source = next(iter(group.layers.values()))
+        place = {
+            "scale": source.scale,
+            "translate": source.translate,
+            "rotate": source.rotate,
+            "shear": source.shear,
+            "affine": source.affine,
+            "units": source.units,
+            "axis_labels": source.axis_labels,
+        }
+        colours = {"colormap": colormap_of(group.scheme), "features": features_of(group.scheme)}
+        layer = Labels(labels, name=" + ".join(g.name for g in order.groups), **colours, **place)
+        self.viewer.add_layer(layer)
+        for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
+            self.viewer.add_layer(doubt_layer(values, f"{layer.name}: {name}", place))
+        self.viewer.layers.selection.active = layer
+        self._counts = None
+        self.panel.say(f"Joined {len(order.groups)} results.")
+
+    def _on_cancelled(self, fraction: float) -> None:
+        result, self._running = self._running, None
+        self._order = None
+        if result is not None and result.labels in self.viewer.layers:
+            result.labels.name = f"{result.name} (partial {round(100 * fraction)} %)"
+            result.labels.refresh()
+        self.panel.say("Cancelled. What was finished, by some of the members, is kept.")
+        self._later.start()
+
+    def _on_failed(self, _: Exception) -> None:
+        result, self._running = self._running, None
+        self._order = None
+        message = self.panel.status.text()
+        if result is not None and result.labels in self.viewer.layers and not result.canvas.any():
+            self.viewer.layers.remove(result.labels)
+        self._update()
+        self.panel.say(message)
+
+    def use_folds(self, folder: Path) -> None:
+        """Choose the folds of a model as members."""
+        self.members.source_box.value = FOLDS
+        self.members.of_box.value = folder
+
+
+def _cost_text(order: Order, cost: dict[str, Any]) -> str:
+    """Return what Run will take (rich text)."""
+    request = order.request
+    if request is None:
+        return ""
+    lines = [describe(request)]
+    count = len(order.members)
+    members = f"{count} members" if count > 1 else "one model"
+    lines.append(f"{cost['networks']} network{'s' if cost['networks'] > 1 else ''} of {members} run over it")
+    when = "Time unknown" if cost["seconds"] is None else f"About {plain_time(cost['seconds'] * len(request.frames))}"
+    disk = f" and {cost['disk'] / 1e9:.1f} GB of disk meanwhile" if cost["disk"] > 5e7 else ""
+    lines.append(f"{when}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
+    if order.vote.uncertainty:
+        known = "calibrated" if order.vote.temperature != 1 else "not calibrated: napari-nnunet calibrate does it"
+        lines.append(f"The uncertainty is {known}")
+    return ".<br>".join(lines) + "."
+
+
+def _members_of(order: Order) -> Any:
+    """Return the engine's recipe; loads torch, so it is called on a thread."""
+    from napari_nnunet.jobs.combined import Combination, Member
+
+    request = order.request
+    if request is None:
+        raise ValueError("layers have no recipe")
+    members = []
+    for choice in order.members:
+        folds: tuple[Fold, ...] = choice.folds or choice.model.resolve_folds(None, request.settings.checkpoint)
+        members.append(Member(choice.model, request.settings.replace(folds=folds, probabilities=False)))
+    return Combination(tuple(members), order.vote, order.cleaning)
+
+
+def _estimate_job(order: Order, generation: int) -> Callable[[], Job[Any]]:
+    def start() -> Job[tuple[int, Order, Any]]:
+        from napari_nnunet.jobs.combined import estimate_combined
+
+        yield Stage(name="Estimating")
+        try:
+            if order.request is None:
+                raise ValueError("layers are joined at once")
+            volume = order.request.frames[0].volume
+            found: Any = estimate_combined(_members_of(order), volume.shape, order.request.spacing)
+        except NnunetError as error:
+            found = error
+        return generation, order, found
+
+    return start
+
+
+def _run_job(order: Order, targets: list[tuple[Any, Any, Any]], focus: Any) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.combined import predict_combined_series
+
+        roi = None if order.request is None else order.request.region
+        return predict_combined_series(_members_of(order), targets, focus=focus, roi=roi)
+
+    return start
+
+
+def _join_job(order: Order) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.combined import join_arrays
+
+        yield Note(text="Joining…", level="detail")
+        arrays = [group.arrays() for group in order.groups]
+        found = yield from join_arrays(order.groups[0].scheme, arrays, order.vote)
+        return found
+
+    return start
