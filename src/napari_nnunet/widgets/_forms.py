@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import napari
 
 
+#: Metadata key of image layers that are results (probabilities, uncertainty), which nobody segments.
+DERIVED = "nnunet_derived"
+
+
 class LayerForm(QWidget):
     """A form that offers the viewer's layers; emits ``changed`` when what it says changed.
 
@@ -47,7 +51,7 @@ class LayerForm(QWidget):
         raise NotImplementedError
 
     def _images(self) -> list[Image]:
-        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        return [layer for layer in self.viewer.layers if isinstance(layer, Image) and DERIVED not in layer.metadata]
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QFormLayout,
     QGroupBox,
     QHBoxLayout,
     QHeaderView,
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
+    QWidget,
 )
 
 from napari_nnunet.errors import NnunetError
@@ -133,14 +135,20 @@ class MembersForm(QGroupBox):
         again.setToolTip("Look for models again.")
         again.setAccessibleName("Look for models again")
         again.setFixedWidth(30)
-        row = QHBoxLayout()
+        form = QFormLayout()
+        form.addRow(self.source_box.label, self.source_box.native)
+        self._of_row = QWidget()
+        row = QHBoxLayout(self._of_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.of_box.native, 1)
+        row.addWidget(again)
+        form.addRow(self.of_box.label, self._of_row)
+        self._form = form
         for box in (self.source_box, self.of_box):
             box.native.setAccessibleName(box.label)
             box.native.setToolTip(box.tooltip)
-            row.addWidget(box.native, 1)
-        row.addWidget(again)
         column = QVBoxLayout(self)
-        column.addLayout(row)
+        column.addLayout(form)
         column.addWidget(self.table)
         column.addWidget(self.note)
         let_shrink(self)
@@ -178,7 +186,7 @@ class MembersForm(QGroupBox):
             choices = []
         self.of_box.choices = distinct(choices)
         self.of_box.value = choices[0][1] if choices else None
-        self.of_box.native.setVisible(source != LAYERS)
+        self._form.setRowVisible(self._of_row, source != LAYERS)
         self._filling = False
         self._fill_rows()
 
@@ -252,7 +260,7 @@ class MembersForm(QGroupBox):
                 self.table.setItem(r, column, cell)
             self._rows.append(what)
         rows = [self.table.rowHeight(r) for r in range(min(len(entries), 8))]
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(rows) + 6)
+        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(rows) + 10)
         self.table.setVisible(bool(entries))
         self._filling = False
 

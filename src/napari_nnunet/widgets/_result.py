@@ -12,6 +12,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication, QHeaderView, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.widgets._forms import DERIVED
 from napari_nnunet.widgets._layers import (
     ClassVolume,
     canvas_view,
@@ -76,6 +77,7 @@ class ResultLayers:
             return []
         scheme = self.request.model.dataset.labels
         first = 0 if scheme.has_regions else 1
+        origin = {"result": self.name, "scheme": scheme.model_dump()}
         return [
             Image(
                 self.probabilities[head],
@@ -84,7 +86,7 @@ class ResultLayers:
                 colormap="magma",
                 blending="additive",
                 visible=False,
-                metadata={PROBABILITY: {"result": self.name, "head": head, "scheme": scheme.model_dump()}},
+                metadata={DERIVED: True, PROBABILITY: {**origin, "head": head}},
                 **self.placement,
             )
             for head, name in list(enumerate(scheme.head_names))[first:]
@@ -112,6 +114,7 @@ def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:
         blending="additive",
         visible=name.endswith("disagreement"),
         opacity=0.7,
+        metadata={DERIVED: True},
         **place,
     )
 

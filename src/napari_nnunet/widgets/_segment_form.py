@@ -253,7 +253,7 @@ class SegmentForm(LayerForm):
         if not images or not self.channel_boxes:
             return
         active = self.viewer.layers.selection.active
-        self.channel_boxes[0].value = active if isinstance(active, Image) else images[-1]
+        self.channel_boxes[0].value = active if active in images else images[-1]
         if len(names) > 1:
             found = {i: layer for i, name in enumerate(names) for layer in images if _matches(name, layer.name)}
             if len(found) == len(names) and len(set(map(id, found.values()))) == len(names):

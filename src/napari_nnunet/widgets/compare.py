@@ -257,7 +257,8 @@ class CompareWidget(LayerForm):
         pair = next((pair for pair in self._comparison.evaluation.pairs if pair.name == name), None)
         if pair is None:
             return
-        layers = []
+        layers: list[Labels] = []
+        before = list(self.viewer.layers)
         try:
             for path, what in ((pair.reference, "first"), (pair.prediction, "second")):
                 (layer,) = self.viewer.open(str(path), plugin="napari-nnunet", layer_type="labels")
@@ -268,6 +269,8 @@ class CompareWidget(LayerForm):
             return
         from napari_nnunet.jobs.compare import difference
 
+        for layer in before:
+            layer.visible = False
         one, other = (np.asarray(layer.data) for layer in layers)
         self._add_differences(difference(one, other), *layers)
 

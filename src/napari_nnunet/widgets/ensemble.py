@@ -120,6 +120,7 @@ class EnsembleWidget(QWidget):
     def _members_changed(self) -> None:
         layers = self.members.takes_layers
         self.form.setVisible(not layers)
+        self.options.setVisible(len(self.members.chosen()) > 1)
         self.panel.rename("Join layers" if layers else "Segment together")
         chosen = self.members.chosen()
         first = next((member.model for member in chosen if isinstance(member, MemberChoice)), None)
@@ -225,7 +226,8 @@ class EnsembleWidget(QWidget):
         if order.request is None:
             self.panel.run(_join_job(order))
             return
-        self._running = result = ResultLayers(order.request, name=f"{order.request.source.name} – ensemble")
+        what = "ensemble" if len(order.members) > 1 else "best"
+        self._running = result = ResultLayers(order.request, name=f"{order.request.source.name} – {what}")
         self.viewer.add_layer(result.labels)
         focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
         self.panel.run(_run_job(order, result.targets(), focus))
@@ -340,7 +342,8 @@ def _cost_text(order: Order, cost: dict[str, Any]) -> str:
     lines = [describe(request)]
     count = len(order.members)
     members = f"{count} members" if count > 1 else "one model"
-    lines.append(f"{cost['networks']} network{'s' if cost['networks'] > 1 else ''} of {members} run over it")
+    one = cost["networks"] == 1
+    lines.append(f"{cost['networks']} network{'' if one else 's'} of {members} run{'s' if one else ''} over it")
     when = "Time unknown" if cost["seconds"] is None else f"About {plain_time(cost['seconds'] * len(request.frames))}"
     disk = f" and {cost['disk'] / 1e9:.1f} GB of disk meanwhile" if cost["disk"] > 5e7 else ""
     lines.append(f"{when}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
