@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.formats.best import INFORMATION, Best, read_best
 from napari_nnunet.formats.cleaning import read_cleaning
 from napari_nnunet.formats.known_models import known_models
@@ -273,17 +273,18 @@ class MembersForm(QGroupBox):
         return [what for r, what in enumerate(self._rows) if self._on(r)]
 
     def weights(self) -> tuple[float, ...] | None:
-        """Return their weights, None where all are equal; raises ValueError for what is no number from 0 on."""
+        """Return their weights, None where all are equal; raises SettingsError for what is no number."""
         values = []
         for r in range(len(self._rows)):
             if self._on(r):
                 cell = self.table.item(r, 2)
                 text = cell.text() if cell is not None else "1"
-                value = float(text.replace(",", "."))
-                if not 0 <= value < float("inf"):
-                    raise ValueError(text)
-                values.append(value)
-        return None if len(set(values)) < 2 else tuple(values)
+                try:
+                    values.append(float(text.replace(",", ".")))
+                except ValueError as error:
+                    raise SettingsError(f"The weight '{text}' is no number; type 0, 0.5, 2, ...") from error
+        equal = len(set(values)) < 2 and (not values or 0 < values[0] < float("inf"))
+        return None if equal else tuple(values)
 
     def _on(self, row: int) -> bool:
         item = self.table.item(row, 0)

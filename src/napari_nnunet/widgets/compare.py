@@ -34,6 +34,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.widgets._forms import LayerForm, distinct, let_shrink, scrolling
 from napari_nnunet.widgets._panel import RunPanel, State
+from napari_nnunet.widgets.reader import label_layer
 
 if TYPE_CHECKING:
     import napari
@@ -261,9 +262,8 @@ class CompareWidget(LayerForm):
         before = list(self.viewer.layers)
         try:
             for path, what in ((pair.reference, "first"), (pair.prediction, "second")):
-                (layer,) = self.viewer.open(str(path), plugin="napari-nnunet", layer_type="labels")
-                layer.name = f"{name} ({what})"
-                layers.append(layer)
+                data, place = label_layer(path)
+                layers.append(self.viewer.add_layer(Labels(data, **{**place, "name": f"{name} ({what})"})))
         except NnunetError as error:
             self.panel.say(error.message)
             return

@@ -145,8 +145,6 @@ class EnsembleWidget(QWidget):
         try:
             weights = self.members.weights()
             check_weights(weights, len(chosen))
-        except ValueError as error:
-            raise NotReadyError(f"A weight is '{error}'; type numbers from 0 on.") from error
         except NnunetError as error:
             raise NotReadyError(error.message) from error
         method: Method = "hard" if self.method_box.value == _HARD else "soft"

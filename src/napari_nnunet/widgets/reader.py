@@ -140,16 +140,30 @@ def _read_one(path: Path) -> list[LayerData]:
     dataset = _dataset_beside(path)
     name = path.name[: -len(ending_of(path))]
     if dataset is not None and path.parent.name not in ("imagesTr", "imagesTs", "imagesVal"):
-        labels, geometry = read_labels(path)
+        labels, keywords = label_layer(path)
         if set(np.unique(labels)) <= {*dataset.labels.names, *_ignore(dataset)}:
-            small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
-            extra = {"colormap": colormap_of(dataset.labels), "features": features_of(dataset.labels)}
-            return [(small, {"name": name, **extra, **_place(geometry)}, "labels")]
+            return [(labels, keywords, "labels")]
     volume = read_volume([path])
     place = _place(volume.geometry)
     if volume.channels == 1:
         return [(np.asarray(volume.array)[0], {"name": name, **place}, "image")]
     return [(np.asarray(channel), {"name": f"{name} {c}", **place}, "image") for c, channel in enumerate(volume.array)]
+
+
+def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return array and keywords of a Labels layer for a label file, with the classes of the dataset beside it.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
+    """
+    labels, geometry = read_labels(path)
+    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **_place(geometry)}
+    dataset = _dataset_beside(path)
+    if dataset is not None:
+        keywords |= {"colormap": colormap_of(dataset.labels), "features": features_of(dataset.labels)}
+    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16), keywords
 
 
 def _ignore(dataset: DatasetInfo) -> tuple[int, ...]:
