@@ -22,7 +22,14 @@ class Measured:
     worker: float
 
 
-def measure(command: list[str], log: Path, *, environment: dict[str, str] | None = None, tree: bool = True) -> Measured:
+def measure(
+    command: list[str],
+    log: Path,
+    *,
+    environment: dict[str, str] | None = None,
+    tree: bool = True,
+    pause: float = PAUSE,
+) -> Measured:
     """Run a command to its end; ``tree=False`` leaves out the proportional sizes."""
     began, peak, worker = time.monotonic(), 0, 0
     with log.open("w") as out:
@@ -32,7 +39,7 @@ def measure(command: list[str], log: Path, *, environment: dict[str, str] | None
             if tree:
                 peak = max(peak, sum(_pss(member) for member in members))
             worker = max([worker, *(_high_water(member.pid) for member in members[1:])])
-            time.sleep(PAUSE if tree else 0.1)
+            time.sleep(pause if tree else 0.1)
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
     return Measured(time.monotonic() - began, float(peak), float(worker))

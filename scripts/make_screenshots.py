@@ -1,6 +1,6 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together]
 """
 
 import os
@@ -95,13 +95,16 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train", "learn"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn", "together"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory() as folder:
             training_data(Path(folder))
     if "learn" in wanted:
         with tempfile.TemporaryDirectory() as folder:
             learn(Path(folder))
+    if "together" in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            together(Path(folder))
     if "segment" in wanted:
         segment()
 
@@ -137,6 +140,70 @@ def learn(folder):
     pump(5)
     scroll.verticalScrollBar().setValue(scroll.verticalScrollBar().maximum())
     shot("train-scores")
+    viewer.close()
+
+
+def two_models(folder):
+    """Train two models for two minutes each, find the best, calibrate."""
+    from napari_nnunet.events import drain
+    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.jobs.best import Question, find_best
+    from napari_nnunet.jobs.calibrate import calibrate
+    from napari_nnunet.jobs.demo import DATASET, make_dataset
+    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
+    from napari_nnunet.jobs.train import train
+    from napari_nnunet.schema.settings import PlanSettings
+    from napari_nnunet.schema.training import TrainSettings
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[name] = str(folder / name)
+    os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
+    workspace = Workspace.at(folder)
+    make_dataset(workspace)
+    small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
+    names = ("2d", "3d_fullres")
+    planned = drain(plan_and_preprocess(workspace, DATASET, small, names))
+    settings = TrainSettings(time_budget=120, probabilities=True)
+    for name in names:
+        drain(train(workspace, DATASET, name, 0, plans_name=planned.plans.stem, settings=settings))
+    drain(find_best(workspace, DATASET, Question(names, plans=(planned.plans.stem,), folds=(0,))))
+    folders = [workspace.results / DATASET / f"nnUNetTrainer__{planned.plans.stem}__{name}" for name in names]
+    drain(calibrate(workspace, [load_model(path) for path in folders], (0,)))
+
+
+def together(folder):
+    """Segment together, compare, share."""
+    two_models(folder)
+    viewer, shot = window(1000)
+    viewer.add_image(make_volume(99)[0], name="embryo", colormap="gray", **PLACE)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Ensemble")
+    pump(60, lambda: "members run" in dock.summary.text())
+    shot("ensemble-ready")
+    dock.panel.button.click()
+    pump(120, lambda: dock._running is None)
+    viewer.layers["embryo – ensemble"].contour = 1
+    bar = dock.findChild(QScrollArea).verticalScrollBar()
+    pump(1)
+    bar.setValue(bar.maximum())
+    shot("ensemble-done")
+    viewer.window.remove_dock_widget(dock.parent())
+    viewer.layers.remove("embryo – ensemble: entropy")
+    viewer.layers.remove("embryo – ensemble: disagreement")
+    viewer.layers["embryo – ensemble"].contour = 0
+    viewer.add_labels(np.asarray(make_volume(99)[1]), name="truth", **PLACE)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Compare")
+    dock.first_box.value = viewer.layers["truth"]
+    dock.second_box.value = viewer.layers["embryo – ensemble"]
+    dock.panel.button.click()
+    pump(30, lambda: dock.panel.state is State.IDLE)
+    for name in ("truth", "embryo – ensemble"):
+        viewer.layers[name].visible = False
+    shot("compare-layers")
+    viewer.window.remove_dock_widget(dock.parent())
+    viewer.layers.clear()
+    viewer.window.add_plugin_dock_widget("napari-nnunet", "Models")
+    shot("models")
     viewer.close()
 
 
