@@ -207,7 +207,7 @@ def _write_best(workspace, cleaning):
 def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspace, qtbot):
     _image(viewer)
     ensemble.members.source_box.value = BEST
-    assert "No dataset has a comparison" in ensemble.members.note.text()
+    assert "not compared yet" in ensemble.members.note.text()
     _write_best(workspace, Cleaning.of([1]))
     ensemble.members._source_chosen()
     assert "Dice 0.850" in ensemble.members.note.text() and "0.900" in ensemble.members.note.text()
@@ -218,6 +218,26 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     assert result.metadata["nnunet"]["postprocessing"] == [{"labels_or_regions": 1}]
     assert "kept the largest part of organ" in ensemble.after.hint.text()
     assert not ensemble.after._targets[0][0].isVisible()
+
+
+def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
+    truth = (smooth_image((6, 12, 12))[0] > 110).astype(np.uint8)
+    references = workspace.preprocessed / "Dataset001_Tiny" / "gt_segmentations"
+    references.mkdir(parents=True)
+    write_nifti(references / "a.nii.gz", truth)
+    for name, shift in (("2d", 1), ("3d_fullres", 3)):
+        folder = workspace.results / "Dataset001_Tiny" / f"nnUNetTrainer__nnUNetPlans__{name}" / "fold_0" / "validation"
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = np.roll(truth, shift, axis=1)
+        labels[0, 0, 0] = 2  # a class that the reference lacks must not leave the mean undefined
+        write_nifti(folder / "a.nii.gz", labels)
+    ensemble.members.source_box.value = BEST
+    assert ensemble.members.compare.isVisible()
+    qtbot.mouseClick(ensemble.members.compare, Qt.MouseButton.LeftButton)
+    _done(qtbot, ensemble)
+    qtbot.waitUntil(lambda: ensemble.members.best is not None, timeout=10000)
+    assert [model.configuration for model in ensemble.members.best.models] == ["2d"]
+    assert "Compared 2: 2d" in ensemble.panel.status.text()
 
 
 def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot):

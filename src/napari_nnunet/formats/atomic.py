@@ -89,11 +89,14 @@ def make_folder(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in a folder; those of running processes stay."""
+    """Delete temporary files and folders that a killed process left in a folder; those of running processes stay."""
     for path in folder.glob(f".*{_MARK}*"):
         owner = path.name.rpartition(_MARK)[2].partition("-")[0]
         if owner.isdigit() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:

@@ -48,6 +48,26 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return content
 
 
+def join_recipes(folders: Sequence[Path], method: str, weights: Sequence[float] | None) -> dict[str, Any] | None:
+    """Return the recipe of an ensemble of folders, None where one of them has none."""
+    try:
+        recipes = [read_recipe(folder) for folder in folders]
+    except DatasetError:
+        return None
+    members = [member for recipe in recipes for member in _members(recipe)]
+    if len(members) != len(folders):
+        return None  # ensembles of ensembles have no single line of commands
+    return {
+        "model": " + ".join(str(member.get("configuration")) for member in members),
+        "folder": str(members[0]["folder"]),
+        "members": [{key: value for key, value in member.items() if key != "versions"} for member in members],
+        "method": method,
+        "weights": None if weights is None else list(weights),
+        "device": members[0].get("device"),
+        "versions": recipes[0].get("versions"),
+    }
+
+
 def _members(recipe: Recipe) -> list[Recipe]:
     members = recipe.get("members")
     if isinstance(members, Sequence):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import secrets
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,15 @@ from typing import Any
 from napari_nnunet.engine.vote import VoteSettings
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.atomic import copy_file, make_folder, replace_folder, write_json, write_text
+from napari_nnunet.formats.atomic import (
+    copy_file,
+    make_folder,
+    partial_name,
+    remove_leftovers,
+    replace_folder,
+    write_json,
+    write_text,
+)
 from napari_nnunet.formats.best import INFORMATION, INSTRUCTIONS, Best, ModelName, read_best
 from napari_nnunet.formats.model import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
@@ -277,8 +284,8 @@ def _join(
 ) -> Job[None]:
     first = models[0]
     members = validation_members([model.folder for model in models], folds, first.dataset.file_ending)
-    beside = folder.parent / f".{secrets.token_hex(4)}"  # the name is as long as file systems allow, almost
-    make_folder(beside)
+    remove_leftovers(make_folder(folder.parent))
+    beside = make_folder(folder.parent / partial_name("ensemble"))  # its own name is almost as long as is allowed
     try:
         rules = JoinRules(first.dataset, first.plans.reader, VoteSettings())
         yield from ensemble_cases(members, beside, rules, workers=workers)

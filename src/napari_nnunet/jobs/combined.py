@@ -18,7 +18,7 @@ from napari_nnunet.engine.device import choose
 from napari_nnunet.engine.vote import Vote, VoteSettings
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.best import read_best
 from napari_nnunet.formats.cleaning import read_cleaning
 from napari_nnunet.formats.known_models import cache_folder
@@ -245,6 +245,7 @@ def _joined(
     results = []
     with ExitStack() as stack:
         place = make_folder(folder or cache_folder())
+        remove_leftovers(place)
         stores = [stack.enter_context(scratch((heads, *volume.shape), place)) for _ in combination.members]
         count = len(combination.members)
         for i, (member, store) in enumerate(zip(combination.members, stores, strict=True)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, replace_folder
+from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.formats.summary import write_summary
 from napari_nnunet.formats.workspace import Workspace
@@ -92,7 +92,8 @@ def accumulate(
     reference = reference_folder(workspace, model.folder.parent.name)
     cases = validation_cases(model.folder, folds, model.dataset.file_ending)
     yield Stage(name=f"Putting {model.folder.name} together", total=len(cases))
-    beside = make_folder(folder.parent) / partial_name(folder.name)
+    remove_leftovers(make_folder(folder.parent))
+    beside = folder.parent / partial_name(folder.name)
     make_folder(beside)
     try:
         for path in cases.values():

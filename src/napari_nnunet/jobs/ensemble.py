@@ -17,6 +17,7 @@ from napari_nnunet.formats.images import ending_of, read_labels, write_image, wr
 from napari_nnunet.formats.model import TrainedModel
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.probabilities import ProbabilityReader, planes_at_once, probability_writer
+from napari_nnunet.formats.recipe import join_recipes, write_recipe
 from napari_nnunet.jobs.pool import Outcome, Task, each_case
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -119,6 +120,9 @@ def ensemble_folders(
         "temperature": vote.temperature if vote.uncertainty else None,
     }
     write_json(target / "ensemble.json", settings)
+    recipe = join_recipes(folders, vote.method, vote.weights)
+    if recipe is not None:
+        write_recipe(target, recipe)
     return Ensembled(target, tuple(cases))
 
 

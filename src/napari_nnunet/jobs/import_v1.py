@@ -13,7 +13,7 @@ from napari_nnunet.engine import network, old_network
 from napari_nnunet.engine.old_network import OldNetwork
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, replace_folder, write_json
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, replace_folder, write_json
 from napari_nnunet.formats.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -71,6 +71,7 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
         raise ModelError(f"{target} exists already. Remove it first, or choose another dataset name.")
     old = read_pickle(source / "plans.pkl")
     yield Stage(name="Taking over", total=len(folders))
+    remove_leftovers(make_folder(target.parent))
     beside = make_folder(target.parent / partial_name(target.name))
     try:
         for i, folder in enumerate(folders):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.engine.components import clean, cleaned, to_remove
 from napari_nnunet.engine.metrics import Joint, Metrics, summarize
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.cleaning import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.images import read_labels, write_labels
+from napari_nnunet.formats.recipe import read_recipe, write_recipe
 from napari_nnunet.formats.summary import write_summary
 from napari_nnunet.jobs.evaluate import Evaluation, Pair, Rules, compare_cases, pair_up, read_pair
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
@@ -214,6 +216,11 @@ def apply_postprocessing(
     remove_leftovers(make_folder(target))
     yield Stage(name="Postprocessing", total=len(pairs))
     results = yield from compare_cases(_apply_case, pairs, rules.reader, target, rules, steps, workers=workers)
+    with suppress(DatasetError):  # segmentations of other programs have no recipe
+        name = str(cleaning) if isinstance(cleaning, Path) else None
+        kept = [step.describe() for step in steps.steps]
+        done = {"postprocessing": steps.arguments(), "postprocessing_kept": kept, "postprocessing_file": name}
+        write_recipe(target, {**read_recipe(source), **done})
     yield Note(text=f"{steps.describe() or 'Nothing to do'}: {sum(results)} voxels became background in {target}.")
     return target
 

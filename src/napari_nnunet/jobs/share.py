@@ -17,7 +17,7 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, trash_path, write_error
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, trash_path, write_error
 from napari_nnunet.formats.best import INFORMATION, INSTRUCTIONS, read_best
 from napari_nnunet.formats.bundle import Bundle, add_file, extract, inspect, zip_writer
 from napari_nnunet.formats.checkpoint import light_checkpoint, read_checkpoint
@@ -270,6 +270,7 @@ def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Inst
     """
     bundle = inspect(path)
     target = make_folder(results) / bundle.dataset
+    remove_leftovers(results)
     there = [name for name in bundle.models if (target / name).exists()]
     if there and not replace:
         raise ModelError(

@@ -111,6 +111,7 @@ class MembersForm(QGroupBox):
     """
 
     changed = Signal()
+    comparison_wanted = Signal(object)
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__("1  Members")
@@ -149,13 +150,17 @@ class MembersForm(QGroupBox):
             box.native.setToolTip(box.tooltip)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        column.addWidget(self.table)
-        column.addWidget(self.note)
+        self.compare = QPushButton("Compare all its models")
+        self.compare.setAccessibleName("Compare all its models")
+        self.compare.setToolTip("Find the best model, or pair of models, in cross-validation, and its postprocessing.")
+        for part in (self.table, self.note, self.compare):
+            column.addWidget(part)
         let_shrink(self)
         self.source_box.changed.connect(self._source_chosen)
         self.of_box.changed.connect(self._fill_rows)
         self.table.itemChanged.connect(self._edited)
         again.clicked.connect(self._source_chosen)
+        self.compare.clicked.connect(lambda: self.comparison_wanted.emit(self.of_box.value))
         events = viewer.layers.events
         for signal in (events.inserted, events.removed):
             signal.connect(self._layers_changed)
@@ -175,7 +180,8 @@ class MembersForm(QGroupBox):
         source = self.source_box.value
         self._filling = True
         if source == BEST:
-            found = sorted(path.parent for path in workspace.results.glob(f"*/{INFORMATION}"))
+            found = sorted({path.parent for path in workspace.results.glob("Dataset*/*__*__*") if path.is_dir()})
+            found.sort(key=lambda path: not (path / INFORMATION).is_file())  # those that were compared come first
             choices: list[tuple[str, Any]] = [(path.name, path) for path in found]
         elif source == FOLDS:
             choices = [(_short(path), path) for path in known_models(workspace)]
@@ -187,7 +193,12 @@ class MembersForm(QGroupBox):
         self.of_box.choices = distinct(choices)
         self.of_box.value = choices[0][1] if choices else None
         self._form.setRowVisible(self._of_row, source != LAYERS)
+        self.compare.setVisible(source == BEST and bool(choices))
         self._filling = False
+        self._fill_rows()
+
+    def refresh(self) -> None:
+        """Read again what is chosen."""
         self._fill_rows()
 
     def _fill_rows(self) -> None:
@@ -214,7 +225,7 @@ class MembersForm(QGroupBox):
             return [(group.name, "", group) for group in groups], text
         if of is None:
             empty = {
-                BEST: "No dataset has a comparison of its models yet: napari-nnunet find_best_configuration.",
+                BEST: "No dataset of the workspace has a trained model.",
                 FOLDS: "No trained model is known.",
                 MODELS: "No trained model is known.",
             }
@@ -233,6 +244,8 @@ class MembersForm(QGroupBox):
         return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
 
     def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
+        if not (results / INFORMATION).is_file():
+            return [], "Its models were not compared yet. Their folds must be trained and validated."
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [

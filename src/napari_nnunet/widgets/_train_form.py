@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, SpinBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -91,6 +91,11 @@ class TrainForm(QGroupBox):
             label="Begin with", filter="*.pth", nullable=True, tooltip="A checkpoint of the same plans; leave empty."
         )
 
+        self.npz_box = CheckBox(
+            text="Keep probabilities of the validation",
+            tooltip="Needed to compare ensembles and to calibrate; takes four bytes per voxel and class, compressed.",
+        )
+
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
         row, self.refresh = with_refresh(self.dataset_box)
@@ -113,7 +118,7 @@ class TrainForm(QGroupBox):
         inner = QWidget()
         details = QFormLayout(inner)
         details.setContentsMargins(0, 0, 0, 0)
-        for extra in (self.trainer_box, self.jitter_box, self.seed_box, self.weights_edit):
+        for extra in (self.trainer_box, self.jitter_box, self.seed_box, self.weights_edit, self.npz_box):
             add_row(details, extra)
         self.more = QCollapsible("Advanced")
         self.more.addWidget(inner)
@@ -204,6 +209,7 @@ class TrainForm(QGroupBox):
             foreground_jitter=self.jitter_box.value,
             seed=self.seed_box.value,
             device=self.device_box.value,
+            probabilities=bool(self.npz_box.value),
         )
         return TrainRequest(
             self.workspace,

@@ -194,9 +194,9 @@ class CompareWidget(LayerForm):
             (names.get(int(label), f"label {label}"), values["Dice"], values["n_ref"], values["n_pred"])
             for label, values in metrics.items()
         ]
-        self._fill(["Class", "Dice", "First (voxels)", "Second (voxels)"], rows)
+        self._fill(["Class", "Dice", "First", "Second"], rows)
         same = not differences.any()
-        self.title.setText("Both are the same." if same else f"'{first.name}' and '{second.name}'.")
+        self.title.setText("Both are the same." if same else f"'{first.name}' and '{second.name}', in voxels.")
         if not same:
             self._add_differences(differences, first, second)
 

@@ -23,6 +23,7 @@ from napari_nnunet.widgets._forms import add_row, scrolling
 from napari_nnunet.widgets._layers import colormap_of, features_of, focus_of
 from napari_nnunet.widgets._members import BEST, FOLDS, LayerGroup, MemberChoice, MembersForm
 from napari_nnunet.widgets._panel import RunPanel, State
+from napari_nnunet.widgets._preferences import read_preferences
 from napari_nnunet.widgets._request import NotReadyError, Request, resolve
 from napari_nnunet.widgets._result import ResultLayers, VolumeTable, doubt_layer
 from napari_nnunet.widgets._segment_form import SegmentForm
@@ -107,6 +108,7 @@ class EnsembleWidget(QWidget):
     def _connect(self) -> None:
         self._later.timeout.connect(self._update)
         self.members.changed.connect(self._members_changed)
+        self.members.comparison_wanted.connect(self._compare_models)
         self.form.changed.connect(self._changed)
         self.method_box.changed.connect(self._changed)
         self.doubt_box.changed.connect(self._changed)
@@ -230,6 +232,12 @@ class EnsembleWidget(QWidget):
         focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
         self.panel.run(_run_job(order, result.targets(), focus))
 
+    def _compare_models(self, results: Path) -> None:
+        """Find the best of a dataset; the panel shows how far it is."""
+        if self.panel.state is State.IDLE:
+            self._order = None
+            self.panel.run(_best_job(results))
+
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Painted) and event.final and self._running is not None:
             self._running.labels.refresh()
@@ -238,6 +246,9 @@ class EnsembleWidget(QWidget):
         order, self._order = self._order, None
         result, self._running = self._running, None
         if order is None:
+            self.members.refresh()
+            dice = ", ".join(f"{_short(entry)} {entry.dice:.3f}" for entry in found.scored)
+            self.panel.say(f"Compared {len(found.scored)}: {dice}.")
             return
         if order.request is None:
             self._show_joined(order, *found)
@@ -330,6 +341,23 @@ class EnsembleWidget(QWidget):
         """Choose the folds of a model as members."""
         self.members.source_box.value = FOLDS
         self.members.of_box.value = folder
+
+
+def _short(entry: Any) -> str:
+    """Return a name for people of what was compared."""
+    return " + ".join(model.configuration for model in entry.models)
+
+
+def _best_job(results: Path) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.best import Question, find_best
+
+        names = [path.name.split("__") for path in sorted(results.glob("*__*__*")) if path.is_dir()]
+        trainers, plans, configurations = (tuple(dict.fromkeys(part)) for part in zip(*names, strict=True))
+        workspace = read_preferences().folders()
+        return find_best(workspace, results.name, Question(configurations, trainers, plans))
+
+    return start
 
 
 def _cost_text(order: Order, cost: dict[str, Any]) -> str:
