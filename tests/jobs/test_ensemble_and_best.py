@@ -28,15 +28,25 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs import pool
 from napari_nnunet.jobs.best import Question, find_best
 from napari_nnunet.jobs.calibrate import calibrate, known_temperature
-from napari_nnunet.jobs.combined import Combination, Member, best_combination, fold_members, predict_combined
+from napari_nnunet.jobs.combined import (
+    Combination,
+    Member,
+    best_combination,
+    fold_members,
+    predict_combined,
+    predict_combined_series,
+)
 from napari_nnunet.jobs.compare import compare_arrays, compare_folders, difference, folder_rules
 from napari_nnunet.jobs.crossval import accumulate
 from napari_nnunet.jobs.ensemble import ensemble_folders
 from napari_nnunet.jobs.evaluate import Output, Rules, evaluate_folder, evaluate_pairs, pair_up
 from napari_nnunet.jobs.postprocess import apply_postprocessing, determine_postprocessing
+from napari_nnunet.jobs.predict_files import FolderSettings, predict_combined_folder
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.volume import Volume
 
 SHAPE = (6, 10, 9)
 DATASET_JSON = {
@@ -639,3 +649,61 @@ def test_a_model_and_an_ensemble_are_calibrated_on_their_validation(tmp_path, ca
     (folders["2d"] / "fold_1" / "validation" / "c1.npz").unlink()
     with pytest.raises(ModelError, match="--val --npz"):
         drain(calibrate(workspace, [napari_nnunet.load_model(folders["2d"])]))
+
+
+def test_pictures_are_joined_with_their_uncertainty(new_model, tmp_path):
+    import imageio.v3 as iio
+
+    kind = {"configuration": "2d", "patch": (16, 16), "spacing": (1.0, 1.0), "file_ending": ".png",
+            "reader": "NaturalImage2DIO", "folds": (0, 1)}  # fmt: skip
+    model = new_model(**kind)
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        picture = smooth_image((30, 34), seed=i)[0].clip(0, 255).astype(np.uint8)
+        iio.imwrite(tmp_path / "in" / f"p{i}_0000.png", picture)
+    combination = Combination(fold_members(model, CPU, (0, 1)), VoteSettings(uncertainty=True), Cleaning.of([1]))
+    folder = FolderSettings(tmp_path / "in", tmp_path / "out")
+    result = drain(predict_combined_folder(combination, folder, probabilities=True))
+    assert result.done == ("p0", "p1")
+    assert iio.imread(tmp_path / "out" / "p0.png").shape == (30, 34)
+    entropy = iio.imread(tmp_path / "out" / "entropy" / "p0.tif")
+    assert entropy.shape == (30, 34) and entropy.dtype == np.float32 and 0 < entropy.max() <= 1
+    # The same from files, without the networks.
+    for fold in (0, 1):
+        words = ("-m", model.folder, "-i", tmp_path / "in", "-o", tmp_path / f"f{fold}", "-f", fold, "-device", "cpu")
+        assert _run("predict_from_modelfolder", *words, "--save_probabilities", "--disable_tta") == 0
+    words = ("-i", tmp_path / "f0", tmp_path / "f1", "-o", tmp_path / "joined", "--uncertainty")
+    assert _run("ensemble", *words) == 0
+    assert iio.imread(tmp_path / "joined" / "disagreement" / "p1.tif").shape == (30, 34)
+    assert len(read_recipe(tmp_path / "joined")["members"]) == 2
+    write_cleaning(tmp_path / "p.pkl", Cleaning.of([1]))
+    words = ("-i", tmp_path / "joined", "-o", tmp_path / "pp", "-pp_pkl_file", tmp_path / "p.pkl")
+    assert _run("apply_postprocessing", *words, "-plans_json", model.folder / "plans.json") == 0
+    assert "apply_postprocessing" in as_command(read_recipe(tmp_path / "pp"))
+    for i in range(2):
+        ours = iio.imread(tmp_path / "out" / f"p{i}.png")
+        assert (ours == iio.imread(tmp_path / "pp" / f"p{i}.png")).mean() > 0.999
+
+
+def test_time_points_and_regions_are_segmented_together(new_model):
+    kind = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": (1, 2), "folds": (0, 1)}
+    members = fold_members(new_model(**kind), CPU, (0, 1))
+    frames = []
+    for i in range(2):
+        volume = Volume(smooth_image((9, 20, 18), seed=i), Geometry(spacing=(1.0,) * 3))
+        frames.append((volume, np.zeros(volume.shape, dtype=np.uint8), None))
+    found = drain(predict_combined_series(Combination(members, VoteSettings(uncertainty=True)), frames))
+    assert [result.labels is frame[1] for result, frame in zip(found, frames, strict=True)] == [True, True]
+    for result in found:
+        assert set(np.unique(result.labels)) <= {0, 1, 2} and result.labels.any()
+        assert result.uncertainty[0].min() >= 0 and result.uncertainty[0].max() <= 1
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    workspace = _validated(tmp_path, "3d_fullres", (0,), quality=0.8)
+    model = napari_nnunet.load_model(workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    gone = model.folder / ".crossval_results_folds_0.partial-999999-abc123"
+    gone.mkdir()
+    (gone / "x").write_text("x")
+    drain(accumulate(workspace, model, (0,)))
+    assert not gone.exists()
