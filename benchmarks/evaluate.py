@@ -29,7 +29,7 @@ EVALUATE = ("nnunetv2.evaluation.evaluate_predictions", "evaluate_folder_entry_p
 DETERMINE = ("nnunetv2.postprocessing.remove_connected_components", "entry_point_determine_postprocessing_folder")
 
 
-def large(folder: Path) -> None:
+def large(folder: Path, plans: Path) -> None:
     """Write eight made-up label maps with 24 classes, and predictions that are wrong at the borders."""
     for part in ("ref", "pred"):
         (folder / part).mkdir(parents=True)
@@ -43,7 +43,7 @@ def large(folder: Path) -> None:
     names = {"background": 0, **{f"class_{v}": v for v in range(1, 25)}}
     content = {"channel_names": {"0": "CT"}, "labels": names, "numTraining": 8, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(content))
-    (folder / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO", "configurations": {}}))
+    shutil.copy(plans, folder)
 
 
 def run(python: str, code: str, words: list[str], place: Path) -> Measured:
@@ -94,7 +94,7 @@ def main() -> None:
         (place / "pred" / "summary.json").unlink()
         cases = [("40 hippocampus cases", place / "ref", place / "pred", model)]
         if options.large:
-            large(place / "large")
+            large(place / "large", model / "plans.json")
             cases.append(
                 ("8 label maps of 200 x 512 x 512, 24 classes", place / "large" / "ref", place / "large" / "pred",
                  place / "large")
