@@ -707,3 +707,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     (gone / "x").write_text("x")
     drain(accumulate(workspace, model, (0,)))
     assert not gone.exists()
+
+
+def test_a_class_that_nobody_has_leaves_nothing_to_choose_but_one_model_that_invents_it_does_not(tmp_path):
+    workspace = _validated(tmp_path, "2d", (0,), quality=0.9, npz=False)
+    _validated(tmp_path, "3d_fullres", (0,), quality=0.9, npz=False)
+    references = workspace.preprocessed / "Dataset001_Tiny" / "gt_segmentations"
+    results = workspace.results / "Dataset001_Tiny"
+    files = {name: results / f"nnUNetTrainer__nnUNetPlans__{name}" / "fold_0" / "validation" / "c0.nii.gz"
+             for name in ("2d", "3d_fullres")}  # fmt: skip
+    for path in (references / "c0.nii.gz", *files.values()):
+        write_nifti(path, np.minimum(_labels(0), 1))
+    with pytest.raises(DatasetError, match="No model .* can be judged"):
+        drain(find_best(workspace, "Dataset001_Tiny", Question(ensembling=False)))
+    invented = np.minimum(_labels(0), 1)
+    invented[0, 0, 0] = 2
+    write_nifti(files["3d_fullres"], invented)
+    answer = drain(find_best(workspace, "Dataset001_Tiny", Question(ensembling=False)))
+    assert answer.best.models[0].configuration == "3d_fullres"

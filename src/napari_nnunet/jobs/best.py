@@ -149,7 +149,8 @@ def find_best(workspace: Workspace, dataset: str, question: Question, *, workers
             for members in itertools.combinations(models, size):
                 found = yield from _score_ensemble(workspace, dataset, members, folds, question, workers)
                 scored.extend(found)
-    winner = max(scored, key=lambda entry: entry.dice)  # of equal ones the first, so a single model
+    # Of equal ones the first, so a single model; what cannot be judged is never the best.
+    winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
     if math.isnan(winner.dice):
         raise DatasetError(
             f"No model of {dataset} can be judged: a label occurs in no reference and no prediction, so the mean Dice "

@@ -130,21 +130,10 @@ class AfterResult(QGroupBox):
         self._busy = True
         for box, _, _ in self._targets:
             box.setEnabled(False)
-        worker = JobWorker(lambda: self._apply(self.chosen()))
+        frames, before, targets = self._frames, self._removed, self.chosen()
+        worker = JobWorker(lambda: _keep_largest(frames, before, targets))
         Listener(self, worker, returned=self._applied, errored=self._failed)
         worker.start()
-
-    def _apply(self, targets: Sequence[Target]) -> Job[list[tuple[NDArray[Any], Removed]]]:
-        """Put everything back, then take out what is chosen now; runs on a thread."""
-        yield Stage(name="Postprocessing")
-        for frame, removed in reversed(self._removed):
-            removed.put_back(frame)
-        self._removed = []
-        done = []
-        for i, frame in enumerate(self._frames):
-            done += [(frame, removed) for removed in reversed(take_out(frame, targets))]
-            yield Progress(done=i + 1, total=len(self._frames))
-        return done
 
     def _applied(self, done: list[tuple[NDArray[Any], Removed]] | None) -> None:
         self._removed = done or []
@@ -179,6 +168,20 @@ class AfterResult(QGroupBox):
         if clipboard is not None:
             clipboard.setText(style(self.recipe()))
             show_info(f"Copied as {name}.")
+
+
+def _keep_largest(
+    frames: Sequence[NDArray[Any]], before: Sequence[tuple[NDArray[Any], Removed]], targets: Sequence[Target]
+) -> Job[list[tuple[NDArray[Any], Removed]]]:
+    """Put back what was taken out before, then take out what is chosen now; runs on a thread."""
+    yield Stage(name="Postprocessing")
+    for frame, removed in before:
+        removed.put_back(frame)
+    done = []
+    for i, frame in enumerate(frames):
+        done += [(frame, removed) for removed in take_out(frame, targets)]
+        yield Progress(done=i + 1, total=len(frames))
+    return done
 
 
 def _hint(recommended: Cleaning | None, scheme: LabelScheme, *, applied: bool) -> str:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 BEST, MODELS, FOLDS, LAYERS = "The best of a dataset", "Trained models", "Folds of one model", "Probability layers"
 
 
+_NONE = "No trained model is known. Train some, or take in a zip with the Models dock."
+
+
 @dataclass(frozen=True, eq=False)
 class MemberChoice:
     """One row that is switched on.
@@ -226,8 +229,8 @@ class MembersForm(QGroupBox):
         if of is None:
             empty = {
                 BEST: "No dataset of the workspace has a trained model.",
-                FOLDS: "No trained model is known.",
-                MODELS: "No trained model is known.",
+                FOLDS: _NONE,
+                MODELS: _NONE,
             }
             return [], empty[source]
         if source == FOLDS:
@@ -280,6 +283,11 @@ class MembersForm(QGroupBox):
     def _edited(self, item: QTableWidgetItem) -> None:
         if not self._filling:
             self.changed.emit()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to switch on."""
+        return not self._rows
 
     def chosen(self) -> list[Any]:
         """Return the members that are switched on."""

@@ -124,6 +124,7 @@ class VolumeTable(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._result: ResultLayers | None = None
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["Class", "Volume", "Voxels"])
         self.table.setAccessibleName("Volume per class")
@@ -160,15 +161,29 @@ class VolumeTable(QWidget):
         self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(heights) + 8)
         self.setVisible(bool(rows))
 
-    def show_counts(
-        self, result: ResultLayers, indices: Sequence[int | None], counts: Sequence[tuple[int, ...]]
-    ) -> None:
+    def show_result(self, result: ResultLayers, counts: Sequence[tuple[int, ...]]) -> None:
         """Fill the table from voxels per label of every time point of a result."""
+        self._result = result
         request = result.request
         voxel = request.spacing if request.spacing_known else None
         scheme = request.model.dataset.labels
-        frames = [(i, class_volumes(n, scheme, voxel)) for i, n in zip(indices, counts, strict=True)]
+        frames = [
+            (frame.index, class_volumes(n, scheme, voxel)) for frame, n in zip(request.frames, counts, strict=True)
+        ]
         self.show_volumes(sorted(frames, key=lambda entry: entry[0] or 0))
+
+    def recount(self) -> None:
+        """Count again what the labels of the result are now."""
+        from napari_nnunet.jobs.prediction import count_labels
+
+        if self._result is not None:
+            highest = max(self._result.request.model.dataset.labels.names) + 1
+            self.show_result(self._result, [count_labels(labels, highest) for _, labels, _ in self._result.targets()])
+
+    def hide_result(self) -> None:
+        """Forget the result."""
+        self._result = None
+        self.setVisible(False)
 
     def csv(self) -> str:
         """Return the table as CSV with exact numbers."""

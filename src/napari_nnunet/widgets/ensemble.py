@@ -75,7 +75,7 @@ class EnsembleWidget(QWidget):
         self.viewer = viewer
         self._running: ResultLayers | None = None
         self._order: Order | None = None
-        self._counts: tuple[ResultLayers, list[int | None]] | None = None
+        self._estimator: JobWorker | None = None
         self._generation = 0
         self.members = MembersForm(viewer)
         self.form = SegmentForm(viewer, choose_model=False)
@@ -117,7 +117,7 @@ class EnsembleWidget(QWidget):
         self.panel.finished.connect(self._on_finished)
         self.panel.cancelled.connect(self._on_cancelled)
         self.panel.failed.connect(self._on_failed)
-        self.after.changed.connect(self._recount)
+        self.after.changed.connect(self.table.recount)
 
     def _members_changed(self) -> None:
         layers = self.members.takes_layers
@@ -153,6 +153,8 @@ class EnsembleWidget(QWidget):
         if self.members.takes_layers:
             vote = VoteSettings(method, weights, bool(self.doubt_box.value))
             return self._layer_order(chosen, vote)
+        if self.members.empty:
+            raise NotReadyError(self.members.note.text())
         if not chosen or (len(chosen) < 2 and self.members.source_box.value != BEST):
             raise NotReadyError("An ensemble has two members or more. Switch some on.")
         try:
@@ -199,9 +201,11 @@ class EnsembleWidget(QWidget):
             self.summary.setText(f"<b>Will join</b> {names}.")
             return
         self.summary.setText(describe(order.request) + ".<br>Estimating time and memory…")
-        worker = JobWorker(_estimate_job(order, self._generation))
-        Listener(self, worker, returned=self._estimated)
-        worker.start()
+        if self._estimator is not None:
+            self._estimator.quit()
+        self._estimator = JobWorker(_estimate_job(order, self._generation))
+        Listener(self, self._estimator, returned=self._estimated)
+        self._estimator.start()
 
     def _estimated(self, result: tuple[int, Order, Any] | None) -> None:
         if result is None or result[0] != self._generation or self.panel.state is not State.IDLE:
@@ -222,7 +226,7 @@ class EnsembleWidget(QWidget):
             return
         self._order = order
         self.after.hide_result()
-        self.table.setVisible(False)
+        self.table.hide_result()
         if order.request is None:
             self.panel.run(_join_job(order))
             return
@@ -273,8 +277,7 @@ class EnsembleWidget(QWidget):
             self.viewer.layers.selection.active = result.labels
         for layer in result.probability_layers():
             self.viewer.add_layer(layer)
-        self._counts = (result, [frame.index for frame in request.frames])
-        self._show_table([prediction.counts for prediction in predictions])
+        self.table.show_result(result, [prediction.counts for prediction in predictions])
         self.after.show_result(
             result.labels,
             [target[1] for target in result.targets()],
@@ -285,18 +288,6 @@ class EnsembleWidget(QWidget):
         )
         seconds = sum(prediction.seconds for prediction in predictions)
         self.panel.say(f"Done in {plain_time(seconds)} on {predictions[0].recipe['device']}.")
-
-    def _recount(self) -> None:
-        """Show volumes again after the postprocessing was switched."""
-        from napari_nnunet.jobs.prediction import count_labels
-
-        if self._counts is not None:
-            highest = max(self._counts[0].request.model.dataset.labels.names) + 1
-            self._show_table([count_labels(target[1], highest) for target in self._counts[0].targets()])
-
-    def _show_table(self, counts: Sequence[tuple[int, ...]]) -> None:
-        if self._counts is not None:
-            self.table.show_counts(*self._counts, counts)
 
     def _show_joined(self, order: Order, labels: Any, uncertainty: Any) -> None:
         group = order.groups[0]
@@ -316,7 +307,6 @@ class EnsembleWidget(QWidget):
         for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
             self.viewer.add_layer(doubt_layer(values, f"{layer.name}: {name}", place))
         self.viewer.layers.selection.active = layer
-        self._counts = None
         self.panel.say(f"Joined {len(order.groups)} results.")
 
     def _on_cancelled(self, fraction: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,6 @@ class SegmentWidget(QWidget):
         self.panel = RunPanel("Segment", stops="Stop within one tile and keep what is finished.")
         self.table = VolumeTable()
         self.after = AfterResult()
-        self._shown: tuple[ResultLayers, list[int | None]] | None = None
         scrolling(self, (self.form, self.summary, self.panel, self.table, self.after))
         self._connect()
         self._update()
@@ -71,7 +70,7 @@ class SegmentWidget(QWidget):
         self.panel.finished.connect(self._on_finished)
         self.panel.cancelled.connect(self._on_cancelled)
         self.panel.failed.connect(self._on_failed)
-        self.after.changed.connect(self._recount)
+        self.after.changed.connect(self.table.recount)
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.viewer.dims.events.connect(self._view_changed)
         self.viewer.scene.camera.events.connect(self._view_changed)
@@ -159,7 +158,7 @@ class SegmentWidget(QWidget):
             self._update()
             return
         self._running = result = ResultLayers(request)
-        self.table.setVisible(False)
+        self.table.hide_result()
         self.after.hide_result()
         self.viewer.add_layer(result.labels)
         if request.model.folder != sample_folder():
@@ -193,8 +192,7 @@ class SegmentWidget(QWidget):
             self.viewer.add_layer(layer)
         if request.output == "Probabilities":
             self.viewer.layers.remove(result.labels)
-        self._shown = (result, [frame.index for frame in request.frames])
-        self._show_volumes([prediction.counts for prediction in predictions])
+        self.table.show_result(result, [prediction.counts for prediction in predictions])
         if request.output != "Probabilities":
             self._offer(result, predictions[0].recipe)
         seconds = sum(prediction.seconds for prediction in predictions)
@@ -211,18 +209,6 @@ class SegmentWidget(QWidget):
                 recommended = read_cleaning(path)
         views = [target[1] for target in result.targets()]
         self.after.show_result(result.labels, views, model.dataset.labels, recipe, recommended=recommended)
-
-    def _recount(self) -> None:
-        """Show volumes again after the postprocessing was switched."""
-        from napari_nnunet.jobs.prediction import count_labels
-
-        if self._shown is not None:
-            highest = max(self._shown[0].request.model.dataset.labels.names) + 1
-            self._show_volumes([count_labels(target[1], highest) for target in self._shown[0].targets()])
-
-    def _show_volumes(self, counts: Sequence[tuple[int, ...]]) -> None:
-        if self._shown is not None:
-            self.table.show_counts(*self._shown, counts)
 
     def _on_cancelled(self, fraction: float) -> None:
         result, self._running = self._running, None
