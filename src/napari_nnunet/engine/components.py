@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.schema.cleaning import Cleaning, Target
+from napari_nnunet.schema.dataset import Region
 
 
 def beyond_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
@@ -50,6 +51,22 @@ def to_remove(labels: NDArray[Any], target: Target) -> NDArray[np.bool_] | None:
     values = members(target)
     mask = labels == values[0] if len(values) == 1 else np.isin(labels, values)
     return beyond_largest(mask)
+
+
+def boxes_of(labels: NDArray[Any], targets: Sequence[Region]) -> dict[Region, tuple[slice, ...]]:
+    """Return the smallest box around each label, in one pass; of regions, and of what does not occur, everything.
+
+    Most labels of a large volume are small: looking for their parts within their box takes a fraction of the time.
+    """
+    from scipy import ndimage
+
+    whole = (slice(None),) * labels.ndim
+    found = ndimage.find_objects(labels)
+    boxes: dict[Region, tuple[slice, ...]] = {}
+    for target in targets:
+        known = isinstance(target, int) and 0 < target <= len(found)
+        boxes[target] = (found[target - 1] if known else None) or whole  # type: ignore[operator]
+    return boxes
 
 
 def members(target: Target) -> list[int]:

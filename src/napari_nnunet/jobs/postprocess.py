@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.engine.components import clean, cleaned, to_remove
+from napari_nnunet.engine.components import boxes_of, clean, cleaned, to_remove
 from napari_nnunet.engine.metrics import Joint, Metrics, summarize
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
@@ -165,10 +165,11 @@ def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target,
     branches: dict[bool, dict[Region, Metrics]] = {}
     if others:
         after = cleaned(prediction, [first])
+        boxes = boxes_of(prediction, others)
         for is_after, state, table in ((False, prediction, joint), (True, after, changed)):
             branches[is_after] = {
-                label: _without(table, reference, state, label).metrics([label], rules.ignore_label)[label]
-                for label in others
+                label: _without(table, reference[box], state[box], label).metrics([label], rules.ignore_label)[label]
+                for label, box in boxes.items()
             }
     return _Trial(
         joint.metrics(rules.labels, rules.ignore_label), changed.metrics(rules.labels, rules.ignore_label), branches
