@@ -14,6 +14,7 @@ from napari_nnunet import load_model
 from napari_nnunet.events import drain
 from napari_nnunet.formats.cleaning import write_cleaning
 from napari_nnunet.formats.known_models import known_models, remember_model
+from napari_nnunet.formats.probabilities import write_probabilities
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.share import export_models
 from napari_nnunet.schema.cleaning import Cleaning
@@ -218,6 +219,31 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     assert result.metadata["nnunet"]["postprocessing"] == [{"labels_or_regions": 1}]
     assert "kept the largest part of organ" in ensemble.after.hint.text()
     assert not ensemble.after._targets[0][0].isVisible()
+
+
+def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace, qtbot):
+    _image(viewer)
+    _ready(qtbot, ensemble)
+    assert ensemble.calibrate.isVisible()
+    qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
+    _done(qtbot, ensemble)
+    assert "no validation" in ensemble.panel.status.text().lower() or "validated" in ensemble.panel.status.text()
+    truth = np.random.default_rng(0).integers(0, 3, (6, 12, 12)).astype(np.uint8)
+    references = workspace.preprocessed / "Dataset001_Tiny" / "gt_segmentations"
+    references.mkdir(parents=True)
+    write_nifti(references / "a.nii.gz", truth)
+    for seed, name in enumerate(("2d", "3d_fullres")):
+        folder = workspace.results / "Dataset001_Tiny" / f"nnUNetTrainer__nnUNetPlans__{name}" / "fold_0" / "validation"
+        folder.mkdir()
+        noise = np.random.default_rng(seed).random((3, *truth.shape)).astype(np.float32)
+        p = (noise + 0.5 * np.eye(3, dtype=np.float32)[truth].transpose(3, 0, 1, 2)) ** 4
+        write_probabilities(p / p.sum(axis=0), folder / "a.npz")
+        write_nifti(folder / "a.nii.gz", p.argmax(axis=0).astype(np.uint8))
+    qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
+    _done(qtbot, ensemble)
+    qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text(), timeout=20000)
+    assert not ensemble.calibrate.isVisible()
+    assert ensemble.order().vote.temperature != 1
 
 
 def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):

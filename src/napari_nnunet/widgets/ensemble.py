@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QPushButton, QWidget
 
 from napari_nnunet.engine.vote import Method, VoteSettings
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Event, Job, Note, Painted, Stage
+from napari_nnunet.events import Event, Painted
 from napari_nnunet.jobs.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.schema.settings import Fold
 from napari_nnunet.widgets._after import AfterResult
+from napari_nnunet.widgets._ensemble_jobs import (
+    Order,
+    best_job,
+    calibrate_job,
+    cost_text,
+    estimate_job,
+    join_job,
+    run_job,
+    short_name,
+)
 from napari_nnunet.widgets._forms import add_row, scrolling
 from napari_nnunet.widgets._layers import colormap_of, features_of, focus_of
-from napari_nnunet.widgets._members import BEST, FOLDS, LayerGroup, MemberChoice, MembersForm
+from napari_nnunet.widgets._members import BEST, LayerGroup, MemberChoice, MembersForm
 from napari_nnunet.widgets._panel import RunPanel, State
-from napari_nnunet.widgets._preferences import read_preferences
-from napari_nnunet.widgets._request import NotReadyError, Request, resolve
+from napari_nnunet.widgets._request import NotReadyError, resolve
 from napari_nnunet.widgets._result import ResultLayers, VolumeTable, doubt_layer
 from napari_nnunet.widgets._segment_form import SegmentForm
 from napari_nnunet.widgets._words import describe, plain_time
@@ -34,31 +41,6 @@ if TYPE_CHECKING:
     import napari
 
 _SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """What Run would do.
-
-    Parameters
-    ----------
-    request : Request or None
-        Image and settings; None where layers are joined.
-    members : list of MemberChoice
-        Models.
-    groups : list of LayerGroup
-        Or probability layers.
-    vote : VoteSettings
-        How they are joined.
-    cleaning : Cleaning
-        What is done with the result.
-    """
-
-    request: Request | None
-    members: list[MemberChoice]
-    groups: list[LayerGroup]
-    vote: VoteSettings
-    cleaning: Cleaning
 
 
 class EnsembleWidget(QWidget):
@@ -75,6 +57,7 @@ class EnsembleWidget(QWidget):
         self.viewer = viewer
         self._running: ResultLayers | None = None
         self._order: Order | None = None
+        self._then: Callable[[Any], None] | None = None  # what follows a job that is no segmentation
         self._estimator: JobWorker | None = None
         self._generation = 0
         self.members = MembersForm(viewer)
@@ -103,6 +86,10 @@ class EnsembleWidget(QWidget):
         )
         for widget in (self.method_box, self.doubt_box):
             add_row(form, widget)
+        self.calibrate = QPushButton("Calibrate the uncertainty")
+        self.calibrate.setAccessibleName("Calibrate the uncertainty")
+        self.calibrate.setToolTip("Fit a temperature to the validation cases, once. Their probabilities must be there.")
+        form.addRow(self.calibrate)
         return box
 
     def _connect(self) -> None:
@@ -112,6 +99,7 @@ class EnsembleWidget(QWidget):
         self.form.changed.connect(self._changed)
         self.method_box.changed.connect(self._changed)
         self.doubt_box.changed.connect(self._changed)
+        self.calibrate.clicked.connect(self._calibrate)
         self.panel.start = self.run
         self.panel.happened.connect(self._on_event)
         self.panel.finished.connect(self._on_finished)
@@ -196,6 +184,7 @@ class EnsembleWidget(QWidget):
             self.panel.set_ready(str(reason))
             return
         self.panel.set_ready(None)
+        self.calibrate.setVisible(order.vote.uncertainty and bool(order.members) and order.vote.temperature == 1)
         if order.request is None:
             names = ", ".join(group.name for group in order.groups)
             self.summary.setText(f"<b>Will join</b> {names}.")
@@ -203,7 +192,7 @@ class EnsembleWidget(QWidget):
         self.summary.setText(describe(order.request) + ".<br>Estimating time and memory…")
         if self._estimator is not None:
             self._estimator.quit()
-        self._estimator = JobWorker(_estimate_job(order, self._generation))
+        self._estimator = JobWorker(estimate_job(order, self._generation))
         Listener(self, self._estimator, returned=self._estimated)
         self._estimator.start()
 
@@ -215,7 +204,7 @@ class EnsembleWidget(QWidget):
             self.summary.setText(f"<b>Not ready.</b> {found.message}")
             self.panel.set_ready(found.message)
             return
-        self.summary.setText(_cost_text(order, found))
+        self.summary.setText(cost_text(order, found))
 
     def run(self) -> None:
         """Start; what is open and chosen now is what is used."""
@@ -228,31 +217,54 @@ class EnsembleWidget(QWidget):
         self.after.hide_result()
         self.table.hide_result()
         if order.request is None:
-            self.panel.run(_join_job(order))
+            self.panel.run(join_job(order))
             return
         what = "ensemble" if len(order.members) > 1 else "best"
         self._running = result = ResultLayers(order.request, name=f"{order.request.source.name} – {what}")
         self.viewer.add_layer(result.labels)
         focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
-        self.panel.run(_run_job(order, result.targets(), focus))
+        self.panel.run(run_job(order, result.targets(), focus))
 
     def _compare_models(self, results: Path) -> None:
         """Find the best of a dataset; the panel shows how far it is."""
         if self.panel.state is State.IDLE:
-            self._order = None
-            self.panel.run(_best_job(results))
+            self._then = self._compared
+            self.panel.run(best_job(results))
+
+    def _compared(self, found: Any) -> None:
+        self.members.refresh()
+        dice = ", ".join(f"{short_name(entry)} {entry.dice:.3f}" for entry in found.scored)
+        self.panel.say(f"Compared {len(found.scored)}: {dice}.")
+
+    def _calibrate(self) -> None:
+        """Find out on the members' validation how sure they may be."""
+        try:
+            order = self.order()
+        except NotReadyError:
+            return
+        if self.panel.state is State.IDLE:
+            self._then = self._calibrated
+            self.panel.run(calibrate_job(order))
+
+    def _calibrated(self, found: Any) -> None:
+        result, _ = found
+        self._later.start()
+        self.panel.say(
+            f"Calibrated on {result.cases} cases: the calibration error goes from {result.error_before:.3f} to "
+            f"{result.error_after:.3f}."
+        )
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Painted) and event.final and self._running is not None:
             self._running.labels.refresh()
 
     def _on_finished(self, found: Any) -> None:
+        then, self._then = self._then, None
         order, self._order = self._order, None
         result, self._running = self._running, None
+        if then is not None:
+            then(found)
         if order is None:
-            self.members.refresh()
-            dice = ", ".join(f"{_short(entry)} {entry.dice:.3f}" for entry in found.scored)
-            self.panel.say(f"Compared {len(found.scored)}: {dice}.")
             return
         if order.request is None:
             self._show_joined(order, *found)
@@ -303,6 +315,11 @@ class EnsembleWidget(QWidget):
         }
         colours = {"colormap": colormap_of(group.scheme), "features": features_of(group.scheme)}
         layer = Labels(labels, name=" + ".join(g.name for g in order.groups), **colours, **place)
+        layer.metadata["nnunet"] = {
+            "joined": [g.name for g in order.groups],
+            "method": order.vote.method,
+            "weights": order.vote.weights,
+        }
         self.viewer.add_layer(layer)
         for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
             self.viewer.add_layer(doubt_layer(values, f"{layer.name}: {name}", place))
@@ -311,7 +328,7 @@ class EnsembleWidget(QWidget):
 
     def _on_cancelled(self, fraction: float) -> None:
         result, self._running = self._running, None
-        self._order = None
+        self._order = self._then = None
         if result is not None and result.labels in self.viewer.layers:
             result.labels.name = f"{result.name} (partial {round(100 * fraction)} %)"
             result.labels.refresh()
@@ -320,103 +337,9 @@ class EnsembleWidget(QWidget):
 
     def _on_failed(self, _: Exception) -> None:
         result, self._running = self._running, None
-        self._order = None
+        self._order = self._then = None
         message = self.panel.status.text()
         if result is not None and result.labels in self.viewer.layers and not result.canvas.any():
             self.viewer.layers.remove(result.labels)
         self._update()
         self.panel.say(message)
-
-    def use_folds(self, folder: Path) -> None:
-        """Choose the folds of a model as members."""
-        self.members.source_box.value = FOLDS
-        self.members.of_box.value = folder
-
-
-def _short(entry: Any) -> str:
-    """Return a name for people of what was compared."""
-    return " + ".join(model.configuration for model in entry.models)
-
-
-def _best_job(results: Path) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.best import Question, find_best
-
-        names = [path.name.split("__") for path in sorted(results.glob("*__*__*")) if path.is_dir()]
-        trainers, plans, configurations = (tuple(dict.fromkeys(part)) for part in zip(*names, strict=True))
-        workspace = read_preferences().folders()
-        return find_best(workspace, results.name, Question(configurations, trainers, plans))
-
-    return start
-
-
-def _cost_text(order: Order, cost: dict[str, Any]) -> str:
-    """Return what Run will take (rich text)."""
-    request = order.request
-    if request is None:
-        return ""
-    lines = [describe(request)]
-    count = len(order.members)
-    members = f"{count} members" if count > 1 else "one model"
-    one = cost["networks"] == 1
-    lines.append(f"{cost['networks']} network{'' if one else 's'} of {members} run{'s' if one else ''} over it")
-    when = "Time unknown" if cost["seconds"] is None else f"About {plain_time(cost['seconds'] * len(request.frames))}"
-    disk = f" and {cost['disk'] / 1e9:.1f} GB of disk meanwhile" if cost["disk"] > 5e7 else ""
-    lines.append(f"{when}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
-    if order.vote.uncertainty:
-        known = "calibrated" if order.vote.temperature != 1 else "not calibrated: napari-nnunet calibrate does it"
-        lines.append(f"The uncertainty is {known}")
-    return ".<br>".join(lines) + "."
-
-
-def _members_of(order: Order) -> Any:
-    """Return the engine's recipe; loads torch, so it is called on a thread."""
-    from napari_nnunet.jobs.combined import Combination, Member
-
-    request = order.request
-    if request is None:
-        raise ValueError("layers have no recipe")
-    members = []
-    for choice in order.members:
-        folds: tuple[Fold, ...] = choice.folds or choice.model.resolve_folds(None, request.settings.checkpoint)
-        members.append(Member(choice.model, request.settings.replace(folds=folds, probabilities=False)))
-    return Combination(tuple(members), order.vote, order.cleaning)
-
-
-def _estimate_job(order: Order, generation: int) -> Callable[[], Job[Any]]:
-    def start() -> Job[tuple[int, Order, Any]]:
-        from napari_nnunet.jobs.combined import estimate_combined
-
-        yield Stage(name="Estimating")
-        try:
-            if order.request is None:
-                raise ValueError("layers are joined at once")
-            volume = order.request.frames[0].volume
-            found: Any = estimate_combined(_members_of(order), volume.shape, order.request.spacing)
-        except NnunetError as error:
-            found = error
-        return generation, order, found
-
-    return start
-
-
-def _run_job(order: Order, targets: list[tuple[Any, Any, Any]], focus: Any) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.combined import predict_combined_series
-
-        roi = None if order.request is None else order.request.region
-        return predict_combined_series(_members_of(order), targets, focus=focus, roi=roi)
-
-    return start
-
-
-def _join_job(order: Order) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.combined import join_arrays
-
-        yield Note(text="Joining…", level="detail")
-        arrays = [group.arrays() for group in order.groups]
-        found = yield from join_arrays(order.groups[0].scheme, arrays, order.vote)
-        return found
-
-    return start
