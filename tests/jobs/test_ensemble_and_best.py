@@ -590,6 +590,13 @@ def test_nobody_compared_yet_and_an_edited_file_are_errors(tmp_path):
     drain(find_best(workspace, "Dataset001_Tiny", Question()))
     path = results / "inference_information.json"
     content = json.loads(path.read_text())
+    sound = json.dumps(content)
+    for elsewhere in ("/etc/passwd", f"{results}/../x.pkl"):
+        content["best_model_or_ensemble"]["postprocessing_file"] = elsewhere
+        path.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match="does not lie in"):
+            read_best(results)
+    content = json.loads(sound)
     content["best_model_or_ensemble"]["selected_model_or_models"][0]["trainer"] = "../../etc"
     path.write_text(json.dumps(content))
     with pytest.raises(ModelError, match="Run it again"):

@@ -120,9 +120,9 @@ def _fold(value: Any) -> Fold:
 
 
 def _found(text: str, results: Path) -> Path:
-    """Return a path of the file; where results were moved since, the same below the folder they are in now."""
+    """Return the file a path means: below the folder the information lies in, which may have been moved since."""
     path = Path(text)
-    if path.is_file() or results.name not in path.parts:
-        return path
+    if results.name not in path.parts or ".." in path.parts:
+        raise ValueError(f"{text} does not lie in {results.name}")
     last = len(path.parts) - 1 - path.parts[::-1].index(results.name)
     return results.joinpath(*path.parts[last + 1 :])

@@ -6,10 +6,9 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,13 +94,14 @@ def export_models(
     listed = [(model, _files(model, folds[model.folder.name], settings)) for model in chosen]
     dataset = chosen[0].folder.parent
     yield Stage(name="Exporting", total=sum(len(files) for _, files in listed))
-    with zip_writer(target) as archive, tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as work:
+    remove_leftovers(make_folder(target.parent))
+    with zip_writer(target) as archive, _workplace(target.parent) as work:
         hashes: dict[str, dict[str, str]] = {}
         done = 0
         for model, files in listed:
             for path in files:
                 name = path.relative_to(dataset).as_posix()
-                source = light_checkpoint(path, Path(work)) if settings.light and path.suffix == ".pth" else path
+                source = light_checkpoint(path, work) if settings.light and path.suffix == ".pth" else path
                 digest = add_file(archive, source, f"{dataset.name}/{name}")
                 if path.suffix == ".pth":
                     hashes.setdefault(model.folder.name, {})[path.relative_to(model.folder).as_posix()] = digest
@@ -112,6 +112,16 @@ def export_models(
         _add_card(archive, make_card(chosen, folds, settings, hashes), dataset.name, settings)
     yield Note(text=f"{', '.join(model.folder.name for model in chosen)}: {target.stat().st_size / 1e6:.1f} MB.")
     return target
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """Give a folder for a while; the next export removes it where a process was killed."""
+    path = make_folder(folder / partial_name("export"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _with_first_stages(models: Sequence[TrainedModel]) -> Job[list[TrainedModel]]:
