@@ -241,6 +241,78 @@ def evaluate(
     return drain(job, on_event)
 
 
+def export_models(
+    models: Sequence[TrainedModel | str | Path],
+    target: str | Path,
+    *,
+    light: bool = True,
+    replace: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    **card: str,
+) -> Path:
+    """Write trained models of one dataset into a zip that nnU-Net, too, installs.
+
+    Parameters
+    ----------
+    models : sequence of TrainedModel, str or Path
+        Models or their folders; the first stage of a cascade goes along.
+    target : str or Path
+        The zip.
+    light : bool
+        Only what inference needs; a training cannot go on from it.
+    replace : bool
+        Whether a zip of that name is replaced.
+    on_event : callable, optional
+        Called with every event: progress, notes.
+    **card
+        ``title``, ``description``, ``authors``, ``licence``, ``citation``.
+
+    Returns
+    -------
+    Path
+        The zip.
+    """
+    from napari_nnunet.jobs.share import ExportSettings
+    from napari_nnunet.jobs.share import export_models as job
+
+    opened = [model if isinstance(model, TrainedModel) else load_model(model) for model in models]
+    return drain(job(opened, Path(target), ExportSettings(light=light, card=card), replace=replace), on_event)
+
+
+def install_models(
+    source: str | Path,
+    *,
+    workspace: str | Path | None = None,
+    sha256: str | None = None,
+    replace: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> tuple[Path, ...]:
+    """Take in the models of a zip, or of an address where one lies, after checking it.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file, or an address that begins with http:// or https://.
+    workspace, on_event
+        As for :func:`verify_dataset`.
+    sha256 : str, optional
+        Checksum of what is downloaded.
+    replace : bool
+        Whether models of the same name are moved to the trash first.
+
+    Returns
+    -------
+    tuple of Path
+        The models' folders.
+    """
+    from napari_nnunet.jobs.share import download_model, install_zip
+
+    results = _workspace(workspace).results
+    if str(source).startswith(("http://", "https://")):
+        return drain(download_model(str(source), results, sha256=sha256, replace=replace), on_event).folders
+    return drain(install_zip(Path(source), results, replace=replace), on_event).folders
+
+
 def verify_dataset(
     dataset: str,
     *,

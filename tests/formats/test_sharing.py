@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import napari_nnunet
 from helpers import Recipe, make_model
 from napari_nnunet import load_model, predict
 from napari_nnunet.cli import main
@@ -265,6 +266,16 @@ def test_a_fold_that_is_missing_is_named_and_a_card_has_known_fields(sent, tmp_p
     with pytest.raises(SettingsError, match="no colour"):
         drain(export_models([model], tmp_path / "x.zip", ExportSettings(card={"colour": "red"})))
     assert not (tmp_path / "x.zip").exists()
+
+
+def test_the_python_doors_send_and_take_in(sent, tmp_path):
+    model, _ = sent
+    path = napari_nnunet.export_models([model.folder], tmp_path / "p.zip", licence="CC0")
+    (folder,) = napari_nnunet.install_models(path, workspace=tmp_path / "w")
+    assert folder.is_relative_to(tmp_path / "w" / "nnUNet_results")
+    assert read_card(folder.parent).licence == "CC0"
+    with pytest.raises(ModelError, match="already"):
+        napari_nnunet.install_models(path, workspace=tmp_path / "w")
 
 
 # --- downloads --------------------------------------------------------------------------------------------------------
