@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import napari_nnunet
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.cli import main
+from napari_nnunet.engine import components
 from napari_nnunet.engine.vote import VoteSettings
 from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, ResourceError, SettingsError
 from napari_nnunet.events import Note, drain
@@ -291,7 +292,8 @@ def test_postprocessing_is_found_applied_and_does_what_it_says(tmp_path, capsys)
     ],
     ids=["regions", "labels"],
 )
-def test_scores_predicted_by_the_search_are_those_of_the_files_it_writes(tmp_path, labels, order):
+def test_scores_predicted_by_the_search_are_those_of_the_files_it_writes(tmp_path, monkeypatch, labels, order):
+    monkeypatch.setattr(components, "_SMALL", 0)  # as large volumes are looked at
     rng = np.random.default_rng(0)
     info = DatasetInfo.parse({**DATASET_JSON, "labels": labels, "regions_class_order": order})
     truth = {f"c{i}": np.digitize(smooth_image((10, 20, 20), seed=i)[0], [90, 120, 160]) for i in range(3)}

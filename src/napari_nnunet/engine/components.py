@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from napari_nnunet.schema.cleaning import Cleaning, Target
 from napari_nnunet.schema.dataset import Region
 
+_SMALL = 2_000_000  # voxels
+
 
 def beyond_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Return the voxels of a mask that are not in its largest part, None where there are none.
@@ -56,11 +58,14 @@ def to_remove(labels: NDArray[Any], target: Target) -> NDArray[np.bool_] | None:
 def boxes_of(labels: NDArray[Any], targets: Sequence[Region]) -> dict[Region, tuple[slice, ...]]:
     """Return the smallest box around each label, in one pass; of regions, and of what does not occur, everything.
 
-    Most labels of a large volume are small: looking for their parts within their box takes a fraction of the time.
+    Most labels of a large volume are small: looking for their parts within their box takes a fraction of the time. In
+    small volumes, loading scipy would take longer than that saves.
     """
+    whole = (slice(None),) * labels.ndim
+    if labels.size < _SMALL:
+        return dict.fromkeys(targets, whole)
     from scipy import ndimage
 
-    whole = (slice(None),) * labels.ndim
     found = ndimage.find_objects(labels)
     boxes: dict[Region, tuple[slice, ...]] = {}
     for target in targets:
