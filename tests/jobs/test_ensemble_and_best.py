@@ -33,7 +33,6 @@ from napari_nnunet.jobs.combined import (
     Combination,
     Member,
     best_combination,
-    fold_members,
     predict_combined,
     predict_combined_series,
 )
@@ -95,6 +94,11 @@ def _member(path, cases=("a", "b"), *, seed=0, heads=3, shape=SHAPE):
         arrays[name] = p
     (path / "dataset.json").write_text(json.dumps(DATASET_JSON))
     return arrays
+
+
+def fold_members(model, settings, folds):
+    """Return every fold of a model as a member of its own."""
+    return tuple(Member(model, settings.replace(folds=(fold,))) for fold in folds)
 
 
 def _run(*words):

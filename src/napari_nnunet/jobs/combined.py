@@ -33,7 +33,7 @@ from napari_nnunet.jobs.predict import predict
 from napari_nnunet.jobs.prediction import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.settings import Fold, PredictSettings
+from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
 
 _STEPS = 1000  # of the progress bar, over all members
@@ -129,11 +129,6 @@ def best_combination(workspace: Workspace, dataset: str, settings: PredictSettin
         for name in best.models
     )
     return Combination(members, cleaning=read_cleaning(best.postprocessing), cleaning_file=best.postprocessing)
-
-
-def fold_members(model: TrainedModel, settings: PredictSettings, folds: Sequence[Fold]) -> tuple[Member, ...]:
-    """Return every fold of a model as a member of its own, so that their disagreement can be seen."""
-    return tuple(Member(model, settings.replace(folds=(fold,))) for fold in folds)
 
 
 def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:

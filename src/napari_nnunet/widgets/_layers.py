@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -245,11 +245,6 @@ def format_volume(mm3: float | None) -> str:
     if mm3 >= 0.1 or mm3 == 0:
         return f"{mm3:,.2f} mm³"
     return f"{mm3 * 1e9:,.1f} µm³"
-
-
-def is_labels(layer: Any) -> bool:
-    """True for Labels layers."""
-    return isinstance(layer, Labels)
 
 
 def position_in(layer: Image, dims: Any) -> list[float]:
