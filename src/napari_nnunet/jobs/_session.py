@@ -241,7 +241,8 @@ class Session:
             fitting = self.epoch + max(0, round((settings.time_budget - self.spent) / per_epoch))
             fitting = int(self.group.agree(float(fitting)))
             if abs(fitting - schedule.epochs) > max(1, _ADAPT * (schedule.epochs - self.epoch)):
-                self.schedule = schedule.lasting(max(fitting, self.epoch))
+                # one more at least, so that the last epoch always has the smallest learning rate
+                self.schedule = schedule.lasting(max(fitting, self.epoch + 1))
                 yield Note(
                     level="detail", text=f"An epoch takes {per_epoch:.1f} s: {self.schedule.epochs} epochs in all."
                 )
