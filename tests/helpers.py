@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from napari_nnunet.engine import network
 from napari_nnunet.formats.checkpoint import write_checkpoint
 from napari_nnunet.formats.model import TrainedModel, load_model
+from napari_nnunet.formats.probabilities import ProbabilityReader
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 
@@ -172,6 +174,13 @@ def make_dataset(
     }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
+
+
+def read_probabilities(path: Path) -> np.ndarray:
+    """Read (C, Z, Y, X) from an npz."""
+    with closing(ProbabilityReader(path)) as reader:
+        c, z, y, x = reader.shape
+        return np.concatenate([reader.read(z) for _ in range(c)]).reshape(c, z, y, x)
 
 
 def write_nifti(path: Path, array: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> None:

@@ -14,16 +14,17 @@ import pytest
 import SimpleITK as sitk
 
 import napari_nnunet
-from helpers import Recipe, make_model, smooth_image, write_nifti
+from helpers import Recipe, make_model, read_probabilities, smooth_image, write_nifti
 from napari_nnunet.cli import main
 from napari_nnunet.engine import components
+from napari_nnunet.engine.surface import surface_metrics
 from napari_nnunet.engine.vote import VoteSettings
 from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, ResourceError, SettingsError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.best import read_best
 from napari_nnunet.formats.cleaning import read_cleaning, write_cleaning
 from napari_nnunet.formats.images import read_labels
-from napari_nnunet.formats.probabilities import read_probabilities, write_probabilities, write_properties
+from napari_nnunet.formats.probabilities import write_probabilities, write_properties
 from napari_nnunet.formats.recipe import as_command, as_methods, as_python, read_recipe
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs import pool
@@ -39,10 +40,10 @@ from napari_nnunet.jobs.combined import (
 from napari_nnunet.jobs.compare import compare_arrays, compare_folders, difference, folder_rules
 from napari_nnunet.jobs.crossval import accumulate
 from napari_nnunet.jobs.ensemble import ensemble_folders
-from napari_nnunet.jobs.evaluate import Output, Rules, evaluate_folder, evaluate_pairs, pair_up
+from napari_nnunet.jobs.evaluate import Output, Rules, case_tasks, evaluate_folder, evaluate_pairs, pair_up
 from napari_nnunet.jobs.postprocess import apply_postprocessing, determine_postprocessing
 from napari_nnunet.jobs.predict_files import FolderSettings, predict_combined_folder
-from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PredictSettings
@@ -187,6 +188,44 @@ def test_surfaces_of_a_cube_that_was_moved_by_two_voxels(tmp_path):
     assert 0.3 < strict["NSD"] < 0.9
     missing = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules)).cases[0][2]
     assert np.isnan(missing["HD95"]) and np.isnan(missing["NSD"])
+
+
+def test_surfaces_of_a_large_volume_are_looked_for_around_each_label_only(monkeypatch):
+    rng = np.random.default_rng(3)
+    reference = np.zeros((2, 12, 40, 40), dtype=np.uint8)
+    for value in range(1, 9):  # value 8 lies in one of the two only, 9 in none, some touch the border
+        z, y, x = rng.integers(0, (9, 33, 33))
+        reference[0, z : z + 4, y : y + 6, x : x + 7] = value
+    reference[1] = np.roll(reference[0], 1, axis=1)
+    reference[1][reference[1] == 8] = 0
+    labels = [1, 2, (3, 4), 5, (6, 9), 7, 8, 9]
+
+    def found():
+        return surface_metrics(*reference, labels, spacing=(2.0, 1.0, 1.0), ignore_label=5)
+
+    slow = found()
+    monkeypatch.setattr(components, "_SMALL", 0)
+    assert components.boxes_of(reference[0], [9]) == {9: (slice(0, 0),) * 3}
+    fast = found()
+    assert {str(k): str(v) for k, v in fast.items()} == {str(k): str(v) for k, v in slow.items()}
+    assert np.isnan(fast[9]["HD95"]) and fast[8]["NSD"] == 0 and fast[1]["HD95"] > 0
+
+
+def test_a_postprocessing_may_write_a_value_that_the_file_type_does_not_hold(tmp_path):
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[1:4, 1:4, 1:4] = 1
+    labels[5, 8, 8] = 1
+    _folder(tmp_path / "pred", {"a": labels})
+    steps = Cleaning(steps=(Step(target=1, background=300),))
+    drain(apply_postprocessing(tmp_path / "pred", tmp_path / "out", steps, RULES))
+    cleaned = read_labels(tmp_path / "out" / "a.nii.gz")[0]
+    assert cleaned[5, 8, 8] == 300 and (cleaned == 1).sum() == 27
+
+
+def test_every_case_asks_for_the_memory_of_its_own_size(tmp_path):
+    _folder(tmp_path / "ref", {"a": _labels(0), "b": np.zeros((40, 40, 40), dtype=np.uint8)})
+    small, large = case_tasks(pair_up(tmp_path / "ref", tmp_path / "ref", ".nii.gz"), None)
+    assert large.memory() / small.memory() == pytest.approx(40**3 / np.prod(SHAPE))
 
 
 def test_without_monai_surfaces_are_refused_before_work(tmp_path, monkeypatch):

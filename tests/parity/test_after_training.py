@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import read_probabilities
 from napari_nnunet.engine.components import to_remove
 from napari_nnunet.engine.vote import VoteSettings
 from napari_nnunet.events import drain
 from napari_nnunet.formats.cleaning import read_cleaning
 from napari_nnunet.formats.images import read_labels
-from napari_nnunet.formats.probabilities import read_probabilities
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.best import Question, find_best
 from napari_nnunet.jobs.ensemble import ensemble_folders

@@ -37,7 +37,12 @@ def beyond_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         sizes += np.bincount(plane.ravel(), minlength=count + 1)
     small = sizes < sizes[1:].max()
     small[0] = False
-    return np.asarray(small[parts]) if small.any() else None
+    if not small.any():
+        return None
+    wrong = np.empty(mask.shape, dtype=bool)
+    for plane, found in zip(parts, wrong, strict=True):  # an index of everything would need them too
+        found[...] = small[plane]
+    return wrong
 
 
 def to_remove(labels: NDArray[Any], target: Target) -> NDArray[np.bool_] | None:
@@ -51,15 +56,19 @@ def to_remove(labels: NDArray[Any], target: Target) -> NDArray[np.bool_] | None:
         What is taken together.
     """
     values = members(target)
-    mask = labels == values[0] if len(values) == 1 else np.isin(labels, values)
+    if len(values) == 1:
+        return beyond_largest(labels == values[0])
+    mask = np.empty(labels.shape, dtype=bool)
+    for plane, found in zip(labels, mask, strict=True):  # numpy needs nine bytes per voxel meanwhile
+        found[...] = np.isin(plane, values)
     return beyond_largest(mask)
 
 
 def boxes_of(labels: NDArray[Any], targets: Sequence[Region]) -> dict[Region, tuple[slice, ...]]:
-    """Return the smallest box around each label, in one pass; of regions, and of what does not occur, everything.
+    """Return the smallest box around each label or region, in one pass; an empty one where it does not occur.
 
-    Most labels of a large volume are small: looking for their parts within their box takes a fraction of the time. In
-    small volumes, loading scipy would take longer than that saves.
+    Most labels of a large volume are small: looking at their box alone takes a fraction of the time. In small volumes,
+    loading scipy would take longer than that saves; everything is returned there.
     """
     whole = (slice(None),) * labels.ndim
     if labels.size < _SMALL:
@@ -69,9 +78,20 @@ def boxes_of(labels: NDArray[Any], targets: Sequence[Region]) -> dict[Region, tu
     found = ndimage.find_objects(labels)
     boxes: dict[Region, tuple[slice, ...]] = {}
     for target in targets:
-        known = isinstance(target, int) and 0 < target <= len(found)
-        boxes[target] = (found[target - 1] if known else None) or whole  # type: ignore[operator]
+        values = members(target)
+        there = [found[v - 1] for v in values if 0 < v <= len(found) and found[v - 1] is not None]
+        boxes[target] = whole if min(values) < 1 else around(there, labels.shape)
     return boxes
+
+
+def around(boxes: Sequence[tuple[slice, ...]], shape: tuple[int, ...], *, margin: int = 0) -> tuple[slice, ...]:
+    """Return the smallest box around boxes, with a margin as far as the shape allows; an empty one around none."""
+    spans = [[s.indices(n)[:2] for s, n in zip(box, shape, strict=True)] for box in boxes]
+    filled = [span for span in spans if all(lo < hi for lo, hi in span)]
+    if not filled:
+        return (slice(0, 0),) * len(shape)
+    lowest, highest = np.min(filled, axis=0)[:, 0] - margin, np.max(filled, axis=0)[:, 1] + margin
+    return tuple(slice(max(0, int(lo)), min(n, int(hi))) for lo, hi, n in zip(lowest, highest, shape, strict=True))
 
 
 def members(target: Target) -> list[int]:

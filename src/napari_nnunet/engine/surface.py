@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.components import around, boxes_of, members
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.schema.dataset import Region
 
@@ -65,11 +66,12 @@ def surface_metrics(
     import torch
 
     metrics = require()
-    valid = True if ignore_label is None else reference != ignore_label
+    boxes = [boxes_of(array, labels) for array in (reference, prediction)]
     found = {}
     for label in labels:
-        members = np.asarray(label).reshape(-1)
-        masks = [np.isin(array, members) & valid for array in (reference, prediction)]
+        place = around([box[label] for box in boxes], reference.shape, margin=1)
+        valid = True if ignore_label is None else reference[place] != ignore_label
+        masks = [np.isin(array[place], members(label)) & valid for array in (reference, prediction)]
         filled = [bool(mask.any()) for mask in masks]
         if not all(filled):
             found[label] = {"HD95": math.nan, "NSD": 0.0 if any(filled) else math.nan}

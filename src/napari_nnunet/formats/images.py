@@ -19,6 +19,7 @@ from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
+_LABEL_BYTES = 4
 Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
 
 
@@ -216,15 +217,38 @@ def count_invalid(path: Path, volume: Volume) -> int:
     return int(array.size - np.count_nonzero(np.isfinite(array)))
 
 
-def read_labels(path: Path, *, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
-    """Read a label file; returns integers ([Z,] Y, X) and the geometry."""
+def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = False) -> tuple[NDArray[Any], Geometry]:
+    """Read a label file.
+
+    Parameters
+    ----------
+    path : Path
+        With one channel.
+    reader : str, optional
+        nnU-Net's class name; found from the file where not given.
+    as_stored : bool
+        Keep a whole-number type of up to four bytes, which may take a quarter of the memory; the array is not to be
+        written to.
+
+    Returns
+    -------
+    tuple of (ndarray, Geometry)
+        int32 (or as stored), ([Z,] Y, X).
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, damaged, or has several channels.
+    """
     if not path.is_file():
         raise ImageError(f"The label file {path} does not exist.")
     array, geometry = _read_one(adapter_for(path, reader), path)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file has one.")
-    labels = array[0] if array.dtype.kind in "iub" else np.rint(array[0])
-    return labels.astype(np.int32), geometry
+    labels = array[0]
+    if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
+        return labels, geometry
+    return (labels if labels.dtype.kind in "iub" else np.rint(labels)).astype(np.int32), geometry
 
 
 def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:

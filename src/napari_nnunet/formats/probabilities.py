@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -155,13 +155,6 @@ class ProbabilityReader:
             ) from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ImageError(f"{self.path} is not a complete file of probabilities: {error}.") from error
-
-
-def read_probabilities(path: Path) -> NDArray[np.float32]:
-    """Read (C, Z, Y, X) from an npz; raises as :class:`ProbabilityReader`."""
-    with closing(ProbabilityReader(path)) as reader:
-        c, z, y, x = reader.shape
-        return np.concatenate([reader.read(z) for _ in range(c)]).reshape(c, z, y, x)
 
 
 def is_complete(path: Path) -> bool:

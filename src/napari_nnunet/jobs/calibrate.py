@@ -63,7 +63,7 @@ def calibrate(
     yield Stage(name="Calibrating", total=len(members))
     found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
     for i, (name, paths) in enumerate(members.items()):
-        reference, _ = read_labels(references / (name + info.file_ending), reader=first.plans.reader)
+        reference, _ = read_labels(references / (name + info.file_ending), reader=first.plans.reader, as_stored=True)
         found.append(_sample(name, paths, reference, info))
         yield Progress(done=i + 1, total=len(members))
     p, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -117,9 +117,11 @@ def _sample(
     """
     scheme = info.labels
     flat = reference.reshape(-1)
-    allowed = np.flatnonzero(flat != scheme.ignore_label) if scheme.ignore_label is not None else np.arange(flat.size)
+    allowed = None if scheme.ignore_label is None else np.flatnonzero(flat != scheme.ignore_label)
+    count = flat.size if allowed is None else len(allowed)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    index = np.sort(rng.choice(allowed, size=min(_PER_CASE, len(allowed)), replace=False))
+    index = np.sort(rng.choice(count, size=min(_PER_CASE, count), replace=False))
+    index = index if allowed is None else allowed[index]
     with ExitStack() as stack:
         readers = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
         columns = [

@@ -307,7 +307,7 @@ def _grid(name: str, paths: Sequence[Path], rules: Rules) -> tuple[Geometry, boo
     for path in paths:
         beside = path.with_name(name + rules.info.file_ending)
         if beside.is_file():
-            labels, geometry = read_labels(beside, reader=rules.reader)
+            labels, geometry = read_labels(beside, reader=rules.reader, as_stored=True)
             return geometry, labels.ndim == 2
     properties = next((path.with_suffix(".pkl") for path in paths if path.with_suffix(".pkl").is_file()), None)
     if properties is None:

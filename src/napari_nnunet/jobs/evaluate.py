@@ -184,8 +184,8 @@ def read_pair(pair: Pair, reader: str | None) -> tuple[NDArray[Any], NDArray[Any
     ImageError
         If their shapes differ.
     """
-    reference, geometry = read_labels(pair.reference, reader=reader)
-    prediction, _ = read_labels(pair.prediction, reader=reader)
+    reference, geometry = read_labels(pair.reference, reader=reader, as_stored=True)
+    prediction, _ = read_labels(pair.prediction, reader=reader, as_stored=True)
     if reference.shape != prediction.shape:
         raise ImageError(
             f"{pair.name}: the reference {pair.reference} has {_times(reference.shape)} voxels, the prediction "
@@ -228,8 +228,11 @@ def voxels_of(path: Path, reader: str | None) -> int:
 
 def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any, bytes_per_voxel: float = 24) -> list[Task]:
     """Return one task per case with (pair, *more) as arguments, and an estimate of its memory."""
-    voxels = voxels_of(pairs[0].reference, reader) if pairs else 0
-    return [Task(pair.name, (pair, *more), lambda: bytes_per_voxel * voxels) for pair in pairs]
+
+    def memory(pair: Pair) -> Callable[[], float]:
+        return lambda: bytes_per_voxel * voxels_of(pair.reference, reader)
+
+    return [Task(pair.name, (pair, *more), memory(pair)) for pair in pairs]
 
 
 def compare_cases(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_nnunet.engine.components import boxes_of, clean, cleaned, to_remove
 from napari_nnunet.engine.metrics import Joint, Metrics, summarize
 from napari_nnunet.errors import DatasetError, SettingsError
@@ -227,7 +229,9 @@ def apply_postprocessing(
 
 
 def _apply_case(pair: Pair, target: Path, rules: Rules, cleaning: Cleaning) -> int:
-    labels, geometry = read_labels(pair.prediction, reader=rules.reader)
+    stored, geometry = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
+    highest = max((step.background for step in cleaning.steps), default=0)
+    labels = stored.astype(np.result_type(stored.dtype, np.min_scalar_type(highest)))  # a copy, to be changed
     removed = clean(labels, cleaning)
     write_labels(labels, geometry, target / pair.prediction.name, writer=rules.reader)
     return removed
