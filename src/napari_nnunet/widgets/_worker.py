@@ -6,14 +6,18 @@ closes a cancelled generator at garbage collection, in the window's thread. This
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+from weakref import WeakSet
 
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QThreadPool
 
 from napari_nnunet.events import Job
+
+_made: WeakSet[JobWorker] = WeakSet()
 
 
 class JobWorker(WorkerBase):
@@ -30,6 +34,7 @@ class JobWorker(WorkerBase):
     def __init__(self, start: Callable[[], Job[Any]]) -> None:
         super().__init__(SignalsClass=GeneratorWorkerSignals)
         self._start = start
+        _made.add(self)
 
     def work(self) -> Any:
         """Drive the job; called by the thread pool."""
@@ -45,6 +50,19 @@ class JobWorker(WorkerBase):
                 self.yielded.emit(event)
         self.aborted.emit()
         return None
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the jobs before Python goes: napari does so with its window, a script that just ends does not.
+
+    A thread that still ran then would call what is gone, and the process be aborted.
+    """
+    for worker in list(_made):
+        worker.quit()
+    pool = QThreadPool.globalInstance()
+    if pool is not None:
+        pool.waitForDone()
 
 
 class Listener(QObject):
