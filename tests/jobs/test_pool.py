@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from napari_nnunet.errors import DatasetError, ResourceError
@@ -98,6 +101,25 @@ def test_closing_ends_the_workers_at_once(tmp_path):
         next(job)
         next(job)
     assert time.monotonic() - begun < 30
+
+
+_KILLED = """
+import os, sys, time
+from napari_nnunet.jobs.pool import Task, run_cases
+for event in run_cases(time.sleep, [Task(str(i), (600,), lambda: 0.0) for i in range(2)], workers=2):
+    print("running", flush=True)
+"""
+
+
+def test_workers_do_not_outlive_a_process_that_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE)
+    assert process.stdout.readline()
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_a_negative_number_of_workers_is_refused():

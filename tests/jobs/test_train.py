@@ -13,6 +13,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -184,8 +185,10 @@ def test_killed_and_resumed_equals_uninterrupted(workspace, tmp_path):
                     break
                 time.sleep(0.01)
             time.sleep(0.15)
+            workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.send_signal(signal.SIGKILL)
             process.wait()
+            assert psutil.wait_procs(workers, timeout=30)[1] == []  # nobody is left waiting for it
         subprocess.run([*command, *(["--c"] if kills else [])], env=environment, check=True)
         assert folder.runner() is None
     a, b = (read_raw(FoldFolder.at(path / TRAINED / MODEL, 0).final) for path in results)
@@ -567,8 +570,8 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
     for wrong, said in (
         (["--c", "--val"], "exclude each other"),
         (["--time-budget", "soon"], "no duration"),
-        (["--epochs", "0"], "epochs 0"),
-        (["--seed", "-1"], "seed -1"),
+        (["--epochs", "0"], "'epochs' cannot be 0"),
+        (["--seed", "-1"], "'seed' cannot be -1"),
     ):
         assert main([*words, *wrong]) == 1
         assert said in capsys.readouterr().err

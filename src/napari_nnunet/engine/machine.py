@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import psutil
+
+_LOOK = 1.0  # seconds between two looks at the parent
 
 
 def available_threads() -> int:
@@ -27,3 +31,29 @@ def _container_limit() -> int | None:
         return None if text == "max" else int(text)
     except (OSError, ValueError):
         return None
+
+
+def end_with(parent: int) -> None:
+    """Let this process end soon after the one that started it, however that ended.
+
+    A process that is killed cannot end its workers; without this they would wait for it for ever, with all their
+    memory.
+
+    Parameters
+    ----------
+    parent : int
+        Number of the process that started this one.
+    """
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while _is_there(parent):
+        time.sleep(_LOOK)
+    os._exit(1)
+
+
+def _is_there(parent: int) -> bool:
+    if os.name == "posix":
+        return os.getppid() == parent  # orphans are given to another process at once
+    return psutil.pid_exists(parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 
 from napari_nnunet.engine.backends import torch_threads
 from napari_nnunet.engine.batches import Batch, BatchRule, Drawn, cases_of_batch, draw_batch, finish_batch, make_batch
+from napari_nnunet.engine.machine import end_with
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
 from napari_nnunet.formats.preprocessed import StoredCase, open_case, read_next_stage
 from napari_nnunet.schema.dataset import Region
@@ -169,11 +171,13 @@ class _Share:
         self._source = source
         self._start, self._lengths, self._workers = start, lengths, workers
         self._mine: Iterator[Place] = iter(())
+        self._parent = os.getpid()
 
     def set_thread_id(self, number: int) -> None:
         """Begin, in the worker. Batches take no number from these generators; a slip would still not repeat itself."""
         import torch
 
+        end_with(self._parent)
         torch.manual_seed(number)
         self._mine = islice(_places(*self._start, *self._lengths), number, None, self._workers)
 

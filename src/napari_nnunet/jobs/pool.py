@@ -5,6 +5,7 @@ The processes are loky's: it notices at once when the system ends one, and needs
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Any
 
 from loky import get_reusable_executor
 
-from napari_nnunet.engine.machine import available_memory, available_threads
+from napari_nnunet.engine.machine import available_memory, available_threads, end_with
 from napari_nnunet.errors import NnunetError, ResourceError
 from napari_nnunet.events import CaseFailed, Job, Note, Progress
 
@@ -227,7 +228,10 @@ def _load() -> None:
 def _executor(workers: int) -> Any:
     threads = str(max(1, available_threads() // workers))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-    return get_reusable_executor(max_workers=workers, timeout=20, env=dict.fromkeys(names, threads))
+    env = dict.fromkeys(names, threads)
+    return get_reusable_executor(
+        max_workers=workers, timeout=20, env=env, initializer=end_with, initargs=(os.getpid(),)
+    )
 
 
 def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None, str | None, float]:
