@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +154,27 @@ def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
     _run(qtbot, ensemble)
     folds = [member["folds"] for member in viewer.layers["image – ensemble"].metadata["nnunet"]["members"]]
     assert folds == [["0"], ["1"]]
+
+
+def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensemble, workspace, qtbot):
+    other = workspace.results / "Dataset002_Other"
+    name = "nnUNetTrainer__nnUNetPlans__2d"
+    shutil.copytree(workspace.results / "Dataset001_Tiny" / name, other / name)
+    make_model(workspace.results, Recipe(name="Dataset003_Else", labels={"background": 0, "cell": 1}))
+    _image(viewer)
+    ensemble.members.source_box.value = FOLDS
+    ensemble.members.source_box.value = MODELS
+    box = ensemble.members.of_box
+    together = next(paths for paths in box.choices if paths and len({path.parent for path in paths}) > 1)
+    box.value = together
+    assert box.native.currentText() == "Dataset001_Tiny + Dataset002_Other"
+    rows = {ensemble.members.table.item(r, 0).text() for r in range(3)}
+    assert rows == {"2d (Dataset001_Tiny)", "3d_fullres (Dataset001_Tiny)", "2d (Dataset002_Other)"}
+    _ready(qtbot, ensemble)
+    assert not ensemble.calibrate.isVisible()  # they have no validation cases in common
+    _run(qtbot, ensemble)
+    members = viewer.layers["image – ensemble"].metadata["nnunet"]["members"]
+    assert {Path(member["folder"]).parent.name for member in members} == {"Dataset001_Tiny", "Dataset002_Other"}
 
 
 def test_probability_layers_are_joined(viewer, ensemble, qtbot):

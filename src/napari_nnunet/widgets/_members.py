@@ -28,6 +28,7 @@ from napari_nnunet.formats.best import INFORMATION, Best, read_best
 from napari_nnunet.formats.cleaning import read_cleaning
 from napari_nnunet.formats.known_models import known_models
 from napari_nnunet.formats.model import TrainedModel, load_model
+from napari_nnunet.jobs.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.settings import Fold
@@ -129,6 +130,7 @@ class MembersForm(QGroupBox):
         self.table.setHorizontalHeaderLabels(["Member", "Dice", "Weight"])
         self.table.setAccessibleName("Members of the ensemble")
         self.table.verticalHeader().setVisible(False)
+        self.table.setWordWrap(False)  # long names are cut at their end, not after the first word
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -189,8 +191,7 @@ class MembersForm(QGroupBox):
         elif source == FOLDS:
             choices = [(_short(path), path) for path in known_models(workspace)]
         elif source == MODELS:
-            parents = list(dict.fromkeys(path.parent for path in known_models(workspace)))
-            choices = [(path.name, path) for path in parents]
+            choices = _families(known_models(workspace))
         else:
             choices = []
         self.of_box.choices = distinct(choices)
@@ -241,9 +242,11 @@ class MembersForm(QGroupBox):
             return rows, "" if len(folds) > 1 else "This model has one fold only; nothing can disagree."
         if source == BEST:
             return self._best_entries(of)
-        known = [path for path in known_models(read_preferences().folders()) if path.parent == of]
-        models = [load_model(path) for path in known]
-        rows = [(model.folder.name.split("__")[-1], _mean(model), MemberChoice(model, None)) for model in models]
+        models = [load_model(path) for path in of]
+        rows = [
+            (name, _mean(model), MemberChoice(model, None))
+            for name, model in zip(_row_names(models), models, strict=True)
+        ]
         return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
 
     def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
@@ -267,6 +270,7 @@ class MembersForm(QGroupBox):
             item = QTableWidgetItem(name)
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsUserCheckable))
             item.setCheckState(Qt.CheckState.Checked)
+            item.setToolTip(name)
             score = QTableWidgetItem(dice)
             score.setFlags(Qt.ItemFlag.ItemIsEnabled)
             weight = QTableWidgetItem("1")
@@ -319,6 +323,48 @@ class MembersForm(QGroupBox):
             return read_cleaning(self.best.postprocessing)
         except NnunetError:
             return None
+
+
+def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
+    """Return the models of each dataset, and those of several datasets with the same channels and classes."""
+    datasets: dict[Path, list[Path]] = {}
+    for path in known:
+        datasets.setdefault(path.parent, []).append(path)
+    alike: list[tuple[TrainedModel, list[Path]]] = []
+    for folder, paths in datasets.items():
+        try:
+            model = load_model(paths[0])
+        except NnunetError:
+            continue  # chosen by itself, it says what is wrong
+        group = next((group for first, group in alike if _joinable(first, model)), None)
+        if group is None:
+            alike.append((model, [folder]))
+        else:
+            group.append(folder)
+    families = [(folder.name, tuple(paths)) for folder, paths in datasets.items()]
+    for _, folders in alike:
+        if len(folders) > 1:
+            others = folders[1].name if len(folders) == 2 else f"{len(folders) - 1} datasets with its classes"
+            families.append(
+                (f"{folders[0].name} + {others}", tuple(path for folder in folders for path in datasets[folder]))
+            )
+    return families
+
+
+def _row_names(models: Sequence[TrainedModel]) -> list[str]:
+    """Return the configurations, and what else tells the models apart, as short as can be."""
+    parts = [(model.folder.parent.name, *model.folder.name.split("__")) for model in models]
+    told = [column for column in range(3) if len({part[column] for part in parts}) > 1]
+    more = [", ".join(part[column] for column in told) for part in parts]
+    return [part[-1] + (f" ({text})" if text else "") for part, text in zip(parts, more, strict=True)]
+
+
+def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
+    try:
+        check_models([one, other])
+    except NnunetError:
+        return False
+    return True
 
 
 def _short(path: Path) -> str:

@@ -184,7 +184,8 @@ class EnsembleWidget(QWidget):
             self.panel.set_ready(str(reason))
             return
         self.panel.set_ready(None)
-        self.calibrate.setVisible(order.vote.uncertainty and bool(order.members) and order.vote.temperature == 1)
+        datasets = {member.model.folder.parent for member in order.members}  # one has validation cases for all
+        self.calibrate.setVisible(order.vote.uncertainty and len(datasets) == 1 and order.vote.temperature == 1)
         if order.request is None:
             names = ", ".join(group.name for group in order.groups)
             self.summary.setText(f"<b>Will join</b> {names}.")
