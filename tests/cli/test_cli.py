@@ -233,11 +233,29 @@ def test_a_forbidden_output_folder_is_refused_before_work(model, images, capsys,
 
 @pytest.mark.slow
 def test_the_demo_trains_and_segments_unseen_volumes_well(tmp_path, capsys):
-    assert _run("demo", "-o", tmp_path / "demo", "--minutes", "1.5") == 0
+    assert _run("demo", "-o", tmp_path / "demo") == 0
     scores = json.loads((tmp_path / "demo" / "demo.json").read_text())["dice"]
     assert min(scores.values()) > 0.9
     assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
     assert "Dice nucleus" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--minutes", "0"], "cannot train for 0 minutes; give a positive number"),
+        (["predict_best", "-i", "i", "-o", "o", "-d", "4", "-step_size", "3"], "The setting 'step' cannot be 3.0"),
+        (["plan_experiment", "-d", "4", "-gpu_memory_target", "-2"], "The setting 'gpu_memory_gb' cannot be -2.0"),
+        (["train", "4", "2d", "0", "--epochs", "0"], "The setting 'epochs' cannot be 0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_in_words(tmp_path, monkeypatch, capsys, words, said):
+    (tmp_path / "nnUNet_raw" / "Dataset004_Tiny").mkdir(parents=True)
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / f"nnUNet_{name}"))
+    monkeypatch.chdir(tmp_path)
+    assert _run(*words) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_the_doctor_speaks(capsys):

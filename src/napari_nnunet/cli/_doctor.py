@@ -18,13 +18,13 @@ def add_verbs(verbs: Verbs) -> None:
     demo = verbs.add_parser(
         "demo",
         help="plan, train and segment synthetic volumes",
-        description="Make synthetic volumes, plan and preprocess them, train for three minutes, segment volumes that "
+        description="Make synthetic volumes, plan and preprocess them, train, segment volumes that "
         "were not trained on, print the Dice, write pictures. Needs no data, no screen and no GPU.",
         allow_abbrev=False,
     )
     demo.add_argument("-o", type=Path, default=Path("demo-output"), metavar="DIR", help="(default: %(default)s)")
     demo.add_argument(
-        "--minutes", type=float, default=3.0, metavar="M", help="how long to train (default: %(default)s)"
+        "--minutes", type=float, metavar="M", help="train as much as fits into this time (default: 500 steps)"
     )
     demo.add_argument("--gui", action="store_true", help="then open napari on the result")
     demo.set_defaults(run=_demo)

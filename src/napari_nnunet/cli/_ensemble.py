@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.training import parse_fold
 
@@ -382,10 +383,9 @@ def _predict_best(options: argparse.Namespace) -> int:
     from napari_nnunet.jobs.predict_files import FolderSettings, predict_combined_folder
     from napari_nnunet.schema.settings import PredictSettings
 
-    if not 0 < options.step_size <= 1:
-        raise SettingsError(f"-step_size is {options.step_size}; it lies above 0 and is 1 at most.")
     workspace = Workspace.resolve(options.workspace, os.environ)
-    settings = PredictSettings(device=options.device, step=options.step_size, mirroring=not options.disable_tta)
+    with checked():
+        settings = PredictSettings(device=options.device, step=options.step_size, mirroring=not options.disable_tta)
     combination = best_combination(workspace, workspace.dataset_name(options.d), settings)
     if options.uncertainty:
         combination = replace(combination, vote=replace(combination.vote, uncertainty=True))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.settings import PlanSettings
@@ -173,12 +174,13 @@ def _fingerprint(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> PlanSettings:
     spacing = options.overwrite_target_spacing
-    return PlanSettings(
-        planner=options.pl,
-        gpu_memory_gb=options.gpu_memory_target,
-        target_spacing=None if spacing is None else tuple(spacing),
-        plans_name=options.overwrite_plans_name,
-    )
+    with checked():
+        return PlanSettings(
+            planner=options.pl,
+            gpu_memory_gb=options.gpu_memory_target,
+            target_spacing=None if spacing is None else tuple(spacing),
+            plans_name=options.overwrite_plans_name,
+        )
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.cli._checked import checked
 from napari_nnunet.schema.settings import PRESETS, PredictSettings
 from napari_nnunet.schema.training import parse_fold
 
@@ -125,8 +125,6 @@ def _run(options: argparse.Namespace, model: TrainedModel, *, part: int, parts: 
 
 def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSettings:
     """Return what the flags ask for; a preset first, then the flags that were given."""
-    from pydantic import ValidationError
-
     from napari_nnunet.schema.settings import preset
 
     settings = PredictSettings(checkpoint=options.chk)
@@ -146,9 +144,5 @@ def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSett
         changes["step"] = options.step_size
     if options.disable_tta:
         changes["mirroring"] = False
-    try:
+    with checked():
         return settings.replace(**changes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"The setting '{name}' cannot be {first['input']!r}: {first['msg']}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._predict import Verbs
 
 
@@ -30,7 +31,8 @@ def _run(options: argparse.Namespace) -> int:
     from napari_nnunet.jobs.presets import measure_presets
     from napari_nnunet.schema.settings import PredictSettings
 
-    settings = PredictSettings(device=options.device)
+    with checked():
+        settings = PredictSettings(device=options.device)
     measured = show(measure_presets(load_model(options.m), options.i, options.l, settings=settings))
     for name, entry in measured.items():
         print(f"{name:<9} Dice {entry['dice']:.4f}   {entry['seconds_per_case']:.1f} s per case")

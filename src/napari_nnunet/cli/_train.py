@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import SettingsError
@@ -81,9 +82,7 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> TrainSettings:
-    from pydantic import ValidationError
-
-    try:
+    with checked():
         return TrainSettings(
             trainer=options.tr,
             epochs=options.epochs,
@@ -103,9 +102,6 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
             checkpoints=not options.disable_checkpointing,
             probabilities=options.npz,
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"--{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}.") from error
 
 
 def _train(options: argparse.Namespace) -> int:

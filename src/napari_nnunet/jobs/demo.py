@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.metrics import measure
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.fold import FoldFolder
@@ -28,7 +30,7 @@ from napari_nnunet.schema.training import TrainSettings
 
 DATASET = "Dataset001_Demo"
 CONFIGURATION = "3d_fullres"
-MINUTES = 3.0
+_LENGTH = TrainSettings(epochs=20, iterations=25, validation_iterations=5)  # enough to learn this, on any computer
 _TRAINING_SEEDS = range(100, 110)
 _SEEDS = (1, 2, 3)
 _PLANS = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
@@ -69,16 +71,24 @@ def sample_geometry() -> Geometry:
     return Geometry(spacing=(z, y, x), origin=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
-def demo(folder: Path, *, minutes: float = MINUTES) -> Job[DemoResult]:
+def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
     """Do the whole job with synthetic volumes: dataset, plan, preprocessing, training, segmentation, comparison.
 
     Parameters
     ----------
     folder : Path
         Everything is written below it: ``workspace``, ``imagesTs``, ``labelsTs``, ``predictions``, ``demo.png``.
-    minutes : float
-        How long to train.
+    minutes : float, optional
+        How long to train; 500 steps where not given, which a slow computer does as well, only later.
+
+    Raises
+    ------
+    SettingsError
+        If the time is not positive.
     """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise SettingsError(f"The demo cannot train for {minutes:g} minutes; give a positive number, 3 for instance.")
+    settings = _LENGTH if minutes is None else TrainSettings(time_budget=60 * minutes)
     images, truths, out = (make_folder(folder / name) for name in ("imagesTs", "labelsTs", "predictions"))
     workspace = Workspace.at(folder / "workspace")
     yield Stage(name="Making synthetic volumes", total=len(_TRAINING_SEEDS) + len(_SEEDS))
@@ -86,8 +96,6 @@ def demo(folder: Path, *, minutes: float = MINUTES) -> Job[DemoResult]:
     for seed in _SEEDS:
         _write_volume(seed, images, truths)
     plans = yield from plan_and_preprocess(workspace, DATASET, _PLANS, [CONFIGURATION])
-    yield Note(text=f"Training for {minutes:g} minutes, as many epochs as fit.")
-    settings = TrainSettings(time_budget=60 * minutes)
     place = FoldFolder.at(model_folder(workspace, DATASET, settings.trainer, plans.plans.stem, CONFIGURATION), 0)
     trained = yield from train(
         workspace,
