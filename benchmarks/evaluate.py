@@ -104,7 +104,7 @@ def main() -> None:
             words = [str(ref), str(pred), "-djfile", dataset, "-pfile", plans, "-o", str(place / "s.json"), "-np", "2"]
             rows.append(compare(f"evaluate_folder, {name}", words, EVALUATE, place, options))
             if ref.parent.name == "large":
-                continue  # nnunetv2 would take a quarter of an hour
+                options.repeat = 1  # nnunetv2 takes long
             words = ["-i", str(pred), "-ref", str(ref), "-plans_json", plans, "-dataset_json", dataset, "-np", "2"]
             rows.append(compare(f"determine_postprocessing, {name}", words, DETERMINE, place, options))
     if options.json is not None:

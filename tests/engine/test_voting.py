@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_nnunet.engine.calibrate import fit_temperature
-from napari_nnunet.engine.components import beyond_largest, clean, cleaned
+from napari_nnunet.engine.components import beyond_largest, clean, cleaned, to_remove
 from napari_nnunet.engine.metrics import Joint, measure
 from napari_nnunet.engine.vote import Vote, VoteSettings
-from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import LabelScheme
 
 LABELS = LabelScheme(labels={"background": 0, "a": 1, "b": 2})
@@ -115,14 +115,15 @@ def test_uncertainty_must_be_asked_for():
         _vote(LABELS, _members(1, 3))[2].uncertainty()
 
 
-@pytest.mark.parametrize("shape", [(9, 10, 11), (20, 21)])
-def test_the_largest_part_is_found_as_scipy_finds_it(shape):
-    mask = np.random.default_rng(7).random(shape) > 0.85
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("shape", [(9, 10, 11), (40, 41)])
+def test_the_largest_part_is_found_as_scipy_finds_it(shape, seed):
+    mask = np.random.default_rng(seed).random(shape) > 0.85
     parts, _ = ndimage.label(mask, np.ones((3,) * len(shape)))
     sizes = np.bincount(parts.ravel())[1:]
     keep = np.isin(parts, 1 + np.flatnonzero(sizes == sizes.max()))
     wrong = beyond_largest(mask)
-    np.testing.assert_array_equal(mask & ~wrong, keep)
+    np.testing.assert_array_equal(wrong, mask & ~keep)
 
 
 def test_of_equally_large_parts_all_stay_and_one_part_is_left_alone():
@@ -134,6 +135,27 @@ def test_of_equally_large_parts_all_stay_and_one_part_is_left_alone():
     assert clean(labels, Cleaning.of([1])) == 2
     assert beyond_largest(labels[0] == 1) is None
     assert beyond_largest(np.zeros((2, 2), dtype=bool)) is None
+
+
+@pytest.mark.parametrize("shape", [(12, 13, 14), (40, 41)])
+def test_all_labels_in_one_pass_are_what_each_alone_gives(shape, monkeypatch):
+    monkeypatch.setattr("napari_nnunet.engine.components._PIECE", 100)  # several pieces
+    rng = np.random.default_rng(11)
+    labels = np.where(rng.random(shape) > 0.6, rng.integers(0, 6, shape), 0).astype(np.uint8)
+    each = {value: to_remove(labels, value) for value in range(1, 6)}
+    np.testing.assert_array_equal(beyond_largest(labels), np.any(list(each.values()), axis=0))
+    np.testing.assert_array_equal(beyond_largest(labels, [2, 5]), each[2] | each[5])
+    assert beyond_largest(labels, [9]) is None
+    expected = labels.copy()
+    for wrong in each.values():
+        expected[wrong] = 0
+    np.testing.assert_array_equal(cleaned(labels, [3, 1, 5, 2, 4]), expected)
+    steps = [Step(target=3), Step(target=1, background=2), Step(target=[1, 2]), Step(target=2), Step(target=4)]
+    expected, result = labels.copy(), labels.copy()
+    for step in steps:  # one by one
+        clean(expected, Cleaning(steps=(step,)))
+    clean(result, Cleaning(steps=tuple(steps)))
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_a_union_is_taken_together_and_a_copy_is_returned():

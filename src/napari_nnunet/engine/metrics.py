@@ -91,6 +91,10 @@ class Joint:
         table[:, int(np.searchsorted(self.values, 0))] += removed.table.sum(axis=1)
         return Joint(table, self.values)
 
+    def of(self, label: Region) -> Joint:
+        """Return the table of the voxels that have a label in the prediction."""
+        return Joint(np.where(np.isin(self.values, label), self.table, 0), self.values)
+
     def recount(self, reference: NDArray[Any], prediction: NDArray[Any]) -> Joint:
         """Count some of the voxels again, in a table of the same values."""
         n = len(self.values)

@@ -23,6 +23,9 @@ from napari_nnunet.jobs.pool import Task, each_case
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
 
+_COPIES = 4  # of a label map: two files, one of them while it is unpacked, and one that is changed
+_PARTS = 6  # bytes per voxel: the number of the part it belongs to, and masks
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -217,20 +220,24 @@ def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
     return found
 
 
-def voxels_of(path: Path, reader: str | None) -> int:
-    """Return the number of voxels of a file from its header; 0 where that cannot be read."""
+def size_of(path: Path, reader: str | None) -> tuple[int, int]:
+    """Return (voxels, bytes per voxel) of a file from its header; zeros where that cannot be read."""
     try:
-        shape, _, _ = adapter_for(path, reader).header(path)
+        shape, itemsize, _ = adapter_for(path, reader).header(path)
     except Exception:  # every library has its own; reading the file itself will say what is wrong
-        return 0
-    return int(np.prod(shape, dtype=np.int64))
+        return 0, 0
+    return int(np.prod(shape, dtype=np.int64)), itemsize
 
 
-def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any, bytes_per_voxel: float = 24) -> list[Task]:
+def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any) -> list[Task]:
     """Return one task per case with (pair, *more) as arguments, and an estimate of its memory."""
 
     def memory(pair: Pair) -> Callable[[], float]:
-        return lambda: bytes_per_voxel * voxels_of(pair.reference, reader)
+        def needed() -> float:
+            voxels, itemsize = size_of(pair.reference, reader)
+            return voxels * (_COPIES * itemsize + _PARTS)
+
+        return needed
 
     return [Task(pair.name, (pair, *more), memory(pair)) for pair in pairs]
 
@@ -245,7 +252,7 @@ def compare_cases(
     DatasetError
         If any case failed, with all reasons.
     """
-    voxels = voxels_of(pairs[0].reference, reader) * len(pairs)
+    voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
     outcomes = yield from each_case(function, case_tasks(pairs, reader, *more), workers=workers, work=voxels)
     failed = [outcome for outcome in outcomes.values() if outcome.problem is not None]
     if failed:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.components import boxes_of, clean, cleaned, to_remove
+from napari_nnunet.engine.components import beyond_largest, clean, cleaned, to_remove
 from napari_nnunet.engine.metrics import Joint, Metrics, summarize
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
@@ -166,16 +166,25 @@ def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target,
     changed = _without(joint, reference, prediction, first)
     branches: dict[bool, dict[Region, Metrics]] = {}
     if others:
-        after = cleaned(prediction, [first])
-        boxes = boxes_of(prediction, others)
-        for is_after, state, table in ((False, prediction, joint), (True, after, changed)):
-            branches[is_after] = {
-                label: _without(table, reference[box], state[box], label).metrics([label], rules.ignore_label)[label]
-                for label, box in boxes.items()
-            }
+        branches[False] = branches[True] = _each_alone(joint, reference, prediction, rules, others)
+        if changed is not joint:
+            branches[True] = _each_alone(changed, reference, cleaned(prediction, [first]), rules, others)
     return _Trial(
         joint.metrics(rules.labels, rules.ignore_label), changed.metrics(rules.labels, rules.ignore_label), branches
     )
+
+
+def _each_alone(
+    joint: Joint, reference: Any, prediction: Any, rules: Rules, labels: Sequence[Region]
+) -> dict[Region, Metrics]:
+    """Return the metrics of every label after it alone was reduced to its largest part."""
+    wrong = beyond_largest(prediction)
+    removed = None if wrong is None else joint.recount(reference[wrong], prediction[wrong])
+    found = {}
+    for label in labels:
+        reduced = joint if removed is None else joint.without(removed.of(label))
+        found[label] = reduced.metrics([label], rules.ignore_label)[label]
+    return found
 
 
 def _without(joint: Joint, reference: Any, prediction: Any, target: Target) -> Joint:
