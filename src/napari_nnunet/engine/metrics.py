@@ -79,6 +79,12 @@ class Joint:
             found[label] = _metrics(hits, predicted - hits, real - hits, total)
         return found
 
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The values but 0 that occur in either map."""
+        met = (self.table.sum(axis=0) + self.table.sum(axis=1)) > 0
+        return tuple(int(value) for value in self.values[met] if value != 0)
+
     def without(self, removed: Joint) -> Joint:
         """Return the table after the voxels counted in ``removed`` became background in the prediction.
 

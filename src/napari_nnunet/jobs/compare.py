@@ -79,8 +79,8 @@ def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) ->
     values: set[int] = set()
     for pair in pairs[:10]:
         one, other, _ = read_pair(pair, None)
-        values |= {int(v) for array in (one, other) for v in np.unique(array)}
-    labels = tuple(sorted(values - {0}))
+        values.update(Joint.count(one, other).present)
+    labels = tuple(sorted(values))
     return Rules(labels, ending), {label: f"label {label}" for label in labels}
 
 
@@ -122,13 +122,7 @@ def compare_arrays(
 ) -> dict[Region, Metrics]:
     """Compare two label maps ([Z,] Y, X) on the same grid; every value that occurs where no labels are given."""
     joint = Joint.count(first, second)
-    if labels is None:
-        labels = [
-            int(value)
-            for value, row, column in zip(joint.values, joint.table.sum(1), joint.table.sum(0), strict=True)
-            if value != 0 and (row or column)
-        ]
-    return joint.metrics(labels)
+    return joint.metrics(joint.present if labels is None else labels)
 
 
 def difference(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.uint8]:
