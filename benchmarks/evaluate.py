@@ -1,10 +1,11 @@
 """Evaluation, postprocessing and ensembling side by side with nnunetv2, in one run on this machine.
 
-    python benchmarks/evaluate.py --data DIR [--peer PYTHON] [--repeat 3] [--large] [--json FILE]
+    python benchmarks/evaluate.py --data DIR [--peer PYTHON] [--repeat 3] [--large] [--huge] [--json FILE]
 
 Both sides are run as commands (start-up included) with two workers. ``--data`` holds
 ``data/Dataset004_Hippocampus`` and ``models`` with the validation of 40 of its cases. The memory is the peak of the sum
-over the process tree. ``--large`` adds eight made-up label maps of 200 x 512 x 512 voxels with 24 classes.
+over the process tree. ``--large`` adds eight made-up label maps of 200 x 512 x 512 voxels with 24 classes, measured once;
+``--huge`` two of 1000 x 1000 x 1000 with 200 classes, on our side only.
 """
 
 from __future__ import annotations
@@ -46,6 +47,29 @@ def large(folder: Path, plans: Path) -> None:
     shutil.copy(plans, folder)
 
 
+def huge(folder: Path, plans: Path) -> None:
+    """Write two label maps with 200 classes, two balls each, and predictions that are moved and have stray voxels."""
+    for part in ("ref", "pred"):
+        (folder / part).mkdir(parents=True)
+    z, y, x = np.ogrid[-60:60, -60:60, -60:60]
+    ball = z * z + y * y + x * x < 55**2
+    for i in range(2):
+        rng = np.random.default_rng(i)
+        labels = np.zeros((1000, 1000, 1000), dtype=np.uint8)
+        for value in [*range(1, 201)] * 2:
+            corner = rng.integers(0, 880, 3)
+            labels[tuple(slice(c, c + 120) for c in corner)][ball] = value
+        for part in ("ref", "pred"):
+            if part == "pred":
+                labels = np.roll(labels, 2, axis=2)
+                labels[tuple(rng.integers(0, 1000, (3, 3000)))] = rng.integers(1, 201, 3000)
+            sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / part / f"c{i}.nii.gz"), useCompression=True)
+    names = {"background": 0, **{f"class_{v}": v for v in range(1, 201)}}
+    content = {"channel_names": {"0": "CT"}, "labels": names, "numTraining": 2, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    shutil.copy(plans, folder)
+
+
 def run(python: str, code: str, words: list[str], place: Path) -> Measured:
     """Run one side."""
     script = place / "run.py"
@@ -58,6 +82,10 @@ def compare(name: str, words: list[str], entry: tuple[str, str], place: Path, op
     verb = "evaluate_folder" if entry is EVALUATE else "determine_postprocessing"
     theirs_code = PEER.format(module=entry[0], name=entry[1])
     ours, theirs = [], []
+    if "1000" in name:
+        alone = run(sys.executable, OURS, [verb, *words], place)
+        print(f"| {name} | – | {alone.seconds:.1f} s, {alone.tree / 1e6:.0f} MB | – | – |", flush=True)
+        return {"task": name, "seconds": alone.seconds, "mb": alone.tree / 1e6}
     for _ in range(options.repeat):
         ours.append(run(sys.executable, OURS, [verb, *words], place))
         theirs.append(run(options.peer, theirs_code, words, place))
@@ -79,6 +107,7 @@ def main() -> None:
     parser.add_argument("--peer", default=sys.executable)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--huge", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print("| task | nnunetv2 | napari-nnunet | times faster | memory ratio |\n|---|---|---|---|---|")
@@ -98,6 +127,12 @@ def main() -> None:
             cases.append(
                 ("8 label maps of 200 x 512 x 512, 24 classes", place / "large" / "ref", place / "large" / "pred",
                  place / "large")
+            )  # fmt: skip
+        if options.huge:
+            huge(place / "huge", model / "plans.json")
+            cases.append(
+                ("2 label maps of 1000 x 1000 x 1000, 200 classes", place / "huge" / "ref", place / "huge" / "pred",
+                 place / "huge")
             )  # fmt: skip
         for name, ref, pred, files in cases:
             plans, dataset = str(files / "plans.json"), str(files / "dataset.json")

@@ -542,6 +542,30 @@ def test_two_processes_learn_the_same_as_one(new_workspace, tmp_path, batch_dice
         torch.testing.assert_close(logs[1]["network_weights"][key], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_killed_training_over_two_processes_leaves_none_of_them(workspace):
+    place = {
+        "nnUNet_raw": workspace.raw,
+        "nnUNet_preprocessed": workspace.preprocessed,
+        "nnUNet_results": workspace.results,
+    }
+    arguments = [
+        "train", TRAINED, "3d_fullres", "0", "-num_gpus", "2", "-device", "cpu", "--threads", "1", "--epochs", "500",
+        "--workers", "1", "--no_pbar",
+    ]  # fmt: skip
+    environment = {**os.environ, **{key: str(value) for key, value in place.items()}}
+    process = subprocess.Popen([sys.executable, "-m", "napari_nnunet", *arguments], env=environment)
+    folder = folder_of(workspace)
+    deadline = time.monotonic() + 120
+    while folder.runner() is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3  # the one that looks after them, and two that compute
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+
+
 def test_the_python_door_trains_too(prepared, tmp_path, monkeypatch):
     import napari_nnunet
 

@@ -8,7 +8,8 @@ import time
 
 import psutil
 
-_LOOK = 1.0  # seconds between two looks at the parent
+LAUNCHER = "NAPARI_NNUNET_LAUNCHER"  # variable with the number of the process that several work for
+_LOOK = 1.0  # seconds between two looks at the other process
 
 
 def available_threads() -> int:
@@ -33,27 +34,25 @@ def _container_limit() -> int | None:
         return None
 
 
-def end_with(parent: int) -> None:
-    """Let this process end soon after the one that started it, however that ended.
+def end_with(other: int) -> None:
+    """Let this process end soon after another one, however that ended.
 
     A process that is killed cannot end its workers; without this they would wait for it for ever, with all their
     memory.
 
     Parameters
     ----------
-    parent : int
-        Number of the process that started this one.
+    other : int
+        Number of the process, most often of the one that started this one.
     """
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(other,), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while _is_there(parent):
-        time.sleep(_LOOK)
+def _watch(other: int) -> None:
+    try:
+        process = psutil.Process(other)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK)
+    except psutil.NoSuchProcess:
+        pass
     os._exit(1)
-
-
-def _is_there(parent: int) -> bool:
-    if os.name == "posix":
-        return os.getppid() == parent  # orphans are given to another process at once
-    return psutil.pid_exists(parent)

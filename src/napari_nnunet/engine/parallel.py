@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from napari_nnunet.engine.machine import LAUNCHER, end_with
 from napari_nnunet.errors import SettingsError
 
 
@@ -123,6 +124,9 @@ def joined(device: str) -> Iterator[Group]:
     if not is_launched():
         yield Group()
         return
+    for other in (os.getppid(), os.environ.get(LAUNCHER)):
+        if other is not None:
+            end_with(int(other))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from napari_nnunet.engine.machine import LAUNCHER
 from napari_nnunet.events import Job
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.fold import FoldFolder, read_json
@@ -34,7 +35,8 @@ def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
         Of the command line, beginning with the verb.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return subprocess.run([*command, "-m", "napari_nnunet", *arguments], check=False).returncode
+    environment = {**os.environ, LAUNCHER: str(os.getpid())}
+    return subprocess.run([*command, "-m", "napari_nnunet", *arguments], check=False, env=environment).returncode
 
 
 _children: list[subprocess.Popen[bytes]] = []  # asked now and then, so that none stays a zombie
