@@ -160,6 +160,7 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
     other = workspace.results / "Dataset002_Other"
     name = "nnUNetTrainer__nnUNetPlans__2d"
     shutil.copytree(workspace.results / "Dataset001_Tiny" / name, other / name)
+    shutil.move(workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres", other / "renamed")
     make_model(workspace.results, Recipe(name="Dataset003_Else", labels={"background": 0, "cell": 1}))
     _image(viewer)
     ensemble.members.source_box.value = FOLDS
@@ -169,7 +170,11 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
     box.value = together
     assert box.native.currentText() == "Dataset001_Tiny + Dataset002_Other"
     rows = {ensemble.members.table.item(r, 0).text() for r in range(3)}
-    assert rows == {"2d (Dataset001_Tiny)", "3d_fullres (Dataset001_Tiny)", "2d (Dataset002_Other)"}
+    assert rows == {
+        "2d (Dataset001_Tiny, nnUNetTrainer, nnUNetPlans)",
+        "2d (Dataset002_Other, nnUNetTrainer, nnUNetPlans)",
+        "3d_fullres (Dataset002_Other, renamed)",
+    }
     _ready(qtbot, ensemble)
     assert not ensemble.calibrate.isVisible()  # they have no validation cases in common
     _run(qtbot, ensemble)

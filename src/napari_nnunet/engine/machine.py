@@ -53,6 +53,8 @@ def _watch(other: int) -> None:
         process = psutil.Process(other)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(_LOOK)
+    except psutil.AccessDenied:
+        return  # it belongs to somebody else, and cannot be watched
     except psutil.NoSuchProcess:
         pass
     os._exit(1)

@@ -353,10 +353,14 @@ def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
 
 def _row_names(models: Sequence[TrainedModel]) -> list[str]:
     """Return the configurations, and what else tells the models apart, as short as can be."""
-    parts = [(model.folder.parent.name, *model.folder.name.split("__")) for model in models]
+    parts = []
+    for model in models:
+        trainer, *plans = model.folder.name.split("__")[:-1] or [model.folder.name]  # people rename folders
+        parts.append((model.folder.parent.name, trainer, "__".join(plans)))
     told = [column for column in range(3) if len({part[column] for part in parts}) > 1]
-    more = [", ".join(part[column] for column in told) for part in parts]
-    return [part[-1] + (f" ({text})" if text else "") for part, text in zip(parts, more, strict=True)]
+    more = [", ".join(part[column] for column in told if part[column]) for part in parts]
+    names = [model.configuration.name for model in models]
+    return [name + (f" ({text})" if text else "") for name, text in zip(names, more, strict=True)]
 
 
 def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
