@@ -78,15 +78,17 @@ def run(python: str, code: str, words: list[str], place: Path) -> Measured:
     return measure([python, str(script), *words], place / "log", pause=0.1)
 
 
-def compare(name: str, words: list[str], entry: tuple[str, str], place: Path, options: argparse.Namespace) -> dict:
-    """Run both sides in turn; the median of each counts."""
+def compare(
+    name: str, words: list[str], entry: tuple[str, str], place: Path, options: argparse.Namespace, *, alone: bool
+) -> dict:
+    """Run both sides in turn (or only ours, once); the median of each counts."""
     verb = "evaluate_folder" if entry is EVALUATE else "determine_postprocessing"
     theirs_code = PEER.format(module=entry[0], name=entry[1])
     ours, theirs = [], []
-    if "1000" in name or (entry is DETERMINE and "512" in name):  # nnunetv2 takes more than 20 minutes
-        alone = run(sys.executable, OURS, [verb, *words], place)
-        print(f"| {name} | – | {alone.seconds:.1f} s, {alone.tree / 1e6:.0f} MB | – | – |", flush=True)
-        return {"task": name, "seconds": alone.seconds, "mb": alone.tree / 1e6}
+    if alone:
+        own = run(sys.executable, OURS, [verb, *words], place)
+        print(f"| {name} | – | {own.seconds:.1f} s, {own.tree / 1e6:.0f} MB | – | – |", flush=True)
+        return {"task": name, "seconds": own.seconds, "mb": own.tree / 1e6}
     for _ in range(options.repeat):
         ours.append(run(sys.executable, OURS, [verb, *words], place))
         theirs.append(run(options.peer, theirs_code, words, place))
@@ -122,26 +124,29 @@ def main() -> None:
         for path in (place / "pred").glob("*.nii.gz"):
             shutil.copy(options.data / "data" / "Dataset004_Hippocampus" / "labelsTr" / path.name, references)
         (place / "pred" / "summary.json").unlink()
-        cases = [("40 hippocampus cases", place / "ref", place / "pred", model)]
-        if options.large:
-            large(place / "large", model / "plans.json")
-            cases.append(
-                ("8 label maps of 200 x 512 x 512, 24 classes", place / "large" / "ref", place / "large" / "pred",
-                 place / "large")
-            )  # fmt: skip
-        if options.huge:
-            huge(place / "huge", model / "plans.json")
-            cases.append(
-                ("2 label maps of 1000 x 1000 x 1000, 200 classes", place / "huge" / "ref", place / "huge" / "pred",
-                 place / "huge")
-            )  # fmt: skip
-        for name, ref, pred, files in cases:
-            options.repeat = options.repeat if "hippocampus" in name else 1
+        # name, references, predictions, folder of plans.json and dataset.json, runs, what nnunetv2 takes part in
+        cases = [("40 hippocampus cases", place / "ref", place / "pred", model, options.repeat, (EVALUATE, DETERMINE))]
+        for wanted, make, name, peers in (
+            (options.large, large, "8 label maps of 200 x 512 x 512, 24 classes", (EVALUATE,)),
+            (options.huge, huge, "2 label maps of 1000 x 1000 x 1000, 200 classes", ()),
+        ):
+            if wanted:
+                folder = place / make.__name__
+                make(folder, model / "plans.json")
+                cases.append((name, folder / "ref", folder / "pred", folder, 1, peers))
+        for name, ref, pred, files, repeat, peers in cases:
+            options.repeat = repeat
             plans, dataset = str(files / "plans.json"), str(files / "dataset.json")
             words = [str(ref), str(pred), "-djfile", dataset, "-pfile", plans, "-o", str(place / "s.json"), "-np", "2"]
-            rows.append(compare(f"evaluate_folder, {name}", words, EVALUATE, place, options))
+            rows.append(
+                compare(f"evaluate_folder, {name}", words, EVALUATE, place, options, alone=EVALUATE not in peers)
+            )
             words = ["-i", str(pred), "-ref", str(ref), "-plans_json", plans, "-dataset_json", dataset, "-np", "2"]
-            rows.append(compare(f"determine_postprocessing, {name}", words, DETERMINE, place, options))
+            rows.append(
+                compare(
+                    f"determine_postprocessing, {name}", words, DETERMINE, place, options, alone=DETERMINE not in peers
+                )
+            )
     if options.json is not None:
         options.json.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=4))
 
