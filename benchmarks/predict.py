@@ -37,8 +37,8 @@ def large_model(folder: Path, classes: int) -> Path:
     """Write the standard 3-D model with random weights for a number of foreground classes."""
     import torch
 
-    from napari_nnunet.engine import network
-    from napari_nnunet.formats.checkpoint import write_checkpoint
+    from napari_nnunet.engine.network import unet as network
+    from napari_nnunet.formats.model.checkpoint import write_checkpoint
     from napari_nnunet.schema.plans import Plans
 
     rule = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}

@@ -21,12 +21,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_nnunet.engine.learner import Learner
+from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.events import EpochDone, drain
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.plan import extract_fingerprint
-from napari_nnunet.jobs.preprocess import preprocess
-from napari_nnunet.jobs.train import train
+from napari_nnunet.jobs.planning.plan import extract_fingerprint
+from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.training import TrainSettings
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -15,7 +15,7 @@ import time
 import numpy as np
 from skimage.transform import resize
 
-from napari_nnunet.engine.resample import resample_image
+from napari_nnunet.engine.image.resample import resample_image
 from napari_nnunet.schema.plans import Resampling
 
 CASES = [

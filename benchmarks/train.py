@@ -26,11 +26,11 @@ begun = float(sys.argv[1])
 from pathlib import Path
 from napari_nnunet.events import drain
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._begin import Start, begin
-from napari_nnunet.jobs._training import make_order
-from napari_nnunet.jobs.train import training_choice
-from napari_nnunet.engine.backends import torch_threads
-from napari_nnunet.engine.parallel import Group
+from napari_nnunet.jobs.training.begin import Start, begin
+from napari_nnunet.jobs.training.order import make_order
+from napari_nnunet.jobs.training.train import training_choice
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.schema.training import TrainSettings
 if __name__ == '__main__':
     workspace, dataset, configuration, steps = Workspace.resolve(), sys.argv[2], sys.argv[3], int(sys.argv[4])

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from napari_nnunet.engine import network
+from napari_nnunet.engine.network import unet as network
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
-from napari_nnunet.formats.checkpoint import write_checkpoint
+from napari_nnunet.formats.model.checkpoint import write_checkpoint
 from napari_nnunet.schema.plans import Plans
 
 FOLDER = Path(__file__).parents[1] / "src/napari_nnunet/resources/sample_model/nnUNetTrainer__nnUNetPlans__3d_fullres"

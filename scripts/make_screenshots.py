@@ -14,7 +14,7 @@ import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
-from napari_nnunet.widgets._panel import State
+from napari_nnunet.widgets.frame.panel import State
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 
@@ -114,7 +114,7 @@ def learn(folder):
     from napari_nnunet.events import drain
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.demo import CONFIGURATION, DATASET, make_dataset
-    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
     from napari_nnunet.schema.settings import PlanSettings
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -146,13 +146,13 @@ def learn(folder):
 def two_models(folder):
     """Train two models for two minutes each, find the best, calibrate."""
     from napari_nnunet.events import drain
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.best import Question, find_best
-    from napari_nnunet.jobs.calibrate import calibrate
+    from napari_nnunet.jobs.choosing.best import Question, find_best
+    from napari_nnunet.jobs.choosing.calibrate import calibrate
     from napari_nnunet.jobs.demo import DATASET, make_dataset
-    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
-    from napari_nnunet.jobs.train import train
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+    from napari_nnunet.jobs.training.train import train
     from napari_nnunet.schema.settings import PlanSettings
     from napari_nnunet.schema.training import TrainSettings
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers import Recipe, make_model, smooth_image
-from napari_nnunet.formats.model import TrainedModel
-from napari_nnunet.jobs import _predictor
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 

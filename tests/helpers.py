@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_nnunet.engine import network
-from napari_nnunet.formats.checkpoint import write_checkpoint
-from napari_nnunet.formats.model import TrainedModel, load_model
-from napari_nnunet.formats.probabilities import ProbabilityReader
+from napari_nnunet.engine.network import unet as network
+from napari_nnunet.formats.model.checkpoint import write_checkpoint
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.results.probabilities import ProbabilityReader
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 
@@ -207,7 +207,7 @@ def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, 
 
     Two cubes of each label lie in every case, brighter than what is around them.
     """
-    from napari_nnunet.formats.raw_dataset import open_dataset
+    from napari_nnunet.formats.dataset.raw_dataset import open_dataset
     from napari_nnunet.formats.workspace import Workspace
 
     recipe = recipe or Recipe(spacing=(1.0,) * 3)
@@ -249,8 +249,9 @@ def preprocess_here(workspace, dataset) -> None:
     """Preprocess a tiny dataset in this process, which is quicker than starting workers."""
     import shutil
 
-    from napari_nnunet.formats.journal import Journal
-    from napari_nnunet.jobs.preprocess import case_digest, preprocess_case, read_plans, rules_of
+    from napari_nnunet.formats.preprocessed.journal import Journal
+    from napari_nnunet.formats.preprocessed.plans import read_plans
+    from napari_nnunet.jobs.planning.preprocess import case_digest, preprocess_case, rules_of
 
     base = workspace.preprocessed / dataset.name
     plans = read_plans(base, "nnUNetPlans")

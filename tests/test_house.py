@@ -37,12 +37,19 @@ def test_importing_and_help_load_neither_torch_nor_a_viewer(code):
 
 
 def test_predicting_needs_no_viewer():
-    assert not _loaded("import napari_nnunet.jobs.predict_files, napari_nnunet.api") & {"napari", "qtpy", "magicgui"}
+    assert not _loaded("import napari_nnunet.jobs.prediction.predict_files, napari_nnunet.api") & {
+        "napari",
+        "qtpy",
+        "magicgui",
+    }
 
 
 @pytest.mark.gui
 def test_the_docks_load_no_torch():
-    docks = ("segment", "cases", "plan", "train", "doctor", "reader")
+    docks = (
+        "prediction.segment_dock", "dataset.cases_dock", "planning.plan_dock", "training.train_dock",
+        "choosing.ensemble_dock", "choosing.compare_dock", "sharing.models_dock", "doctor_dock", "files.reader",
+    )  # fmt: skip
     code = f"import {', '.join(f'napari_nnunet.widgets.{name}' for name in docks)}"
     assert not _loaded(code) & {"torch", "openvino"}
 

@@ -6,8 +6,9 @@ The public names are loaded when they are first used, so that importing the pack
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from napari_nnunet.version import __version__
 
 if TYPE_CHECKING:
     from napari_nnunet.api import (
@@ -23,19 +24,15 @@ if TYPE_CHECKING:
         verify_dataset,
     )
     from napari_nnunet.errors import NnunetError
-    from napari_nnunet.formats.images import read_volume, write_labels
-    from napari_nnunet.formats.model import TrainedModel, load_model
-    from napari_nnunet.formats.raw_dataset import generate_dataset_json
-    from napari_nnunet.jobs.prediction import Prediction
+    from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
+    from napari_nnunet.formats.images.files import read_volume, write_labels
+    from napari_nnunet.formats.model.folder import TrainedModel, load_model
+    from napari_nnunet.jobs.prediction.result import Prediction
     from napari_nnunet.schema.geometry import Geometry
     from napari_nnunet.schema.settings import PlanSettings, PredictSettings
     from napari_nnunet.schema.training import TrainSettings
     from napari_nnunet.volume import Volume
 
-try:
-    __version__ = version("napari-nnunet")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "Geometry",
@@ -68,24 +65,24 @@ _HOMES = {
     "NnunetError": "napari_nnunet.errors",
     "PlanSettings": "napari_nnunet.schema.settings",
     "PredictSettings": "napari_nnunet.schema.settings",
-    "Prediction": "napari_nnunet.jobs.prediction",
+    "Prediction": "napari_nnunet.jobs.prediction.result",
     "TrainSettings": "napari_nnunet.schema.training",
-    "TrainedModel": "napari_nnunet.formats.model",
+    "TrainedModel": "napari_nnunet.formats.model.folder",
     "Volume": "napari_nnunet.volume",
     "ensemble_predict": "napari_nnunet.api",
     "evaluate": "napari_nnunet.api",
     "export_models": "napari_nnunet.api",
     "find_best": "napari_nnunet.api",
-    "generate_dataset_json": "napari_nnunet.formats.raw_dataset",
+    "generate_dataset_json": "napari_nnunet.formats.dataset.raw_dataset",
     "install_models": "napari_nnunet.api",
-    "load_model": "napari_nnunet.formats.model",
+    "load_model": "napari_nnunet.formats.model.folder",
     "plan_and_preprocess": "napari_nnunet.api",
     "predict": "napari_nnunet.api",
     "predict_best": "napari_nnunet.api",
-    "read_volume": "napari_nnunet.formats.images",
+    "read_volume": "napari_nnunet.formats.images.files",
     "train": "napari_nnunet.api",
     "verify_dataset": "napari_nnunet.api",
-    "write_labels": "napari_nnunet.formats.images",
+    "write_labels": "napari_nnunet.formats.images.files",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Event, drain
-from napari_nnunet.formats.model import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import STANDARD
@@ -18,12 +18,12 @@ from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.best import Answer, Question
-    from napari_nnunet.jobs.evaluate import Evaluation
-    from napari_nnunet.jobs.plan_and_preprocess import Planned
-    from napari_nnunet.jobs.prediction import Prediction
-    from napari_nnunet.jobs.train import TrainResult
-    from napari_nnunet.jobs.verify import Report
+    from napari_nnunet.jobs.choosing.best import Answer, Question
+    from napari_nnunet.jobs.choosing.evaluate import Evaluation
+    from napari_nnunet.jobs.dataset.verify import Report
+    from napari_nnunet.jobs.planning.plan_and_preprocess import Planned
+    from napari_nnunet.jobs.prediction.result import Prediction
+    from napari_nnunet.jobs.training.train import TrainResult
     from napari_nnunet.schema.cleaning import Target
     from napari_nnunet.schema.settings import Fold, PlanSettings
     from napari_nnunet.schema.training import TrainSettings
@@ -67,7 +67,9 @@ def predict(
     >>> model = load_model("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres")  # doctest: +SKIP
     >>> labels = predict(model, array, spacing=(1.0, 1.0, 1.0)).labels  # doctest: +SKIP
     """
-    from napari_nnunet.jobs.predict import predict as job  # loads torch, which the rest of this page does without
+    from napari_nnunet.jobs.prediction.predict import (
+        predict as job,  # loads torch, which the rest of this page does without
+    )
 
     opened = model if isinstance(model, TrainedModel) else load_model(model)
     chosen = (settings or PredictSettings()).replace(**changes)
@@ -131,8 +133,8 @@ def ensemble_predict(
     Prediction
         ``labels`` on the image's own grid, ``uncertainty``, ``recipe``.
     """
-    from napari_nnunet.engine.vote import VoteSettings
-    from napari_nnunet.jobs.combined import Combination, Member, predict_combined
+    from napari_nnunet.engine.prediction.vote import VoteSettings
+    from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
     from napari_nnunet.schema.cleaning import Cleaning
 
     pairs = [entry if isinstance(entry, tuple) else (entry, PredictSettings()) for entry in members]
@@ -163,7 +165,7 @@ def predict_best(
     workspace : str or Path, optional
         As for :func:`verify_dataset`.
     """
-    from napari_nnunet.jobs.combined import best_combination, predict_combined
+    from napari_nnunet.jobs.prediction.combined import best_combination, predict_combined
 
     place = _workspace(workspace)
     combination = best_combination(place, place.dataset_name(dataset), settings)
@@ -193,8 +195,8 @@ def find_best(
     Answer
         ``best``, ``scored``, ``postprocessing``; nnU-Net's files have been written.
     """
-    from napari_nnunet.jobs.best import Question as Asked
-    from napari_nnunet.jobs.best import find_best as job
+    from napari_nnunet.jobs.choosing.best import Question as Asked
+    from napari_nnunet.jobs.choosing.best import find_best as job
 
     place = _workspace(workspace)
     return drain(job(place, place.dataset_name(dataset), question or Asked(), workers=workers), on_event)
@@ -230,8 +232,8 @@ def evaluate(
     Evaluation
         ``summary``, ``dice``, ``cases``, ``csv()``.
     """
-    from napari_nnunet.jobs.ensemble import read_reader
-    from napari_nnunet.jobs.evaluate import Rules, evaluate_folder
+    from napari_nnunet.jobs.choosing.ensemble import read_reader
+    from napari_nnunet.jobs.choosing.evaluate import Rules, evaluate_folder
     from napari_nnunet.schema.dataset import DatasetInfo
 
     path = Path(dataset_json)
@@ -272,8 +274,8 @@ def export_models(
     Path
         The zip.
     """
-    from napari_nnunet.jobs.share import ExportSettings
-    from napari_nnunet.jobs.share import export_models as job
+    from napari_nnunet.jobs.sharing.share import ExportSettings
+    from napari_nnunet.jobs.sharing.share import export_models as job
 
     opened = [model if isinstance(model, TrainedModel) else load_model(model) for model in models]
     return drain(job(opened, Path(target), ExportSettings(light=light, card=card), replace=replace), on_event)
@@ -305,7 +307,7 @@ def install_models(
     tuple of Path
         The models' folders.
     """
-    from napari_nnunet.jobs.share import download_model, install_zip
+    from napari_nnunet.jobs.sharing.share import download_model, install_zip
 
     results = _workspace(workspace).results
     if str(source).startswith(("http://", "https://")):
@@ -339,7 +341,7 @@ def verify_dataset(
     Report
         ``problems`` (errors first), ``errors``, ``cases``.
     """
-    from napari_nnunet.jobs.verify import verify
+    from napari_nnunet.jobs.dataset.verify import verify
 
     place = _workspace(workspace)
     return drain(verify(place, place.dataset_name(dataset), workers=workers), on_event)
@@ -370,7 +372,7 @@ def plan_and_preprocess(
     Planned
         ``plans``, the file, and ``cases``: what was done, skipped, and failed with the reason.
     """
-    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess as job
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job
 
     place = _workspace(workspace)
     return drain(job(place, place.dataset_name(dataset), settings, configurations, workers=workers), on_event)
@@ -418,7 +420,7 @@ def train(
     >>> result = train("4", "3d_fullres", 0, time_budget=7200)  # doctest: +SKIP
     >>> result.validation.dice  # doctest: +SKIP
     """
-    from napari_nnunet.jobs.train import train as job  # loads torch
+    from napari_nnunet.jobs.training.train import train as job  # loads torch
     from napari_nnunet.schema.training import TrainSettings as Settings
 
     place = _workspace(workspace)

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from helpers import smooth_image
 from napari_nnunet.cli import main
 from napari_nnunet.events import from_json
-from napari_nnunet.jobs import predict_files
+from napari_nnunet.jobs.prediction import predict_files
 
 
 def _write_cases(folder, names, *, channels=1, shape=(10, 24, 24)):

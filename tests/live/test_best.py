@@ -16,12 +16,12 @@ import pytest
 from helpers import TRAINED, Recipe, configuration_of, make_trainable, preprocess_here, smooth_image, write_nifti
 from napari_nnunet.cli import main
 from napari_nnunet.events import drain
-from napari_nnunet.formats.cleaning import read_cleaning
-from napari_nnunet.formats.images import read_labels
-from napari_nnunet.formats.raw_dataset import open_dataset
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.best import Question, find_best
-from napari_nnunet.jobs.train import train
+from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.training import TrainSettings
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_nnunet.events import drain
-from napari_nnunet.jobs.predict import predict
+from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.settings import PredictSettings
 
 pytestmark = [
@@ -36,7 +36,7 @@ def test_residual_networks_equal_those_of_dynamic_network_architectures(block):
     from dynamic_network_architectures.building_blocks import residual
     from torch import nn
 
-    from napari_nnunet.engine import network
+    from napari_nnunet.engine.network import unet as network
     from napari_nnunet.schema.plans import Architecture
 
     bottleneck = (2, 3, 4) if block == "BottleneckD" else None

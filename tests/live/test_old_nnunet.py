@@ -14,7 +14,7 @@ from torch import nn
 from helpers import smooth_image
 from napari_nnunet import load_model, predict
 from napari_nnunet.events import drain
-from napari_nnunet.jobs.import_v1 import import_v1_model
+from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.volume import Volume

@@ -13,12 +13,12 @@ import torch
 
 from helpers import TRAINED, make_trainable
 from napari_nnunet.events import EpochDone, drain
-from napari_nnunet.formats.checkpoint import read_raw
-from napari_nnunet.formats.images import read_labels, read_volume
-from napari_nnunet.formats.model import load_model
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.predict import predict
-from napari_nnunet.jobs.train import train
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.settings import PredictSettings
 from napari_nnunet.schema.training import TrainSettings
 

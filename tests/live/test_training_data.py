@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from napari_nnunet.events import drain
-from napari_nnunet.formats.preprocessed import case_names, open_case
-from napari_nnunet.formats.raw_dataset import open_dataset
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.jobs.preprocess import preprocess
+from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
+from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.settings import PlanSettings
 
 pytestmark = pytest.mark.live

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from helpers import read_probabilities
-from napari_nnunet.engine.components import to_remove
-from napari_nnunet.engine.vote import VoteSettings
+from napari_nnunet.engine.choosing.components import to_remove
+from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import drain
-from napari_nnunet.formats.cleaning import read_cleaning
-from napari_nnunet.formats.images import read_labels
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.best import Question, find_best
-from napari_nnunet.jobs.ensemble import ensemble_folders
-from napari_nnunet.jobs.evaluate import Output, Rules, evaluate_folder
-from napari_nnunet.jobs.postprocess import determine_postprocessing
+from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
+from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
+from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing
 from napari_nnunet.schema.dataset import DatasetInfo
 
 pytestmark = pytest.mark.parity

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from helpers import FIGURES
-from napari_nnunet.engine import network
-from napari_nnunet.engine.backends._openvino import OpenVinoNetwork
-from napari_nnunet.engine.backends._torch import TorchNetwork
-from napari_nnunet.engine.decode import decode_probabilities
-from napari_nnunet.engine.normalize import normalize
-from napari_nnunet.engine.prepare import crop_to_nonzero
-from napari_nnunet.engine.resample import resample_image, resample_labels, separate_axis
-from napari_nnunet.engine.tiles import TileGrid, importance, starts
+from napari_nnunet.engine.image.normalize import normalize
+from napari_nnunet.engine.image.prepare import crop_to_nonzero
+from napari_nnunet.engine.image.resample import resample_image, resample_labels, separate_axis
+from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.openvino_backend import OpenVinoNetwork
+from napari_nnunet.engine.network.torch_backend import TorchNetwork
+from napari_nnunet.engine.prediction.decode import decode_probabilities
+from napari_nnunet.engine.prediction.tiles import TileGrid, importance, starts
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import IntensityStatistics, Plans, Resampling
 

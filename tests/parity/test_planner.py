@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from napari_nnunet.engine.plan import plan
+from napari_nnunet.engine.planning.planner import plan
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Plans

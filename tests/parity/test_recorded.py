@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_nnunet.engine.prepare import prepare
+from napari_nnunet.engine.image.prepare import prepare
 from napari_nnunet.events import drain
-from napari_nnunet.formats.images import read_labels, read_volume, write_labels
-from napari_nnunet.formats.model import load_model
-from napari_nnunet.jobs.predict import predict
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.settings import PredictSettings

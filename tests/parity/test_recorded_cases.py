@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_nnunet.engine.locations import class_locations
-from napari_nnunet.engine.prepare import crop_to_nonzero, lift, plan_grid
-from napari_nnunet.engine.resample import resample_image
+from napari_nnunet.engine.image.locations import class_locations
+from napari_nnunet.engine.image.prepare import crop_to_nonzero, lift, plan_grid
+from napari_nnunet.engine.image.resample import resample_image
 from napari_nnunet.events import drain
-from napari_nnunet.formats.chunks import chunks_and_blocks
-from napari_nnunet.formats.images import read_labels, read_volume
-from napari_nnunet.formats.preprocessed import case_names, open_case
-from napari_nnunet.formats.raw_dataset import open_dataset
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case
+from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.preprocess import preprocess
+from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.plans import Plans
 
 pytestmark = pytest.mark.parity

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.engine import augment, network
-from napari_nnunet.engine import learner as learner_module
-from napari_nnunet.engine.device import Choice
-from napari_nnunet.engine.learner import Learner
-from napari_nnunet.engine.loss import SegmentationLoss, count_matches, supervised
-from napari_nnunet.engine.optimize import poly_rate
-from napari_nnunet.engine.sample import corner_around, corner_range, forced_foreground, patch_rule
-from napari_nnunet.engine.splits import Split, make_splits, split_of
-from napari_nnunet.engine.supervision import downsample_target, output_scales, output_weights
+from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches.patches import corner_around, corner_range, forced_foreground, patch_rule
+from napari_nnunet.engine.batches.supervision import downsample_target, output_scales, output_weights
+from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.training import learner as learner_module
+from napari_nnunet.engine.training.learner import Learner
+from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, supervised
+from napari_nnunet.engine.training.optimizers import poly_rate
+from napari_nnunet.engine.training.splits import Split, make_splits, split_of
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.training import Recipe
 

@@ -23,7 +23,7 @@ def viewer(make_napari_viewer, npe2pm):
 @pytest.fixture
 def dock(viewer, qtbot):
     """The Segment dock in the viewer."""
-    from napari_nnunet.widgets.segment import SegmentWidget
+    from napari_nnunet.widgets.prediction.segment_dock import SegmentWidget
 
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
     assert isinstance(widget, SegmentWidget)

@@ -8,7 +8,7 @@ from napari.layers import Labels
 from qtpy.QtCore import Qt, QThreadPool
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
-from napari_nnunet.widgets._panel import State
+from napari_nnunet.widgets.frame.panel import State
 
 PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}
 

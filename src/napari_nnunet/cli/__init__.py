@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from napari_nnunet.cli import _data, _doctor, _ensemble, _plan, _predict, _presets, _share, _train
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.version import __version__
 
 _EPILOG = """\
 Every verb may be written with hyphens or underscores (predict-from-modelfolder), and nnU-Net's commands keep working
@@ -17,8 +18,6 @@ with 'nnUNetv2_' replaced by 'napari-nnunet '. 'napari-nnunet VERB --help' expla
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all verbs."""
-    from napari_nnunet import __version__
-
     parser = argparse.ArgumentParser(
         prog="napari-nnunet",
         description="Segment 2-D and 3-D images with trained nnU-Net models.",

@@ -124,8 +124,8 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.pairs import pair_folders
-    from napari_nnunet.jobs.import_folders import ImportSettings, import_folders
+    from napari_nnunet.formats.dataset.pairs import pair_folders
+    from napari_nnunet.jobs.dataset.import_folders import ImportSettings, import_folders
 
     if options.dry_run:
         pairing = pair_folders(options.i, options.m, suffixes=options.suffixes)
@@ -159,7 +159,7 @@ def _split(word: str, flag: str) -> tuple[str, str]:
 
 
 def _convert_msd(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.convert import convert_msd
+    from napari_nnunet.jobs.dataset.convert import convert_msd
 
     source = Path(os.path.abspath(options.i))
     print(run_shown(convert_msd(_workspace(options), source, number=options.overwrite_id, workers=options.np), options))
@@ -167,7 +167,7 @@ def _convert_msd(options: argparse.Namespace) -> int:
 
 
 def _convert_old(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.convert import convert_old_nnunet
+    from napari_nnunet.jobs.dataset.convert import convert_old_nnunet
 
     job = convert_old_nnunet(_workspace(options), options.input_folder, options.output_dataset_name)
     print(run_shown(job, options))
@@ -175,8 +175,8 @@ def _convert_old(options: argparse.Namespace) -> int:
 
 
 def _json(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.raw_dataset import generate_dataset_json
-    from napari_nnunet.formats.raw_writer import update_count
+    from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
+    from napari_nnunet.formats.dataset.raw_writer import update_count
 
     labels: dict[str, int | list[int]] = {"background": 0}
     for name, text in (_split(word, "--labels") for word in options.labels):
@@ -196,7 +196,7 @@ def _json(options: argparse.Namespace) -> int:
 
 
 def _overlays(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.overlays import plot_overlays
+    from napari_nnunet.jobs.dataset.overlays import plot_overlays
 
     workspace = _workspace(options)
     job = plot_overlays(

@@ -16,7 +16,7 @@ from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.evaluate import Rules
+    from napari_nnunet.jobs.choosing.evaluate import Rules
     from napari_nnunet.schema.dataset import DatasetInfo
 
 
@@ -236,8 +236,8 @@ def _add_side_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _ensemble(options: argparse.Namespace) -> int:
-    from napari_nnunet.engine.vote import VoteSettings
-    from napari_nnunet.jobs.ensemble import ensemble_folders
+    from napari_nnunet.engine.prediction.vote import VoteSettings
+    from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 
     vote = VoteSettings(
         method="hard" if options.hard else "soft",
@@ -271,22 +271,22 @@ def _read_reader(path: Path | None) -> str | None:
 
 
 def _evaluate_folder(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.evaluate import Rules
+    from napari_nnunet.jobs.choosing.evaluate import Rules
 
     info = _read_info(options.djfile)
     return _evaluate(options, Rules.of(info, reader=_read_reader(options.pfile), surface=options.surface))
 
 
 def _evaluate_simple(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.images import common_ending
-    from napari_nnunet.jobs.evaluate import Rules
+    from napari_nnunet.formats.images.files import common_ending
+    from napari_nnunet.jobs.choosing.evaluate import Rules
 
     ending = common_ending(options.gt_folder)
     return _evaluate(options, Rules(tuple(options.l), ending, options.il, surface=options.surface))
 
 
 def _evaluate(options: argparse.Namespace, rules: Rules) -> int:
-    from napari_nnunet.jobs.evaluate import Output, evaluate_folder
+    from napari_nnunet.jobs.choosing.evaluate import Output, evaluate_folder
 
     output = Output(options.o or options.pred_folder / "summary.json", options.csv)
     job = evaluate_folder(
@@ -306,7 +306,7 @@ def _surface_text(values: dict[str, float]) -> str:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.compare import compare_folders, folder_rules
+    from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
 
     rules, names = folder_rules(options.first, options.second, options.djfile)
     result = run_shown(compare_folders(options.first, options.second, rules, workers=options.np), options)
@@ -320,9 +320,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _accumulate(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.crossval import accumulate, usable_folds
+    from napari_nnunet.jobs.choosing.crossval import accumulate, usable_folds
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     model = load_model(
@@ -338,9 +338,9 @@ def _accumulate(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.calibrate import calibrate
+    from napari_nnunet.jobs.choosing.calibrate import calibrate
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     models = [
@@ -356,7 +356,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 def _find_best(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.best import Question, find_best
+    from napari_nnunet.jobs.choosing.best import Question, find_best
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     question = Question(
@@ -379,8 +379,8 @@ def _predict_best(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.combined import best_combination
-    from napari_nnunet.jobs.predict_files import FolderSettings, predict_combined_folder
+    from napari_nnunet.jobs.prediction.combined import best_combination
+    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
     from napari_nnunet.schema.settings import PredictSettings
 
     workspace = Workspace.resolve(options.workspace, os.environ)
@@ -399,14 +399,14 @@ def _predict_best(options: argparse.Namespace) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.recipe import STYLES, read_recipe
+    from napari_nnunet.formats.results.recipe import STYLES, read_recipe
 
     print(STYLES[options.style](read_recipe(options.folder)), end="")
     return 0
 
 
 def _rules(options: argparse.Namespace) -> tuple[Rules, DatasetInfo]:
-    from napari_nnunet.jobs.evaluate import Rules
+    from napari_nnunet.jobs.choosing.evaluate import Rules
 
     info = _read_info(options.dataset_json or options.i / "dataset.json")
     plans = options.plans_json
@@ -416,7 +416,7 @@ def _rules(options: argparse.Namespace) -> tuple[Rules, DatasetInfo]:
 
 
 def _determine(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.postprocess import determine_postprocessing
+    from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing
 
     rules, info = _rules(options)
     job = determine_postprocessing(
@@ -433,7 +433,7 @@ def _determine(options: argparse.Namespace) -> int:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.postprocess import apply_postprocessing
+    from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing
 
     rules, _ = _rules(options)
     job = apply_postprocessing(options.i, options.o, options.pp_pkl_file, rules, workers=options.np)

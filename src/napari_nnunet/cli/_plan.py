@@ -16,7 +16,7 @@ from napari_nnunet.schema.settings import PlanSettings
 if TYPE_CHECKING:
     from napari_nnunet.events import Job
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.preprocess import PreprocessResult
+    from napari_nnunet.jobs.planning.preprocess import PreprocessResult
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ def run_shown(job: Job[T], options: argparse.Namespace) -> T:
 
 
 def _fingerprint(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.plan import extract_fingerprint
+    from napari_nnunet.jobs.planning.plan import extract_fingerprint
 
     workspace, names = _each(options)
     for name in names:
@@ -184,7 +184,7 @@ def _settings(options: argparse.Namespace) -> PlanSettings:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.plan import plan_experiment
+    from napari_nnunet.jobs.planning.plan import plan_experiment
 
     workspace, names = _each(options)
     for name in names:
@@ -193,7 +193,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _preprocess(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.preprocess import preprocess
+    from napari_nnunet.jobs.planning.preprocess import preprocess
 
     workspace, names = _each(options)
     status = 0
@@ -222,7 +222,7 @@ def _tell(result: PreprocessResult) -> int:
 
 
 def _plan_and_preprocess(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 
     workspace, names = _each(options)
     status = 0
@@ -247,7 +247,7 @@ def _plan_and_preprocess(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from napari_nnunet.jobs.verify import verify
+    from napari_nnunet.jobs.dataset.verify import verify
 
     workspace, names = _each(options)
     status = 0
@@ -263,7 +263,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _check(workspace: Workspace, name: str, options: argparse.Namespace, workers: int) -> None:
     """Verify; warnings are printed, errors end the verb."""
-    from napari_nnunet.jobs.verify import require_sound, verify
+    from napari_nnunet.jobs.dataset.verify import require_sound, verify
 
     report = run_shown(verify(workspace, name, workers=workers), options)
     require_sound(report)
@@ -273,7 +273,7 @@ def _check(workspace: Workspace, name: str, options: argparse.Namespace, workers
 
 def _move(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.move_plans import move_plans
+    from napari_nnunet.jobs.planning.move_plans import move_plans
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     source, target = workspace.dataset_name(options.s), workspace.dataset_name(options.t)

@@ -13,7 +13,7 @@ from napari_nnunet.schema.settings import PRESETS, PredictSettings
 from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
-    from napari_nnunet.formats.model import TrainedModel
+    from napari_nnunet.formats.model.folder import TrainedModel
 
 Verbs = Any  # argparse names its own type only privately
 
@@ -84,7 +84,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
 
     workspace = Workspace.resolve(options.workspace, os.environ)
@@ -93,14 +93,14 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_from_modelfolder(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
 
     return _run(options, load_model(options.m), part=0, parts=1)
 
 
 def _run(options: argparse.Namespace, model: TrainedModel, *, part: int, parts: int) -> int:
     from napari_nnunet.cli._show import show
-    from napari_nnunet.jobs.predict_files import FolderSettings, predict_folder
+    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
 
     folder = FolderSettings(
         source=options.i,

@@ -27,8 +27,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from napari_nnunet.cli._show import show
-    from napari_nnunet.formats.model import load_model
-    from napari_nnunet.jobs.presets import measure_presets
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.prediction.presets import measure_presets
     from napari_nnunet.schema.settings import PredictSettings
 
     with checked():

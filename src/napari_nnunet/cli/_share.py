@@ -14,9 +14,9 @@ from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
-    from napari_nnunet.formats.model import TrainedModel
+    from napari_nnunet.formats.model.folder import TrainedModel
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.share import Installed
+    from napari_nnunet.jobs.sharing.share import Installed
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -94,7 +94,7 @@ def _add_install(parser: argparse.ArgumentParser) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.share import ExportSettings, export_models
+    from napari_nnunet.jobs.sharing.share import ExportSettings, export_models
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     card = {
@@ -116,7 +116,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _chosen(workspace: Workspace, options: argparse.Namespace) -> list[TrainedModel]:
-    from napari_nnunet.formats.model import load_model
+    from napari_nnunet.formats.model.folder import load_model
 
     found, missing = [], None
     for configuration in options.c or TRAINABLE:
@@ -134,7 +134,7 @@ def _chosen(workspace: Workspace, options: argparse.Namespace) -> list[TrainedMo
 
 def _install(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.share import install_zip
+    from napari_nnunet.jobs.sharing.share import install_zip
 
     results = Workspace.resolve(options.workspace, os.environ).results
     return _tell(run_shown(install_zip(options.zip, results, replace=options.replace), options))
@@ -142,7 +142,7 @@ def _install(options: argparse.Namespace) -> int:
 
 def _download(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.share import download_model
+    from napari_nnunet.jobs.sharing.share import download_model
 
     results = Workspace.resolve(options.workspace, os.environ).results
     job = download_model(options.url, results, sha256=options.sha256, replace=options.replace)
@@ -151,7 +151,7 @@ def _download(options: argparse.Namespace) -> int:
 
 def _tell(installed: Installed) -> int:
     if installed.card is not None:
-        from napari_nnunet.jobs.share import card_text
+        from napari_nnunet.jobs.sharing.share import card_text
 
         print(card_text(installed.card))
     for folder in installed.folders:
@@ -161,7 +161,7 @@ def _tell(installed: Installed) -> int:
 
 def _import_old(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.import_v1 import import_v1_model
+    from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 
     results = Workspace.resolve(options.workspace, os.environ).results
     job = import_v1_model(options.input_folder, results, options.output_dataset_name, dataset_json=options.dataset_json)

@@ -105,9 +105,9 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from napari_nnunet.formats.fold import FoldFolder
-    from napari_nnunet.formats.queue import ticket
+    from napari_nnunet.formats.model.fold import FoldFolder
     from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.processes.queue import ticket
 
     settings = _settings(options)
     _check_flags(options)
@@ -124,7 +124,7 @@ def _train(options: argparse.Namespace) -> int:
             print("Called off while it waited.")
             return 0
         if options.num_gpus > 1:
-            from napari_nnunet.jobs.launch import relaunch_distributed
+            from napari_nnunet.processes.launch import relaunch_distributed
 
             return relaunch_distributed(options.num_gpus, _shared(sys.argv[1:]))
         return _each(options, workspace, dataset, folds, settings)
@@ -142,7 +142,7 @@ def _each(options: argparse.Namespace, workspace: Any, dataset: str, folds: list
 
 def _wait(own: Any, results: Path) -> bool:
     """Wait for the trainings before; returns False where this one was called off."""
-    from napari_nnunet.formats.queue import ahead_of
+    from napari_nnunet.processes.queue import ahead_of
 
     told = None
     while (ahead := ahead_of(own, results)) != 0:
@@ -164,7 +164,7 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 def _ask(options: argparse.Namespace, workspace: Any, dataset: str, folds: list[Any]) -> int:
     """Tell trainings that run what to do."""
-    from napari_nnunet.formats.fold import FoldFolder
+    from napari_nnunet.formats.model.fold import FoldFolder
 
     folder = workspace.model_folder(dataset, trainer=options.tr, plans=options.p, configuration=options.configuration)
     for fold in folds:
@@ -187,8 +187,8 @@ def _ask(options: argparse.Namespace, workspace: Any, dataset: str, folds: list[
 
 def _one(options: argparse.Namespace, workspace: Any, dataset: str, fold: Any, settings: TrainSettings) -> bool:
     """Train or validate a fold and print how good it is; returns False where it was stopped."""
-    from napari_nnunet.formats.fold import BEST, FINAL
-    from napari_nnunet.jobs.train import train, validate
+    from napari_nnunet.formats.model.fold import BEST, FINAL
+    from napari_nnunet.jobs.training.train import train, validate
 
     where = (workspace, dataset, options.configuration, fold)
     if options.val:

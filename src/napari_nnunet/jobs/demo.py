@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.metrics import measure
+from napari_nnunet.engine.choosing.metrics import measure
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
-from napari_nnunet.formats.fold import FoldFolder
-from napari_nnunet.formats.images import read_labels, read_volume, write_labels
-from napari_nnunet.formats.model import TrainedModel, load_model
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs._training import model_folder
-from napari_nnunet.jobs.plan_and_preprocess import plan_and_preprocess
-from napari_nnunet.jobs.predict_files import FolderSettings, predict_folder
-from napari_nnunet.jobs.train import train
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
+from napari_nnunet.jobs.training.order import model_folder
+from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.settings import PlanSettings, PredictSettings
 from napari_nnunet.schema.training import TrainSettings

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from napari_nnunet.engine import device, machine
+from napari_nnunet.engine import machine
+from napari_nnunet.engine.network import device
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.workspace import Workspace, default_folder
 from napari_nnunet.schema.settings import PredictSettings

@@ -1,0 +1,1 @@
+"""Training batches: patches, chance, augmentation, targets."""

@@ -1,0 +1,305 @@
+"""Training batches: which cases, which patches, augmented, with their targets (facts part 2, 3.4 to 3.9).
+
+A batch is a function of seed, epoch and index: any of them can be made again, by any process, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches import cascade
+from napari_nnunet.engine.batches import randomness as draws
+from napari_nnunet.engine.batches import strong_augmentation as strong
+from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
+from napari_nnunet.engine.batches.randomness import Draws
+from napari_nnunet.engine.batches.supervision import downsample_target
+from napari_nnunet.engine.image.locations import location_keys
+from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.schema.dataset import LabelScheme, Region
+
+
+class TrainingArrays(Protocol):
+    """A preprocessed case: arrays that are read where they are sliced; ``previous`` is None but in a cascade."""
+
+    data: Any
+    labels: Any
+    previous: Any
+
+    def locations(self) -> Mapping[Region, Any]:
+        """Return the class locations."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchRule:
+    """How batches are made.
+
+    Parameters
+    ----------
+    patch : PatchRule
+        Sizes, angles, axes.
+    batch_size : int
+        Samples per batch.
+    scheme : LabelScheme
+        Labels, regions, the ignore label.
+    scales : tuple
+        Of the network's outputs, finest first; a single one without deep supervision.
+    masked : tuple of bool
+        Channels normalised inside the content only.
+    mirror_axes : tuple of int, optional
+        Instead of the patch rule's.
+    foreground : float
+        Share of samples that must hold foreground.
+    probabilistic : bool
+        Draw which ones; else they are the last ones of each batch.
+    jitter : float
+        How far a forced patch may lie from its voxel, as a fraction of the patch; 0 is nnU-Net's.
+    augmented : bool
+        False: final patches as they are.
+    strong : bool
+        Augment as nnU-Net's DA5 trainers do.
+    disturbed : bool
+        Whether masks of a previous stage are made imperfect.
+    image_order, label_order : int
+        Interpolation of turned patches: 1 linear, 0 nearest.
+    previous_labels : tuple of int
+        Labels of the previous stage that become channels; empty without one.
+    """
+
+    patch: PatchRule
+    batch_size: int
+    scheme: LabelScheme
+    scales: tuple[tuple[float, ...], ...]
+    masked: tuple[bool, ...] = ()
+    mirror_axes: tuple[int, ...] | None = None
+    foreground: float = FOREGROUND_SHARE
+    probabilistic: bool = False
+    jitter: float = 0.0
+    augmented: bool = True
+    strong: bool = False
+    disturbed: bool = True
+    image_order: int = 1
+    label_order: int = 1
+    previous_labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from; it can be moved to pinned memory.
+
+    Parameters
+    ----------
+    image : Tensor of float32, shape (B, C, [z,] y, x)
+        Patches.
+    targets : list of Tensor
+        One per output, finest first: labels int16 (B, 1, ...), or bool with a channel per region (and one of the
+        ignored voxels).
+    cases : tuple of str
+        Where the samples come from.
+    """
+
+    image: Tensor
+    targets: list[Tensor]
+    cases: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU copies from quickly."""
+        return Batch(self.image.pin_memory(), [target.pin_memory() for target in self.targets], self.cases)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A patch that was read, and what chance decided about it; without numbers nothing is left to do.
+
+    Parameters
+    ----------
+    image, labels : Tensor
+        Enlarged patch, or the final one.
+    numbers : Draws, optional
+        For :func:`finish_batch`.
+    """
+
+    image: Tensor
+    labels: Tensor
+    numbers: Draws | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The samples of a batch before they are augmented."""
+
+    samples: list[Sample]
+    cases: tuple[str, ...]
+
+    def pin_memory(self) -> Drawn:
+        """Return the samples in memory that a GPU copies from quickly."""
+        pinned = [Sample(s.image.pin_memory(), s.labels.pin_memory(), s.numbers) for s in self.samples]
+        return Drawn(pinned, self.cases)
+
+
+def make_batch(
+    names: Sequence[str],
+    open_case: Callable[[str], TrainingArrays],
+    rule: BatchRule,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    places: range | None = None,
+) -> Batch:
+    """Draw cases with replacement, cut and augment a patch of each; see :func:`draw_batch` for the parameters."""
+    drawn = draw_batch(names, open_case, rule, seed=seed, epoch=epoch, index=index, places=places)
+    return finish_batch(drawn, rule)
+
+
+def draw_batch(
+    names: Sequence[str],
+    open_case: Callable[[str], TrainingArrays],
+    rule: BatchRule,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    places: range | None = None,
+) -> Drawn:
+    """Draw cases with replacement, cut a patch of each, and draw the numbers of its augmentation.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Cases of the fold.
+    open_case : callable
+        Name to arrays.
+    rule : BatchRule
+        How.
+    seed, epoch, index : int
+        Decide everything.
+    places : range, optional
+        Samples of the batch to make, where several processes share it; all where not given.
+
+    Raises
+    ------
+    DatasetError
+        Naming the case that cannot be used.
+    """
+    samples, chosen = [], []
+    fixed = forced_foreground(rule.batch_size, rule.foreground)
+    for place in range(rule.batch_size) if places is None else places:
+        rng = draws.sample_generator(seed, epoch, index * rule.batch_size + place)
+        name = names[int(rng.integers(len(names)))]
+        forced = bool(rng.random() < rule.foreground) if rule.probabilistic else fixed[place]
+        try:
+            samples.append(_sample(rng, open_case(name), rule, forced=forced))
+        except NnunetError:
+            raise
+        except Exception as error:
+            raise DatasetError(
+                f"The preprocessed case {name} cannot be used ({type(error).__name__}: {error}). Preprocess it again."
+            ) from error
+        chosen.append(name)
+    return Drawn(samples, tuple(chosen))
+
+
+def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cpu") -> Batch:
+    """Augment the samples of a batch and make their targets, on any device.
+
+    On a GPU the noise is another than on the CPU; everything else follows from the numbers that were drawn.
+    """
+    images, targets = [], []
+    orders = (rule.image_order, rule.label_order)
+    for sample in drawn.samples:
+        image, seg = sample.image.to(device, non_blocking=True), sample.labels.to(device, non_blocking=True)
+        if sample.numbers is not None:
+            image, seg = draws.apply(sample.numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
+        images.append(image)
+        targets.append(downsample_target(target_of(seg, rule.scheme), rule.scales))
+    stacked = [torch.stack([sample[i] for sample in targets]) for i in range(len(rule.scales))]
+    return Batch(torch.stack(images), stacked, drawn.cases)
+
+
+def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: int, index: int) -> tuple[str, ...]:
+    """Return which cases a batch is made of, without making it."""
+    generators = (
+        draws.sample_generator(seed, epoch, index * rule.batch_size + place) for place in range(rule.batch_size)
+    )
+    return tuple(names[int(rng.integers(len(names)))] for rng in generators)
+
+
+def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> Sample:
+    """Return a patch; where a previous stage or the strong augmentation takes part, finished."""
+    pixels, seg = _patch(rng, case, rule, forced=forced)
+    if rule.strong:
+        axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
+        turn = strong.draw_turn(rng, rule.patch)
+        pixels, seg = draws.turned(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
+        pixels, seg = draws.cleaned(*strong.change(rng, rule.patch, pixels, seg, axes), rule.masked)
+    elif rule.augmented:
+        numbers = draws.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
+        if not rule.previous_labels:
+            return Sample(pixels, seg, numbers)
+        pixels, seg = draws.apply(
+            numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
+        )
+    else:
+        seg = torch.where(seg == augment.OUTSIDE, 0, seg)
+    if not rule.previous_labels:
+        return Sample(pixels, seg)
+    masks = cascade.one_hot(seg[1].numpy(), rule.previous_labels)
+    if rule.disturbed:
+        masks = cascade.disturb(rng, masks, always=rule.strong)
+    return Sample(torch.cat((pixels, torch.from_numpy(masks))), seg[:1])
+
+
+def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, forced: bool) -> tuple[Tensor, Tensor]:
+    """Read a patch: image (C, ...) and labels, those of a previous stage behind them."""
+    patch = rule.patch
+    size = patch.initial if rule.augmented else patch.final
+    flat = len(patch.final) == 2
+    # A slice is a patch that is one voxel thick.
+    large, small = ((1, *size), (1, *patch.final)) if flat else (size, patch.final)
+    annotated = location_keys(rule.scheme)[-1] if rule.scheme.ignore_label is not None else None
+    needed = forced or annotated is not None
+    corner = choose_corner(
+        rng,
+        case.data.shape[1:],
+        large,
+        small,
+        case.locations() if needed else {},
+        forced=forced,
+        annotated=annotated,
+        jitter=rule.jitter,
+    )
+    image = cut(case.data, corner, large, 0)
+    labels = cut(case.labels, corner, large, augment.OUTSIDE)
+    if rule.previous_labels:
+        before = cut(case.previous, corner, large, augment.OUTSIDE, lifted=True)
+        labels = np.concatenate((labels, before.astype(labels.dtype)))
+    if flat:
+        image, labels = image[:, 0], labels[:, 0]
+    return torch.from_numpy(image), torch.from_numpy(labels)
+
+
+def target_of(labels: Tensor, scheme: LabelScheme) -> Tensor:
+    """Return what the loss compares with: labels (1, ...), or one boolean channel per region and one of ignored voxels.
+
+    Parameters
+    ----------
+    labels : Tensor of int, shape (1, [z,] y, x)
+        Without -1.
+    scheme : LabelScheme
+        Says whether there are regions.
+    """
+    if not scheme.has_regions:
+        return labels
+    members = [region if isinstance(region, tuple) else (region,) for region in scheme.regions]
+    channels = [torch.isin(labels[0], torch.tensor(values, device=labels.device)) for values in members]
+    if scheme.ignore_label is not None:
+        channels.append(labels[0] == scheme.ignore_label)
+    return torch.stack(channels)

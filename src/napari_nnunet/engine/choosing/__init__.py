@@ -1,0 +1,1 @@
+"""How good a segmentation is, and which parts of it to keep."""

@@ -1,0 +1,1 @@
+"""The U-Nets and what runs them: torch, OpenVINO, devices."""

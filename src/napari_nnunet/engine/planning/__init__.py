@@ -1,0 +1,1 @@
+"""From measurements to plans: fingerprint, planner, topology, costs."""

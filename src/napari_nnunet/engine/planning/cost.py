@@ -1,0 +1,152 @@
+"""What a training step costs on this computer: measured on a part of a patch, scaled to the whole."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from napari_nnunet.engine.network.unet import UNet, build, multiply_adds
+from napari_nnunet.schema.plans import Architecture
+
+STEPS_PER_EPOCH = 250
+VALIDATION_STEPS = 50
+EPOCHS = 1000
+_TIME_BUDGET = 2e10  # multiply-adds of the measured forward pass; a second or two on a slow processor
+_COPIES = 4  # of every weight: value, gradient, momentum, and a temporary one
+_FORWARD = 1 / 3  # share of the forward pass in a training step
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Measured time and memory of one training step.
+
+    Parameters
+    ----------
+    seconds : float
+        Of a step with the whole batch.
+    bytes : float
+        Activations, weights, gradients and momentum.
+    device : str
+        "cpu" or "cuda".
+    share : float
+        Part of the batch's voxels that was really run.
+    """
+
+    seconds: float
+    bytes: float
+    device: str
+    share: float
+
+    @property
+    def hours_per_fold(self) -> float:
+        """Of nnU-Net's 1000 epochs, validation steps included; without the final validation."""
+        return self.seconds * (STEPS_PER_EPOCH + _FORWARD * VALIDATION_STEPS) * EPOCHS / 3600
+
+
+def measure_step(
+    architecture: Architecture, channels: int, heads: int, patch: Sequence[int], batch: int, *, device: str
+) -> StepCost:
+    """Run a forward and a backward pass and say what a whole step would take.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network; it is built with random weights.
+    channels, heads : int
+        Inputs and outputs.
+    patch : sequence of int
+        Of the configuration.
+    batch : int
+        Of the configuration.
+    device : str
+        Where to run.
+    """
+    part = _part(architecture, channels, heads, patch)
+    network = build(architecture, channels, heads).to(device)
+    network.deep_supervision = True
+    image = torch.randn(1, channels, *part, device=device)
+    _step(network, image)  # the first one allocates and chooses algorithms
+    held = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal held
+        held += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _step(network, image)
+    began = time.perf_counter()
+    _step(network, image)
+    seconds = time.perf_counter() - began
+    work = multiply_adds(architecture, channels, heads, patch) / multiply_adds(architecture, channels, heads, part)
+    voxels = math.prod(patch) / math.prod(part)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    return StepCost(seconds * work * batch, held * voxels * batch + _COPIES * weights, device, 1 / (voxels * batch))
+
+
+def step_bytes(
+    architecture: Architecture, channels: int, heads: int, patch: Sequence[int], batch: int, *, itemsize: int = 4
+) -> float:
+    """Return about how much memory a training step takes, without running one.
+
+    Every convolution keeps its input and every normalisation its own for the way back; weights have a gradient and a
+    momentum beside them.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network.
+    channels, heads : int
+        Inputs and outputs.
+    patch : sequence of int
+        Of the configuration.
+    batch : int
+        Patches per step.
+    itemsize : int
+        Bytes per value of the feature maps.
+    """
+    sizes = [list(patch)]
+    for stride in architecture.strides[1:]:
+        sizes.append([n // s for n, s in zip(sizes[-1], stride, strict=True)])
+    voxels = [math.prod(size) for size in sizes]
+    kept = float(channels * voxels[0])
+    per_block = 4 if architecture.name == "ResidualEncoderUNet" else 2
+    for s, features in enumerate(architecture.features):
+        kept += per_block * architecture.blocks[s] * features * voxels[s]
+    for d in range(architecture.stages - 1):
+        s = architecture.stages - 2 - d
+        kept += (2 + 2 * architecture.decoder_convs[d]) * architecture.features[s] * voxels[s]
+        kept += 4 * heads * voxels[s]
+    weights = _weights(architecture, channels, heads)
+    return batch * kept * itemsize + _COPIES * 4 * weights
+
+
+def _weights(architecture: Architecture, channels: int, heads: int) -> int:
+    """Return the number of weights; the network is built without memory for them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(architecture, channels, heads).parameters())
+
+
+def _part(architecture: Architecture, channels: int, heads: int, patch: Sequence[int]) -> tuple[int, ...]:
+    """Return a patch whose longest edges are halved until it is quick to run; two voxels remain at the bottom."""
+    part = list(patch)
+    while multiply_adds(architecture, channels, heads, part) > _TIME_BUDGET:
+        able = [a for a in range(len(part)) if part[a] % (2 * architecture.divisor[a]) == 0 and part[a] > 8]
+        able = [a for a in able if part[a] // 2 >= 2 * architecture.divisor[a]]
+        if not able:
+            break
+        longest = max(able, key=lambda a: part[a])
+        part[longest] //= 2
+    return tuple(part)
+
+
+def _step(network: UNet, image: torch.Tensor) -> None:
+    network.zero_grad()
+    outputs = network(image)
+    sum(output.float().square().mean() for output in outputs).backward()
+    if image.is_cuda:
+        torch.cuda.synchronize()

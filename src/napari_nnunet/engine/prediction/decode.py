@@ -1,0 +1,314 @@
+"""From finished slabs of logits to labels and probabilities on the image grid (facts part 2, 4.9).
+
+Logits are interpolated plane by plane and class by class, and only the best class so far is kept: neither the logits
+nor the probabilities of a whole volume are ever held unless the caller asks for probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.image.resample import (
+    AxisOperator,
+    apply_operator,
+    axis_operator,
+    nearest_index,
+    separate_axis,
+    take,
+)
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.plans import Resampling
+from napari_nnunet.schema.settings import Average
+
+_CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
+_HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
+
+
+@dataclass(frozen=True)
+class _AxisSampling:
+    """How one axis of the image grid is read from the network grid."""
+
+    size: int
+    new_size: int
+    operator: AxisOperator | None
+    index: NDArray[np.intp] | None
+
+    def apply(self, x: Tensor, axis: int) -> Tensor:
+        if self.index is not None:
+            return take(x, self.index, axis)
+        return apply_operator(x, self.operator, axis)
+
+
+def _sampling(size: int, new_size: int, *, nearest: bool, order: int) -> _AxisSampling:
+    if size == new_size:
+        return _AxisSampling(size, new_size, None, None)
+    if nearest or order == 0:
+        return _AxisSampling(size, new_size, None, nearest_index(size, new_size))
+    return _AxisSampling(size, new_size, axis_operator(size, new_size, order), None)
+
+
+def samplings(record: PrepareRecord, rule: Resampling) -> tuple[_AxisSampling, _AxisSampling, _AxisSampling]:
+    """Return the way back from the network grid to the cropped image grid, axis by axis.
+
+    Logits are interpolated linearly; where spacings are anisotropic, the coarse axis takes the nearest plane.
+    """
+    axis = separate_axis(
+        record.network_spacing, record.spacing, rule.force_separate_z, rule.separate_z_anisotropy_threshold
+    )
+    order = 1 if rule.function == "resample_torch_fornnunet" else min(rule.order, 1)
+    z, y, x = (
+        _sampling(n, m, nearest=a == axis and rule.order_z == 0, order=order)
+        for a, (n, m) in enumerate(zip(record.network_shape, record.cropped_shape, strict=True))
+    )
+    return z, y, x
+
+
+class Assembler:
+    """Turns finished slabs into labels, in any order of slabs.
+
+    Parameters
+    ----------
+    record : PrepareRecord
+        The grids.
+    scheme : LabelScheme
+        Classes or regions.
+    rule : Resampling
+        ``resample_probabilities`` of the plans.
+    labels : ndarray, shape (Z, Y, X)
+        Written in place, in the image's own axis order.
+    probabilities : ndarray, shape (C, Z, Y, X), optional
+        Written in place as well; may be a memory map.
+    head : tuple of Tensor, optional
+        Weights (C, K) and biases (C,) that turn the K features that are pushed into logits; none for logits.
+    average : {"logits", "probabilities"}
+        What is pushed.
+    """
+
+    def __init__(
+        self,
+        record: PrepareRecord,
+        scheme: LabelScheme,
+        rule: Resampling,
+        labels: NDArray[Any],
+        probabilities: NDArray[np.float32] | None = None,
+        head: tuple[Tensor, Tensor] | None = None,
+        average: Average = "logits",
+    ) -> None:
+        self.record = record
+        self.average = average
+        self.head = head
+        self.scheme = scheme
+        forward = record.transpose_forward
+        self._labels = labels.transpose(forward)[record.crop_slices()]
+        self._probabilities = None
+        if probabilities is not None:
+            if not scheme.has_regions:
+                probabilities[0] = 1  # outside the nonzero part everything is background
+            moved = probabilities.transpose(0, *(a + 1 for a in forward))
+            self._probabilities = moved[(slice(None), *record.crop_slices())]
+        self._axes = samplings(record, rule)
+        self._edges: dict[int, Tensor] = {}
+
+    def push(self, start: int, stop: int, logits: Tensor) -> list[tuple[int, int]]:
+        """Take the mean logits (C, stop - start, y, x) of network planes; return the image planes written.
+
+        Returns
+        -------
+        list of (int, int)
+            Half-open ranges along the first (transposed) axis of the cropped image.
+        """
+        written = []
+        inner = self._outputs_within(start, stop)
+        if inner[0] < inner[1]:
+            self._write(inner, logits, start)
+            written.append(inner)
+        size = self.record.network_shape[0]
+        for boundary, plane in ((start, logits[:, :1]), (stop, logits[:, -1:])):
+            if not 0 < boundary < size:
+                continue
+            between = self._outputs_across(boundary)
+            if between[0] >= between[1]:
+                continue
+            other = self._edges.pop(boundary, None)
+            if other is None:
+                self._edges[boundary] = plane.clone()
+                continue
+            pair = (other, plane) if boundary == start else (plane, other)
+            self._write(between, torch.cat(pair, dim=1), boundary - 1)
+            written.append(between)
+        return written
+
+    def _positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """First and last network plane that each image plane needs."""
+        axis = self._axes[0]
+        if axis.index is not None:
+            return axis.index, axis.index
+        if axis.operator is None:
+            own = np.arange(axis.size)
+            return own, own
+        u = np.clip((np.arange(axis.new_size) + 0.5) * axis.size / axis.new_size - 0.5, 0, axis.size - 1)
+        lower = np.floor(u).astype(np.intp)
+        # A sample exactly on a plane needs no neighbour.
+        return lower, np.where(u > lower, np.minimum(lower + 1, axis.size - 1), lower)
+
+    def _outputs_within(self, start: int, stop: int) -> tuple[int, int]:
+        lower, upper = self._positions()
+        inside = np.flatnonzero((lower >= start) & (upper < stop))
+        return (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+
+    def _outputs_across(self, boundary: int) -> tuple[int, int]:
+        lower, upper = self._positions()
+        across = np.flatnonzero((lower < boundary) & (upper >= boundary))
+        return (int(across[0]), int(across[-1]) + 1) if across.size else (0, 0)
+
+    def _write(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
+        _, height, width = self.record.cropped_shape
+        channels = 1
+        if self._probabilities is not None:
+            channels = self.scheme.heads
+        elif self.head is not None:
+            channels = planes.shape[0]
+        step = max(1, int(_CHUNK_VOXELS // (channels * height * width)))
+        for lo in range(outputs[0], outputs[1], step):
+            hi = min(lo + step, outputs[1])
+            logits = self._logits(planes, first, lo, hi)
+            if self._probabilities is None:
+                labels = self._hard(logits)
+            else:
+                probabilities = torch.stack(list(logits))
+                if self.average == "logits":
+                    turn = torch.sigmoid if self.scheme.has_regions else partial(torch.softmax, dim=0)
+                    probabilities = turn(probabilities)
+                self._probabilities[:, lo:hi] = probabilities.cpu().numpy()
+                labels = decode_probabilities(probabilities, self.scheme)
+            self._labels[lo:hi] = labels.cpu().numpy()
+
+    def _interpolate(self, channel: Tensor, first: int, lo: int, hi: int) -> Tensor:
+        """Return image planes ``lo:hi`` (k, y, x) of one channel given as network planes from ``first`` on."""
+        z, y, x = self._axes
+        if z.index is not None:
+            planes = take(channel, z.index[lo:hi] - first, 0)
+        elif z.operator is None:
+            planes = channel[lo - first : hi - first]
+        else:
+            lower, upper = self._positions()
+            u = np.clip((np.arange(lo, hi) + 0.5) * z.size / z.new_size - 0.5, 0, z.size - 1)
+            weight = torch.tensor((u - lower[lo:hi]).astype(np.float32), device=channel.device)[:, None, None]
+            below, above = take(channel, lower[lo:hi] - first, 0), take(channel, upper[lo:hi] - first, 0)
+            planes = torch.lerp(below, above, weight)
+        # The smaller the planes get first, the less there is to do.
+        axes = sorted(((1, y), (2, x)), key=lambda item: item[1].new_size / item[1].size)
+        for axis, sampling in axes:
+            planes = sampling.apply(planes, axis)
+        return planes
+
+    def _logits(self, planes: Tensor, first: int, lo: int, hi: int) -> Iterator[Tensor]:
+        """Yield the logits of image planes ``lo:hi``, class by class."""
+        if self.head is None:
+            for channel in planes:
+                yield self._interpolate(channel, first, lo, hi)
+            return
+        features = torch.stack([self._interpolate(channel, first, lo, hi) for channel in planes]).flatten(1)
+        weights, biases = (tensor.to(planes.device) for tensor in self.head)
+        shape = (hi - lo, *self.record.cropped_shape[1:])
+        for lowest in range(0, len(weights), _HEADS_AT_ONCE):
+            some = slice(lowest, lowest + _HEADS_AT_ONCE)
+            for logits in torch.addmm(biases[some, None], weights[some], features):
+                yield logits.view(shape)
+
+    def _hard(self, logits: Iterator[Tensor]) -> Tensor:
+        """Return the first class with the largest logit, keeping only the best so far."""
+        if self.scheme.has_regions:
+            return self._hard_regions(logits)
+        best = next(logits).clone()
+        labels = torch.zeros(best.shape, dtype=_label_type(self.scheme), device=best.device)
+        for c, candidate in enumerate(logits, start=1):
+            labels.masked_fill_(candidate > best, c)
+            torch.maximum(best, candidate, out=best)
+        return labels
+
+    def _hard_regions(self, logits: Iterator[Tensor]) -> Tensor:
+        labels: Tensor | None = None
+        threshold = 0.0 if self.average == "logits" else 0.5  # sigmoid(0) is 0.5
+        for value, candidate in zip(self.scheme.regions_class_order or (), logits, strict=True):
+            if labels is None:
+                labels = torch.zeros(candidate.shape, dtype=_label_type(self.scheme), device=candidate.device)
+            labels.masked_fill_(candidate > threshold, value)
+        if labels is None:
+            raise ValueError("a region scheme has at least one region")
+        return labels
+
+
+def _label_type(scheme: LabelScheme) -> torch.dtype:
+    return torch.uint8 if scheme.dtype == "uint8" else torch.int32
+
+
+def decode_probabilities(probabilities: Tensor, scheme: LabelScheme) -> Tensor:
+    """Return labels for probabilities (C, ...): the largest class, or regions painted over one another."""
+    if not scheme.has_regions:
+        return probabilities.argmax(dim=0).to(_label_type(scheme))
+    labels = torch.zeros(probabilities.shape[1:], dtype=_label_type(scheme), device=probabilities.device)
+    for channel, value in zip(probabilities, scheme.regions_class_order or (), strict=True):
+        labels.masked_fill_(channel > 0.5, value)
+    return labels
+
+
+def preview(
+    logits: Tensor, start: tuple[int, int, int], assembler: Assembler
+) -> tuple[NDArray[Any], tuple[tuple[int, int], ...]]:
+    """Return quick labels of one window on the image grid, by nearest voxels.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (C, z, y, x)
+        Logits (or features) of one window, already cut to the unpadded grid.
+    start : tuple of int
+        Its first voxel in the unpadded network grid.
+    assembler : Assembler
+        Knows grids, classes and the head.
+
+    Returns
+    -------
+    labels : ndarray, shape (z', y', x')
+        In transposed order.
+    box : tuple of (int, int)
+        Where they belong in the transposed, uncropped image.
+    """
+    record, scheme = assembler.record, assembler.scheme
+    if assembler.head is not None:
+        weights, biases = (tensor.to(logits.device) for tensor in assembler.head)
+        logits = torch.einsum("ck,kzyx->czyx", weights, logits) + biases[:, None, None, None]
+    turned = torch.sigmoid(logits) if scheme.has_regions and assembler.average == "logits" else logits
+    decoded = decode_probabilities(turned, scheme).cpu().numpy()
+    box = []
+    for axis in range(3):
+        size, new_size = record.network_shape[axis], record.cropped_shape[axis]
+        index = nearest_index(size, new_size) - start[axis]
+        inside = np.flatnonzero((index >= 0) & (index < decoded.shape[axis]))
+        if not inside.size:
+            return decoded[:0], ((0, 0),) * 3
+        decoded = np.take(decoded, index[inside], axis=axis)
+        offset = record.box[axis][0]
+        box.append((int(inside[0]) + offset, int(inside[-1]) + 1 + offset))
+    return decoded, tuple(box)
+
+
+def slab_bytes(record: PrepareRecord, heads: int, planes: int) -> float:
+    """Return the memory of the open sums, in bytes."""
+    _, y, x = record.network_shape
+    return 4.0 * (heads + 1) * planes * y * x
+
+
+def workspace_bytes(record: PrepareRecord) -> float:
+    """Return the memory of interpolating one piece of a slab, in bytes."""
+    return 4.0 * 6 * min(_CHUNK_VOXELS, math.prod(record.cropped_shape))

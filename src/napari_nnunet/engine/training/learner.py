@@ -1,0 +1,267 @@
+"""A network that learns: one step, one validation step, and the state that goes on exactly where it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from napari_nnunet.engine.batches.supervision import output_weights
+from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.unet import InstanceNorm, UNet
+from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
+from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
+from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.training import Recipe
+
+Layout = Literal["plain", "channels_last"]
+_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_WIDE = 32  # features of the first stage from which two-dimensional networks gain by the channels-last layout
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Loss and counts of a validation step.
+
+    Parameters
+    ----------
+    loss : float
+        As in training.
+    hits, false_positives, false_negatives : tuple of int
+        Voxels per class (background left out) or region.
+    """
+
+    loss: float
+    hits: tuple[int, ...]
+    false_positives: tuple[int, ...]
+    false_negatives: tuple[int, ...]
+
+
+class Learner:
+    """A U-Net with its loss and optimizer on a device.
+
+    Parameters
+    ----------
+    network : UNet
+        With its first weights.
+    recipe : Recipe
+        Optimizer, deep supervision.
+    loss : SegmentationLoss
+        Of one output.
+    choice : Choice
+        Device and precision.
+    compiled : bool
+        Run the network through torch.compile.
+    """
+
+    def __init__(
+        self, network: UNet, recipe: Recipe, loss: SegmentationLoss, choice: Choice, *, compiled: bool = False
+    ) -> None:
+        self.choice = choice
+        self.loss = loss
+        self.device = torch.device(choice.device)
+        self.layout = best_layout(network, choice)
+        network.deep_supervision = recipe.deep_supervision
+        outputs = network.architecture.stages - 1 if recipe.deep_supervision else 1
+        self.weights = output_weights(outputs)
+        self.network = network.to(self.device)
+        if self.layout == "channels_last":
+            _to_channels_last(self.network)
+        self.optimizer = make_optimizer(network.parameters(), recipe)
+        self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+        self._type = _TYPES.get(choice.precision)
+        self.scaler = torch.amp.GradScaler("cuda") if self._type is torch.float16 and choice.kind == "cuda" else None
+
+    def distribute(self) -> None:
+        """Average gradients over all processes of the group; each must hold the same weights.
+
+        Outputs that the loss leaves out would keep DistributedDataParallel waiting for their gradients.
+        """
+        heads = self.network.decoder.seg_layers
+        for head, weight in zip(list(heads)[::-1], self.weights, strict=False):
+            head.requires_grad_(weight > 0)
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        self._module = nn.parallel.DistributedDataParallel(self._module, device_ids=ids)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate."""
+        set_rate(self.optimizer, rate)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self._type) if self._type is not None else nullcontext()
+
+    def _outputs(self, image: Tensor, module: nn.Module | None = None) -> Sequence[Tensor]:
+        image = image.to(self.device, non_blocking=True)
+        if self.layout == "channels_last":
+            image = image.contiguous(memory_format=_FORMATS[image.ndim])
+        with self._autocast():
+            found = (module or self._module)(image)
+        return found if isinstance(found, list) else [found]
+
+    def _compare(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        return supervised(self.loss, outputs, self._moved(targets), self.weights)
+
+    def _moved(self, targets: Sequence[Tensor]) -> list[Tensor]:
+        return [target.to(self.device, non_blocking=True) for target in targets]
+
+    def step(self, image: Tensor, targets: Sequence[Tensor], *, processes: int = 1) -> float:
+        """Move the weights once and return the loss; where that is not finite, the weights stay as they are.
+
+        Parameters
+        ----------
+        image : Tensor of float32, shape (B, C, [z,] y, x)
+            Batch.
+        targets : sequence of Tensor
+            One per output, finest first.
+        processes : int
+            How many compute parts of the same batch.
+        """
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        value = self._compare(self._outputs(image), targets)
+        found = float(value.detach())
+        if not math.isfinite(found):
+            return found
+        # Every process computes the loss of the whole batch from its part; averaging would divide it once too often.
+        scaled = value * processes if processes > 1 else value
+        if self.scaler is None:
+            scaled.backward()
+            self._clip()
+            self.optimizer.step()
+        else:
+            self.scaler.scale(scaled).backward()
+            self.scaler.unscale_(self.optimizer)
+            self._clip()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return found
+
+    def _clip(self) -> None:
+        self.last_norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_NORM)
+
+    def validate(self, image: Tensor, targets: Sequence[Tensor]) -> Matches:
+        """Compare without learning; counts are those of the finest output."""
+        self.network.eval()
+        with torch.no_grad():
+            outputs = self._outputs(image)
+            moved = self._moved(targets)
+            loss = float(supervised(self.loss, outputs, moved, self.weights))
+            hits, wrong, missed = self._count(outputs[0], moved[0])
+        return Matches(loss, _numbers(hits), _numbers(wrong), _numbers(missed))
+
+    def _count(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ignore = self.loss.ignore_label
+        if self.loss.regions:
+            return count_regions(logits > 0, target, masked=ignore is not None)
+        valid = None if ignore is None else target != ignore
+        counts = count_matches(logits.argmax(1), target, logits.shape[1], valid)
+        return counts[0][1:], counts[1][1:], counts[2][1:]
+
+    def sample_losses(self, image: Tensor, targets: Sequence[Tensor]) -> list[float]:
+        """Return the loss of every sample by itself, to find the one that is at fault."""
+        self.network.eval()
+        with torch.no_grad():
+            return [
+                float(self._compare(self._outputs(image[i : i + 1]), [target[i : i + 1] for target in targets]))
+                for i in range(len(image))
+            ]
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Return logits (B, heads, [z,] y, x) of the finest output, in float32 on the CPU."""
+        self.network.eval()
+        with torch.no_grad():
+            return self._outputs(image, self.network)[0].float().cpu()
+
+    def state(self) -> dict[str, Any]:
+        """Return weights with nnU-Net's names, optimizer and scaler."""
+        return {
+            "network_weights": unets.nnunet_state(self.network),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": None if self.scaler is None else self.scaler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any], *, where: str) -> None:
+        """Go on from a state of ours or nnU-Net's.
+
+        Raises
+        ------
+        ModelError
+            If the weights or the optimizer belong to another network.
+        """
+        unets.load_state(self.network, state["network_weights"], where=where)
+        optimizer = state.get("optimizer_state")
+        if optimizer is not None:
+            try:
+                self.optimizer.load_state_dict(_owned(optimizer))
+            except (ValueError, KeyError) as error:
+                raise ModelError(f"{where}: its optimizer does not fit this training ({error}).") from error
+        scaler = state.get("grad_scaler_state")
+        if self.scaler is not None and scaler:
+            self.scaler.load_state_dict(scaler)
+
+
+def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the tensors of an optimizer's state: those that were read are parts of a file that will be replaced."""
+    entries = {
+        key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entry.items()}
+        for key, entry in state["state"].items()
+    }
+    return {**state, "state": entries}
+
+
+def best_layout(network: UNet, choice: Choice) -> Layout:
+    """Return the memory layout that was measured to be faster (see docs/benchmarks.md).
+
+    It follows from the network alone, so that a training can be repeated to the bit.
+    """
+    a = network.architecture
+    quick = choice.kind == "cpu" and (a.ndim == 3 or a.features[0] >= _WIDE)
+    return "channels_last" if quick else "plain"
+
+
+def _to_channels_last(network: UNet) -> None:
+    network.to(memory_format=_FORMATS[network.architecture.ndim + 2])  # type: ignore[call-overload]
+    for module in network.modules():
+        if isinstance(module, InstanceNorm):
+            module.as_group_norm = True
+
+
+def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str) -> list[str]:
+    """Take all weights but the heads from another training; returns the names of what stayed random.
+
+    Raises
+    ------
+    ModelError
+        Naming what is missing or differs in shape (facts part 2, 2.5).
+    """
+    own, given = network.state_dict(), unets.own_state(weights)
+    wanted = [name for name in own if ".seg_layers." not in name]
+    missing = [name for name in wanted if name not in given]
+    wrong = [
+        f"{name} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != own[name].shape
+    ]
+    if missing or wrong:
+        details = "; ".join(
+            f"{label}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            for label, names in (("missing", missing), ("wrong shape", wrong))
+            if names
+        )
+        raise ModelError(
+            f"{where} cannot be a start for this training ({details}). Both need the same plans and the same number of "
+            "channels; 'move_plans_between_datasets' carries plans over."
+        )
+    network.load_state_dict({**own, **{name: given[name] for name in wanted}})
+    return [name for name in own if name not in wanted]
+
+
+def _numbers(counts: Tensor) -> tuple[int, ...]:
+    return tuple(int(n) for n in counts.tolist())

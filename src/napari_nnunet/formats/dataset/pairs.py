@@ -1,0 +1,193 @@
+"""Which image belongs to which mask, by their names: two folders, channels by suffix, DICOM series as folders."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.formats.images import dicom as _dicom
+from napari_nnunet.formats.images.files import ending_of
+
+_NOISE = {
+    "image", "images", "img", "im", "raw", "input", "volume", "vol", "scan",
+    "mask", "masks", "seg", "segm", "segmentation", "label", "labels", "lbl", "gt", "truth", "groundtruth",
+    "annotation", "annotations", "manual",
+}  # fmt: skip
+_FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
+_LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A case to be: its channel files (or DICOM folders) and its mask."""
+
+    name: str
+    images: tuple[Path, ...]
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What was matched and what was not.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        Sorted by name.
+    images, masks : tuple of Path
+        Left over.
+    """
+
+    pairs: tuple[Pair, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+
+def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> Pairing:
+    """Match the images and masks of two folders.
+
+    Names are compared without their ending, without words such as "image", "mask", "gt", and without channel suffixes;
+    where they still differ, by their numbers if these are unambiguous.
+
+    Parameters
+    ----------
+    images : Path
+        Image files, DICOM series as folders, or folders with one file per channel.
+    masks : Path
+        One mask per case.
+    suffixes : sequence of str
+        What the names of the channel files end in before the ending, in channel order ("_red", "_green"). Found from
+        the names where empty ("_0000", "_ch1").
+
+    Raises
+    ------
+    DatasetError
+        If a folder is missing or empty, or nothing matches.
+    """
+    sources, targets = _entries(images), _entries(masks)
+    best: Pairing | None = None
+    for split in _splitters(suffixes):
+        found = _match(_grouped(sources, split), {_stem(path): path for path in targets})
+        if best is None or len(found.pairs) > len(best.pairs):
+            best = found
+    if best is None or not best.pairs:
+        examples = f"{sources[0].name} and {targets[0].name}"
+        raise DatasetError(
+            f"No name in {images} fits one in {masks} (for instance {examples}). Give image and mask the same name."
+        )
+    return best
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"The folder {folder} does not exist.")
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if _dicom.is_series(path) or _files(path):
+                found.append(path)
+        elif _is_image(path):
+            found.append(path)
+    if not found:
+        raise DatasetError(f"{folder} holds no images that can be read.")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        ending_of(path)
+    except ImageError:
+        return False
+    return True
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and _is_image(path)
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else path.name[: -len(ending_of(path))]
+
+
+Split = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
+
+
+def _splitters(suffixes: Sequence[str]) -> list[Split]:
+    if suffixes:
+
+        def by_suffix(stem: str) -> tuple[str, str]:
+            for i, suffix in enumerate(suffixes):
+                if stem.endswith(suffix):
+                    return stem[: -len(suffix)], f"{i:04d}"
+            return stem, ""
+
+        return [by_suffix]
+
+    def plain(stem: str) -> tuple[str, str]:
+        return stem, ""
+
+    def by(pattern: re.Pattern[str]) -> Split:
+        def split(stem: str) -> tuple[str, str]:
+            match = pattern.search(stem)
+            return (stem[: match.start()], match[1].zfill(4)) if match else (stem, "")
+
+        return split
+
+    return [plain, by(_FOUR_DIGITS), by(_LETTER)]
+
+
+def _grouped(sources: Sequence[Path], split: Split) -> dict[str, tuple[Path, ...]]:
+    """Return the channel files of each case."""
+    grouped: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in sources:
+        if path.is_dir() and not _dicom.is_series(path):
+            grouped[path.name] = {file.name: file for file in _files(path)}
+        else:
+            case, channel = split(_stem(path))
+            grouped[case][channel] = path
+    return {case: tuple(files[key] for key in sorted(files)) for case, files in grouped.items()}
+
+
+def _match(cases: Mapping[str, tuple[Path, ...]], masks: Mapping[str, Path]) -> Pairing:
+    """Match by name without noise, then what is left by number."""
+    left, right = dict(cases), dict(masks)
+    pairs = []
+    for key in (_words, _digits):
+        mine, theirs = _unique(left, key), _unique(right, key)
+        for common in sorted(set(mine) & set(theirs)):
+            case, mask = mine[common], theirs[common]
+            pairs.append(Pair(_clean(case), left.pop(case), right.pop(mask)))
+    rest = tuple(path for files in left.values() for path in files)
+    return Pairing(tuple(sorted(pairs, key=lambda pair: pair.name)), rest, tuple(right.values()))
+
+
+def _unique(names: Mapping[str, object], key: Callable[[str], str]) -> dict[str, str]:
+    """Return key to name for keys that belong to one name only."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[key(name)].append(name)
+    return {k: listed[0] for k, listed in found.items() if k and len(listed) == 1}
+
+
+def _words(name: str) -> str:
+    words = re.split(r"[_\-. ]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name))
+    kept = [word.casefold() for word in words if word and word.casefold() not in _NOISE]
+    return "_".join(kept)
+
+
+def _digits(name: str) -> str:
+    return "-".join(str(int(number)) for number in re.findall(r"\d+", name))
+
+
+def _clean(name: str) -> str:
+    """Return a case name without characters that make trouble in file names."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "case"
+    return f"{plain}x" if plain.endswith("_seg") else plain

@@ -1,0 +1,277 @@
+"""Raw datasets: dataset.json, imagesTr, labelsTr, or files listed in dataset.json (facts, sections 1.1 and 1.5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.images.files import adapter_for
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.names import is_plain
+
+_SHOWN = 20  # problems listed in one message
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A case with its reference segmentation."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A dataset as it lies in nnUNet_raw.
+
+    Parameters
+    ----------
+    folder : Path
+        ``DatasetXXX_Name``.
+    info : DatasetInfo
+        Its dataset.json.
+    text : str
+        The file's own text, to be copied along.
+    cases : tuple of TrainingCase
+        Sorted by name, or in the order of the list in dataset.json.
+    """
+
+    folder: Path
+    info: DatasetInfo
+    text: str
+    cases: tuple[TrainingCase, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """A file that is missing, superfluous or misnamed.
+
+    Parameters
+    ----------
+    where : str
+        Case or file.
+    text : str
+        What is wrong and what to do.
+    fatal : bool
+        False where training can go on without it.
+    case : bool
+        Whether ``where`` is a case, so that dropping it would help.
+    """
+
+    where: str
+    text: str
+    fatal: bool = True
+    case: bool = False
+
+
+def open_dataset(folder: Path) -> RawDataset:
+    """Open a raw dataset and find its training cases; no image is read.
+
+    Raises
+    ------
+    DatasetError
+        If dataset.json, images or labels are missing; all missing files at once.
+    """
+    dataset, problems = survey(folder)
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        listed = "\n  ".join(f"{problem.where}: {problem.text}" for problem in fatal[:_SHOWN])
+        more = f"\n  ... and {len(fatal) - _SHOWN} more" if len(fatal) > _SHOWN else ""
+        raise DatasetError(f"{folder.name} is not complete:\n  {listed}{more}")
+    if not dataset.cases:
+        raise DatasetError(f"{folder} has no training cases.")
+    return dataset
+
+
+def read_info(folder: Path) -> tuple[DatasetInfo, str]:
+    """Return the parsed dataset.json of a folder and its text."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(f"{folder} is not a dataset: it has no dataset.json.")
+    text = path.read_text(encoding="utf-8")
+    return DatasetInfo.parse_json(text, where=str(path)), text
+
+
+def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
+    """Find the cases of a raw dataset and everything that is wrong with its files; no image is read.
+
+    Returns
+    -------
+    dataset : RawDataset
+        With the cases that are complete.
+    problems : list of FileProblem
+        In the order of the cases.
+
+    Raises
+    ------
+    DatasetError
+        If there is no dataset.json or it cannot be read.
+    """
+    info, text = read_info(folder)
+    listed = json.loads(text).get("dataset")
+    if isinstance(listed, dict):
+        cases, problems = _listed(folder, listed)
+    else:
+        cases, problems = _found(folder, info)
+    return RawDataset(folder, info, text, tuple(cases)), problems
+
+
+def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[FileProblem]]:
+    for name in ("imagesTr", "labelsTr"):
+        if not (folder / name).is_dir():
+            return [], [FileProblem(folder.name, f"the folder {name} is missing")]
+    ending = info.file_ending
+    images, problems = _images(folder / "imagesTr", ending)
+    labels = {
+        path.name[: -len(ending)]: path
+        for path in sorted((folder / "labelsTr").iterdir())
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    }
+    channels = len(info.channel_names)
+    one_each = all(len(files) == 1 for files in images.values())
+    cases = []
+    for name, files in sorted(images.items()):
+        gaps = sorted(set(range(max(channels, max(files) + 1))) - set(files))
+        # A picture with several colours is one file; how many channels it has shows when it is read.
+        if gaps and not (one_each and 0 in files):
+            listed = ", ".join(f"{name}_{c:04d}{ending}" for c in gaps)
+            problems.append(FileProblem(name, f"{listed} is missing; the dataset has {channels} channels", case=True))
+        elif name not in labels:
+            problems.append(FileProblem(name, f"labelsTr/{name}{ending} is missing", case=True))
+        elif name.endswith("_seg"):
+            problems.append(FileProblem(name, "a case must not end in _seg: preprocessed labels are named so"))
+        else:
+            cases.append(
+                TrainingCase(name, tuple(files[c] for c in sorted(files)), folder / "labelsTr" / f"{name}{ending}")
+            )
+    for name in sorted(set(labels) - set(images)):
+        problems.append(FileProblem(f"labelsTr/{name}{ending}", "no image belongs to this label file", fatal=False))
+    if not images:
+        problems.append(FileProblem("imagesTr", f"no file ends in {ending}, the 'file_ending' of dataset.json"))
+    return cases, problems
+
+
+def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[FileProblem]]:
+    """Return the channel files of each case, and the files whose names fit no case."""
+    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    grouped: dict[str, dict[int, Path]] = defaultdict(dict)
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        match = pattern.fullmatch(path.name)
+        if match is not None:
+            grouped[match[1]][int(match[2])] = path
+        elif path.name.endswith(ending):
+            problems.append(
+                FileProblem(f"imagesTr/{path.name}", f"the name must end in _0000{ending} (the channel number)")
+            )
+    return grouped, problems
+
+
+def _listed(folder: Path, listed: Mapping[str, Any]) -> tuple[list[TrainingCase], list[FileProblem]]:
+    def resolve(text: str) -> Path:
+        path = Path(os.path.expandvars(text))
+        return path if path.is_absolute() else (folder / path).absolute()
+
+    cases, problems = [], []
+    for name, entry in listed.items():
+        if not is_plain(name):
+            problems.append(FileProblem(name, "this name of a case cannot be part of a file name"))
+            continue
+        try:
+            case = TrainingCase(name, tuple(resolve(image) for image in entry["images"]), resolve(entry["label"]))
+        except (KeyError, TypeError) as error:
+            raise DatasetError(
+                f"dataset.json, key 'dataset': the entry of {name} must hold 'images' (a list of paths) and 'label'."
+            ) from error
+        missing = [str(path) for path in (*case.images, case.label) if not path.is_file()]
+        if missing:
+            problems.append(FileProblem(name, f"missing {', '.join(missing)}", case=True))
+        else:
+            cases.append(case)
+    return cases, problems
+
+
+def dataset_json(
+    channel_names: Sequence[str],
+    labels: Mapping[str, int | Sequence[int]],
+    num_training: int,
+    file_ending: str,
+    *,
+    regions_class_order: Sequence[int] | None = None,
+    reader: str | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Return the content of a dataset.json (facts 1.2), checked.
+
+    Parameters
+    ----------
+    channel_names : sequence of str
+        In channel order; "CT" selects CT normalisation.
+    labels : mapping of str to int or sequence of int
+        Must hold "background": 0; sequences are regions.
+    num_training : int
+        Number of training cases.
+    file_ending : str
+        With the leading dot.
+    regions_class_order : sequence of int, optional
+        Needed with regions: the label painted for each.
+    reader : str, optional
+        ``overwrite_image_reader_writer``.
+    **extra
+        More entries: name, description, reference, licence, ...
+
+    Raises
+    ------
+    DatasetError
+        If the labels break a rule.
+    """
+    content: dict[str, Any] = {
+        "channel_names": {str(i): name for i, name in enumerate(channel_names)},
+        "labels": {
+            name: int(value) if isinstance(value, int) else [int(v) for v in value] for name, value in labels.items()
+        },
+        "numTraining": int(num_training),
+        "file_ending": file_ending,
+    }
+    if regions_class_order is not None:
+        content["regions_class_order"] = [int(v) for v in regions_class_order]
+    if reader is not None:
+        content["overwrite_image_reader_writer"] = reader
+    content |= extra
+    DatasetInfo.parse(content)
+    return content
+
+
+def generate_dataset_json(
+    folder: Path,
+    channel_names: Sequence[str],
+    labels: Mapping[str, int | Sequence[int]],
+    num_training: int,
+    file_ending: str,
+    **options: Any,
+) -> Path:
+    """Write dataset.json into a raw dataset folder; arguments and errors as :func:`dataset_json`."""
+    path = folder / "dataset.json"
+    write_json(path, dataset_json(channel_names, labels, num_training, file_ending, **options))
+    return path
+
+
+def reader_of(dataset: RawDataset) -> str:
+    """Return nnU-Net's name for the reader of a dataset: dataset.json's, else by the first image."""
+    return adapter_for(dataset.cases[0].images[0], dataset.info.reader).name

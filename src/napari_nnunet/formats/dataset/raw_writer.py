@@ -1,0 +1,306 @@
+"""Raw datasets are made and changed here: cases added, replaced, put into the trash, labels renumbered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
+from napari_nnunet.formats.images import tiff as _tiff
+from napari_nnunet.formats.images.files import adapter_for, read_labels, write_image, write_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
+
+TRASH = "trash"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+
+
+def next_dataset_name(workspace: Workspace, name: str) -> str:
+    """Return ``DatasetXXX_Name`` with the first free number; a name that is complete already is kept.
+
+    Raises
+    ------
+    DatasetError
+        If the name has characters that cannot be part of a folder's name.
+    """
+    plain = name.strip().replace(" ", "_")
+    if re.fullmatch(r"Dataset\d{3,}_.+", plain):
+        return plain
+    if not _NAME.fullmatch(plain):
+        raise DatasetError(f"{name!r} cannot name a dataset; use letters, digits, '-' and '_'.")
+    taken = {
+        int(match[1])
+        for root in (workspace.raw, workspace.preprocessed, workspace.results)
+        if root.is_dir()
+        for child in root.iterdir()
+        if (match := re.match(r"Dataset(\d+)_", child.name))
+    }
+    number = next(n for n in range(1, 10_000) if n not in taken)
+    return f"Dataset{number:03d}_{plain}"
+
+
+def create_dataset(
+    folder: Path,
+    channel_names: Sequence[str],
+    labels: Mapping[str, int | Sequence[int]],
+    file_ending: str,
+    **extra: Any,
+) -> None:
+    """Make an empty raw dataset: its folders and dataset.json.
+
+    Raises
+    ------
+    DatasetError
+        If the folder holds a dataset already, or the labels break a rule.
+    """
+    if (folder / "dataset.json").exists():
+        raise DatasetError(f"{folder} holds a dataset already; choose another name.")
+    content = dataset_json(channel_names, labels, 0, file_ending, **extra)
+    for name in ("imagesTr", "labelsTr"):
+        make_folder(folder / name)
+    write_json(folder / "dataset.json", content)
+
+
+def check_case_name(name: str) -> str:
+    """Return a case's name without blanks at its ends; raises DatasetError where no file can be named so."""
+    plain = name.strip()
+    if not _NAME.fullmatch(plain) or plain.endswith("_seg"):
+        raise DatasetError(
+            f"{name!r} cannot name a case; use letters, digits, '.', '-', '_' and blanks, and not '_seg' at the end."
+        )
+    return plain
+
+
+def save_case(
+    folder: Path, name: str, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer], geometry: Geometry
+) -> TrainingCase:
+    """Write a training case into a raw dataset, or replace the one of that name.
+
+    Parameters
+    ----------
+    folder : Path
+        ``DatasetXXX_Name``, with a dataset.json.
+    name : str
+        Of the case.
+    channels : sequence of ndarray, each ([Z,] Y, X)
+        One per channel of the dataset.
+    labels : ndarray of int, shape ([Z,] Y, X)
+        Its reference.
+    geometry : Geometry
+        Of all of them.
+
+    Raises
+    ------
+    DatasetError
+        If channels are missing, shapes differ, labels are unknown to the dataset, or the dataset lists its files.
+    """
+    info, text = read_info(folder)
+    if isinstance(json.loads(text).get("dataset"), dict):
+        raise DatasetError(f"{folder.name} lists its files in dataset.json; add the case there.")
+    name = check_case_name(name)
+    _check(info, channels, labels)
+    ending = info.file_ending
+    paths = tuple(folder / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(len(channels)))
+    target = folder / "labelsTr" / f"{name}{ending}"
+    for where in ("imagesTr", "labelsTr"):
+        make_folder(folder / where)
+    for channel, path in zip(channels, paths, strict=True):
+        write_image(np.asarray(channel), geometry, path)
+    write_labels(labels, geometry, target)
+    update_count(folder)
+    return TrainingCase(name, paths, target)
+
+
+def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer]) -> None:
+    if len(channels) != len(info.channel_names):
+        raise DatasetError(
+            f"The dataset has {len(info.channel_names)} channels ({', '.join(info.channel_names)}), "
+            f"but {len(channels)} were given."
+        )
+    shapes = {tuple(channel.shape) for channel in channels} | {tuple(labels.shape)}
+    if len(shapes) > 1:
+        raise DatasetError(f"Channels and labels must have the same shape; they have {sorted(shapes)}.")
+    allowed = {*info.labels.all_labels} | ({info.labels.ignore_label} - {None})
+    unknown = sorted(set(np.unique(labels).tolist()) - allowed)
+    if unknown:
+        raise DatasetError(
+            f"The labels hold {', '.join(map(str, unknown[:6]))}, which the dataset does not know; it has "
+            f"{', '.join(f'{value} {name}' for value, name in sorted(info.labels.names.items()))}."
+        )
+
+
+def update_count(folder: Path) -> int:
+    """Write the number of complete cases into dataset.json and return it."""
+    dataset, _ = survey(folder)
+    _change_json(folder, numTraining=len(dataset.cases))
+    return len(dataset.cases)
+
+
+def _change_json(folder: Path, **changes: Any) -> None:
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if any(content.get(key) != value for key, value in changes.items()):
+        write_json(path, {**content, **changes})
+
+
+def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]]) -> None:
+    """Replace the classes of a dataset; label files are not touched. Raises DatasetError where a rule is broken."""
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    DatasetInfo.parse({**content, "labels": dict(labels)})
+    _change_json(folder, labels=dict(labels))
+
+
+def drop_case(folder: Path, name: str) -> Path:
+    """Move the files of a case to the dataset's trash folder and return where they are.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such case, or the dataset lists its files.
+    """
+    info, text = read_info(folder)
+    ending = re.escape(info.file_ending)
+    content = json.loads(text)
+    if isinstance(content.get("dataset"), dict):
+        if name not in content["dataset"]:
+            raise DatasetError(f"{folder.name} has no case {name}.")
+        del content["dataset"][name]
+        write_json(folder / "dataset.json", {**content, "numTraining": len(content["dataset"])})
+        return folder / "dataset.json"
+    images = re.compile(rf"{re.escape(name)}_\d{{4}}{ending}|{re.escape(name)}\.json")
+    labels = re.compile(rf"{re.escape(name)}({ending}|\.json)")
+    files = [
+        path
+        for where, pattern in (("imagesTr", images), ("labelsTr", labels))
+        if (folder / where).is_dir()
+        for path in (folder / where).iterdir()
+        if pattern.fullmatch(path.name)
+    ]
+    if not files:
+        raise DatasetError(f"{folder.name} has no case {name}.")
+    trash = trash_path(folder / TRASH, name)
+    try:
+        for path in files:
+            target = make_folder(trash / path.parent.name)
+            shutil.move(path, target / path.name)
+    except OSError as error:
+        raise write_error(trash, error) from error
+    update_count(folder)
+    return trash
+
+
+def compact_values(values: Sequence[int], ignore: int | None = None) -> dict[int, int]:
+    """Return a mapping of label values to 0, 1, 2, ... in their order; the ignore label comes last.
+
+    Background stays 0, whether it occurs or not.
+    """
+    ordered = sorted({0, *(int(v) for v in values)} - {ignore})
+    mapping = {value: i for i, value in enumerate(ordered)}
+    if ignore is not None:
+        mapping[ignore] = len(mapping)
+    return mapping
+
+
+def remap(labels: NDArray[np.integer], mapping: Mapping[int, int]) -> NDArray[np.int32]:
+    """Return labels with their values replaced; values without an entry stay."""
+    values, inverse = np.unique(labels, return_inverse=True)
+    table = np.array([mapping.get(int(value), int(value)) for value in values], dtype=np.int32)
+    return table[inverse.reshape(labels.shape)]
+
+
+def remap_dataset(folder: Path) -> dict[int, int]:
+    """Renumber the labels of a whole dataset to 0, 1, 2, ..., in its files and in dataset.json.
+
+    Values that dataset.json does not name get the name ``label_VALUE``. All files are written aside first and moved
+    in place only when they are complete; an interrupted move is finished by the next call.
+
+    Returns
+    -------
+    dict of int to int
+        Old value to new value.
+    """
+    dataset, _ = survey(folder)
+    info = dataset.info
+    if info.labels.has_regions:
+        raise DatasetError("Regions join label values; renumber them by hand, in the files and in dataset.json.")
+    aside = make_folder(folder / ".renumbered")
+    complete = aside / "complete.json"
+    if complete.is_file():
+        mapping = {int(old): int(new) for old, new in json.loads(complete.read_text(encoding="utf-8")).items()}
+    else:
+        mapping = _write_remapped(dataset, aside)
+        write_json(complete, {str(old): new for old, new in mapping.items()})
+    for case in dataset.cases:
+        written = aside / case.label.name
+        if written.is_file():
+            os.replace(written, case.label)
+    names = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)}
+    ordered = sorted(mapping.items(), key=lambda entry: entry[1])
+    _change_json(folder, labels={names.get(old, f"label_{old}"): new for old, new in ordered})
+    shutil.rmtree(aside)
+    return mapping
+
+
+def _write_remapped(dataset: RawDataset, aside: Path) -> dict[int, int]:
+    reader = dataset.info.reader
+    found: set[int] = set()
+    for case in dataset.cases:
+        found.update(int(v) for v in np.unique(read_labels(case.label, reader=reader)[0]))
+    mapping = compact_values(sorted(found), dataset.info.labels.ignore_label)
+    for case in dataset.cases:
+        labels, geometry = read_labels(case.label, reader=reader)
+        write_labels(remap(labels, mapping), geometry, aside / case.label.name, writer=reader)
+    return mapping
+
+
+def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = ()) -> None:
+    """Write a voxel size (mm, array order) into the files of a dataset, images and labels.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset.
+    spacing : sequence of float
+        Two or three positive numbers, as many as the images have axes.
+    cases : sequence of str
+        Names; all where empty.
+    """
+    dataset, _ = survey(folder)
+    wished = Geometry(spacing=tuple(float(s) for s in spacing))
+    for case in dataset.cases:
+        if cases and case.name not in cases:
+            continue
+        for path in (*case.images, case.label):
+            _set_spacing(path, wished, dataset.info.reader)
+
+
+def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
+    if path.name.lower().endswith((".tif", ".tiff")):
+        write_json(_tiff.sidecar(path), {"spacing": list(wished.spacing)})
+        return
+    array, geometry = read_labels(path, reader=reader) if path.parent.name == "labelsTr" else _read(path, reader)
+    if geometry.ndim != wished.ndim or geometry.origin is None:
+        raise DatasetError(
+            f"The voxel size of {path.name} cannot be set: the format does not hold it, or has other axes."
+        )
+    changed = geometry.model_copy(update={"spacing": wished.spacing})
+    if path.parent.name == "labelsTr":
+        write_labels(array, changed, path)
+    else:
+        write_image(array, changed, path)
+
+
+def _read(path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
+    array, geometry = adapter_for(path, reader).read(path)
+    return array[0], geometry

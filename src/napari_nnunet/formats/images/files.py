@@ -1,0 +1,345 @@
+"""Image files in and out: a literal table of adapters with nnU-Net's names (facts 1.6 to 1.8).
+
+Readers convert to (C, [Z,] Y, X) and mm; they never resample, crop or, but for the two whose names say so, reorient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import Volume
+
+_LABEL_BYTES = 4
+Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How one family of files is read and written.
+
+    Parameters
+    ----------
+    name : str
+        nnU-Net's class name, as plans.json stores it.
+    endings : tuple of str
+        Endings it is taken for by itself.
+    module : str
+        The module of this package that does it; loaded, with its library, when it is first needed.
+    reorients : bool
+        Whether the voxels are turned to RAS.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    module: Literal["itk", "natural", "nifti", "tiff"]
+    reorients: bool = False
+
+    @property
+    def _functions(self) -> Any:
+        return import_module(f"napari_nnunet.formats.images.{self.module}")
+
+    def read(self, path: Path) -> tuple[NDArray[Any], Geometry]:
+        """Return (array (C, [Z,] Y, X), geometry)."""
+        functions = self._functions
+        return functions.read_reoriented(path) if self.reorients else functions.read(path)
+
+    def write(self, labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+        """Write labels ([Z,] Y, X), turned back where the reader turned them."""
+        functions = self._functions
+        write = functions.write_reoriented if self.reorients and self.module == "itk" else functions.write
+        write(labels, geometry, path)
+
+    def header(self, path: Path) -> Header:
+        """Return (shape (C, [Z,] Y, X), bytes per value, spacing or None) without reading the voxels."""
+        return self._functions.header(path)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
+        functions = self._functions
+        if self.module == "natural" and path.name.lower().endswith(".tif"):
+            return bool(functions.is_natural(path))
+        return bool(functions.is_readable(path)) if self.module == "itk" else True
+
+
+ADAPTERS: dict[str, Adapter] = {
+    adapter.name: adapter
+    for adapter in (
+        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif"), "natural"),
+        Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), "itk"),
+        Adapter("Tiff3DIO", (".tif", ".tiff"), "tiff"),
+        Adapter("NibabelIO", (".nii", ".nii.gz"), "nifti"),
+        Adapter("NibabelIOWithReorient", (), "nifti", reorients=True),
+        Adapter("SimpleITKIOWithReorient", (), "itk", reorients=True),
+    )
+}
+ENDINGS: tuple[str, ...] = tuple(
+    sorted({ending for adapter in ADAPTERS.values() for ending in adapter.endings}, key=len, reverse=True)
+)
+
+
+def ending_of(path: Path) -> str:
+    """Return the known ending of a file name, ".nii.gz" before ".gz".
+
+    Raises
+    ------
+    ImageError
+        If no adapter knows the file.
+    """
+    lowered = path.name.lower()
+    for ending in ENDINGS:
+        if lowered.endswith(ending):
+            return ending
+    raise ImageError(f"{path.name}: unknown kind of image. Known endings: {', '.join(sorted(ENDINGS))}.")
+
+
+def common_ending(folder: Path) -> str:
+    """Return the ending of the images in a folder.
+
+    Raises
+    ------
+    ImageError
+        If there is no image, or images of several kinds.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"The folder {folder} does not exist.")
+    lowered = [p.name.lower() for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    found = {next((e for e in ENDINGS if name.endswith(e)), None) for name in lowered} - {None}
+    if len(found) != 1:
+        listed = ", ".join(sorted(str(e) for e in found))
+        raise ImageError(f"{folder} holds " + (f"images of several kinds: {listed}." if found else "no images."))
+    return str(found.pop())
+
+
+def adapter_for(path: Path, name: str | None = None) -> Adapter:
+    """Return the adapter of a file: the one the plans name, unless it cannot be meant for this file.
+
+    Parameters
+    ----------
+    path : Path
+        An example file.
+    name : str, optional
+        nnU-Net's class name from plans.json or dataset.json.
+
+    Raises
+    ------
+    ImageError
+        If the name or the ending is unknown.
+    """
+    if name is not None:
+        if name not in ADAPTERS:
+            raise ImageError(f"Unknown image reader {name!r}. Known: {', '.join(ADAPTERS)}.")
+        return ADAPTERS[name]
+    ending = ending_of(path)
+    candidates = [adapter for adapter in ADAPTERS.values() if ending in adapter.endings]
+    return next((candidate for candidate in candidates[:-1] if candidate.accepts(path)), candidates[-1])
+
+
+def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_stored: bool = False) -> Volume:
+    """Read the channel files of one case.
+
+    Parameters
+    ----------
+    paths : sequence of Path or str
+        One file per channel (or one with several channels), in channel order.
+    reader : str, optional
+        nnU-Net's class name; found from the first file where not given.
+    as_stored : bool
+        Keep the type of the file, which may take a fraction of the memory.
+
+    Returns
+    -------
+    Volume
+        float32 (or as stored), (C, [Z,] Y, X), with the geometry of the first file.
+
+    Raises
+    ------
+    ImageError
+        If a file is missing or damaged, or the files differ in shape or spacing.
+    """
+    if not paths:
+        raise ImageError("No image file was given.")
+    files = [Path(path) for path in paths]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
+    adapter = adapter_for(files[0], reader)
+    parts = [_read_one(adapter, path) for path in files]
+    first, geometry = parts[0]
+    for path, (array, other) in zip(files[1:], parts[1:], strict=True):
+        if array.shape[1:] != first.shape[1:]:
+            raise ImageError(
+                f"{path.name} has {_times(array.shape[1:])} voxels, {files[0].name} has {_times(first.shape[1:])}. "
+                "All channels of a case must lie on the same grid; resample them first."
+            )
+        if not np.allclose(other.spacing, geometry.spacing):
+            raise ImageError(
+                f"{path.name} has a spacing of {_times(other.spacing)} mm, {files[0].name} of "
+                f"{_times(geometry.spacing)} mm. All channels of a case must lie on the same grid."
+            )
+    data = first if len(parts) == 1 else np.concatenate([array for array, _ in parts])
+    return Volume(data if as_stored else data.astype(np.float32, copy=False), geometry)
+
+
+def read_header(path: Path, *, reader: str | None = None) -> Header:
+    """Return shape (C, [Z,] Y, X), bytes per value and spacing (mm, None if unknown) without reading the voxels.
+
+    Axes that a reader turns come in the order of the file. Raises ImageError where the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ImageError(f"The image file {path} does not exist.")
+    adapter = adapter_for(path, reader)
+    try:
+        return adapter.header(path)
+    except Exception as error:
+        raise _unreadable(path, adapter, error) from error
+
+
+def count_invalid(path: Path, volume: Volume) -> int:
+    """Return how many voxels of a file are NaN or infinite.
+
+    ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
+    """
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        from napari_nnunet.formats.images import nifti as _nifti
+
+        return _nifti.count_invalid(path)
+    array = np.asarray(volume.array)
+    return int(array.size - np.count_nonzero(np.isfinite(array)))
+
+
+def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = False) -> tuple[NDArray[Any], Geometry]:
+    """Read a label file.
+
+    Parameters
+    ----------
+    path : Path
+        With one channel.
+    reader : str, optional
+        nnU-Net's class name; found from the file where not given.
+    as_stored : bool
+        Keep a whole-number type of up to four bytes, which may take a quarter of the memory; the array is not to be
+        written to.
+
+    Returns
+    -------
+    tuple of (ndarray, Geometry)
+        int32 (or as stored), ([Z,] Y, X).
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, damaged, or has several channels.
+    """
+    if not path.is_file():
+        raise ImageError(f"The label file {path} does not exist.")
+    array, geometry = _read_one(adapter_for(path, reader), path)
+    if array.shape[0] != 1:
+        raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file has one.")
+    labels = array[0]
+    if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
+        return labels, geometry
+    return (labels if labels.dtype.kind in "iub" else np.rint(labels)).astype(np.int32), geometry
+
+
+def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
+    try:
+        return adapter.read(path)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, adapter, error) from error
+
+
+def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
+    """Every library has its own exceptions for a damaged file; the user needs the name and the cause."""
+    return ImageError(
+        f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another kind."
+    )
+
+
+def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer: str | None = None) -> None:
+    """Write a segmentation in the geometry of its image; the file appears only when it is complete.
+
+    Parameters
+    ----------
+    labels : ndarray, shape ([Z,] Y, X)
+        Written as uint8 below 255, as uint16 from 255 on.
+    geometry : Geometry
+        As the reader gave it.
+    path : Path
+        The ending decides the format.
+    writer : str, optional
+        nnU-Net's class name.
+    """
+    adapter = adapter_for(path, writer) if writer else _writer_for(path, geometry, labels.ndim)
+    highest = int(labels.max()) if labels.size else 0
+    small = labels.astype(np.uint8 if highest < 255 else np.uint16, copy=False)
+    with written_beside(path, suffix=ending_of(path)) as temporary:
+        try:
+            adapter.write(small, geometry, temporary)
+        except RuntimeError as error:
+            # ITK reports a full disk and a forbidden folder as RuntimeError.
+            raise OSError(_one_line(error)) from error
+
+
+def split_channels(path: Path, targets: Sequence[Path]) -> None:
+    """Write the volumes of a four-dimensional file as files of their own, in its pixel type.
+
+    Raises ImageError where the file does not hold as many volumes as there are targets.
+    """
+    from napari_nnunet.formats.images import itk as _itk
+
+    parts = _itk.volumes(path)
+    if len(parts) != len(targets):
+        raise ImageError(f"{path.name} holds {len(parts)} volumes; {len(targets)} were expected.")
+    for part, target in zip(parts, targets, strict=True):
+        with written_beside(target, suffix=ending_of(target)) as temporary:
+            _itk.write_volume(part, temporary)
+
+
+_IMAGE_TYPES = ("uint8", "int16", "uint16", "int32", "float32")
+
+
+def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
+    """Write one channel ([Z,] Y, X) of an image; the file appears only when it is complete.
+
+    Values of types that files do not hold (64 bits, half precision, bool) are written as float32 or uint8.
+    """
+    if channel.dtype == bool:
+        channel = channel.astype(np.uint8)
+    if channel.dtype.name not in _IMAGE_TYPES:
+        channel = channel.astype(np.float32)
+    adapter = _writer_for(path, geometry, channel.ndim)
+    with written_beside(path, suffix=ending_of(path)) as temporary:
+        try:
+            adapter.write(channel, geometry, temporary)
+        except RuntimeError as error:
+            raise OSError(_one_line(error)) from error
+
+
+def _writer_for(path: Path, geometry: Geometry, ndim: int) -> Adapter:
+    ending = ending_of(path)
+    if ending in (".nii", ".nii.gz"):
+        return ADAPTERS["NibabelIO" if geometry.affine is not None else "SimpleITKIO"]
+    if ending in (".tif", ".tiff"):
+        return ADAPTERS["NaturalImage2DIO" if ndim == 2 else "Tiff3DIO"]
+    return next(adapter for adapter in ADAPTERS.values() if ending in adapter.endings)
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

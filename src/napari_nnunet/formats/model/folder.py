@@ -1,0 +1,253 @@
+"""Model folders: plans.json, dataset.json, fold_*/checkpoint_*.pth (facts part 2, 2.1)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.settings import Average, Fold
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained model on disk; weights are read when they are needed.
+
+    Parameters
+    ----------
+    folder : Path
+        ``TRAINER__PLANS__CONFIGURATION``, or any folder with the same content.
+    plans, dataset
+        Parsed plans.json and dataset.json.
+    trainer : str
+        Name of nnU-Net's trainer class, from the folder's name or a checkpoint.
+    configuration : Configuration
+        The one this model was trained for.
+    """
+
+    folder: Path
+    plans: Plans
+    dataset: DatasetInfo
+    trainer: str
+    configuration: Configuration
+
+    @property
+    def name(self) -> str:
+        """A name for people: dataset and configuration."""
+        dataset = self.plans.dataset_name or self.folder.parent.name
+        return f"{dataset} {self.configuration.name}"
+
+    @property
+    def channels_in(self) -> int:
+        """Input channels of the network, one-hot channels of a previous stage included."""
+        previous = len(self.dataset.labels.foreground_labels) if self.configuration.previous_stage else 0
+        return len(self.dataset.channel_names) + previous
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network of the plans; trainer variants with BatchNorm replace the normalisation."""
+        architecture = self.configuration.architecture
+        return architecture.replace_norm("batch") if self.trainer.endswith("BN") else architecture
+
+    @property
+    def average(self) -> Average:
+        """What is averaged over windows, mirrors and folds: logits, or for models of nnU-Net v1 probabilities."""
+        return "probabilities" if self.dataset.extra.get("inference_average") == "probabilities" else "logits"
+
+    def folds(self, checkpoint: str = CHECKPOINTS[0]) -> tuple[Fold, ...]:
+        """Return the trained folds: numbers first, "all" only where it is the only one."""
+        numbered: list[Fold] = []
+        whole = False
+        for path in self.folder.glob(f"fold_*/{checkpoint}"):
+            name = path.parent.name.removeprefix("fold_")
+            if name.isdigit():
+                numbered.append(int(name))
+            whole = whole or name == "all"
+        return tuple(sorted(numbered, key=int)) or (("all",) if whole else ())
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Checkpoint names that at least one fold has."""
+        return tuple(name for name in CHECKPOINTS if any(self.folder.glob(f"fold_*/{name}")))
+
+    def checkpoint_path(self, fold: Fold, checkpoint: str) -> Path:
+        """Return the path of a fold's checkpoint.
+
+        Raises
+        ------
+        ModelError
+            If it is not there; the message lists what is.
+        """
+        path = self.folder / f"fold_{fold}" / checkpoint
+        if not path.is_file():
+            there = sorted(str(p.relative_to(self.folder)) for p in self.folder.glob("fold_*/*.pth"))
+            raise ModelError(
+                f"Fold {fold} has no {checkpoint}. In {self.folder} there "
+                + (f"is: {', '.join(there)}." if there else "is no checkpoint at all; the training did not finish.")
+            )
+        return path
+
+    def resolve_folds(self, asked: tuple[Fold, ...] | None, checkpoint: str) -> tuple[Fold, ...]:
+        """Return the folds to use: those asked for, or all that were trained."""
+        folds = self.folds(checkpoint) if asked is None else asked
+        if not folds:
+            names = self.checkpoints
+            hint = (
+                f"it has {' and '.join(names)}: choose that one (-chk {names[0]})."
+                if names
+                else "it has no checkpoint at all; the training did not finish."
+            )
+            raise ModelError(f"No fold of {self.folder} has a {checkpoint}; {hint}")
+        for fold in folds:
+            self.checkpoint_path(fold, checkpoint)
+        return folds
+
+    def read_fold(self, fold: Fold, checkpoint: str) -> Checkpoint:
+        """Read one fold's weights and facts."""
+        return read_checkpoint(self.checkpoint_path(fold, checkpoint))
+
+    def hashes(self, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, str]:
+        """Return the SHA-256 of every checkpoint used."""
+        return {f"fold_{fold}": file_hash(self.checkpoint_path(fold, checkpoint)) for fold in folds}
+
+    @cached_property
+    def validation_dice(self) -> dict[str, float]:
+        """Mean foreground Dice of each fold's validation, with nnU-Net's full settings, where recorded."""
+        found = {}
+        for path in sorted(self.folder.glob("fold_*/validation/summary.json")):
+            try:
+                value = json.loads(path.read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if isinstance(value, float) and math.isfinite(value):
+                found[path.parent.parent.name] = value
+        return found
+
+    @cached_property
+    def preset_dice(self) -> dict[str, float]:
+        """Mean foreground Dice of each preset where somebody measured it (``measure_presets``)."""
+        try:
+            content = json.loads((self.folder / "inference_presets.json").read_text(encoding="utf-8"))
+            return {str(name): float(entry["dice"]) for name, entry in content["presets"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def previous_stage_folder(self) -> Path | None:
+        """Return the folder of the previous stage's model beside this one, if the configuration has one."""
+        stage = self.configuration.previous_stage
+        if stage is None:
+            return None
+        return self.folder.parent / f"{self.trainer}__{self.plans.plans_name}__{stage}"
+
+
+def load_model(folder: str | Path) -> TrainedModel:
+    """Open a model folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder that holds plans.json, dataset.json and ``fold_*``.
+
+    Returns
+    -------
+    TrainedModel
+        Nothing but the two JSON files has been read.
+
+    Raises
+    ------
+    ModelError
+        If the folder is not a model; where one lies a level higher or lower, the message says which.
+    PlanError, DatasetError
+        If its files do not make sense.
+    """
+    path = Path(folder).expanduser().absolute()
+    _check_folder(path)
+    plans = Plans.parse_json(_text(path / "plans.json"), where=str(path / "plans.json"))
+    dataset = DatasetInfo.parse_json(_text(path / "dataset.json"), where=str(path / "dataset.json"))
+    parts = path.name.split("__")
+    trainer, name = (parts[0], parts[2]) if len(parts) == 3 else ("", "")
+    if name not in plans.configurations:
+        trainer, name = _from_checkpoint(path, plans)
+    return TrainedModel(path, plans, dataset, trainer, plans.configuration(name))
+
+
+def is_model_folder(path: Path) -> bool:
+    """True where a folder looks like a trained model."""
+    return (path / "plans.json").is_file() and (path / "dataset.json").is_file() and any(path.glob("fold_*"))
+
+
+def find_models(root: Path, *, depth: int = 3) -> list[Path]:
+    """Return the model folders at or below ``root``, sorted."""
+    if is_model_folder(root):
+        return [root]
+    if depth == 0 or not root.is_dir():
+        return []
+    try:
+        children = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:
+        return []
+    return [found for child in children for found in find_models(child, depth=depth - 1)]
+
+
+def _check_folder(path: Path) -> None:
+    if is_model_folder(path):
+        return
+    if not path.exists():
+        raise ModelError(f"The model folder {path} does not exist.")
+    for parent in path.parents[:2]:
+        if is_model_folder(parent):
+            raise ModelError(f"{path} lies inside a model. The model folder is {parent}; choose that one.")
+    below = find_models(path, depth=2) if path.is_dir() else []
+    if below:
+        choices = "\n".join(f"  {found}" for found in below[:8])
+        raise ModelError(f"{path} is not a model folder itself, but it contains:\n{choices}\nChoose one of these.")
+    missing = [name for name in ("plans.json", "dataset.json") if not (path / name).is_file()]
+    missing += [] if any(path.glob("fold_*")) else ["fold_0 (or another fold)"]
+    raise ModelError(
+        f"{path} is not a model folder: it lacks {', '.join(missing)}. A model folder looks like "
+        "Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres."
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def _from_checkpoint(path: Path, plans: Plans) -> tuple[str, str]:
+    """Find trainer and configuration in a checkpoint, for folders that were renamed."""
+    for checkpoint in sorted(path.glob("fold_*/checkpoint_*.pth")):
+        content = read_checkpoint(checkpoint)
+        if content.configuration in plans.configurations:
+            return content.trainer, str(content.configuration)
+    if len(plans.configurations) == 1:
+        return "nnUNetTrainer", next(iter(plans.configurations))
+    raise ModelError(
+        f"Which configuration {path} was trained for cannot be told: its name is not TRAINER__PLANS__CONFIGURATION "
+        f"and no checkpoint says it. The plans have: {', '.join(plans.configurations)}."
+    )
+
+
+def recipe_of(model: TrainedModel, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, Any]:
+    """Return where a result comes from: model, folds and hashes, in plain values."""
+    return {
+        "model": model.name,
+        "folder": str(model.folder),
+        "trainer": model.trainer,
+        "plans": model.plans.plans_name,
+        "configuration": model.configuration.name,
+        "folds": [str(fold) for fold in folds],
+        "checkpoint": checkpoint,
+        "sha256": model.hashes(folds, checkpoint),
+    }

@@ -1,0 +1,32 @@
+"""The plans files of a preprocessed dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.plans import Plans
+
+
+def read_plans(base: Path, name: str) -> Plans:
+    """Read a plans file of a preprocessed dataset; the error lists the files there are."""
+    path = base / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(p.stem for p in plan_files(base)) or "none"
+        raise PlanError(f"{base.name} has no plans named {name!r} (there: {there}). Run 'plan_experiment' first.")
+    return Plans.parse_json(path.read_text("utf-8"), where=str(path))
+
+
+def plan_files(base: Path) -> list[Path]:
+    """Return the plans files of a preprocessed dataset."""
+    found = []
+    for path in sorted(base.glob("*.json")):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(content, Mapping) and "configurations" in content:
+            found.append(path)
+    return found

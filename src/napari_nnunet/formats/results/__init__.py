@@ -1,0 +1,1 @@
+"""What lies beside segmentations: probabilities, scores, postprocessing, recipes, the best configuration."""

@@ -1,0 +1,47 @@
+"""How large a case is, before it is read: for the decision how many fit into memory side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.images.files import read_header
+
+SMALL = 150e6  # bytes that a case takes at most whose files are below a megabyte
+_SMALL_FILES = 1e6
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxels, channels, bytes per stored value and spacing of a case."""
+
+    voxels: float
+    channels: int
+    itemsize: int
+    spacing: tuple[float, ...]
+
+
+def grid_of(case: TrainingCase, reader: str | None) -> Grid | None:
+    """Return the size of a case from the headers of its files.
+
+    None for cases of very small files, where looking would take longer than it saves, and for files that cannot be
+    read: these are reported when their turn comes.
+    """
+    if sum(path.stat().st_size for path in case.images) < _SMALL_FILES:
+        return None
+    try:
+        headers = [read_header(path, reader=reader) for path in case.images]
+    except ImageError:
+        return None
+    shape, itemsize, spacing = headers[0]
+    channels = sum(header[0][0] for header in headers)
+    return Grid(float(np.prod(shape[1:])), channels, itemsize, spacing or (1.0, 1.0))
+
+
+def measure_bytes(case: TrainingCase, reader: str | None) -> float:
+    """Return how much memory measuring a case takes at most."""
+    grid = grid_of(case, reader)
+    return SMALL if grid is None else grid.voxels * (8.0 * grid.channels + 2 * grid.itemsize + 24)

@@ -1,0 +1,394 @@
+"""Put cross-validations together and find the best model or ensemble (facts part 2, 5.3 and 5.5)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.prediction.vote import VoteSettings
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import (
+    copy_file,
+    make_folder,
+    partial_name,
+    remove_leftovers,
+    replace_folder,
+    write_json,
+    write_text,
+)
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, ModelName, read_best
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.crossval import (
+    DEFAULT_FOLDS,
+    accumulate,
+    mean_dice,
+    measured,
+    reference_folder,
+    validated_folds,
+)
+from napari_nnunet.jobs.choosing.ensemble import Rules as JoinRules
+from napari_nnunet.jobs.choosing.ensemble import ensemble_cases, validation_members
+from napari_nnunet.jobs.choosing.evaluate import Rules
+from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
+from napari_nnunet.schema.plans import TRAINABLE, Plans
+from napari_nnunet.schema.settings import Fold
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model or an ensemble with its cross-validation.
+
+    Parameters
+    ----------
+    identifier : str
+        As nnU-Net names it.
+    models : tuple of ModelName
+        One, or the members.
+    folder : Path
+        With the segmentations and summary.json.
+    dice : float
+        Mean over labels of the mean over cases.
+    """
+
+    identifier: str
+    models: tuple[ModelName, ...]
+    folder: Path
+    dice: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared.
+
+    Parameters
+    ----------
+    configurations, trainers, plans : tuple of str
+        Every combination of these that was planned and trained.
+    folds : tuple, optional
+        Those all must have; where not given, the ones of nnU-Net's five that all have.
+    ensembling : bool
+        Whether pairs are compared too.
+    triples : bool
+        And triples.
+    overwrite : bool
+        Whether what was put together before is made again.
+    """
+
+    configurations: tuple[str, ...] = TRAINABLE
+    trainers: tuple[str, ...] = ("nnUNetTrainer",)
+    plans: tuple[str, ...] = ("nnUNetPlans",)
+    folds: tuple[Fold, ...] | None = None
+    ensembling: bool = True
+    triples: bool = False
+    overwrite: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best, and everything it was compared with.
+
+    Parameters
+    ----------
+    best : Best
+        As written to inference_information.json.
+    scored : tuple of Scored
+        In the order in which they were compared.
+    postprocessing : Determined
+        For the best.
+    instructions : Path
+        inference_instructions.txt.
+    """
+
+    best: Best
+    scored: tuple[Scored, ...]
+    postprocessing: Determined = field(repr=False)
+    instructions: Path
+
+
+def find_best(workspace: Workspace, dataset: str, question: Question, *, workers: int = 0) -> Job[Answer]:
+    """Compare all trained models of a dataset, and ensembles of them, by their cross-validations.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where everything is.
+    dataset : str
+        Full name.
+    question : Question
+        What is compared.
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    Answer
+        inference_information.json and inference_instructions.txt have been written.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If nothing that was asked for is trained, or folds that were asked for are missing.
+    """
+    models = yield from _candidates(workspace, dataset, question)
+    models, folds = yield from _common_folds(models, question.folds)
+    scored: list[Scored] = []
+    for model in models:
+        folder, _ = yield from accumulate(workspace, model, folds, overwrite=question.overwrite, workers=workers)
+        scored.append(Scored(model.folder.name, (name_of(model),), folder, mean_dice(folder)))
+        yield Note(text=f"{model.folder.name}: Dice {scored[-1].dice:.4f}")
+    if question.ensembling:
+        for size in (2, 3) if question.triples else (2,):
+            for members in itertools.combinations(models, size):
+                found = yield from _score_ensemble(workspace, dataset, members, folds, question, workers)
+                scored.extend(found)
+    # Of equal ones the first, so a single model; what cannot be judged is never the best.
+    winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
+    if math.isnan(winner.dice):
+        raise DatasetError(
+            f"No model of {dataset} can be judged: a label occurs in no reference and no prediction, so the mean Dice "
+            "is not a number. Remove that label from dataset.json, or add cases that have it."
+        )
+    first = next(model for model in models if name_of(model) == winner.models[0])
+    determined = yield from determine_postprocessing(
+        winner.folder,
+        reference_folder(workspace, dataset),
+        Rules.of(first.dataset, reader=first.plans.reader),
+        first.dataset.labels,
+        workers=workers,
+    )
+    results = workspace.results / dataset
+    write_json(results / INFORMATION, _information(dataset, folds, models, question, scored, winner, determined))
+    best = read_best(results)
+    write_text(results / INSTRUCTIONS, instructions(workspace, best))
+    yield Note(
+        text=f"Best: {winner.identifier}, Dice {best.dice:.4f}, after postprocessing {best.dice_cleaned:.4f} "
+        f"({determined.cleaning.describe(first.dataset.labels) or 'no postprocessing helps'})."
+    )
+    return Answer(best, tuple(scored), determined, results / INSTRUCTIONS)
+
+
+def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
+    """Return the configurations of some plans: of the file, or where that is gone, of what was trained with it."""
+    path = workspace.preprocessed / dataset / f"{plans}.json"
+    if path.is_file():
+        return tuple(Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).configurations)
+    return tuple(folder.name.split("__")[2] for folder in (workspace.results / dataset).glob(f"*__{plans}__*"))
+
+
+def name_of(model: TrainedModel) -> ModelName:
+    """Return the names a model's folder is made of."""
+    return ModelName(*model.folder.name.split("__"))
+
+
+def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[list[TrainedModel]]:
+    """Return every combination that was planned and trained; says what is left out."""
+    found = []
+    for trainer, plans, configuration in itertools.product(question.trainers, question.plans, question.configurations):
+        planned = _planned(workspace, dataset, plans)
+        if configuration not in planned:
+            yield Note(text=f"{configuration} is not in {plans} ({', '.join(planned)}); left out.")
+            continue
+        folder = workspace.results / dataset / f"{trainer}__{plans}__{configuration}"
+        if not folder.is_dir():
+            yield Note(level="warning", text=f"{folder.name} was not trained and is left out.")
+            continue
+        found.append(load_model(folder))
+    if not found:
+        raise ModelError(
+            f"Nothing to compare: none of {', '.join(question.configurations)} with {', '.join(question.trainers)} and "
+            f"{', '.join(question.plans)} was trained for {dataset}."
+        )
+    return found
+
+
+def _common_folds(
+    models: list[TrainedModel], wanted: tuple[Fold, ...] | None
+) -> Job[tuple[list[TrainedModel], tuple[Fold, ...]]]:
+    """Return the models and folds that can be compared; what was asked for by number must be there."""
+    there = {model.folder.name: validated_folds(model) for model in models}
+    if wanted is not None:
+        missing = [
+            f"{name} lacks fold {', '.join(str(fold) for fold in wanted if fold not in folds)}"
+            for name, folds in there.items()
+            if set(wanted) - set(folds)
+        ]
+        if missing:
+            raise ModelError(
+                "Folds without validation: " + "; ".join(missing) + ". Train them, or name the folds to compare (-f)."
+            )
+        return models, wanted
+    usable = [model for model in models if set(there[model.folder.name]) & set(DEFAULT_FOLDS)]
+    for model in models:
+        if model not in usable:
+            yield Note(level="warning", text=f"{model.folder.name} has no validated fold and is left out.")
+    if not usable:
+        raise ModelError("No model has a validated fold. Train at least one fold to its end, or validate with --val.")
+    folds = tuple(fold for fold in DEFAULT_FOLDS if all(fold in there[model.folder.name] for model in usable))
+    if not folds:
+        listed = "; ".join(f"{model.folder.name}: {list(there[model.folder.name])}" for model in usable)
+        raise ModelError(f"The models have no validated fold in common ({listed}). Train the same folds of each.")
+    missing_folds = [fold for fold in DEFAULT_FOLDS if fold not in folds]
+    if missing_folds:
+        lacking = "; ".join(
+            f"{model.folder.name} lacks {', '.join(str(f) for f in DEFAULT_FOLDS if f not in there[model.folder.name])}"
+            for model in usable
+            if set(DEFAULT_FOLDS) - set(there[model.folder.name])
+        )
+        yield Note(
+            level="warning",
+            text=f"Compared on fold {', '.join(map(str, folds))} only, not on all five: {lacking}. "
+            "The choice gets safer with each fold.",
+        )
+    return usable, folds
+
+
+def _score_ensemble(
+    workspace: Workspace,
+    dataset: str,
+    models: Sequence[TrainedModel],
+    folds: tuple[Fold, ...],
+    question: Question,
+    workers: int,
+) -> Job[list[Scored]]:
+    """Join the validation cases of some models and measure them; none where probabilities are missing."""
+    names = tuple(name_of(model) for model in models)
+    members = "___".join(model.folder.name for model in models)
+    identifier = f"ensemble___{members}___{'_'.join(str(fold) for fold in folds)}"
+    folder = workspace.results / dataset / "ensembles" / identifier
+    if question.overwrite or not (folder / "summary.json").is_file():
+        try:
+            yield from _join(workspace, dataset, models, folds, folder, workers)
+        except NnunetError as error:
+            text = f"No ensemble of {' and '.join(n.configuration for n in names)}: {error.message}"
+            yield Note(level="warning", text=text)
+            return []
+    found = Scored(identifier, names, folder, mean_dice(folder))
+    yield Note(text=f"Ensemble of {' and '.join(n.configuration for n in names)}: Dice {found.dice:.4f}")
+    return [found]
+
+
+def _join(
+    workspace: Workspace,
+    dataset: str,
+    models: Sequence[TrainedModel],
+    folds: tuple[Fold, ...],
+    folder: Path,
+    workers: int,
+) -> Job[None]:
+    first = models[0]
+    members = validation_members([model.folder for model in models], folds, first.dataset.file_ending)
+    remove_leftovers(make_folder(folder.parent))
+    beside = make_folder(folder.parent / partial_name("ensemble"))  # its own name is almost as long as is allowed
+    try:
+        rules = JoinRules(first.dataset, first.plans.reader, VoteSettings())
+        yield from ensemble_cases(members, beside, rules, workers=workers)
+        for name in ("dataset.json", "plans.json"):
+            copy_file(first.folder / name, beside / name)
+        scores = Rules.of(first.dataset, reader=first.plans.reader)
+        yield from measured(reference_folder(workspace, dataset), beside, folder, scores, workers=workers)
+        replace_folder(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _information(
+    dataset: str,
+    folds: tuple[Fold, ...],
+    models: Sequence[TrainedModel],
+    question: Question,
+    scored: Sequence[Scored],
+    winner: Scored,
+    determined: Determined,
+) -> dict[str, Any]:
+    considered = [name_of(model) for model in models]
+    return {
+        "folds": list(folds),
+        "dataset_name_or_id": dataset,
+        "considered_models": [
+            {"plans": name.plans, "configuration": name.configuration, "trainer": name.trainer} for name in considered
+        ],
+        "ensembling_allowed": question.ensembling,
+        "all_results": {entry.identifier: entry.dice for entry in scored},
+        "best_model_or_ensemble": {
+            "result_on_crossval_pre_pp": determined.before["foreground_mean"]["Dice"],
+            "result_on_crossval_post_pp": determined.after["foreground_mean"]["Dice"],
+            "postprocessing_file": str(determined.file),
+            "some_plans_file": str(winner.folder / "plans.json"),
+            "selected_model_or_models": [
+                {"configuration": name.configuration, "trainer": name.trainer, "plans_identifier": name.plans}
+                for name in winner.models
+            ],
+        },
+    }
+
+
+def instructions(workspace: Workspace, best: Best) -> str:
+    """Return the commands that segment new images with the best; every one of them runs as it is written."""
+    folds = " ".join(str(fold) for fold in best.folds)
+    where = _flag("--workspace", workspace)
+    lines = [
+        f"The best for {best.dataset} is {' + '.join(model.folder for model in best.models)}",
+        f"(mean foreground Dice {best.dice:.4f} in cross-validation, {best.dice_cleaned:.4f} after postprocessing).",
+        "",
+        "One command does everything (INPUT_FOLDER and OUTPUT_FOLDER are yours to name):",
+        "",
+        f"napari-nnunet predict_best -d {best.dataset} -i INPUT_FOLDER -o OUTPUT_FOLDER{where}",
+        "",
+        "The same step by step; nnU-Net's own commands begin with nnUNetv2_ instead of 'napari-nnunet ' and know no "
+        "--workspace:",
+        "",
+    ]
+    several = len(best.models) > 1
+    outputs = []
+    for i, model in enumerate(best.models, start=1):
+        output = f"OUTPUT_FOLDER_MODEL_{i}" if several else "OUTPUT_FOLDER"
+        outputs.append(output)
+        lines += _predict_lines(workspace, best, model, folds, output, where, probabilities=several)
+    if several:
+        lines.append(f"napari-nnunet ensemble -i {' '.join(outputs)} -o OUTPUT_FOLDER")
+    lines += [
+        "",
+        "Postprocessing, once all cases are predicted:",
+        "",
+        f"napari-nnunet apply_postprocessing -i OUTPUT_FOLDER -o OUTPUT_FOLDER_PP -pp_pkl_file "
+        f"{shlex.quote(str(best.postprocessing))} -plans_json {shlex.quote(str(best.plans_file))}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _flag(name: str, workspace: Workspace) -> str:
+    """Return the flag that leads to the workspace; none where nnU-Net's variables or the user's folder do."""
+    if workspace == Workspace.resolve(None):
+        return ""
+    return f" {name} {shlex.quote(str(workspace.results.parent))}"
+
+
+def _predict_lines(
+    workspace: Workspace, best: Best, model: ModelName, folds: str, output: str, where: str, *, probabilities: bool
+) -> list[str]:
+    """Return the commands for one model; a cascade's first stage comes before."""
+    lines, more = [], ""
+    previous = load_model(workspace.results / best.dataset / model.folder).configuration.previous_stage
+    if previous is not None:
+        lines.append(
+            _predict_line(best, ModelName(model.trainer, model.plans, previous), folds, f"{output}_FIRST", where)
+        )
+        more = f" -prev_stage_predictions {output}_FIRST"
+    more += " --save_probabilities" if probabilities else ""
+    return [*lines, _predict_line(best, model, folds, output, where) + more]
+
+
+def _predict_line(best: Best, model: ModelName, folds: str, output: str, where: str) -> str:
+    return (
+        f"napari-nnunet predict -d {best.dataset} -i INPUT_FOLDER -o {output} -f {folds} -tr {model.trainer} "
+        f"-c {model.configuration} -p {model.plans}{where}"
+    )

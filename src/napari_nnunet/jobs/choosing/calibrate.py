@@ -1,0 +1,150 @@
+"""Find out on the validation cases how sure a model, or an ensemble, may be."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
+from napari_nnunet.jobs.choosing.ensemble import validation_members
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.settings import Fold
+
+FILE = "calibration.json"
+_PER_CASE = 20_000  # voxels, drawn at random
+
+
+def calibrate(
+    workspace: Workspace, models: Sequence[TrainedModel], folds: Sequence[Fold] | None = None
+) -> Job[tuple[Calibration, Path]]:
+    """Fit a temperature to the probabilities of the validation cases (validate with ``--npz`` to have them).
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the references are.
+    models : sequence of TrainedModel
+        One, or the members of an ensemble.
+    folds : sequence, optional
+        All that were validated where not given.
+
+    Returns
+    -------
+    tuple of (Calibration, Path)
+        And the file it was written to: ``calibration.json`` in the model's folder, or in that of the ensemble.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If there is no validation, or no probabilities of it.
+    """
+    first = models[0]
+    chosen = tuple(folds) if folds is not None else usable_folds(first)
+    info = first.dataset
+    members = validation_members([model.folder for model in models], chosen, info.file_ending)
+    references = reference_folder(workspace, first.folder.parent.name)
+    yield Stage(name="Calibrating", total=len(members))
+    found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    for i, (name, paths) in enumerate(members.items()):
+        reference, _ = read_labels(references / (name + info.file_ending), reader=first.plans.reader, as_stored=True)
+        found.append(_sample(name, paths, reference, info))
+        yield Progress(done=i + 1, total=len(members))
+    p, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if not len(y):
+        raise DatasetError("No voxel of the references is annotated, so there is nothing to calibrate with.")
+    result = replace(fit_temperature(p, y), cases=len(members))
+    path = calibration_path([model.folder for model in models], chosen)
+    make_folder(path.parent)
+    write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
+    yield Note(
+        text=f"Temperature {result.temperature:.2f}: the calibration error goes from {result.error_before:.4f} to "
+        f"{result.error_after:.4f} ({result.voxels} voxels of {result.cases} cases)."
+    )
+    return result, path
+
+
+def calibration_path(models: Sequence[Path], folds: Sequence[Any]) -> Path:
+    """Return where the calibration of a model or an ensemble is kept."""
+    if len(models) == 1:
+        return models[0] / FILE
+    members = "___".join(model.name for model in models)
+    name = f"ensemble___{members}___{'_'.join(str(fold) for fold in folds)}"
+    return models[0].parent / "ensembles" / name / FILE
+
+
+def known_temperature(models: Sequence[Path]) -> float | None:
+    """Return the temperature of a model, or of an ensemble of these models in any order, None where nobody found it."""
+    if len(models) == 1:
+        return _read(models[0] / FILE)
+    names = {model.name for model in models}
+    for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{FILE}"), reverse=True):
+        if set(path.parent.name.split("___")[1:-1]) == names:
+            return _read(path)
+    return None
+
+
+def _read(path: Path) -> float | None:
+    try:
+        value = float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def _sample(
+    name: str, paths: Sequence[Path], reference: NDArray[Any], info: DatasetInfo
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return probabilities (N, C) and classes (N,) of voxels drawn at random, the same ones each time.
+
+    Of regions, every region is a question of its own with the two answers no and yes.
+    """
+    scheme = info.labels
+    flat = reference.reshape(-1)
+    allowed = None if scheme.ignore_label is None else np.flatnonzero(flat != scheme.ignore_label)
+    count = flat.size if allowed is None else len(allowed)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    index = np.sort(rng.choice(count, size=min(_PER_CASE, count), replace=False))
+    index = index if allowed is None else allowed[index]
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
+        columns = [
+            sum(_take(reader, index, flat.size) for reader in readers) / len(readers)
+            for _ in range(readers[0].shape[0])
+        ]
+    p = np.stack(columns, axis=1)
+    truth = flat[index].astype(np.int64)
+    if not scheme.has_regions:
+        return p, truth
+    inside = np.stack([np.isin(truth, region) for region in scheme.regions], axis=1)
+    return np.stack([1 - p.ravel(), p.ravel()], axis=1), inside.ravel().astype(np.int64)
+
+
+def _take(reader: ProbabilityReader, index: NDArray[np.int64], voxels: int) -> NDArray[np.float32]:
+    """Return the next class at some voxels."""
+    _, z, y, x = reader.shape
+    if z * y * x != voxels:
+        raise ImageError(f"{reader.path} has {z * y * x} voxels, its reference {voxels}.")
+    step = planes_at_once(reader.shape)
+    parts = []
+    for lo in range(0, z, step):
+        planes = reader.read(min(step, z - lo)).reshape(-1)
+        begin, end = np.searchsorted(index, (lo * y * x, lo * y * x + len(planes)))
+        parts.append(planes[index[begin:end] - lo * y * x])
+    return np.concatenate(parts)

@@ -1,0 +1,141 @@
+"""Two segmentations of the same images side by side, and where they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.choosing.metrics import Joint, Metrics
+from napari_nnunet.events import Job
+from napari_nnunet.formats.images.files import common_ending
+from napari_nnunet.jobs.choosing.ensemble import read_info
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, pair_up, read_pair
+from napari_nnunet.schema.dataset import DatasetInfo, Region
+
+_SHOWN = 20  # cases of a long table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much two folders agree.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        The first folder's files are the references, the second's the predictions; Dice does not care.
+    """
+
+    evaluation: Evaluation
+
+    @property
+    def cases(self) -> list[tuple[str, dict[Region, Metrics]]]:
+        """Name and metrics of every case, the most different first."""
+        found = zip((pair.name for pair in self.evaluation.pairs), self.evaluation.cases, strict=True)
+        return sorted(found, key=lambda entry: badness(entry[1]))
+
+    def csv(self) -> str:
+        """Return one line per case and label, the most different first."""
+        return self.evaluation.csv()
+
+    def text(self, names: Mapping[Region, str]) -> str:
+        """Return a table: Dice of each class, mean and the most different cases."""
+        labels = self.evaluation.labels
+        width = max([len(name) for name, _ in self.cases] + [4])
+        heads = [names.get(label, str(label))[:14] for label in labels]
+        lines = [" ".join([f"{'case':<{width}}", *(f"{head:>14}" for head in heads)])]
+        means = self.evaluation.summary["mean"]
+        lines.append(_row("mean", width, [means[str(label)]["Dice"] for label in labels]))
+        for name, metrics in self.cases[:_SHOWN]:
+            lines.append(_row(name, width, [metrics[label]["Dice"] for label in labels]))
+        more = len(self.cases) - _SHOWN
+        return "\n".join(lines) + "\n" + (f"... and {more} cases that agree more (--csv has all)\n" if more > 0 else "")
+
+
+def _row(name: str, width: int, values: Sequence[float]) -> str:
+    cells = ["–" if math.isnan(value) else f"{value:.4f}" for value in values]
+    return " ".join([f"{name:<{width}}", *(f"{cell:>14}" for cell in cells)])
+
+
+def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) -> tuple[Rules, dict[Region, str]]:
+    """Return what is compared and what it is called.
+
+    From a dataset.json: the one given, or in either folder, or above; without one, the values that occur in the first
+    ten files.
+    """
+    places = [dataset_json] if dataset_json else [p / "dataset.json" for p in (first, second, *first.parents[:1])]
+    for place in places:
+        if place.is_file():
+            info = read_info(place.parent) if place.name == "dataset.json" else _parse(place)
+            rules = Rules.of(info)
+            return rules, class_names(info, rules.labels)
+    ending = common_ending(first)
+    pairs = pair_up(first, second, ending, missing_ok=True)
+    values: set[int] = set()
+    for pair in pairs[:10]:
+        one, other, _ = read_pair(pair, None)
+        values.update(Joint.count(one, other).present)
+    labels = tuple(sorted(values))
+    return Rules(labels, ending), {label: f"label {label}" for label in labels}
+
+
+def _parse(path: Path) -> DatasetInfo:
+    return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+
+
+def class_names(info: DatasetInfo, labels: Sequence[Region]) -> dict[Region, str]:
+    """Return the name of each label or region."""
+    named = {value: name for name, value in info.labels.labels.items()}
+    return {label: named.get(label, info.labels.names.get(label, str(label)) if isinstance(label, int) else str(label))
+            for label in labels}  # fmt: skip
+
+
+def compare_folders(first: Path, second: Path, rules: Rules, *, workers: int = 0) -> Job[Comparison]:
+    """Compare two folders of segmentations.
+
+    Parameters
+    ----------
+    first, second : Path
+        Folders with files of the same names; what only one of them has is an error.
+    rules : Rules
+        What is compared.
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    Comparison
+        Dice per class and case.
+    """
+    pairs = pair_up(first, second, rules.ending)
+    evaluation = yield from evaluate_pairs(pairs, rules, workers=workers)
+    return Comparison(evaluation)
+
+
+def compare_arrays(
+    first: NDArray[Any], second: NDArray[Any], labels: Sequence[Region] | None = None
+) -> dict[Region, Metrics]:
+    """Compare two label maps ([Z,] Y, X) on the same grid; every value that occurs where no labels are given."""
+    joint = Joint.count(first, second)
+    return joint.metrics(joint.present if labels is None else labels)
+
+
+def difference(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return where two label maps differ: 1 only the first has something, 2 only the second, 3 both, but not the same.
+
+    Parameters
+    ----------
+    first, second : ndarray of int
+        Of the same shape.
+    """
+    result = np.zeros(first.shape, dtype=np.uint8)
+    differs = first != second
+    result[differs & (second == 0)] = 1
+    result[differs & (first == 0)] = 2
+    result[differs & (first != 0) & (second != 0)] = 3
+    return result

@@ -1,0 +1,123 @@
+"""The validation cases of all folds of a model, together (facts part 2, 5.3)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.ensemble import validation_cases
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
+from napari_nnunet.schema.settings import Fold
+
+DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
+
+
+def validated_folds(model: TrainedModel) -> tuple[Fold, ...]:
+    """Return the folds with validation cases."""
+    ending = model.dataset.file_ending
+    found = [path for path in model.folder.glob("fold_*") if any((path / "validation").glob(f"*{ending}"))]
+    names = sorted(path.name.removeprefix("fold_") for path in found)
+    return tuple(int(name) if name.isdigit() else "all" for name in names)
+
+
+def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:
+    """Return those of nnU-Net's five folds that were validated, or "all"; raises ModelError where there is none."""
+    there = validated_folds(model)
+    folds = tuple(fold for fold in DEFAULT_FOLDS if fold in there) or there
+    if not folds:
+        raise ModelError(f"{model.folder.name} has no validated fold. Train one to its end, or validate with --val.")
+    return folds
+
+
+def reference_folder(workspace: Workspace, dataset: str) -> Path:
+    """Return the folder with the references of a dataset: labelsTr, else the copy beside the preprocessed cases.
+
+    Raises
+    ------
+    DatasetError
+        If there is neither.
+    """
+    choices = (workspace.raw / dataset / "labelsTr", workspace.preprocessed / dataset / "gt_segmentations")
+    for folder in choices:
+        if folder.is_dir():
+            return folder
+    raise DatasetError(f"The references of {dataset} are in neither {choices[0]} nor {choices[1]}.")
+
+
+def accumulate(
+    workspace: Workspace,
+    model: TrainedModel,
+    folds: Sequence[Fold],
+    *,
+    target: Path | None = None,
+    overwrite: bool = True,
+    workers: int = 0,
+) -> Job[tuple[Path, Evaluation | None]]:
+    """Put the validation cases of all folds of a model into one folder and measure them.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the references are.
+    model : TrainedModel
+        The model.
+    folds : sequence of int or "all"
+        Folds that count.
+    target : Path, optional
+        An empty or new folder; ``crossval_results_folds_...`` in the model's folder where not given.
+    overwrite : bool
+        Whether that folder is made again where it is complete.
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    tuple of (Path, Evaluation or None)
+        The folder, and the evaluation unless it was there before.
+    """
+    own = target is None
+    folder = target or model.folder / f"crossval_results_folds_{'_'.join(str(fold) for fold in folds)}"
+    if own and not overwrite and (folder / "summary.json").is_file():
+        return folder, None
+    if not own and folder.is_dir() and any(folder.iterdir()):
+        raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
+    reference = reference_folder(workspace, model.folder.parent.name)
+    cases = validation_cases(model.folder, folds, model.dataset.file_ending)
+    yield Stage(name=f"Putting {model.folder.name} together", total=len(cases))
+    remove_leftovers(make_folder(folder.parent))
+    beside = folder.parent / partial_name(folder.name)
+    make_folder(beside)
+    try:
+        for path in cases.values():
+            copy_file(path, beside / path.name)
+        for name in ("dataset.json", "plans.json"):
+            copy_file(model.folder / name, beside / name)
+        rules = Rules.of(model.dataset, reader=model.plans.reader)
+        result = yield from measured(reference, beside, folder, rules, workers=workers)
+        replace_folder(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder, result
+
+
+def measured(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:
+    """Measure a folder that will be called ``folder`` and write its summary.json."""
+    pairs = pair_up(reference, beside, rules.ending, missing_ok=True)
+    result = yield from evaluate_pairs(pairs, rules, workers=workers)
+    result = result.moved_to(folder)
+    write_summary(beside / "summary.json", result.summary)
+    return result
+
+
+def mean_dice(folder: Path) -> float:
+    """Return the mean foreground Dice in the summary.json of a folder."""
+    content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return float(content["foreground_mean"]["Dice"])

@@ -1,0 +1,397 @@
+"""Join probabilities of several models, or of the folds of a cross-validation (facts part 2, 5.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
+from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsError
+from napari_nnunet.events import CaseDone, Job, Stage
+from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.images.files import ending_of, read_labels, write_image, write_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.pickles import read_pickle
+from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once, probability_writer
+from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
+from napari_nnunet.processes.pool import Outcome, Task, each_case
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.plans import Plans
+
+UNCERTAINTY = ("entropy", "disagreement")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How members are joined and what is written.
+
+    Parameters
+    ----------
+    info : DatasetInfo
+        What the classes mean; the ending of the files.
+    reader : str, optional
+        nnU-Net's class name.
+    vote : VoteSettings
+        Mean or majority, weights, uncertainty.
+    probabilities : bool
+        Also write the mean as npz and pkl.
+    """
+
+    info: DatasetInfo
+    reader: str | None
+    vote: VoteSettings
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class Ensembled:
+    """What became of the cases.
+
+    Parameters
+    ----------
+    folder : Path
+        With the segmentations.
+    cases : tuple of str
+        Their names.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+
+
+def ensemble_folders(
+    folders: Sequence[Path],
+    target: Path,
+    vote: VoteSettings | None = None,
+    *,
+    probabilities: bool = False,
+    workers: int = 0,
+) -> Job[Ensembled]:
+    """Join the predictions of several models, one folder of npz files each.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        With CASE.npz and CASE.pkl, dataset.json and plans.json as ``predict --save_probabilities`` leaves them.
+    target : Path
+        Folder for the segmentations.
+    vote : VoteSettings, optional
+        nnU-Net's mean where not given.
+    probabilities : bool
+        Also write the mean (``--save_npz``).
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    Ensembled
+        The cases.
+
+    Raises
+    ------
+    SettingsError, DatasetError, ImageError
+        If there are fewer than two folders, they hold different cases or labels, or files of another shape; all
+        problems that are known before are named before anything is written.
+    """
+    vote = vote or VoteSettings()
+    _check_members(folders, target, vote)
+    infos = [read_info(folder) for folder in folders]
+    for folder, info in zip(folders[1:], infos[1:], strict=True):
+        if not same_labels(infos[0], info):
+            raise DatasetError(
+                f"The labels of {folder} are {info.labels.labels}, those of {folders[0]} "
+                f"{infos[0].labels.labels}. Only predictions of the same classes can be joined."
+            )
+    members = _common_cases(folders)
+    rules = Rules(infos[0], read_reader(folders[0]) or infos[0].reader, vote, probabilities)
+    cases = yield from ensemble_cases(members, target, rules, workers=workers)
+    for name in ("dataset.json", "plans.json"):
+        if (folders[0] / name).is_file():
+            copy_file(folders[0] / name, target / name)
+    settings = {
+        "members": [str(folder) for folder in folders],
+        "method": vote.method,
+        "weights": vote.weights,
+        "temperature": vote.temperature if vote.uncertainty else None,
+    }
+    write_json(target / "ensemble.json", settings)
+    recipe = join_recipes(folders, vote.method, vote.weights)
+    if recipe is not None:
+        write_recipe(target, recipe)
+    return Ensembled(target, tuple(cases))
+
+
+def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) -> None:
+    if len(folders) < 2:
+        raise SettingsError(f"An ensemble has two members or more; {len(folders)} folder was given.")
+    repeated = sorted({str(folder) for folder in folders if list(folders).count(folder) > 1})
+    if repeated:
+        raise SettingsError(f"{', '.join(repeated)} was given more than once; give it a weight instead.")
+    if target.absolute() in {folder.absolute() for folder in folders}:
+        raise SettingsError(f"The output {target} is one of the inputs. Choose another output folder.")
+    check_weights(vote.weights, len(folders))
+    if not 0 < vote.temperature < math.inf:
+        raise SettingsError(f"The temperature {vote.temperature} is not a positive number.")
+
+
+def check_weights(weights: Sequence[float] | None, members: int) -> None:
+    """Raise SettingsError where weights do not fit the members."""
+    if weights is None:
+        return
+    if len(weights) != members:
+        raise SettingsError(f"There are {members} members but {len(weights)} weights; give one for each, in order.")
+    if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
+        raise SettingsError(f"Weights are numbers from 0 on, not all 0; {list(weights)} were given.")
+
+
+def check_models(models: Sequence[TrainedModel]) -> None:
+    """Raise ModelError where models take other channels or know other classes than the first one."""
+    first = models[0]
+    for other in models[1:]:
+        if other.dataset.channel_names != first.dataset.channel_names:
+            raise ModelError(
+                f"{other.name} takes the channels {', '.join(other.dataset.channel_names)}, {first.name} takes "
+                f"{', '.join(first.dataset.channel_names)}: they cannot segment the same image."
+            )
+        if not same_labels(first.dataset, other.dataset):
+            raise ModelError(
+                f"{other.name} knows the classes {', '.join(other.dataset.labels.head_names)}, {first.name} knows "
+                f"{', '.join(first.dataset.labels.head_names)}: their results cannot be joined."
+            )
+
+
+def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:
+    """Whether the probabilities of two models speak of the same classes, in the same order."""
+    a, b = one.labels, other.labels
+    return (a.has_regions, a.regions_class_order) == (b.has_regions, b.regions_class_order) and (
+        (a.regions, a.head_names) if a.has_regions else (a.all_labels, a.names)
+    ) == ((b.regions, b.head_names) if b.has_regions else (b.all_labels, b.names))
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Return the dataset.json of a folder of predictions; raises DatasetError where there is none."""
+    path = folder / "dataset.json"
+    try:
+        return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+    except OSError as error:
+        raise DatasetError(
+            f"{folder} has no dataset.json, which predictions have beside them; copy the model's there."
+            if folder.is_dir()
+            else f"The folder {folder} does not exist."
+        ) from error
+
+
+def read_reader(folder: Path) -> str | None:
+    """Return the reader that the plans.json of a folder names, None where there is none."""
+    path = folder / "plans.json"
+    if not path.is_file():
+        return None
+    return Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).reader
+
+
+def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    names = [{path.stem for path in folder.glob("*.npz") if not path.name.startswith(".")} for folder in folders]
+    every = set().union(*names)
+    if not every:
+        raise DatasetError(f"There are no .npz files in {folders[0]}. Predict with --save_probabilities.")
+    problems = [
+        f"{folder} lacks {', '.join(f'{name}.npz' for name in sorted(every - own)[:5])}"
+        + (f" and {len(every - own) - 5} more" if len(every - own) > 5 else "")
+        for folder, own in zip(folders, names, strict=True)
+        if every - own
+    ]
+    if problems:
+        raise DatasetError(
+            "The folders hold different cases: " + "; ".join(problems) + ". Predict them with --save_probabilities."
+        )
+    return {name: tuple(folder / f"{name}.npz" for folder in folders) for name in sorted(every)}
+
+
+def ensemble_cases(
+    members: Mapping[str, Sequence[Path]], target: Path, rules: Rules, *, workers: int = 0
+) -> Job[list[str]]:
+    """Join the npz files of every case into ``target``; returns the names of the cases."""
+    shapes = _shapes(members, rules)
+    remove_leftovers(make_folder(target))
+    if rules.vote.uncertainty:
+        for name in UNCERTAINTY:
+            remove_leftovers(make_folder(target / name))
+    yield Stage(name="Joining", total=len(members))
+    tasks = [
+        Task(name, (name, tuple(paths), target, rules), _memory(rules, shapes[name], len(paths)))
+        for name, paths in members.items()
+    ]
+    work = sum(c * z * y * x * len(members[name]) for name, (c, z, y, x) in shapes.items())
+    outcomes: dict[str, Outcome] = yield from each_case(join_case, tasks, workers=workers, work=10 * work)
+    failed = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
+    if failed:
+        listed = "\n  ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:10])
+        raise DatasetError(f"{len(failed)} of {len(members)} cases could not be joined:\n  {listed}")
+    for i, name in enumerate(members):
+        path = str(target / (name + rules.info.file_ending))
+        yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)
+    return list(members)
+
+
+def _memory(rules: Rules, shape: tuple[int, int, int, int], members: int) -> Any:
+    per_voxel = 8 + (20 if rules.vote.uncertainty else 0) + (6 * members if rules.vote.method == "hard" else 0)
+    return lambda: per_voxel * math.prod(shape[1:]) + 100e6
+
+
+def _shapes(members: Mapping[str, Sequence[Path]], rules: Rules) -> dict[str, tuple[int, int, int, int]]:
+    """Read the headers of all files; raises DatasetError with everything that does not fit."""
+    found, problems = {}, []
+    heads = rules.info.labels.heads
+    for name, paths in members.items():
+        shapes = []
+        for path in paths:
+            try:
+                with closing(ProbabilityReader(path)) as reader:
+                    shapes.append(reader.shape)
+            except ImageError as error:
+                problems.append(error.message)
+                continue
+            if reader.shape[0] != heads:
+                problems.append(f"{path} has {reader.shape[0]} classes, but dataset.json speaks of {heads}")
+            elif reader.shape != shapes[0]:
+                problems.append(f"{path} has shape {reader.shape}, {paths[0]} has {shapes[0]}")
+        if shapes:
+            found[name] = shapes[0]
+    if problems:
+        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DatasetError("The predictions do not fit together:\n  " + "\n  ".join(problems[:10]) + more)
+    return found
+
+
+def join_case(name: str, paths: Sequence[Path], target: Path, rules: Rules) -> None:
+    """Join one case and write what was asked for; may run in a worker process."""
+    out = target / (name + rules.info.file_ending)
+    geometry, flat = _grid(name, paths, rules)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
+        c, z, y, x = readers[0].shape
+        vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
+        step = planes_at_once((c, z, y, x))
+        writer = None
+        if rules.probabilities:
+            writer = stack.enter_context(probability_writer(target / f"{name}.npz", (c, z, y, x)))
+        for channel in range(c):
+            for lo in range(0, z, step):
+                mean = vote.add(channel, lo, [reader.read(min(step, z - lo)) for reader in readers])
+                if writer is not None:
+                    writer.write(mean)
+    labels = vote.finish()
+    if rules.vote.uncertainty:
+        for kind, values in zip(UNCERTAINTY, vote.uncertainty(), strict=True):
+            write_image(values[0] if flat else values, geometry, uncertainty_path(out, kind, flat=flat))
+    if rules.probabilities:
+        copy_file(paths[0].with_suffix(".pkl"), target / f"{name}.pkl")
+    write_labels(labels[0] if flat else labels, geometry, out, writer=rules.reader)
+
+
+def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
+    """Return where a map of a case's uncertainty goes: a folder of its own beside the segmentation."""
+    ending = ending_of(segmentation)
+    pictures = (".png", ".bmp", ".jpg", ".jpeg")  # formats that hold no fractions
+    own = ".tif" if flat or ending in pictures else ending
+    return segmentation.parent / kind / (segmentation.name[: -len(ending)] + own)
+
+
+def _grid(name: str, paths: Sequence[Path], rules: Rules) -> tuple[Geometry, bool]:
+    """Return the grid of a case, and whether it is a picture: from a segmentation beside, else from the pkl."""
+    for path in paths:
+        beside = path.with_name(name + rules.info.file_ending)
+        if beside.is_file():
+            labels, geometry = read_labels(beside, reader=rules.reader, as_stored=True)
+            return geometry, labels.ndim == 2
+    properties = next((path.with_suffix(".pkl") for path in paths if path.with_suffix(".pkl").is_file()), None)
+    if properties is None:
+        raise DatasetError(f"Neither {name}{rules.info.file_ending} nor {name}.pkl lies beside {paths[0]}.")
+    content = read_pickle(properties)
+    if not isinstance(content, Mapping):
+        raise DatasetError(f"{properties} holds no properties of a case.")
+    flat = rules.reader == "NaturalImage2DIO"
+    return Geometry.from_properties(content, ndim=2 if flat else 3), flat
+
+
+def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str) -> dict[str, tuple[Path, ...]]:
+    """Return the npz files of the validation cases that all models predicted, by case.
+
+    Parameters
+    ----------
+    models : sequence of Path
+        Model folders.
+    folds : sequence
+        Folds that count.
+    ending : str
+        Of the segmentations.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If a fold has no validation, a case is in two folds, an npz is missing, or the models validated different cases.
+    """
+    found: list[dict[str, Path]] = []
+    for model in models:
+        cases = validation_cases(model, folds, ending)
+        missing = sorted(str(path) for path in cases.values() if not _npz(path, ending).is_file())
+        if missing:
+            raise ModelError(
+                f"{len(missing)} validation cases of {model.name} have no probabilities (.npz), {missing[0]} for "
+                f"instance. Write them with {validate_command(model, folds)}"
+            )
+        found.append({name: _npz(path, ending) for name, path in cases.items()})
+    for model, cases in zip(models[1:], found[1:], strict=True):
+        if set(cases) != set(found[0]):
+            apart = sorted(set(cases) ^ set(found[0]))
+            raise DatasetError(
+                f"{models[0].name} and {model.name} were validated on different cases ({', '.join(apart[:4])}): they "
+                "were trained with different splits, and cannot be compared."
+            )
+    return {name: tuple(cases[name] for cases in found) for name in sorted(found[0])}
+
+
+def validate_command(model: Path, folds: Sequence[Any]) -> str:
+    """Return the command that validates folds of a model again and keeps the probabilities."""
+    trainer, plans, configuration = (*model.name.split("__"), "", "")[:3]
+    more = (f" -p {plans}" if plans != "nnUNetPlans" else "") + (
+        f" -tr {trainer}" if trainer != "nnUNetTrainer" else ""
+    )
+    listed = " ".join(str(fold) for fold in folds)
+    return f"'napari-nnunet train {model.parent.name} {configuration} {listed}{more} --val --npz'."
+
+
+def _npz(path: Path, ending: str) -> Path:
+    return path.with_name(path.name.removesuffix(ending) + ".npz")
+
+
+def validation_cases(model: Path, folds: Sequence[Any], ending: str) -> dict[str, Path]:
+    """Return the segmentations of all validation cases of a model, by case.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If a fold has no validation, or a case is in two folds.
+    """
+    found: dict[str, Path] = {}
+    for fold in folds:
+        folder = model / f"fold_{fold}" / "validation"
+        files = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
+        if not files:
+            raise ModelError(
+                f"Fold {fold} of {model.name} has no validation ({folder}). Train it, or validate it with --val."
+            )
+        for path in files:
+            name = path.name.removesuffix(ending)
+            if name in found:
+                raise DatasetError(
+                    f"{name} was validated in two folds of {model.name}: {found[name].parent.parent.name} and "
+                    f"{folder.parent.name}. The folds come from different splits."
+                )
+            found[name] = path
+    return found

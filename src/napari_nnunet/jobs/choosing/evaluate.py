@@ -1,0 +1,363 @@
+"""Compare segmentations with their references: nnU-Net's summary.json, and tables (facts part 2, 5.2)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_text
+from napari_nnunet.formats.images.files import adapter_for, read_labels
+from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.processes.pool import Task, each_case
+from napari_nnunet.schema.dataset import DatasetInfo, Region
+from napari_nnunet.schema.geometry import Geometry
+
+_COPIES = 4  # of a label map: two files, one of them while it is unpacked, and one that is changed
+_PARTS = 6  # bytes per voxel: the number of the part it belongs to, and masks
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is compared, and how the files are read.
+
+    Parameters
+    ----------
+    labels : tuple of int or tuple of int
+        Labels and regions.
+    ending : str
+        Of the files.
+    ignore_label : int, optional
+        Voxels with this value in the reference do not count.
+    reader : str, optional
+        nnU-Net's class name; chosen by the ending where not given.
+    surface : float, optional
+        Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
+    """
+
+    labels: tuple[Region, ...]
+    ending: str
+    ignore_label: int | None = None
+    reader: str | None = None
+    surface: float | None = None
+
+    @classmethod
+    def of(cls, info: DatasetInfo, *, reader: str | None = None, surface: float | None = None) -> Rules:
+        """Return the rules of a dataset; ``reader`` as its plans say."""
+        scheme = info.labels
+        return cls(evaluated(scheme), info.file_ending, scheme.ignore_label, reader or info.reader, surface)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    reference, prediction : Path
+        Its files.
+    """
+
+    name: str
+    reference: Path
+    prediction: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a folder is.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        The cases.
+    cases : tuple of dict
+        The metrics of each, per label.
+    labels : tuple
+        What was measured.
+    """
+
+    pairs: tuple[Pair, ...]
+    cases: tuple[dict[Region, Metrics], ...]
+    labels: tuple[Region, ...]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """nnU-Net's summary.json."""
+        entries = [
+            {
+                "metrics": {str(label): values for label, values in metrics.items()},
+                "prediction_file": str(pair.prediction),
+                "reference_file": str(pair.reference),
+            }
+            for pair, metrics in zip(self.pairs, self.cases, strict=True)
+        ]
+        return {**summarize(self.cases, self.labels), "metric_per_case": entries}
+
+    @property
+    def dice(self) -> float:
+        """Mean over labels of the mean over cases."""
+        return float(summarize(self.cases, self.labels)["foreground_mean"]["Dice"])
+
+    def moved_to(self, folder: Path) -> Evaluation:
+        """Return the same with the predictions in another folder."""
+        pairs = tuple(replace(pair, prediction=folder / pair.prediction.name) for pair in self.pairs)
+        return replace(self, pairs=pairs)
+
+    def csv(self) -> str:
+        """Return one line per case and label, worst cases first."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = sorted({name for case in self.cases for values in case.values() for name in values})
+        writer.writerow(["case", "label", *names])
+        order = sorted(zip(self.pairs, self.cases, strict=True), key=lambda entry: badness(entry[1]))
+        for pair, metrics in order:
+            for label, values in metrics.items():
+                writer.writerow([pair.name, label, *(_cell(values[name]) for name in names)])
+        return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if isinstance(value, float) and math.isnan(value) else repr(value)
+
+
+def badness(metrics: dict[Region, Metrics]) -> tuple[bool, float]:
+    """Return what sorts cases worst first; cases without any label come last."""
+    known = [values["Dice"] for values in metrics.values() if not math.isnan(values["Dice"])]
+    return (not known, sum(known) / len(known) if known else 0.0)
+
+
+def pair_up(reference: Path, prediction: Path, ending: str, *, missing_ok: bool = False) -> tuple[Pair, ...]:
+    """Return the cases of a folder of predictions with their references, sorted by name.
+
+    Raises
+    ------
+    DatasetError
+        If a folder is missing or empty, a prediction has no reference, or (unless ``missing_ok``) a reference has no
+        prediction.
+    """
+    real, predicted = (_files(folder, ending) for folder in (reference, prediction))
+    orphans = sorted(set(predicted) - set(real))
+    absent = [] if missing_ok else sorted(set(real) - set(predicted))
+    problems = []
+    if orphans:
+        problems.append(f"{_some(orphans)} of {prediction} are not in {reference}")
+    if absent:
+        problems.append(
+            f"{_some(absent)} of {reference} are not in {prediction} (--chill leaves missing predictions out)"
+        )
+    if problems:
+        raise DatasetError("The folders hold different cases: " + "; ".join(problems) + ".")
+    return tuple(Pair(name.removesuffix(ending), real[name], predicted[name]) for name in sorted(predicted))
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"The folder {folder} does not exist.")
+    found = {p.name: p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith(".")}
+    if not found:
+        there = sorted({"".join(p.suffixes[-2:]) for p in folder.iterdir() if p.is_file()})[:6]
+        raise DatasetError(
+            f"{folder} has no files ending in {ending}" + (f"; it has {', '.join(there)}." if there else ".")
+        )
+    return found
+
+
+def read_pair(pair: Pair, reader: str | None) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
+    """Return reference and prediction of a case on the same grid, and the grid.
+
+    Raises
+    ------
+    ImageError
+        If their shapes differ.
+    """
+    reference, geometry = read_labels(pair.reference, reader=reader, as_stored=True)
+    prediction, _ = read_labels(pair.prediction, reader=reader, as_stored=True)
+    if reference.shape != prediction.shape:
+        raise ImageError(
+            f"{pair.name}: the reference {pair.reference} has {_times(reference.shape)} voxels, the prediction "
+            f"{_times(prediction.shape)}. They must lie on the same grid."
+        )
+    return reference, prediction, geometry
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
+    """Compare one case; may run in a worker process."""
+    reference, prediction, geometry = read_pair(pair, rules.reader)
+    found = Joint.count(reference, prediction).metrics(rules.labels, rules.ignore_label)
+    if rules.surface is not None:
+        from napari_nnunet.engine.choosing.surface import surface_metrics
+
+        more = surface_metrics(
+            reference,
+            prediction,
+            rules.labels,
+            spacing=geometry.spacing,
+            tolerance=rules.surface,
+            ignore_label=rules.ignore_label,
+        )
+        found = {label: {**values, **more[label]} for label, values in found.items()}
+    return found
+
+
+def size_of(path: Path, reader: str | None) -> tuple[int, int]:
+    """Return (voxels, bytes per voxel) of a file from its header; zeros where that cannot be read."""
+    try:
+        shape, itemsize, _ = adapter_for(path, reader).header(path)
+    except Exception:  # every library has its own; reading the file itself will say what is wrong
+        return 0, 0
+    return int(np.prod(shape, dtype=np.int64)), itemsize
+
+
+def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any) -> list[Task]:
+    """Return one task per case with (pair, *more) as arguments, and an estimate of its memory."""
+
+    def memory(pair: Pair) -> Callable[[], float]:
+        def needed() -> float:
+            voxels, itemsize = size_of(pair.reference, reader)
+            return voxels * (_COPIES * itemsize + _PARTS)
+
+        return needed
+
+    return [Task(pair.name, (pair, *more), memory(pair)) for pair in pairs]
+
+
+def compare_cases(
+    function: Callable[..., Any], pairs: Sequence[Pair], reader: str | None, *more: Any, workers: int = 0
+) -> Job[list[Any]]:
+    """Call ``function(pair, *more)`` for every case; returns the results in the order of the cases.
+
+    Raises
+    ------
+    DatasetError
+        If any case failed, with all reasons.
+    """
+    voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
+    outcomes = yield from each_case(function, case_tasks(pairs, reader, *more), workers=workers, work=voxels)
+    failed = [outcome for outcome in outcomes.values() if outcome.problem is not None]
+    if failed:
+        listed = "\n  ".join(f"{outcome.name}: {outcome.problem}" for outcome in failed[:10])
+        more_text = f"\n  ... and {len(failed) - 10} more" if len(failed) > 10 else ""
+        raise DatasetError(f"{len(failed)} of {len(pairs)} cases could not be compared:\n  {listed}{more_text}")
+    return [outcomes[pair.name].result for pair in pairs]
+
+
+def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> Job[Evaluation]:
+    """Compare cases.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        The cases.
+    rules : Rules
+        What is compared.
+    workers : int
+        Processes, at most; 0 means one per core. Few small images are compared without.
+
+    Returns
+    -------
+    Evaluation
+        The metrics of every case.
+    """
+    if rules.surface is not None:
+        from napari_nnunet.engine.choosing.surface import require
+
+        require()
+    yield Stage(name="Comparing", total=len(pairs))
+    cases = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)
+    result = Evaluation(tuple(pairs), tuple(cases), rules.labels)
+    yield from _strange_values(result, rules)
+    return result
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where an evaluation goes.
+
+    Parameters
+    ----------
+    summary : Path
+        nnU-Net's summary.json.
+    table : Path, optional
+        One line per case and label, worst cases first (CSV).
+    """
+
+    summary: Path
+    table: Path | None = None
+
+
+def evaluate_folder(
+    reference: Path,
+    prediction: Path,
+    rules: Rules,
+    output: Output | None = None,
+    *,
+    missing_ok: bool = False,
+    workers: int = 0,
+) -> Job[Evaluation]:
+    """Compare a folder of segmentations with a folder of references, and write summary.json.
+
+    Parameters
+    ----------
+    reference, prediction : Path
+        Folders with files of the same names.
+    rules : Rules
+        What is compared.
+    output : Output, optional
+        ``summary.json`` in the folder of the predictions where not given.
+    missing_ok : bool
+        Whether references without a prediction are left out (``--chill``).
+    workers : int
+        As for :func:`evaluate_pairs`.
+
+    Returns
+    -------
+    Evaluation
+        The metrics of every case.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If the folders hold different cases or different grids; nothing is written then.
+    """
+    pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
+    result = yield from evaluate_pairs(pairs, rules, workers=workers)
+    where = output or Output(prediction / "summary.json")
+    make_folder(where.summary.parent)
+    write_summary(where.summary, result.summary)
+    if where.table is not None:
+        make_folder(where.table.parent)
+        write_text(where.table, result.csv())
+    return result
+
+
+def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:
+    """Say where a label was found nowhere: most often, the wrong labels or dataset.json were given."""
+    for label in rules.labels:
+        total = sum(case[label]["n_ref"] + case[label]["n_pred"] for case in result.cases)
+        if total == 0:
+            yield Note(
+                level="warning",
+                text=f"Label {label} occurs in no reference and in no prediction; its Dice, and so the mean of all "
+                "labels, is not a number. Are these the right labels?",
+            )

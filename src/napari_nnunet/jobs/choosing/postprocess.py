@@ -1,0 +1,246 @@
+"""Find out which postprocessing helps, and apply it (facts part 2, 5.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.choosing.components import beyond_largest, clean, cleaned, to_remove
+from napari_nnunet.engine.choosing.metrics import Joint, Metrics, summarize
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
+from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
+from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Pair, Rules, compare_cases, pair_up, read_pair
+from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
+from napari_nnunet.schema.dataset import LabelScheme, Region
+
+CaseMetrics = dict[Region, Metrics]
+
+
+@dataclass(frozen=True)
+class Determined:
+    """Which postprocessing helps.
+
+    Parameters
+    ----------
+    cleaning : Cleaning
+        The accepted steps; none where nothing helps.
+    before, after : dict
+        Scores without and with them (``foreground_mean`` and ``mean``).
+    file : Path
+        postprocessing.pkl.
+    """
+
+    cleaning: Cleaning
+    before: dict[str, Any]
+    after: dict[str, Any]
+    file: Path
+
+
+def determine_postprocessing(
+    prediction: Path,
+    reference: Path,
+    rules: Rules,
+    scheme: LabelScheme,
+    *,
+    keep_cleaned: bool = True,
+    workers: int = 0,
+) -> Job[Determined]:
+    """Find out which postprocessing makes segmentations better, and write it beside them.
+
+    nnU-Net's rule: the largest part of the whole foreground is kept where the mean Dice rises and that of no label
+    falls. Then the same is tried for each label or region, one after the other: accepted where its own Dice rises.
+
+    Parameters
+    ----------
+    prediction, reference : Path
+        Folders with files of the same names.
+    rules : Rules
+        What is compared.
+    scheme : LabelScheme
+        What the labels mean.
+    keep_cleaned : bool
+        Also write the postprocessed segmentations, into ``postprocessed``.
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    Determined
+        postprocessing.pkl, postprocessing.json and, where it was not there, summary.json have been written.
+    """
+    pairs = pair_up(reference, prediction, rules.ending, missing_ok=True)
+    yield Stage(name="Trying what to keep", total=len(pairs))
+    search = _Search(tuple(pairs), rules, scheme, workers)
+    cleaning, before, after = yield from search.run()
+    if not (prediction / "summary.json").is_file():
+        write_summary(prediction / "summary.json", Evaluation(tuple(pairs), tuple(before), rules.labels).summary)
+    file = prediction / "postprocessing.pkl"
+    result = Determined(cleaning, summarize(before, rules.labels), summarize(after, rules.labels), file)
+    if keep_cleaned:
+        folder = make_folder(prediction / "postprocessed")
+        done = yield from apply_postprocessing(prediction, folder, cleaning, rules, workers=workers)
+        moved = tuple(Pair(pair.name, pair.reference, done / pair.prediction.name) for pair in pairs)
+        write_summary(folder / "summary.json", Evaluation(moved, tuple(after), rules.labels).summary)
+    write_report(prediction / "postprocessing.json", cleaning, result.before, result.after)
+    write_cleaning(file, cleaning)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    pairs: tuple[Pair, ...]
+    rules: Rules
+    scheme: LabelScheme
+    workers: int
+
+    def run(self) -> Job[tuple[Cleaning, list[CaseMetrics], list[CaseMetrics]]]:
+        """Return the accepted steps, and the metrics of every case without and with them."""
+        whole: Target = list(self.scheme.foreground_labels)
+        each = candidates(self.rules.labels)
+        # Keeping a part of one label changes no other label, so that one look at each case answers everything.
+        # Regions overlap: what was kept of one decides what is there of the next.
+        independent = not self.scheme.has_regions
+        trials = yield from self._try((), whole, each if independent else ())
+        before = [trial.without for trial in trials]
+        with_whole = [trial.with_first for trial in trials]
+        accepted: list[Target] = []
+        current = before
+        if self._whole_helps(before, with_whole):
+            accepted, current = [whole], with_whole
+        for label in each:
+            if independent:
+                branch = [trial.labels[bool(accepted[:1] == [whole])][label] for trial in trials]
+                changed = [{**now, label: values} for now, values in zip(current, branch, strict=True)]
+            else:
+                trials = yield from self._try(accepted, label, ())
+                changed = [trial.with_first for trial in trials]
+            if self._dice(changed, label) > self._dice(current, label):
+                accepted.append(label)
+                current = changed
+        return Cleaning.of(accepted), before, current
+
+    def _try(self, done: Sequence[Target], first: Target, others: Sequence[Region]) -> Job[list[_Trial]]:
+        arguments = (self.rules, tuple(done), first, tuple(others))
+        found: list[_Trial] = yield from compare_cases(
+            _try_case, self.pairs, self.rules.reader, *arguments, workers=self.workers
+        )
+        return found
+
+    def _dice(self, cases: Sequence[CaseMetrics], label: Region) -> float:
+        known = [case[label]["Dice"] for case in cases if not math.isnan(case[label]["Dice"])]
+        return sum(known) / len(known) if known else math.nan
+
+    def _whole_helps(self, before: Sequence[CaseMetrics], after: Sequence[CaseMetrics]) -> bool:
+        old, new = (summarize(cases, self.rules.labels) for cases in (before, after))
+        if not new["foreground_mean"]["Dice"] > old["foreground_mean"]["Dice"]:
+            return False
+        return not any(new["mean"][label]["Dice"] < old["mean"][label]["Dice"] for label in old["mean"])
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One case: metrics as it is, after the first candidate, and of each label alone (with and without the first)."""
+
+    without: CaseMetrics
+    with_first: CaseMetrics
+    labels: Mapping[bool, Mapping[Region, Metrics]]
+
+
+def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target, others: tuple[Region, ...]) -> _Trial:
+    """Compare one case as it is and after each candidate; may run in a worker process."""
+    reference, prediction, _ = read_pair(pair, rules.reader)
+    if done:
+        prediction = cleaned(prediction, done)
+    joint = Joint.count(reference, prediction)
+    changed = _without(joint, reference, prediction, first)
+    branches: dict[bool, dict[Region, Metrics]] = {}
+    if others:
+        branches[False] = branches[True] = _each_alone(joint, reference, prediction, rules, others)
+        if changed is not joint:
+            branches[True] = _each_alone(changed, reference, cleaned(prediction, [first]), rules, others)
+    return _Trial(
+        joint.metrics(rules.labels, rules.ignore_label), changed.metrics(rules.labels, rules.ignore_label), branches
+    )
+
+
+def _each_alone(
+    joint: Joint, reference: Any, prediction: Any, rules: Rules, labels: Sequence[Region]
+) -> dict[Region, Metrics]:
+    """Return the metrics of every label after it alone was reduced to its largest part."""
+    wrong = beyond_largest(prediction)
+    removed = None if wrong is None else joint.recount(reference[wrong], prediction[wrong])
+    found = {}
+    for label in labels:
+        reduced = joint if removed is None else joint.without(removed.of(label))
+        found[label] = reduced.metrics([label], rules.ignore_label)[label]
+    return found
+
+
+def _without(joint: Joint, reference: Any, prediction: Any, target: Target) -> Joint:
+    """Return the counts after a candidate; only the voxels it removes are counted."""
+    wrong = to_remove(prediction, target)
+    if wrong is None:
+        return joint
+    return joint.without(joint.recount(reference[wrong], prediction[wrong]))
+
+
+def apply_postprocessing(
+    source: Path, target: Path, cleaning: Cleaning | Path, rules: Rules, *, workers: int = 0
+) -> Job[Path]:
+    """Apply a postprocessing to every segmentation of a folder.
+
+    Parameters
+    ----------
+    source, target : Path
+        Folders.
+    cleaning : Cleaning or Path
+        The steps, or postprocessing.pkl or .json.
+    rules : Rules
+        How the files are read; labels do not matter.
+    workers : int
+        Processes, at most; 0 means one per core.
+
+    Returns
+    -------
+    Path
+        ``target``.
+
+    Raises
+    ------
+    DatasetError, SettingsError
+        If the folder holds no segmentations, or source and target are the same.
+    """
+    steps = read_cleaning(cleaning) if isinstance(cleaning, Path) else cleaning
+    if source.absolute() == target.absolute():
+        raise SettingsError(f"Input and output are the same folder, {source}. Choose another output folder.")
+    pairs = pair_up(source, source, rules.ending)
+    remove_leftovers(make_folder(target))
+    yield Stage(name="Postprocessing", total=len(pairs))
+    results = yield from compare_cases(_apply_case, pairs, rules.reader, target, rules, steps, workers=workers)
+    with suppress(DatasetError):  # segmentations of other programs have no recipe
+        name = str(cleaning) if isinstance(cleaning, Path) else None
+        kept = [step.describe() for step in steps.steps]
+        done = {"postprocessing": steps.arguments(), "postprocessing_kept": kept, "postprocessing_file": name}
+        write_recipe(target, {**read_recipe(source), **done})
+    yield Note(text=f"{steps.describe() or 'Nothing to do'}: {sum(results)} voxels became background in {target}.")
+    return target
+
+
+def _apply_case(pair: Pair, target: Path, rules: Rules, cleaning: Cleaning) -> int:
+    stored, geometry = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
+    highest = max((step.background for step in cleaning.steps), default=0)
+    labels = stored.astype(np.result_type(stored.dtype, np.min_scalar_type(highest)))  # a copy, to be changed
+    removed = clean(labels, cleaning)
+    write_labels(labels, geometry, target / pair.prediction.name, writer=rules.reader)
+    return removed

@@ -1,0 +1,1 @@
+"""Datasets are made, imported, converted, checked and looked at."""

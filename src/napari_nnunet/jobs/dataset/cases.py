@@ -1,0 +1,178 @@
+"""Training cases from arrays: added to a dataset, looked at, drawn small."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.image.resample import nearest_index
+from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
+from napari_nnunet.formats.atomic import make_folder, trash_path, written_beside
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
+from napari_nnunet.formats.dataset.raw_writer import TRASH, create_dataset, remap, save_case, set_labels
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.jobs.dataset.overlays import overlay, telling_slice
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.geometry import Geometry
+
+_SIDE = 96  # pixels of a thumbnail
+_FOLDER = ".thumbnails"
+
+
+@dataclass(frozen=True, eq=False)
+class NewCase:
+    """A case that is about to be saved.
+
+    Parameters
+    ----------
+    folder : Path
+        ``DatasetXXX_Name``; it is made where it does not exist.
+    name : str
+        Of the case.
+    channels : sequence of array-like, each ([Z,] Y, X)
+        One per channel.
+    labels : array-like of int, shape ([Z,] Y, X)
+        As they were painted.
+    geometry : Geometry
+        Of both.
+    mapping : dict of int to int
+        Painted value to the dataset's value.
+    classes : dict of str to int or tuple of int
+        All classes of the dataset with this case.
+    channel_names : tuple of str
+        For a new dataset.
+    file_ending : str
+        For a new dataset.
+    """
+
+    folder: Path
+    name: str
+    channels: Sequence[Any]
+    labels: Any
+    geometry: Geometry
+    mapping: Mapping[int, int]
+    classes: Mapping[str, int | Sequence[int]]
+    channel_names: tuple[str, ...]
+    file_ending: str
+
+
+def add_case(case: NewCase) -> Job[TrainingCase]:
+    """Save a case and, where they are missing, its dataset and its classes.
+
+    Raises
+    ------
+    DatasetError
+        If the case does not fit the dataset.
+    ResourceError
+        If files cannot be written.
+    """
+    yield Stage(name=f"Saving {case.name}")
+    labels = remap(np.asarray(case.labels), case.mapping)
+    if not (case.folder / "dataset.json").is_file():
+        create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
+    else:
+        info, _ = read_info(case.folder)
+        if dict(info.labels.labels) != dict(case.classes):
+            set_labels(case.folder, case.classes)
+    channels = [np.asarray(channel) for channel in case.channels]
+    return save_case(case.folder, case.name, channels, labels, case.geometry)
+
+
+def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:
+    """Replace the reference of a case; the old one is put into the dataset's trash folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset.
+    name : str
+        Of the case.
+    labels : ndarray of int, shape ([Z,] Y, X)
+        The corrected reference.
+
+    Returns
+    -------
+    Path
+        The file that was written; the case must be preprocessed again.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such case, or the labels are not those of the dataset.
+    """
+    yield Stage(name=f"Saving the reference of {name}")
+    dataset, _ = survey(folder)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DatasetError(f"{folder.name} has no case {name}.")
+    old, geometry = read_labels(case.label, reader=dataset.info.reader)
+    if old.shape != labels.shape:
+        raise DatasetError(f"The reference of {name} has {old.shape} voxels, the corrected one {labels.shape}.")
+    scheme = dataset.info.labels
+    strange = sorted(set(np.unique(labels).tolist()) - {*scheme.all_labels, *_ignored(scheme)})
+    if strange:
+        raise DatasetError(f"The corrected reference holds {strange}; {folder.name} has {sorted(scheme.all_labels)}.")
+    aside = make_folder(trash_path(folder / TRASH, name))
+    shutil.copy2(case.label, aside / case.label.name)
+    write_labels(labels, geometry, case.label, writer=dataset.info.reader)
+    return case.label
+
+
+def _ignored(scheme: LabelScheme) -> tuple[int, ...]:
+    return () if scheme.ignore_label is None else (scheme.ignore_label,)
+
+
+def thumbnails(folder: Path) -> Job[int]:
+    """Draw small pictures of a dataset's cases, those that changed; yields one event per case.
+
+    Returns
+    -------
+    int
+        Number of complete cases.
+    """
+    dataset, _ = survey(folder)
+    place = make_folder(folder / _FOLDER)
+    wanted = {f"{case.name}.png" for case in dataset.cases}
+    for path in place.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    for i, case in enumerate(dataset.cases):
+        target = place / f"{case.name}.png"
+        try:
+            if not target.is_file() or target.stat().st_mtime_ns < case.label.stat().st_mtime_ns:
+                _draw(case, dataset.info.reader, target)
+            yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
+        except NnunetError as error:
+            yield CaseFailed(case=case.name, index=i, total=len(dataset.cases), message=error.message)
+    return len(dataset.cases)
+
+
+def _draw(case: TrainingCase, reader: str | None, target: Path) -> None:
+    labels, _ = read_labels(case.label, reader=reader)
+    volume = read_volume(case.images[:1], reader=reader)
+    if labels.shape != volume.shape:
+        raise DatasetError(f"the image has {volume.shape} voxels, its labels have {labels.shape}")
+    stack = labels.reshape(volume.shape_3d)
+    z = telling_slice(stack)
+    image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
+    with written_beside(target, suffix=".png") as temporary:
+        iio.imwrite(temporary, _small(overlay(image, stack[z])))
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture of the thumbnail's size, by nearest pixels, the rest black."""
+    scale = _SIDE / max(picture.shape[:2])
+    height, width = (max(1, round(n * scale)) for n in picture.shape[:2])
+    rows, columns = nearest_index(picture.shape[0], height), nearest_index(picture.shape[1], width)
+    canvas = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
+    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+    canvas[top : top + height, left : left + width] = picture[rows][:, columns]
+    return canvas

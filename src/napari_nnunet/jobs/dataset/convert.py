@@ -1,0 +1,171 @@
+"""Datasets of the Medical Segmentation Decathlon and of nnU-Net v1, as nnU-Net v2 converts them (facts, section 3)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.images.files import read_header, split_channels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.processes.pool import Task, run_cases
+
+_ENDING = ".nii.gz"
+
+
+def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None, workers: int = 0) -> Job[Path]:
+    """Convert a task of the Medical Segmentation Decathlon.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset goes.
+    source : Path
+        ``TaskNN_Name`` with imagesTr, labelsTr, imagesTs and dataset.json.
+    number : int, optional
+        Of the dataset; the task's own where not given.
+    workers : int
+        Files at the same time; 0 means one per core.
+
+    Returns
+    -------
+    Path
+        ``nnUNet_raw/DatasetXXX_Name``.
+
+    Raises
+    ------
+    DatasetError
+        If the folder is no such task, or the number is taken.
+    """
+    match = re.fullmatch(r"Task(\d+)_([^_]+)", source.name)
+    if match is None:
+        raise DatasetError(f"{source.name!r} is not named like a task of the Decathlon: TaskNN_Name, one underscore.")
+    content = _source_json(source, ("imagesTr", "labelsTr", "imagesTs"), ("labels", "modality"))
+    chosen = int(match[1]) if number is None else number
+    folder = workspace.raw / f"Dataset{chosen:03d}_{match[2]}"
+    _refuse_taken(workspace, chosen)
+    files = [
+        (path, part)
+        for part in ("imagesTr", "imagesTs", "labelsTr")
+        for path in sorted((source / part).glob(f"*{_ENDING}"))
+        if not path.name.startswith((".", "_"))
+    ]
+    for part in ("imagesTr", "imagesTs", "labelsTr"):
+        make_folder(folder / part)
+    yield Stage(name=f"Converting {source.name}", total=len(files))
+    tasks = [
+        Task(f"{part}/{path.name}", (path, folder / part, part == "labelsTr"), partial(_bytes, path))
+        for path, part in files
+    ]
+    outcomes = yield from run_cases(convert_file, tasks, workers=workers)
+    problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
+    if problems:
+        raise DatasetError(f"{len(problems)} files cannot be converted:\n  " + "\n  ".join(problems[:20]))
+    content["labels"] = {name: int(value) for value, name in content["labels"].items()}
+    content["file_ending"] = _ENDING
+    content["channel_names"] = content["modality"]
+    for key in ("modality", "training", "test"):
+        content.pop(key, None)
+    write_json(folder / "dataset.json", content)
+    return folder
+
+
+def _bytes(path: Path) -> float:
+    shape, itemsize, _ = read_header(path)
+    total = 1.0
+    for n in shape:
+        total *= n
+    return 3 * total * itemsize
+
+
+def convert_file(path: Path, folder: Path, label: bool) -> None:
+    """Copy a label or a volume, or split a file of several volumes; runs in a worker process."""
+    stem = path.name[: -len(_ENDING)]
+    if label:
+        _copy(path, folder / path.name)
+    elif len(read_header(path)[0]) == 4 and read_header(path)[0][0] > 1:
+        split_channels(path, [folder / f"{stem}_{c:04d}{_ENDING}" for c in range(read_header(path)[0][0])])
+    else:
+        _copy(path, folder / f"{stem}_0000{_ENDING}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_beside(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _source_json(source: Path, folders: tuple[str, ...], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the dataset.json of a task; everything that is missing is named at once."""
+    missing = [name for name in folders if not (source / name).is_dir()]
+    path = source / "dataset.json"
+    if not path.is_file():
+        missing.append("dataset.json")
+    if missing:
+        raise DatasetError(f"{source} lacks {', '.join(missing)}.")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    absent = [key for key in keys if key not in content]
+    if absent:
+        raise DatasetError(f"{path} lacks the keys {', '.join(absent)}.")
+    return content
+
+
+def _refuse_taken(workspace: Workspace, number: int) -> None:
+    for root in (workspace.raw, workspace.preprocessed, workspace.results):
+        for child in root.glob(f"Dataset{number:03d}_*"):
+            raise DatasetError(
+                f"The number {number} is taken by {child}. Choose another (-overwrite_id), or remove it."
+            )
+
+
+def convert_old_nnunet(workspace: Workspace, source: Path, name: str) -> Job[Path]:
+    """Convert a dataset of nnU-Net v1 (a task folder).
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset goes.
+    source : Path
+        ``TaskXXX_Name`` of nnU-Net v1.
+    name : str
+        ``DatasetXXX_Name``.
+
+    Returns
+    -------
+    Path
+        The new raw dataset.
+
+    Raises
+    ------
+    DatasetError
+        If the source is no such dataset, the name is not of that form, or is taken.
+    """
+    if not re.fullmatch(r"Dataset\d{3,}_.+", name):
+        raise DatasetError(f"{name!r} is not of the form DatasetXXX_Name.")
+    content = _source_json(source, ("imagesTr", "labelsTr"), ("labels", "modality"))
+    folder = workspace.raw / name
+    if folder.exists():
+        raise DatasetError(f"{folder} exists already. Choose another name.")
+    parts = [
+        part
+        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "imagesVal", "labelsVal")
+        if (source / part).is_dir()
+    ]
+    files = [(path, part) for part in parts for path in sorted((source / part).iterdir()) if path.is_file()]
+    yield Stage(name=f"Copying {source.name}", total=len(files))
+    for i, (path, part) in enumerate(files):
+        _copy(path, make_folder(folder / part) / path.name)
+        yield Progress(done=i + 1, total=len(files))
+    channels = content["modality"]
+    for key in ("tensorImageSize", "numTest", "training", "test", "modality"):
+        content.pop(key, None)
+    content["channel_names"] = channels
+    content["labels"] = {text: int(value) for value, text in content["labels"].items()}
+    content["file_ending"] = _ENDING
+    write_json(folder / "dataset.json", content)
+    return folder

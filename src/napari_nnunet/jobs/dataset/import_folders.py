@@ -1,0 +1,249 @@
+"""Two folders of images and masks become a raw dataset."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.dataset.pairs import Pair, pair_folders
+from napari_nnunet.formats.dataset.raw_dataset import dataset_json
+from napari_nnunet.formats.dataset.raw_writer import compact_values, next_dataset_name, remap
+from napari_nnunet.formats.images import dicom as _dicom
+from napari_nnunet.formats.images.files import (
+    ending_of,
+    read_header,
+    read_labels,
+    read_volume,
+    write_image,
+    write_labels,
+)
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import Volume
+
+_PLAIN = (".png", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")  # what nnU-Net knows as well
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What to import and how to name it.
+
+    Parameters
+    ----------
+    images, masks : Path
+        The two folders.
+    name : str
+        Of the dataset; the next free number is put in front.
+    suffixes : tuple of str
+        Ends of the channel files' names, in channel order; found where empty.
+    channel_names : tuple of str
+        "channel_0", ... where empty.
+    class_names : dict of int to str
+        Names of mask values; "class_1", ... where missing.
+    ignore : int, optional
+        Mask value of voxels that nobody annotated.
+    """
+
+    images: Path
+    masks: Path
+    name: str
+    suffixes: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    class_names: Mapping[int, str] | None = None
+    ignore: int | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a pair holds."""
+
+    values: tuple[int, ...]
+    channels: int
+    ndim: int
+    eight_bit: bool
+    spacing_known: bool
+
+
+def import_folders(workspace: Workspace, settings: ImportSettings, *, workers: int = 0) -> Job[Path]:
+    """Make a raw dataset of a folder of images and a folder of masks.
+
+    Files are copied where nnU-Net can read them as they are, and rewritten otherwise: volumes and whatever knows its
+    voxel size as .nii.gz, pictures as .png or .tif. Mask values become 0, 1, 2, ...
+
+    Returns
+    -------
+    Path
+        ``nnUNet_raw/DatasetXXX_Name``.
+
+    Raises
+    ------
+    DatasetError
+        If nothing matches, files cannot be read, or cases differ in channels or dimensions; all of them are named.
+    """
+    pairing = pair_folders(settings.images, settings.masks, suffixes=settings.suffixes)
+    for what, rest in (("image", pairing.images), ("mask", pairing.masks)):
+        if rest:
+            listed = ", ".join(path.name for path in rest[:5]) + (", ..." if len(rest) > 5 else "")
+            yield Note(level="warning", text=f"{len(rest)} {what} files have no partner and are left out: {listed}.")
+    folder = workspace.raw / next_dataset_name(workspace, settings.name)
+    if (folder / "dataset.json").exists():
+        raise DatasetError(f"{folder} holds a dataset already; choose another name.")
+    yield Stage(name="Reading masks", total=len(pairing.pairs))
+    seen = yield from _look(pairing.pairs, workers)
+    mapping = compact_values([value for facts in seen.values() for value in facts.values], settings.ignore)
+    if len(mapping) < 2:
+        raise DatasetError("The masks hold nothing but 0: there is no class to learn.")
+    labels = _labels(mapping, settings)
+    changed = {old: new for old, new in mapping.items() if old != new}
+    if changed:
+        text = ", ".join(f"{old} -> {new}" for old, new in changed.items())
+        yield Note(text=f"Mask values are renumbered: {text}.")
+    ending, copied = _ending(pairing.pairs, seen, unchanged=not changed)
+    first = next(iter(seen.values()))
+    names = settings.channel_names or _channel_names(first, pairing.pairs[0])
+    if len(names) != first.channels:
+        raise DatasetError(f"{len(names)} channel names were given, but the images have {first.channels} channels.")
+    content = dataset_json(names, labels, len(pairing.pairs), ending)
+    for part in ("imagesTr", "labelsTr"):
+        make_folder(folder / part)
+    yield Stage(name=f"Writing {folder.name}", total=len(pairing.pairs))
+    tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairing.pairs]
+    outcomes = yield from run_cases(write_pair, tasks, workers=workers)
+    _raise_problems({name: outcome.problem for name, outcome in outcomes.items() if outcome.problem})
+    write_json(folder / "dataset.json", content)
+    return folder
+
+
+def _look(pairs: Sequence[Pair], workers: int) -> Job[dict[str, _Seen]]:
+    tasks = [Task(pair.name, (pair,), partial(_bytes, pair)) for pair in pairs]
+    outcomes = yield from run_cases(look_at_pair, tasks, workers=workers)
+    problems = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem}
+    seen = {pair.name: outcomes[pair.name].result for pair in pairs if pair.name not in problems}
+    for attribute, what in (("channels", "channels"), ("ndim", "dimensions")):
+        found = {name: getattr(facts, attribute) for name, facts in seen.items()}
+        usual = max(set(found.values()), key=list(found.values()).count) if found else None
+        for name, value in found.items():
+            if value != usual:
+                problems[name] = f"it has {value} {what}, the others have {usual}"
+    _raise_problems(problems)
+    return seen
+
+
+def _raise_problems(problems: Mapping[str, str | None]) -> None:
+    if problems:
+        listed = "\n  ".join(f"{name}: {text}" for name, text in sorted(problems.items())[:20])
+        raise DatasetError(f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be imported:\n  {listed}")
+
+
+def _bytes(pair: Pair) -> float:
+    """Return what reading a pair takes; folders of DICOM slices are judged by their size on disk."""
+    total = 0.0
+    for path in (*pair.images, pair.mask):
+        if path.is_dir():
+            total += 4.0 * sum(file.stat().st_size for file in path.iterdir())
+        else:
+            shape, itemsize, _ = read_header(path)
+            total += float(np.prod(shape)) * (2 * itemsize + 12)
+    return total
+
+
+def look_at_pair(pair: Pair) -> _Seen:
+    """Read a pair and say what it holds; runs in a worker process."""
+    volume = _volume(pair)
+    mask, _ = _mask(pair)
+    if mask.shape != volume.shape:
+        raise DatasetError(f"the image has {volume.shape} voxels, its mask has {mask.shape}")
+    integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
+    low, high = float(np.min(volume.array)), float(np.max(volume.array))
+    return _Seen(
+        values=tuple(int(v) for v in np.unique(mask)),
+        channels=volume.channels,
+        ndim=len(volume.shape),
+        eight_bit=integers and low >= 0 and high <= 255,
+        spacing_known=volume.geometry.spacing_known,
+    )
+
+
+def _volume(pair: Pair) -> Volume:
+    if not pair.images[0].is_dir():
+        return read_volume(pair.images)
+    parts = [_dicom.read_series(path) for path in pair.images]
+    return Volume(np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1])
+
+
+def _mask(pair: Pair) -> tuple[NDArray[np.int32], Geometry]:
+    if pair.mask.is_dir():
+        array, geometry = _dicom.read_series(pair.mask)
+        return array[0].astype(np.int32), geometry
+    return read_labels(pair.mask)
+
+
+def _labels(mapping: Mapping[int, int], settings: ImportSettings) -> dict[str, int | Sequence[int]]:
+    given = dict(settings.class_names or {})
+    unknown = sorted(set(given) - set(mapping))
+    if unknown:
+        raise DatasetError(f"The values {', '.join(map(str, unknown))} are named, but occur in no mask.")
+    names = {0: "background", **({} if settings.ignore is None else {settings.ignore: "ignore"})}
+    return {
+        given.get(old, names.get(old, f"class_{new}")) if old else "background": new for old, new in mapping.items()
+    }
+
+
+def _channel_names(facts: _Seen, pair: Pair) -> tuple[str, ...]:
+    if len(pair.images) == 1 and facts.channels in (3, 4) and facts.ndim == 2:
+        return ("R", "G", "B", "A")[: facts.channels]
+    return tuple(f"channel_{c}" for c in range(facts.channels))
+
+
+def _ending(pairs: Sequence[Pair], seen: Mapping[str, _Seen], *, unchanged: bool) -> tuple[str, bool]:
+    """Return the ending of the dataset's files, and whether the given files can be copied as they are."""
+    files = [path for pair in pairs for path in (*pair.images, pair.mask)]
+    if not any(path.is_dir() for path in files):
+        endings = {ending_of(path) for path in files}
+        if len(endings) == 1 and unchanged and endings <= set(_PLAIN):
+            return endings.pop(), True
+    facts = list(seen.values())
+    if facts[0].ndim == 3 or all(f.spacing_known for f in facts):
+        return ".nii.gz", False
+    return (".png" if all(f.eight_bit for f in facts) else ".tif"), False
+
+
+def write_pair(pair: Pair, folder: Path, ending: str, mapping: Mapping[int, int], copied: bool) -> None:
+    """Write one case of the new dataset; runs in a worker process."""
+    targets = [folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}" for c in range(len(pair.images))]
+    label = folder / "labelsTr" / f"{pair.name}{ending}"
+    if copied:
+        for source, target in zip((*pair.images, pair.mask), (*targets, label), strict=True):
+            with written_beside(target) as temporary:
+                shutil.copyfile(source, temporary)
+            sidecar = source.with_suffix(".json")
+            if ending in (".tif", ".tiff") and sidecar.is_file():
+                shutil.copyfile(sidecar, target.parent / f"{pair.name}.json")
+        return
+    volume = _volume(pair)
+    mask, _ = _mask(pair)
+    for c, channel in enumerate(np.asarray(volume.array)):
+        small = channel.astype(np.uint8) if ending == ".png" else _narrow(channel)
+        write_image(small, volume.geometry, folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}")
+    write_labels(remap(mask, mapping), volume.geometry, label)
+
+
+def _narrow(channel: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Return integers as int16 or uint16 where they fit, for smaller files."""
+    if not (channel == np.rint(channel)).all():
+        return channel
+    low, high = float(channel.min()), float(channel.max())
+    for kind in (np.uint8, np.int16, np.uint16):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return channel.astype(kind)
+    return channel

@@ -1,0 +1,156 @@
+"""One picture per training case: the slice with the most foreground, its labels in colour (facts part 2, 5.7)."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, written_beside
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case
+from napari_nnunet.formats.preprocessed.plans import read_plans
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.processes.pool import Task, run_cases
+
+#: Colours of labels 1, 2, ...: apart for the colour-blind as well (Okabe and Ito), then lighter and darker.
+COLOURS: tuple[tuple[int, int, int], ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (160, 220, 120), (150, 110, 200), (120, 220, 220), (220, 90, 90), (90, 130, 60),
+)  # fmt: skip
+
+
+def plot_overlays(
+    workspace: Workspace,
+    dataset_name: str,
+    target: Path,
+    *,
+    raw: bool = False,
+    plans_name: str = "nnUNetPlans",
+    configuration: str | None = None,
+    channel: int = 0,
+    intensity: float = 0.6,
+    workers: int = 0,
+) -> Job[int]:
+    """Write a PNG per training case; spacing is not regarded.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    target : Path
+        Folder for the pictures.
+    raw : bool
+        Show the raw images; the preprocessed ones otherwise.
+    plans_name, configuration : str
+        Which preprocessed data; 3d_fullres where it exists, else 2d.
+    channel : int
+        Channel shown in grey.
+    intensity : float
+        How strongly labels cover the image, 0 to 1.
+    workers : int
+        Cases at the same time; 0 means one per core.
+
+    Returns
+    -------
+    int
+        Pictures written.
+    """
+    if not 0 <= intensity <= 1:
+        raise SettingsError(f"The overlay intensity is {intensity:g}; it must lie between 0 and 1.")
+    make_folder(target)
+    tasks = _raw_tasks if raw else partial(_stored_tasks, plans_name=plans_name, configuration=configuration)
+    found = tasks(workspace, dataset_name, target, channel, intensity)
+    yield Stage(name=f"Drawing {dataset_name}", total=len(found))
+    function = draw_raw if raw else draw_stored
+    outcomes = yield from run_cases(function, found, workers=workers, finished=lambda _: None)
+    written = sum(outcome.problem is None for outcome in outcomes.values())
+    yield Note(text=f"{written} pictures are in {target}.")
+    return written
+
+
+def _raw_tasks(workspace: Workspace, name: str, target: Path, channel: int, intensity: float) -> list[Task]:
+    dataset = open_dataset(workspace.raw / name)
+    reader = reader_of(dataset)
+    return [
+        Task(
+            case.name,
+            (case, reader, channel, intensity, target / f"{case.name}.png"),
+            partial(measure_bytes, case, reader),
+        )
+        for case in dataset.cases
+    ]
+
+
+def _stored_tasks(
+    workspace: Workspace,
+    name: str,
+    target: Path,
+    channel: int,
+    intensity: float,
+    *,
+    plans_name: str,
+    configuration: str | None,
+) -> list[Task]:
+    base = workspace.preprocessed / name
+    plans = read_plans(base, plans_name)
+    chosen = configuration or ("3d_fullres" if "3d_fullres" in plans.configurations else "2d")
+    folder = base / plans.configuration(chosen).data_identifier
+    cases = case_names(folder)
+    if not cases:
+        raise DatasetError(f"{folder} holds no cases. Preprocess the dataset first.")
+    return [Task(case, (folder, case, channel, intensity, target / f"{case}.png"), lambda: 0.0) for case in cases]
+
+
+def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, target: Path) -> None:
+    """Draw a raw case; runs in a worker process."""
+    volume = read_volume(case.images, reader=reader)
+    labels, _ = read_labels(case.label, reader=reader)
+    data = np.asarray(volume.array)
+    _draw(data.reshape(data.shape[0], *volume.shape_3d), labels.reshape(volume.shape_3d), channel, intensity, target)
+
+
+def draw_stored(folder: Path, case: str, channel: int, intensity: float, target: Path) -> None:
+    """Draw a preprocessed case; runs in a worker process."""
+    stored = open_case(folder, case)
+    _draw(stored.data[:], stored.labels[:][0], channel, intensity, target)
+
+
+def _draw(data: NDArray[Any], labels: NDArray[Any], channel: int, intensity: float, target: Path) -> None:
+    if channel >= len(data):
+        raise SettingsError(f"The case has {len(data)} channels; there is no channel {channel}.")
+    picture = overlay(data[channel, z := telling_slice(labels)], labels[z], intensity)
+    with written_beside(target, suffix=".png") as temporary:
+        iio.imwrite(temporary, picture)
+
+
+def telling_slice(labels: NDArray[Any]) -> int:
+    """Return the slice of (z, y, x) that shows the largest share of the classes, each class with the same weight."""
+    shares = np.zeros(len(labels))
+    for value in np.unique(labels[labels > 0]):
+        counts = np.count_nonzero(labels == value, axis=(1, 2))
+        shares += counts / counts.sum()
+    return int(np.argmax(shares)) if shares.any() else len(labels) // 2
+
+
+def overlay(image: NDArray[Any], labels: NDArray[Any], intensity: float = 0.6) -> NDArray[np.uint8]:
+    """Return an RGB picture (Y, X, 3) of a slice (Y, X) with its labels in colour; 0 and below stay grey."""
+    low, high = np.percentile(image, (0.5, 99.5))
+    grey = np.clip((image - low) / max(high - low, 1e-8), 0, 1) * 255
+    picture = np.repeat(grey[..., None], 3, axis=-1)
+    for value in np.unique(labels[labels > 0]):
+        inside = labels == value
+        colour = np.array(COLOURS[(int(value) - 1) % len(COLOURS)], dtype=float)
+        picture[inside] = (1 - intensity) * picture[inside] + intensity * colour
+    result: NDArray[np.uint8] = picture.astype(np.uint8)
+    return result

@@ -1,0 +1,392 @@
+"""Look for everything that would go wrong with a raw dataset, and report all of it at once (facts, section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from napari_nnunet.engine.machine import available_memory
+from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, survey
+from napari_nnunet.formats.images.files import adapter_for, count_invalid, read_labels, read_volume
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+
+FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
+_FEWEST = 5  # cases for nnU-Net's five folds
+_SMALLEST, _LARGEST = 1e-7, 100.0  # mm; electron microscopes reach nanometres, nothing reaches decimetres
+_THICKEST = 50.0  # ratio of the largest to the smallest spacing
+_OUTLIER = 4.0  # ratio to the dataset's median spacing
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong, or may be.
+
+    Parameters
+    ----------
+    level : {"error", "warning"}
+        Errors prevent training, warnings deserve a look.
+    where : str
+        File, case or key.
+    text : str
+        What is wrong and what to do.
+    fix : str, optional
+        Name of the remedy that exists for it.
+    """
+
+    level: Literal["error", "warning"]
+    where: str
+    text: str
+    fix: FixName | None = None
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All problems of a dataset, errors first.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name.
+    cases : int
+        Complete cases that were looked at.
+    problems : tuple of Problem
+        Empty where everything is fine.
+    """
+
+    dataset: str
+    cases: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Those that prevent training."""
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What was seen of one case."""
+
+    problems: tuple[Problem, ...]
+    labels: dict[int, int] = field(default_factory=dict)
+    spacing: tuple[float, ...] = ()
+    spacing_known: bool = True
+    orientation: str | None = None
+    digest: str = ""
+    bytes_stored: float = 0.0
+    bytes_needed: float = 0.0
+
+
+def verify(workspace: Workspace, dataset_name: str, *, workers: int = 0, memory_gb: float = 0) -> Job[Report]:
+    """Check a raw dataset: files, labels, geometry, values, room on disk and in memory.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    workers : int
+        Cases at the same time, at most; 0 means one per core.
+    memory_gb : float
+        Budget of all workers; 0 means most of what is free.
+
+    Returns
+    -------
+    Report
+        Every problem that was found.
+    """
+    folder = workspace.raw / dataset_name
+    problems = list(_json_problems(folder))
+    try:
+        dataset, missing = survey(folder)
+    except DatasetError as error:
+        if not problems:
+            problems.append(Problem("error", "dataset.json", error.message))
+        return _report(dataset_name, 0, problems)
+    problems += [
+        Problem("error" if p.fatal else "warning", p.where, p.text, "drop_case" if p.case else None) for p in missing
+    ]
+    problems += _count_problems(dataset, incomplete=any(problem.fatal for problem in missing))
+    problems += _label_problems(dataset.info.labels)
+    facts: dict[str, CaseFacts] = {}
+    if dataset.cases:
+        reader = _reader(dataset, problems)
+        if reader is not None:
+            facts = yield from _look_at_cases(dataset, reader, workers, memory_gb)
+    for name in sorted(facts):
+        problems += facts[name].problems
+    problems += _common_problems(dataset, facts)
+    problems += _room_problems(workspace, facts)
+    return _report(dataset_name, len(dataset.cases), problems)
+
+
+def _report(name: str, cases: int, problems: Iterable[Problem]) -> Report:
+    ordered = sorted(problems, key=lambda problem: problem.level != "error")
+    return Report(name, cases, tuple(ordered))
+
+
+def require_sound(report: Report) -> None:
+    """Raise DatasetError with every error of a report; warnings pass."""
+    if report.errors:
+        listed = "\n  ".join(f"{problem.where}: {problem.text}" for problem in report.errors)
+        raise DatasetError(f"{report.dataset} cannot be used as it is:\n  {listed}")
+
+
+def _json_problems(folder: Path) -> Iterable[Problem]:
+    """Name every key that nnU-Net needs and dataset.json lacks."""
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # said by the reader of the dataset
+    if not isinstance(content, dict):
+        return
+    for key, meaning in (
+        ("channel_names", 'the channels, for instance {"0": "CT"}'),
+        ("labels", 'the classes, for instance {"background": 0, "liver": 1}'),
+        ("numTraining", "the number of training cases"),
+        ("file_ending", 'the ending of all files, for instance ".nii.gz"'),
+    ):
+        if key not in content:
+            old = (
+                " ('modality' is its name in old datasets)" if key == "channel_names" and "modality" in content else ""
+            )
+            fix: FixName | None = "set_count" if key == "numTraining" else None
+            yield Problem("error", "dataset.json", f"the key '{key}' is missing: {meaning}{old}", fix)
+
+
+def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Problem]:
+    found, told = len(dataset.cases), dataset.info.num_training
+    if told is not None and told != found and not incomplete:
+        yield Problem("error", "dataset.json", f"'numTraining' is {told}, but there are {found} cases", "set_count")
+    if found < _FEWEST:
+        yield Problem(
+            "warning",
+            dataset.name,
+            f"{found} case{'s' if found != 1 else ''} {'are' if found != 1 else 'is'} fewer than nnU-Net's five folds "
+            "need; train the fold 'all', or list fewer folds in splits_final.json",
+        )
+
+
+def _label_problems(scheme: LabelScheme) -> Iterable[Problem]:
+    values = list(scheme.all_labels) + ([] if scheme.ignore_label is None else [scheme.ignore_label])
+    if values != list(range(len(values))):
+        yield Problem(
+            "error",
+            "dataset.json",
+            f"the label values are {', '.join(map(str, values))}; they must be consecutive: 0 to {len(values) - 1}",
+            "remap_labels",
+        )
+
+
+def _reader(dataset: RawDataset, problems: list[Problem]) -> str | None:
+    first = dataset.cases[0].images[0]
+    try:
+        return adapter_for(first, dataset.info.reader).name
+    except NnunetError as error:
+        problems.append(Problem("error", str(first.name), error.message))
+    except Exception as error:  # whatever a library says of a damaged first file
+        problems.append(Problem("error", str(first.name), f"it cannot be read: {error}", "drop_case"))
+    return None
+
+
+def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: float) -> Job[dict[str, CaseFacts]]:
+    yield Stage(name=f"Checking {dataset.name}", total=len(dataset.cases))
+    tasks = [Task(case.name, (case, reader, dataset.info), partial(_bytes, case, reader)) for case in dataset.cases]
+    outcomes = yield from run_cases(look_at_case, tasks, workers=workers, memory_gb=memory_gb)
+    found: dict[str, CaseFacts] = {}
+    for name, outcome in outcomes.items():
+        if outcome.problem is None:
+            found[name] = outcome.result
+        else:
+            found[name] = CaseFacts((Problem("error", name, outcome.problem, "drop_case"),))
+    return found
+
+
+def _bytes(case: TrainingCase, reader: str) -> float:
+    return 1.5 * measure_bytes(case, reader)
+
+
+def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
+    """Read one case and note what is wrong with it; runs in a worker process."""
+    problems: list[Problem] = []
+    volume = read_volume(case.images, reader=reader)
+    labels, label_geometry = read_labels(case.label, reader=reader)
+    geometry = volume.geometry
+    if volume.channels != len(info.channel_names):
+        problems.append(
+            Problem(
+                "error",
+                case.name,
+                f"the image has {volume.channels} channels, dataset.json names {len(info.channel_names)} "
+                f"({', '.join(info.channel_names)})",
+            )
+        )
+    for path in case.images:
+        invalid = count_invalid(path, volume)
+        if invalid:
+            # ITK reads them as 0 in NIfTI files, and so do we and nnU-Net; every other reader keeps them.
+            silent = reader.startswith("SimpleITK") and path.name.endswith((".nii", ".nii.gz"))
+            what = "they are read as 0" if silent else "replace them"
+            text = f"{invalid} voxels are NaN or infinite; {what}"
+            problems.append(Problem("warning" if silent else "error", path.name, text))
+            if not silent:
+                break
+    if labels.shape != volume.shape:
+        text = f"the image has {_times(volume.shape)} voxels, its labels have {_times(labels.shape)}"
+        problems.append(Problem("error", case.name, text, "drop_case"))
+    if not np.allclose(geometry.spacing, label_geometry.spacing, rtol=1e-3):
+        text = (
+            f"the image has a spacing of {_times(geometry.spacing)} mm, its labels of {_times(label_geometry.spacing)}"
+        )
+        problems.append(Problem("error", case.name, text, "set_spacing"))
+    for what in ("origin", "direction", "affine"):
+        a, b = getattr(geometry, what), getattr(label_geometry, what)
+        if a is not None and b is not None and not np.allclose(a, b, rtol=1e-4, atol=1e-3):
+            problems.append(Problem("warning", case.name, f"image and labels differ in {what}; do they overlap?"))
+    values, counts = np.unique(labels, return_counts=True)
+    found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+    problems += _value_problems(case, found, info.labels)
+    data = np.ascontiguousarray(volume.array)
+    if data.size and float(data.min()) == float(data.max()):
+        problems.append(Problem("warning", case.name, f"every voxel of the image is {float(data.flat[0]):g}"))
+    return CaseFacts(
+        problems=tuple(problems),
+        labels=found,
+        spacing=geometry.spacing,
+        spacing_known=geometry.spacing_known,
+        orientation=geometry.axes_code,
+        digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
+        bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
+        bytes_needed=_bytes(case, reader),
+    )
+
+
+def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelScheme) -> Iterable[Problem]:
+    allowed = {*scheme.all_labels} | ({scheme.ignore_label} if scheme.ignore_label is not None else set())
+    unknown = {value: count for value, count in found.items() if value not in allowed}
+    if unknown:
+        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(unknown.items())[:5])
+        listed += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        yield Problem(
+            "error",
+            case.label.name,
+            f"it holds {listed}, which dataset.json does not know; it has {', '.join(map(str, sorted(allowed)))}",
+            "remap_labels",
+        )
+    elif not any(value in found for value in scheme.foreground_labels):
+        yield Problem("warning", case.label.name, "it has no foreground: nothing but background is labelled")
+
+
+def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterable[Problem]:
+    """Return what shows only when cases are compared."""
+    seen = {name: fact for name, fact in facts.items() if fact.digest}
+    if not seen:
+        return
+    yield from _class_problems(dataset.info.labels, list(seen.values()))
+    yield from _spacing_problems(dataset, seen)
+    codes = Counter(fact.orientation for fact in seen.values() if fact.orientation is not None)
+    if len(codes) > 1:
+        usual = codes.most_common(1)[0][0]
+        others = sorted(name for name, fact in seen.items() if fact.orientation not in (None, usual))
+        yield Problem(
+            "warning",
+            _some(others),
+            f"the voxel axes lead to {', '.join(sorted({str(seen[name].orientation) for name in others}))}, but to "
+            f"{usual} in most cases. Nothing is turned; reorient them, or use a reader that does "
+            "(overwrite_image_reader_writer: NibabelIOWithReorient)",
+        )
+    same: dict[str, list[str]] = defaultdict(list)
+    for name, fact in seen.items():
+        same[fact.digest].append(name)
+    for names in same.values():
+        if len(names) > 1:
+            text = "these cases hold the same image; a copy in training and validation makes scores too good"
+            yield Problem("warning", _some(sorted(names)), text, "drop_case")
+
+
+def _class_problems(scheme: LabelScheme, facts: Sequence[CaseFacts]) -> Iterable[Problem]:
+    occurs = Counter(value for fact in facts for value in fact.labels)
+    foreground = scheme.foreground_labels
+    if foreground and not any(occurs[value] for value in foreground):
+        yield Problem("error", "labelsTr", "no case has any foreground; there is nothing to learn")
+        return
+    for value in foreground:
+        if not occurs[value]:
+            name = next((n for n, v in scheme.labels.items() if v == value), str(value))
+            text = f"the class '{name}' ({value}) occurs in no case; it cannot be learned"
+            yield Problem("warning", "dataset.json", text, "remap_labels")
+
+
+def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterable[Problem]:
+    pictures = all(len(fact.spacing) == 2 for fact in facts.values())
+    unknown = sorted(name for name, fact in facts.items() if not fact.spacing_known)
+    if unknown and not pictures:
+        yield Problem(
+            "warning",
+            _some(unknown),
+            f"{len(unknown)} of {len(facts)} cases do not say how large a voxel is; 1 mm is taken in every direction",
+            "set_spacing",
+        )
+    for name, fact in sorted(facts.items()):
+        if not all(_SMALLEST <= s <= _LARGEST for s in fact.spacing) or max(fact.spacing) > _THICKEST * min(
+            fact.spacing
+        ):
+            text = f"a spacing of {_times(fact.spacing)} mm is hard to believe"
+            yield Problem("warning", name, text, "set_spacing")
+    lengths = {len(fact.spacing) for fact in facts.values()}
+    if len(lengths) > 1:
+        yield Problem("error", dataset.name, "some cases are pictures and some are volumes; a dataset has one kind")
+        return
+    median = np.median([fact.spacing for fact in facts.values()], axis=0)
+    for name, fact in sorted(facts.items()):
+        ratio = np.asarray(fact.spacing) / median
+        if ratio.max() > _OUTLIER or ratio.min() < 1 / _OUTLIER:
+            text = f"its spacing of {_times(fact.spacing)} mm is far from the usual {_times(median)}"
+            yield Problem("warning", name, text)
+
+
+def _room_problems(workspace: Workspace, facts: dict[str, CaseFacts]) -> Iterable[Problem]:
+    """Return whether disk and memory will do; the two full-resolution configurations are counted."""
+    if not facts:
+        return
+    stored = 2 * sum(fact.bytes_stored for fact in facts.values())
+    place = workspace.preprocessed
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if stored > free:
+        text = f"preprocessing needs about {stored / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free"
+        yield Problem("error", str(workspace.preprocessed), text)
+    name, largest = max(((name, fact.bytes_needed) for name, fact in facts.items()), key=lambda entry: entry[1])
+    memory = available_memory()
+    if largest > memory:
+        text = f"it needs about {largest / 1e9:.1f} GB of memory, {memory / 1e9:.1f} GB are free"
+        yield Problem("warning", name, text)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _times(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

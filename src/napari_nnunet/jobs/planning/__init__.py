@@ -1,0 +1,1 @@
+"""A dataset is measured, planned and preprocessed."""

@@ -1,0 +1,111 @@
+"""What training a planned dataset will take here: memory, disk and hours per configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats import speed
+from napari_nnunet.jobs.planning.preprocess import stored_bytes
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Configuration, Plans
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What one configuration takes.
+
+    Parameters
+    ----------
+    hours_per_fold : float
+        Of nnU-Net's 1000 epochs of 250 steps, from a measured step.
+    memory_gb : float
+        Of one step on the device.
+    disk_gb : float
+        Of the preprocessed cases, uncompressed.
+    device : str
+        Where the step was measured.
+    """
+
+    hours_per_fold: float
+    memory_gb: float
+    disk_gb: float
+    device: str
+
+
+def training_costs(
+    base: Path, plans: Plans, info: DatasetInfo, names: Sequence[str], *, device: str = "auto"
+) -> Job[dict[str, TrainingCost]]:
+    """Measure a training step of configurations; what was measured here before is remembered.
+
+    Parameters
+    ----------
+    base : Path
+        ``nnUNet_preprocessed/DATASET``.
+    plans, info
+        Of the dataset.
+    names : sequence of str
+        Configurations; those that cannot be built are left out with a note.
+    device : str
+        "auto", "cpu", "cuda".
+
+    Returns
+    -------
+    dict of str to TrainingCost
+        Per configuration.
+    """
+    import torch
+
+    from napari_nnunet.engine.planning.cost import StepCost, measure_step
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    yield Stage(name="Measuring a training step", total=len(names))
+    found: dict[str, TrainingCost] = {}
+    for i, name in enumerate(names):
+        try:
+            configuration = plans.configuration(name)
+            channels = _channels(configuration, info)
+            key = _key(configuration, channels, info.labels.heads, chosen)
+            seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.seconds_per_run(f"{key}-bytes")
+            if seconds is None or memory is None:
+                step = measure_step(
+                    configuration.architecture,
+                    channels,
+                    info.labels.heads,
+                    configuration.patch_size,
+                    configuration.batch_size,
+                    device=chosen,
+                )
+                seconds, memory = step.seconds, step.bytes
+                speed.remember(f"{key}-step", seconds)
+                speed.remember(f"{key}-bytes", memory)
+            cost = StepCost(seconds, memory, chosen, 1.0)
+            disk = stored_bytes(base, configuration)
+            found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen)
+        except (NnunetError, torch.OutOfMemoryError) as error:
+            yield Note(level="warning", text=f"{name} cannot be measured: {error}")
+        yield Progress(done=i + 1, total=len(names))
+    return found
+
+
+def _channels(configuration: Configuration, info: DatasetInfo) -> int:
+    """Return the network's inputs: image channels, and one per class of a previous stage."""
+    previous = len(info.labels.foreground_labels) if configuration.previous_stage else 0
+    return len(info.channel_names) + previous
+
+
+def _key(configuration: Configuration, channels: int, heads: int, device: str) -> str:
+    about = [
+        configuration.architecture.model_dump(mode="json"),
+        configuration.patch_size,
+        configuration.batch_size,
+        channels,
+        heads,
+        device,
+    ]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]

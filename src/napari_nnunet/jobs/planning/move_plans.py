@@ -1,0 +1,62 @@
+"""Use the plans of one dataset for another, for pretraining and comparison (facts 5.14)."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.formats.atomic import make_folder, write_json, write_text
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
+from napari_nnunet.formats.preprocessed.plans import read_plans
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.names import require_plain
+
+
+def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, new_name: str | None = None) -> Path:
+    """Write the plans of one dataset for another.
+
+    Spacing, patches, normalisation and intensity statistics travel along; only names and the image reader change. The
+    target's dataset.json is put beside, so that preprocessing can follow at once.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where both lie.
+    source, target : str
+        Names of the datasets.
+    plans_name : str
+        Of the plans to use.
+    new_name : str, optional
+        Their name in the target; the same where not given.
+
+    Returns
+    -------
+    Path
+        The new plans file.
+
+    Raises
+    ------
+    PlanError
+        If the source has no such plans.
+    DatasetError
+        If the target's raw data are incomplete.
+    """
+    plans = read_plans(workspace.preprocessed / source, plans_name)
+    dataset = open_dataset(workspace.raw / target)
+    name = require_plain(new_name or plans_name, "The name of the plans")
+    content: dict[str, Any] = copy.deepcopy(dict(plans.raw))
+    content["dataset_name"] = target
+    content["image_reader_writer"] = reader_of(dataset)
+    content["plans_name"] = name
+    if name != plans_name:
+        for configuration in content["configurations"].values():
+            old = configuration.get("data_identifier")
+            if old is not None:
+                begins = old.startswith(plans_name)
+                configuration["data_identifier"] = name + old[len(plans_name) :] if begins else f"{name}_{old}"
+    base = make_folder(workspace.preprocessed / target)
+    path = base / f"{name}.json"
+    write_json(path, content)
+    write_text(base / "dataset.json", dataset.text)
+    return path

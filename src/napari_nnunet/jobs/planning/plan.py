@@ -1,0 +1,190 @@
+"""Measure a dataset, then plan it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_case, merge
+from napari_nnunet.engine.planning.planner import PLANNERS, plan
+from napari_nnunet.errors import DatasetError, PlanError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset, reader_of
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.names import require_plain
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.settings import PlanSettings
+
+_FINGERPRINT = "dataset_fingerprint.json"
+_PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+_SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
+
+
+def extract_fingerprint(
+    workspace: Workspace,
+    dataset_name: str,
+    *,
+    workers: int = 0,
+    clean: bool = False,
+    sampled: bool = False,
+    memory_gb: float = 0,
+) -> Job[Fingerprint]:
+    """Measure all cases of a dataset and write dataset_fingerprint.json.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    workers : int
+        Cases measured at the same time, at most; 0 means one per core.
+    clean : bool
+        Measure again even if nothing changed.
+    sampled : bool
+        Draw random values as nnU-Net does, for identical figures; exact ones otherwise.
+    memory_gb : float
+        Budget of all workers; 0 means most of what is free.
+
+    Returns
+    -------
+    Fingerprint
+        New, or the one that is there if neither files nor settings changed since.
+
+    Raises
+    ------
+    DatasetError
+        If cases cannot be read; all of them are named.
+    """
+    dataset = open_dataset(workspace.raw / dataset_name)
+    folder = make_folder(workspace.preprocessed / dataset_name)
+    sources = _sources(dataset, sampled=sampled)
+    if not clean and (folder / _FINGERPRINT).is_file():
+        if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
+            yield Note(text=f"{dataset_name}: the fingerprint is up to date (--clean measures again).")
+            return Fingerprint.parse_json((folder / _FINGERPRINT).read_text("utf-8"), where=str(folder / _FINGERPRINT))
+        yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
+    yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
+    draws = draws_per_case(len(dataset.cases)) if sampled else None
+    measures = yield from _measure_all(dataset, workers, draws, memory_gb)
+    fingerprint = merge(measures, sampled=sampled)
+    write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
+    write_json(folder / _SOURCES, sources)
+    return fingerprint
+
+
+def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb: float) -> Job[list[CaseMeasure]]:
+    reader = reader_of(dataset)
+    tasks = [Task(case.name, (case, reader, draws), partial(measure_bytes, case, reader)) for case in dataset.cases]
+    outcomes = yield from run_cases(measure_case, tasks, workers=workers, memory_gb=memory_gb)
+    problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
+    if problems:
+        raise DatasetError(
+            f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be measured:\n  "
+            + "\n  ".join(problems[:20])
+        )
+    return [outcomes[case.name].result for case in dataset.cases]
+
+
+def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
+    """Read and measure one case; runs in a worker process."""
+    from napari_nnunet.engine.planning.measure import measure  # loads scipy, which only the workers need
+
+    volume = read_volume(case.images, reader=reader)
+    labels, _ = read_labels(case.label, reader=reader)
+    return measure(volume, labels, draws=draws)
+
+
+def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:
+    """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
+    digest = hashlib.sha256()
+    for case in dataset.cases:
+        for path in (*case.images, case.label):
+            status = path.stat()
+            digest.update(f"{case.name} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return {"files": digest.hexdigest(), "sampled": sampled}
+
+
+def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSettings) -> Job[Path]:
+    """Plan a measured dataset and write its plans file.
+
+    Returns
+    -------
+    Path
+        ``nnUNet_preprocessed/DATASET/PLANS.json``.
+
+    Raises
+    ------
+    PlanError
+        If the planner is unknown, or the plans cannot be trained.
+    DatasetError
+        If there is no fingerprint.
+    """
+    if settings.planner not in PLANNERS:
+        raise PlanError(f"Unknown planner {settings.planner!r}. Known: {', '.join(PLANNERS)}.")
+    if settings.plans_name is not None:
+        require_plain(settings.plans_name, "The name of the plans")
+    dataset = open_dataset(workspace.raw / dataset_name)
+    folder = make_folder(workspace.preprocessed / dataset_name)
+    path = folder / _FINGERPRINT
+    if not path.is_file():
+        raise DatasetError(f"{dataset_name} has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first.")
+    fingerprint = Fingerprint.parse_json(path.read_text("utf-8"), where=str(path))
+    if len(fingerprint.spacings) != len(dataset.cases):
+        raise DatasetError(
+            f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
+            "extract it again."
+        )
+    yield Stage(name=f"Planning {dataset_name}")
+    target = folder / f"{settings.plans_name or PLANNERS[settings.planner].plans}.json"
+    existing = _own_configurations(target)
+    content = plan(
+        fingerprint,
+        dataset.info,
+        settings,
+        dataset_name=dataset_name,
+        reader=reader_of(dataset),
+        existing=existing,
+    )
+    yield from _tell_of_trouble(content)
+    write_json(target, content)
+    with written_beside(folder / "dataset.json") as temporary:
+        temporary.write_text(dataset.text, encoding="utf-8")
+    splits = workspace.raw / dataset_name / "splits_final.json"
+    if splits.is_file():
+        with written_beside(folder / splits.name) as temporary:
+            shutil.copyfile(splits, temporary)
+    return target
+
+
+def _own_configurations(target: Path) -> dict[str, Any] | None:
+    """Return what a plans file holds that no planner made: configurations a person added.
+
+    What an earlier planning made and this one does not (a low resolution for images that were larger then) is stale.
+    """
+    if not target.is_file():
+        return None
+    content = Plans.parse_json(target.read_text("utf-8"), where=str(target)).configurations
+    return {"configurations": {name: entries for name, entries in content.items() if name not in _PLANNED}}
+
+
+def _tell_of_trouble(content: dict[str, Any]) -> Job[None]:
+    """Name configurations that cannot be trained: a single stage, or inherited from one that is gone."""
+    for name, configuration in content["configurations"].items():
+        if configuration.get("architecture", {}).get("arch_kwargs", {}).get("n_stages") == 1:
+            yield Note(level="warning", text=f"{name} cannot be trained: the images are too small for a U-Net.")
+        parent = configuration.get("inherits_from")
+        if parent is not None and parent not in content["configurations"]:
+            text = (
+                f"{name} inherits from {parent}, which this dataset no longer has; remove it or change 'inherits_from'."
+            )
+            yield Note(level="warning", text=text)

@@ -1,0 +1,1 @@
+"""Images are segmented: one, a folder, by one model or several."""

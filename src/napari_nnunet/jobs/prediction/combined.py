@@ -1,0 +1,399 @@
+"""Segment an image with several models (or folds) at once: predict with each, join, postprocess."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.choosing.components import clean
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.engine.network.device import choose
+from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.formats.results.inference_information import read_best
+from napari_nnunet.formats.results.postprocessing import read_cleaning
+from napari_nnunet.formats.results.probabilities import scratch
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
+from napari_nnunet.jobs.prediction import predictor as _predictor
+from napari_nnunet.jobs.prediction.estimate import calibrate as calibrate_computer
+from napari_nnunet.jobs.prediction.estimate import estimate
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
+from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.volume import Volume
+
+_STEPS = 1000  # of the progress bar, over all members
+_PIECE = 16e6  # voxels joined at once
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A model, or some folds of one, within an ensemble.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    settings : PredictSettings
+        Folds, mirroring and so on.
+    """
+
+    model: TrainedModel
+    settings: PredictSettings
+
+    @property
+    def name(self) -> str:
+        """A name for people: the configuration, and the folds where they were chosen."""
+        folds = self.settings.folds
+        return self.model.configuration.name + ("" if folds is None else f" fold {', '.join(str(f) for f in folds)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """A whole recipe: members, how they are joined, and what is done with the result.
+
+    Parameters
+    ----------
+    members : tuple of Member
+        One or more.
+    vote : VoteSettings
+        Mean or majority, weights, uncertainty.
+    cleaning : Cleaning
+        Postprocessing.
+    cleaning_file : Path, optional
+        Where it was read from.
+
+    Raises
+    ------
+    SettingsError, ModelError
+        If there is no member, weights do not fit, or members have other channels or classes.
+    """
+
+    members: tuple[Member, ...]
+    vote: VoteSettings = field(default_factory=VoteSettings)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    cleaning_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise SettingsError("Choose at least one model.")
+        check_weights(self.vote.weights, len(self.members))
+        check_models([member.model for member in self.members])
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model whose dataset.json and reader count."""
+        return self.members[0].model
+
+    @property
+    def joins(self) -> bool:
+        """Whether probabilities are joined; a single model's labels are taken as they are."""
+        return len(self.members) > 1 or self.vote.uncertainty
+
+
+def best_combination(workspace: Workspace, dataset: str, settings: PredictSettings | None = None) -> Combination:
+    """Return the recipe that ``find_best_configuration`` chose.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the models are.
+    dataset : str
+        Full name.
+    settings : PredictSettings, optional
+        Mirroring, device and so on; its folds are replaced by those that were compared.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If nobody compared models yet, or one of them is gone.
+    """
+    best = read_best(workspace.results / dataset)
+    settings = settings or PredictSettings()
+    members = tuple(
+        Member(load_model(workspace.results / dataset / name.folder), settings.replace(folds=best.folds))
+        for name in best.models
+    )
+    return Combination(members, cleaning=read_cleaning(best.postprocessing), cleaning_file=best.postprocessing)
+
+
+def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
+    """Say what segmenting an image of this shape will take.
+
+    Returns
+    -------
+    dict
+        ``networks``, ``seconds`` (None where unknown), ``memory`` and ``disk`` in bytes.
+    """
+    found = []
+    for member in combination.members:
+        settings = member.settings.replace(probabilities=False)
+        with torch_threads(choose(settings).threads):
+            calibrate_computer(choose(settings))
+        found.append((member, estimate(member.model, shape, spacing, settings)))
+    times = [entry.seconds for _, entry in found]
+    heads = combination.model.dataset.labels.heads
+    voxels = float(np.prod(shape, dtype=np.int64))
+    count = len(combination.members)
+    return {
+        "networks": sum(len(m.model.resolve_folds(m.settings.folds, m.settings.checkpoint)) for m, _ in found),
+        "seconds": None if None in times else sum(time for time in times if time is not None),
+        "memory": max(entry.memory_bytes for _, entry in found) + voxels * (24 if combination.vote.uncertainty else 8),
+        "disk": 4.0 * heads * voxels * count if combination.joins else 0.0,
+    }
+
+
+def predict_combined(
+    combination: Combination,
+    volume: Volume,
+    *,
+    canvas: NDArray[Any] | None = None,
+    probabilities: NDArray[np.float32] | None = None,
+    focus: Focus | None = None,
+    roi: Box | None = None,
+    preview: bool = False,
+    folder: Path | None = None,
+) -> Job[Prediction]:
+    """Segment one image with a whole recipe.
+
+    Parameters
+    ----------
+    combination : Combination
+        Members, vote, postprocessing.
+    volume : Volume
+        The image (C, [Z,] Y, X).
+    canvas, focus, roi, preview
+        As for :func:`~napari_nnunet.jobs.prediction.predict.predict`; the canvas shows each member's labels while
+        it works.
+    probabilities : ndarray of float32, shape (C, [Z,] Y, X), optional
+        Receives the mean probabilities.
+    folder : Path, optional
+        Where the members' probabilities lie meanwhile (they may be larger than memory); a cache folder of this user
+        where not given.
+
+    Returns
+    -------
+    Prediction
+        With ``uncertainty`` where the vote asks for it.
+    """
+    started = time.monotonic()
+    labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=combination.model.dataset.labels.dtype)
+    _predictor.keep(2 * len(combination.members))
+    if combination.joins:
+        result = yield from _joined(combination, volume, labels, probabilities, focus, roi, preview, folder)
+    else:
+        member = combination.members[0]
+        settings = member.settings.replace(probabilities=probabilities is not None)
+        result = yield from predict(
+            member.model,
+            volume,
+            settings,
+            canvas=labels,
+            probabilities=probabilities,
+            focus=focus,
+            roi=roi,
+            preview=preview,
+        )
+    if combination.cleaning.steps:
+        yield Stage(name="Postprocessing")
+        removed = clean(labels, combination.cleaning)
+        scheme = combination.model.dataset.labels
+        yield Note(text=f"Kept {combination.cleaning.describe(scheme)}; {removed} voxels became background.")
+    recipe = {**result.recipe, **_cleaning_recipe(combination)}
+    counts = count_labels(labels, max(combination.model.dataset.labels.names) + 1)
+    return replace(result, recipe=recipe, counts=counts, seconds=time.monotonic() - started)
+
+
+def _cleaning_recipe(combination: Combination) -> dict[str, Any]:
+    cleaning, scheme = combination.cleaning, combination.model.dataset.labels
+    return {
+        "postprocessing": cleaning.arguments(),
+        "postprocessing_kept": [step.describe(scheme) for step in cleaning.steps],
+        "postprocessing_file": None if combination.cleaning_file is None else str(combination.cleaning_file),
+    }
+
+
+def _joined(
+    combination: Combination,
+    volume: Volume,
+    labels: NDArray[Any],
+    probabilities: NDArray[np.float32] | None,
+    focus: Focus | None,
+    roi: Box | None,
+    preview: bool,
+    folder: Path | None,
+) -> Job[Prediction]:
+    heads = combination.model.dataset.labels.heads
+    results = []
+    with ExitStack() as stack:
+        place = make_folder(folder or cache_folder())
+        remove_leftovers(place)
+        stores = [stack.enter_context(scratch((heads, *volume.shape), place)) for _ in combination.members]
+        count = len(combination.members)
+        for i, (member, store) in enumerate(zip(combination.members, stores, strict=True)):
+            job = predict(
+                member.model,
+                volume,
+                member.settings.replace(probabilities=True),
+                canvas=labels,
+                probabilities=store,
+                focus=focus,
+                roi=roi,
+                preview=preview,
+            )
+            result = yield from _shared_bar(job, i, count, f"{i + 1} of {count}, {member.name}")
+            results.append(result)
+        yield Stage(name="Joining")
+        vote = Vote(combination.model.dataset.labels, _three(volume.shape), count, combination.vote)
+        yield from _join(vote, [_lifted(store) for store in stores], probabilities)
+        labels[...] = vote.finish().reshape(labels.shape)
+        if roi is not None:
+            _clear_outside(labels, roi)
+    uncertainty = None
+    if combination.vote.uncertainty:
+        entropy, disagreement = (values.reshape(volume.shape) for values in vote.uncertainty())
+        uncertainty = entropy, disagreement
+    return replace(
+        results[0],
+        labels=labels,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        recipe=_recipe(combination, results),
+    )
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    z, y, x = shape if len(shape) == 3 else (1, *shape)
+    return z, y, x
+
+
+def _lifted(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return array if array.ndim == 4 else array[:, None]
+
+
+def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.float32] | None) -> Job[None]:
+    """Join class by class, some planes at a time."""
+    c, z, y, x = stores[0].shape
+    step = max(1, int(_PIECE // (y * x)))
+    for channel in range(c):
+        for lo in range(0, z, step):
+            mean = vote.add(channel, lo, [np.asarray(store[channel, lo : lo + step]) for store in stores])
+            if target is not None:
+                _lifted(target)[channel, lo : lo + step] = mean
+        yield Progress(done=channel + 1, total=c)
+
+
+def join_arrays(
+    scheme: LabelScheme, members: Sequence[Sequence[NDArray[np.float32]]], vote: VoteSettings
+) -> Job[tuple[NDArray[Any], tuple[NDArray[np.float32], NDArray[np.float32]] | None]]:
+    """Join probabilities that are in memory already.
+
+    Parameters
+    ----------
+    scheme : LabelScheme
+        Classes or regions.
+    members : sequence of sequence of ndarray, shape (..., Y, X)
+        Of every member one array per head.
+    vote : VoteSettings
+        Mean or majority, weights, uncertainty.
+
+    Returns
+    -------
+    tuple
+        Labels, and entropy and disagreement where they were asked for, in the shape of the arrays.
+    """
+    check_weights(vote.weights, len(members))
+    shape = members[0][0].shape
+    flat = (int(np.prod(shape[:-2], dtype=np.int64)), *shape[-2:])
+    joined = Vote(scheme, flat, len(members), vote)
+    step = max(1, int(_PIECE // (flat[1] * flat[2])))
+    yield Stage(name="Joining", total=scheme.heads)
+    for channel in range(scheme.heads):
+        planes = [np.asarray(member[channel], dtype=np.float32).reshape(flat) for member in members]
+        for lo in range(0, flat[0], step):
+            joined.add(channel, lo, [array[lo : lo + step] for array in planes])
+        yield Progress(done=channel + 1, total=scheme.heads)
+    labels = joined.finish().reshape(shape)
+    if not vote.uncertainty:
+        return labels, None
+    entropy, disagreement = joined.uncertainty()
+    return labels, (entropy.reshape(shape), disagreement.reshape(shape))
+
+
+def _clear_outside(labels: NDArray[Any], roi: Box) -> None:
+    box = tuple(slice(lo, hi) for lo, hi in roi)
+    inside = labels[box].copy()
+    labels[...] = 0
+    labels[box] = inside
+
+
+def _shared_bar(job: Job[Prediction], index: int, count: int, name: str) -> Job[Prediction]:
+    """Pass on a member's events with one bar over all members and the time left for all of them."""
+    begun = time.monotonic()
+    with closing(job):
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as done:
+                result: Prediction = done.value
+                return result
+            match event:
+                case Stage():
+                    yield Stage(name=f"{name}: {event.name}", total=_STEPS)
+                case Progress():
+                    share = event.done / max(event.total, 1)
+                    left = event.seconds_left
+                    if left is not None:
+                        # The members to come are taken to last as long as this one.
+                        left += (count - index - 1) * (time.monotonic() - begun + left)
+                    yield Progress(done=round(_STEPS * (index + share) / count), total=_STEPS, seconds_left=left)
+                case _:
+                    yield event
+
+
+def _recipe(combination: Combination, results: Sequence[Prediction]) -> dict[str, Any]:
+    recipes = [dict(result.recipe) for result in results]
+    versions = results[0].recipe["versions"]
+    for recipe in recipes:
+        del recipe["versions"]
+    vote = combination.vote
+    return {
+        "model": " + ".join(member.name for member in combination.members),
+        "folder": str(combination.model.folder),
+        "members": recipes,
+        "method": vote.method,
+        "weights": None if vote.weights is None else list(vote.weights),
+        "device": recipes[0]["device"],
+        "versions": versions,
+    }
+
+
+def predict_combined_series(
+    combination: Combination,
+    frames: Sequence[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
+    **options: Any,
+) -> Job[list[Prediction]]:
+    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities)."""
+    results = []
+    for i, (volume, canvas, probabilities) in enumerate(frames):
+        begun = time.monotonic()
+        result = yield from predict_combined(combination, volume, canvas=canvas, probabilities=probabilities, **options)
+        results.append(result)
+        if len(frames) > 1:
+            seconds = time.monotonic() - begun
+            yield CaseDone(case=f"time point {i + 1}", index=i, total=len(frames), seconds=seconds)
+    return results

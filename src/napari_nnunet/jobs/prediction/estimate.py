@@ -1,0 +1,222 @@
+"""What a prediction will take, before it starts: windows, memory, time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.unet import multiply_adds
+from napari_nnunet.engine.prediction.decode import slab_bytes, workspace_bytes
+from napari_nnunet.engine.prediction.infer import Ensemble, batch_size, mirror_sets
+from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats import speed
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.plans import Architecture
+from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
+
+_PROCESS_BYTES = 0.5e9  # what the libraries themselves take
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a prediction will take.
+
+    Parameters
+    ----------
+    shape, network_shape : tuple of int
+        Voxels of the image, and after resampling, in the network's axis order.
+    network_spacing : tuple of float
+        Voxel size the network sees, in mm.
+    tiles, forwards : int
+        Windows, and runs of the network.
+    memory_bytes : float
+        Main memory at the peak, besides the image itself.
+    seconds : float or None
+        Expected wall time; None where nothing is known about this computer yet.
+    measured : bool
+        True where this very network has run here before.
+    choice : Choice
+        Device, backend, precision.
+    """
+
+    shape: tuple[int, ...]
+    network_shape: tuple[int, int, int]
+    network_spacing: tuple[float, float, float]
+    tiles: int
+    forwards: int
+    memory_bytes: float
+    seconds: float | None
+    measured: bool
+    choice: Choice
+
+
+def estimate(
+    model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
+) -> Estimate:
+    """Say what segmenting an image of this shape will take, without reading a voxel or a weight.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    shape, spacing : tuple
+        ([Z,] Y, X) voxels and mm of the image; an empty border, which would be cropped, is not known here.
+    settings : PredictSettings
+        What is asked for.
+    """
+    choice = choose(settings)
+    shape_3d = shape if len(shape) == 3 else (1, *shape)
+    spacing_3d = spacing if len(spacing) == 3 else (999.0 * max(spacing), *spacing)
+    record = plan_grid(shape_3d, spacing_3d, model.plans, model.configuration)
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    ndim = model.configuration.ndim
+    copies = len(mirror_sets(range(ndim))) if settings.mirroring else 1
+    batch = batch_size(model.configuration.patch_size, choice, copies)
+    return _estimate(model, record, settings, choice, len(folds), copies, batch, wrapped=True)
+
+
+def estimate_for(
+    model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings, *, wrapped: bool
+) -> Estimate:
+    """Say what a prepared image will take with the networks at hand; ``wrapped`` if it begins in the middle."""
+    copies = len(ensemble.mirrors)
+    return _estimate(model, record, settings, ensemble.choice, ensemble.folds, copies, ensemble.batch, wrapped=wrapped)
+
+
+def _estimate(
+    model: TrainedModel,
+    record: PrepareRecord,
+    settings: PredictSettings,
+    choice: Choice,
+    folds: int,
+    copies: int,
+    batch: int,
+    *,
+    wrapped: bool,
+) -> Estimate:
+    patch = model.configuration.patch_size
+    grid = TileGrid(record.network_shape, (1, *patch) if len(patch) == 2 else patch, settings.step)  # type: ignore[arg-type]
+    heads = model.dataset.labels.heads
+    # Where there are more classes than features, features are summed up (engine.infer.Ensemble).
+    summed = min(heads, model.architecture.features[0] * folds)
+    per_round = max(1, batch // copies)
+    rounds = math.ceil(grid.count / per_round)
+    forwards = rounds * math.ceil(per_round * copies / batch) * folds
+    prepared = 4.0 * model.channels_in * (math.prod(record.network_shape) + math.prod(record.cropped_shape))
+    memory = (
+        _PROCESS_BYTES
+        + prepared
+        + slab_bytes(record, summed, peak_planes(grid, wrapped=wrapped))
+        + workspace_bytes(record)
+        + _activation_bytes(model.architecture, patch) * batch
+        + 4.0 * summed * math.prod(patch) * per_round * 2
+    )
+    if settings.probabilities:
+        memory += 4.0 * heads * math.prod(record.shape)
+    per_run, measured = _seconds_per_run(model, choice, batch)
+    seconds = None if per_run is None else per_run * forwards + _overhead(record, summed)
+    return Estimate(
+        shape=tuple(record.shape),
+        network_shape=record.network_shape,
+        network_spacing=record.network_spacing,
+        tiles=grid.count,
+        forwards=forwards,
+        memory_bytes=memory,
+        seconds=seconds,
+        measured=measured,
+        choice=choice,
+    )
+
+
+def _activation_bytes(architecture: Architecture, patch: tuple[int, ...]) -> float:
+    """Memory of one window inside the network: all skips, and at full resolution the concatenation and its results."""
+    voxels, total = math.prod(patch), 0.0
+    first = 4.0 * architecture.features[0] * voxels
+    for features, stride in zip(architecture.features, architecture.strides, strict=True):
+        voxels //= math.prod(stride)
+        total += features * voxels
+    return 4.0 * (total + first)
+
+
+def _overhead(record: PrepareRecord, heads: int) -> float:
+    """Seconds outside the network: reading, resampling, decoding (measured here: about 20 ns per voxel and class)."""
+    return 2e-8 * (math.prod(record.cropped_shape) + math.prod(record.network_shape)) * (heads + 2)
+
+
+def speed_key(model: TrainedModel, ensemble: Ensemble) -> str:
+    """Return the name under which the time of one network run is remembered."""
+    return _key(model, ensemble.choice, ensemble.batch)
+
+
+def _key(model: TrainedModel, choice: Choice, batch: int) -> str:
+    network = f"{model.architecture!r}{model.configuration.patch_size}{model.channels_in}{model.dataset.labels.heads}"
+    digest = hashlib.sha256(network.encode()).hexdigest()[:16]
+    return f"{digest} {choice.device} {choice.backend} {choice.precision} {choice.threads} {batch}"
+
+
+def _rate_key(choice: Choice) -> str:
+    return f"rate {choice.device} {choice.backend} {choice.precision} {choice.threads}"
+
+
+def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[float | None, bool]:
+    known = speed.seconds_per_run(_key(model, choice, batch))
+    if known is not None:
+        return known, True
+    rate = speed.seconds_per_run(_rate_key(choice))
+    if rate is None:
+        return None, False
+    operations = multiply_adds(
+        model.architecture, model.channels_in, model.dataset.labels.heads, model.configuration.patch_size
+    )
+    return operations * batch * rate, False
+
+
+def calibrate(choice: Choice) -> None:
+    """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
+    from napari_nnunet.engine.network import unet as network
+
+    if speed.seconds_per_run(_rate_key(choice)) is not None:
+        return
+    architecture = Architecture(
+        name="PlainConvUNet",
+        ndim=3,
+        features=(32, 64, 128),
+        kernel_sizes=((3, 3, 3),) * 3,
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        blocks=(2, 2, 2),
+        decoder_convs=(2, 2),
+    )
+    patch = (48, 48, 48)
+    ensemble = Ensemble([network.build(architecture, 1, 3)], choice, patch, None)
+    window = torch.zeros((1, 1, *patch))
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        for _ in ensemble.logits(window):
+            pass
+        times.append(time.monotonic() - began)
+    runs = max(ensemble.batch, 1) if choice.backend == "openvino" else 1
+    speed.remember(_rate_key(choice), min(times) / (multiply_adds(architecture, 1, 3, patch) * runs))
+
+
+def estimate_presets(
+    model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
+) -> Job[dict[str, Estimate]]:
+    """Estimate what is asked for ("own") and every preset; measures this computer first if it never ran anything."""
+    choice = choose(settings)
+    yield Stage(name="Estimating")
+    with torch_threads(choice.threads):
+        calibrate(choice)
+    folds = model.resolve_folds(None, settings.checkpoint)
+    found = {"own": estimate(model, shape, spacing, settings)}
+    for name in PRESETS:
+        found[name] = estimate(model, shape, spacing, preset(name, folds=folds, base=settings))
+    return found

@@ -1,0 +1,287 @@
+"""Segment the cases of a folder; every output appears whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.dataset.case_files import Case, find_cases
+from napari_nnunet.formats.images.files import ADAPTERS, read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
+from napari_nnunet.formats.results.recipe import write_recipe
+from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
+from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.volume import Volume
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """Which files, and where to.
+
+    Parameters
+    ----------
+    source, target : Path
+        Input and output folder.
+    keep_finished : bool
+        Skip cases whose complete output is already there.
+    previous : Path, optional
+        Folder with the segmentations of the previous stage.
+    part, parts : int
+        This run takes every ``parts``-th case, beginning with ``part``.
+    """
+
+    source: Path
+    target: Path
+    keep_finished: bool = False
+    previous: Path | None = None
+    part: int = 0
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < self.parts:
+            raise SettingsError(
+                f"Part {self.part} of {self.parts} does not exist: -part_id runs from 0 to {self.parts - 1} "
+                f"when -num_parts is {self.parts}."
+            )
+        if self.source.absolute() == self.target.absolute():
+            raise SettingsError(f"Input and output are the same folder, {self.source}. Choose another output folder.")
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """Names of the cases by what became of them."""
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: dict[str, str]
+
+
+#: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities).
+Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None], Job[Prediction]]
+
+
+def predict_folder(
+    model: TrainedModel, folder: FolderSettings, settings: PredictSettings, segment: Segment | None = None
+) -> Job[FolderResult]:
+    """Segment every case of a folder.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    folder : FolderSettings
+        Input, output, what to skip.
+    settings : PredictSettings
+        How to predict; ``probabilities`` adds CASE.npz and CASE.pkl.
+    segment : callable, optional
+        What segments one volume where it is more than this model: an ensemble.
+
+    Yields
+    ------
+    Event
+        CaseDone and CaseFailed besides those of :func:`predict`; a bad case does not end the others.
+
+    Returns
+    -------
+    FolderResult
+        What became of each case.
+
+    Raises
+    ------
+    DatasetError, SettingsError, ModelError, ResourceError
+        Before any work, where the input is incomplete or the output cannot be written.
+    """
+    ending = model.dataset.file_ending
+    cases = find_cases(folder.source, ending=ending, channels=len(model.dataset.channel_names))
+    cases = cases[folder.part :: folder.parts]
+    _check_previous(cases, folder.previous, ending)
+    model.resolve_folds(settings.folds, settings.checkpoint)
+    remove_leftovers(make_folder(folder.target))
+    _write_side_files(model, folder, settings)
+    done: list[str] = []
+    skipped: list[str] = []
+    failed: dict[str, str] = {}
+    yield Stage(name="Cases", total=len(cases))
+    with ExitStack() as stack:
+        reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
+        todo = [case for case in cases if not _finished(case, model, folder, settings)]
+        ahead: Future[Volume] | None = None
+        for index, case in enumerate(cases):
+            if case not in todo:
+                skipped.append(case.name)
+                yield CaseDone(
+                    case=case.name, index=index, total=len(cases), path=str(_out(case, model, folder)), skipped=True
+                )
+                continue
+            began = time.monotonic()
+            current = ahead or reader.submit(_read, case, model)
+            following = todo[todo.index(case) + 1 :][:1]
+            # Reading the next image overlaps with segmenting this one.
+            ahead = reader.submit(_read, following[0], model) if following else None
+            try:
+                result = yield from _one(case, current.result(), model, folder, settings, segment)
+                write_recipe(folder.target, result.recipe)
+            except NnunetError as error:
+                failed[case.name] = error.message
+                yield CaseFailed(case=case.name, index=index, total=len(cases), message=error.message)
+                continue
+            done.append(case.name)
+            yield CaseDone(
+                case=case.name,
+                index=index,
+                total=len(cases),
+                path=str(_out(case, model, folder)),
+                seconds=time.monotonic() - began,
+            )
+    return FolderResult(tuple(done), tuple(skipped), failed)
+
+
+def predict_combined_folder(
+    combination: Combination, folder: FolderSettings, *, probabilities: bool = False
+) -> Job[FolderResult]:
+    """Segment every case of a folder with a whole recipe: several models or folds, joined and postprocessed.
+
+    Parameters
+    ----------
+    combination : Combination
+        The recipe.
+    folder : FolderSettings
+        Input, output, what to skip.
+    probabilities : bool
+        Also write the mean probabilities as CASE.npz and CASE.pkl.
+
+    Returns
+    -------
+    FolderResult
+        What became of each case.
+    """
+    if folder.previous is not None and len(combination.members) > 1:
+        raise SettingsError("Segmentations of a previous stage belong to one model; an ensemble predicts its own.")
+    for member in combination.members:
+        member.model.resolve_folds(member.settings.folds, member.settings.checkpoint)
+
+    def segment(volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None) -> Job[Prediction]:
+        return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target)
+
+    settings = combination.members[0].settings.replace(probabilities=probabilities)
+    result = yield from predict_folder(combination.model, folder, settings, segment)
+    return result
+
+
+def _one(
+    case: Case,
+    volume: Volume,
+    model: TrainedModel,
+    folder: FolderSettings,
+    settings: PredictSettings,
+    segment: Segment | None,
+) -> Job[Prediction]:
+    yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
+    previous = None
+    ending = model.dataset.file_ending
+    if folder.previous is not None:
+        previous, _ = read_labels(folder.previous / (case.name + ending), reader=_reader(model))
+    out = _out(case, model, folder)
+    with ExitStack() as stack:
+        probabilities = None
+        if settings.probabilities:
+            shape = (model.dataset.labels.heads, *volume.shape)
+            probabilities = stack.enter_context(scratch(shape, folder.target))
+        if segment is not None:
+            result = yield from segment(volume, previous, probabilities)
+        else:
+            result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
+        if probabilities is not None:
+            lifted = probabilities if probabilities.ndim == 4 else probabilities[:, None]
+            write_probabilities(lifted, out.with_name(case.name + ".npz"))
+            write_properties(result.properties, out.with_name(case.name + ".pkl"))
+        if result.uncertainty is not None:
+            _write_uncertainty(result, volume, out)
+        # The segmentation comes last: where it exists, everything of the case does.
+        write_labels(result.labels, volume.geometry, out, writer=_reader(model))
+    return result
+
+
+def _write_uncertainty(result: Prediction, volume: Volume, out: Path) -> None:
+    for kind, values in zip(UNCERTAINTY, result.uncertainty or (), strict=True):
+        target = uncertainty_path(out, kind, flat=len(volume.shape) == 2)
+        make_folder(target.parent)
+        write_image(values, volume.geometry, target)
+
+
+def _reader(model: TrainedModel) -> str:
+    return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
+
+
+def _read(case: Case, model: TrainedModel) -> Volume:
+    volume = read_volume(case.files, reader=_reader(model))
+    channels = len(model.dataset.channel_names)
+    if volume.channels != channels:
+        raise ImageError(
+            f"{case.name} has {volume.channels} channel{'s' if volume.channels > 1 else ''}, the model was trained on "
+            f"{channels} ({', '.join(model.dataset.channel_names)})."
+        )
+    return volume
+
+
+def _out(case: Case, model: TrainedModel, folder: FolderSettings) -> Path:
+    return folder.target / (case.name + model.dataset.file_ending)
+
+
+def _finished(case: Case, model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> bool:
+    """True where the whole output of a case is there and can be read to its last byte."""
+    if not folder.keep_finished:
+        return False
+    out = _out(case, model, folder)
+    try:
+        read_labels(out, reader=_reader(model))
+    except ImageError:
+        return False
+    return not settings.probabilities or (
+        is_complete(out.with_name(case.name + ".npz")) and out.with_name(case.name + ".pkl").is_file()
+    )
+
+
+def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -> None:
+    if previous is None:
+        return
+    missing = [case.name + ending for case in cases if not (previous / (case.name + ending)).is_file()]
+    if missing:
+        raise DatasetError(
+            f"{previous} lacks the previous stage's segmentation of {len(missing)} of {len(cases)} cases: "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+        )
+
+
+def _write_side_files(model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> None:
+    """Write what nnU-Net leaves beside its predictions, so that its tools go on from here."""
+    for name in ("dataset.json", "plans.json"):
+        path = folder.target / name
+        content = (model.folder / name).read_bytes()
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
+    arguments: dict[str, Any] = {
+        "model": str(model.folder),
+        "input": str(folder.source),
+        "output": str(folder.target),
+        "previous": None if folder.previous is None else str(folder.previous),
+        "part": folder.part,
+        "parts": folder.parts,
+        **settings.model_dump(mode="json"),
+    }
+    write_json(folder.target / "predict_from_raw_data_args.json", arguments)

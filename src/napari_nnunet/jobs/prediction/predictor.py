@@ -1,0 +1,121 @@
+"""A trained model made ready to run, kept for the next image."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
+from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.model.checkpoint import file_hash
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.settings import Fold, PredictSettings
+
+_kept = 2  # a cascade needs two
+_cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
+_lock = threading.Lock()
+
+
+@dataclass(eq=False)
+class Predictor:
+    """Networks of the chosen folds, compiled for the chosen device.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        Where they come from.
+    folds : tuple
+        Folds that are averaged.
+    mirror_axes : tuple of int
+        Axes that are flipped; empty without mirroring.
+    ensemble : Ensemble
+        The networks.
+    reusable : bool
+        False once its networks were rebuilt for something else than what was chosen.
+    """
+
+    model: TrainedModel
+    folds: tuple[Fold, ...]
+    mirror_axes: tuple[int, ...]
+    ensemble: Ensemble
+    reusable: bool = True
+
+    @property
+    def choice(self) -> Choice:
+        """Device, backend and precision."""
+        return self.ensemble.choice
+
+
+def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Predictor:
+    """Read the weights of all folds and build their networks.
+
+    Raises
+    ------
+    ModelError
+        If a checkpoint is missing, damaged, unsafe, or does not fit the plans.
+    """
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    networks, axes = [], None
+    for i, fold in enumerate(folds):
+        checkpoint = model.read_fold(fold, settings.checkpoint)
+        if i == 0:
+            axes = checkpoint.mirror_axes  # nnU-Net takes them from the first fold
+        architecture = model.architecture
+        if checkpoint.trainer.endswith("BN"):
+            architecture = architecture.replace_norm("batch")
+        unet = network.build(architecture, model.channels_in, model.dataset.labels.heads)
+        where = str(model.checkpoint_path(fold, settings.checkpoint))
+        network.load_state(unet, checkpoint.weights, where=where)
+        networks.append(unet)
+    ndim = model.configuration.ndim
+    if axes and max(axes) >= ndim:
+        raise ModelError(f"The checkpoint allows mirroring along axis {max(axes)}, but the network has {ndim} axes.")
+    mirror_axes = tuple(axes or ()) if settings.mirroring else ()
+    turn = None
+    if model.average == "probabilities":
+        turn = sigmoid if model.dataset.labels.has_regions else softmax
+    ensemble = Ensemble(networks, choice, model.configuration.patch_size, mirror_axes, turn)
+    return Predictor(model, folds, mirror_axes, ensemble)
+
+
+@contextmanager
+def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predictor]:
+    """Give a predictor for exclusive use and keep it for the next image afterwards.
+
+    A predictor is keyed by the hashes of its files, so a training that goes on and an edited plan are noticed.
+    """
+    choice = choose(settings)
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    hashes = tuple(model.hashes(folds, settings.checkpoint).items())
+    described = tuple(file_hash(model.folder / name) for name in ("plans.json", "dataset.json"))
+    key = (model.folder, described, hashes, settings.checkpoint, settings.mirroring, choice)
+    with _lock:
+        predictor = _cache.pop(key, None)
+    if predictor is None:
+        predictor = build(model, settings, choice)
+    yield predictor
+    # Not after an error or a cancel: whatever state it left behind is dropped.
+    if not predictor.reusable:
+        return
+    with _lock:
+        _cache[key] = predictor
+        while len(_cache) > _kept:
+            _cache.popitem(last=False)
+
+
+def keep(count: int) -> None:
+    """Keep at least so many networks from now on: an ensemble needs all of its own for every image."""
+    global _kept
+    _kept = max(_kept, count)
+
+
+def forget() -> None:
+    """Drop all kept networks and free their memory."""
+    with _lock:
+        _cache.clear()

@@ -1,0 +1,81 @@
+"""Measure what a preset costs in Dice on labelled cases, and note it in the model folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.choosing.metrics import measure
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.dataset.case_files import find_cases
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
+
+
+def measure_presets(
+    model: TrainedModel, images: Path, labels: Path, *, settings: PredictSettings | None = None
+) -> Job[dict[str, dict[str, float]]]:
+    """Segment labelled cases with every preset and compare.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model; ``inference_presets.json`` is written into its folder.
+    images, labels : Path
+        ``CASE_0000.ext`` and ``CASE.ext``; cases the model has not been trained on, or the figures flatter it.
+    settings : PredictSettings, optional
+        Device and the like.
+
+    Returns
+    -------
+    dict
+        Preset name to mean foreground Dice and seconds per case.
+
+    Raises
+    ------
+    DatasetError
+        If no case has a label.
+    """
+    ending, reader = model.dataset.file_ending, model.plans.reader
+    cases = find_cases(images, ending=ending, channels=len(model.dataset.channel_names))
+    cases = [case for case in cases if (labels / (case.name + ending)).is_file()]
+    if not cases:
+        raise DatasetError(f"No case of {images} has a label file in {labels}.")
+    base = settings or PredictSettings()
+    folds = model.resolve_folds(None, base.checkpoint)
+    measured: dict[str, dict[str, float]] = {}
+    for name in PRESETS:
+        chosen = preset(name, folds=folds, base=base)
+        yield Stage(name=f"Preset {name}", total=len(cases))
+        scores: list[float] = []
+        seconds = 0.0
+        for case in cases:
+            truth, _ = read_labels(labels / (case.name + ending), reader=reader)
+            volume = read_volume(case.files, reader=reader)
+            began = time.monotonic()
+            result = yield from predict(model, volume, chosen)
+            seconds += time.monotonic() - began
+            scores.append(_mean_dice(truth, result.labels, model))
+        measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(cases)}
+        yield Note(
+            text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
+        )
+    write_json(
+        model.folder / "inference_presets.json",
+        {"presets": measured, "cases": [case.name for case in cases], "folds": [str(fold) for fold in folds]},
+    )
+    return measured
+
+
+def _mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
+    scheme = model.dataset.labels
+    found = measure(truth, result, scheme.foreground_labels, scheme.ignore_label)
+    values = [metrics["Dice"] for metrics in found.values()]
+    return float(np.nanmean(values)) if not np.all(np.isnan(values)) else float("nan")

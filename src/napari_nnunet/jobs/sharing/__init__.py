@@ -1,0 +1,1 @@
+"""Models are exported, installed, downloaded, imported from nnU-Net v1."""

@@ -1,0 +1,245 @@
+"""Trained models of nnU-Net v1 in v2's layout, read without executing anything (facts part 2, section 7)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.network import generic_unet as old_network
+from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.generic_unet import OldNetwork
+from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, replace_folder, write_json
+from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
+from napari_nnunet.formats.pickles import read_pickle
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Plans
+
+PLANS = "nnUNetPlansV1"
+_CHECKPOINTS = {"model_final_checkpoint.model": "checkpoint_final.pth", "model_best.model": "checkpoint_best.pth"}
+_SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "NoNormalization"}
+_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+
+
+def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: Path | None = None) -> Job[Path]:
+    """Turn a trained model of nnU-Net v1 into one of v2.
+
+    v1 averages probabilities over windows, mirrors and folds where v2 averages logits; the model is marked so that this
+    program does it v1's way. nnU-Net v2 itself reads the result, but averages logits.
+
+    Parameters
+    ----------
+    source : Path
+        ``nnUNet/CONFIGURATION/TaskXXX_Name/TRAINER__PLANS`` with plans.pkl and fold_*.
+    results : Path
+        ``nnUNet_results``.
+    dataset : str
+        DatasetXXX_Name.
+    dataset_json : Path, optional
+        The task's, for the names of channels and classes.
+
+    Returns
+    -------
+    Path
+        The new model's folder.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If something is missing, or the network, its normalisation or its classes have no counterpart in v2.
+    """
+    if not re.fullmatch(r"Dataset\d{3,}_.+", dataset):
+        raise ModelError(f"{dataset!r} is not a dataset's name; it looks like Dataset004_Hippocampus.")
+    folders = sorted(p.parent for p in source.glob("fold_*/model_final_checkpoint.model"))
+    folders = folders or sorted(p.parent for p in source.glob("all/model_final_checkpoint.model"))
+    if not (source / "plans.pkl").is_file() or not folders:
+        raise ModelError(
+            f"{source} is no trained model of nnU-Net v1: plans.pkl or fold_X/model_final_checkpoint.model is missing."
+        )
+    configuration = next((name for name in _CONFIGURATIONS if name in source.parts), "")
+    if not configuration:
+        raise ModelError(
+            f"Which configuration {source} is cannot be told: no folder above it is called "
+            f"{', '.join(_CONFIGURATIONS)}."
+        )
+    target = results / dataset / f"nnUNetTrainer__{PLANS}__{configuration}"
+    if target.exists():
+        raise ModelError(f"{target} exists already. Remove it first, or choose another dataset name.")
+    old = read_pickle(source / "plans.pkl")
+    yield Stage(name="Taking over", total=len(folders))
+    remove_leftovers(make_folder(target.parent))
+    beside = make_folder(target.parent / partial_name(target.name))
+    try:
+        for i, folder in enumerate(folders):
+            unet = _convert(folder / "model_final_checkpoint.model")
+            if i == 0:
+                content = _dataset_json(old, unet, dataset, dataset_json)
+                plans = _plans_json(old, unet, dataset, configuration)
+                yield from _say(plans, configuration)
+            _write_fold(folder, beside, plans, content, configuration)
+            yield Progress(done=i + 1, total=len(folders))
+        write_json(beside / "plans.json", plans)
+        write_json(beside / "dataset.json", content)
+        replace_folder(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def _say(plans: Mapping[str, Any], configuration: str) -> Job[None]:
+    if plans["configurations"][configuration].get("previous_stage"):
+        yield Note(text="This is the second stage of a cascade; import its 3d_lowres under the same dataset name, too.")
+
+
+def _convert(path: Path) -> OldNetwork:
+    content = read_torch(path)
+    if not isinstance(content.get("state_dict"), Mapping):
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net v1: it has no 'state_dict'.")
+    try:
+        return old_network.convert({name.removeprefix("module."): t for name, t in content["state_dict"].items()})
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}") from error
+
+
+def _write_fold(
+    folder: Path, target: Path, plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str
+) -> None:
+    name = folder.name.removeprefix("fold_")
+    where = make_folder(target / f"fold_{name}")
+    info, settings = DatasetInfo.parse(dataset), Plans.parse(plans).configuration(configuration)
+    for old, new in _CHECKPOINTS.items():
+        if not (folder / old).is_file():
+            continue
+        converted = _convert(folder / old)
+        unet = network.build(settings.architecture, converted.channels, info.labels.heads)
+        network.load_state(unet, converted.weights, where=str(folder / old))
+        write_checkpoint(
+            where / new,
+            {"network_weights": network.nnunet_state(unet)},
+            plans=plans,
+            dataset=dataset,
+            configuration=configuration,
+            fold=int(name) if name.isdigit() else name,
+            mirror_axes=tuple(range(converted.ndim)),
+            epoch=1000,
+        )
+
+
+def _dataset_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, given: Path | None) -> dict[str, Any]:
+    modalities = _get(old, "modalities")
+    labels = {"background": 0, **{f"class_{i}": i for i in range(1, unet.heads)}}
+    channels = {str(i): str(name) for i, name in dict(modalities).items()}
+    if given is not None:
+        try:
+            task = json.loads(given.read_text(encoding="utf-8"))
+            named = {int(value): str(name) for value, name in task["labels"].items()}
+            channels = {str(i): str(name) for i, name in task["modality"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{given} is not a dataset.json of nnU-Net v1 ({error}).") from error
+        labels = {("background" if value == 0 else name): value for value, name in sorted(named.items())}
+    if sorted(labels.values()) != list(range(unet.heads)):
+        raise ModelError(
+            f"The network speaks of {unet.heads} classes, background included, but the labels are {labels}. Models of "
+            "regions, or of other classes than 0, 1, 2, ..., cannot be taken over."
+        )
+    return {
+        "channel_names": channels,
+        "labels": labels,
+        "numTraining": len(_get(old, "dataset_properties").get("all_sizes", ())) or 1,
+        "file_ending": ".nii.gz",
+        "name": dataset,
+        "overwrite_image_reader_writer": "SimpleITKIO",
+        # Unknown to nnU-Net, which passes it over: how this program averages (see TrainedModel.average).
+        "inference_average": "probabilities",
+    }
+
+
+def _get(old: Any, name: str) -> Any:
+    if not isinstance(old, Mapping) or name not in old:
+        raise ModelError(f"plans.pkl has no '{name}'; it is not of nnU-Net v1.")
+    return old[name]
+
+
+def _plans_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, configuration: str) -> dict[str, Any]:
+    stages = dict(_get(old, "plans_per_stage"))
+    stage = stages[min(stages) if configuration in ("2d", "3d_lowres") else max(stages)]
+    schemes = [str(_get(old, "normalization_schemes")[i]) for i in range(int(_get(old, "num_modalities")))]
+    unknown = sorted(set(schemes) - set(_SCHEMES))
+    if unknown:
+        raise ModelError(f"The normalisation {', '.join(unknown)} of nnU-Net v1 has no counterpart here.")
+    patch = [int(n) for n in stage["patch_size"]][-unet.ndim :]
+    spacing = [float(s) for s in stage["current_spacing"]][-unet.ndim :]
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    content: dict[str, Any] = {
+        "data_identifier": f"{PLANS}_{configuration}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": int(stage["batch_size"]),
+        "patch_size": patch,
+        "median_image_size_in_voxels": _numbers(stage.get("median_patient_size_in_voxels", patch)),
+        "spacing": spacing,
+        "normalization_schemes": [_SCHEMES[scheme] for scheme in schemes],
+        "use_mask_for_norm": [bool(_get(old, "use_mask_for_norm")[i]) for i in range(len(schemes))],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+        "batch_dice": configuration == "2d",
+        "architecture": _architecture(unet),
+    }
+    if configuration == "3d_cascade_fullres":
+        content["previous_stage"] = "3d_lowres"
+    return {
+        "dataset_name": dataset,
+        "plans_name": PLANS,
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [int(a) for a in old.get("transpose_forward", (0, 1, 2))],
+        "transpose_backward": [int(a) for a in old.get("transpose_backward", (0, 1, 2))],
+        "configurations": {configuration: content},
+        "foreground_intensity_properties_per_channel": _intensities(old, len(schemes)),
+    }
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    return [float(v) for v in values]
+
+
+def _intensities(old: Mapping[str, Any], channels: int) -> dict[str, dict[str, float]]:
+    names = {"mean": "mean", "sd": "std", "median": "median", "mn": "min", "mx": "max",
+             "percentile_00_5": "percentile_00_5", "percentile_99_5": "percentile_99_5"}  # fmt: skip
+    given = dict(_get(old, "dataset_properties")).get("intensityproperties") or {}
+    plain = {"mean": 0.0, "std": 1.0, "median": 0.0, "min": 0.0, "max": 1.0,
+             "percentile_00_5": 0.0, "percentile_99_5": 1.0}  # fmt: skip
+    return {
+        str(c): {**plain, **{new: float(given[c][v]) for v, new in names.items() if c in given and v in given[c]}}
+        for c in range(channels)
+    }
+
+
+def _architecture(unet: OldNetwork) -> dict[str, Any]:
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": len(unet.features),
+            "features_per_stage": list(unet.features),
+            "conv_op": f"torch.nn.modules.conv.Conv{unet.ndim}d",
+            "kernel_sizes": [list(kernel) for kernel in unet.kernel_sizes],
+            "strides": [list(stride) for stride in unet.strides],
+            "n_conv_per_stage": list(unet.blocks),
+            "n_conv_per_stage_decoder": list(unet.decoder_convs),
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{unet.ndim}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }

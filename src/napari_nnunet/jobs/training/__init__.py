@@ -1,0 +1,1 @@
+"""A fold is trained and validated."""

@@ -1,0 +1,184 @@
+"""Build everything a training needs, and load what it goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_nnunet.engine.batches.batch import BatchRule
+from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.training.learner import Learner, load_pretrained
+from napari_nnunet.engine.training.loss import SegmentationLoss
+from napari_nnunet.engine.training.parallel import Group
+from napari_nnunet.engine.training.schedule import Schedule
+from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
+from napari_nnunet.formats.model.checkpoint import OWN, read_raw
+from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
+from napari_nnunet.jobs.training.logbook import write_debug
+from napari_nnunet.jobs.training.memory import check_memory
+from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.jobs.training.session import Session
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a training begins: anew, from other weights, or where it was; perhaps to be finished soon."""
+
+    resume: bool = False
+    finish_in: int | None = None
+    pretrained: Path | None = None
+
+
+def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Session]:
+    """Build everything a training needs, and load what it goes on from.
+
+    Raises
+    ------
+    ResourceError
+        If a step will not fit into memory; the message says which batch would.
+    ModelError
+        If a checkpoint does not fit.
+    """
+    check_memory(order, choice, group)
+    unet = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
+    unets.initialize(unet, torch.Generator().manual_seed(order.settings.seed))
+    if start.pretrained is not None:
+        fresh = load_pretrained(unet, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
+        yield Note(text=f"Began with the weights of {start.pretrained}; {len(fresh)} tensors of the heads are new.")
+    loss = SegmentationLoss(
+        regions=order.info.labels.has_regions,
+        ignore_label=order.info.labels.ignore_label,
+        batch_dice=order.configuration.batch_dice,
+        smooth=order.recipe.smooth,
+        terms=order.recipe.loss,
+        label_smoothing=order.recipe.label_smoothing,
+        total=None if group.alone else group.total,
+    )
+    learner = Learner(unet, order.recipe, loss, choice, compiled=order.settings.compile)
+    source = make_source(order, group)
+    asked = order.settings.workers
+    workers = default_workers(choice.kind, choice.threads) if asked is None else asked
+    loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
+    schedule = Schedule(order.recipe, order.recipe.epochs)
+    session = Session(order, learner, group, source, loader, order.recipe, schedule, order.settings.seed)
+    if start.resume:
+        yield from _resume(session)
+    if start.finish_in is not None:
+        session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
+    if not group.alone:
+        learner.distribute()
+    if group.leads:
+        _write_side_files(session)
+    yield Note(text=_description(session, workers))
+    return session
+
+
+def make_source(order: Order, group: Group) -> BatchSource:
+    """Return what makes the batches of a fold."""
+    recipe = order.recipe
+    rule = BatchRule(
+        patch=order.patch,
+        batch_size=order.configuration.batch_size,
+        scheme=order.info.labels,
+        scales=order.scales,
+        masked=order.configuration.use_mask_for_norm,
+        mirror_axes=order.mirror_axes,
+        foreground=order.foreground,
+        probabilistic=recipe.probabilistic,
+        jitter=order.settings.foreground_jitter,
+        augmented=recipe.augmentation != "none",
+        strong=recipe.augmentation == "strong",
+        disturbed=recipe.augmentation != "none",
+        image_order=recipe.image_order,
+        label_order=recipe.label_order,
+        previous_labels=order.previous_labels,
+    )
+    plain = BatchRule(
+        patch=rule.patch,
+        batch_size=rule.batch_size,
+        scheme=rule.scheme,
+        scales=rule.scales,
+        foreground=rule.foreground,
+        probabilistic=rule.probabilistic,
+        augmented=False,
+        disturbed=False,
+        previous_labels=rule.previous_labels,
+    )
+    return BatchSource(
+        order.data,
+        order.previous,
+        {"train": order.split.train, "val": order.split.val},
+        {"train": rule, "val": plain},
+        order.settings.seed,
+        group.places(rule.batch_size),
+        unfinished=order.settings.augment_on == "device",
+    )
+
+
+def _resume(session: Session) -> Job[None]:
+    """Load the checkpoint that is furthest."""
+    found = [(path, read_raw(path)) for path in session.folder.checkpoints]
+    if not found:
+        yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; beginning anew.")
+        return
+
+    def place(entry: tuple[Path, dict[str, Any]]) -> tuple[int, int]:
+        content = entry[1]
+        return int(content.get("current_epoch") or 0), int((content.get(OWN) or {}).get("iteration", 0))
+
+    path, content = max(found, key=place)
+    trained = (content.get("init_args") or {}).get("configuration")
+    if trained is not None and trained != session.order.configuration.name:
+        raise ModelError(f"{path} was trained for {trained}, not for {session.order.configuration.name}.")
+    session.restore(content, str(path))
+    yield Note(text=f"Going on from {path.name}: epoch {session.epoch}, step {session.iteration}.")
+
+
+def _write_side_files(session: Session) -> None:
+    """Write what nnU-Net puts beside its checkpoints."""
+    order = session.order
+    remove_leftovers(make_folder(order.model))
+    remove_leftovers(session.folder.path)
+    for name, source in (
+        ("plans.json", order.base / f"{order.plans.plans_name}.json"),
+        ("dataset.json", order.base / "dataset.json"),
+        ("dataset_fingerprint.json", order.base / "dataset_fingerprint.json"),
+    ):
+        if source.is_file():
+            write_text(order.model / name, source.read_text(encoding="utf-8"))
+    facts = {
+        "dataset": order.dataset_name,
+        "configuration_name": order.configuration.name,
+        "fold": order.fold,
+        "device": session.learner.choice,
+        "layout": session.learner.layout,
+        "settings": order.settings.model_dump(mode="json"),
+        "recipe": session.recipe.model_dump(mode="json"),
+        "training_cases": list(order.split.train),
+        "validation_cases": list(order.split.val),
+        "patch": order.patch,
+        "channels": order.channels_in,
+        "loss": session.learner.loss,
+        "output_weights": session.learner.weights,
+    }
+    write_debug(session.folder.path / "debug.json", facts)
+    session.logbook.say(_description(session, None))
+
+
+def _description(session: Session, workers: int | None) -> str:
+    order, recipe = session.order, session.recipe
+    length = f"{session.schedule.epochs} epochs of {recipe.iterations} steps"
+    if order.settings.time_budget is not None and not session.measured:
+        length = f"as many epochs as fit into {order.settings.time_budget / 60:.0f} minutes"
+    made = "" if workers is None else f", batches made by {workers} processes"
+    return (
+        f"{order.dataset_name} {order.configuration.name}, fold {order.fold}: {len(order.split.train)} training and "
+        f"{len(order.split.val)} validation cases, {length}, "
+        f"batch {order.configuration.batch_size}, seed {session.seed}, on {session.learner.choice}{made}."
+    )

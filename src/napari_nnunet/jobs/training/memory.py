@@ -1,0 +1,54 @@
+"""Whether a training step fits into memory, and what would."""
+
+from __future__ import annotations
+
+import torch
+
+from napari_nnunet.engine.machine import available_memory
+from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.planning.cost import step_bytes
+from napari_nnunet.engine.training.parallel import Group
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.jobs.training.order import Order
+
+
+def check_memory(order: Order, choice: Choice, group: Group) -> None:
+    """Refuse a step that cannot fit, and say what would."""
+    places = group.places(order.configuration.batch_size)
+    batch = order.configuration.batch_size if places is None else len(places)
+    if _bytes(order, choice, batch) > _free(choice):
+        raise too_large(order, choice)
+
+
+def _bytes(order: Order, choice: Choice, batch: int) -> float:
+    return step_bytes(
+        order.architecture,
+        order.channels_in,
+        order.info.labels.heads,
+        order.configuration.patch_size,
+        batch,
+        itemsize=4 if choice.precision == "float32" else 2,
+    )
+
+
+def _free(choice: Choice) -> float:
+    if choice.kind == "cuda":
+        return float(torch.cuda.mem_get_info(torch.device(choice.device))[0])
+    return float(available_memory())
+
+
+def too_large(order: Order, choice: Choice) -> ResourceError:
+    """Return the error for a step that does not fit, with the batch that would."""
+    wanted, free = order.configuration.batch_size, _free(choice)
+    fitting = next((n for n in range(wanted - 1, 0, -1) if _bytes(order, choice, n) < 0.9 * free), 0)
+    what = (
+        f"A batch of {fitting} would fit: change 'batch_size' of {order.configuration.name} in "
+        f"{order.plans.plans_name}.json (or in the Plan dock)."
+        if fitting
+        else "Not even one patch would fit: plan again for less GPU memory (-gpu_memory_target)."
+    )
+    return ResourceError(
+        f"A training step with {wanted} patches of {'x'.join(map(str, order.configuration.patch_size))} voxels needs "
+        f"about {_bytes(order, choice, wanted) / 1e9:.1f} GB on {choice.device}, but {free / 1e9:.1f} GB are free. "
+        f"{what}"
+    )

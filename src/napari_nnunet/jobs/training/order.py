@@ -1,0 +1,267 @@
+"""What a training needs to know before it starts: everything is looked at and refused here, before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
+from napari_nnunet.engine.batches.strong_augmentation import SCALE
+from napari_nnunet.engine.batches.supervision import output_scales
+from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits, split_of
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
+from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.preprocessed.plans import read_plans
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
+from napari_nnunet.processes.launch import TrainRequest
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.training import Recipe, TrainSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A training, checked and ready to begin.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where everything lies.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    plans, configuration, info
+        What is trained.
+    fold : int or "all"
+        Which cases validate.
+    split : Split
+        The cases.
+    data : Path
+        Folder of the preprocessed cases.
+    previous : Path, optional
+        Folder with the segmentations of the previous stage.
+    settings : TrainSettings
+        As the user chose.
+    recipe : Recipe
+        What follows from them.
+    """
+
+    workspace: Workspace
+    dataset_name: str
+    plans: Plans
+    configuration: Configuration
+    info: DatasetInfo
+    fold: Fold
+    split: Split
+    data: Path
+    previous: Path | None
+    settings: TrainSettings
+    recipe: Recipe
+
+    @property
+    def base(self) -> Path:
+        """``nnUNet_preprocessed/DATASET``."""
+        return self.workspace.preprocessed / self.dataset_name
+
+    @property
+    def model(self) -> Path:
+        """``nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION``."""
+        return model_folder(
+            self.workspace, self.dataset_name, self.settings.trainer, self.plans.plans_name, self.configuration.name
+        )
+
+    @property
+    def folder(self) -> FoldFolder:
+        """The fold's folder."""
+        return FoldFolder.at(self.model, self.fold)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network, with BatchNorm where the trainer asks for it."""
+        own = self.configuration.architecture
+        return own.replace_norm("batch") if self.recipe.batch_norm else own
+
+    @property
+    def previous_labels(self) -> tuple[int, ...]:
+        """Labels of the previous stage that are inputs."""
+        return self.info.labels.foreground_labels if self.configuration.previous_stage else ()
+
+    @property
+    def channels_in(self) -> int:
+        """Inputs of the network."""
+        return len(self.info.channel_names) + len(self.previous_labels)
+
+    @property
+    def patch(self) -> PatchRule:
+        """Sizes and angles of patches."""
+        strong = {"scale": SCALE[0]} if self.recipe.augmentation == "strong" else {}
+        return patch_rule(self.configuration.patch_size, dummy_2d=self.recipe.dummy_2d, **strong)
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes that are flipped in training, and may be in prediction."""
+        if self.recipe.mirror == "none":
+            return ()
+        axes = self.patch.mirror_axes
+        return axes if self.recipe.mirror == "all" else axes[:2] if len(axes) == 3 else axes[:1]
+
+    @property
+    def scales(self) -> tuple[tuple[float, ...], ...]:
+        """Size of every output relative to the patch."""
+        scales = output_scales(self.configuration.architecture.strides)
+        return tuple(scales if self.recipe.deep_supervision else scales[:1])
+
+    @property
+    def foreground(self) -> float:
+        """Share of patches around foreground."""
+        if self.recipe.foreground is not None:
+            return self.recipe.foreground
+        batch = self.configuration.batch_size
+        return sum(forced_foreground(batch, FOREGROUND_SHARE)) / batch
+
+    @property
+    def dataset_content(self) -> Mapping[str, Any]:
+        """The text of dataset.json as it was read."""
+        content: Mapping[str, Any] = json.loads((self.base / "dataset.json").read_text(encoding="utf-8"))
+        return content
+
+
+def model_folder(workspace: Workspace, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """Return where a model of these names lies."""
+    return workspace.results / dataset / f"{trainer}__{plans}__{configuration}"
+
+
+def make_order(
+    workspace: Workspace,
+    dataset_name: str,
+    configuration_name: str,
+    fold: Fold,
+    plans_name: str,
+    settings: TrainSettings,
+) -> Job[Order]:
+    """Read and check everything a training needs; new folds are written to splits_final.json.
+
+    Raises
+    ------
+    DatasetError
+        If cases are not preprocessed, changed since, too few for the fold, or lack their previous stage.
+    PlanError, SettingsError
+        If plans, configuration or trainer do not exist.
+    """
+    recipe = settings.recipe()
+    base = workspace.preprocessed / dataset_name
+    if not base.is_dir():
+        raise DatasetError(
+            f"{dataset_name} is not planned and preprocessed: {base} does not exist. Run 'plan_and_preprocess' first."
+        )
+    plans = read_plans(base, plans_name)
+    configuration = plans.configuration(configuration_name)
+    info = _dataset_info(base)
+    data = base / (configuration.data_identifier or f"{plans.plans_name}_{configuration.name}")
+    names = case_names(data) if data.is_dir() else []
+    if not names:
+        raise DatasetError(
+            f"{configuration.name} is not preprocessed: there are no cases in {data}. Run 'preprocess -d "
+            f"{dataset_name} -plans_name {plans_name} -c {configuration.name}' first."
+        )
+    _refuse_stale(workspace, plans, configuration, data)
+    split = yield from _split(base, names, fold)
+    previous = None
+    if configuration.previous_stage is not None:
+        before = model_folder(workspace, dataset_name, settings.trainer, plans_name, configuration.previous_stage)
+        previous = before / "predicted_next_stage" / configuration.name
+        _require_previous(previous, split, configuration)
+    return Order(workspace, dataset_name, plans, configuration, info, fold, split, data, previous, settings, recipe)
+
+
+def _dataset_info(base: Path) -> DatasetInfo:
+    path = base / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing. Run 'plan_and_preprocess' first.")
+    return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+
+
+def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
+    """Compare with the raw dataset, where it is there and we preprocessed it ourselves."""
+    journal = Journal(data.with_name(f"{data.name}.cases.jsonl"))
+    finished = journal.read()
+    raw = workspace.raw / data.parent.name
+    if not finished or not (raw / "dataset.json").is_file():
+        return
+    dataset = open_dataset(raw)
+    rules = rules_of(plans, configuration, dataset)
+    stale = [case.name for case in dataset.cases if finished.get(case.name) != case_digest(case, rules)]
+    if stale:
+        listed = ", ".join(stale[:5]) + (", ..." if len(stale) > 5 else "")
+        raise DatasetError(
+            f"{len(stale)} of {len(dataset.cases)} cases are new, changed or were planned otherwise since they were "
+            f"preprocessed ({listed}). Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c "
+            f"{configuration.name}'; only these are made again."
+        )
+
+
+def _split(base: Path, names: Sequence[str], fold: Fold) -> Job[Split]:
+    if fold == "all":
+        return split_of(names, fold, ())
+    path = base / "splits_final.json"
+    if path.is_file():
+        splits: Sequence[Split] = _read_splits(path)
+    else:
+        if len(names) < 2:
+            raise DatasetError(
+                "There is a single case: nothing would be left to validate with. Train the fold 'all', or add cases."
+            )
+        splits = make_splits(names, min(FOLDS, len(names)))
+        write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
+        yield Note(text=f"Made {len(splits)} folds of {len(names)} cases: {path}.")
+    if int(fold) >= len(splits):
+        yield Note(
+            level="warning",
+            text=f"splits_final.json has {len(splits)} folds; fold {fold} is a random split of 80 to 20 instead.",
+        )
+    split = split_of(names, fold, splits)
+    both = sorted(set(split.train) & set(split.val))
+    if both:
+        yield Note(level="warning", text=f"{len(both)} cases train and validate: {', '.join(both[:5])}.")
+    if not split.train or not split.val:
+        raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
+    return split
+
+
+def _read_splits(path: Path) -> list[Split]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f'{path} cannot be read ({error}). It is a list of {{"train": [names], "val": [names]}}; delete it to make '
+            "new folds."
+        ) from error
+
+
+def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:
+    missing = [name for name in (*split.train, *split.val) if next_stage_file(folder, name) is None]
+    if missing:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DatasetError(
+            f"{configuration.name} needs the segmentations that all folds of {configuration.previous_stage} made of "
+            f"their validation cases; {len(missing)} are missing in {folder} ({listed}). Train the folds of "
+            f"{configuration.previous_stage} to their end first."
+        )
+
+
+def check_request(request: TrainRequest) -> Job[None]:
+    """Look at everything a training refuses, before a process is started for it."""
+    for fold in request.folds:
+        yield from make_order(
+            request.workspace, request.dataset, request.configuration, fold, request.plans, request.settings
+        )

@@ -1,0 +1,364 @@
+"""The state of a running training: where it is, what it saves, how it is asked to end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_nnunet.engine.batches.batch import Batch
+from napari_nnunet.engine.training.learner import Learner, Matches
+from napari_nnunet.engine.training.log import TrainingLog
+from napari_nnunet.engine.training.parallel import Group
+from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.events import CheckpointSaved, EpochDone, Job, Note
+from napari_nnunet.formats.model.checkpoint import OWN, write_checkpoint
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.jobs.training.film import Film
+from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Role
+from napari_nnunet.jobs.training.logbook import Logbook
+from napari_nnunet.jobs.training.memory import too_large
+from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.schema.training import Recipe
+
+_SAVING_SHARE = 0.05  # of the time may go into writing checkpoints
+_SAVE_EVERY = 60.0  # seconds, within an epoch
+_RETRY_EVERY = 10.0  # seconds between two tries to write the last checkpoint
+_RETRIES = 60
+_SMOOTHING = 0.9  # of the measured times
+_ADAPT = 0.05  # of the epochs that are left: smaller corrections of the length are not worth a word
+
+
+@dataclass(eq=False)
+class Session:
+    """A training in progress; see :func:`napari_nnunet.jobs.training.begin.begin`.
+
+    Parameters
+    ----------
+    order, learner, group
+        What is trained, the network, the processes.
+    source, loader : BatchSource, BatchLoader
+        Batches.
+    recipe, schedule, log
+        Steps per epoch; number of epochs and rates; what happened so far.
+    seed : int
+        Decides every batch.
+    epoch, iteration : int
+        The next step.
+    losses : list of float
+        Of this epoch's steps.
+    spent : float
+        Seconds of training so far.
+    measured : bool
+        Whether the time budget was turned into epochs.
+    """
+
+    order: Order
+    learner: Learner
+    group: Group
+    source: BatchSource
+    loader: BatchLoader
+    recipe: Recipe
+    schedule: Schedule
+    seed: int
+    log: TrainingLog = field(default_factory=TrainingLog)
+    epoch: int = 0
+    iteration: int = 0
+    losses: list[float] = field(default_factory=list)
+    spent: float = 0.0
+    measured: bool = False
+    left_out: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder: FoldFolder = self.order.folder
+        self.film = Film(self.order, self.source)
+        self.logbook = Logbook(self.folder.path, tensorboard=self.order.settings.tensorboard and self.group.leads)
+        self._batch: Batch | None = None
+        self._validated = 0
+        self._epoch_seconds = 0.0
+        self._waited = 0.0
+        self._times = {"train": 0.0, "val": 0.0}
+        self._saved_at = time.monotonic()
+        self._saving = 0.0
+
+    # --- one step ---
+
+    def load_batches(self) -> None:
+        """Let the workers begin at the next step."""
+        recipe = self.recipe
+        self.loader.start(self.epoch, self.iteration, recipe.iterations, recipe.validation_iterations)
+
+    def set_rate(self) -> None:
+        """Set the learning rate of this epoch."""
+        self.learner.set_rate(self.schedule.rate(self.epoch))
+
+    def learn(self) -> tuple[float, tuple[str, ...]]:
+        """Do the next training step; returns its loss and cases."""
+        with self._timed("train"):
+            batch = self._next()
+            # Whatever chance is in the network (dropout) depends on the place alone, as the batches do.
+            torch.manual_seed(self._place_seed())
+            loss = self.learner.step(batch.image, batch.targets, processes=self.group.size)
+        self.iteration += 1
+        self.left_out = 0 if math.isfinite(loss) else self.left_out + 1
+        if math.isfinite(loss):
+            self.losses.append(loss)
+        return loss, batch.cases
+
+    def _place_seed(self) -> int:
+        place = (self.seed, self.epoch, self.iteration, self.group.rank)
+        return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+    def compare(self) -> Matches:
+        """Do the next validation step."""
+        with self._timed("val"):
+            batch = self._next()
+            found = self.learner.validate(batch.image, batch.targets)
+        if self.group.alone:
+            return found
+        counts = (self.group.sums(part) for part in (found.hits, found.false_positives, found.false_negatives))
+        return Matches(found.loss, *counts)
+
+    def suspects(self) -> list[str]:
+        """Return the cases of the last batch that alone make the loss not finite, if not all do."""
+        batch = self._batch
+        if batch is None:
+            return []
+        bad = [not bool(torch.isfinite(image).all()) for image in batch.image]
+        if not any(bad):
+            losses = self.learner.sample_losses(batch.image, batch.targets)
+            bad = [not math.isfinite(loss) for loss in losses]
+        return [name for name, flag in zip(batch.cases, bad, strict=True) if flag] if not all(bad) else []
+
+    def _next(self) -> Batch:
+        begun = time.monotonic()
+        self._batch = self.loader.next()
+        self._waited += time.monotonic() - begun
+        return self._batch
+
+    @contextmanager
+    def _timed(self, role: Role) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise too_large(self.order, self.learner.choice) from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):
+                raise
+            raise too_large(self.order, self.learner.choice) from error
+        seconds = time.monotonic() - begun
+        self._epoch_seconds += seconds
+        self.spent += seconds
+        before = self._times[role]
+        self._times[role] = seconds if before == 0 else _SMOOTHING * before + (1 - _SMOOTHING) * seconds
+
+    def seconds_left(self) -> float:
+        """Return how long all remaining epochs will take at the present pace."""
+        recipe, train, val = self.recipe, self._times["train"], self._times["val"] or self._times["train"] / 3
+        whole = recipe.iterations * train + recipe.validation_iterations * val
+        return max(0.0, whole * (self.schedule.epochs - self.epoch) - self.iteration * train)
+
+    # --- one epoch ---
+
+    def end_epoch(self, val_loss: float, dice: list[float]) -> EpochDone:
+        """Write down the epoch and go to the next."""
+        now, rate = time.time(), self.schedule.rate(self.epoch)
+        loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
+        better = self.log.add(
+            train_loss=loss, val_loss=val_loss, dice=dice, rate=rate, begun=now - self._epoch_seconds, ended=now
+        )
+        names = self.order.info.labels.head_names
+        names = names if self.order.info.labels.has_regions else names[1:]
+        seconds, waited = self._epoch_seconds, self._waited
+        self.epoch, self.iteration = self.epoch + 1, 0
+        self.losses, self._epoch_seconds, self._waited = [], 0.0, 0.0
+        if self.group.leads:
+            self.logbook.epoch(self.log, names, better=better)
+            self.logbook.draw(self.log)
+        average = self.log.lists["ema_fg_dice"][-1]
+        return EpochDone(
+            epoch=self.epoch - 1,
+            epochs=self.schedule.epochs,
+            train_loss=loss,
+            val_loss=val_loss,
+            dice=tuple(None if math.isnan(v) else v for v in dice),
+            names=names,
+            average=None if math.isnan(average) else average,
+            rate=rate,
+            seconds=seconds,
+            waiting=waited / max(seconds, 1e-9),
+            seconds_left=self.seconds_left(),
+            best=better,
+        )
+
+    # --- how long ---
+
+    def fit_to_budget(self, seconds: float, step: float) -> None:
+        """Choose epochs and steps for the time there is; the workers begin anew with them."""
+        self.recipe = fit_to_budget(self.recipe, seconds, step)
+        self.schedule = Schedule(self.recipe, self.recipe.epochs)
+        self.measured = True
+        self.iteration = min(self.iteration, self.recipe.iterations)
+        self.load_batches()
+
+    def obey(self) -> Job[bool]:
+        """See what was asked for; returns whether to stop."""
+        wishes = self.folder.wishes() if self.group.leads else {}
+        if self.group.agree(float(bool(wishes.get("stop")))):
+            return True
+        more = int(self.group.agree(float(wishes.get("finish_in") or 0)))
+        if more > 0:
+            self.schedule = self.schedule.finishing(self.epoch, more)
+            yield Note(text=f"Finishing: the learning rate goes to zero until epoch {self.schedule.epochs}.")
+        return False
+
+    def adapt_length(self) -> Job[None]:
+        """Keep to the time budget, and stop early where nothing gets better any more."""
+        settings, schedule = self.order.settings, self.schedule
+        if schedule.finish_from is not None or self.epoch >= schedule.epochs:
+            return
+        averages = self.log.lists["ema_fg_dice"]
+        if settings.early_stop is not None and self.log.best is not None:
+            since = len(averages) - 1 - averages.index(self.log.best)
+            if since >= settings.early_stop:
+                self.schedule = schedule.finishing(self.epoch, max(1, settings.early_stop // 4))
+                yield Note(
+                    text=f"No better pseudo Dice for {since} epochs: the learning rate goes to zero, the training ends "
+                    f"with epoch {self.schedule.epochs}."
+                )
+                return
+        if settings.time_budget is not None:
+            per_epoch = self.spent / self.epoch
+            fitting = self.epoch + max(0, round((settings.time_budget - self.spent) / per_epoch))
+            fitting = int(self.group.agree(float(fitting)))
+            if abs(fitting - schedule.epochs) > max(1, _ADAPT * (schedule.epochs - self.epoch)):
+                # one more at least, so that the last epoch always has the smallest learning rate
+                self.schedule = schedule.lasting(max(fitting, self.epoch + 1))
+                yield Note(
+                    level="detail", text=f"An epoch takes {per_epoch:.1f} s: {self.schedule.epochs} epochs in all."
+                )
+
+    # --- what is kept ---
+
+    def save_by_time(self) -> Job[None]:
+        """Save within an epoch, about every minute."""
+        if time.monotonic() - self._saved_at >= max(_SAVE_EVERY, self._saving / _SAVING_SHARE):
+            yield from self.save_latest()
+
+    def save_after_epoch(self) -> Job[None]:
+        """Save after an epoch, unless saving would take a large part of the time."""
+        if time.monotonic() - self._saved_at >= self._saving / _SAVING_SHARE:
+            yield from self.save_latest()
+
+    def save_latest(self) -> Job[None]:
+        """Save where the training is; a full disk is told and tried again later."""
+        yield from self._save(self.folder.latest)
+
+    def save_best(self) -> Job[None]:
+        """Save the best state so far."""
+        yield from self._save(self.folder.best)
+
+    def _save(self, path: Path) -> Job[None]:
+        if not (self.group.leads and self.order.settings.checkpoints):
+            return
+        begun = time.monotonic()
+        try:
+            self._write(path)
+        except ResourceError as error:
+            self._saved_at = time.monotonic()
+            yield Note(
+                level="warning",
+                text=f"The checkpoint could not be saved, the training goes on and tries again: {error.message}",
+            )
+            return
+        self._saved_at = time.monotonic()
+        self._saving = self._saved_at - begun
+        yield CheckpointSaved(path=str(path), epoch=self.epoch)
+
+    def finish(self) -> Job[None]:
+        """Write the final checkpoint, however long the disk takes to have room for it."""
+        self.loader.close()
+        self.logbook.draw(self.log, now=True)
+        if not self.order.settings.checkpoints:
+            return
+        for attempt in range(_RETRIES):
+            try:
+                self._write(self.folder.final)
+                break
+            except ResourceError as error:
+                if attempt == _RETRIES - 1:
+                    raise
+                yield Note(
+                    level="warning",
+                    text=f"The final checkpoint could not be saved; trying again every {_RETRY_EVERY:.0f} s. "
+                    f"{error.message}",
+                )
+                time.sleep(_RETRY_EVERY)
+        self.folder.latest.unlink(missing_ok=True)
+        yield CheckpointSaved(path=str(self.folder.final), epoch=self.epoch)
+
+    def _write(self, path: Path) -> None:
+        order = self.order
+        write_checkpoint(
+            path,
+            self.learner.state(),
+            plans=order.plans.raw,
+            dataset=order.dataset_content,
+            configuration=order.configuration.name,
+            fold=order.fold,
+            mirror_axes=order.mirror_axes or None,
+            epoch=self.epoch,
+            trainer=order.settings.trainer,
+            logging=self.log.lists,
+            best=self.log.best,
+            own={
+                "seed": self.seed,
+                "iteration": self.iteration,
+                "losses": list(self.losses),
+                "epoch_seconds": self._epoch_seconds,
+                "spent": self.spent,
+                "measured": self.measured,
+                "schedule": self.schedule.stored(),
+                "iterations": self.recipe.iterations,
+                "validation_iterations": self.recipe.validation_iterations,
+            },
+        )
+
+    def restore(self, content: Mapping[str, Any], where: str) -> None:
+        """Go on where a checkpoint of ours or nnU-Net's is."""
+        self.learner.load(content, where=where)
+        self.log = TrainingLog.restore(content.get("logging") or {}, content.get("_best_ema"))
+        self.epoch = int(content.get("current_epoch") or 0)
+        own = content.get(OWN) or {}
+        settings = self.order.settings
+        self.seed = self.source.seed = int(own.get("seed", self.seed))
+        lengths = {
+            name: own[name]
+            for name in ("iterations", "validation_iterations")
+            if name in own and getattr(settings, name) is None
+        }
+        self.recipe = self.recipe.replace(**lengths)
+        self.schedule = Schedule.restored(self.recipe, own.get("schedule") or {})
+        if settings.epochs is not None and settings.epochs != self.schedule.epochs:
+            self.schedule = Schedule(self.recipe, settings.epochs)
+        self.iteration = int(own.get("iteration", 0))
+        self.losses = [float(v) for v in own.get("losses", ())]
+        self._epoch_seconds, self.spent = float(own.get("epoch_seconds", 0.0)), float(own.get("spent", 0.0))
+        self.measured = bool(own.get("measured", False))
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint of this fold."""
+        return max(self.folder.checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+
+    def close(self) -> None:
+        """End the workers."""
+        self.loader.close()

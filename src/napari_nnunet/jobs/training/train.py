@@ -1,0 +1,331 @@
+"""Train a fold: nnU-Net's loop, which can be stopped at any step and goes on exactly where it was."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.training.log import pseudo_dice
+from napari_nnunet.engine.training.parallel import Group, joined, own_device
+from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
+from napari_nnunet.events import EpochDone, Job, Note, Previewed, Progress, Stage, TrainingEnded
+from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.fold import FINAL, FoldFolder
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training.begin import Start, begin
+from napari_nnunet.jobs.training.order import Order, make_order
+from napari_nnunet.jobs.training.session import Session
+from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
+from napari_nnunet.processes.follow import PREPARING
+from napari_nnunet.processes.record import recorded
+from napari_nnunet.schema.settings import Fold, PredictSettings
+from napari_nnunet.schema.training import TrainSettings
+
+_MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
+_SKIPS = 5  # steps in a row whose loss may leave the range of float16
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a training.
+
+    Parameters
+    ----------
+    folder : FoldFolder
+        Checkpoints and logs.
+    finished : bool
+        False where it was stopped; it can be resumed.
+    epochs : int
+        Epochs that are done.
+    validation : ValidationResult, optional
+        Of the fold's validation cases.
+    """
+
+    folder: FoldFolder
+    finished: bool
+    epochs: int
+    validation: ValidationResult | None = None
+
+
+def train(
+    workspace: Workspace,
+    dataset_name: str,
+    configuration: str,
+    fold: Fold,
+    *,
+    plans_name: str = "nnUNetPlans",
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+    finish_in: int | None = None,
+    pretrained: Path | None = None,
+    validation: bool = True,
+) -> Job[TrainResult]:
+    """Train one fold of a configuration and segment its validation cases.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where dataset and models lie.
+    dataset_name : str
+        ``DatasetXXX_Name``.
+    configuration : str
+        ``2d``, ``3d_fullres``, ...
+    fold : int or "all"
+        Which cases are held out; "all" holds out none.
+    plans_name : str
+        Name of the plans file without ``.json``.
+    settings : TrainSettings, optional
+        nnU-Net's own where not given.
+    resume : bool
+        Go on from the newest checkpoint; begin where there is none.
+    finish_in : int, optional
+        With ``resume``: let the learning rate go to zero over so many more epochs, and end.
+    pretrained : Path, optional
+        A checkpoint whose weights, but for the heads, are the first weights.
+    validation : bool
+        Segment the validation cases at the end.
+
+    Yields
+    ------
+    Event
+        Stage, Progress, EpochDone, CheckpointSaved, Previewed, Note, TrainingEnded; also in ``events.jsonl``.
+
+    Returns
+    -------
+    TrainResult
+        Where the checkpoints are and how good the fold is.
+
+    Raises
+    ------
+    DatasetError, PlanError, SettingsError, ModelError, ResourceError
+        Before any work: what is missing, stale, contradictory or too large.
+    TrainingError
+        If the loss is no longer a number; the last good checkpoint is kept.
+    """
+    settings = settings or TrainSettings()
+    if resume and pretrained is not None:
+        raise SettingsError("A training is either resumed (--c) or begun from other weights (-pretrained_weights).")
+    if finish_in is not None and not resume:
+        raise SettingsError("Only a training that was begun can be finished: resume it (--c --finish-in N).")
+    start = Start(resume=resume, finish_in=finish_in, pretrained=pretrained)
+    choice = training_choice(settings)
+    order = yield from make_order(workspace, dataset_name, configuration, fold, plans_name, settings)
+    with joined(choice.device) as group, ExitStack() as stack:
+        if not group.leads:
+            return (yield from _train(order, choice, group, start, validation=validation))
+        if not resume:
+            yield from _make_room(order.folder)
+        stack.enter_context(order.folder.claimed())
+        job = _told(_train(order, choice, group, start, validation=validation))
+        return (yield from recorded(job, order.folder.events))
+
+
+def _make_room(folder: FoldFolder) -> Job[None]:
+    """Put an earlier training of the fold aside: a new one would overwrite it."""
+    if folder.runner() is None:
+        aside = folder.put_aside()
+        if aside is not None:
+            yield Note(text=f"The earlier training of this fold was moved to {aside}; delete it when you like.")
+        folder.events.unlink(missing_ok=True)
+
+
+def validate(
+    workspace: Workspace,
+    dataset_name: str,
+    configuration: str,
+    fold: Fold,
+    *,
+    plans_name: str = "nnUNetPlans",
+    settings: TrainSettings | None = None,
+    checkpoint: str = FINAL,
+) -> Job[TrainResult]:
+    """Segment the validation cases of a fold that is trained already, and measure them.
+
+    Parameters
+    ----------
+    workspace, dataset_name, configuration, fold, plans_name, settings
+        As for :func:`train`.
+    checkpoint : str
+        ``checkpoint_final.pth`` or ``checkpoint_best.pth``.
+
+    Raises
+    ------
+    ModelError
+        If the fold has no such checkpoint.
+    """
+    settings = settings or TrainSettings()
+    choice = training_choice(settings)
+    order = yield from make_order(workspace, dataset_name, configuration, fold, plans_name, settings)
+    path = order.folder.path / checkpoint
+    if not path.is_file():
+        there = ", ".join(found.name for found in order.folder.checkpoints) or "none"
+        raise ModelError(f"{order.folder.path} has no {checkpoint} (there: {there}). Train the fold first.")
+    content = read_raw(path)
+    network = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
+    unets.load_state(network, content["network_weights"], where=str(path))
+    result = yield from validate_fold(order, network, choice)
+    epochs = int(content.get("current_epoch") or 0)
+    return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
+
+
+def training_choice(settings: TrainSettings) -> Choice:
+    """Return device and precision: float16 on CUDA; elsewhere float32 unless something else is asked for.
+
+    Raises
+    ------
+    ResourceError, SettingsError
+        If the device is not there, or the precision does not work on it.
+    """
+    asked = PredictSettings(
+        device=own_device(settings.device), backend="torch", precision=settings.precision, threads=settings.threads
+    )
+    choice = choose(asked)
+    if settings.precision == "auto" and choice.kind != "cuda":
+        choice = Choice(choice.device, "torch", "float32", "as nnU-Net trains", choice.threads)
+    if choice.precision == "float16" and choice.kind != "cuda":
+        raise SettingsError(f"float16 trains on CUDA only, not on {choice.device}. Use float32 or bfloat16.")
+    return choice
+
+
+def _told(job: Job[TrainResult]) -> Job[TrainResult]:
+    """Say at the end how it ended, for those who read the events later."""
+    try:
+        result = yield from job
+    except NnunetError as error:
+        yield TrainingEnded(how="failed", text=error.message)
+        raise
+    if not result.finished:
+        yield TrainingEnded(how="stopped", text=f"Stopped after {result.epochs} epochs; it can be resumed.")
+        return result
+    found = result.validation
+    dice = f" Mean validation Dice {found.dice:.4f}." if found is not None and found.dice is not None else ""
+    yield TrainingEnded(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
+    return result
+
+
+def _train(order: Order, choice: Choice, group: Group, start: Start, *, validation: bool) -> Job[TrainResult]:
+    with torch_threads(choice.threads), ExitStack() as stack:
+        yield Stage(name=PREPARING)
+        session = yield from begin(order, choice, group, start)
+        stack.callback(session.close)
+        finished = yield from _learn(session)
+        if not finished:
+            return TrainResult(order.folder, finished=False, epochs=session.epoch)
+        if not group.leads:
+            return TrainResult(order.folder, finished=True, epochs=session.epoch)
+        yield from session.finish()
+        network = session.learner.network
+    found = (yield from validate_fold(order, network, choice)) if validation else None
+    return TrainResult(order.folder, finished=True, epochs=session.epoch, validation=found)
+
+
+def _learn(session: Session) -> Job[bool]:
+    """Run all epochs; returns False where somebody asked to stop."""
+    with _saved_when_cancelled(session):
+        if session.epoch < session.schedule.epochs:
+            session.load_batches()
+            if session.order.settings.time_budget is not None and not session.measured:
+                yield from _fit_to_budget(session)
+        while session.epoch < session.schedule.epochs:
+            if not (yield from _epoch(session)):
+                yield from session.save_latest()
+                return False
+    return True
+
+
+@contextmanager
+def _saved_when_cancelled(session: Session) -> Iterator[None]:
+    """Keep the place where the job was closed or interrupted; nothing can be told any more."""
+    try:
+        yield
+    except (GeneratorExit, KeyboardInterrupt):
+        if session.group.leads:
+            for _ in session.save_latest():
+                pass
+        raise
+
+
+def _fit_to_budget(session: Session) -> Job[None]:
+    """Take the first steps, see how long they take, and choose epochs and steps for the time there is."""
+    budget = session.order.settings.time_budget
+    if budget is None:
+        return
+    yield Stage(name="Measuring the training step", total=_MEASURED_STEPS + 2)
+    session.set_rate()
+    times = []
+    for i in range(min(_MEASURED_STEPS + 2, session.recipe.iterations)):
+        begun = time.monotonic()
+        yield from _step(session)
+        times.append(time.monotonic() - begun)
+        yield Progress(done=i + 1, total=_MEASURED_STEPS + 2)
+    step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
+    session.fit_to_budget(budget, step)
+    yield Note(
+        text=f"A step takes {step:.2f} s; {budget / 60:.0f} minutes are {session.schedule.epochs} epochs of "
+        f"{session.recipe.iterations} steps."
+    )
+
+
+def _epoch(session: Session) -> Job[bool]:
+    """Run (the rest of) an epoch; returns False where somebody asked to stop."""
+    epochs, recipe = session.schedule.epochs, session.recipe
+    steps = recipe.iterations + recipe.validation_iterations
+    yield Stage(name=f"Epoch {session.epoch + 1} of {epochs}", total=steps)
+    session.set_rate()
+    while session.iteration < recipe.iterations:
+        yield from _step(session)
+        yield Progress(done=session.iteration, total=steps, seconds_left=session.seconds_left())
+        if (yield from session.obey()):
+            return False
+        yield from session.save_by_time()
+    matches = []
+    for i in range(recipe.validation_iterations):
+        matches.append(session.compare())
+        yield Progress(done=recipe.iterations + i + 1, total=steps, seconds_left=session.seconds_left())
+    dice = pseudo_dice(matches)
+    done = session.end_epoch(sum(m.loss for m in matches) / len(matches), dice)
+    yield done
+    yield from _after_epoch(session, done)
+    return True
+
+
+def _after_epoch(session: Session, done: EpochDone) -> Job[None]:
+    """Save, draw, show, and see whether the end has moved."""
+    if done.best:
+        yield from session.save_best()
+    yield from session.save_after_epoch()
+    if session.group.leads and session.film.wants(session.epoch, session.schedule.epochs):
+        try:
+            yield Previewed(path=str(session.film.shoot(session.learner, session.epoch)), epoch=session.epoch)
+        except NnunetError as error:
+            yield Note(level="warning", text=f"No preview of this epoch: {error.message}")
+    yield from session.adapt_length()
+
+
+def _step(session: Session) -> Job[None]:
+    """Learn from the next batch; a loss that is no number ends the training before it can do harm."""
+    loss, cases = session.learn()
+    if math.isfinite(loss):
+        return
+    suspects = session.suspects()
+    who = ", ".join(sorted(set(suspects or cases)))
+    if session.learner.scaler is not None and not suspects and session.left_out <= _SKIPS:
+        yield Note(level="warning", text=f"The loss left the range of float16 on {who}; this step was left out.")
+        return
+    found = session.last_checkpoint()
+    kept = f"The last good state is kept in {found}" if found else "Nothing was saved yet"
+    why = (
+        "Look at the images of these cases: values that are not finite, or far outside the others' range."
+        if suspects
+        else "The network itself diverged: train with a lower learning rate or in float32."
+    )
+    raise TrainingError(
+        f"The loss is {loss} in epoch {session.epoch}, step {session.iteration}, on {who}. {why} {kept}."
+    )

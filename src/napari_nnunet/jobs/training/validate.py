@@ -1,0 +1,255 @@
+"""Segment the cases a fold held out, measure them, and hand them to the next stage (facts part 2, 3.15)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.batches.cascade import one_hot
+from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure, summarize
+from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
+from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.prediction.decode import Assembler
+from napari_nnunet.engine.prediction.infer import Ensemble
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
+from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
+from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
+from napari_nnunet.jobs.prediction.predictor import Predictor
+from napari_nnunet.jobs.prediction.result import Task
+from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.schema.dataset import Region
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.settings import PredictSettings
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """How good a fold is.
+
+    Parameters
+    ----------
+    folder : Path
+        Segmentations and summary.json.
+    dice : float or None
+        Mean over classes of the mean over cases.
+    per_class : dict of str to float
+        Mean over cases.
+    failed : dict of str to str
+        Cases that could not be segmented or compared, and why.
+    """
+
+    folder: Path
+    dice: float | None
+    per_class: dict[str, float]
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A validation case, read."""
+
+    name: str
+    data: torch.Tensor
+    record: PrepareRecord
+    properties: dict[str, Any]
+    reference: NDArray[Any]
+    geometry: Geometry
+    reference_file: Path
+
+
+def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[ValidationResult]:
+    """Segment a fold's validation cases with mirroring, compare them, and write ``validation/summary.json``.
+
+    Parameters
+    ----------
+    order : Order
+        What was trained.
+    network : UNet
+        With the weights to validate; it is not changed.
+    choice : Choice
+        Device of the training; the fastest way to predict there is taken.
+
+    Returns
+    -------
+    ValidationResult
+        Cases that failed are in it.
+    """
+    folder = make_folder(order.folder.validation)
+    remove_leftovers(folder)
+    predictor = _predictor(order, network, choice)
+    names = sorted(order.split.val)
+    yield Stage(name="Validation", total=len(names))
+    found: dict[str, tuple[dict[Region, Metrics], _Case]] = {}
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, torch_threads(predictor.choice.threads):
+        ahead: Future[_Case] | None = reader.submit(_read, order, names[0]) if names else None
+        writing: list[Future[None]] = []
+        for i, name in enumerate(names):
+            begun = time.monotonic()
+            current, ahead = ahead, reader.submit(_read, order, names[i + 1]) if i + 1 < len(names) else None
+            try:
+                if current is None:
+                    raise RuntimeError("the case was not read ahead")
+                case = current.result()
+                labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
+            except NnunetError as error:
+                failed[name] = error.message
+                yield CaseFailed(case=name, index=i, total=len(names), message=error.message)
+                continue
+            scheme = order.info.labels
+            metrics = measure(case.reference, labels, evaluated(scheme), scheme.ignore_label)
+            found[name] = metrics, case
+            path = folder / (name + order.info.file_ending)
+            yield CaseDone(case=name, index=i, total=len(names), path=str(path), seconds=time.monotonic() - begun)
+        for future in writing:
+            future.result()
+    return _summary(order, folder, found, failed)
+
+
+def _predictor(order: Order, network: UNet, choice: Choice) -> Predictor:
+    """Copy the weights into a network of its own: prediction lays them out as it needs."""
+    copy = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
+    copy.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in network.state_dict().items()})
+    settings = PredictSettings(device=choice.device, threads=choice.threads)
+    model = TrainedModel(order.model, order.plans, order.info, order.settings.trainer, order.configuration)
+    ensemble = Ensemble([copy], choose(settings), order.configuration.patch_size, order.mirror_axes)
+    return Predictor(model, (order.fold,), order.mirror_axes, ensemble)
+
+
+def _read(order: Order, name: str) -> _Case:
+    """Read a preprocessed case and its reference; runs on a thread while the case before is segmented."""
+    stored = open_case(order.data, name)
+    properties = dict(stored.read_properties())
+    path = order.base / "gt_segmentations" / (name + order.info.file_ending)
+    if not path.is_file():
+        raise DatasetError(f"The reference {path} is missing. Run 'preprocess' again.")
+    reference, geometry = read_labels(path, reader=order.plans.reader)
+    try:
+        box = properties["bbox_used_for_cropping"]
+        crop: Box3 = tuple((int(lo), int(hi)) for lo, hi in box)  # type: ignore[assignment]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{stored.properties} does not say how {name} was cropped. Preprocess it again.") from error
+    shape = reference.shape if reference.ndim == 3 else (1, *reference.shape)
+    record = plan_grid(shape, geometry.spacing_3d, order.plans, order.configuration, crop)
+    data = np.asarray(stored.data[:], dtype=np.float32)
+    if data.shape[1:] != record.network_shape:
+        raise ImageError(
+            f"{name} is preprocessed to {data.shape[1:]} voxels, but its reference asks for {record.network_shape}: "
+            "image and reference changed since. Preprocess it again."
+        )
+    if order.previous is not None:
+        previous = np.asarray(read_next_stage(order.previous, name)[:])
+        data = np.concatenate((data, one_hot(previous, order.previous_labels)))
+    return _Case(name, torch.from_numpy(data), record, properties, reference, geometry, path)
+
+
+def _segment(
+    predictor: Predictor,
+    order: Order,
+    case: _Case,
+    writer: ThreadPoolExecutor,
+    writing: list[Future[None]],
+    progress: tuple[int, int],
+) -> Job[NDArray[Any]]:
+    done, total = progress
+    scheme = order.info.labels
+    out = order.folder.validation / (case.name + order.info.file_ending)
+    labels = np.zeros(case.reference.shape, dtype=scheme.dtype)
+    settings = PredictSettings(device=predictor.choice.device, threads=predictor.choice.threads)
+    stages = yield from _next_stages(predictor, order, case)
+    with ExitStack() as stack:
+        probabilities = None
+        if order.settings.probabilities:
+            shape = (scheme.heads, *(labels.shape if labels.ndim == 3 else (1, *labels.shape)))
+            probabilities = stack.enter_context(scratch(shape, out.parent))
+        task = Task(
+            None,
+            settings,
+            labels if labels.ndim == 3 else labels[None],
+            probabilities,
+            None,
+            prepared=(case.data, case.record),
+            also=tuple(assembler for assembler, _, _ in stages),
+        )
+        with closing(run_with_fallbacks(predictor, task)) as job:
+            for event in job:
+                # What happens within a case is a heartbeat at most: the bar counts cases.
+                yield event if isinstance(event, Note) else Progress(done=done, total=total)
+        if probabilities is not None:
+            write_probabilities(probabilities, out.with_name(case.name + ".npz"))
+            write_properties(case.properties, out.with_name(case.name + ".pkl"))
+    for _, canvas, folder in stages:
+        patch = order.plans.configuration(folder.name).patch_size
+        writing.append(writer.submit(write_next_stage, make_folder(folder), case.name, canvas, patch))
+    writing.append(writer.submit(write_labels, labels, case.geometry, out, writer=order.plans.reader))
+    return labels
+
+
+def _next_stages(
+    predictor: Predictor, order: Order, case: _Case
+) -> Job[Sequence[tuple[Assembler, NDArray[Any], Path]]]:
+    """Return what brings the result to the grid of each next stage, where it goes, and its folder."""
+    found = []
+    scheme = order.info.labels
+    for name in order.configuration.next_stage:
+        target = order.plans.configuration(name)
+        data = order.base / (target.data_identifier or f"{order.plans.plans_name}_{name}")
+        try:
+            z, y, x = (int(n) for n in open_case(data, case.name).labels.shape[1:])
+        except DatasetError as error:
+            yield Note(level="warning", text=f"{case.name} is not handed to {name}: {error.message}")
+            continue
+        canvas = np.zeros((z, y, x), dtype=np.uint8 if len(scheme.foreground_labels) < 255 else np.uint16)
+        whole: Box3 = ((0, z), (0, y), (0, x))
+        # nnU-Net calls both spacings its own, so that thick slices are never resampled by themselves here.
+        record = replace(
+            case.record, transpose_forward=(0, 1, 2), shape=(z, y, x), box=whole, spacing=case.record.network_spacing
+        )
+        assembler = Assembler(
+            record, scheme, order.configuration.resample_probabilities, canvas, None, predictor.ensemble.head()
+        )
+        found.append((assembler, canvas, order.model / "predicted_next_stage" / name))
+    return found
+
+
+def _summary(
+    order: Order,
+    folder: Path,
+    found: dict[str, tuple[dict[Region, Metrics], _Case]],
+    failed: dict[str, str],
+) -> ValidationResult:
+    if not found:
+        return ValidationResult(folder, None, {}, failed)
+    labels = evaluated(order.info.labels)
+    summary = summarize([metrics for metrics, _ in found.values()], labels)
+    summary["metric_per_case"] = [
+        {
+            "metrics": {str(label): values for label, values in metrics.items()},
+            "prediction_file": str(folder / (name + order.info.file_ending)),
+            "reference_file": str(case.reference_file),
+        }
+        for name, (metrics, case) in found.items()
+    ]
+    write_summary(folder / "summary.json", summary)
+    dice = float(summary["foreground_mean"]["Dice"])
+    per_class = {label: float(values["Dice"]) for label, values in summary["mean"].items()}
+    return ValidationResult(folder, None if math.isnan(dice) else dice, per_class, failed)

@@ -1,0 +1,1 @@
+"""What runs elsewhere: worker pool, detached trainings, their queue, records and followers."""

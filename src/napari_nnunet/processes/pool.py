@@ -1,0 +1,296 @@
+"""Cases side by side in worker processes, as many as memory allows; a worker that is killed takes no case along.
+
+The processes are loky's: it notices at once when the system ends one, and needs no guard in the caller's script.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from loky import get_reusable_executor
+
+from napari_nnunet.engine.machine import available_memory, available_threads, end_with
+from napari_nnunet.errors import NnunetError, ResourceError
+from napari_nnunet.events import CaseFailed, Job, Note, Progress
+
+_WORKER_BYTES = 250e6  # a process with numpy, scipy and ITK
+_SHARE = 0.85  # of the free memory
+_HEARTBEAT = 0.2  # seconds between two looks at whether the job was cancelled
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A call for one case.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    arguments : tuple
+        For the function.
+    memory : callable
+        Returns the bytes the call will take at most; asked when the case is about to start.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    memory: Callable[[], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a task: a result, or the sentence that says why there is none."""
+
+    name: str
+    result: Any = None
+    problem: str | None = None
+    trace: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class _Running:
+    task: Task
+    bytes: float
+    alone: bool
+    begun: float = field(default_factory=time.monotonic)
+
+
+def worker_count(wished: int) -> int:
+    """Return how many processes to use; 0 means one per core.
+
+    Raises
+    ------
+    ResourceError
+        If the number is negative.
+    """
+    if wished < 0:
+        raise ResourceError(f"{wished} workers were asked for; give a positive number, or 0 for one per core.")
+    return wished or available_threads()
+
+
+def run_cases(
+    function: Callable[..., Any],
+    tasks: Sequence[Task],
+    *,
+    workers: int = 0,
+    memory_gb: float = 0,
+    finished: Callable[[Outcome], None] | None = None,
+) -> Job[dict[str, Outcome]]:
+    """Call a function for every case in worker processes; yields notes, failures and progress.
+
+    Parameters
+    ----------
+    function : callable
+        Importable by name.
+    tasks : sequence of Task
+        In the order in which they start.
+    workers : int
+        Processes; 0 means one per core.
+    memory_gb : float
+        Budget of all workers together; 0 means most of what is free.
+    finished : callable, optional
+        Told of every outcome at once; failures are then also yielded as events.
+
+    Returns
+    -------
+    dict of str to Outcome
+        In the order in which they came.
+    """
+    outcomes: dict[str, Outcome] = {}
+    with closing(_run(function, tasks, workers, memory_gb)) as stream:
+        for item in stream:
+            if isinstance(item, Note):
+                yield item
+            elif item is not None:
+                outcomes[item.name] = item
+                if finished is not None:
+                    finished(item)
+                    yield from _failures(item, len(outcomes) - 1, len(tasks))
+            # Without news too: a job is cancelled where it yields.
+            yield Progress(done=len(outcomes), total=len(tasks))
+    return outcomes
+
+
+def _failures(outcome: Outcome, index: int, total: int) -> Iterator[Note | CaseFailed]:
+    if outcome.trace is not None:
+        yield Note(level="detail", text=outcome.trace)
+    if outcome.problem is not None:
+        yield CaseFailed(case=outcome.name, index=index, total=total, message=outcome.problem)
+
+
+def _run(
+    function: Callable[..., Any], tasks: Sequence[Task], workers: int, memory_gb: float
+) -> Generator[Outcome | Note | None, None, None]:
+    """Yield outcomes as they come, and None as a heartbeat while nothing is finished."""
+    pool = _Pool(function, worker_count(workers), memory_gb * 1e9)
+    try:
+        yield from pool.run(tasks)
+    finally:
+        pool.stop()
+
+
+class _Pool:
+    def __init__(self, function: Callable[..., Any], workers: int, budget: float) -> None:
+        self._function = function
+        self._workers = workers
+        self._budget = budget or max(available_memory() * _SHARE, 1.0)
+        self._running: dict[Future[Any], _Running] = {}
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome | Note | None]:
+        """Start tasks as memory allows, yield what becomes of them."""
+        waiting: deque[tuple[Task, float | None]] = deque((task, None) for task in tasks)
+        suspects: deque[_Running] = deque()
+        while waiting or suspects or self._running:
+            yield from self._admit(waiting, suspects)
+            done, _ = wait(self._running, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
+            if not done:
+                yield None
+            died: list[_Running] = []
+            for future in done:
+                entry = self._running.pop(future)
+                outcome = _outcome(future, entry)
+                if outcome is None:
+                    died.append(entry)
+                else:
+                    yield outcome
+            if died:
+                # One death breaks the pool, so whatever ran beside the culprit ends too: each gets a try alone.
+                died += self._running.values()
+                self._running.clear()
+                yield from (_killed(entry) for entry in died if entry.alone)
+                suspects.extend(entry for entry in died if not entry.alone)
+
+    def _admit(self, waiting: deque[tuple[Task, float | None]], suspects: deque[_Running]) -> Iterator[Note]:
+        """Start what fits: suspects alone, else as many as there are workers (and one to follow each)."""
+        if suspects:
+            if not self._running:
+                entry = suspects.popleft()
+                self._start(entry.task, entry.bytes, alone=True)
+            return
+        while waiting and len(self._running) < 2 * self._workers:
+            task, known = waiting[0]
+            needed = task.memory() + _WORKER_BYTES if known is None else known
+            waiting[0] = (task, needed)
+            if self._running and sum(entry.bytes for entry in self._running.values()) + needed > self._budget:
+                return
+            waiting.popleft()
+            if needed > self._budget:
+                yield Note(
+                    level="warning",
+                    text=f"{task.name} needs about {needed / 1e9:.1f} GB of memory, more than the "
+                    f"{self._budget / 1e9:.1f} GB that may be used; it runs alone.",
+                )
+            self._start(task, needed, alone=False)
+
+    def _start(self, task: Task, needed: float, *, alone: bool) -> None:
+        executor = _executor(self._workers)
+        try:
+            future = executor.submit(_guarded, self._function, task.arguments)
+        except BrokenProcessPool:
+            # A worker died between two tasks; asking again gives a new pool.
+            future = _executor(self._workers).submit(_guarded, self._function, task.arguments)
+        self._running[future] = _Running(task, needed, alone)
+
+    def stop(self) -> None:
+        """End what still runs; everything a worker writes appears whole or not at all."""
+        if self._running:
+            self._running.clear()
+            _executor(self._workers).shutdown(wait=True, kill_workers=True)
+
+
+_HEAVY = ("napari_nnunet.engine.image.prepare_case", "napari_nnunet.engine.planning.measure", "blosc2")
+
+
+def warm_up(workers: int) -> None:
+    """Start the workers and let them load their libraries while the caller still prepares the work."""
+    count = worker_count(workers)
+    executor = _executor(count)
+    for _ in range(count):
+        executor.submit(_load)
+
+
+def _load() -> None:
+    for module in _HEAVY:
+        import_module(module)
+
+
+def _executor(workers: int) -> Any:
+    threads = str(max(1, available_threads() // workers))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+    env = dict.fromkeys(names, threads)
+    return get_reusable_executor(
+        max_workers=workers, timeout=20, env=env, initializer=end_with, initargs=(os.getpid(),)
+    )
+
+
+def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None, str | None, float]:
+    """Run in the worker: errors come back as text, with the trace where nobody expected them."""
+    begun = time.monotonic()
+    try:
+        return function(*arguments), None, None, time.monotonic() - begun
+    except NnunetError as error:
+        return None, error.message, None, 0.0
+    except MemoryError:
+        return None, "Main memory did not suffice. Use fewer workers (-np), or close other programs.", None, 0.0
+    except Exception as error:
+        return None, f"Unexpected {type(error).__name__}: {error}", traceback.format_exc(), 0.0
+
+
+def _outcome(future: Future[Any], entry: _Running) -> Outcome | None:
+    """Return what a task gave, None where its process died."""
+    try:
+        result, problem, trace, seconds = future.result()
+    except BrokenProcessPool:
+        return None
+    return Outcome(entry.task.name, result, problem, trace, seconds)
+
+
+def _killed(entry: _Running) -> Outcome:
+    return Outcome(
+        entry.task.name,
+        problem="The system ended the process that worked on it, twice, the second time alone: most likely for lack of "
+        f"memory. It was expected to take {entry.bytes / 1e9:.1f} GB.",
+    )
+
+
+_WORTH_PROCESSES = 4e8  # voxels to look at: below, starting processes takes longer than the work
+
+
+def each_case(
+    function: Callable[..., Any], tasks: Sequence[Task], *, workers: int = 0, work: float = 0
+) -> Job[dict[str, Outcome]]:
+    """Call a function for every case: here where that is little work, in worker processes where it is much.
+
+    Parameters
+    ----------
+    function, tasks, workers
+        As for :func:`run_cases`.
+    work : float
+        Voxels of all cases together.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By the names of the tasks.
+    """
+    if worker_count(workers) > 1 and len(tasks) > 1 and work > _WORTH_PROCESSES:
+        outcomes: dict[str, Outcome] = yield from run_cases(function, tasks, workers=workers)
+        return outcomes
+    outcomes = {}
+    for task in tasks:
+        result, problem, trace, seconds = _guarded(function, task.arguments)
+        outcomes[task.name] = outcome = Outcome(task.name, result, problem, trace, seconds)
+        yield from _failures(outcome, len(outcomes) - 1, len(tasks))
+        yield Progress(done=len(outcomes), total=len(tasks))
+    return outcomes

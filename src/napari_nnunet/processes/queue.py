@@ -1,0 +1,92 @@
+"""Trainings wait for each other: first come, first served, per workspace and computer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.model.fold import Runner, read_json
+
+_FOLDER = ".trainings"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A process that trains folds one after the other, or waits to.
+
+    Parameters
+    ----------
+    path : Path
+        The ticket's file; deleting it calls the process off while it waits.
+    folders : tuple of str
+        Fold folders in their order.
+    runner : Runner
+        The process.
+    """
+
+    path: Path
+    folders: tuple[str, ...]
+    runner: Runner
+
+
+def queue_folder(results: Path) -> Path:
+    """Return the folder of tickets and of what the processes print."""
+    return results / _FOLDER
+
+
+@contextmanager
+def ticket(results: Path, folders: Sequence[Path]) -> Iterator[Ticket]:
+    """Stand in line for as long as the block lasts.
+
+    Parameters
+    ----------
+    results : Path
+        ``nnUNet_results``.
+    folders : sequence of Path
+        What this process will train.
+    """
+    process = psutil.Process()
+    runner = Runner(process.pid, socket.gethostname(), process.create_time())
+    path = make_folder(queue_folder(results)) / f"{time.time_ns():020d}-{os.getpid()}.json"
+    names = tuple(str(folder) for folder in folders)
+    about = {"pid": runner.pid, "host": runner.host, "created": runner.created, "folders": list(names)}
+    write_json(path, about)
+    try:
+        yield Ticket(path, names, runner)
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def tickets(results: Path) -> list[Ticket]:
+    """Return who stands in line on this computer, the first first; tickets of processes that are gone are removed."""
+    found = []
+    for path in sorted(queue_folder(results).glob("*.json")):
+        content = read_json(path)
+        try:
+            runner = Runner(int(content["pid"]), str(content["host"]), float(content["created"]))
+            folders = tuple(str(name) for name in content["folders"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if not runner.here:
+            continue
+        if runner.alive:
+            found.append(Ticket(path, folders, runner))
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    return found
+
+
+def ahead_of(own: Ticket, results: Path) -> int | None:
+    """Return how many stand before a ticket; None where it was called off."""
+    line = [entry.path for entry in tickets(results)]
+    return line.index(own.path) if own.path in line else None

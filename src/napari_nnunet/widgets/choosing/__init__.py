@@ -1,0 +1,1 @@
+"""The Ensemble and Compare docks."""

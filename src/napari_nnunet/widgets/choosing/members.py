@@ -1,0 +1,384 @@
+"""Who is in an ensemble: trained models, folds of one, what cross-validation found best, or probability layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.known_models import known_models
+from napari_nnunet.formats.results.inference_information import INFORMATION, Best, read_best
+from napari_nnunet.formats.results.postprocessing import read_cleaning
+from napari_nnunet.jobs.choosing.ensemble import check_models
+from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.settings import Fold
+from napari_nnunet.widgets.frame.forms import distinct, let_shrink
+from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.prediction.result import PROBABILITY
+
+if TYPE_CHECKING:
+    import napari
+
+BEST, MODELS, FOLDS, LAYERS = "The best of a dataset", "Trained models", "Folds of one model", "Probability layers"
+
+
+_NONE = "No trained model is known. Train some, or take in a zip with the Models dock."
+
+
+@dataclass(frozen=True, eq=False)
+class MemberChoice:
+    """One row that is switched on.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    folds : tuple or None
+        Its folds, None for all.
+    """
+
+    model: TrainedModel
+    folds: tuple[Fold, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGroup:
+    """The probability layers of one result.
+
+    Parameters
+    ----------
+    name : str
+        Of the result.
+    scheme : LabelScheme
+        Its classes.
+    layers : dict of int to Image
+        By head; the background has none.
+    """
+
+    name: str
+    scheme: LabelScheme
+    layers: dict[int, Image]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every head but the background is there."""
+        return set(self.layers) >= set(range(0 if self.scheme.has_regions else 1, self.scheme.heads))
+
+    def arrays(self) -> list[Any]:
+        """Return one array per head; the background is what the others leave."""
+        found = {head: layer.data for head, layer in self.layers.items()}
+        if not self.scheme.has_regions:
+            found[0] = 1 - sum(found[head] for head in range(1, self.scheme.heads))
+        return [found[head] for head in range(self.scheme.heads)]
+
+
+def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
+    """Return the probability layers of a viewer by the result they belong to."""
+    found: dict[str, LayerGroup] = {}
+    for layer in viewer.layers:
+        entry = layer.metadata.get(PROBABILITY) if isinstance(layer, Image) else None
+        if isinstance(entry, dict):
+            group = found.setdefault(
+                str(entry["result"]), LayerGroup(str(entry["result"]), LabelScheme(**entry["scheme"]), {})
+            )
+            group.layers[int(entry["head"])] = layer
+    return list(found.values())
+
+
+class MembersForm(QGroupBox):
+    """A table of members with weights; emits ``changed`` when it says something else.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose probability layers are offered.
+    """
+
+    changed = Signal()
+    comparison_wanted = Signal(object)
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__("1  Members")
+        self.viewer = viewer
+        self._filling = False
+        self._rows: list[Any] = []
+        self.best: Best | None = None
+        self.source_box = ComboBox(label="Take", choices=[MODELS, FOLDS, BEST, LAYERS], value=MODELS)
+        self.source_box.tooltip = "What is joined."
+        self.of_box = ComboBox(label="Of", choices=[], nullable=True, tooltip="The dataset or model.")
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Member", "Dice", "Weight"])
+        self.table.setAccessibleName("Members of the ensemble")
+        self.table.verticalHeader().setVisible(False)
+        self.table.setWordWrap(False)  # long names are cut at their end, not after the first word
+        self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.note = QLabel()
+        self.note.setWordWrap(True)
+        again = QPushButton("↻")
+        again.setToolTip("Look for models again.")
+        again.setAccessibleName("Look for models again")
+        again.setFixedWidth(30)
+        form = QFormLayout()
+        form.addRow(self.source_box.label, self.source_box.native)
+        self._of_row = QWidget()
+        row = QHBoxLayout(self._of_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.of_box.native, 1)
+        row.addWidget(again)
+        form.addRow(self.of_box.label, self._of_row)
+        self._form = form
+        for box in (self.source_box, self.of_box):
+            box.native.setAccessibleName(box.label)
+            box.native.setToolTip(box.tooltip)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        self.compare = QPushButton("Compare all its models")
+        self.compare.setAccessibleName("Compare all its models")
+        self.compare.setToolTip("Find the best model, or pair of models, in cross-validation, and its postprocessing.")
+        for part in (self.table, self.note, self.compare):
+            column.addWidget(part)
+        let_shrink(self)
+        self.source_box.changed.connect(self._source_chosen)
+        self.of_box.changed.connect(self._fill_rows)
+        self.table.itemChanged.connect(self._edited)
+        again.clicked.connect(self._source_chosen)
+        self.compare.clicked.connect(lambda: self.comparison_wanted.emit(self.of_box.value))
+        events = viewer.layers.events
+        for signal in (events.inserted, events.removed):
+            signal.connect(self._layers_changed)
+        self._source_chosen()
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether probability layers are joined, so that no model runs."""
+        return bool(self.source_box.value == LAYERS)
+
+    def _layers_changed(self, _: Any = None) -> None:
+        if self.takes_layers:
+            self._fill_rows()
+
+    def _source_chosen(self) -> None:
+        workspace = read_preferences().folders()
+        source = self.source_box.value
+        self._filling = True
+        if source == BEST:
+            found = sorted({path.parent for path in workspace.results.glob("Dataset*/*__*__*") if path.is_dir()})
+            found.sort(key=lambda path: not (path / INFORMATION).is_file())  # those that were compared come first
+            choices: list[tuple[str, Any]] = [(path.name, path) for path in found]
+        elif source == FOLDS:
+            choices = [(_short(path), path) for path in known_models(workspace)]
+        elif source == MODELS:
+            choices = _families(known_models(workspace))
+        else:
+            choices = []
+        self.of_box.choices = distinct(choices)
+        self.of_box.value = choices[0][1] if choices else None
+        self._form.setRowVisible(self._of_row, source != LAYERS)
+        self.compare.setVisible(source == BEST and bool(choices))
+        self._filling = False
+        self._fill_rows()
+
+    def refresh(self) -> None:
+        """Read again what is chosen."""
+        self._fill_rows()
+
+    def _fill_rows(self) -> None:
+        if self._filling:
+            return
+        self.best = None
+        self._rows = []
+        text = ""
+        try:
+            entries, text = self._entries()
+        except NnunetError as error:
+            entries, text = [], error.message
+        self._show(entries)
+        self.note.setText(text)
+        self.note.setVisible(bool(text))
+        self.changed.emit()
+
+    def _entries(self) -> tuple[list[tuple[str, str, Any]], str]:
+        """Return (name, Dice, what it is) of every row, and a sentence below."""
+        source, of = self.source_box.value, self.of_box.value
+        if source == LAYERS:
+            groups = layer_groups(self.viewer)
+            text = "" if groups else "Segment with 'Output: probabilities' to have layers to join."
+            return [(group.name, "", group) for group in groups], text
+        if of is None:
+            empty = {
+                BEST: "No dataset of the workspace has a trained model.",
+                FOLDS: _NONE,
+                MODELS: _NONE,
+            }
+            return [], empty[source]
+        if source == FOLDS:
+            model = load_model(of)
+            dice = model.validation_dice
+            folds = model.folds()
+            rows = [(f"fold {fold}", _number(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds]
+            return rows, "" if len(folds) > 1 else "This model has one fold only; nothing can disagree."
+        if source == BEST:
+            return self._best_entries(of)
+        models = [load_model(path) for path in of]
+        rows = [
+            (name, _mean(model), MemberChoice(model, None))
+            for name, model in zip(_row_names(models), models, strict=True)
+        ]
+        return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
+
+    def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
+        if not (results / INFORMATION).is_file():
+            return [], "Its models were not compared yet. Their folds must be trained and validated."
+        self.best = best = read_best(results)
+        models = [load_model(results / name.folder) for name in best.models]
+        rows = [
+            (name.configuration, _number(best.results.get(name.folder)), MemberChoice(model, best.folds))
+            for name, model in zip(best.models, models, strict=True)
+        ]
+        after = f", {best.dice_cleaned:.3f} with its postprocessing" if best.dice_cleaned != best.dice else ""
+        folds = ", ".join(str(fold) for fold in best.folds)
+        return rows, f"Dice {best.dice:.3f} in cross-validation (fold {folds}){after}."
+
+    def _show(self, entries: Sequence[tuple[str, str, Any]]) -> None:
+        self._filling = True
+        self.table.setRowCount(len(entries))
+        fixed = self.source_box.value == BEST
+        for r, (name, dice, what) in enumerate(entries):
+            item = QTableWidgetItem(name)
+            item.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsUserCheckable))
+            item.setCheckState(Qt.CheckState.Checked)
+            item.setToolTip(name)
+            score = QTableWidgetItem(dice)
+            score.setFlags(Qt.ItemFlag.ItemIsEnabled)
+            weight = QTableWidgetItem("1")
+            weight.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsEditable))
+            weight.setToolTip("How much this member counts. Double click to change.")
+            for column, cell in enumerate((item, score, weight)):
+                self.table.setItem(r, column, cell)
+            self._rows.append(what)
+        rows = [self.table.rowHeight(r) for r in range(min(len(entries), 8))]
+        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(rows) + 10)
+        self.table.setVisible(bool(entries))
+        self._filling = False
+
+    def _edited(self, item: QTableWidgetItem) -> None:
+        if not self._filling:
+            self.changed.emit()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to switch on."""
+        return not self._rows
+
+    def chosen(self) -> list[Any]:
+        """Return the members that are switched on."""
+        return [what for r, what in enumerate(self._rows) if self._on(r)]
+
+    def weights(self) -> tuple[float, ...] | None:
+        """Return their weights, None where all are equal; raises SettingsError for what is no number."""
+        values = []
+        for r in range(len(self._rows)):
+            if self._on(r):
+                cell = self.table.item(r, 2)
+                text = cell.text() if cell is not None else "1"
+                try:
+                    values.append(float(text.replace(",", ".")))
+                except ValueError as error:
+                    raise SettingsError(f"The weight '{text}' is no number; type 0, 0.5, 2, ...") from error
+        equal = len(set(values)) < 2 and (not values or 0 < values[0] < float("inf"))
+        return None if equal else tuple(values)
+
+    def _on(self, row: int) -> bool:
+        item = self.table.item(row, 0)
+        return item is not None and item.checkState() == Qt.CheckState.Checked
+
+    def cleaning(self) -> Cleaning | None:
+        """Return the postprocessing that goes with the best of a dataset; None where none is known."""
+        if self.best is None:
+            return None
+        try:
+            return read_cleaning(self.best.postprocessing)
+        except NnunetError:
+            return None
+
+
+def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
+    """Return the models of each dataset, and those of several datasets with the same channels and classes."""
+    datasets: dict[Path, list[Path]] = {}
+    for path in known:
+        datasets.setdefault(path.parent, []).append(path)
+    alike: list[tuple[TrainedModel, list[Path]]] = []
+    for folder, paths in datasets.items():
+        try:
+            model = load_model(paths[0])
+        except NnunetError:
+            continue  # chosen by itself, it says what is wrong
+        group = next((group for first, group in alike if _joinable(first, model)), None)
+        if group is None:
+            alike.append((model, [folder]))
+        else:
+            group.append(folder)
+    families = [(folder.name, tuple(paths)) for folder, paths in datasets.items()]
+    for _, folders in alike:
+        if len(folders) > 1:
+            others = folders[1].name if len(folders) == 2 else f"{len(folders) - 1} datasets with its classes"
+            families.append(
+                (f"{folders[0].name} + {others}", tuple(path for folder in folders for path in datasets[folder]))
+            )
+    return families
+
+
+def _row_names(models: Sequence[TrainedModel]) -> list[str]:
+    """Return the configurations, and what else tells the models apart, as short as can be."""
+    parts = []
+    for model in models:
+        trainer, *plans = model.folder.name.split("__")[:-1] or [model.folder.name]  # people rename folders
+        parts.append((model.folder.parent.name, trainer, "__".join(plans)))
+    told = [column for column in range(3) if len({part[column] for part in parts}) > 1]
+    more = [", ".join(part[column] for column in told if part[column]) for part in parts]
+    names = [model.configuration.name for model in models]
+    return [name + (f" ({text})" if text else "") for name, text in zip(names, more, strict=True)]
+
+
+def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
+    try:
+        check_models([one, other])
+    except NnunetError:
+        return False
+    return True
+
+
+def _short(path: Path) -> str:
+    return f"{path.parent.name} / {path.name.split('__')[-1]}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _mean(model: TrainedModel) -> str:
+    values = list(model.validation_dice.values())
+    return _number(sum(values) / len(values) if values else None)

@@ -1,0 +1,1 @@
+"""The Training cases dock and its dialogs."""

@@ -1,0 +1,260 @@
+"""From open layers to a training case: what was chosen, checked and worked out by pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.raw_writer import check_case_name, next_dataset_name
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.cases import NewCase
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.widgets.frame.layers import full_resolution, geometry_from, voxel_size_mm
+from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
+
+WHOLE, SLICE = "Whole volume", "Current slice"
+_PICTURE_TYPES = ("uint8", "bool")
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A value of the Labels layer and the class it stands for.
+
+    Parameters
+    ----------
+    value : int
+        In the layer.
+    name : str
+        Of the class; "background" and "ignore" have their fixed meaning.
+    """
+
+    value: int
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CaseChoices:
+    """The state of the form.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where datasets lie.
+    dataset : Path or None
+        An existing dataset, or None for a new one.
+    info : DatasetInfo or None
+        Its dataset.json.
+    new_name : str
+        Name of a new dataset.
+    case : str
+        Name of the case.
+    layers : tuple of Image or None
+        One per channel; a colour layer stands for its colours.
+    channel_names : tuple of str
+        For a new dataset.
+    labels : Labels or None
+        The painted layer.
+    extent : str
+        :data:`WHOLE` or :data:`SLICE`.
+    step : tuple of int
+        Where the viewer's sliders stand.
+    spacing_text : str
+        Voxel size that was typed; empty takes the layer's.
+    painted : tuple of Painted
+        What the values of the layer mean.
+    """
+
+    workspace: Workspace
+    dataset: Path | None
+    info: DatasetInfo | None
+    new_name: str
+    case: str
+    layers: tuple[Image | None, ...]
+    channel_names: tuple[str, ...]
+    labels: Labels | None
+    extent: str
+    step: tuple[int, ...]
+    spacing_text: str
+    painted: tuple[Painted, ...]
+
+
+def resolve_case(choices: CaseChoices) -> NewCase:
+    """Check the form and work out the case that would be saved; nothing is read but shapes.
+
+    Raises
+    ------
+    NotReadyError
+        With the first thing that is missing or does not fit.
+    """
+    first, labels = _chosen_layers(choices)
+    index = cut_of(labels, choices.extent, choices.step)
+    channels = [part for layer in choices.layers if layer is not None for part in _channels(layer, index)]
+    try:
+        name = check_case_name(choices.case)
+        geometry = _geometry(choices, first, labels, index)
+        folder = choices.dataset or choices.workspace.raw / next_dataset_name(choices.workspace, choices.new_name)
+    except NnunetError as error:
+        raise NotReadyError(error.message) from error
+    names = choices.info.channel_names if choices.info is not None else _named(choices, first, len(channels))
+    if len(channels) != len(names):
+        listed = ", ".join(names)
+        raise NotReadyError(
+            f"The dataset has {len(names)} channels ({listed}), but {len(channels)} are chosen. "
+            "Choose a layer for each."
+        )
+    classes, mapping = _classes(choices)
+    ending = choices.info.file_ending if choices.info is not None else _ending(channels, geometry)
+    return NewCase(folder, name, channels, labels.data[index], geometry, mapping, classes, names, ending)
+
+
+def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
+    first = next((layer for layer in choices.layers if layer is not None), None)
+    if first is None:
+        raise NotReadyError("Open an image first (File > Open, or File > Open Sample > nnU-Net).")
+    if choices.labels is None:
+        raise NotReadyError("Add a Labels layer and paint the classes in it: New labels layer, above the layer list.")
+    if choices.dataset is None and not choices.new_name.strip():
+        raise NotReadyError("Give the new dataset a name.")
+    expected = tuple(choices.labels.data.shape)
+    size = voxel_size_mm(choices.labels)[1]
+    for layer in choices.layers:
+        if layer is None:
+            continue
+        shape = tuple(full_resolution(layer).shape)[: layer.ndim]
+        if shape != expected:
+            raise NotReadyError(
+                f"'{layer.name}' has {_times(shape)} voxels, '{choices.labels.name}' has {_times(expected)}. Image and "
+                "labels must lie on the same grid: make the Labels layer while the image is selected."
+            )
+        own = voxel_size_mm(layer)[1]
+        if not np.allclose(own, size, rtol=1e-3):
+            raise NotReadyError(
+                f"'{layer.name}' and '{choices.labels.name}' differ in their voxel size ({_times(own)} and "
+                f"{_times(size)}). They must lie on the same grid."
+            )
+    return first, choices.labels
+
+
+def cut_of(labels: Labels, extent: str, step: Sequence[int]) -> tuple[Any, ...]:
+    """Return the index of the part that becomes a case: a volume or a slice, at the sliders' place."""
+    keep = 2 if extent == SLICE or labels.ndim == 2 else 3
+    leading = labels.ndim - keep
+    own = list(step)[-labels.ndim :]
+    places = [min(max(0, int(s)), n - 1) for s, n in zip(own, labels.data.shape, strict=True)]
+    return (*places[:leading], *[slice(None)] * keep)
+
+
+def _channels(layer: Image, index: tuple[Any, ...]) -> list[Any]:
+    data = full_resolution(layer)[index]
+    return [data[..., c] for c in range(3)] if layer.rgb else [data]
+
+
+def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[Any, ...]) -> Geometry:
+    axes = [axis for axis, part in enumerate(index) if isinstance(part, slice)]
+    keep = len(axes)
+    stored = first.metadata.get("nnunet_geometry") or labels.metadata.get("nnunet_geometry")
+    typed = choices.spacing_text.strip()
+    if typed:
+        return Geometry(spacing=typed_spacing(typed, "zyx"[-keep:]))
+    if stored is not None:
+        geometry = Geometry.model_validate(stored)
+        if geometry.ndim == keep and np.allclose(geometry.spacing, np.asarray(first.scale)[-keep:], rtol=1e-3):
+            return geometry
+    known, _ = voxel_size_mm(first)
+    if known is None and keep == 3:
+        raise NotReadyError(
+            f"How large are the voxels? '{first.name}' is in pixels and does not say. Type the voxel size in mm as "
+            "z, y, x; if it is not known, 1 1 1."
+        )
+    if known is None:
+        return Geometry(spacing=(1.0,) * keep, spacing_known=False)
+    if keep == first.ndim:
+        return geometry_from(keep, first.as_layer_data_tuple()[1])
+    return Geometry(spacing=tuple(known[axis] for axis in axes))
+
+
+def _named(choices: CaseChoices, first: Image, count: int) -> tuple[str, ...]:
+    if first.rgb and count == 3:
+        return "R", "G", "B"
+    names = tuple(name.strip() for name in choices.channel_names)
+    if len(names) != count or not all(names):
+        raise NotReadyError("Give every channel a name, such as CT, T1 or DAPI.")
+    if len(set(names)) < count:
+        raise NotReadyError(f"The channels {', '.join(names)} must have different names.")
+    return names
+
+
+def _classes(choices: CaseChoices) -> tuple[dict[str, Any], dict[int, int]]:
+    """Return the classes of the dataset with this case, and which value each painted value becomes."""
+    painted = [entry for entry in choices.painted if entry.name.strip()]
+    unnamed = [entry.value for entry in choices.painted if not entry.name.strip()]
+    if unnamed:
+        raise NotReadyError(f"Give the value {unnamed[0]} of the labels the name of a class.")
+    if not any(entry.name not in (BACKGROUND, IGNORE) for entry in painted):
+        raise NotReadyError("The labels hold no class yet. Paint at least one.")
+    sparse = any(entry.name == IGNORE for entry in painted)
+    if sparse and not any(entry.name == BACKGROUND for entry in painted):
+        raise NotReadyError(
+            "Unlabelled voxels count as not annotated, so some background must be painted too: paint it with a value "
+            "of its own and name that value 'background'."
+        )
+    before: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else {BACKGROUND: 0}
+    classes: dict[str, Any] = {name: value for name, value in before.items() if name != IGNORE}
+    new = [entry.name for entry in painted if entry.name not in before and entry.name != IGNORE]
+    if new and IGNORE in before:
+        raise NotReadyError(
+            f"The class '{new[0]}' is new, but this dataset has an ignore label, which must stay the highest value. "
+            "Start a new dataset with all classes, or use the classes there are."
+        )
+    for name in dict.fromkeys(new):
+        classes[name] = _highest(classes) + 1
+    if sparse or IGNORE in before:
+        classes[IGNORE] = _highest(classes) + 1
+    regions = [entry.name for entry in painted if not isinstance(classes[entry.name], int)]
+    if regions:
+        raise NotReadyError(f"'{regions[0]}' is a region of several values and cannot be painted; choose its parts.")
+    return classes, {entry.value: classes[entry.name] for entry in painted}
+
+
+def _highest(classes: Mapping[str, Any]) -> int:
+    return max(value if isinstance(value, int) else max(value) for value in classes.values())
+
+
+def _ending(channels: Sequence[Any], geometry: Geometry) -> str:
+    """Return the file format of a new dataset: pictures without a voxel size stay pictures."""
+    if geometry.ndim == 3 or geometry.spacing_known:
+        return ".nii.gz"
+    return ".png" if all(str(np.dtype(channel.dtype)) in _PICTURE_TYPES for channel in channels) else ".tif"
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " × ".join(f"{n:g}" for n in numbers)
+
+
+def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool) -> list[Painted]:
+    """Return a first guess of what painted values mean.
+
+    A class name the layer knows (from a file or from the Segment dock) comes first, then the dataset's class of that
+    value, then "class_1", ...
+    """
+    features = labels.features
+    own: dict[int, str] = {}
+    if {"index", "name"} <= set(features.columns):
+        own = {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
+    known = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)} if info else {}
+    out = []
+    for value in values:
+        name = own.get(value) or known.get(value) or f"class_{value}"
+        if value == 0:
+            name = IGNORE if sparse else BACKGROUND
+        elif sparse and name == IGNORE:
+            name = BACKGROUND
+        out.append(Painted(int(value), name))
+    return out

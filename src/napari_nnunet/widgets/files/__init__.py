@@ -1,0 +1,1 @@
+"""What napari opens and saves by us: reader, writer, samples."""

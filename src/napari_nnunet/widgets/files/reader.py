@@ -1,0 +1,206 @@
+"""Open medical images with their geometry, label files with the classes of the dataset beside, and model folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
+from napari_nnunet.formats.model.bundle import is_model_zip
+from napari_nnunet.formats.model.folder import find_models, is_model_folder
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, features_of
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
+    """Return a reader for medical images and model folders, None for everything else."""
+    first = Path(path[0] if isinstance(path, list) else path)
+    if first.is_dir():
+        return _folder_reader(first)
+    if first.suffix.lower() == ".zip":
+        return _read_zip if is_model_zip(first) else None
+    if first.name == "dataset.json":
+        return _read_dataset if (first.parent / "imagesTr").is_dir() else None
+    try:
+        ending_of(first)
+    except NnunetError:
+        return None
+    return _read_images
+
+
+def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
+    if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
+        return _read_dataset
+    if is_model_folder(folder) or find_models(folder, depth=1):
+        return _read_model
+    from napari_nnunet.formats.images import dicom as _dicom
+
+    return _read_dicom if _dicom.is_series(folder) else None
+
+
+def case_layers(folder: Path, name: str) -> list[LayerData]:
+    """Return the layers of a training case: one image per channel, then its labels.
+
+    Raises
+    ------
+    NnunetError
+        If the dataset has no such case or its files cannot be read.
+    """
+    dataset, _ = survey(folder)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DatasetError(f"{folder.name} has no complete case named {name}.")
+    reader = dataset.info.reader
+    volume = read_volume(case.images, reader=reader, as_stored=True)
+    labels, _ = read_labels(case.label, reader=reader)
+    place = _place(volume.geometry)
+    names = dataset.info.channel_names
+    layers: list[LayerData] = [
+        (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
+        for c, channel in enumerate(volume.array)
+    ]
+    small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    scheme = dataset.info.labels
+    values = {value: label for label, value in scheme.labels.items() if isinstance(value, int)}
+    if scheme.has_regions:
+        values = {0: "background", **{value: f"label_{value}" for value in scheme.foreground_labels}}
+    extra = {
+        "colormap": colormap_of_values(values),
+        "features": {"index": list(values), "name": list(values.values())},
+        "metadata": {**place["metadata"], "nnunet_case": {"folder": str(folder), "name": name}},
+    }
+    return [*layers, (small, {"name": f"{name} labels", **place, **extra}, "labels")]
+
+
+def _read_dataset(path: str | list[str]) -> list[LayerData]:
+    """Open the first case of a dropped dataset; the Training cases dock opens the others."""
+    from napari.utils.notifications import show_info
+
+    first = Path(path[0] if isinstance(path, list) else path)
+    folder = first if first.is_dir() else first.parent
+    dataset, _ = survey(folder)
+    if not dataset.cases:
+        raise DatasetError(f"{folder.name} has no complete training case.")
+    show_info(
+        f"{folder.name}: {len(dataset.cases)} cases. The first one is open; "
+        "Plugins > nnU-Net > Training cases opens the others."
+    )
+    return case_layers(folder, dataset.cases[0].name)
+
+
+def _read_dicom(path: str | list[str]) -> list[LayerData]:
+    from napari_nnunet.formats.images import dicom as _dicom
+
+    folder = Path(path[0] if isinstance(path, list) else path)
+    array, geometry = _dicom.read_series(folder)
+    return [(array[0], {"name": folder.name, **_place(geometry)}, "image")]
+
+
+def _read_model(path: str | list[str]) -> list[LayerData]:
+    """Remember a dropped model folder for the Segment dock; it adds no layer."""
+    from napari.utils.notifications import show_info
+
+    from napari_nnunet.formats.model.known_models import remember_model
+
+    first = Path(path[0] if isinstance(path, list) else path)
+    models = find_models(first, depth=1)
+    for folder in reversed(models):
+        remember_model(folder)
+    show_info(f"{len(models)} model{'s' if len(models) > 1 else ''} added; choose it in Plugins > nnU-Net > Segment.")
+    return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
+
+
+def _read_zip(path: str | list[str]) -> list[LayerData]:
+    """Hand a dropped zip with models to the Models dock, which asks before it installs."""
+    import napari
+
+    first = Path(path[0] if isinstance(path, list) else path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise DatasetError(f"{first.name} holds models, not images; the Models dock of a window takes it in.")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Models")
+    dock.offer(first)
+    return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
+
+
+def _read_images(path: str | list[str]) -> list[LayerData]:
+    paths = [Path(p) for p in (path if isinstance(path, list) else [path])]
+    return [layer for p in paths for layer in _read_one(p)]
+
+
+def _read_one(path: Path) -> list[LayerData]:
+    dataset = _dataset_beside(path)
+    name = path.name[: -len(ending_of(path))]
+    if dataset is not None and path.parent.name not in ("imagesTr", "imagesTs", "imagesVal"):
+        labels, keywords = label_layer(path)
+        if set(np.unique(labels)) <= {*dataset.labels.names, *_ignore(dataset)}:
+            return [(labels, keywords, "labels")]
+    volume = read_volume([path])
+    place = _place(volume.geometry)
+    if volume.channels == 1:
+        return [(np.asarray(volume.array)[0], {"name": name, **place}, "image")]
+    return [(np.asarray(channel), {"name": f"{name} {c}", **place}, "image") for c, channel in enumerate(volume.array)]
+
+
+def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return array and keywords of a Labels layer for a label file, with the classes of the dataset beside it.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
+    """
+    labels, geometry = read_labels(path)
+    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **_place(geometry)}
+    dataset = _dataset_beside(path)
+    if dataset is not None:
+        keywords |= {"colormap": colormap_of(dataset.labels), "features": features_of(dataset.labels)}
+    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16), keywords
+
+
+def _ignore(dataset: DatasetInfo) -> tuple[int, ...]:
+    return () if dataset.labels.ignore_label is None else (dataset.labels.ignore_label,)
+
+
+def _dataset_beside(path: Path) -> DatasetInfo | None:
+    """Return the dataset.json of the folder a label file lies in, or of the one above."""
+    for folder in path.parents[:2]:
+        beside = folder / "dataset.json"
+        if beside.is_file():
+            try:
+                return DatasetInfo.parse_json(beside.read_text(encoding="utf-8"), where=str(beside))
+            except (NnunetError, OSError):
+                return None
+    return None
+
+
+def _place(geometry: Geometry) -> dict[str, Any]:
+    """Return the layer keywords of a grid; an oblique direction becomes the layer's affine."""
+    ndim = geometry.ndim
+    place: dict[str, Any] = {
+        "scale": geometry.spacing,
+        "units": ["mm" if geometry.spacing_known else "pixel"] * ndim,
+        "axis_labels": list("zyx")[-ndim:],
+        "metadata": {"nnunet_geometry": geometry.model_dump()},
+    }
+    if geometry.origin is not None and geometry.direction is not None:
+        direction = np.asarray(geometry.direction).reshape(ndim, ndim)
+        # From ITK's (x, y, z) to the array's (z, y, x): rows and columns turn around.
+        rotation = direction[::-1, ::-1]
+        place["translate"] = tuple(reversed(geometry.origin))
+        if not np.allclose(rotation, np.eye(ndim)):
+            affine = np.eye(ndim + 1)
+            affine[:ndim, :ndim] = rotation
+            origin = np.asarray(geometry.origin[::-1])
+            place["translate"] = (0.0,) * ndim
+            affine[:ndim, ndim] = origin
+            place["affine"] = affine
+    return place

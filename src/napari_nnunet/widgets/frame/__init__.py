@@ -1,0 +1,1 @@
+"""What all docks share: forms, run panel, job worker, layers, words."""

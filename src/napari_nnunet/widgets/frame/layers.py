@@ -1,0 +1,290 @@
+"""Between napari layers and the engine's volumes: axes, channels, spacing, geometry, classes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import Volume
+
+_COLOUR_AXES = (3, 4)
+
+
+def full_resolution(layer: Image) -> Any:
+    """Return the layer's array, level 0 of a multiscale one."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def axes_choices(layer: Image, *, channels: int, layers: int) -> list[str]:
+    """Return the ways to read a layer's axes, the likeliest first.
+
+    Parameters
+    ----------
+    layer : Image
+        Colours of an RGB layer are not counted.
+    channels : int
+        Channels the model expects.
+    layers : int
+        Number of layers that are combined; more than one means that no axis holds channels.
+
+    Returns
+    -------
+    list of str
+        Such as "ZYX", "TYX", "CZYX", "TCZYX"; empty where no reading makes sense.
+    """
+    ndim, shape = layer.ndim, tuple(full_resolution(layer).shape)
+    if ndim < 2:
+        return []
+    letters = "TCZ" if channels > 1 and layers == 1 and not layer.rgb else "TZ"
+    readings = ["".join(lead) + "YX" for lead in itertools.permutations(letters, ndim - 2)]
+    if "C" in letters:
+        # The model's channels must be somewhere, and of the right number.
+        readings = [r for r in readings if "C" in r and shape[r.index("C")] == channels]
+    named = [str(label).lower() for label in layer.axis_labels]
+    return sorted(readings, key=lambda r: (-_agreement(r, named), "T" in r, r.index("C") if "C" in r else 0))
+
+
+def _agreement(reading: str, named: Sequence[str]) -> int:
+    """How many axis names speak for a reading."""
+    words = {"T": ("t", "time", "frame", "frames"), "C": ("c", "channel", "channels"), "Z": ("z", "plane", "slice")}
+    return sum(name in words.get(letter, ()) for letter, name in zip(reading, named, strict=False))
+
+
+def voxel_size_mm(layer: Image) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
+    """Return the voxel size along every data axis, in mm and in the layer's own unit.
+
+    Returns
+    -------
+    mm : tuple of float or None
+        None where the layer is in pixels: its size is not known.
+    own : tuple of float
+        Length of one voxel step in world units.
+    """
+    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+    steps = [np.asarray(layer.data_to_world(row)) - origin for row in np.eye(layer.ndim)]
+    own = tuple(float(np.linalg.norm(step)) for step in steps)
+    factors: list[float | None] = []
+    for unit in layer.units:
+        try:
+            factors.append(float((1 * unit).to("mm").magnitude))
+        except Exception:  # pint has its own errors for pixels, seconds and the like; all mean "not a length"
+            factors.append(None)
+    spatial = factors[-2:]
+    if any(factor is None for factor in spatial):
+        return None, own
+    return tuple(s * (f if f is not None else 1.0) for s, f in zip(own, factors, strict=True)), own
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image to segment, and where its result goes.
+
+    Parameters
+    ----------
+    volume : Volume
+        What the engine gets.
+    index : int or None
+        Time point, None without a time axis.
+    """
+
+    volume: Volume
+    index: int | None
+
+
+def frames_of(
+    layers: Sequence[Image], axes: str, spacing: Sequence[float], *, channels: int, times: Sequence[int] | None
+) -> list[Frame]:
+    """Cut layers into volumes (C, [Z,] Y, X), one per time point; nothing is loaded or copied.
+
+    Parameters
+    ----------
+    layers : sequence of Image
+        One with all channels, or one per channel.
+    axes : str
+        From :func:`axes_choices`.
+    spacing : sequence of float
+        In mm, one per spatial axis.
+    channels : int
+        Channels of the model.
+    times : sequence of int or None
+        Time points wanted; all where None.
+    """
+    arrays = [_channels_first(layer, axes, channels) for layer in layers]
+    geometry = Geometry(spacing=tuple(spacing))
+    if "T" not in axes:
+        return [Frame(Volume(_stack(arrays), geometry), None)]
+    count = arrays[0].shape[1]
+    wanted = range(count) if times is None else times
+    return [Frame(Volume(_stack([array[:, t] for array in arrays]), geometry), t) for t in wanted]
+
+
+def _channels_first(layer: Image, axes: str, channels: int) -> Any:
+    """Return the layer's array as (C, [T,] [Z,] Y, X)."""
+    array = full_resolution(layer)
+    if not hasattr(array, "transpose"):
+        import dask.array
+
+        array = dask.array.from_array(array)
+    if layer.rgb:
+        array = np.moveaxis(array, -1, 0)[: max(channels, 3)]
+        axes = "C" + axes
+    order = "".join(letter for letter in "CTZYX" if letter in axes)
+    array = array.transpose([axes.index(letter) for letter in order])
+    return array if "C" in axes else array[None]
+
+
+def _stack(arrays: Sequence[Any]) -> Any:
+    if len(arrays) == 1:
+        return arrays[0]
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return np.concatenate(arrays)
+    import dask.array
+
+    return dask.array.concatenate([dask.array.asarray(array) for array in arrays])
+
+
+def result_shape(layer: Image, axes: str) -> tuple[int, ...]:
+    """Return the shape of a result: the layer's without channels, in the layer's own axis order."""
+    shape = full_resolution(layer).shape
+    return tuple(int(n) for n, letter in zip(shape, axes, strict=False) if letter != "C")
+
+
+def canvas_view(canvas: NDArray[Any], axes: str, time: int | None, *, leading: int = 0) -> NDArray[Any]:
+    """Return the ([Z,] Y, X) part of a result array that belongs to one time point.
+
+    ``leading`` axes of the canvas (probabilities have one) stay in front.
+    """
+    own = axes.replace("C", "")
+    head = list(range(leading))
+    order = "".join(letter for letter in "TZYX" if letter in own)
+    view = canvas.transpose(head + [leading + own.index(letter) for letter in order])
+    if "T" not in own or time is None:
+        return view
+    return view[(slice(None),) * leading + (time,)]
+
+
+def geometry_of(layer: Image, axes: str) -> dict[str, Any]:
+    """Return the keywords that place a result exactly over its source, the channel axis dropped."""
+    keep = [i for i, letter in enumerate(axes) if letter != "C"]
+    picked = np.ix_(keep, keep)
+    with_origin = np.ix_([*keep, layer.ndim], [*keep, layer.ndim])
+    return {
+        "scale": np.asarray(layer.scale)[keep],
+        "translate": np.asarray(layer.translate)[keep],
+        "rotate": np.asarray(layer.rotate)[picked] if np.ndim(layer.rotate) == 2 else layer.rotate,
+        "shear": _shear(np.asarray(layer.shear), layer.ndim, keep),
+        "affine": np.asarray(layer.affine.affine_matrix)[with_origin],
+        "units": [layer.units[i] for i in keep],
+        "axis_labels": [layer.axis_labels[i] for i in keep],
+    }
+
+
+def _shear(shear: NDArray[Any], ndim: int, keep: Sequence[int]) -> NDArray[Any]:
+    if shear.ndim == 2:
+        return shear[np.ix_(keep, keep)]
+    full = np.zeros((ndim, ndim))
+    full[np.triu_indices(ndim, 1)] = shear
+    part = full[np.ix_(keep, keep)]
+    return part[np.triu_indices(len(keep), 1)]
+
+
+def colormap_of(scheme: LabelScheme) -> DirectLabelColormap:
+    """Return fixed colours for the classes of a model."""
+    return colormap_of_values(scheme.names)
+
+
+def colormap_of_values(values: Iterable[int]) -> DirectLabelColormap:
+    """Return fixed colours for label values."""
+    colours: dict[int | None, str] = {value: class_colour(value) for value in values if value != 0}
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+
+
+def features_of(scheme: LabelScheme) -> dict[str, list[Any]]:
+    """Return the table that puts class names into napari's status bar."""
+    names = dict(sorted(scheme.names.items()))
+    return {"index": list(names), "name": list(names.values())}
+
+
+@dataclass(frozen=True)
+class ClassVolume:
+    """How much of a class there is."""
+
+    value: int
+    name: str
+    voxels: int
+    mm3: float | None
+
+
+def class_volumes(counts: Sequence[int], scheme: LabelScheme, voxel_mm: Sequence[float] | None) -> list[ClassVolume]:
+    """Return voxels and mm3 of every foreground class; ``counts[v]`` is the number of voxels of label v."""
+    size = float(np.prod(voxel_mm)) if voxel_mm is not None else None
+    rows = []
+    for value, name in scheme.names.items():
+        if value != 0:
+            n = int(counts[value]) if value < len(counts) else 0
+            rows.append(ClassVolume(value, name, n, None if size is None else n * size))
+    return rows
+
+
+def format_volume(mm3: float | None) -> str:
+    """Return a volume with the unit people use at that size: µm³, mm³ or mL."""
+    if mm3 is None:
+        return "–"
+    if mm3 >= 1000:
+        return f"{mm3 / 1000:,.2f} mL"
+    if mm3 >= 0.1 or mm3 == 0:
+        return f"{mm3:,.2f} mm³"
+    return f"{mm3 * 1e9:,.1f} µm³"
+
+
+def position_in(layer: Image, dims: Any) -> list[float]:
+    """Return the viewer's current point in voxels of a layer."""
+    return [float(v) for v in layer.world_to_data(list(dims.point)[-layer.ndim :])]
+
+
+def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
+    """Return where to begin: the slice on the screen; along displayed axes nothing is preferred."""
+    position = position_in(layer, dims)
+    offset = dims.ndim - layer.ndim
+    shown = {axis - offset for axis in dims.displayed}
+    found = {letter: None if i in shown else position[i] for i, letter in enumerate(axes)}
+    return tuple(found[letter] for letter in "ZYX" if letter in found)
+
+
+def geometry_from(ndim: int, attributes: dict[str, Any]) -> Geometry:
+    """Return spacing, origin and direction of a layer, in mm."""
+    matrix = np.asarray(attributes.get("affine", np.eye(ndim + 1)), dtype=float)
+    scale = np.asarray(attributes.get("scale", np.ones(ndim)), dtype=float)
+    translate = np.asarray(attributes.get("translate", np.zeros(ndim)), dtype=float)
+    rotate = np.asarray(attributes.get("rotate", np.eye(ndim)), dtype=float)
+    factor = np.array([_to_mm(unit) for unit in attributes.get("units", ["pixel"] * ndim)])
+    linear = factor[:, None] * (matrix[:ndim, :ndim] @ rotate @ np.diag(scale))
+    spacing = np.linalg.norm(linear, axis=0)
+    direction = (linear / spacing)[::-1, ::-1]
+    origin = factor * (matrix[:ndim, :ndim] @ translate + matrix[:ndim, ndim])
+    return Geometry(
+        spacing=tuple(float(s) for s in spacing),
+        origin=tuple(float(v) for v in origin[::-1]),
+        direction=tuple(float(v) for v in direction.ravel()),
+    )
+
+
+def _to_mm(unit: Any) -> float:
+    """Return mm per unit, 1 for pixels."""
+    import pint
+
+    try:
+        quantity = (1 * unit) if hasattr(unit, "dimensionality") else pint.get_application_registry()(str(unit))
+        return float(quantity.to("mm").magnitude)
+    except (pint.PintError, AttributeError, TypeError):
+        return 1.0

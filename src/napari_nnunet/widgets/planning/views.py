@@ -1,0 +1,261 @@
+"""What a plan looks like: a sentence, a table of configurations, a drawing of the network, plots of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyqtgraph
+from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.widgets.frame.words import size_text, times_text
+
+_ROWS = (
+    "Based on",
+    "Patch",
+    "Voxel size",
+    "Batch",
+    "Median image",
+    "Network",
+    "Stages",
+    "Features",
+    "Normalisation",
+    "Time per fold",
+    "Memory",
+    "Disk",
+)
+_AXES = ("z", "y", "x")
+_BOX = 124  # width of a stage in the drawing
+_COLOURS = ("#009eff", "#ff8c00", "#2fbf71")
+
+
+def sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:
+    """Return one plain sentence about the plan: cases, classes, dimensions, patch, time."""
+    name = main_configuration(plans)
+    configuration = plans.configuration(name)
+    classes = len(info.labels.regions if info.labels.has_regions else info.labels.foreground_labels)
+    when = f", about {hours_text(costs[name].hours_per_fold)} per fold here" if name in costs else ""
+    return (
+        f"{cases} case{'s' if cases != 1 else ''}, {classes} class{'es' if classes != 1 else ''}, "
+        f"{configuration.ndim}D, patch {times_text(configuration.patch_size)}{when}"
+    )
+
+
+def main_configuration(plans: Plans) -> str:
+    """Return the configuration most people train: 3d_fullres where there is one, else 2d."""
+    return next(
+        (name for name in ("3d_fullres", "2d") if name in plans.configurations), next(iter(plans.configurations))
+    )
+
+
+def readable_configurations(plans: Plans) -> dict[str, Configuration]:
+    """Return the configurations that can be built, in the order of the file."""
+    found = {}
+    for name in plans.configurations:
+        try:
+            found[name] = plans.configuration(name)
+        except NnunetError:
+            continue
+    return found
+
+
+class ConfigurationTable(QTableWidget):
+    """The configurations of a plan side by side."""
+
+    def __init__(self) -> None:
+        super().__init__(len(_ROWS), 0)
+        self.setVerticalHeaderLabels(list(_ROWS))
+        self.setAccessibleName("Configurations")
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectColumns)
+        self.setWordWrap(True)
+
+    def show_plans(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
+        """Fill the table; costs that are not measured yet are announced or left open."""
+        configurations = readable_configurations(plans)
+        self.setColumnCount(len(configurations))
+        self.setHorizontalHeaderLabels(list(configurations))
+        for column, (name, configuration) in enumerate(configurations.items()):
+            median = plans.resolved(name).get("median_image_size_in_voxels") or ()
+            parent = str(plans.configurations[name].get("inherits_from") or "–")
+            texts = [parent, *_column(configuration, median, costs.get(name), "measuring…" if measuring else "–")]
+            for row, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                self.setItem(row, column, item)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.resizeRowsToContents()
+        height = sum(self.rowHeight(row) for row in range(self.rowCount()))
+        self.setMinimumHeight(height + self.horizontalHeader().sizeHint().height() + 22)
+
+
+def _column(configuration: Configuration, median: Sequence[float], cost: Any, unknown: str) -> list[str]:
+    architecture = configuration.architecture
+    schemes = {scheme.removesuffix("Normalization") for scheme in configuration.normalization_schemes}
+    spacing = configuration.spacing
+    pixels = configuration.ndim == 2 and set(spacing) == {1.0}
+    return [
+        times_text(configuration.patch_size),
+        "pixels" if pixels else size_text(spacing),
+        str(configuration.batch_size),
+        times_text([round(n) for n in median]) if median else "–",
+        "residual U-Net" if architecture.name == "ResidualEncoderUNet" else "U-Net",
+        str(architecture.stages),
+        f"{architecture.features[0]} to {architecture.features[-1]}",
+        ", ".join(sorted(schemes)),
+        unknown if cost is None else hours_text(cost.hours_per_fold),
+        unknown if cost is None else f"{bytes_text(cost.memory_gb)} ({cost.device})",
+        unknown if cost is None else bytes_text(cost.disk_gb),
+    ]
+
+
+def hours_text(hours: float) -> str:
+    """Return a training time in hours, or days where they are many."""
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def bytes_text(gigabytes: float) -> str:
+    """Return a size in GB, or MB where it is small."""
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+
+
+class NetworkDrawing(QWidget):
+    """A U-Net as boxes: one per stage, as high as its maps, with strides between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.architecture: Architecture | None = None
+        self.patch: tuple[int, ...] = ()
+        self.setMinimumHeight(260)
+        self.setAccessibleName("Drawing of the network")
+
+    def show_configuration(self, configuration: Configuration) -> None:
+        """Draw another network."""
+        self.architecture, self.patch = configuration.architecture, configuration.patch_size
+        sizes = " – ".join(times_text(size) for size in self.sizes())
+        self.setAccessibleDescription(f"{configuration.name}: {sizes}")
+        self.setMinimumHeight(52 * self.architecture.stages + 10)
+        self.update()
+
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Return the size of the feature maps of every stage."""
+        if self.architecture is None:
+            return []
+        found, size = [], self.patch
+        for stride in self.architecture.strides:
+            size = tuple(n // s for n, s in zip(size, stride, strict=True))
+            found.append(size)
+        return found
+
+    def paintEvent(self, event: Any) -> None:
+        """Draw encoder and decoder, the deepest stage at the bottom."""
+        if self.architecture is None:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        text = self.palette().text().color()
+        sizes, stages = self.sizes(), self.architecture.stages
+        high = self.height() / stages
+        middle, inner = self.width() / 2, _BOX / 2 + 4
+        for stage, size in enumerate(sizes):
+            y = stage * high + 4
+            shift = inner + (stages - 2 - stage) / max(stages - 2, 1) * (max(middle - _BOX / 2 - 6, inner) - inner)
+            label = f"{times_text(size)}\n{self.architecture.features[stage]} features"
+            last = stage == stages - 1
+            for side in (0,) if last else (-1, 1):
+                box = QRectF(middle + side * shift - _BOX / 2, y, _BOX, high - 16)
+                self._box(painter, box, label, text, deep=stage / max(stages - 1, 1))
+            if not last:
+                pen = QPen(text, 1, Qt.PenStyle.DotLine)
+                painter.setPen(pen)
+                if 2 * shift > 130:
+                    painter.drawLine(
+                        QPointF(middle - shift + _BOX / 2, y + high / 2 - 8),
+                        QPointF(middle + shift - _BOX / 2, y + high / 2 - 8),
+                    )
+                stride = " · ".join(str(s) for s in self.architecture.strides[stage + 1])
+                painter.setPen(text)
+                metrics = QFontMetricsF(painter.font())
+                painter.drawText(QPointF(middle - shift - _BOX / 2, y + high - 5), f"↓ {stride}")
+                right = f"↑ {stride}"
+                painter.drawText(
+                    QPointF(middle + shift + _BOX / 2 - metrics.horizontalAdvance(right), y + high - 5), right
+                )
+        painter.end()
+
+    @staticmethod
+    def _box(painter: QPainter, box: QRectF, label: str, text: QColor, *, deep: float) -> None:
+        fill = QColor(_COLOURS[0])
+        fill.setAlphaF(0.15 + 0.35 * deep)
+        painter.setPen(QPen(QColor(_COLOURS[0]), 1.2))
+        painter.setBrush(fill)
+        painter.drawRoundedRect(box, 4, 4)
+        painter.setPen(text)
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, label)
+
+
+class DataPlots(QWidget):
+    """Spacings and shapes of all cases, and the intensities of every channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self.plots: list[pyqtgraph.PlotWidget] = []
+
+    def show_fingerprint(self, fingerprint: Fingerprint, channels: Sequence[str]) -> None:
+        """Draw the plots anew."""
+        while self.plots:
+            plot = self.plots.pop()
+            self._layout.removeWidget(plot)
+            plot.deleteLater()
+        pictures = all(spacing[0] >= 999 for spacing in fingerprint.spacings)
+        axes = range(1, 3) if pictures else range(3)
+        small = max(max(spacing) for spacing in fingerprint.spacings) < 0.05
+        title, factor = ("Voxel size (µm)", 1000) if small else ("Voxel size (mm)", 1)
+        self._strips(title, [[factor * s[a] for s in fingerprint.spacings] for a in axes], [_AXES[a] for a in axes])
+        self._strips("Voxels", [[s[a] for s in fingerprint.shapes_after_crop] for a in axes], [_AXES[a] for a in axes])
+        self._intensities(fingerprint, channels)
+
+    def _plot(self, title: str, ticks: Sequence[str]) -> Any:
+        plot = pyqtgraph.PlotWidget(background=None)
+        plot.setTitle(title, size="9pt")
+        plot.setFixedHeight(50 + 26 * len(ticks) + 16)
+        plot.setMouseEnabled(x=False, y=False)
+        plot.hideButtons()
+        plot.setMenuEnabled(False)
+        plot.getAxis("left").setTicks([list(enumerate(reversed(ticks)))])
+        plot.setYRange(-0.5, len(ticks) - 0.5)
+        plot.setAccessibleName(title)
+        self._layout.addWidget(plot)
+        self.plots.append(plot)
+        return plot
+
+    def _strips(self, title: str, values: Sequence[Sequence[float]], names: Sequence[str]) -> None:
+        plot = self._plot(title, names)
+        for row, column in enumerate(values):
+            colour = QColor(_COLOURS[row % 3])
+            colour.setAlpha(110)
+            y = len(names) - 1 - row
+            # A little apart, so that equal values show how many they are.
+            offsets = [y + 0.25 * ((i * 0.618) % 1 - 0.5) for i in range(len(column))]
+            plot.plot(list(column), offsets, pen=None, symbol="o", symbolSize=6, symbolBrush=colour, symbolPen=None)
+
+    def _intensities(self, fingerprint: Fingerprint, channels: Sequence[str]) -> None:
+        """Draw per channel the range, the 0.5 to 99.5 percentiles and the median of the foreground."""
+        properties = list(fingerprint.foreground_intensity_properties_per_channel.values())
+        names = [channels[i] if i < len(channels) else f"channel {i}" for i in range(len(properties))]
+        plot = self._plot("Foreground intensities", names)
+        for row, found in enumerate(properties):
+            y = len(names) - 1 - row
+            colour = _COLOURS[row % 3]
+            plot.plot([found.min, found.max], [y, y], pen=pyqtgraph.mkPen(colour, width=1))
+            low, high = found.percentile_00_5, found.percentile_99_5
+            plot.plot([low, high], [y, y], pen=pyqtgraph.mkPen(colour, width=8))
+            plot.plot([found.median], [y], pen=None, symbol="d", symbolSize=11, symbolBrush="w", symbolPen=colour)

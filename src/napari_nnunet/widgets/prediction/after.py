@@ -1,0 +1,193 @@
+"""What can be done with a result: postprocess it, to and fro, and say how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from napari.layers import Labels
+from napari.utils.notifications import show_info
+from numpy.typing import NDArray
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QCheckBox, QGridLayout, QGroupBox, QLabel, QMenu, QPushButton, QVBoxLayout
+
+from napari_nnunet.engine.choosing.components import Removed, take_out
+from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.results.recipe import as_command, as_methods, as_python
+from napari_nnunet.schema.cleaning import Cleaning, Target
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.widgets.frame.worker import JobWorker, Listener
+
+_COLUMNS = 2
+_STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "command line": as_command,
+    "Python": as_python,
+    "methods paragraph": as_methods,
+}
+
+
+class AfterResult(QGroupBox):
+    """Postprocessing that can be switched on and off, and the recipe of a result.
+
+    Emits ``changed`` when labels were taken out or put back.
+    """
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__("Result")
+        self._layer: Labels | None = None
+        self._frames: Sequence[NDArray[Any]] = ()
+        self._removed: list[tuple[NDArray[Any], Removed]] = []
+        self._recipe: Mapping[str, Any] = {}
+        self._targets: list[tuple[QCheckBox, Target, str]] = []
+        self._busy = False
+        self.keep = QLabel("Keep only the largest part of")
+        self.keep.setToolTip("Smaller parts become background. Switch it off again to have them back.")
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        self._grid = QGridLayout()
+        self.copy = QPushButton("Copy recipe")
+        self.copy.setAccessibleName("Copy recipe")
+        self.copy.setToolTip("How this result was made, to run it again or to write it down.")
+        menu = QMenu(self.copy)
+        for name, style in _STYLES.items():
+            action = menu.addAction(f"as {name}")
+            action.triggered.connect(lambda _=False, name=name, style=style: self._copy_recipe(name, style))
+        self.copy.setMenu(menu)
+        column = QVBoxLayout(self)
+        column.addWidget(self.keep)
+        column.addLayout(self._grid)
+        for part in (self.hint, self.copy):
+            column.addWidget(part)
+        self.setVisible(False)
+
+    def show_result(
+        self,
+        layer: Labels,
+        frames: Sequence[NDArray[Any]],
+        scheme: LabelScheme,
+        recipe: Mapping[str, Any],
+        *,
+        recommended: Cleaning | None = None,
+        applied: bool = False,
+    ) -> None:
+        """Offer what can be done with a result.
+
+        Parameters
+        ----------
+        layer : Labels
+            The result.
+        frames : sequence of ndarray
+            Views of its array that are taken by themselves: one per time point.
+        scheme : LabelScheme
+            Its classes.
+        recipe : mapping
+            Where it comes from.
+        recommended : Cleaning, optional
+            What helped in cross-validation; it is marked.
+        applied : bool
+            Whether that was done already, so that there is nothing to switch.
+        """
+        self._layer, self._frames, self._recipe = layer, frames, recipe
+        self._removed = []
+        for box, _, _ in self._targets:
+            self._grid.removeWidget(box)
+            box.deleteLater()
+        self._targets = []
+        steps = recommended.steps if recommended is not None else ()
+        helpful = [step.target for step in steps]
+        entries: list[tuple[str, Target]] = [("the foreground", list(scheme.foreground_labels))]
+        if scheme.has_regions:
+            entries += [(name, region) for name, region in zip(scheme.head_names, scheme.regions, strict=True)]
+        elif len(scheme.foreground_labels) > 1:
+            entries += [(scheme.names[value], value) for value in scheme.foreground_labels]
+        for i, (name, target) in enumerate(entries):
+            box = QCheckBox(name.replace("&", "&&") + (" ★" if target in helpful else ""))
+            box.setAccessibleName(f"Keep only the largest part of {name}")
+            box.toggled.connect(self._toggled)
+            self._grid.addWidget(box, i // _COLUMNS, i % _COLUMNS)
+            self._targets.append((box, target, name))
+        for part in (self.keep, *(box for box, _, _ in self._targets)):
+            part.setVisible(not applied)
+        self.hint.setText(_hint(recommended, scheme, applied=applied))
+        self.hint.setVisible(bool(self.hint.text()))
+        self.setVisible(True)
+
+    def hide_result(self) -> None:
+        """Forget the result."""
+        self._layer = None
+        self._removed = []
+        self.setVisible(False)
+
+    def chosen(self) -> list[Target]:
+        """Return what is to be kept only in its largest part, in order."""
+        return [target for box, target, _ in self._targets if box.isChecked()]
+
+    def _toggled(self) -> None:
+        if self._layer is None or self._busy:
+            return
+        self._busy = True
+        for box, _, _ in self._targets:
+            box.setEnabled(False)
+        frames, before, targets = self._frames, self._removed, self.chosen()
+        worker = JobWorker(lambda: _keep_largest(frames, before, targets))
+        Listener(self, worker, returned=self._applied, errored=self._failed)
+        worker.start()
+
+    def _applied(self, done: list[tuple[NDArray[Any], Removed]] | None) -> None:
+        self._removed = done or []
+        self._end()
+        if self._layer is not None:
+            self._layer.refresh()
+            self.changed.emit()
+
+    def _failed(self, error: Exception) -> None:
+        self._end()
+        self.hint.setText(f"That did not work: {error}")
+        self.hint.setVisible(True)
+
+    def _end(self) -> None:
+        self._busy = False
+        for box, _, _ in self._targets:
+            box.setEnabled(True)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the recipe with the postprocessing that is switched on."""
+        chosen = [(target, name) for box, target, name in self._targets if box.isChecked()]
+        if not chosen:
+            return dict(self._recipe)
+        return {
+            **self._recipe,
+            "postprocessing": Cleaning.of([target for target, _ in chosen]).arguments(),
+            "postprocessing_kept": [f"the largest part of {name}" for _, name in chosen],
+        }
+
+    def _copy_recipe(self, name: str, style: Callable[[Mapping[str, Any]], str]) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(style(self.recipe()))
+            show_info(f"Copied as {name}.")
+
+
+def _keep_largest(
+    frames: Sequence[NDArray[Any]], before: Sequence[tuple[NDArray[Any], Removed]], targets: Sequence[Target]
+) -> Job[list[tuple[NDArray[Any], Removed]]]:
+    """Put back what was taken out before, then take out what is chosen now; runs on a thread."""
+    yield Stage(name="Postprocessing")
+    for frame, removed in before:
+        removed.put_back(frame)
+    done = []
+    for i, frame in enumerate(frames):
+        done += [(frame, removed) for removed in take_out(frame, targets)]
+        yield Progress(done=i + 1, total=len(frames))
+    return done
+
+
+def _hint(recommended: Cleaning | None, scheme: LabelScheme, *, applied: bool) -> str:
+    if recommended is None:
+        return ""
+    if not recommended.steps:
+        return "In cross-validation, no postprocessing helped."
+    what = recommended.describe(scheme)
+    return f"Postprocessed: kept {what}." if applied else "★ helped in cross-validation."

@@ -1,0 +1,229 @@
+"""What the user chose, checked and worked out into what will be done: one pure function between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from napari.layers import Image
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.widgets.frame.layers import Frame, axes_choices, frames_of, full_resolution, voxel_size_mm
+from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
+
+OUTPUTS = ("Labels", "Labels and probabilities", "Probabilities")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The state of the form.
+
+    Parameters
+    ----------
+    model : TrainedModel or None
+        The chosen model.
+    layers : tuple of Image or None
+        One per channel of the model; None means "in the first layer".
+    axes : str
+        How the layer's axes are read.
+    spacing_text : str
+        What was typed as voxel size in mm; empty uses the layer's.
+    settings : PredictSettings
+        Folds, mirroring and so on.
+    region : tuple of (int, int) or None
+        Half-open box in the voxels of the spatial axes.
+    times : tuple of int or None
+        Time points, all where None.
+    output : str
+        One of :data:`OUTPUTS`.
+    """
+
+    model: TrainedModel | None
+    layers: tuple[Image | None, ...]
+    axes: str
+    spacing_text: str
+    settings: PredictSettings
+    region: tuple[tuple[int, int], ...] | None
+    times: tuple[int, ...] | None
+    output: str
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Everything a run needs.
+
+    Parameters
+    ----------
+    model, settings, axes, region, output
+        As chosen.
+    source : Image
+        The layer whose geometry the result takes.
+    frames : list of Frame
+        One per time point.
+    spacing : tuple of float
+        In mm, spatial axes.
+    spacing_known : bool
+        False for pictures without a voxel size.
+    """
+
+    model: TrainedModel
+    settings: PredictSettings
+    source: Image
+    axes: str
+    frames: list[Frame]
+    spacing: tuple[float, ...]
+    spacing_known: bool
+    region: tuple[tuple[int, int], ...] | None
+    output: str
+
+
+def resolve(choices: Choices) -> Request:
+    """Check the form and work out what Run would do; nothing is read but shapes.
+
+    Raises
+    ------
+    NotReadyError
+        With the first thing that is missing or does not fit.
+    """
+    model = choices.model
+    if model is None:
+        raise NotReadyError("Choose a model: one of the list, or 'Browse…' to its folder.")
+    names = model.dataset.channel_names
+    first = choices.layers[0] if choices.layers else None
+    if first is None:
+        raise NotReadyError("Open an image first (File > Open, or File > Open Sample > nnU-Net).")
+    others = [layer for layer in choices.layers[1:] if layer is not None]
+    layers = [first, *others]
+    _check_channels(first, others, names)
+    if not choices.axes:
+        raise NotReadyError(_no_axes(first, len(names)))
+    spatial = "".join(letter for letter in choices.axes if letter in "ZYX")
+    if model.configuration.ndim == 3 and "Z" not in spatial:
+        raise NotReadyError(
+            f"The model is three-dimensional, but '{first.name}' is read as {choices.axes}, without a Z axis. "
+            "Choose a volume, other axes, or a 2d model."
+        )
+    spacing, known = _spacing(choices, first, spatial)
+    try:
+        model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
+        frames = frames_of(layers, choices.axes, spacing, channels=len(names), times=choices.times)
+    except NnunetError as error:
+        raise NotReadyError(error.message) from error
+    if choices.region is not None and any(lo >= hi for lo, hi in choices.region):
+        raise NotReadyError("The region lies outside the image. Draw the rectangle over it, or move the view.")
+    settings = choices.settings.replace(probabilities=choices.output != "Labels")
+    return Request(model, settings, first, choices.axes, frames, spacing, known, choices.region, choices.output)
+
+
+def _check_channels(first: Image, others: Sequence[Image], names: Sequence[str]) -> None:
+    count, listed = len(names), ", ".join(names)
+    if first.rgb:
+        if count not in (3, 4):
+            raise NotReadyError(
+                f"'{first.name}' is a colour (RGB) image, but the model has {count} channel"
+                f"{'s' if count > 1 else ''} ({listed}). Split or convert it: right-click the layer > Split RGB."
+            )
+        if count == 4 and full_resolution(first).shape[-1] != 4:
+            raise NotReadyError(f"The model has 4 channels ({listed}), but '{first.name}' has three colours.")
+        return
+    if others and len(others) + 1 != count:
+        raise NotReadyError(
+            f"The model has {count} channels ({listed}), but {len(others) + 1} layers are chosen. Choose a layer for "
+            "each channel, or one layer that holds them all."
+        )
+    for other in others:
+        if other.rgb or full_resolution(other).shape != full_resolution(first).shape:
+            raise NotReadyError(
+                f"The channels must have the same shape: '{first.name}' has {full_resolution(first).shape}, "
+                f"'{other.name}' has {full_resolution(other).shape}."
+            )
+        _, own = voxel_size_mm(first)
+        _, theirs = voxel_size_mm(other)
+        if any(abs(a - b) > 1e-4 * max(a, b) for a, b in zip(own, theirs, strict=True)):
+            raise NotReadyError(
+                f"The channels must have the same voxel size: '{first.name}' and '{other.name}' differ in their scale."
+            )
+
+
+def _no_axes(layer: Image, channels: int) -> str:
+    shape = full_resolution(layer).shape
+    if channels > 1:
+        return (
+            f"The model has {channels} channels, but no axis of '{layer.name}' {tuple(shape)} has {channels} entries. "
+            "Choose a layer for each channel."
+        )
+    return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read; choose fewer."
+
+
+def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float, ...], bool]:
+    text = choices.spacing_text.strip()
+    if text:
+        return typed_spacing(text, spatial), True
+    known, own = voxel_size_mm(layer)
+    picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
+    order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
+    if known is not None:
+        return tuple(known[i] for i in order), True
+    model = choices.model
+    if model is not None and model.plans.reader == "NaturalImage2DIO":
+        return (1.0,) * len(spatial), False  # pictures have no voxel size, here or in training
+    hint = " x ".join(f"{own[i]:g}" for i in order)
+    raise NotReadyError(
+        f"How large are the voxels? '{layer.name}' is in pixels and does not say. Type the voxel size in mm as "
+        f"{', '.join(letter.lower() for letter in spatial)}"
+        + (f" (the layer's scale is {hint})." if any(own[i] != 1 for i in order) else ".")
+    )
+
+
+def default_axes(model: TrainedModel | None, layers: Sequence[Image | None]) -> list[str]:
+    """Return the readings of the first layer's axes that fit the model, the likeliest first."""
+    if model is None or not layers or layers[0] is None:
+        return []
+    count = sum(layer is not None for layer in layers)
+    readings = axes_choices(layers[0], channels=len(model.dataset.channel_names), layers=count)
+    if model.configuration.ndim == 3:
+        readings.sort(key=lambda reading: "Z" not in reading)
+    return readings
+
+
+def visible_box(layer: Image, axes: str, displayed: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the part of the layer that is on the screen, in voxels of the spatial axes."""
+    shape = full_resolution(layer).shape
+    corners = layer.corner_pixels
+    factor = layer.downsample_factors[layer.data_level] if layer.multiscale else [1] * layer.ndim
+    offset = max(len(displayed), layer.ndim) - layer.ndim
+    shown = {axis - offset for axis in displayed}
+    box: dict[str, tuple[int, int]] = {}
+    for i, letter in enumerate(axes):
+        if i in shown:
+            lo, hi = (int(corners[k][i] * factor[i]) for k in (0, 1))
+            box[letter] = (max(0, lo), min(int(shape[i]), hi + 1))
+        else:
+            box[letter] = (0, int(shape[i]))
+    return tuple(box[letter] for letter in "ZYX" if letter in box)
+
+
+def shape_box(layer: Image, axes: str, shapes: Any) -> tuple[tuple[int, int], ...]:
+    """Return the bounding box of the selected (or all) shapes in voxels of the image.
+
+    Axes along which the shapes are flat, such as the slice they were drawn on, take the image's whole extent.
+    """
+    chosen = sorted(shapes.selected_data) or range(len(shapes.data))
+    extent = full_resolution(layer).shape
+    low = [float("inf")] * layer.ndim
+    high = [float("-inf")] * layer.ndim
+    for index in chosen:
+        for vertex in shapes.data[index]:
+            world = shapes.data_to_world(vertex)
+            padded = [0.0] * (layer.ndim - len(world)) + list(world)[-layer.ndim :]
+            for axis, position in enumerate(layer.world_to_data(padded)):
+                low[axis] = min(low[axis], position)
+                high[axis] = max(high[axis], position)
+    box: dict[str, tuple[int, int]] = {}
+    for i, letter in enumerate(axes):
+        flat = not high[i] - low[i] > 0.5
+        box[letter] = (0, int(extent[i])) if flat else (max(0, round(low[i])), min(int(extent[i]), round(high[i]) + 1))
+    return tuple(box[letter] for letter in "ZYX" if letter in box)

@@ -1,0 +1,200 @@
+"""The layers a run fills, and the table of how much of each class there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QApplication, QHeaderView, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+
+from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.widgets.frame.forms import DERIVED
+from napari_nnunet.widgets.frame.layers import (
+    ClassVolume,
+    canvas_view,
+    class_volumes,
+    colormap_of,
+    features_of,
+    format_volume,
+    geometry_of,
+    result_shape,
+)
+from napari_nnunet.widgets.prediction.request import Request
+
+#: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
+PROBABILITY = "nnunet_probability"
+
+
+class ResultLayers:
+    """The canvases of one run and the layers that show them.
+
+    Parameters
+    ----------
+    request : Request
+        What is being run.
+    name : str, optional
+        Of the result; the image's and the configuration's where not given.
+    """
+
+    def __init__(self, request: Request, *, name: str | None = None) -> None:
+        self.request = request
+        scheme = request.model.dataset.labels
+        shape = result_shape(request.source, request.axes)
+        self.placement = geometry_of(request.source, request.axes)
+        self.name = name or f"{request.source.name} – {request.model.configuration.name}"
+        self.canvas = np.zeros(shape, dtype=scheme.dtype)
+        self.probabilities = (
+            np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
+        )
+        self.labels = Labels(
+            self.canvas,
+            name=self.name,
+            colormap=colormap_of(scheme),
+            features=features_of(scheme),
+            metadata={"nnunet": {"partial": True, "model": str(request.model.folder)}},
+            **self.placement,
+        )
+
+    def targets(self) -> list[tuple[Any, Any, Any]]:
+        """Return (volume, labels view, probabilities view) of every frame."""
+        axes = self.request.axes
+        return [
+            (
+                frame.volume,
+                canvas_view(self.canvas, axes, frame.index),
+                None if self.probabilities is None else canvas_view(self.probabilities, axes, frame.index, leading=1),
+            )
+            for frame in self.request.frames
+        ]
+
+    def probability_layers(self) -> list[Image]:
+        """Return one Image layer per foreground head; background stays out."""
+        if self.probabilities is None:
+            return []
+        scheme = self.request.model.dataset.labels
+        first = 0 if scheme.has_regions else 1
+        origin = {"result": self.name, "scheme": scheme.model_dump()}
+        return [
+            Image(
+                self.probabilities[head],
+                name=f"{self.name}: p({name})",
+                contrast_limits=(0, 1),
+                colormap="magma",
+                blending="additive",
+                visible=False,
+                metadata={DERIVED: True, PROBABILITY: {**origin, "head": head}},
+                **self.placement,
+            )
+            for head, name in list(enumerate(scheme.head_names))[first:]
+        ]
+
+    def uncertainty_layers(self, predictions: Sequence[Any]) -> list[Image]:
+        """Return entropy and disagreement of all time points as Image layers."""
+        shape = self.canvas.shape
+        layers = []
+        for i, name in enumerate(("entropy", "disagreement")):
+            values = np.zeros(shape, dtype=np.float32)
+            for frame, prediction in zip(self.request.frames, predictions, strict=True):
+                canvas_view(values, self.request.axes, frame.index)[...] = prediction.uncertainty[i]
+            layers.append(doubt_layer(values, f"{self.name}: {name}", self.placement))
+        return layers
+
+
+def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:
+    """Return a layer with a map of uncertainty, 0 to 1."""
+    return Image(
+        np.asarray(values, dtype=np.float32),
+        name=name,
+        contrast_limits=(0, 1),
+        colormap="inferno",
+        blending="additive",
+        visible=name.endswith("disagreement"),
+        opacity=0.7,
+        metadata={DERIVED: True},
+        **place,
+    )
+
+
+class VolumeTable(QWidget):
+    """Voxels and volume of every class, to look at and to copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._result: ResultLayers | None = None
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Class", "Volume", "Voxels"])
+        self.table.setAccessibleName("Volume per class")
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        vertical, horizontal = self.table.verticalHeader(), self.table.horizontalHeader()
+        vertical.setVisible(False)
+        horizontal.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        horizontal.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.copy = QPushButton("Copy as CSV")
+        self.copy.clicked.connect(self._copy)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.copy)
+        self.setVisible(False)
+
+    def show_volumes(self, frames: Sequence[tuple[int | None, Sequence[ClassVolume]]]) -> None:
+        """Fill the table; with several time points every row names its own."""
+        rows = [(index, entry) for index, entries in frames for entry in entries]
+        several = len(frames) > 1
+        self.table.setRowCount(len(rows))
+        for r, (index, entry) in enumerate(rows):
+            label = f"{entry.name} (t = {index})" if several and index is not None else entry.name
+            name = QTableWidgetItem(label)
+            name.setData(Qt.ItemDataRole.DecorationRole, QColor(class_colour(entry.value)))
+            self.table.setItem(r, 0, name)
+            for column, text in ((1, format_volume(entry.mm3)), (2, f"{entry.voxels:,}")):
+                item = QTableWidgetItem(text)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.table.setItem(r, column, item)
+        self._rows = rows
+        heights = [self.table.rowHeight(r) for r in range(min(len(rows), 8))]
+        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(heights) + 8)
+        self.setVisible(bool(rows))
+
+    def show_result(self, result: ResultLayers, counts: Sequence[tuple[int, ...]]) -> None:
+        """Fill the table from voxels per label of every time point of a result."""
+        self._result = result
+        request = result.request
+        voxel = request.spacing if request.spacing_known else None
+        scheme = request.model.dataset.labels
+        frames = [
+            (frame.index, class_volumes(n, scheme, voxel)) for frame, n in zip(request.frames, counts, strict=True)
+        ]
+        self.show_volumes(sorted(frames, key=lambda entry: entry[0] or 0))
+
+    def recount(self) -> None:
+        """Count again what the labels of the result are now."""
+        from napari_nnunet.jobs.prediction.result import count_labels
+
+        if self._result is not None:
+            highest = max(self._result.request.model.dataset.labels.names) + 1
+            self.show_result(self._result, [count_labels(labels, highest) for _, labels, _ in self._result.targets()])
+
+    def hide_result(self) -> None:
+        """Forget the result."""
+        self._result = None
+        self.setVisible(False)
+
+    def csv(self) -> str:
+        """Return the table as CSV with exact numbers."""
+        lines = ["time,label,class,voxels,volume_mm3"]
+        for index, entry in self._rows:
+            time = "" if index is None else str(index)
+            volume = "" if entry.mm3 is None else repr(entry.mm3)
+            lines.append(f'{time},{entry.value},"{entry.name}",{entry.voxels},{volume}')
+        return "\n".join(lines) + "\n"
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.csv())

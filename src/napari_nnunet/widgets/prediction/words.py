@@ -1,0 +1,47 @@
+"""What the Segment dock says, in the units and words people use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.widgets.frame.words import plain_time, size_text, times_text
+from napari_nnunet.widgets.prediction.request import Request
+
+
+def about_model(model: TrainedModel) -> str:
+    """Return what a model finds, in which images, and how well (rich text)."""
+    names = model.dataset.channel_names
+    classes = [name for value, name in sorted(model.dataset.labels.names.items()) if value != 0]
+    listed = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
+    dice = list(model.validation_dice.values())
+    quality = f"<br>Validation Dice {sum(dice) / len(dice):.3f}" if dice else ""
+    kind = f"{model.configuration.ndim}D, {len(names)} channel{'s' if len(names) > 1 else ''} ({', '.join(names)})"
+    picture = model.plans.reader == "NaturalImage2DIO"
+    at = "at the pictures' own pixels" if picture else f"at {size_text(model.configuration.spacing)}"
+    return f"Finds {listed}.<br>{kind}, {at}{quality}"
+
+
+def describe(request: Request) -> str:
+    """Return in one sentence what Run will segment (rich text)."""
+    frames = len(request.frames)
+    volume = request.frames[0].volume
+    where = "a region of " if request.region is not None else ""
+    count = f"{frames} time points of " if frames > 1 else ""
+    size = f" of {size_text(request.spacing)}" if request.spacing_known else ""
+    return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(volume.shape)} voxels{size}"
+
+
+def expect(request: Request, own: Any) -> str:
+    """Return what it will take, from an estimate (rich text)."""
+    frames = len(request.frames)
+    network = size_text(own.network_spacing[-request.model.configuration.ndim :])
+    of = f" of {network}" if request.spacing_known else ""
+    tiles = f"{own.tiles} tile{'s' if own.tiles > 1 else ''}"
+    lines = [describe(request), f"The network sees {times_text(own.network_shape)} voxels{of}, in {tiles}"]
+    when = "Time unknown" if own.seconds is None else f"About {plain_time(own.seconds * frames)}"
+    guess = "" if own.measured or own.seconds is None else " (a first guess)"
+    lines.append(f"{when}{guess} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")
+    if not request.spacing_known:
+        lines.append("No voxel size is known; pixels are taken as 1")
+    return ".<br>".join(lines) + "."

@@ -1,0 +1,336 @@
+"""The Models dock: what is there, its card, and how models come and go."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices, QPixmap
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QInputDialog,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job
+from napari_nnunet.formats.model.bundle import Bundle, inspect
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
+from napari_nnunet.schema.card import ModelCard
+from napari_nnunet.schema.settings import Fold
+from napari_nnunet.widgets.frame.forms import scrolling
+from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.words import size_text
+from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
+
+if TYPE_CHECKING:
+    import napari
+
+_BUTTONS = {
+    "use": ("Segment with it", "Open the Segment dock with this model."),
+    "export": ("Export…", "Write it into a zip, to give away."),
+    "folder": ("Open folder", "Show its files."),
+    "remove": ("Remove…", "Move it to the trash folder of the workspace, or forget where it is."),
+}
+_PICTURE = 220  # width of the thumbnail
+
+
+class ModelsWidget(QWidget):
+    """List the models of this user, take in others, give them away.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._offered: Bundle | None = None
+        self.list = QListWidget()
+        self.list.setAccessibleName("Models")
+        self.list.setMinimumHeight(110)
+        self.empty = QLabel("No model is known yet. Train one, install a zip, or add the folder of one.")
+        self.empty.setWordWrap(True)
+        self.card = QLabel()
+        self.card.setWordWrap(True)
+        self.picture = QLabel()
+        self.buttons: dict[str, QPushButton] = {}
+        self.install, self.download, self.add = (
+            self._button(text, tip)
+            for text, tip in (
+                ("Install zip…", "Take in the models of a zip. It can also be dropped on napari."),
+                ("Download…", "Download a zip by its address and take its models in."),
+                ("Add folder…", "Remember the folder of a model that lies elsewhere."),
+            )
+        )
+        self.panel = RunPanel("Install", stops="Stop; nothing is left behind.")
+        self.panel.button.setVisible(False)
+        scrolling(self, (self._lay_out_list(), self._lay_out_card(), self.panel))
+        self._connect()
+        self.refresh()
+
+    def _button(self, text: str, tip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.setAccessibleName(text.rstrip("…"))
+        return button
+
+    def _lay_out_list(self) -> QWidget:
+        box = QGroupBox("Models")
+        column = QVBoxLayout(box)
+        column.addWidget(self.list)
+        column.addWidget(self.empty)
+        row = QHBoxLayout()
+        for button in (self.install, self.download, self.add):
+            row.addWidget(button)
+        column.addLayout(row)
+        return box
+
+    def _lay_out_card(self) -> QWidget:
+        self.card_box = box = QGroupBox("Card")
+        column = QVBoxLayout(box)
+        column.addWidget(self.picture)
+        column.addWidget(self.card)
+        grid = QGridLayout()
+        for i, (name, (text, tip)) in enumerate(_BUTTONS.items()):
+            self.buttons[name] = button = self._button(text, tip)
+            grid.addWidget(button, i // 2, i % 2)
+        column.addLayout(grid)
+        return box
+
+    def _connect(self) -> None:
+        self.list.currentRowChanged.connect(self._show_card)
+        self.install.clicked.connect(self._choose_zip)
+        self.download.clicked.connect(self._ask_address)
+        self.add.clicked.connect(self._add_folder)
+        for name, action in (
+            ("use", self.use),
+            ("export", self._export),
+            ("folder", self._open_folder),
+            ("remove", self._remove),
+        ):
+            self.buttons[name].clicked.connect(lambda _=False, action=action: action())
+        self.panel.finished.connect(self._finished)
+        self.panel.cancelled.connect(lambda _: self._ended("Cancelled. Nothing was installed."))
+        self.panel.failed.connect(lambda _: self._ended(self.panel.status.text()))
+
+    def refresh(self, select: Path | None = None) -> None:
+        """Look for models again."""
+        chosen = select or self.chosen()
+        paths = known_models(read_preferences().folders())
+        self.list.blockSignals(True)
+        self.list.clear()
+        for path in paths:
+            item = QListWidgetItem(f"{path.parent.name} / {path.name.split('__')[-1]}")
+            item.setData(0x0100, str(path))
+            item.setToolTip(str(path))
+            self.list.addItem(item)
+        self.list.blockSignals(False)
+        self.list.setVisible(bool(paths))
+        self.empty.setVisible(not paths)
+        if paths:
+            self.list.setCurrentRow(paths.index(chosen) if chosen in paths else 0)
+        self._show_card()
+
+    def chosen(self) -> Path | None:
+        """Return the folder of the model that is selected."""
+        item = self.list.currentItem()
+        return None if item is None else Path(item.data(0x0100))
+
+    def _show_card(self, _: int = 0) -> None:
+        folder = self.chosen()
+        self.card_box.setVisible(folder is not None)
+        if folder is None:
+            return
+        try:
+            model = load_model(folder)
+        except NnunetError as error:
+            self.card.setText(html.escape(error.message))
+            self.picture.setVisible(False)
+            return
+        from napari_nnunet.jobs.sharing.share import card_model, read_card
+
+        card = read_card(folder.parent)
+        self.card.setText(_card_html(model, card_model(model, model.folds()), card))
+        picture = QPixmap(str(folder.parent / card.thumbnail)) if card is not None and card.thumbnail else QPixmap()
+        self.picture.setVisible(not picture.isNull())
+        if not picture.isNull():
+            self.picture.setPixmap(picture.scaledToWidth(min(_PICTURE, picture.width())))
+
+    def offer(self, path: Path) -> None:
+        """Look through a zip and ask whether its models shall be installed."""
+        try:
+            bundle = inspect(path)
+        except NnunetError as error:
+            self.panel.say(error.message)
+            return
+        results = read_preferences().folders().results
+        there = [name for name in bundle.models if (results / bundle.dataset / name).exists()]
+        several = "s" if len(bundle.models) > 1 else ""
+        text = f"{path.name} holds {len(bundle.models)} model{several} of {bundle.dataset}: "
+        text += ", ".join(name.split("__")[-1] for name in bundle.models) + f" ({bundle.size / 1e6:.0f} MB)."
+        if bundle.card is not None and bundle.card.licence:
+            text += f"\nLicence: {bundle.card.licence}"
+        if there:
+            text += f"\n\n{len(there)} of them exist already and will be moved to the trash folder."
+        answer = QMessageBox.question(self, "Install models?", text + f"\n\nInstall into {results}?")
+        if answer == QMessageBox.StandardButton.Yes:
+            self._run("Install", _install_job(path, results, replace=bool(there)))
+
+    def _run(self, name: str, job: Callable[[], Job[Any]]) -> None:
+        if self.panel.state is not State.IDLE:
+            return
+        self.panel.rename(name)
+        self.panel.button.setVisible(True)
+        self.panel.run(job)
+
+    def _finished(self, result: Any) -> None:
+        self.panel.button.setVisible(False)
+        if isinstance(result, Path):
+            self.panel.say(f"Exported to {result}.")
+            return
+        for folder in reversed(result.folders):
+            remember_model(folder)
+        self.refresh(result.folders[0])
+        self.panel.say(f"Installed {', '.join(folder.name.split('__')[-1] for folder in result.folders)}.")
+
+    def _ended(self, text: str) -> None:
+        self.panel.button.setVisible(False)
+        self.panel.say(text)
+
+    def _choose_zip(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Choose a zip with models", "", "Zip files (*.zip)")
+        if path:
+            self.offer(Path(path))
+
+    def _ask_address(self) -> None:
+        url, ok = QInputDialog.getText(self, "Download a model", "Address of a zip (https://…):")
+        if ok and url.strip():
+            results = read_preferences().folders().results
+            self._run("Download", _download_job(url.strip(), results))
+
+    def _add_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")
+        if not folder:
+            return
+        try:
+            model = load_model(Path(folder))
+        except NnunetError as error:
+            self.panel.say(error.message)
+            return
+        remember_model(model.folder)
+        self.refresh(model.folder)
+
+    def use(self) -> None:
+        """Open the Segment dock with the model that is selected."""
+        folder = self.chosen()
+        if folder is not None:
+            _, dock = self.viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+            dock.add_model(folder)
+
+    def _open_folder(self) -> None:
+        folder = self.chosen()
+        if folder is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+
+    def _export(self) -> None:
+        folder = self.chosen()
+        if folder is None:
+            return
+        siblings = [path for path in known_models(read_preferences().folders()) if path.parent == folder.parent]
+        dialog = ExportDialog(self, folder, siblings)
+        if dialog.exec():
+            self._run("Export", _export_job(dialog.folders(), dialog.target(), dialog.settings()))
+
+    def _remove(self) -> None:
+        folder = self.chosen()
+        if folder is None:
+            return
+        inside = folder.is_relative_to(read_preferences().folders().results)
+        what = "Move it to the trash folder of the workspace?" if inside else "Forget where it is? Its files stay."
+        answer = QMessageBox.question(self, "Remove the model?", f"{folder.parent.name} / {folder.name}\n\n{what}")
+        if answer != QMessageBox.StandardButton.Yes:
+            return
+        from napari_nnunet.jobs.sharing.share import trash_model
+
+        try:
+            forget_model(folder)
+            text = f"Moved to {trash_model(folder)}." if inside else "Forgotten."
+        except NnunetError as error:
+            text = error.message
+        self.refresh()
+        self.panel.say(text)
+        show_info(text)
+
+
+def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
+    """Return the card of a model (rich text)."""
+    from napari_nnunet.schema.card import classes_of
+
+    classes = card.classes if card is not None else classes_of(model.dataset)
+    lines = []
+    if card is not None:
+        lines.append(f"<b>{html.escape(card.title or card.dataset)}</b>")
+        lines += [html.escape(card.description)] if card.description else []
+    dots = ", ".join(f'<span style="color:{entry.colour}">●</span> {html.escape(entry.name)}' for entry in classes[:20])
+    lines.append(f"Finds {dots}" + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""))
+    lines.append(f"In {html.escape(', '.join(model.dataset.channel_names))}, at {size_text(own.spacing)}")
+    folds: tuple[Fold, ...] = model.folds()
+    lines.append(f"{len(folds)} fold{'s' if len(folds) != 1 else ''}, patch {' × '.join(map(str, own.patch))}")
+    if own.dice is not None:
+        per_class = ", ".join(f"{html.escape(name)} {dice:.3f}" for name, dice in list(own.dice_per_class.items())[:8])
+        lines.append(f"Dice {own.dice:.3f} in {own.cases} validation cases" + (f" ({per_class})" if per_class else ""))
+    if card is not None:
+        lines += [
+            f"{name.capitalize()}: {html.escape(getattr(card, name))}"
+            for name in ("authors", "licence", "citation")
+            if getattr(card, name)
+        ]
+    return "<br>".join(lines)
+
+
+def _install_job(path: Path, results: Path, *, replace: bool) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.sharing.share import install_zip
+
+        return install_zip(path, results, replace=replace)
+
+    return start
+
+
+def _download_job(url: str, results: Path) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.sharing.share import download_model
+
+        return download_model(url, results)
+
+    return start
+
+
+def _export_job(folders: list[Path], target: Path, settings: dict[str, Any]) -> Callable[[], Job[Any]]:
+    def start() -> Job[Any]:
+        from napari_nnunet.jobs.sharing.share import ExportSettings, export_models
+
+        # The file dialog asked before it gave a name that exists.
+        return export_models(
+            [load_model(folder) for folder in folders], target, ExportSettings(**settings), replace=True
+        )
+
+    return start

@@ -1,0 +1,89 @@
+"""What is said before Run, the doctor, and the presets' measurement."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from helpers import smooth_image
+from napari_nnunet.engine.image.prepare import prepare
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Progress, drain
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs import doctor
+from napari_nnunet.jobs.prediction.estimate import estimate, estimate_presets
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.presets import measure_presets
+from napari_nnunet.schema.settings import PredictSettings
+
+
+@pytest.mark.parametrize("changes", [{}, {"mirroring": False}, {"step": 0.75, "folds": (1,)}])
+def test_the_announced_number_of_network_runs_is_the_one_that_happens(new_model, volume, changes):
+    model = new_model(folds=(0, 1))
+    settings = PredictSettings(device="cpu").replace(**changes)
+    expected = estimate(model, volume.shape, volume.geometry.spacing, settings)
+    progress = [e for e in predict(model, volume, settings) if isinstance(e, Progress)]
+    assert len(progress) == progress[-1].total
+    assert expected.forwards >= progress[-1].total >= expected.forwards - 2  # the last batch may be shorter
+    _, record = prepare(volume, model.plans, model.configuration)
+    assert expected.network_shape == record.network_shape
+
+
+def test_time_is_a_guess_first_and_measured_after_a_run(model, volume):
+    settings = PredictSettings(device="cpu")
+    first = drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))
+    assert first["own"].seconds > 0
+    assert not first["own"].measured
+    assert first["fast"].seconds < first["full"].seconds
+    drain(predict(model, volume, settings))
+    assert drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))["own"].measured
+
+
+def test_many_classes_do_not_hold_the_logits_of_the_whole_volume(new_model):
+    labels = {"background": 0, **{f"organ{i}": i for i in range(1, 40)}}
+    model = new_model(labels=labels)
+    array = smooth_image((160, 48, 48))
+    from napari_nnunet.schema.geometry import Geometry
+    from napari_nnunet.volume import Volume
+
+    volume = Volume(array, Geometry(spacing=(1, 1, 1)))
+    settings = PredictSettings(device="cpu", mirroring=False)
+    whole_logits = 40 * array.size * 4
+    assert estimate(model, volume.shape, (1, 1, 1), settings).memory_bytes - 0.5e9 < 1.2 * whole_logits
+    tracemalloc.start()  # counts numpy; torch is bounded by the accumulator's own test
+    drain(predict(model, volume, settings))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < whole_logits / 3
+
+
+def test_the_doctor_reports_and_advises(monkeypatch):
+    report = doctor.examine()
+    text = str(report)
+    assert "would use" in text
+    assert "torch" in text
+    monkeypatch.setattr(doctor, "nvidia_driver", lambda: "NVIDIA A100, 550.1")
+    monkeypatch.setattr(doctor.torch.version, "cuda", None)
+    assert any("pip install --force-reinstall torch" in advice for advice in doctor.examine().advice)
+
+
+def test_presets_are_measured_on_labelled_cases_and_noted_beside_the_model(model, tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    with pytest.raises(DatasetError, match="no files ending in .nii.gz"):
+        drain(measure_presets(model, images, labels))
+    sitk.WriteImage(sitk.GetImageFromArray(smooth_image((10, 20, 20))[0]), str(images / "a_0000.nii.gz"))
+    with pytest.raises(DatasetError, match="has a label file"):
+        drain(measure_presets(model, images, labels))
+    truth = np.zeros((10, 20, 20), np.uint8)
+    truth[:, 5:15] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(truth), str(labels / "a.nii.gz"))
+    measured = drain(measure_presets(model, images, labels))
+    assert set(measured) == {"fast", "balanced", "full"}
+    assert json.loads((model.folder / "inference_presets.json").read_text())["cases"] == ["a"]
+    assert load_model(model.folder).preset_dice == {name: entry["dice"] for name, entry in measured.items()}

@@ -1,0 +1,171 @@
+"""The Train dock, driven in a real window; trainings run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from helpers import TRAINED, Recipe, make_trainable
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.processes.launch import end_tree
+from napari_nnunet.widgets.frame.panel import State
+
+FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def train(viewer, home, qtbot):
+    make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
+    _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    yield widget
+    qtbot.waitUntil(lambda: widget.panel.state is State.IDLE, timeout=30000)
+    for view in widget.views.values():
+        runner = view.folder.runner()
+        if runner is not None:
+            end_tree(runner.pid)
+    for process, _, _ in widget._started:
+        end_tree(process.pid)
+
+
+def begin(train, qtbot, *, epochs=2, **changes):
+    """Press the button, with short epochs."""
+    train.form.length_box.value = "Epochs"
+    train.form.epochs_box.value = epochs
+    request = train.form.request()
+    short = {"iterations": 8, "validation_iterations": 2, "workers": 1, "threads": 1, **changes}
+    train.form.request = lambda: type(request)(
+        **{**request.__dict__, "settings": request.settings.replace(**short), "folds": train.form.chosen_folds()}
+    )
+    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
+
+
+def wait(train, qtbot, status, timeout=120000):
+    qtbot.waitUntil(lambda: train.chosen is not None and train._status(train.chosen) == status, timeout=timeout)
+
+
+def test_without_a_planned_dataset_the_dock_says_what_to_do(viewer, home, qtbot):
+    _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    assert "Plan one in the Plan dock" in train.panel.status.text()
+    assert not train.panel.button.isEnabled()
+    assert not train.details.isVisible()
+
+
+def test_the_button_says_what_it_will_do(train):
+    assert train.panel.button.text() == "Train fold 0 of 3d_fullres, 2 h"
+    train.form.folds[1].setChecked(True)
+    train.form.hours_box.value = 0.5
+    assert train.panel.button.text() == "Train 2 folds of 3d_fullres, 30 min each"
+    train.form.length_box.value = "Epochs"
+    train.form.epochs_box.value = 30
+    assert train.panel.button.text() == "Train 2 folds of 3d_fullres, 30 epochs each"
+    for box in train.form.folds.values():
+        box.setChecked(False)
+    assert train.panel.status.text() == "Tick at least one fold."
+    assert not train.panel.button.isEnabled()
+
+
+def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot):
+    begin(train, qtbot, epochs=12, iterations=30)
+    wait(train, qtbot, "running")
+    qtbot.waitUntil(lambda: train.chosen.last is not None, timeout=60000)
+    viewer.window.remove_dock_widget("all")
+    _, again = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    assert again._status(again.chosen) in ("running", "finished")
+    wait(again, qtbot, "finished")
+    qtbot.waitUntil(lambda: again.details.scores.isVisible(), timeout=10000)
+    view = again.chosen
+    assert len(view.epochs) == 12
+    assert len(again.details.curves.losses.listDataItems()) == 2
+    assert [item.name() for item in again.details.curves.dice.listDataItems()] == ["organ", "lesion", "mean, smoothed"]
+    assert "Mean validation Dice" in again.details.note.text()
+    assert again.details.scores.horizontalHeaderItem(2).text() == "organ"
+    again.show_film()
+    assert again.film.labels.data.shape[0] == len(view.frames) == 12
+    qtbot.mouseClick(again.details.scores.viewport(), Qt.MouseButton.LeftButton)
+    again.open_case(0)
+    name = again.details.scores.scores[0].name
+    qtbot.waitUntil(lambda: f"{name} differences" in viewer.layers, timeout=20000)
+    assert again.film.labels not in viewer.layers
+    result, truth = viewer.layers[f"{name} result"].data, viewer.layers[f"{name} labels"].data
+    wrong = viewer.layers[f"{name} differences"].data
+    assert ((wrong > 0) == (result != truth)).all()
+    _save_a_corrected_reference(viewer, again, home, qtbot, name)
+
+
+def _save_a_corrected_reference(viewer, train, home, qtbot, name):
+    layer = viewer.layers[f"{name} labels"]
+    layer.data = np.where(layer.data == 2, 1, layer.data)
+    viewer.layers.selection.active = layer
+    path = home / "nnUNet_raw" / TRAINED / "labelsTr" / f"{name}.nii.gz"
+    before, _ = read_labels(path)
+    train.save_reference()
+    trash = home / "nnUNet_raw" / TRAINED / "trash"
+    qtbot.waitUntil(lambda: (read_labels(path)[0] != before).any(), timeout=20000)
+    kept, _ = read_labels(next(trash.rglob(path.name)))
+    assert (kept == before).all()
+    assert (read_labels(path)[0] == layer.data).all()
+    begin(train, qtbot)
+    assert "new, changed or were planned otherwise" in train.panel.status.text()
+
+
+def test_stop_resume_finish_and_discard(train, home, qtbot):
+    begin(train, qtbot, epochs=5000)
+    wait(train, qtbot, "running")
+    qtbot.waitUntil(lambda: train.chosen.last is not None, timeout=60000)
+    qtbot.mouseClick(train.details.buttons["stop"], Qt.MouseButton.LeftButton)
+    wait(train, qtbot, "stopped")
+    folder = FoldFolder(home / "nnUNet_results" / TRAINED / FOLD)
+    assert folder.latest.is_file()
+    done = train.chosen.last.epoch
+    qtbot.waitUntil(train.details.buttons["resume"].isEnabled, timeout=5000)
+    assert not train.details.buttons["stop"].isEnabled()
+    assert train._asked is None  # or the next stop would end the process instead of asking it
+    assert train.panel.status.text() == ""
+    qtbot.mouseClick(train.details.buttons["resume"], Qt.MouseButton.LeftButton)
+    wait(train, qtbot, "running")
+    qtbot.waitUntil(lambda: train.chosen.last.epoch > done, timeout=60000)
+    assert sorted(train.chosen.epochs) == list(range(train.chosen.last.epoch + 1))
+    train.finish_in(1)
+    wait(train, qtbot, "finished")
+    assert folder.final.is_file()
+    qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train longer…", timeout=5000)
+    train.discard()
+    assert not folder.path.exists()
+    assert train.table.rowCount() == 0
+
+
+def test_trainings_queue_and_can_be_called_off(train, qtbot):
+    begin(train, qtbot, epochs=5000)
+    wait(train, qtbot, "running")
+    train.form.folds[0].setChecked(False)
+    train.form.folds[3].setChecked(True)
+    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
+    train.table.choose(next(key for key in train.views if key.endswith("fold_3")))
+    wait(train, qtbot, "waiting")
+    assert train.details.buttons["stop"].text() == "Do not start"
+    assert train.details.line.text() == "Waiting for its turn."
+    # the process must have taken its ticket before it can be called off
+    qtbot.waitUntil(lambda: len(list((train.workspace.results / ".trainings").glob("*.json"))) == 2, timeout=30000)
+    train.stop()
+    qtbot.waitUntil(lambda: not any(key.endswith("fold_3") for key in train.views), timeout=30000)
+    assert len(train._started) == 1
+
+
+def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_nnunet.jobs.training.order.check_request", lambda request: iter(()))
+    os.utime(train.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
+    begin(train, qtbot)
+    qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)
