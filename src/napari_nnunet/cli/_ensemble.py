@@ -1,4 +1,4 @@
-"""What comes after training: join, compare, choose, postprocess, segment with the best (facts part 2, section 5)."""
+"""What comes after training: join, compare, choose, postprocess, segment with the best."""
 
 from __future__ import annotations
 

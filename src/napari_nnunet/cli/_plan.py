@@ -1,4 +1,4 @@
-"""From a raw dataset to a preprocessed one: nnU-Net's verbs with its flags (facts 9.3)."""
+"""From a raw dataset to a preprocessed one: nnU-Net's verbs with its flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``predict`` and ``predict_from_modelfolder`` with nnU-Net's flags (facts part 2, 4.11)."""
+"""``predict`` and ``predict_from_modelfolder`` with nnU-Net's flags."""
 
 from __future__ import annotations
 

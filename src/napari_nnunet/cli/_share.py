@@ -1,4 +1,4 @@
-"""Models out and in: ``export_model_to_zip`` and what takes zips in (facts part 2, 5.6)."""
+"""Models out and in: ``export_model_to_zip`` and what takes zips in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train`` with nnU-Net's flags and our own (facts part 2, 2.4)."""
+"""``train`` with nnU-Net's flags and our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nnU-Net's postprocessing does to a segmentation, as data (facts part 2, 5.4)."""
+"""What nnU-Net's postprocessing does to a segmentation, as data."""
 
 from __future__ import annotations
 

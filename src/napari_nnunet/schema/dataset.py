@@ -1,4 +1,4 @@
-"""dataset.json: channels, labels, regions, ignore label, file ending (nnU-Net facts, section 1)."""
+"""dataset.json: channels, labels, regions, ignore label, file ending (nnU-Net's documentation/dataset_format.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IGNORE = "ignore"
 
 
 class LabelScheme(BaseModel):
-    """What the values of a segmentation mean and which network head speaks for which (facts 1.3).
+    """What the values of a segmentation mean and which network head speaks for which.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class LabelScheme(BaseModel):
 
     @property
     def dtype(self) -> str:
-        """Smallest unsigned type of a predicted segmentation (facts part 2, 4.9)."""
+        """Smallest unsigned type of a predicted segmentation."""
         return "uint8" if len(self.foreground_labels) < 255 else "uint16"
 
 

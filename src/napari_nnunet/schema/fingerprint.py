@@ -1,4 +1,4 @@
-"""dataset_fingerprint.json: what was measured of a dataset (nnU-Net facts, section 4.4)."""
+"""dataset_fingerprint.json: what was measured of a dataset."""
 
 from __future__ import annotations
 

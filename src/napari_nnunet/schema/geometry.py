@@ -60,7 +60,7 @@ class Geometry(BaseModel):
 
     @property
     def spacing_3d(self) -> tuple[float, float, float]:
-        """Spacing with three entries; a 2-D grid gets nnU-Net's thick first axis (facts 1.7)."""
+        """Spacing with three entries; a 2-D grid gets nnU-Net's thick first axis."""
         if self.ndim == 3:
             return self.spacing[0], self.spacing[1], self.spacing[2]
         return 999.0 * max(self.spacing), self.spacing[0], self.spacing[1]
@@ -83,7 +83,7 @@ class Geometry(BaseModel):
         return code
 
     def properties(self) -> dict[str, Any]:
-        """Return the reader's entries of nnU-Net's properties dictionary (facts 1.7), in plain Python types."""
+        """Return the reader's entries of nnU-Net's properties dictionary, in plain Python types."""
         entries: dict[str, Any] = {"spacing": list(self.spacing_3d)}
         if self.affine is not None:
             stuff: dict[str, Any] = {"original_affine": [list(row) for row in self.affine]}

@@ -1,4 +1,4 @@
-"""plans.json: what nnU-Net decided for a dataset (facts, sections 5.13 and 5.14).
+"""plans.json: what nnU-Net decided for a dataset.
 
 Names in a plans file are looked up in literal tables; nothing is imported because a file says so.
 """
@@ -42,7 +42,7 @@ class _Frozen(BaseModel):
 
 
 class Architecture(_Frozen):
-    """A U-Net in numbers (facts part 2, 1.1).
+    """A U-Net in numbers.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Architecture(_Frozen):
 
 
 class Resampling(_Frozen):
-    """Which rule resamples, and its arguments (facts 5.12)."""
+    """Which rule resamples, and its arguments."""
 
     function: Literal["resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"]
     is_seg: bool = False
@@ -106,7 +106,7 @@ class Resampling(_Frozen):
 
 
 class IntensityStatistics(_Frozen):
-    """Foreground intensities of one channel over the training cases (facts 4.3)."""
+    """Foreground intensities of one channel over the training cases."""
 
     mean: float
     std: float
@@ -316,7 +316,7 @@ def _architecture(entries: Mapping[str, Any], where: str) -> Architecture:
 
 
 def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Translate the plans of releases before the key ``architecture`` (facts part 2, 1.1)."""
+    """Translate the plans of releases before the key ``architecture``."""
     needed = (
         "UNet_class_name",
         "UNet_base_num_features",

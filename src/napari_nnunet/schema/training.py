@@ -1,4 +1,4 @@
-"""How a network is trained: nnU-Net's trainers as values (facts part 2, 3.1 and 3.18), and what a person chooses."""
+"""How a network is trained: nnU-Net's trainers as values, and what a person chooses."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_the_verbs_work_from_the_shell(workspace, tmp_path, capsys):
 
 
 def test_a_recorded_topology():
-    # facts 5.7: spacing (5, 1, 1.05), size (9.5, 63, 58)
+    # As nnU-Net plans for a median case of 9.5 x 63 x 58 voxels of 5 x 1 x 1.05 mm
     found = topology((5, 1, 1.05), (9.5, 63, 58))
     assert found.patch == (10, 64, 64)
     assert found.strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2))

@@ -1,4 +1,4 @@
-"""nnU-Net's training augmentation as functions of numbers that were drawn before (facts part 2, 3.7).
+"""nnU-Net's training augmentation as functions of numbers that were drawn before.
 
 Images are float32 tensors (C, [z,] y, x) on any device. Drawing numbers is kept apart from what is done with them:
 a batch can be made again from its draws, and each transform is compared with nnU-Net's own result.

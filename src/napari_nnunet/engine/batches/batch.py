@@ -1,4 +1,4 @@
-"""Training batches: which cases, which patches, augmented, with their targets (facts part 2, 3.4 to 3.9).
+"""Training batches: which cases, which patches, augmented, with their targets.
 
 A batch is a function of seed, epoch and index: any of them can be made again, by any process, in any order.
 """

@@ -1,4 +1,8 @@
-"""What a cascade's second stage gets of its first: one mask per class, imperfect by chance (facts part 2, 3.8)."""
+"""What a cascade's second stage gets of its first: one mask per class, imperfect by chance.
+
+As in nnU-Net, a mask is dilated, eroded, opened or closed now and then, and small connected parts of it get lost, so
+that the second stage learns not to trust it blindly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Where training patches lie: how large, how far turned, around which voxel (facts part 2, 3.4 to 3.6)."""
+"""Where training patches lie: how large, how far turned, around which voxel.
+
+The last third of a batch is drawn around foreground, first the class and then one of its voxels, so that rare classes
+are seen as often as frequent ones (Isensee et al., Nature Methods 2021).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What chance decides about one training sample: nnU-Net's probabilities and ranges (facts part 2, 3.7)."""
+"""What chance decides about one training sample: nnU-Net's probabilities and ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stronger augmentation of nnU-Net's DA5 trainers (facts part 2, 3.18): more turning, local changes of light."""
+"""The stronger augmentation of nnU-Net's DA5 trainers: more turning, local changes of light."""
 
 from __future__ import annotations
 

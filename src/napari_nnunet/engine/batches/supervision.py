@@ -1,4 +1,7 @@
-"""Deep supervision: every resolution of the decoder is compared with a coarser target (facts part 2, 3.9)."""
+"""Deep supervision: every resolution of the decoder is compared with a coarser target.
+
+Each step down halves the weight in the loss; the lowest resolution has none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connected parts of label maps: nnU-Net's postprocessing keeps the largest (facts part 2, 5.4)."""
+"""Connected parts of label maps, diagonals included: nnU-Net's postprocessing keeps the largest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a segmentation agrees with its reference: nnU-Net's counts and quotients (facts part 2, 5.2)."""
+"""How well a segmentation agrees with its reference: voxel counts, Dice and IoU, as in nnU-Net's summary.json."""
 
 from __future__ import annotations
 

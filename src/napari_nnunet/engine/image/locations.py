@@ -1,4 +1,7 @@
-"""Where the classes of a training case lie, drawn as nnU-Net draws them (facts, section 6.8)."""
+"""Where the classes of a training case lie, drawn as nnU-Net draws them.
+
+Of every class, one per cent of the voxels are kept, and 10,000 at least if there are as many. The seed is fixed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The five intensity rules of nnU-Net (facts, section 6.2), in float32, in place where possible."""
+"""nnU-Net's five ways to normalise intensities, in float32 and in place where possible.
+
+A channel's name chooses among them (nnU-Net's documentation/dataset_format.md).
+"""
 
 from __future__ import annotations
 

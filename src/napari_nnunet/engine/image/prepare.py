@@ -1,4 +1,4 @@
-"""From the image grid to the network grid, and the record that leads back (facts, sections 4.1 and 6.1).
+"""From the image grid to the network grid, and the record that leads back.
 
 This is the only module that understands both grids. ``Z, Y, X`` below is the image's own axis order; ``z, y, x`` is the
 transposed order in which the network sees it.
@@ -97,7 +97,7 @@ def plan_grid(
 
     Notes
     -----
-    An axis that would round to 0 voxels keeps one; nnU-Net fails there (facts 6.1, step 5).
+    An axis that would round to 0 voxels keeps one; nnU-Net would make an empty array of it.
     """
     forward = plans.transpose_forward
     z, y, x = (int(shape[a]) for a in forward)
@@ -133,7 +133,7 @@ def nonzero_box(mask: NDArray[np.bool_]) -> Box3:
 
 
 def crop_to_nonzero(data: NDArray[Any], labels: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], Box3]:
-    """Crop to the nonzero part and mark what lies outside it with -1 (facts 4.1).
+    """Crop to the nonzero part and mark what lies outside it with -1.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def _append(data: Any, channels: NDArray[np.float32]) -> Any:
 def _previous_channels(
     previous: NDArray[Any], record: PrepareRecord, configuration: Configuration, labels: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Resample the previous stage's labels and return one channel per foreground label (facts part 2, 4.2)."""
+    """Resample the previous stage's labels and return one channel per foreground label."""
     if tuple(previous.shape) != tuple(record.shape[record.transpose_forward.index(a)] for a in range(3)):
         raise ImageError(
             f"The previous stage's segmentation has shape {tuple(previous.shape)}, not the image's. "

@@ -1,4 +1,4 @@
-"""A training case on the network grids of several configurations, from one reading (facts, section 6.1)."""
+"""A training case on the network grids of several configurations, from one reading."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _normalised(
         raise ImageError(f"The image holds {invalid} voxels that are NaN or infinite. Replace them before training.")
     for c, scheme in enumerate(configuration.normalization_schemes):
         statistics = plans.intensities[c] if c < len(plans.intensities) else None
-        # Not the filled mask itself: labelled voxels outside it count as content (facts 6.2).
+        # Not the filled mask itself: labelled voxels outside it count as content.
         mask = marked >= 0 if configuration.use_mask_for_norm[c] else None
         normalize(data[c], scheme, mask=mask, statistics=statistics)
     return data

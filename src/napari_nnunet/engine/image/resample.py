@@ -1,4 +1,4 @@
-"""Resampling as nnU-Net does it, one axis after the other (facts, sections 6.3 to 6.7).
+"""Resampling as nnU-Net does it, one axis after the other.
 
 nnU-Net interpolates with a dense three-dimensional spline (64 taps per voxel). A tensor-product spline is separable:
 each axis is a small banded matrix, equal to what scipy computes for unit vectors. The matrices are applied in blocks of
@@ -46,7 +46,7 @@ def separate_axis(
 
     Notes
     -----
-    nnU-Net facts, section 6.3: where two or three axes share the largest spacing, nothing is separated.
+    Where two or three axes share the largest spacing, nothing is separated.
     """
     if force is False:
         return None
@@ -319,7 +319,7 @@ def resample_labels(
     """Resample a label map: every label's indicator is interpolated, the largest wins.
 
     Exact ties go to the nearest voxel's label where it is among the winners, else to the smallest label
-    (batchgenerators >= 0.25.4; facts 6.6 and 12.4).
+    (as in batchgenerators >= 0.25.4).
 
     Parameters
     ----------

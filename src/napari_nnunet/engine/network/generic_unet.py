@@ -1,4 +1,4 @@
-"""Weights of nnU-Net v1's Generic_UNet as those of a plain U-Net of v2 (facts part 2, section 7).
+"""Weights of nnU-Net v1's Generic_UNet as those of a plain U-Net of v2.
 
 The two differ in one thing: a decoder level of v1 has the kernels of the level below it, one of v2 those of its own.
 Where these are not the same, the larger of both is taken and the smaller kernel is set into its middle, with zeros

@@ -1,4 +1,4 @@
-"""The two U-Nets of nnU-Net v2, with its state-dict names (facts part 2, section 1).
+"""The two U-Nets of nnU-Net v2, with its state-dict names.
 
 A checkpoint of nnU-Net lists every encoder tensor four times and every decoder tensor twice, because its modules are
 registered twice. Here every tensor exists once; :func:`nnunet_state` writes the duplicates, :func:`own_state` drops
@@ -331,7 +331,7 @@ def build(architecture: Architecture, channels_in: int, heads: int) -> UNet:
 
 
 def initialize(network: UNet, generator: torch.Generator | None = None) -> None:
-    """Draw initial weights as nnU-Net does (facts part 2, 1.6): Kaiming normal, slope 0.01, biases 0.
+    """Draw initial weights as nnU-Net does: Kaiming normal, slope 0.01, biases 0.
 
     The last normalisation of every residual branch starts at zero.
     """

@@ -1,4 +1,4 @@
-"""Configurations that a person changes: another patch, batch or spacing, and what follows from it (facts 5.14)."""
+"""Configurations changed by a person, and what follows (nnU-Net's documentation/explanation_plans_files.md)."""
 
 from __future__ import annotations
 

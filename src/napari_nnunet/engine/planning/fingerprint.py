@@ -1,4 +1,4 @@
-"""What is known of measured cases, joined to the fingerprint of a dataset (facts, section 4.3)."""
+"""Join what was measured of all training cases to the fingerprint of the dataset; every case weighs the same."""
 
 from __future__ import annotations
 

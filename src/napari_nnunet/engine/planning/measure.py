@@ -1,4 +1,4 @@
-"""What is measured of one training case (facts, section 4.2)."""
+"""What is measured of one training case: its grid after the crop to nonzero, and the intensities of its foreground."""
 
 from __future__ import annotations
 

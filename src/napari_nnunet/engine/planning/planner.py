@@ -1,4 +1,4 @@
-"""From a dataset's fingerprint to its plans: nnU-Net's rules, as one pure function (facts, section 5)."""
+"""From a dataset's fingerprint to its plans: the rules of Isensee et al., Nature Methods 2021, as one pure function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PATHS = {
 
 @dataclass(frozen=True)
 class Planner:
-    """The constants of one of nnU-Net's planners (facts 5.1).
+    """The constants of one of nnU-Net's planners.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def plan(
 
 
 def fullres_spacing(fingerprint: Fingerprint, wished: Sequence[float] | None) -> list[float]:
-    """Return the spacing of 3d_fullres in the reader's order: the median, finer for thick slices (facts 5.2)."""
+    """Return the spacing of 3d_fullres in the reader's order: the median, finer for thick slices."""
     if wished is not None:
         return [float(s) for s in wished]
     spacings, shapes = np.array(fingerprint.spacings), np.array(fingerprint.shapes_after_crop)
@@ -249,7 +249,7 @@ def _lowres(
     normalization: Mapping[str, Any],
     cases: int,
 ) -> dict[str, Any] | None:
-    """Coarsen the voxels until a patch sees a quarter of the image; None where that hardly differs (facts 5.9)."""
+    """Coarsen the voxels until a patch sees a quarter of the image; None where that hardly differs."""
     coarse = list(spacing)
     voxels = math.prod(median)
     original = voxels
@@ -276,7 +276,7 @@ def _configuration(
     *,
     batch_dice: bool,
 ) -> dict[str, Any]:
-    """Choose patch, network and batch of one configuration (facts 5.6)."""
+    """Choose patch, network and batch of one configuration."""
     d = len(spacing)
     shape = topology(spacing, _initial_patch(spacing, median))
     reference = grid.planner.reference[d - 2] * grid.memory_gb / grid.planner.memory_gb
@@ -337,7 +337,7 @@ def _feature_maps(grid: _Grid, shape: Topology) -> int:
 
 
 def _resampling(rule: str) -> dict[str, Any]:
-    """Return the entries that say how data, labels and probabilities are resampled (facts 5.12)."""
+    """Return the entries that say how data, labels and probabilities are resampled."""
     if rule == "none":
         function = "no_resampling_hack"
         kinds: dict[str, dict[str, Any]] = {kind: {} for kind in ("data", "seg", "probabilities")}

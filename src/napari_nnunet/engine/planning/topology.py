@@ -1,6 +1,7 @@
 """How deep a U-Net may go for a patch, and how large its feature maps are: integers only, no network is built.
 
-nnU-Net facts, sections 5.7 and 5.8.
+An axis is halved while its feature map stays at least 4 voxels wide and its voxels are less than twice as large as the
+smallest; a kernel spans 3 voxels along it from there on (Isensee et al., Nature Methods 2021).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From finished slabs of logits to labels and probabilities on the image grid (facts part 2, 4.9).
+"""From finished slabs of logits to labels and probabilities on the image grid.
 
 Logits are interpolated plane by plane and class by class, and only the best class so far is kept: neither the logits
 nor the probabilities of a whole volume are ever held unless the caller asks for probabilities.

@@ -1,4 +1,4 @@
-"""Logits of windows: mirrored copies and folds are summed up before anything else (facts part 2, 4.6, 4.8)."""
+"""Logits of windows: the mean over mirrored copies and folds is taken of logits, before anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sliding-window tiles, their weights, and sums that are given away once complete (facts part 2, 4.3 to 4.5)."""
+"""Sliding-window tiles, their Gaussian weights, and sums that are given away once complete.
+
+Neighbouring tiles overlap by half a patch unless told otherwise; the Gaussian's sigma is an eighth of the patch.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ class TileGrid:
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """Voxels to add before and after each axis; the odd one goes after (facts part 2, 4.3)."""
+        """Voxels to add before and after each axis; the odd one goes after."""
         return tuple(
             (max(p - n, 0) // 2, max(p - n, 0) - max(p - n, 0) // 2)
             for n, p in zip(self.shape, self.patch, strict=True)

@@ -1,4 +1,4 @@
-"""Join the probabilities of several members into one segmentation, class by class (facts part 2, 5.1).
+"""Join the probabilities of several members into one segmentation, class by class.
 
 Probabilities come one class after the other and a few planes at a time, as files hold them. What is kept per voxel is
 the best value so far and its label, so that memory does not grow with the number of classes or members.

@@ -239,7 +239,7 @@ def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str)
     Raises
     ------
     ModelError
-        Naming what is missing or differs in shape (facts part 2, 2.5).
+        Naming what is missing or differs in shape.
     """
     own, given = network.state_dict(), unets.own_state(weights)
     wanted = [name for name in own if ".seg_layers." not in name]

@@ -1,4 +1,4 @@
-"""What a training writes down about every epoch: nnU-Net's eight lists (facts part 2, 3.13 and 3.14)."""
+"""What a training writes down about every epoch: nnU-Net's eight lists, one entry per epoch in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training minimises: cross entropy and soft Dice, for label maps and for regions (facts part 2, 3.10, 3.11)."""
+"""What training minimises: cross entropy and soft Dice, for label maps and for regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How weights are moved: nnU-Net's optimizers and learning rates (facts part 2, 3.1, 3.12 and 3.18)."""
+"""The optimizers and learning rates of nnU-Net's trainers: by default SGD, Nesterov momentum 0.99, poly decay."""
 
 from __future__ import annotations
 

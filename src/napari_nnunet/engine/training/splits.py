@@ -1,4 +1,4 @@
-"""Which cases train and which validate in every fold (facts, section 8)."""
+"""Which cases train and which validate in every fold: nnU-Net's five folds, or those of splits_final.json."""
 
 from __future__ import annotations
 

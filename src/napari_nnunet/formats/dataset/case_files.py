@@ -1,4 +1,4 @@
-"""Cases in a folder of images: CASE_0000.ext, CASE_0001.ext, ... (facts 1.1 and part 2, 4.10)."""
+"""Cases in a folder of images: CASE_0000.ext, CASE_0001.ext, one file per channel (documentation/dataset_format.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Raw datasets: dataset.json, imagesTr, labelsTr, or files listed in dataset.json (facts, sections 1.1 and 1.5)."""
+"""Raw datasets: dataset.json, imagesTr, labelsTr, or files listed in dataset.json.
+
+The layout is the one of nnU-Net's documentation/dataset_format.md.
+"""
 
 from __future__ import annotations
 
@@ -217,7 +220,7 @@ def dataset_json(
     reader: str | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Return the content of a dataset.json (facts 1.2), checked.
+    """Return the content of a dataset.json, checked.
 
     Parameters
     ----------

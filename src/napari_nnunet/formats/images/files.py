@@ -1,4 +1,4 @@
-"""Image files in and out: a literal table of adapters with nnU-Net's names (facts 1.6 to 1.8).
+"""Image files in and out: a literal table of adapters with nnU-Net's names.
 
 Readers convert to (C, [Z,] Y, X) and mm; they never resample, crop or, but for the two whose names say so, reorient.
 """

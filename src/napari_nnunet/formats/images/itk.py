@@ -1,4 +1,4 @@
-"""SimpleITK: NIfTI, NRRD, MetaImage, GIPL (facts 1.7)."""
+"""SimpleITK: NIfTI, NRRD, MetaImage, GIPL."""
 
 from __future__ import annotations
 

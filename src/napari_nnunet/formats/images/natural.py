@@ -1,4 +1,4 @@
-"""Two-dimensional pictures: PNG, BMP, JPEG, 2-D TIFF; grey, RGB, RGBA (facts 1.7)."""
+"""Two-dimensional pictures: PNG, BMP, JPEG, 2-D TIFF; grey, RGB, RGBA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nibabel: NIfTI with any affine, sheared ones too, and with reorientation to RAS (facts 1.7)."""
+"""nibabel: NIfTI with any affine, sheared ones too, and with reorientation to RAS."""
 
 from __future__ import annotations
 

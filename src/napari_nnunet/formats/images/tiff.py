@@ -1,4 +1,4 @@
-"""Stacks of TIFF pages with the spacing in a JSON file beside (facts 1.7)."""
+"""Stacks of TIFF pages, with the spacing (z, y, x) in a JSON file next to them."""
 
 from __future__ import annotations
 

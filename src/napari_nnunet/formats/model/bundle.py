@@ -1,4 +1,4 @@
-"""Models in a zip: nnU-Net's layout, looked at before anything is unpacked (facts part 2, 5.6).
+"""Models in a zip: nnU-Net's layout, looked at before anything is unpacked.
 
 A zip from somebody else is not trusted: names that lead elsewhere, links, and contents far larger than the file are
 refused, and nothing appears in the models' folder before all of it was read and checked.

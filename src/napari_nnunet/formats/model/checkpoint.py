@@ -1,4 +1,4 @@
-"""nnU-Net's .pth files, read without executing anything (facts part 2, 2.2)."""
+"""nnU-Net's .pth files, read without executing anything."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def write_checkpoint(
     best: float | None = None,
     own: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint with all nine keys of nnU-Net (facts part 2, 2.2).
+    """Write a checkpoint with all nine keys of nnU-Net.
 
     Parameters
     ----------

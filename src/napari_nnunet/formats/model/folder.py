@@ -1,4 +1,4 @@
-"""Model folders: plans.json, dataset.json, fold_*/checkpoint_*.pth (facts part 2, 2.1)."""
+"""Model folders: plans.json, dataset.json, fold_*/checkpoint_*.pth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preprocessed training cases: CASE.b2nd, CASE_seg.b2nd, CASE.pkl, as nnU-Net stores them (facts, section 6.9)."""
+"""Preprocessed training cases: CASE.b2nd, CASE_seg.b2nd, CASE.pkl, as nnU-Net stores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunk and block shapes of preprocessed arrays: nnU-Net's rule (facts, section 6.9)."""
+"""Chunk and block shapes of preprocessed arrays: nnU-Net's rule, made for reading patches out of compressed volumes."""
 
 from __future__ import annotations
 

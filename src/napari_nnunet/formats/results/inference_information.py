@@ -1,4 +1,4 @@
-"""inference_information.json: which model, or which ensemble, is best for a dataset (facts part 2, 5.5)."""
+"""inference_information.json: which model, or which ensemble, is best for a dataset."""
 
 from __future__ import annotations
 

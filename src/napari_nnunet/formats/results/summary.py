@@ -1,4 +1,4 @@
-"""nnU-Net's summary.json: how good the segmentations of a folder are (facts part 2, 5.2)."""
+"""nnU-Net's summary.json: how good the segmentations of a folder are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put cross-validations together and find the best model or ensemble (facts part 2, 5.3 and 5.5)."""
+"""Put cross-validations together and find the best model or ensemble."""
 
 from __future__ import annotations
 

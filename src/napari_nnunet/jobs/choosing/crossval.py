@@ -1,4 +1,4 @@
-"""The validation cases of all folds of a model, together (facts part 2, 5.3)."""
+"""The validation cases of all folds of a model, together: every case once, segmented by a model that never saw it."""
 
 from __future__ import annotations
 

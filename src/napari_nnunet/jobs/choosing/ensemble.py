@@ -1,4 +1,4 @@
-"""Join probabilities of several models, or of the folds of a cross-validation (facts part 2, 5.1)."""
+"""Join probabilities of several models, or of the folds of a cross-validation."""
 
 from __future__ import annotations
 

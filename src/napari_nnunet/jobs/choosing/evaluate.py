@@ -1,4 +1,4 @@
-"""Compare segmentations with their references: nnU-Net's summary.json, and tables (facts part 2, 5.2)."""
+"""Compare segmentations with their references: nnU-Net's summary.json, and tables."""
 
 from __future__ import annotations
 

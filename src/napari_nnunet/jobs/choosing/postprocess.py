@@ -1,4 +1,4 @@
-"""Find out which postprocessing helps, and apply it (facts part 2, 5.4)."""
+"""Find out which postprocessing helps, and apply it."""
 
 from __future__ import annotations
 

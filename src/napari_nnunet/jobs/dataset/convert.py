@@ -1,4 +1,4 @@
-"""Datasets of the Medical Segmentation Decathlon and of nnU-Net v1, as nnU-Net v2 converts them (facts, section 3)."""
+"""Datasets of the Medical Segmentation Decathlon and of nnU-Net v1, converted as nnU-Net v2 does it."""
 
 from __future__ import annotations
 

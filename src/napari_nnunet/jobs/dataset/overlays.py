@@ -1,4 +1,4 @@
-"""One picture per training case: the slice with the most foreground, its labels in colour (facts part 2, 5.7)."""
+"""One picture per training case: the slice with the most foreground, its labels in colour."""
 
 from __future__ import annotations
 

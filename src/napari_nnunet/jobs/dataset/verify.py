@@ -1,4 +1,4 @@
-"""Look for everything that would go wrong with a raw dataset, and report all of it at once (facts, section 2)."""
+"""Look for everything that would go wrong with a raw dataset, and report all of it at once."""
 
 from __future__ import annotations
 

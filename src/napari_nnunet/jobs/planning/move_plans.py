@@ -1,4 +1,4 @@
-"""Use the plans of one dataset for another, for pretraining and comparison (facts 5.14)."""
+"""Use the plans of one dataset for another, for pretraining and comparison."""
 
 from __future__ import annotations
 

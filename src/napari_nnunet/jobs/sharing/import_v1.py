@@ -1,4 +1,4 @@
-"""Trained models of nnU-Net v1 in v2's layout, read without executing anything (facts part 2, section 7)."""
+"""Trained models of nnU-Net v1 in v2's layout, read without executing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give models away and take them in: export, install, download (facts part 2, 5.6)."""
+"""Give models away and take them in: export, install, download."""
 
 from __future__ import annotations
 

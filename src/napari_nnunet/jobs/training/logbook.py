@@ -1,4 +1,4 @@
-"""What a training leaves to read: training_log_*.txt, progress.png, debug.json (facts part 2, 3.3 and 3.14)."""
+"""What a training leaves to read: training_log_*.txt, progress.png, debug.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segment the cases a fold held out, measure them, and hand them to the next stage (facts part 2, 3.15)."""
+"""Segment the cases a fold held out, measure them, and hand them to the next stage."""
 
 from __future__ import annotations
 
