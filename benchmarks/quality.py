@@ -27,7 +27,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

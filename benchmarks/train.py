@@ -31,7 +31,7 @@ from napari_nnunet.jobs.training.order import make_order
 from napari_nnunet.jobs.training.train import training_choice
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.training.parallel import Group
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.trainers import TrainSettings
 if __name__ == '__main__':
     workspace, dataset, configuration, steps = Workspace.resolve(), sys.argv[2], sys.argv[3], int(sys.argv[4])
     settings = TrainSettings(device=sys.argv[5])

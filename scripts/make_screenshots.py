@@ -115,7 +115,7 @@ def learn(folder):
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.demo import CONFIGURATION, DATASET, make_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
-    from napari_nnunet.schema.settings import PlanSettings
+    from napari_nnunet.schema.requests.planning import PlanSettings
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(folder / name)
@@ -153,8 +153,8 @@ def two_models(folder):
     from napari_nnunet.jobs.demo import DATASET, make_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
     from napari_nnunet.jobs.training.train import train
-    from napari_nnunet.schema.settings import PlanSettings
-    from napari_nnunet.schema.training import TrainSettings
+    from napari_nnunet.schema.requests.planning import PlanSettings
+    from napari_nnunet.schema.requests.training import TrainSettings
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(folder / name)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from napari_nnunet.formats.model.folder import TrainedModel, load_model
     from napari_nnunet.jobs.prediction.result import Prediction
     from napari_nnunet.schema.geometry import Geometry
-    from napari_nnunet.schema.settings import PlanSettings, PredictSettings
-    from napari_nnunet.schema.training import TrainSettings
+    from napari_nnunet.schema.requests.planning import PlanSettings
+    from napari_nnunet.schema.requests.prediction import PredictSettings
+    from napari_nnunet.schema.requests.training import TrainSettings
     from napari_nnunet.volume import Volume
 
 
@@ -63,10 +64,10 @@ __all__ = [
 _HOMES = {
     "Geometry": "napari_nnunet.schema.geometry",
     "NnunetError": "napari_nnunet.errors",
-    "PlanSettings": "napari_nnunet.schema.settings",
-    "PredictSettings": "napari_nnunet.schema.settings",
+    "PlanSettings": "napari_nnunet.schema.requests.planning",
+    "PredictSettings": "napari_nnunet.schema.requests.prediction",
     "Prediction": "napari_nnunet.jobs.prediction.result",
-    "TrainSettings": "napari_nnunet.schema.training",
+    "TrainSettings": "napari_nnunet.schema.requests.training",
     "TrainedModel": "napari_nnunet.formats.model.folder",
     "Volume": "napari_nnunet.volume",
     "ensemble_predict": "napari_nnunet.api",

@@ -14,7 +14,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.prediction.result import Prediction
     from napari_nnunet.jobs.training.train import TrainResult
     from napari_nnunet.schema.cleaning import Target
-    from napari_nnunet.schema.settings import Fold, PlanSettings
-    from napari_nnunet.schema.training import TrainSettings
+    from napari_nnunet.schema.names import Fold
+    from napari_nnunet.schema.requests.planning import PlanSettings
+    from napari_nnunet.schema.requests.training import TrainSettings
 
 
 def predict(
@@ -421,7 +422,7 @@ def train(
     >>> result.validation.dice  # doctest: +SKIP
     """
     from napari_nnunet.jobs.training.train import train as job  # loads torch
-    from napari_nnunet.schema.training import TrainSettings as Settings
+    from napari_nnunet.schema.requests.training import TrainSettings as Settings
 
     place = _workspace(workspace)
     chosen = (settings or Settings()).replace(**changes)

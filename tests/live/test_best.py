@@ -22,7 +22,7 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import Question, find_best
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("nnunetv2")

@@ -8,7 +8,7 @@ import torch
 
 from napari_nnunet.events import drain
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 pytestmark = [
     pytest.mark.live,

@@ -16,7 +16,7 @@ from napari_nnunet import load_model, predict
 from napari_nnunet.events import drain
 from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore")]

@@ -19,8 +19,8 @@ from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.settings import PredictSettings
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("nnunetv2")

@@ -18,7 +18,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 pytestmark = pytest.mark.live
 pytest.importorskip("nnunetv2")

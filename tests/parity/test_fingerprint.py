@@ -11,7 +11,7 @@ import pytest
 from napari_nnunet.events import drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 pytestmark = pytest.mark.parity
 

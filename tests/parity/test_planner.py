@@ -14,7 +14,7 @@ from napari_nnunet.engine.planning.planner import plan
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 pytestmark = pytest.mark.parity
 

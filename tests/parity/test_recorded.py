@@ -17,7 +17,7 @@ from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 pytestmark = pytest.mark.parity
 

@@ -20,7 +20,7 @@ from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, 
 from napari_nnunet.engine.training.optimizers import poly_rate
 from napari_nnunet.engine.training.splits import Split, make_splits, split_of
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.training import Recipe
+from napari_nnunet.schema.trainers import Recipe
 
 pytestmark = pytest.mark.parity
 

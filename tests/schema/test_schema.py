@@ -12,7 +12,7 @@ from napari_nnunet.errors import DatasetError, ImageError, PlanError
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.settings import PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PredictSettings, preset
 
 
 def _dataset(**changes):

@@ -12,8 +12,8 @@ from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.names import parse_fold
 from napari_nnunet.schema.plans import TRAINABLE
-from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.choosing.evaluate import Rules
@@ -381,7 +381,7 @@ def _predict_best(options: argparse.Namespace) -> int:
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.prediction.combined import best_combination
     from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
-    from napari_nnunet.schema.settings import PredictSettings
+    from napari_nnunet.schema.requests.prediction import PredictSettings
 
     workspace = Workspace.resolve(options.workspace, os.environ)
     with checked():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 if TYPE_CHECKING:
     from napari_nnunet.events import Job

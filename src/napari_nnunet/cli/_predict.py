@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.cli._checked import checked
-from napari_nnunet.schema.settings import PRESETS, PredictSettings
-from napari_nnunet.schema.training import parse_fold
+from napari_nnunet.schema.names import parse_fold
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings
 
 if TYPE_CHECKING:
     from napari_nnunet.formats.model.folder import TrainedModel
@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace, model: TrainedModel, *, part: int, parts: 
 
 def settings_of(options: argparse.Namespace, model: TrainedModel) -> PredictSettings:
     """Return what the flags ask for; a preset first, then the flags that were given."""
-    from napari_nnunet.schema.settings import preset
+    from napari_nnunet.schema.requests.prediction import preset
 
     settings = PredictSettings(checkpoint=options.chk)
     if options.preset is not None:

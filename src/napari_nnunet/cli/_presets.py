@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
     from napari_nnunet.cli._show import show
     from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.jobs.prediction.presets import measure_presets
-    from napari_nnunet.schema.settings import PredictSettings
+    from napari_nnunet.schema.requests.prediction import PredictSettings
 
     with checked():
         settings = PredictSettings(device=options.device)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.names import parse_fold
 from napari_nnunet.schema.plans import TRAINABLE
-from napari_nnunet.schema.training import parse_fold
 
 if TYPE_CHECKING:
     from napari_nnunet.formats.model.folder import TrainedModel

@@ -13,7 +13,9 @@ from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.training import DEFAULT_TRAINER, TrainSettings, parse_duration, parse_fold
+from napari_nnunet.schema.names import parse_fold
+from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
+from napari_nnunet.schema.trainers import DEFAULT_TRAINER
 
 _BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
 

@@ -25,8 +25,9 @@ from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_
 from napari_nnunet.jobs.training.order import model_folder
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PlanSettings, PredictSettings
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 DATASET = "Dataset001_Demo"
 CONFIGURATION = "3d_fullres"

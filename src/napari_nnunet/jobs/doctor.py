@@ -18,7 +18,7 @@ from napari_nnunet.engine import machine
 from napari_nnunet.engine.network import device
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.workspace import Workspace, default_folder
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 _PACKAGES = ("napari-nnunet", "napari", "npe2", "magicgui", "torch", "openvino", "numpy", "scipy", "SimpleITK")
 _BAD_TORCH = {"2.9": "its 3-D convolutions on CUDA are many times slower than in other releases"}

@@ -19,8 +19,8 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.model.fold import FoldFolder, read_json
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
-from napari_nnunet.schema.settings import Fold
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.training import TrainSettings
 
 
 def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:

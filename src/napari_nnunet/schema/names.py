@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from napari_nnunet.errors import DatasetError
+from typing import Literal
 
+from napari_nnunet.errors import DatasetError, SettingsError
+
+Fold = int | Literal["all"]
 _FORBIDDEN = set('/\\:*?"<>|\0')
 
 
@@ -19,3 +22,18 @@ def require_plain(name: str, what: str) -> str:
             f"{what} is {name!r}, which cannot be part of a file name; use letters, digits, '.', '-', '_'."
         )
     return name
+
+
+def parse_fold(text: str) -> Fold:
+    """Return a fold given as text: a number or "all".
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
+    if text == "all":
+        return "all"
+    if not text.isdigit():
+        raise SettingsError(f"{text!r} is no fold. Folds are 0, 1, 2, ... or 'all'.")
+    return int(text)

@@ -22,8 +22,10 @@ from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, 
 from napari_nnunet.engine.training.optimizers import learning_rate, make_optimizer
 from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.names import parse_fold
 from napari_nnunet.schema.plans import Architecture
-from napari_nnunet.schema.training import Recipe, TrainSettings, parse_duration, parse_fold, recipe_of, trainers
+from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
+from napari_nnunet.schema.trainers import Recipe, recipe_of, trainers
 from samples import CASES, rule
 
 

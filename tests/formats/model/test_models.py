@@ -18,7 +18,7 @@ from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.folder import find_models, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 
 class _Evil:

@@ -33,7 +33,7 @@ from napari_nnunet.jobs.sharing.share import (
     read_card,
     trash_model,
 )
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 CPU = PredictSettings(device="cpu", precision="float32")
 

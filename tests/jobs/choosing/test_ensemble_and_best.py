@@ -46,7 +46,7 @@ from napari_nnunet.processes import pool
 from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 SHAPE = (6, 10, 9)

@@ -16,7 +16,7 @@ from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 
 @pytest.fixture

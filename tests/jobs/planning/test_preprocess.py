@@ -26,7 +26,7 @@ from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from napari_nnunet.jobs import doctor
 from napari_nnunet.jobs.prediction.estimate import estimate, estimate_presets
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.presets import measure_presets
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 
 @pytest.mark.parametrize("changes", [{}, {"mirroring": False}, {"step": 0.75, "folds": (1,)}])

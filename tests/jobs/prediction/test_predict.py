@@ -16,7 +16,7 @@ from napari_nnunet.jobs.prediction import predict as module
 from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.jobs.prediction.predict import predict, predict_series
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 CPU = PredictSettings(device="cpu", precision="float32")

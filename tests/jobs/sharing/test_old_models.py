@@ -23,7 +23,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.jobs.sharing.import_v1 import _architecture, import_v1_model
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 CPU = PredictSettings(device="cpu", backend="torch", precision="float32")

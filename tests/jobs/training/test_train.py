@@ -44,7 +44,7 @@ from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train, validate
 from napari_nnunet.processes.launch import request_of
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 SHORT = TrainSettings(epochs=3, iterations=4, validation_iterations=2, workers=0, device="cpu", threads=1)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"

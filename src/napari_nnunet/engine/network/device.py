@@ -12,7 +12,7 @@ import torch
 
 from napari_nnunet.engine.machine import available_threads
 from napari_nnunet.errors import ResourceError, SettingsError
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]

@@ -13,7 +13,7 @@ from napari_nnunet.engine.planning.topology import Topology, feature_map_size, t
 from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 ANISOTROPY = 3.0
 LOWRES_SHARE = 0.25  # a patch that sees less than this of the median image asks for a low-resolution stage

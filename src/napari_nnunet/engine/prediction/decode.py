@@ -28,7 +28,7 @@ from napari_nnunet.engine.image.resample import (
 )
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
-from napari_nnunet.schema.settings import Average
+from napari_nnunet.schema.requests.prediction import Average
 
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
 _HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often

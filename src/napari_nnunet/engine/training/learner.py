@@ -18,7 +18,7 @@ from napari_nnunet.engine.network.unet import InstanceNorm, UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.training import Recipe
+from napari_nnunet.schema.trainers import Recipe
 
 Layout = Literal["plain", "channels_last"]
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_nnunet.engine.training.learner import Matches
-from napari_nnunet.schema.training import LOG_LISTS
+from napari_nnunet.schema.trainers import LOG_LISTS
 
 _MEMORY = 0.9  # of the moving average
 

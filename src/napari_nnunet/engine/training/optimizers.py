@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from napari_nnunet.schema.training import Recipe
+from napari_nnunet.schema.trainers import Recipe
 
 MOMENTUM = 0.99
 LARGEST_NORM = 12.0

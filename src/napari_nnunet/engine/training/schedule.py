@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_nnunet.engine.training.optimizers import learning_rate, poly_rate
-from napari_nnunet.schema.training import Recipe
+from napari_nnunet.schema.trainers import Recipe
 
 _LEAST_EPOCHS = 20  # within a time budget: fewer would let the learning rate fall in steps too large
 _LEAST_ITERATIONS = 5

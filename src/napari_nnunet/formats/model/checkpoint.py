@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.training import LOG_LISTS
+from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
 

@@ -16,7 +16,7 @@ import psutil
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 _CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process

@@ -12,8 +12,9 @@ from typing import Any
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
-from napari_nnunet.schema.settings import Average, Fold
+from napari_nnunet.schema.requests.prediction import Average
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 

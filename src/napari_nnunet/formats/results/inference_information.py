@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.names import is_plain
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold, is_plain
 
 INFORMATION = "inference_information.json"
 INSTRUCTIONS = "inference_instructions.txt"

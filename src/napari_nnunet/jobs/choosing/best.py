@@ -38,8 +38,8 @@ from napari_nnunet.jobs.choosing.ensemble import Rules as JoinRules
 from napari_nnunet.jobs.choosing.ensemble import ensemble_cases, validation_members
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import TRAINABLE, Plans
-from napari_nnunet.schema.settings import Fold
 
 
 @dataclass(frozen=True)

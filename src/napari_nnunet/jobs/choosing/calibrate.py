@@ -25,7 +25,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
 from napari_nnunet.jobs.choosing.ensemble import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 
 FILE = "calibration.json"
 _PER_CASE = 20_000  # voxels, drawn at random

@@ -15,7 +15,7 @@ from napari_nnunet.formats.results.summary import write_summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import validation_cases
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
 

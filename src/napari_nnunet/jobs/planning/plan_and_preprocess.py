@@ -13,7 +13,7 @@ from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experimen
 from napari_nnunet.jobs.planning.preprocess import PreprocessResult, preprocess
 from napari_nnunet.processes.pool import warm_up
 from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 
 
 @dataclass(frozen=True)

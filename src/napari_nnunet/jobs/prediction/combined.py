@@ -33,7 +33,7 @@ from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 _STEPS = 1000  # of the progress bar, over all members

@@ -20,7 +20,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.plans import Architecture
-from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
 
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take
 

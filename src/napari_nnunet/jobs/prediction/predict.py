@@ -26,7 +26,7 @@ from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, speed_key
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import Focus, Prediction, Task, count_labels
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
 from napari_nnunet.volume import Volume
 

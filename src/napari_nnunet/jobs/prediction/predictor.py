@@ -15,7 +15,8 @@ from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.schema.settings import Fold, PredictSettings
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 _kept = 2  # a cascade needs two
 _cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()

@@ -16,7 +16,7 @@ from napari_nnunet.formats.dataset.case_files import find_cases
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.schema.settings import PRESETS, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
 
 
 def measure_presets(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_nnunet.events import Box
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, read_best
 from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.version import __version__
 
 TRASH = "trash"

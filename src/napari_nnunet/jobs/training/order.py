@@ -24,9 +24,10 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
 from napari_nnunet.processes.launch import TrainRequest
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
-from napari_nnunet.schema.settings import Fold
-from napari_nnunet.schema.training import Recipe, TrainSettings
+from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.trainers import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,9 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import recorded
-from napari_nnunet.schema.settings import Fold, PredictSettings
-from napari_nnunet.schema.training import TrainSettings
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
 _SKIPS = 5  # steps in a row whose loss may leave the range of float16

@@ -38,7 +38,7 @@ from napari_nnunet.jobs.prediction.result import Task
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.words import plain_time

@@ -31,7 +31,7 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.prediction.result import PROBABILITY

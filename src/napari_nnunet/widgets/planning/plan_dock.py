@@ -27,7 +27,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.settings import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanSettings
 from napari_nnunet.widgets.frame.forms import add_row, let_shrink, scrolling, with_refresh
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.preferences import read_preferences

@@ -23,7 +23,8 @@ from superqt import QCollapsible
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
-from napari_nnunet.schema.settings import Fold, PredictSettings, preset
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.prediction import PredictSettings, preset
 from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.preferences import read_preferences

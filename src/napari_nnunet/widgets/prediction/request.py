@@ -10,7 +10,7 @@ from napari.layers import Image
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.schema.settings import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.layers import Frame, axes_choices, frames_of, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 

@@ -16,7 +16,8 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Event, Job, Painted
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cleaning
-from napari_nnunet.schema.settings import PRESETS, Fold
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.prediction import PRESETS
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.panel import RunPanel, State

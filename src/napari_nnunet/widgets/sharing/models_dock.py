@@ -31,7 +31,7 @@ from napari_nnunet.formats.model.bundle import Bundle, inspect
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
 from napari_nnunet.schema.card import ModelCard
-from napari_nnunet.schema.settings import Fold
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.preferences import read_preferences

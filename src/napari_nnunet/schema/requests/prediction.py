@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_nnunet.schema.names import Fold
+
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CheckpointName = str
-Fold = int | Literal["all"]
 Average = Literal["logits", "probabilities"]
 PresetName = Literal["fast", "balanced", "full"]
 
@@ -88,19 +89,3 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
     changes = dict(PRESETS[name])
     changes["folds"] = folds[:1] if changes["folds"] == "first" else folds
     return base.replace(**changes)
-
-
-class PlanSettings(BaseModel):
-    """How a dataset is planned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    planner: str = Field("ExperimentPlanner", title="Planner", description="One of the planners of nnU-Net v2.")
-    gpu_memory_gb: Annotated[float, Gt(0)] | None = Field(
-        None, title="GPU memory (GB)", description="What a training may take; the planner's own where not given."
-    )
-    target_spacing: tuple[float, float, float] | None = Field(
-        None, title="Target spacing (mm)", description="In the reader's axis order (z, y, x); decided by the data else."
-    )
-    plans_name: str | None = Field(None, title="Plans name", description="The planner's own where not given.")
-    preprocessor: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
