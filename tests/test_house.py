@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "napari_nnunet"
 LONGEST_FUNCTION = 60  # lines without docstring
 LONGEST_MODULE = 460
+LONGEST_TEST_FILE = 400
 
 
 def _loaded(code: str) -> set[str]:
@@ -109,6 +110,14 @@ def test_functions_and_modules_stay_short():
                 if body > LONGEST_FUNCTION:
                     long.append(f"{path.name}: {node.name} has {body} lines")
     assert not long
+
+
+def test_test_files_stay_short_and_have_names_of_their_own():
+    """Pytest imports them by their bare names, so that two of the same name would hide each other."""
+    paths = list((ROOT / "tests").rglob("test_*.py"))
+    names = [path.name for path in paths]
+    assert sorted(names) == sorted(set(names))
+    assert not [p.name for p in paths if len(p.read_text(encoding="utf-8").splitlines()) > LONGEST_TEST_FILE]
 
 
 @pytest.mark.slow

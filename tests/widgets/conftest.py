@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from helpers import Recipe, make_model
+from napari_nnunet.formats.workspace import Workspace
+
 pytestmark = pytest.mark.gui
 
 
@@ -32,3 +35,14 @@ def dock(viewer, qtbot):
     qtbot.waitUntil(lambda: widget._running is None, timeout=20000)
     if widget._estimator is not None and widget._estimator.is_running:
         qtbot.waitUntil(lambda: not widget._estimator.is_running, timeout=20000)
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """nnU-Net's variables lead here, and a dataset with two models lies in it."""
+    workspace = Workspace.at(tmp_path / "w")
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(getattr(workspace, name)))
+    make_model(workspace.results, Recipe(folds=(0, 1)))
+    make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16)), seed=7)
+    return workspace

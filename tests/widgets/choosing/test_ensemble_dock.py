@@ -1,4 +1,4 @@
-"""The Ensemble, Compare and Models docks, and what can be done with a result, in a real window."""
+"""The Ensemble dock, and what can be done with its result, in a real window."""
 
 from __future__ import annotations
 
@@ -8,74 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docks import add_image, open_dock, press, wait_until_idle
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtWidgets import QApplication
 
 from helpers import Recipe, make_model, smooth_image, write_nifti
-from napari_nnunet import load_model
-from napari_nnunet.events import drain
-from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.formats.results.postprocessing import write_cleaning
 from napari_nnunet.formats.results.probabilities import write_probabilities
-from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.sharing.share import export_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, LAYERS, MODELS
-from napari_nnunet.widgets.frame.panel import State
-from napari_nnunet.widgets.sharing import models_dock as models_module
-from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
-
-MM = ["mm"] * 3
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """nnU-Net's variables lead here, and a dataset with two models lies in it."""
-    workspace = Workspace.at(tmp_path / "w")
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(getattr(workspace, name)))
-    make_model(workspace.results, Recipe(folds=(0, 1)))
-    make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16)), seed=7)
-    return workspace
-
-
-def _open(viewer, name):
-    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", name)
-    return dock
-
-
-def _image(viewer, **kwargs):
-    return viewer.add_image(smooth_image((10, 28, 26))[0], **{"units": MM, "name": "image", **kwargs})
-
-
-def _done(qtbot, dock):
-    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=90000)
 
 
 @pytest.fixture
 def ensemble(viewer, workspace, qtbot):
-    dock = _open(viewer, "Ensemble")
+    dock = open_dock(viewer, "Ensemble")
     yield dock
     dock.panel.cancel()
-    _done(qtbot, dock)
+    wait_until_idle(qtbot, dock)
 
 
 def _ready(qtbot, dock, words="members run over it"):
     qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive(), timeout=60000)
 
 
-def _run(qtbot, dock):
-    assert dock.panel.button.isEnabled(), dock.summary.text()
-    qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    _done(qtbot, dock)
-
-
 def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, qtbot):
-    image = _image(viewer, scale=(1.2, 0.9, 0.9), translate=(3, 4, 5))
+    image = add_image(viewer, scale=(1.2, 0.9, 0.9), translate=(3, 4, 5))
     _ready(qtbot, ensemble)
     assert "3 networks of 2 members" in ensemble.summary.text()
     assert "not calibrated" in ensemble.summary.text()
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
     assert set(np.unique(result.data)) == {0, 1, 2}
     for name in ("entropy", "disagreement"):
@@ -90,9 +51,9 @@ def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, 
 
 
 def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble, qtbot):
-    _image(viewer)
+    add_image(viewer)
     _ready(qtbot, ensemble)
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
     before, csv = result.data.copy(), ensemble.table.csv()
     box = next(box for box, target, _ in ensemble.after._targets if target == 1)
@@ -110,9 +71,9 @@ def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble
 
 
 def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ensemble, qtbot):
-    _image(viewer)
+    add_image(viewer)
     _ready(qtbot, ensemble)
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     ensemble.after._targets[1][0].setChecked(True)
     qtbot.waitUntil(lambda: not ensemble.after._busy, timeout=10000)
     texts = []
@@ -127,7 +88,7 @@ def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ens
 
 
 def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
-    _image(viewer)
+    add_image(viewer)
     _ready(qtbot, ensemble)
     table = ensemble.members.table
     table.item(0, 2).setText("a lot")
@@ -146,12 +107,12 @@ def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
 
 
 def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
-    _image(viewer)
+    add_image(viewer)
     ensemble.members.source_box.value = FOLDS
     ensemble.members.of_box.value = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     assert [ensemble.members.table.item(r, 0).text() for r in range(2)] == ["fold 0", "fold 1"]
     _ready(qtbot, ensemble)
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     folds = [member["folds"] for member in viewer.layers["image – ensemble"].metadata["nnunet"]["members"]]
     assert folds == [["0"], ["1"]]
 
@@ -162,7 +123,7 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
     shutil.copytree(workspace.results / "Dataset001_Tiny" / name, other / name)
     shutil.move(workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres", other / "renamed")
     make_model(workspace.results, Recipe(name="Dataset003_Else", labels={"background": 0, "cell": 1}))
-    _image(viewer)
+    add_image(viewer)
     ensemble.members.source_box.value = FOLDS
     ensemble.members.source_box.value = MODELS
     box = ensemble.members.of_box
@@ -177,17 +138,17 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
     }
     _ready(qtbot, ensemble)
     assert not ensemble.calibrate.isVisible()  # they have no validation cases in common
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     members = viewer.layers["image – ensemble"].metadata["nnunet"]["members"]
     assert {Path(member["folder"]).parent.name for member in members} == {"Dataset001_Tiny", "Dataset002_Other"}
 
 
 def test_probability_layers_are_joined(viewer, ensemble, qtbot):
-    _image(viewer)
+    add_image(viewer)
     ensemble.members.source_box.value = LAYERS
     qtbot.waitUntil(lambda: "two results or more" in ensemble.summary.text(), timeout=5000)
     ensemble.members.source_box.value = MODELS
-    segment = _open(viewer, "Segment")
+    segment = open_dock(viewer, "Segment")
     segment.form.output_box.value = "Labels and probabilities"
     for model in segment.form.model_box.choices[:2]:
         segment.form.model_box.value = model
@@ -197,7 +158,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     ensemble.members.source_box.value = LAYERS
     _ready(qtbot, ensemble, "Will join")
     assert not ensemble.form.isVisible()
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     names = ["image – 2d", "image – 3d_fullres"]
     joined = (
         viewer.layers[" + ".join(names)]
@@ -234,7 +195,7 @@ def _write_best(workspace, cleaning):
 
 
 def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspace, qtbot):
-    _image(viewer)
+    add_image(viewer)
     ensemble.members.source_box.value = BEST
     assert "not compared yet" in ensemble.members.note.text()
     _write_best(workspace, Cleaning.of([1]))
@@ -242,7 +203,7 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     assert "Dice 0.850" in ensemble.members.note.text() and "0.900" in ensemble.members.note.text()
     _ready(qtbot, ensemble)
     assert "2 networks of 2 members" in ensemble.summary.text()
-    _run(qtbot, ensemble)
+    press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
     assert result.metadata["nnunet"]["postprocessing"] == [{"labels_or_regions": 1}]
     assert "kept the largest part of organ" in ensemble.after.hint.text()
@@ -250,11 +211,11 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
 
 
 def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace, qtbot):
-    _image(viewer)
+    add_image(viewer)
     _ready(qtbot, ensemble)
     assert ensemble.calibrate.isVisible()
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
-    _done(qtbot, ensemble)
+    wait_until_idle(qtbot, ensemble)
     assert "no validation" in ensemble.panel.status.text().lower() or "validated" in ensemble.panel.status.text()
     truth = np.random.default_rng(0).integers(0, 3, (6, 12, 12)).astype(np.uint8)
     references = workspace.preprocessed / "Dataset001_Tiny" / "gt_segmentations"
@@ -268,7 +229,7 @@ def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace
         write_probabilities(p / p.sum(axis=0), folder / "a.npz")
         write_nifti(folder / "a.nii.gz", p.argmax(axis=0).astype(np.uint8))
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
-    _done(qtbot, ensemble)
+    wait_until_idle(qtbot, ensemble)
     qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text(), timeout=20000)
     assert not ensemble.calibrate.isVisible()
     assert ensemble.order().vote.temperature != 1
@@ -288,18 +249,18 @@ def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
     ensemble.members.source_box.value = BEST
     assert ensemble.members.compare.isVisible()
     qtbot.mouseClick(ensemble.members.compare, Qt.MouseButton.LeftButton)
-    _done(qtbot, ensemble)
+    wait_until_idle(qtbot, ensemble)
     qtbot.waitUntil(lambda: ensemble.members.best is not None, timeout=10000)
     assert [model.configuration for model in ensemble.members.best.models] == ["2d"]
     assert "Compared 2: 2d" in ensemble.panel.status.text()
 
 
 def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot):
-    _image(viewer)
+    add_image(viewer)
     _ready(qtbot, ensemble)
     qtbot.mouseClick(ensemble.panel.button, Qt.MouseButton.LeftButton)
     ensemble.panel.cancel()
-    _done(qtbot, ensemble)
+    wait_until_idle(qtbot, ensemble)
     assert "Cancelled" in ensemble.panel.status.text()
     assert any("partial" in layer.name for layer in viewer.layers)
     qtbot.waitUntil(lambda: ensemble.panel.button.isEnabled(), timeout=20000)
@@ -307,145 +268,7 @@ def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtb
 
 def test_models_that_do_not_fit_together_are_refused(viewer, workspace, qtbot):
     make_model(workspace.results, Recipe(labels={"background": 0, "x": 1}, configuration="3d_lowres"))
-    dock = _open(viewer, "Ensemble")
-    _image(viewer)
+    dock = open_dock(viewer, "Ensemble")
+    add_image(viewer)
     qtbot.waitUntil(lambda: "cannot be joined" in dock.summary.text(), timeout=10000)
     assert not dock.panel.button.isEnabled()
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def compare(viewer, qtbot):
-    dock = _open(viewer, "Compare")
-    yield dock
-    _done(qtbot, dock)
-
-
-def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
-    assert "Open two Labels layers" in compare.panel.status.text()
-    one = np.zeros((6, 12, 12), dtype=np.uint8)
-    one[2:4, 3:9, 3:9] = 1
-    two = one.copy()
-    two[3, 3:9, 3:9] = 2
-    first = viewer.add_labels(one, name="A", features={"index": [0, 1, 2], "name": ["background", "cell", "wall"]})
-    assert not compare.panel.button.isEnabled()
-    second = viewer.add_labels(two, name="B")
-    compare.first_box.value, compare.second_box.value = first, second
-    _run(qtbot, compare)
-    rows = [[compare.table.item(r, c).text() for c in range(4)] for r in range(2)]
-    assert rows == [["cell", "0.6667", "72", "36"], ["wall", "0.0000", "0", "36"]]
-    layer = viewer.layers["A ≠ B"]
-    assert set(np.unique(layer.data)) == {0, 3} and (layer.data == 3).sum() == 36
-    assert viewer.dims.current_step[0] == 3  # where they differ most
-    assert compare.csv().startswith("Class,Dice")
-    compare.second_box.value = first
-    assert "two different layers" in compare.panel.status.text()
-    viewer.add_labels(one[:5], name="C")
-    compare.second_box.value = viewer.layers["C"]
-    assert "must be the same" in compare.panel.status.text()
-
-
-def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path, qtbot):
-    same, other = smooth_image((4, 10, 10))[0] > 100, smooth_image((4, 10, 10), seed=1)[0] > 100
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        write_nifti(tmp_path / folder / "good.nii.gz", same.astype(np.uint8))
-        write_nifti(tmp_path / folder / "bad.nii.gz", (same if folder == "one" else other).astype(np.uint8))
-    compare.tabs.setCurrentIndex(1)
-    compare.first_folder.setText(str(tmp_path / "one"))
-    compare.second_folder.setText(str(tmp_path / "no"))
-    assert "does not exist" in compare.panel.status.text()
-    compare.second_folder.setText(str(tmp_path / "two"))
-    _run(qtbot, compare)
-    assert compare.table.item(0, 0).text() == "bad"
-    assert compare.table.item(1, 1).text() == "1.0000"
-    compare._open_case(0)
-    assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
-    assert compare.csv().splitlines()[1].startswith("bad,1,")
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def dock(viewer, workspace, qtbot):
-    dock = _open(viewer, "Models")
-    yield dock
-    dock.panel.cancel()
-    _done(qtbot, dock)
-
-
-def _answer(monkeypatch, button):
-    asked = []
-    monkeypatch.setattr(
-        models_module.QMessageBox, "question", staticmethod(lambda *words: (asked.append(words[2]), button)[1])
-    )
-    return asked
-
-
-def test_a_dropped_zip_is_installed_after_asking(viewer, workspace, tmp_path, qtbot, monkeypatch):
-    elsewhere = make_model(tmp_path / "theirs", Recipe(name="Dataset009_Sent"))
-    drain(export_models([elsewhere], tmp_path / "sent.zip"))
-    asked = _answer(monkeypatch, QMessageBox.StandardButton.No)
-    viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
-    assert "holds 1 model of Dataset009_Sent: 3d_fullres" in asked[0]
-    assert not (workspace.results / "Dataset009_Sent").exists()
-    _answer(monkeypatch, QMessageBox.StandardButton.Yes)
-    viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
-    dock = _open(viewer, "Models")
-    _done(qtbot, dock)
-    qtbot.waitUntil(lambda: (workspace.results / "Dataset009_Sent").is_dir(), timeout=20000)
-    qtbot.waitUntil(lambda: "Installed 3d_fullres" in dock.panel.status.text(), timeout=20000)
-    assert dock.chosen().parent.name == "Dataset009_Sent"
-    assert "organ" in dock.card.text()
-    dock.use()
-    assert _open(viewer, "Segment").form.model.folder == dock.chosen()
-
-
-def test_a_bad_zip_says_what_is_wrong(dock, tmp_path):
-    (tmp_path / "x.zip").write_bytes(b"PK nothing")
-    dock.offer(tmp_path / "x.zip")
-    assert "not a complete zip" in dock.panel.status.text()
-
-
-def test_models_are_exported_with_their_card(dock, workspace, tmp_path, qtbot, monkeypatch):
-    folder = dock.chosen()
-    dialog = ExportDialog(dock, folder, [path for path in known_models(workspace) if path.parent == folder.parent])
-    assert len(dialog.boxes) == 2
-    dialog.file.setText(str(tmp_path / "none" / "x.zip"))
-    assert "does not exist" in dialog.reason.text()
-    dialog.file.setText(str(tmp_path / "x.zip"))
-    dialog.texts["licence"].setText("CC0")
-    for box in dialog.boxes:
-        box.setChecked(True)
-    assert dialog.reason.text() == ""
-    monkeypatch.setattr(models_module, "ExportDialog", lambda *_: dialog)
-    monkeypatch.setattr(dialog, "exec", lambda: True)
-    qtbot.mouseClick(dock.buttons["export"], Qt.MouseButton.LeftButton)
-    _done(qtbot, dock)
-    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=10000)
-    assert (tmp_path / "x.zip").is_file()
-
-
-def test_a_model_is_removed_to_the_trash_or_forgotten(dock, workspace, tmp_path, qtbot, monkeypatch):
-    outside = make_model(tmp_path / "outside", Recipe(name="Dataset010_Out"))
-    remember_model(outside.folder)
-    dock.refresh(outside.folder)
-    asked = _answer(monkeypatch, QMessageBox.StandardButton.Yes)
-    qtbot.mouseClick(dock.buttons["remove"], Qt.MouseButton.LeftButton)
-    assert "Its files stay" in asked[0] and outside.folder.is_dir()
-    assert outside.folder not in known_models(workspace)
-    inside = dock.chosen()
-    qtbot.mouseClick(dock.buttons["remove"], Qt.MouseButton.LeftButton)
-    assert not inside.exists() and list(workspace.results.glob(f"trash/*/{inside.name}*"))
-    assert dock.list.count() == 1
-
-
-def test_a_damaged_model_shows_why(dock, workspace):
-    folder = dock.chosen()
-    (folder / "plans.json").write_text("{")
-    dock.refresh(folder)
-    assert "plans.json" in dock.card.text()
-    assert load_model(next(path for path in known_models(workspace) if path != folder)).folds()

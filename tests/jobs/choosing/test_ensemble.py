@@ -1,0 +1,118 @@
+"""Probabilities of several models are joined; what does not fit together is refused before work."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from choices import (
+    DATASET_JSON,
+    SHAPE,
+    member_folder,
+    run_verb,
+)
+
+from helpers import read_probabilities
+from napari_nnunet.engine.prediction.vote import VoteSettings
+from napari_nnunet.errors import ImageError, NnunetError, SettingsError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
+from napari_nnunet.processes import pool
+
+
+def test_members_are_joined_where_only_properties_tell_the_grid(tmp_path):
+    first, second = (member_folder(tmp_path / name, seed=i) for i, name in enumerate("xy"))
+    words = ("-i", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "o", "--save_npz", "--uncertainty")
+    assert run_verb("ensemble", *words, "--weights", 1, 3) == 0
+    mean = (first["a"] + 3 * second["a"]) / 4
+    np.testing.assert_allclose(read_probabilities(tmp_path / "o" / "a.npz"), mean, atol=1e-6)
+    labels, geometry = read_labels(tmp_path / "o" / "a.nii.gz")
+    np.testing.assert_array_equal(labels, mean.argmax(axis=0))
+    assert geometry.origin == (3.0, 2.0, 1.0)
+    entropy = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o" / "entropy" / "b.nii.gz")))
+    assert entropy.shape == SHAPE and 0 < entropy.max() <= 1
+    assert json.loads((tmp_path / "o" / "ensemble.json").read_text())["weights"] == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_cases_are_joined_in_processes_as_without(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(pool, "_WORTH_PROCESSES", 0)
+    first, second = (member_folder(tmp_path / name, seed=i) for i, name in enumerate("xy"))
+    drain(ensemble_folders([tmp_path / "x", tmp_path / "y"], tmp_path / "o", workers=workers))
+    for name in "ab":
+        expected = ((first[name] + second[name]) / 2).argmax(axis=0)
+        np.testing.assert_array_equal(read_labels(tmp_path / "o" / f"{name}.nii.gz")[0], expected)
+
+
+def _break(tmp_path, what):
+    y = tmp_path / "y"
+    if what == "case":
+        (y / "b.npz").unlink()
+    elif what == "shape":
+        member_folder(y, ("b",), shape=(6, 10, 8))
+    elif what == "classes":
+        member_folder(y, ("b",), heads=4)
+    elif what == "truncated":
+        (y / "b.npz").write_bytes((y / "b.npz").read_bytes()[:100])
+    elif what == "other content":
+        np.savez_compressed(y / "b.npz", other=np.zeros(3))
+    elif what == "labels":
+        content = {**DATASET_JSON, "labels": {"background": 0, "lesion": 1, "organ": 2}}
+        (y / "dataset.json").write_text(json.dumps(content))
+    elif what == "dataset.json":
+        (y / "dataset.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("case", r"y lacks b\.npz.*--save_probabilities"),
+        ("shape", r"has shape \(3, 6, 10, 8\).*\(3, 6, 10, 9\)"),
+        ("classes", "has 4 classes, but dataset.json speaks of 3"),
+        ("truncated", "not a complete file of probabilities"),
+        ("other content", "no 'probabilities'"),
+        ("labels", "same classes"),
+        ("dataset.json", "no dataset.json"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_path, what, words):
+    for i, name in enumerate("xy"):
+        member_folder(tmp_path / name, seed=i)
+    _break(tmp_path, what)
+    with pytest.raises(NnunetError, match=words):
+        drain(ensemble_folders([tmp_path / "x", tmp_path / "y"], tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "vote", "words"),
+    [
+        (["x"], {}, "two members or more"),
+        (["x", "x"], {}, "more than once"),
+        (["x", "o"], {}, "one of the inputs"),
+        (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weights"),
+        (["x", "y"], {"weights": (0.0, 0.0)}, "not all 0"),
+        (["x", "y"], {"weights": (-1.0, 2.0)}, "from 0 on"),
+        (["x", "y"], {"temperature": 0.0}, "not a positive number"),
+    ],
+)
+def test_a_senseless_ensemble_is_refused(tmp_path, folders, vote, words):
+    for i, name in enumerate("xyo"):
+        member_folder(tmp_path / name, seed=i)
+    with pytest.raises(SettingsError, match=words):
+        drain(ensemble_folders([tmp_path / name for name in folders], tmp_path / "o", VoteSettings(**vote)))
+
+
+def test_a_huge_deflated_member_is_read_in_pieces_and_its_end_is_missed(tmp_path):
+    member_folder(tmp_path / "x")
+    path = tmp_path / "x" / "a.npz"
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("probabilities.npy")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("probabilities.npy", content[:-8])
+    with pytest.raises(ImageError, match="ends too early"):
+        read_probabilities(path)

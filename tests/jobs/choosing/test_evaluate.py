@@ -1,0 +1,175 @@
+"""Segmentations are measured against references and compared with each other."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from choices import (
+    INFO,
+    RULES,
+    SHAPE,
+    label_folder,
+    random_labels,
+    run_verb,
+)
+
+import napari_nnunet
+from helpers import write_nifti
+from napari_nnunet.engine.choosing import components
+from napari_nnunet.engine.choosing.surface import surface_metrics
+from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference, folder_rules
+from napari_nnunet.jobs.choosing.evaluate import Output, Rules, case_tasks, evaluate_folder, evaluate_pairs, pair_up
+from napari_nnunet.processes import pool
+
+
+def test_a_folder_is_measured_in_processes_as_without(tmp_path, monkeypatch):
+    label_folder(tmp_path / "ref", {f"c{i}": random_labels(i) for i in range(4)})
+    label_folder(tmp_path / "pred", {f"c{i}": random_labels(10 + i) for i in range(4)})
+    pairs = pair_up(tmp_path / "ref", tmp_path / "pred", ".nii.gz")
+    alone = drain(evaluate_pairs(pairs, RULES))
+    monkeypatch.setattr(pool, "_WORTH_PROCESSES", 0)
+    assert drain(evaluate_pairs(pairs, RULES, workers=2)).summary == alone.summary
+
+
+def test_the_table_has_the_worst_case_first(tmp_path):
+    good = random_labels(0)
+    label_folder(tmp_path / "ref", {"good": good, "bad": random_labels(1)})
+    label_folder(tmp_path / "pred", {"good": good, "bad": random_labels(2)})
+    output = Output(tmp_path / "o" / "summary.json", tmp_path / "o" / "table.csv")
+    result = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES, output))
+    rows = list(csv.DictReader((tmp_path / "o" / "table.csv").read_text().splitlines()))
+    assert [row["case"] for row in rows] == ["bad", "bad", "good", "good"]
+    assert float(rows[2]["Dice"]) == 1
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["foreground_mean"]["Dice"] == result.dice
+
+
+def test_different_cases_are_named_and_nothing_is_written(tmp_path):
+    label_folder(tmp_path / "ref", {"a": random_labels(0), "b": random_labels(1)})
+    label_folder(tmp_path / "pred", {"a": random_labels(0), "x": random_labels(1)})
+    with pytest.raises(DatasetError, match=r"x\.nii\.gz.*not in.*b\.nii\.gz.*--chill") as caught:
+        drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES))
+    assert "different cases" in caught.value.message
+    assert not (tmp_path / "pred" / "summary.json").exists()
+    (tmp_path / "pred" / "x.nii.gz").unlink()
+    assert len(drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES, missing_ok=True)).cases) == 1
+
+
+def test_another_grid_and_a_damaged_file_are_named_together(tmp_path):
+    label_folder(tmp_path / "ref", {name: random_labels(0) for name in "abc"})
+    label_folder(tmp_path / "pred", {"a": random_labels(0), "b": random_labels(0, (6, 10, 8)), "c": random_labels(0)})
+    path = tmp_path / "pred" / "c.nii.gz"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DatasetError, match="2 of 3 cases") as caught:
+        drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES))
+    assert "6 x 10 x 9" in caught.value.message and "6 x 10 x 8" in caught.value.message
+    assert "c.nii.gz" in caught.value.message
+    assert not (tmp_path / "pred" / "summary.json").exists()
+
+
+def test_an_empty_folder_and_one_of_something_else_are_told_apart(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / "a.png").write_bytes(b"")
+    for name, words in (("empty", "no files ending in .nii.gz"), ("png", "it has .png"), ("no", "does not exist")):
+        with pytest.raises(DatasetError, match=words):
+            pair_up(tmp_path / name, tmp_path / name, ".nii.gz")
+
+
+def test_a_class_that_occurs_nowhere_is_pointed_out(tmp_path):
+    label_folder(tmp_path / "ref", {"a": np.minimum(random_labels(0), 1)})
+    label_folder(tmp_path / "pred", {"a": np.minimum(random_labels(1), 1)})
+    events = []
+    result = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES), events.append)
+    assert np.isnan(result.dice)
+    assert any(isinstance(e, Note) and e.level == "warning" and "Label 2" in e.text for e in events)
+    assert "NaN" in (tmp_path / "pred" / "summary.json").read_text()
+
+
+def test_surfaces_of_a_cube_that_was_moved_by_two_voxels(tmp_path):
+    one, two = np.zeros((2, 12, 14, 16), dtype=np.uint8)
+    one[4:8, 4:8, 4:8] = 1
+    two[4:8, 4:8, 6:10] = 1
+    label_folder(tmp_path / "ref", {"a": one})
+    label_folder(tmp_path / "pred", {"a": two})
+    for folder in ("ref", "pred"):
+        write_nifti(tmp_path / folder / "a.nii.gz", one if folder == "ref" else two, (1.0, 1.0, 0.5))
+    rules = Rules.of(INFO, surface=1.0)
+    values = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules)).cases[0][1]
+    assert values["HD95"] == pytest.approx(1.0)  # two voxels of half a millimetre
+    assert values["NSD"] == pytest.approx(1.0, abs=1e-6)
+    strict = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", Rules.of(INFO, surface=0.4))).cases[0][1]
+    assert 0.3 < strict["NSD"] < 0.9
+    missing = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules)).cases[0][2]
+    assert np.isnan(missing["HD95"]) and np.isnan(missing["NSD"])
+
+
+def test_surfaces_of_a_large_volume_are_looked_for_around_each_label_only(monkeypatch):
+    rng = np.random.default_rng(3)
+    reference = np.zeros((2, 12, 40, 40), dtype=np.uint8)
+    for value in range(1, 9):  # value 8 lies in one of the two only, 9 in none, some touch the border
+        z, y, x = rng.integers(0, (9, 33, 33))
+        reference[0, z : z + 4, y : y + 6, x : x + 7] = value
+    reference[1] = np.roll(reference[0], 1, axis=1)
+    reference[1][reference[1] == 8] = 0
+    labels = [1, 2, (3, 4), 5, (6, 9), 7, 8, 9]
+
+    def found():
+        return surface_metrics(*reference, labels, spacing=(2.0, 1.0, 1.0), ignore_label=5)
+
+    slow = found()
+    monkeypatch.setattr(components, "_SMALL", 0)
+    assert components.boxes_of(reference[0], [9]) == {9: (slice(0, 0),) * 3}
+    fast = found()
+    assert {str(k): str(v) for k, v in fast.items()} == {str(k): str(v) for k, v in slow.items()}
+    assert np.isnan(fast[9]["HD95"]) and fast[8]["NSD"] == 0 and fast[1]["HD95"] > 0
+
+
+def test_every_case_asks_for_the_memory_of_its_own_size(tmp_path):
+    label_folder(tmp_path / "ref", {"a": random_labels(0), "b": np.zeros((40, 40, 40), dtype=np.uint8)})
+    small, large = case_tasks(pair_up(tmp_path / "ref", tmp_path / "ref", ".nii.gz"), None)
+    assert large.memory() / small.memory() == pytest.approx(40**3 / np.prod(SHAPE))
+
+
+def test_without_monai_surfaces_are_refused_before_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "monai", None)
+    with pytest.raises(ResourceError, match=r"pip install napari-nnunet\[metrics\]"):
+        drain(evaluate_pairs((), Rules.of(INFO, surface=1.0)))
+
+
+def test_evaluate_simple_knows_compressed_files_and_the_python_door_gives_the_same(tmp_path, capsys):
+    label_folder(tmp_path / "ref", {"a": random_labels(0)}, info=False)
+    label_folder(tmp_path / "pred", {"a": random_labels(1)})
+    assert run_verb("evaluate_simple", tmp_path / "ref", tmp_path / "pred", "-l", 1, 2, "-o", tmp_path / "s.json") == 0
+    result = napari_nnunet.evaluate(tmp_path / "ref", tmp_path / "pred", tmp_path / "pred" / "dataset.json")
+    assert json.loads((tmp_path / "s.json").read_text()) == result.summary
+    assert f"Mean: Dice {result.dice:.4f}" in capsys.readouterr().out
+
+
+def test_two_folders_are_compared_by_what_they_hold(tmp_path, capsys):
+    same = random_labels(0)
+    for info in (True, False):
+        first = label_folder(tmp_path / f"one{info}", {"a": same, "b": random_labels(1)}, info=info)
+        second = label_folder(tmp_path / f"two{info}", {"a": same, "b": random_labels(2)}, info=info)
+        rules, names = folder_rules(first, second)
+        assert rules.labels == (1, 2)
+        result = drain(compare_folders(first, second, rules))
+        assert [name for name, _ in result.cases] == ["b", "a"]
+        assert ("organ" in names.values()) == info
+    assert run_verb("compare", tmp_path / "oneTrue", tmp_path / "twoTrue", "--csv", tmp_path / "t.csv") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["case", "organ", "lesion"]
+    assert shown[2].startswith("b ") and shown[3].split() == ["a", "1.0000", "1.0000"]
+    assert (tmp_path / "t.csv").read_text().startswith("case,label,Dice")
+
+
+def test_differences_say_who_has_something_where():
+    first, second = np.array([0, 1, 1, 2, 0]), np.array([0, 1, 0, 1, 2])
+    np.testing.assert_array_equal(difference(first, second), [0, 0, 1, 3, 2])
+    found = compare_arrays(first[None], second[None])
+    assert set(found) == {1, 2}
+    assert found[1]["Dice"] == 0.5

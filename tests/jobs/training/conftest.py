@@ -1,0 +1,28 @@
+"""Workspaces that are ready for a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import make_trainable
+from napari_nnunet.formats.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return make_trainable(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path):
+    """The prepared dataset with results of its own."""
+    whole = Workspace.at(prepared)
+    return Workspace(whole.raw, whole.preprocessed, tmp_path / "results")
+
+
+@pytest.fixture
+def new_workspace(tmp_path):
+    def make(recipe=None, **options):
+        return Workspace.at(make_trainable(tmp_path / "own", recipe, **options))
+
+    return make

@@ -1,0 +1,153 @@
+"""A training is stopped or killed anywhere and goes on to the bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from trainings import MODEL, SHORT, folder_of, of, run, same
+
+from helpers import TRAINED
+from napari_nnunet.cli import main
+from napari_nnunet.events import (
+    CaseDone,
+    EpochDone,
+    Progress,
+)
+from napari_nnunet.formats.model.checkpoint import OWN, read_raw
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.results.summary import read_scores
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training import session as _session
+from napari_nnunet.jobs.training.train import train
+from napari_nnunet.processes.launch import request_of
+
+
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(workspace, tmp_path):
+    whole, _ = run(workspace, validation=False)
+    expected = read_raw(whole.folder.final)
+    other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
+    stops = 0
+    for steps in (2, 3, 5, 1, 30):  # within epochs, at their ends, twice in one
+        job = train(other, TRAINED, "3d_fullres", 0, settings=SHORT, resume=True, validation=False)
+        seen = 0
+        for event in job:
+            seen += isinstance(event, Progress)
+            if seen == steps:
+                job.close()
+                stops += 1
+                break
+    assert stops == 4
+    same(expected, read_raw(folder_of(other).final))
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(workspace, tmp_path):
+    arguments = [
+        "train", TRAINED, "3d_fullres", "0", "--epochs", "4", "--iterations", "12", "--validation_iterations", "2",
+        "-device", "cpu", "--threads", "1", "--workers", "1", "--val_best", "--no_pbar", "--seed", "7",
+    ]  # fmt: skip
+    results = []
+    for name, kills in (("whole", 0), ("killed", 3)):
+        place = {"nnUNet_raw": workspace.raw, "nnUNet_preprocessed": workspace.preprocessed}
+        results.append(tmp_path / name)
+        environment = {**os.environ, **{k: str(v) for k, v in place.items()}, "nnUNet_results": str(results[-1])}
+        command = [sys.executable, "-m", "napari_nnunet", *arguments]
+        folder = FoldFolder.at(results[-1] / TRAINED / MODEL, 0)
+        for kill in range(kills):
+            process = subprocess.Popen([*command, *(["--c"] if kill else [])], env=environment)
+            before = folder.latest.stat().st_mtime_ns if folder.latest.exists() else 0
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.poll() is None:
+                if folder.latest.exists() and folder.latest.stat().st_mtime_ns != before:
+                    break
+                time.sleep(0.01)
+            time.sleep(0.15)
+            workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert psutil.wait_procs(workers, timeout=30)[1] == []  # nobody is left waiting for it
+        subprocess.run([*command, *(["--c"] if kills else [])], env=environment, check=True)
+        assert folder.runner() is None
+    a, b = (read_raw(FoldFolder.at(path / TRAINED / MODEL, 0).final) for path in results)
+    same(a, b)
+    assert b[OWN]["seed"] == 7
+
+
+def test_stop_and_finish_are_obeyed_by_a_running_training(workspace):
+    long = SHORT.replace(epochs=50)
+    job = train(workspace, TRAINED, "3d_fullres", 0, settings=long, validation=False)
+    folder, ends = folder_of(workspace), []
+    for event in job:
+        if isinstance(event, EpochDone) and event.epoch == 0:
+            folder.ask(finish_in=2)
+        if isinstance(event, EpochDone):
+            ends.append(event)
+    assert [e.epochs for e in ends] == [50, 3, 3]
+    assert ends[1].rate == pytest.approx(0.01 * (49 / 50) ** 0.9)
+    assert ends[2].rate == pytest.approx(ends[1].rate * 0.5**0.9)
+    assert folder.final.is_file()
+    again = train(workspace, TRAINED, "3d_fullres", 0, settings=long.replace(epochs=9), resume=True, validation=False)
+    for event in again:  # a finished training is extended
+        if isinstance(event, EpochDone):
+            assert event.epoch >= 3
+            assert event.epochs == 9
+            folder.ask(stop=True)
+    assert read_raw(folder.latest)["current_epoch"] == 4
+
+
+def test_resuming_from_a_window_keeps_what_was_changed_while_it_ran(workspace):
+    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT.replace(epochs=40, seed=4), validation=False)
+    folder = folder_of(workspace)
+    for event in job:
+        if isinstance(event, EpochDone) and event.epoch == 0:
+            folder.ask(finish_in=5)
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            folder.ask(stop=True)
+    request = request_of(folder, workspace)
+    assert (request.dataset, request.configuration, request.plans, request.folds) == (TRAINED, "3d_fullres", "nnUNetPlans", (0,))  # fmt: skip
+    words = request.arguments()
+    assert "--epochs" not in words
+    assert words[-1] == "--c"
+    assert words[words.index("--seed") + 1] == "4"
+    _, events = run(workspace, settings=request.settings, resume=True, validation=False)
+    assert of(EpochDone, events)[-1].epochs == 6
+    longer = request.lasting(50).arguments()
+    assert longer[longer.index("--epochs") + 1] == "50"
+    assert request.finishing(3).arguments()[-2:] == ["--finish_in", "3"]
+
+
+def test_cancelled_while_it_validates_and_resumed_it_only_validates(workspace):
+    job = train(workspace, TRAINED, "3d_fullres", "all", settings=SHORT)
+    for event in job:
+        if isinstance(event, CaseDone) and event.index == 1:
+            job.close()
+            break
+    folder = folder_of(workspace, "all")
+    assert folder.final.is_file()
+    assert not (folder.validation / "summary.json").exists()
+    result, events = run(workspace, "all", resume=True)
+    assert not of(EpochDone, events)
+    assert len(read_scores(result.folder.validation / "summary.json", ending=".nii.gz")) == 5
+
+
+def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, capsys):
+    for name, path in (("nnUNet_raw", prepared), ("nnUNet_preprocessed", prepared), ("nnUNet_results", tmp_path)):
+        monkeypatch.setenv(name, str(path / name))
+    learn, seen = _session.Session.learn, []
+
+    def stop(self):
+        seen.append(self.order.fold)
+        self.folder.ask(stop=True)
+        return learn(self)
+
+    monkeypatch.setattr(_session.Session, "learn", stop)
+    words = ["--epochs", "2", "--iterations", "3", "--workers", "0", "-device", "cpu"]
+    assert main(["train", TRAINED, "3d_fullres", "0", "1", *words]) == 0
+    assert seen == [0]
+    assert "Fold 0 was stopped; --c goes on. Not begun: 1." in capsys.readouterr().out

@@ -1,0 +1,188 @@
+"""What goes wrong in a training is said in words, as early as it is known."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from trainings import SHORT, folder_of, of, run
+
+from helpers import TRAINED
+from napari_nnunet.errors import DatasetError, PlanError, ResourceError, SettingsError, TrainingError
+from napari_nnunet.events import (
+    CheckpointSaved,
+    Note,
+    TrainingEnded,
+    drain,
+    from_json,
+)
+from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.preprocessed.cases import case_files
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training import session as _session
+from napari_nnunet.jobs.training.train import train
+
+
+def test_what_is_not_there_is_said_before_work_starts(workspace, tmp_path):
+    empty = Workspace.at(tmp_path / "empty")
+    with pytest.raises(DatasetError, match="plan_and_preprocess"):
+        run(empty)
+    with pytest.raises(PlanError, match="nnUNetPlans"):
+        run(workspace, plans_name="Other")
+    with pytest.raises(PlanError, match="3d_lowres"):
+        run(workspace, configuration="3d_lowres")
+    with pytest.raises(SettingsError, match="no trainer"):
+        run(workspace, settings=SHORT.replace(trainer="nnUNetTrainerX"))
+    with pytest.raises(SettingsError, match="Adan"):
+        run(workspace, settings=SHORT.replace(trainer="nnUNetTrainerAdan"))
+    with pytest.raises(DatasetError, match="no fold -1"):
+        run(workspace, -1)
+    with pytest.raises(SettingsError, match="resumed"):
+        run(workspace, resume=True, pretrained=tmp_path / "x.pth")
+    with pytest.raises(SettingsError, match="begun"):
+        run(workspace, finish_in=3)
+    with pytest.raises(SettingsError, match="float16"):
+        run(workspace, settings=SHORT.replace(precision="float16"))
+    if not torch.cuda.is_available():
+        with pytest.raises(ResourceError, match="no CUDA GPU"):
+            run(workspace, settings=SHORT.replace(device="cuda"))
+    assert not list(workspace.results.glob("**/*.pth"))
+
+
+def test_not_preprocessed_and_stale(new_workspace):
+    workspace = new_workspace()
+    base = workspace.preprocessed / TRAINED
+    label = workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz"
+    os.utime(label, (1e9, 1e9))
+    with pytest.raises(DatasetError, match=r"1 of 5 cases.*c1.*preprocess"):
+        run(workspace)
+    (base / "nnUNetPlans_3d_fullres").rename(base / "gone")
+    with pytest.raises(DatasetError, match="not preprocessed"):
+        run(workspace)
+
+
+def test_a_fold_beyond_the_list_is_a_random_split_with_a_warning(workspace):
+    _, events = run(workspace, 7, validation=False)
+    assert any("80 to 20" in note.text for note in of(Note, events))
+
+
+def test_splits_that_do_not_fit(new_workspace):
+    workspace = new_workspace()
+    path = workspace.preprocessed / TRAINED / "splits_final.json"
+    path.write_text('[{"train": ["c0"], "val": ["nobody"]}]')
+    with pytest.raises(DatasetError, match="nobody"):
+        run(workspace)
+    path.write_text("[")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        run(workspace)
+
+
+def test_a_damaged_case_is_named(new_workspace):
+    workspace = new_workspace()
+    folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    image = case_files(folder, "c2")[0]
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    with pytest.raises(DatasetError, match="c2"):
+        run(workspace, "all", settings=SHORT.replace(workers=2, iterations=20))
+
+
+def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
+    from napari_nnunet.formats.preprocessed.cases import open_case, write_case
+
+    workspace = new_workspace()
+    folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    stored = open_case(folder, "c3")
+    data = np.asarray(stored.data[:])
+    data[:] = np.nan
+    write_case(
+        folder, "c3", data, np.asarray(stored.labels[:]), stored.read_properties(), patch=(8, 16, 16), staging=folder
+    )
+    with pytest.raises(TrainingError, match=r"nan in epoch .*c3.*not finite"):
+        run(workspace, "all", settings=SHORT.replace(iterations=30))
+    text = folder_of(workspace, "all").events.read_text()
+    assert of(TrainingEnded, [from_json(line) for line in text.splitlines()])[-1].how == "failed"
+
+
+def test_a_network_that_diverges_keeps_the_last_good_state(workspace, monkeypatch):
+    settings = SHORT.replace(epochs=30)
+    job = train(workspace, TRAINED, "3d_fullres", 0, settings=settings)
+    session = []
+    begin = _session.Session.learn
+
+    def learn(self):
+        session.append(self)
+        if self.epoch == 2:
+            with torch.no_grad():
+                next(iter(self.learner.network.parameters())).fill_(math.nan)
+        return begin(self)
+
+    monkeypatch.setattr(_session.Session, "learn", learn)
+    with pytest.raises(TrainingError, match="diverged") as error:
+        drain(job)
+    folder = folder_of(workspace)
+    newest = max(folder.checkpoints, key=lambda path: path.stat().st_mtime)
+    assert str(newest) in str(error.value)
+    for tensor in read_raw(newest)["network_weights"].values():
+        assert torch.isfinite(tensor).all()
+
+
+def test_a_full_disk_at_a_checkpoint_is_told_and_tried_again(workspace, monkeypatch):
+    write, calls = _session.write_checkpoint, []
+
+    def refuse(path, *args, **kwargs):
+        calls.append(path.name)
+        if len(calls) <= 3 or calls.count("checkpoint_final.pth") in (1, 2):
+            raise ResourceError("No space left while writing it.")
+        write(path, *args, **kwargs)
+
+    monkeypatch.setattr(_session, "write_checkpoint", refuse)
+    monkeypatch.setattr(_session, "_RETRY_EVERY", 0.01)
+    result, events = run(workspace, validation=False)
+    assert result.finished
+    assert sum("training goes on" in note.text for note in of(Note, events)) >= 2
+    assert sum("trying again" in note.text for note in of(Note, events)) == 2
+    assert of(CheckpointSaved, events)[-1].path.endswith("checkpoint_final.pth")
+
+
+def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeypatch):
+    folder = folder_of(workspace)
+    folder.path.mkdir(parents=True)
+    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT, resume=True, validation=False)
+    folder.events.mkdir()
+    events = []
+    result = drain(job, events.append)
+    assert result.finished
+    assert sum("cannot be written" in note.text for note in of(Note, events)) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # batchgenerators' own thread
+def test_a_worker_that_the_system_ends_is_told_at_once(workspace, monkeypatch):
+    from napari_nnunet.jobs.training import loader as _loader
+
+    monkeypatch.setattr(_loader, "open_case", lambda folder, name: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ResourceError, match=r"ended a process.*c\d"):
+        run(workspace, settings=SHORT.replace(workers=1))
+
+
+def test_a_step_too_large_for_memory_says_what_would_fit(workspace, monkeypatch):
+    from napari_nnunet.jobs.training import memory as _memory
+
+    needed = [float(f) for f in (_memory_need(workspace, n) for n in (1, 2))]
+    monkeypatch.setattr(_memory, "available_memory", lambda: int((needed[0] + needed[1]) / 2))
+    with pytest.raises(ResourceError, match="A batch of 1 would fit"):
+        run(workspace)
+    monkeypatch.setattr(_memory, "available_memory", lambda: 1000)
+    with pytest.raises(ResourceError, match="Not even one patch"):
+        run(workspace)
+
+
+def _memory_need(workspace, batch):
+    from napari_nnunet.engine.planning.cost import step_bytes
+    from napari_nnunet.formats.preprocessed.plans import read_plans
+
+    configuration = read_plans(workspace.preprocessed / TRAINED, "nnUNetPlans").configuration("3d_fullres")
+    return step_bytes(configuration.architecture, 1, 3, configuration.patch_size, batch)

@@ -1,0 +1,59 @@
+"""The Compare dock in a real window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from docks import open_dock, press, wait_until_idle
+
+from helpers import smooth_image, write_nifti
+
+
+@pytest.fixture
+def compare(viewer, qtbot):
+    dock = open_dock(viewer, "Compare")
+    yield dock
+    wait_until_idle(qtbot, dock)
+
+
+def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
+    assert "Open two Labels layers" in compare.panel.status.text()
+    one = np.zeros((6, 12, 12), dtype=np.uint8)
+    one[2:4, 3:9, 3:9] = 1
+    two = one.copy()
+    two[3, 3:9, 3:9] = 2
+    first = viewer.add_labels(one, name="A", features={"index": [0, 1, 2], "name": ["background", "cell", "wall"]})
+    assert not compare.panel.button.isEnabled()
+    second = viewer.add_labels(two, name="B")
+    compare.first_box.value, compare.second_box.value = first, second
+    press(qtbot, compare)
+    rows = [[compare.table.item(r, c).text() for c in range(4)] for r in range(2)]
+    assert rows == [["cell", "0.6667", "72", "36"], ["wall", "0.0000", "0", "36"]]
+    layer = viewer.layers["A ≠ B"]
+    assert set(np.unique(layer.data)) == {0, 3} and (layer.data == 3).sum() == 36
+    assert viewer.dims.current_step[0] == 3  # where they differ most
+    assert compare.csv().startswith("Class,Dice")
+    compare.second_box.value = first
+    assert "two different layers" in compare.panel.status.text()
+    viewer.add_labels(one[:5], name="C")
+    compare.second_box.value = viewer.layers["C"]
+    assert "must be the same" in compare.panel.status.text()
+
+
+def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path, qtbot):
+    same, other = smooth_image((4, 10, 10))[0] > 100, smooth_image((4, 10, 10), seed=1)[0] > 100
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / "good.nii.gz", same.astype(np.uint8))
+        write_nifti(tmp_path / folder / "bad.nii.gz", (same if folder == "one" else other).astype(np.uint8))
+    compare.tabs.setCurrentIndex(1)
+    compare.first_folder.setText(str(tmp_path / "one"))
+    compare.second_folder.setText(str(tmp_path / "no"))
+    assert "does not exist" in compare.panel.status.text()
+    compare.second_folder.setText(str(tmp_path / "two"))
+    press(qtbot, compare)
+    assert compare.table.item(0, 0).text() == "bad"
+    assert compare.table.item(1, 1).text() == "1.0000"
+    compare._open_case(0)
+    assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
+    assert compare.csv().splitlines()[1].startswith("bad,1,")

@@ -1,0 +1,98 @@
+"""The Models dock in a real window."""
+
+from __future__ import annotations
+
+import pytest
+from docks import open_dock, wait_until_idle
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
+
+from helpers import Recipe, make_model
+from napari_nnunet import load_model
+from napari_nnunet.events import drain
+from napari_nnunet.formats.model.known_models import known_models, remember_model
+from napari_nnunet.jobs.sharing.share import export_models
+from napari_nnunet.widgets.sharing import models_dock as models_module
+from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
+
+
+@pytest.fixture
+def dock(viewer, workspace, qtbot):
+    dock = open_dock(viewer, "Models")
+    yield dock
+    dock.panel.cancel()
+    wait_until_idle(qtbot, dock)
+
+
+def _answer(monkeypatch, button):
+    asked = []
+    monkeypatch.setattr(
+        models_module.QMessageBox, "question", staticmethod(lambda *words: (asked.append(words[2]), button)[1])
+    )
+    return asked
+
+
+def test_a_dropped_zip_is_installed_after_asking(viewer, workspace, tmp_path, qtbot, monkeypatch):
+    elsewhere = make_model(tmp_path / "theirs", Recipe(name="Dataset009_Sent"))
+    drain(export_models([elsewhere], tmp_path / "sent.zip"))
+    asked = _answer(monkeypatch, QMessageBox.StandardButton.No)
+    viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
+    assert "holds 1 model of Dataset009_Sent: 3d_fullres" in asked[0]
+    assert not (workspace.results / "Dataset009_Sent").exists()
+    _answer(monkeypatch, QMessageBox.StandardButton.Yes)
+    viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
+    dock = open_dock(viewer, "Models")
+    wait_until_idle(qtbot, dock)
+    qtbot.waitUntil(lambda: (workspace.results / "Dataset009_Sent").is_dir(), timeout=20000)
+    qtbot.waitUntil(lambda: "Installed 3d_fullres" in dock.panel.status.text(), timeout=20000)
+    assert dock.chosen().parent.name == "Dataset009_Sent"
+    assert "organ" in dock.card.text()
+    dock.use()
+    assert open_dock(viewer, "Segment").form.model.folder == dock.chosen()
+
+
+def test_a_bad_zip_says_what_is_wrong(dock, tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"PK nothing")
+    dock.offer(tmp_path / "x.zip")
+    assert "not a complete zip" in dock.panel.status.text()
+
+
+def test_models_are_exported_with_their_card(dock, workspace, tmp_path, qtbot, monkeypatch):
+    folder = dock.chosen()
+    dialog = ExportDialog(dock, folder, [path for path in known_models(workspace) if path.parent == folder.parent])
+    assert len(dialog.boxes) == 2
+    dialog.file.setText(str(tmp_path / "none" / "x.zip"))
+    assert "does not exist" in dialog.reason.text()
+    dialog.file.setText(str(tmp_path / "x.zip"))
+    dialog.texts["licence"].setText("CC0")
+    for box in dialog.boxes:
+        box.setChecked(True)
+    assert dialog.reason.text() == ""
+    monkeypatch.setattr(models_module, "ExportDialog", lambda *_: dialog)
+    monkeypatch.setattr(dialog, "exec", lambda: True)
+    qtbot.mouseClick(dock.buttons["export"], Qt.MouseButton.LeftButton)
+    wait_until_idle(qtbot, dock)
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=10000)
+    assert (tmp_path / "x.zip").is_file()
+
+
+def test_a_model_is_removed_to_the_trash_or_forgotten(dock, workspace, tmp_path, qtbot, monkeypatch):
+    outside = make_model(tmp_path / "outside", Recipe(name="Dataset010_Out"))
+    remember_model(outside.folder)
+    dock.refresh(outside.folder)
+    asked = _answer(monkeypatch, QMessageBox.StandardButton.Yes)
+    qtbot.mouseClick(dock.buttons["remove"], Qt.MouseButton.LeftButton)
+    assert "Its files stay" in asked[0] and outside.folder.is_dir()
+    assert outside.folder not in known_models(workspace)
+    inside = dock.chosen()
+    qtbot.mouseClick(dock.buttons["remove"], Qt.MouseButton.LeftButton)
+    assert not inside.exists() and list(workspace.results.glob(f"trash/*/{inside.name}*"))
+    assert dock.list.count() == 1
+
+
+def test_a_damaged_model_shows_why(dock, workspace):
+    folder = dock.chosen()
+    (folder / "plans.json").write_text("{")
+    dock.refresh(folder)
+    assert "plans.json" in dock.card.text()
+    assert load_model(next(path for path in known_models(workspace) if path != folder)).folds()
