@@ -6,6 +6,9 @@ let everything else (a bug) show its traceback.
 
 from __future__ import annotations
 
+import errno
+import re
+
 
 class NnunetError(Exception):
     """Something the user can understand and mend.
@@ -47,3 +50,41 @@ class TrainingError(NnunetError):
 
 class SettingsError(NnunetError):
     """A setting or an argument is outside what is allowed."""
+
+
+# How libraries that know no class for it say that memory ran out: torch on CPUs and on Apple's GPUs, cuBLAS and cuDNN,
+# OpenVINO on CPUs and on Intel's GPUs, ITK.
+_SAID = re.compile(
+    r"not enough memory|can't allocate memory|out of memory|_ALLOC_FAILED|bad[_ ]alloc|failed to allocate|"
+    r"CL_OUT_OF_|MEM_OBJECT_ALLOCATION_FAILURE|exceeded max size of memory",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r"(?:allocate|requested)\s+([\d.]+)\s*(bytes|[KMGTP]i?B)", re.IGNORECASE)
+_UNITS = {"bytes": 1.0}
+_UNITS |= {f"{p}{i}b": base ** (n + 1) for i, base in (("", 1e3), ("i", 1024.0)) for n, p in enumerate("kmgtp")}
+_ON_GPU = re.compile(r"\b(CUDA|HIP|MPS|cuBLAS|CUBLAS_\w+|CUDNN_\w+|XPU|CL_\w+)\b|\[GPU\]")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of any library means that memory did not suffice, on the device or in the computer."""
+    if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None
+
+
+def out_of_memory(error: BaseException, advice: str = "Close other programs.") -> ResourceError:
+    """Return the sentence for an error that :func:`is_out_of_memory`.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of any library; where it says how much was asked for, the sentence does too.
+    advice : str
+        What to do.
+    """
+    where = "The GPU's memory" if _ON_GPU.search(str(error)) else "Main memory"
+    asked = _ASKED.search(str(error))
+    needed = f": another {float(asked[1]) * _UNITS[asked[2].lower()] / 1e9:,.1f} GB were needed" if asked else ""
+    return ResourceError(f"{where} does not suffice{needed}. {advice}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from napari_nnunet.errors import is_out_of_memory, out_of_memory
 
 T = TypeVar("T")
 Box: TypeAlias = tuple[tuple[int, int], ...]
@@ -156,14 +157,42 @@ def from_json(line: str) -> Event:
     return event
 
 
-def drain(job: Job[T], listen: Callable[[Event], None] | None = None) -> T:
+class Pump(Generic[T]):
+    """Drives a job: iterate over its events within the block, and take its ``result`` when they have come to an end.
+
+    At the end of the block the job is closed, wherever it was. Memory that did not suffice is a
+    :class:`~napari_nnunet.errors.ResourceError`, whichever library missed it.
+
+    Parameters
+    ----------
+    job : Job
+        Not begun.
+    """
+
+    result: T
+
+    def __init__(self, job: Job[T]) -> None:
+        self._job = job
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._job.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            self.result = yield from self._job
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error) from error
+            raise
+
+
+def drain(job: Job[T], listen: Callable[[Event], object] | None = None) -> T:
     """Run a job to its end and return its result; events are ignored, or each is handed to ``listen``."""
-    with closing(job):
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as done:
-                result: T = done.value
-                return result
+    with Pump(job) as pump:
+        for event in pump:
             if listen is not None:
                 listen(event)
+    return pump.result

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from napari_nnunet.errors import ResourceError
-from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage, to_json
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Pump, Stage, to_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -32,19 +32,15 @@ def show(job: Job[T], *, events: Path | None = None, bar: bool = True, verbose: 
         Also print details.
     """
     with ExitStack() as stack:
-        stack.enter_context(closing(job))
+        pump = stack.enter_context(Pump(job))
         log = stack.enter_context(_open(events)) if events is not None else None
         screen = _Screen(stack, bar=bar and sys.stderr.isatty(), verbose=verbose)
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as done:
-                result: T = done.value
-                return result
+        for event in pump:
             if log is not None:
                 log.write(to_json(event) + "\n")
                 log.flush()
             screen.take(event)
+    return pump.result
 
 
 def _open(path: Path) -> IO[str]:

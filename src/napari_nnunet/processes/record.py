@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from napari_nnunet.events import Event, Job, Note, Progress, to_json
+from napari_nnunet.events import Event, Job, Note, Progress, Pump, to_json
 
 T = TypeVar("T")
 _BETWEEN = 2.0  # seconds between two progress events in the file
@@ -59,13 +57,8 @@ def recorded(job: Job[T], path: Path) -> Job[T]:
     """Pass a job's events on and append each to a file; a disk that refuses is a note, not the end."""
     recorder = Recorder(path)
     told = False
-    with closing(job):
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as done:
-                result: T = done.value
-                return result
+    with Pump(job) as pump:
+        for event in pump:
             recorder.take(event)
             yield event
             if recorder.problem is not None and not told:
@@ -74,5 +67,5 @@ def recorded(job: Job[T], path: Path) -> Job[T]:
                     level="warning",
                     text=f"{path} cannot be written ({recorder.problem}); the training goes on, a window that attaches "
                     "to it will miss what happened meanwhile.",
-                    time=time.time(),
                 )
+    return pump.result

@@ -261,6 +261,17 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
     assert not _predictor._cache  # its networks are no longer what was chosen
 
 
+def test_main_memory_that_does_not_suffice_is_told_with_what_was_needed(model, volume, monkeypatch):
+    def huge(*_, **__):
+        torch.empty(1 << 58, dtype=torch.uint8)
+
+    monkeypatch.setattr(infer, "compile_network", huge)
+    with pytest.raises(
+        ResourceError, match=r"Main memory does not suffice: another .* GB were needed. Segment a region"
+    ):
+        drain(predict(model, volume, CPU))
+
+
 def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume, monkeypatch):
     real = infer.compile_network
 

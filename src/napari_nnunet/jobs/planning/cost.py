@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.jobs.planning.preprocess import stored_bytes
@@ -87,8 +87,11 @@ def training_costs(
             cost = StepCost(seconds, memory, chosen, 1.0)
             disk = stored_bytes(base, configuration)
             found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen)
-        except (NnunetError, torch.OutOfMemoryError) as error:
-            yield Note(level="warning", text=f"{name} cannot be measured: {error}")
+        except Exception as error:
+            if not (isinstance(error, NnunetError) or is_out_of_memory(error)):
+                raise
+            known = error if isinstance(error, NnunetError) else out_of_memory(error, "Plan for less memory.")
+            yield Note(level="warning", text=f"{name} cannot be measured: {known.message}")
         yield Progress(done=i + 1, total=len(names))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Stage
+from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
@@ -344,13 +344,8 @@ def _clear_outside(labels: NDArray[Any], roi: Box) -> None:
 def _shared_bar(job: Job[Prediction], index: int, count: int, name: str) -> Job[Prediction]:
     """Pass on a member's events with one bar over all members and the time left for all of them."""
     begun = time.monotonic()
-    with closing(job):
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as done:
-                result: Prediction = done.value
-                return result
+    with Pump(job) as pump:
+        for event in pump:
             match event:
                 case Stage():
                     yield Stage(name=f"{name}: {event.name}", total=_STEPS)
@@ -363,6 +358,7 @@ def _shared_bar(job: Job[Prediction], index: int, count: int, name: str) -> Job[
                     yield Progress(done=round(_STEPS * (index + share) / count), total=_STEPS, seconds_left=left)
                 case _:
                     yield event
+    return pump.result
 
 
 def _recipe(combination: Combination, results: Sequence[Prediction]) -> dict[str, Any]:

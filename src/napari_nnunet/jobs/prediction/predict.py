@@ -18,7 +18,7 @@ from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.prediction import decode, infer
 from napari_nnunet.engine.prediction.tiles import Accumulator, Tile, TileGrid, importance
-from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Box, CaseDone, Job, Note, Painted, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, recipe_of
@@ -167,14 +167,16 @@ def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRec
         predictor.reusable = ensemble is predictor.ensemble
         try:
             record = yield from _run(predictor, ensemble, task, on_device=on_device)
-        except torch.OutOfMemoryError as error:
-            on_device, ensemble = yield from _after_out_of_memory(ensemble, on_device=on_device, error=error)
         except _NotFiniteError:
             yield Note(
                 level="warning",
                 text=f"The network's values left the range of {ensemble.choice.precision}; running again in float32.",
             )
             ensemble = ensemble.rebuilt(replace(ensemble.choice, precision="float32", why="range of values"))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            on_device, ensemble = yield from _after_out_of_memory(ensemble, on_device=on_device, error=error)
         else:
             return record, ensemble.choice
 
@@ -183,7 +185,7 @@ def _after_out_of_memory(
     ensemble: infer.Ensemble, *, on_device: bool, error: Exception
 ) -> Job[tuple[bool, infer.Ensemble]]:
     if ensemble.choice.kind == "cpu":
-        raise ResourceError("Main memory does not suffice. Segment a region, or close other programs.") from error
+        raise out_of_memory(error, "Segment a region, or close other programs.") from error
     if ensemble.choice.kind == "cuda":
         torch.cuda.empty_cache()
     if on_device:

@@ -37,18 +37,24 @@ def _free(choice: Choice) -> float:
     return float(available_memory())
 
 
-def too_large(order: Order, choice: Choice) -> ResourceError:
-    """Return the error for a step that does not fit, with the batch that would."""
+def too_large(order: Order, choice: Choice, *, tried: bool = False) -> ResourceError:
+    """Return the error for a step that will not fit, or did not when it was tried, with the batch that would."""
     wanted, free = order.configuration.batch_size, _free(choice)
-    fitting = next((n for n in range(wanted - 1, 0, -1) if _bytes(order, choice, n) < 0.9 * free), 0)
+    needed = _bytes(order, choice, wanted)
+    room = 0.9 * (min(free, needed) if tried else free)
+    fitting = next((n for n in range(wanted - 1, 0, -1) if _bytes(order, choice, n) < room), 0)
     what = (
         f"A batch of {fitting} would fit: change 'batch_size' of {order.configuration.name} in "
         f"{order.plans.plans_name}.json (or in the Plan dock)."
         if fitting
         else "Not even one patch would fit: plan again for less GPU memory (-gpu_memory_target)."
     )
+    step = f"a training step with {wanted} patches of {'x'.join(map(str, order.configuration.patch_size))} voxels"
+    if tried:
+        return ResourceError(
+            f"Memory on {choice.device} did not suffice for {step}: about {needed / 1e9:.1f} GB were expected. {what}"
+        )
     return ResourceError(
-        f"A training step with {wanted} patches of {'x'.join(map(str, order.configuration.patch_size))} voxels needs "
-        f"about {_bytes(order, choice, wanted) / 1e9:.1f} GB on {choice.device}, but {free / 1e9:.1f} GB are free. "
+        f"{step.capitalize()} needs about {needed / 1e9:.1f} GB on {choice.device}, but {free / 1e9:.1f} GB are free. "
         f"{what}"
     )

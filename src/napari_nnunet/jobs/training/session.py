@@ -18,7 +18,7 @@ from napari_nnunet.engine.training.learner import Learner, Matches
 from napari_nnunet.engine.training.log import TrainingLog
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import ResourceError, is_out_of_memory
 from napari_nnunet.events import CheckpointSaved, EpochDone, Job, Note
 from napari_nnunet.formats.model.checkpoint import OWN, write_checkpoint
 from napari_nnunet.formats.model.fold import FoldFolder
@@ -149,12 +149,10 @@ class Session:
         begun = time.monotonic()
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise too_large(self.order, self.learner.choice) from error
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
-            raise too_large(self.order, self.learner.choice) from error
+            raise too_large(self.order, self.learner.choice, tried=True) from error
         seconds = time.monotonic() - begun
         self._epoch_seconds += seconds
         self.spent += seconds

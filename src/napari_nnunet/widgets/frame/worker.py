@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from weakref import WeakSet
 
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
 from qtpy.QtCore import QObject, QThreadPool
 
-from napari_nnunet.events import Job
+from napari_nnunet.events import Job, Pump
 
 _made: WeakSet[JobWorker] = WeakSet()
 
@@ -38,15 +37,16 @@ class JobWorker(WorkerBase):
 
     def work(self) -> Any:
         """Drive the job; called by the thread pool."""
-        with closing(self._start()) as job:
+        with Pump(self._start()) as pump:
+            events = iter(pump)
             while not self.abort_requested:
                 try:
-                    event = next(job)
-                except StopIteration as done:
-                    return done.value
+                    event = next(events, None)
                 except RuntimeError as error:
                     # superqt takes a RuntimeError for a deleted signal and stays silent.
                     raise JobError(str(error) or type(error).__name__) from error
+                if event is None:
+                    return pump.result
                 self.yielded.emit(event)
         self.aborted.emit()
         return None
