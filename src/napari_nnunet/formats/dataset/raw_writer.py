@@ -6,18 +6,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff as _tiff
-from napari_nnunet.formats.images.files import adapter_for, read_labels, write_image, write_labels
+from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -87,6 +88,8 @@ def save_case(
 ) -> TrainingCase:
     """Write a training case into a raw dataset, or replace the one of that name.
 
+    Files that change are put into the dataset's trash folder; images that are the same stay as they are.
+
     Parameters
     ----------
     folder : Path
@@ -115,11 +118,55 @@ def save_case(
     target = folder / "labelsTr" / f"{name}{ending}"
     for where in ("imagesTr", "labelsTr"):
         make_folder(folder / where)
-    for channel, path in zip(channels, paths, strict=True):
-        write_image(np.asarray(channel), geometry, path)
-    write_labels(labels, geometry, target)
+    changed = {p: c for p, c in zip(paths, channels, strict=True) if not _holds(p, c, geometry, info.reader)}
+    kept = {path for path in paths if path not in changed}
+    kept |= {path.with_name(path.name.removesuffix(ending) + ".json") for path in kept}  # their voxel size
+    kept |= set() if changed else {folder / "imagesTr" / f"{name}.json"}
+    old = [path for path in case_files(folder, name, info) if path not in kept]
+    with _in_trash(folder, name, old):
+        for path, channel in changed.items():
+            write_image(np.asarray(channel), geometry, path)
+        write_labels(labels, geometry, target)
     update_count(folder)
     return TrainingCase(name, paths, target)
+
+
+def _holds(path: Path, channel: NDArray[Any], geometry: Geometry, reader: str | None) -> bool:
+    """Whether an image file has these voxels in this place already."""
+    try:
+        stored = read_volume([path], reader=reader, as_stored=True)
+    except NnunetError:
+        return False
+    return (
+        stored.channels == 1
+        and _same_place(stored.geometry, geometry)
+        and np.array_equal(np.asarray(stored.array)[0], np.asarray(channel))
+    )
+
+
+def _same_place(stored: Geometry, wanted: Geometry) -> bool:
+    """Whether a file lies where it should; what the wanted geometry leaves open does not matter."""
+    pairs = ((stored.spacing, wanted.spacing), (stored.origin, wanted.origin), (stored.direction, wanted.direction))
+    return stored.ndim == wanted.ndim and all(
+        new is None or (old is not None and np.allclose(old, new, rtol=1e-5, atol=1e-6)) for old, new in pairs
+    )
+
+
+@contextmanager
+def _in_trash(folder: Path, name: str, files: Sequence[Path]) -> Iterator[Path]:
+    """Move files of a case to the dataset's trash folder; back again if what should replace them fails."""
+    trash = trash_path(folder / TRASH, name) if files else folder / TRASH
+    moved: dict[Path, Path] = {}
+    try:
+        for path in files:
+            target = make_folder(trash / path.parent.name) / path.name
+            shutil.move(path, target)
+            moved[path] = target
+        yield trash
+    except BaseException as error:
+        for path, target in moved.items():
+            shutil.move(target, path)
+        raise write_error(trash, error) if isinstance(error, OSError) else error from None
 
 
 def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer]) -> None:
@@ -170,7 +217,6 @@ def drop_case(folder: Path, name: str) -> Path:
         If there is no such case, or the dataset lists its files.
     """
     info, text = read_info(folder)
-    ending = re.escape(info.file_ending)
     content = json.loads(text)
     if isinstance(content.get("dataset"), dict):
         if name not in content["dataset"]:
@@ -178,26 +224,29 @@ def drop_case(folder: Path, name: str) -> Path:
         del content["dataset"][name]
         write_json(folder / "dataset.json", {**content, "numTraining": len(content["dataset"])})
         return folder / "dataset.json"
-    images = re.compile(rf"{re.escape(name)}_\d{{4}}{ending}|{re.escape(name)}\.json")
-    labels = re.compile(rf"{re.escape(name)}({ending}|\.json)")
-    files = [
-        path
-        for where, pattern in (("imagesTr", images), ("labelsTr", labels))
-        if (folder / where).is_dir()
-        for path in (folder / where).iterdir()
-        if pattern.fullmatch(path.name)
-    ]
+    files = case_files(folder, name, info)
     if not files:
         raise DatasetError(f"{folder.name} has no case {name}.")
-    trash = trash_path(folder / TRASH, name)
-    try:
-        for path in files:
-            target = make_folder(trash / path.parent.name)
-            shutil.move(path, target / path.name)
-    except OSError as error:
-        raise write_error(trash, error) from error
+    with _in_trash(folder, name, files) as trash:
+        pass
     update_count(folder)
     return trash
+
+
+def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
+    """Return the files of a case: images, labels, and what lies beside them."""
+    plain, ending = re.escape(name), re.escape(info.file_ending)
+    patterns = {
+        "imagesTr": rf"{plain}_\d{{4}}({ending}|\.json)|{plain}\.json",
+        "labelsTr": rf"{plain}({ending}|\.json)",
+    }
+    return [
+        path
+        for where, pattern in patterns.items()
+        if (folder / where).is_dir()
+        for path in sorted((folder / where).iterdir())
+        if re.fullmatch(pattern, path.name)
+    ]
 
 
 def compact_values(values: Sequence[int], ignore: int | None = None) -> dict[int, int]:
