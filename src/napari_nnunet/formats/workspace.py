@@ -60,12 +60,36 @@ class Workspace:
         )
         return cls(raw, preprocessed, results)
 
+    @classmethod
+    def around(cls, folder: Path) -> Workspace:
+        """Return the workspace that a folder is, or lies in: its own, one of nnU-Net's three folders, a dataset."""
+        for place in (folder, *folder.parents[:2]):
+            if place.name in _VARIABLES.values():
+                return cls.at(place.parent)
+        return cls.at(folder)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds all three; None where nnU-Net's variables point to different places."""
+        common = self.raw.parent
+        return common if self == Workspace.at(common) else None
+
+    def dataset_of(self, folder: Path) -> str | None:
+        """Return the name of the dataset whose folder this is, in any of the three; None for other folders."""
+        inside = folder.parent in (self.raw, self.preprocessed, self.results)
+        return folder.name if inside and re.fullmatch(r"Dataset\d{3,}_.+", folder.name) else None
+
     def raw_datasets(self) -> list[Path]:
         """Return the folders of raw datasets, those without a dataset.json too, sorted by name."""
         if not self.raw.is_dir():
             return []
         found = {path.parent for name in ("imagesTr", "dataset.json") for path in self.raw.glob(f"Dataset*_*/{name}")}
         return sorted(found)
+
+    def dataset_names(self) -> list[str]:
+        """Return the names of all datasets that are there, raw or planned, sorted."""
+        planned = [path.parent.name for path in self.preprocessed.glob("Dataset*_*/dataset.json")]
+        return sorted({*planned, *(path.name for path in self.raw_datasets())})
 
     def dataset_name(self, name_or_id: str) -> str:
         """Return the full name of a dataset given by name or number.
