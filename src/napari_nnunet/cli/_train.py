@@ -13,9 +13,9 @@ from napari_nnunet.cli._checked import checked
 from napari_nnunet.cli._plan import add_output, run_shown
 from napari_nnunet.cli._predict import Verbs
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import parse_fold
 from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
-from napari_nnunet.schema.trainers import DEFAULT_TRAINER
 
 _BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
 
@@ -118,7 +118,7 @@ def _train(options: argparse.Namespace) -> int:
     folds = [parse_fold(text) for text in options.folds]
     if options.stop or (options.finish_in is not None and not options.c):
         return _ask(options, workspace, dataset, folds)
-    model = workspace.results / dataset / f"{options.tr}__{options.p}__{options.configuration}"
+    model = workspace.model(dataset, ModelName(options.tr, options.p, options.configuration))
     if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
         return _each(options, workspace, dataset, folds, settings)
     with ticket(workspace.results, [FoldFolder.at(model, fold).path for fold in folds]) as own:

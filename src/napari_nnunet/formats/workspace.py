@@ -11,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 from napari_nnunet.errors import DatasetError, ModelError
+from napari_nnunet.schema.model_name import ModelName
 
 _VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
 
@@ -119,6 +120,15 @@ class Workspace:
             "Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results."
         )
 
+    def model(self, dataset: str, name: ModelName) -> Path:
+        """Return where a model of a dataset (its full name) lies, or will."""
+        return self.results / dataset / name.folder
+
+    def models(self, dataset: str) -> list[ModelName]:
+        """Return the trained models of a dataset (its full name) by name, without those in renamed folders."""
+        folders = sorted((self.results / dataset).glob("*__*__*"))
+        return [name for path in folders if path.is_dir() and (name := ModelName.of(path.name)) is not None]
+
     def model_folder(self, dataset: str, *, trainer: str, plans: str, configuration: str) -> Path:
         """Return the folder of a trained model.
 
@@ -128,11 +138,11 @@ class Workspace:
             If it is not there; the message lists the models of the dataset.
         """
         name = self.dataset_name(dataset)
-        folder = self.results / name / f"{trainer}__{plans}__{configuration}"
+        folder = self.model(name, ModelName(trainer, plans, configuration))
         if not folder.is_dir():
-            there = sorted(child.name for child in (self.results / name).glob("*__*__*") if child.is_dir())
+            there = ", ".join(model.folder for model in self.models(name))
             raise ModelError(
-                f"{folder} does not exist. Trained models of {name}: {', '.join(there) if there else 'none'}. "
+                f"{folder} does not exist. Trained models of {name}: {there or 'none'}. "
                 "They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c)."
             )
         return folder

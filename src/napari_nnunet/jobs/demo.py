@@ -22,9 +22,9 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
-from napari_nnunet.jobs.training.order import model_folder
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.planning import PlanSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
@@ -97,7 +97,8 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
     for seed in _SEEDS:
         _write_volume(seed, images, truths)
     plans = yield from plan_and_preprocess(workspace, DATASET, _PLANS, [CONFIGURATION])
-    place = FoldFolder.at(model_folder(workspace, DATASET, settings.trainer, plans.plans.stem, CONFIGURATION), 0)
+    name = ModelName(settings.trainer, plans.plans.stem, CONFIGURATION)
+    place = FoldFolder.at(workspace.model(DATASET, name), 0)
     trained = yield from train(
         workspace,
         DATASET,

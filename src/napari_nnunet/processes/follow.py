@@ -24,6 +24,7 @@ from napari_nnunet.events import (
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import tickets
+from napari_nnunet.schema.model_name import label_of
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
 _BYTES = 1 << 20  # read at once
@@ -142,12 +143,8 @@ class TrainingView:
     @property
     def title(self) -> str:
         """Dataset, configuration and fold, for people."""
-        trainer, _, rest = self.folder.path.parent.name.partition("__")
-        plans, _, configuration = rest.partition("__")
-        extra = [name for name in (trainer, plans) if name not in ("nnUNetTrainer", "nnUNetPlans")]
-        more = f", {', '.join(extra)}" if extra else ""
-        dataset = self.folder.path.parents[1].name.partition("_")[2]
-        return f"{dataset} {configuration} fold {self.folder.fold}{more}"
+        model = self.folder.path.parent
+        return f"{model.parent.name.partition('_')[2]} {label_of(model.name)} fold {self.folder.fold}"
 
 
 def _parsed(lines: Iterable[bytes]) -> list[Event]:

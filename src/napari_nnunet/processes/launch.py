@@ -19,6 +19,7 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.model.fold import FoldFolder, read_json
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainSettings
 
@@ -196,7 +197,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def request_of(folder: FoldFolder, workspace: Workspace) -> TrainRequest:
     """Return the request that resumes a training, with the settings it was begun with."""
-    trainer, plans, configuration = folder.path.parent.name.split("__")
+    name = ModelName.parse(folder.path.parent.name)
     stored = read_json(folder.path / "debug.json").get("settings")
     try:
         settings = TrainSettings.model_validate(stored if isinstance(stored, dict) else {})
@@ -208,9 +209,9 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> TrainRequest:
     return TrainRequest(
         workspace,
         folder.path.parents[1].name,
-        configuration,
-        plans,
+        name.configuration,
+        name.plans,
         (folder.fold,),
-        settings.replace(trainer=trainer),
+        settings.replace(trainer=name.trainer),
         resume=True,
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.names import require_plain
 
 NormalizationScheme = Literal[
@@ -117,7 +118,8 @@ class IntensityStatistics(_Frozen):
 class Configuration(_Frozen):
     """One configuration with everything inherited filled in.
 
-    All per-axis entries are in transposed order, as in the file.
+    All per-axis entries are in transposed order, as in the file. ``data_identifier`` names the folder with the
+    preprocessed cases; plans that give none mean PLANS_CONFIGURATION.
     """
 
     name: str
@@ -130,7 +132,7 @@ class Configuration(_Frozen):
     resample_seg: Resampling
     resample_probabilities: Resampling
     architecture: Architecture
-    data_identifier: str = ""
+    data_identifier: str
     previous_stage: str | None = None
     next_stage: tuple[str, ...] = ()
     batch_dice: bool = False
@@ -145,7 +147,7 @@ class Plans(_Frozen):
     """A parsed plans.json; ``raw`` is the file's own dictionary, for copying it along."""
 
     dataset_name: str = ""
-    plans_name: str = "nnUNetPlans"
+    plans_name: str = DEFAULT_PLANS
     reader: str = "SimpleITKIO"
     transpose_forward: tuple[int, int, int] = (0, 1, 2)
     intensities: tuple[IntensityStatistics, ...] = ()
@@ -166,7 +168,9 @@ class Plans(_Frozen):
         PlanError
             If the name is unknown, the inheritance is circular, or a value is unknown or missing.
         """
-        return _configuration(name, self.resolved(name))
+        entries = self.resolved(name)
+        entries["data_identifier"] = entries.get("data_identifier") or f"{self.plans_name}_{name}"
+        return _configuration(name, entries)
 
     def resolved(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the entries of a configuration as in the file, with all it inherits."""
@@ -200,7 +204,7 @@ class Plans(_Frozen):
         try:
             return cls(
                 dataset_name=content.get("dataset_name", ""),
-                plans_name=content.get("plans_name", "nnUNetPlans"),
+                plans_name=content.get("plans_name", DEFAULT_PLANS),
                 reader=content.get("image_reader_writer", "SimpleITKIO"),
                 transpose_forward=tuple(content.get("transpose_forward", (0, 1, 2))),
                 intensities=tuple(statistics[key] for key in sorted(statistics, key=int)),
@@ -255,19 +259,13 @@ def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
             resample_seg=_resampling(entries, "seg", where),
             resample_probabilities=_resampling(entries, "probabilities", where),
             architecture=_architecture(entries, where),
-            data_identifier=_identifier(entries, where),
+            data_identifier=require_plain(str(entries["data_identifier"]), f"{where}: 'data_identifier'"),
             previous_stage=entries.get("previous_stage"),
             next_stage=(next_stage,) if isinstance(next_stage, str) else tuple(next_stage),
             batch_dice=entries.get("batch_dice", False),
         )
     except ValidationError as error:
         raise PlanError(f"{where}: {_first_problem(error)}") from error
-
-
-def _identifier(entries: Mapping[str, Any], where: str) -> str:
-    """Return the name of the folder with the preprocessed data, empty where the plans give none."""
-    name = str(entries.get("data_identifier") or "")
-    return require_plain(name, f"{where}: 'data_identifier'") if name else ""
 
 
 def _resampling(entries: Mapping[str, Any], role: str, where: str) -> Resampling:

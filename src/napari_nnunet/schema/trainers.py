@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
 LossName = Literal["dice_ce", "dice", "ce", "topk", "dice_topk"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -16,7 +17,6 @@ AugmentationName = Literal["default", "none", "strong"]
 MirrorName = Literal["all", "none", "first_two"]
 Seconds = float
 
-DEFAULT_TRAINER = "nnUNetTrainer"
 #: What nnU-Net's checkpoints log about every epoch.
 LOG_LISTS = (
     "mean_fg_dice",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
@@ -113,7 +114,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     axes = content.get("inference_allowed_mirroring_axes")
     return Checkpoint(
         weights=content["network_weights"],
-        trainer=str(content.get("trainer_name", "nnUNetTrainer")),
+        trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
         configuration=arguments.get("configuration") if isinstance(arguments, dict) else None,
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
         epoch=content.get("current_epoch"),
@@ -142,7 +143,7 @@ def write_checkpoint(
     fold: int | str,
     mirror_axes: tuple[int, ...] | None,
     epoch: int,
-    trainer: str = "nnUNetTrainer",
+    trainer: str = DEFAULT_TRAINER,
     logging: Mapping[str, Any] | None = None,
     best: float | None = None,
     own: Mapping[str, Any] | None = None,

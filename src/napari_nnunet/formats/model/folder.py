@@ -12,6 +12,7 @@ from typing import Any
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
@@ -147,7 +148,7 @@ class TrainedModel:
         stage = self.configuration.previous_stage
         if stage is None:
             return None
-        return self.folder.parent / f"{self.trainer}__{self.plans.plans_name}__{stage}"
+        return self.folder.parent / ModelName(self.trainer, self.plans.plans_name, stage).folder
 
 
 def load_model(folder: str | Path) -> TrainedModel:
@@ -174,11 +175,12 @@ def load_model(folder: str | Path) -> TrainedModel:
     _check_folder(path)
     plans = Plans.parse_json(_text(path / "plans.json"), where=str(path / "plans.json"))
     dataset = DatasetInfo.parse_json(_text(path / "dataset.json"), where=str(path / "dataset.json"))
-    parts = path.name.split("__")
-    trainer, name = (parts[0], parts[2]) if len(parts) == 3 else ("", "")
-    if name not in plans.configurations:
-        trainer, name = _from_checkpoint(path, plans)
-    return TrainedModel(path, plans, dataset, trainer, plans.configuration(name))
+    name = ModelName.of(path.name)
+    if name is not None and name.configuration in plans.configurations:
+        trainer, configuration = name.trainer, name.configuration
+    else:
+        trainer, configuration = _from_checkpoint(path, plans)
+    return TrainedModel(path, plans, dataset, trainer, plans.configuration(configuration))
 
 
 def is_model_folder(path: Path) -> bool:
@@ -233,7 +235,7 @@ def _from_checkpoint(path: Path, plans: Plans) -> tuple[str, str]:
         if content.configuration in plans.configurations:
             return content.trainer, str(content.configuration)
     if len(plans.configurations) == 1:
-        return "nnUNetTrainer", next(iter(plans.configurations))
+        return DEFAULT_TRAINER, next(iter(plans.configurations))
     raise ModelError(
         f"Which configuration {path} was trained for cannot be told: its name is not TRAINER__PLANS__CONFIGURATION "
         f"and no checkpoint says it. The plans have: {', '.join(plans.configurations)}."

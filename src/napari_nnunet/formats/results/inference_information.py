@@ -8,30 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.names import Fold, is_plain
+from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.names import Fold
 
 INFORMATION = "inference_information.json"
 INSTRUCTIONS = "inference_instructions.txt"
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """A model by the names its folder is made of.
-
-    Parameters
-    ----------
-    trainer, plans, configuration : str
-        As in ``TRAINER__PLANS__CONFIGURATION``.
-    """
-
-    trainer: str
-    plans: str
-    configuration: str
-
-    @property
-    def folder(self) -> str:
-        """Name of the model's folder."""
-        return f"{self.trainer}__{self.plans}__{self.configuration}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +65,7 @@ def read_best(results: Path) -> Best:
         content = json.loads(path.read_text(encoding="utf-8"))
         best = content["best_model_or_ensemble"]
         models = tuple(
-            ModelName(_name(m["trainer"]), _name(m["plans_identifier"]), _name(m["configuration"]))
+            ModelName(str(m["trainer"]), str(m["plans_identifier"]), str(m["configuration"]))
             for m in best["selected_model_or_models"]
         )
         if not models:
@@ -104,14 +85,8 @@ def read_best(results: Path) -> Best:
             f"{path} does not exist: nobody compared the models of {results.name} yet. Run "
             f"'napari-nnunet find_best_configuration {results.name}' first."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
         raise ModelError(f"{path} is not what find_best_configuration writes ({error}). Run it again.") from error
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not is_plain(value):
-        raise ValueError(f"{value!r} is no name")
-    return value
 
 
 def _fold(value: Any) -> Fold:

@@ -7,7 +7,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from napari_nnunet.formats.atomic import (
     write_text,
 )
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
-from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, ModelName, read_best
+from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
     DEFAULT_FOLDS,
@@ -38,6 +38,7 @@ from napari_nnunet.jobs.choosing.ensemble import Rules as JoinRules
 from napari_nnunet.jobs.choosing.ensemble import ensemble_cases, validation_members
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
+from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import TRAINABLE, Plans
 
@@ -83,8 +84,8 @@ class Question:
     """
 
     configurations: tuple[str, ...] = TRAINABLE
-    trainers: tuple[str, ...] = ("nnUNetTrainer",)
-    plans: tuple[str, ...] = ("nnUNetPlans",)
+    trainers: tuple[str, ...] = (DEFAULT_TRAINER,)
+    plans: tuple[str, ...] = (DEFAULT_PLANS,)
     folds: tuple[Fold, ...] | None = None
     ensembling: bool = True
     triples: bool = False
@@ -180,12 +181,12 @@ def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
     path = workspace.preprocessed / dataset / f"{plans}.json"
     if path.is_file():
         return tuple(Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).configurations)
-    return tuple(folder.name.split("__")[2] for folder in (workspace.results / dataset).glob(f"*__{plans}__*"))
+    return tuple(name.configuration for name in workspace.models(dataset) if name.plans == plans)
 
 
 def name_of(model: TrainedModel) -> ModelName:
     """Return the names a model's folder is made of."""
-    return ModelName(*model.folder.name.split("__"))
+    return ModelName.parse(model.folder.name)
 
 
 def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[list[TrainedModel]]:
@@ -196,7 +197,7 @@ def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[l
         if configuration not in planned:
             yield Note(text=f"{configuration} is not in {plans} ({', '.join(planned)}); left out.")
             continue
-        folder = workspace.results / dataset / f"{trainer}__{plans}__{configuration}"
+        folder = workspace.model(dataset, ModelName(trainer, plans, configuration))
         if not folder.is_dir():
             yield Note(level="warning", text=f"{folder.name} was not trained and is left out.")
             continue
@@ -260,8 +261,7 @@ def _score_ensemble(
 ) -> Job[list[Scored]]:
     """Join the validation cases of some models and measure them; none where probabilities are missing."""
     names = tuple(name_of(model) for model in models)
-    members = "___".join(model.folder.name for model in models)
-    identifier = f"ensemble___{members}___{'_'.join(str(fold) for fold in folds)}"
+    identifier = EnsembleName.join((name.folder for name in names), folds).folder
     folder = workspace.results / dataset / "ensembles" / identifier
     if question.overwrite or not (folder / "summary.json").is_file():
         try:
@@ -377,11 +377,9 @@ def _predict_lines(
 ) -> list[str]:
     """Return the commands for one model; a cascade's first stage comes before."""
     lines, more = [], ""
-    previous = load_model(workspace.results / best.dataset / model.folder).configuration.previous_stage
+    previous = load_model(workspace.model(best.dataset, model)).configuration.previous_stage
     if previous is not None:
-        lines.append(
-            _predict_line(best, ModelName(model.trainer, model.plans, previous), folds, f"{output}_FIRST", where)
-        )
+        lines.append(_predict_line(best, replace(model, configuration=previous), folds, f"{output}_FIRST", where))
         more = f" -prev_stage_predictions {output}_FIRST"
     more += " --save_probabilities" if probabilities else ""
     return [*lines, _predict_line(best, model, folds, output, where) + more]

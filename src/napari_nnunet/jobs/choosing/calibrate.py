@@ -25,6 +25,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
 from napari_nnunet.jobs.choosing.ensemble import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 
 FILE = "calibration.json"
@@ -84,9 +85,8 @@ def calibration_path(models: Sequence[Path], folds: Sequence[Any]) -> Path:
     """Return where the calibration of a model or an ensemble is kept."""
     if len(models) == 1:
         return models[0] / FILE
-    members = "___".join(model.name for model in models)
-    name = f"ensemble___{members}___{'_'.join(str(fold) for fold in folds)}"
-    return models[0].parent / "ensembles" / name / FILE
+    name = EnsembleName.join((model.name for model in models), folds)
+    return models[0].parent / "ensembles" / name.folder / FILE
 
 
 def known_temperature(models: Sequence[Path]) -> float | None:
@@ -95,7 +95,8 @@ def known_temperature(models: Sequence[Path]) -> float | None:
         return _read(models[0] / FILE)
     names = {model.name for model in models}
     for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{FILE}"), reverse=True):
-        if set(path.parent.name.split("___")[1:-1]) == names:
+        ensemble = EnsembleName.of(path.parent.name)
+        if ensemble is not None and set(ensemble.members) == names:
             return _read(path)
     return None
 

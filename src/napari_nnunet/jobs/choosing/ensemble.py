@@ -21,6 +21,7 @@ from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
 from napari_nnunet.processes.pool import Outcome, Task, each_case
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Plans
 
 UNCERTAINTY = ("entropy", "disagreement")
@@ -358,12 +359,10 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
 
 def validate_command(model: Path, folds: Sequence[Any]) -> str:
     """Return the command that validates folds of a model again and keeps the probabilities."""
-    trainer, plans, configuration = (*model.name.split("__"), "", "")[:3]
-    more = (f" -p {plans}" if plans != "nnUNetPlans" else "") + (
-        f" -tr {trainer}" if trainer != "nnUNetTrainer" else ""
-    )
+    name = ModelName.of(model.name)
+    which, more = ("CONFIGURATION", "") if name is None else (name.configuration, name.flags)
     listed = " ".join(str(fold) for fold in folds)
-    return f"'napari-nnunet train {model.parent.name} {configuration} {listed}{more} --val --npz'."
+    return f"'napari-nnunet train {model.parent.name} {which} {listed}{more} --val --npz'."
 
 
 def _npz(path: Path, ending: str) -> Path:

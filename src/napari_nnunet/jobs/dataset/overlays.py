@@ -20,6 +20,7 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.model_name import DEFAULT_PLANS
 
 #: Colours of labels 1, 2, ...: apart for the colour-blind as well (Okabe and Ito), then lighter and darker.
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -34,7 +35,7 @@ def plot_overlays(
     target: Path,
     *,
     raw: bool = False,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str = DEFAULT_PLANS,
     configuration: str | None = None,
     channel: int = 0,
     intensity: float = 0.6,

@@ -26,6 +26,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import SMALL, grid_of
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
@@ -65,7 +66,7 @@ class _Target:
 def preprocess(
     workspace: Workspace,
     dataset_name: str,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str = DEFAULT_PLANS,
     configurations: Sequence[str] = STANDARD,
     *,
     workers: int = 0,
@@ -138,7 +139,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
             yield Note(text=f"{plans.plans_name} has no configuration {name} for this dataset; nothing to do for it.")
             continue
         configuration = plans.configuration(name)
-        identifier = configuration.data_identifier or f"{plans.plans_name}_{name}"
+        identifier = configuration.data_identifier
         rules = rules_of(plans, configuration, dataset)
         before = targets.get(identifier)
         if before is not None and before.rules != rules:

@@ -18,6 +18,7 @@ from napari_nnunet.formats.atomic import make_folder, partial_name, remove_lefto
 from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.plans import Plans
 
 PLANS = "nnUNetPlansV1"
@@ -67,7 +68,7 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
             f"Which configuration {source} is cannot be told: no folder above it is called "
             f"{', '.join(_CONFIGURATIONS)}."
         )
-    target = results / dataset / f"nnUNetTrainer__{PLANS}__{configuration}"
+    target = results / dataset / ModelName(DEFAULT_TRAINER, PLANS, configuration).folder
     if target.exists():
         raise ModelError(f"{target} exists already. Remove it first, or choose another dataset name.")
     old = read_pickle(source / "plans.pkl")

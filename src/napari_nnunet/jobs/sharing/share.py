@@ -24,6 +24,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, read_best
 from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
+from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.version import __version__
 
@@ -161,7 +162,8 @@ def _dataset_files(dataset: Path, models: Sequence[TrainedModel]) -> list[Path]:
     names = {model.folder.name for model in models}
     found = [dataset / name for name in (INFORMATION, INSTRUCTIONS) if (dataset / name).is_file()]
     for folder in sorted(dataset.glob("ensembles/ensemble___*")):
-        if set(folder.name.split("___")[1:-1]) <= names:
+        ensemble = EnsembleName.of(folder.name)
+        if ensemble is not None and set(ensemble.members) <= names:
             found += [
                 folder / name for name in (*_RESULT_FILES, "plans.json", "dataset.json") if (folder / name).is_file()
             ]

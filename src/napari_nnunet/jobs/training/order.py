@@ -24,6 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
 from napari_nnunet.processes.launch import TrainRequest
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainSettings
@@ -76,9 +77,8 @@ class Order:
     @property
     def model(self) -> Path:
         """``nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION``."""
-        return model_folder(
-            self.workspace, self.dataset_name, self.settings.trainer, self.plans.plans_name, self.configuration.name
-        )
+        name = ModelName(self.settings.trainer, self.plans.plans_name, self.configuration.name)
+        return self.workspace.model(self.dataset_name, name)
 
     @property
     def folder(self) -> FoldFolder:
@@ -136,11 +136,6 @@ class Order:
         return content
 
 
-def model_folder(workspace: Workspace, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
-    """Return where a model of these names lies."""
-    return workspace.results / dataset / f"{trainer}__{plans}__{configuration}"
-
-
 def make_order(
     workspace: Workspace,
     dataset_name: str,
@@ -167,7 +162,7 @@ def make_order(
     plans = read_plans(base, plans_name)
     configuration = plans.configuration(configuration_name)
     info = _dataset_info(base)
-    data = base / (configuration.data_identifier or f"{plans.plans_name}_{configuration.name}")
+    data = base / configuration.data_identifier
     names = case_names(data) if data.is_dir() else []
     if not names:
         raise DatasetError(
@@ -178,8 +173,8 @@ def make_order(
     split = yield from _split(base, names, fold)
     previous = None
     if configuration.previous_stage is not None:
-        before = model_folder(workspace, dataset_name, settings.trainer, plans_name, configuration.previous_stage)
-        previous = before / "predicted_next_stage" / configuration.name
+        before = ModelName(settings.trainer, plans_name, configuration.previous_stage)
+        previous = workspace.model(dataset_name, before) / "predicted_next_stage" / configuration.name
         _require_previous(previous, split, configuration)
     return Order(workspace, dataset_name, plans, configuration, info, fold, split, data, previous, settings, recipe)
 

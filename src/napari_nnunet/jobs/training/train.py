@@ -25,6 +25,7 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import recorded
+from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
@@ -61,7 +62,7 @@ def train(
     configuration: str,
     fold: Fold,
     *,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str = DEFAULT_PLANS,
     settings: TrainSettings | None = None,
     resume: bool = False,
     finish_in: int | None = None,
@@ -143,7 +144,7 @@ def validate(
     configuration: str,
     fold: Fold,
     *,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str = DEFAULT_PLANS,
     settings: TrainSettings | None = None,
     checkpoint: str = FINAL,
 ) -> Job[TrainResult]:

@@ -212,7 +212,7 @@ def _next_stages(
     scheme = order.info.labels
     for name in order.configuration.next_stage:
         target = order.plans.configuration(name)
-        data = order.base / (target.data_identifier or f"{order.plans.plans_name}_{name}")
+        data = order.base / target.data_identifier
         try:
             z, y, x = (int(n) for n in open_case(data, case.name).labels.shape[1:])
         except DatasetError as error:

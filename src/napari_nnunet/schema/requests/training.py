@@ -9,8 +9,9 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.requests.prediction import Precision
-from napari_nnunet.schema.trainers import DEFAULT_TRAINER, Recipe, Seconds, recipe_of
+from napari_nnunet.schema.trainers import Recipe, Seconds, recipe_of
 
 
 class TrainSettings(BaseModel):

@@ -55,10 +55,14 @@ def best_job(results: Path) -> Callable[[], Job[Any]]:
     def start() -> Job[Any]:
         from napari_nnunet.jobs.choosing.best import Question, find_best
 
-        names = [path.name.split("__") for path in sorted(results.glob("*__*__*")) if path.is_dir()]
-        trainers, plans, configurations = (tuple(dict.fromkeys(part)) for part in zip(*names, strict=True))
         workspace = read_preferences().folders()
-        return find_best(workspace, results.name, Question(configurations, trainers, plans))
+        names = workspace.models(results.name)
+        question = Question(
+            configurations=tuple(dict.fromkeys(name.configuration for name in names)),
+            trainers=tuple(dict.fromkeys(name.trainer for name in names)),
+            plans=tuple(dict.fromkeys(name.plans for name in names)),
+        )
+        return find_best(workspace, results.name, question)
 
     return start
 

@@ -31,6 +31,7 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -355,8 +356,9 @@ def _row_names(models: Sequence[TrainedModel]) -> list[str]:
     """Return the configurations, and what else tells the models apart, as short as can be."""
     parts = []
     for model in models:
-        trainer, *plans = model.folder.name.split("__")[:-1] or [model.folder.name]  # people rename folders
-        parts.append((model.folder.parent.name, trainer, "__".join(plans)))
+        name = ModelName.of(model.folder.name)  # None: people rename folders
+        own = (model.folder.name, "") if name is None else (name.trainer, name.plans)
+        parts.append((model.folder.parent.name, *own))
     told = [column for column in range(3) if len({part[column] for part in parts}) > 1]
     more = [", ".join(part[column] for column in told if part[column]) for part in parts]
     names = [model.configuration.name for model in models]
@@ -372,7 +374,7 @@ def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
 
 
 def _short(path: Path) -> str:
-    return f"{path.parent.name} / {path.name.split('__')[-1]}"
+    return f"{path.parent.name} / {label_of(path.name)}"
 
 
 def _number(value: float | None) -> str:

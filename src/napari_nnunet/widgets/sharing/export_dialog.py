@@ -20,6 +20,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_nnunet.schema.model_name import label_of
+
 _TEXTS = {
     "title": "What the model is called.",
     "description": "What it is for, and on which images it was trained.",
@@ -51,7 +53,7 @@ class ExportDialog(QDialog):
         self.boxes = []
         models = QVBoxLayout()
         for path in self._siblings:
-            box = QCheckBox(path.name.split("__")[-1])
+            box = QCheckBox(label_of(path.name))
             box.setToolTip(path.name)
             box.setChecked(path == folder)
             box.toggled.connect(self._check)

@@ -31,6 +31,7 @@ from napari_nnunet.formats.model.bundle import Bundle, inspect
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
 from napari_nnunet.schema.card import ModelCard
+from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
@@ -185,7 +186,7 @@ class ModelsWidget(QWidget):
         there = [name for name in bundle.models if (results / bundle.dataset / name).exists()]
         several = "s" if len(bundle.models) > 1 else ""
         text = f"{path.name} holds {len(bundle.models)} model{several} of {bundle.dataset}: "
-        text += ", ".join(name.split("__")[-1] for name in bundle.models) + f" ({bundle.size / 1e6:.0f} MB)."
+        text += ", ".join(label_of(name) for name in bundle.models) + f" ({bundle.size / 1e6:.0f} MB)."
         if bundle.card is not None and bundle.card.licence:
             text += f"\nLicence: {bundle.card.licence}"
         if there:

@@ -22,10 +22,11 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import TrainRequest
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainSettings
-from napari_nnunet.schema.trainers import DEFAULT_TRAINER, trainers
+from napari_nnunet.schema.trainers import trainers
 from napari_nnunet.widgets.frame.forms import add_row, let_shrink, with_refresh
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError

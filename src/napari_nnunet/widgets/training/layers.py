@@ -16,6 +16,7 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.files.reader import LayerData, case_layers
 from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, features_of
 
@@ -48,7 +49,7 @@ class FilmLayers:
         self.folder = folder
         image = np.load(folder / "image.npy")
         self.epochs: list[int] = []
-        title = folder.parent.parent.name.rpartition("__")[2]
+        title = label_of(folder.parent.parent.name)
         self.image = Image(image, name=f"{title}: slice", colormap="gray")
         reference = np.load(folder / "reference.npy").astype(np.uint8)
         colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}

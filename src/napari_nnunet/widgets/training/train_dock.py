@@ -26,6 +26,7 @@ from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.follow import TrainingView, call_off, find_trainings, waiting_folds
 from napari_nnunet.processes.launch import TrainRequest, end_tree, request_of
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -362,8 +363,8 @@ class TrainWidget(QWidget):
 
 
 def _model(request: TrainRequest) -> Path:
-    name = f"{request.settings.trainer}__{request.plans}__{request.configuration}"
-    return request.workspace.results / request.dataset / name
+    name = ModelName(request.settings.trainer, request.plans, request.configuration)
+    return request.workspace.model(request.dataset, name)
 
 
 def _check_job(request: TrainRequest) -> Callable[[], Job[TrainRequest]]:
