@@ -29,7 +29,7 @@ def test_memory_that_a_library_misses_here_is_recognised(allocate):
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         allocate()
     assert is_out_of_memory(caught.value)
-    assert out_of_memory(caught.value).message.startswith("Main memory does not suffice")
+    assert out_of_memory(caught.value).message.startswith("Not enough main memory")
 
 
 @pytest.mark.parametrize(
@@ -39,31 +39,31 @@ def test_memory_that_a_library_misses_here_is_recognised(allocate):
             torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of ..."
             ),
-            "The GPU's memory does not suffice: another 21.5 GB were needed. Close other programs.",
+            "Not enough GPU memory: another 21.5 GB were needed. Close other programs.",
         ),
         (
             RuntimeError(
                 "MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 256.00 MB on private pool."
             ),
-            "The GPU's memory does not suffice: another 0.3 GB were needed. Close other programs.",
+            "Not enough GPU memory: another 0.3 GB were needed. Close other programs.",
         ),
         (
             RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 2500000000 bytes."),
-            "Main memory does not suffice: another 2.5 GB were needed. Close other programs.",
+            "Not enough main memory: another 2.5 GB were needed. Close other programs.",
         ),
         (
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-            "The GPU's memory does not suffice. Close other programs.",
+            "Not enough GPU memory. Close other programs.",
         ),
         (
             RuntimeError("Exception from src/inference/src/cpp/core.cpp:104: std::bad_alloc"),
-            "Main memory does not suffice. Close other programs.",
+            "Not enough main memory. Close other programs.",
         ),
         (
             RuntimeError("[GPU] CL_OUT_OF_RESOURCES exception."),
-            "The GPU's memory does not suffice. Close other programs.",
+            "Not enough GPU memory. Close other programs.",
         ),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Main memory does not suffice. Close other programs."),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Not enough main memory. Close other programs."),
     ],
 )
 def test_memory_that_a_library_misses_elsewhere_is_recognised(error, sentence):

@@ -84,7 +84,7 @@ def out_of_memory(error: BaseException, advice: str = "Close other programs.") -
     advice : str
         What to do.
     """
-    where = "The GPU's memory" if _ON_GPU.search(str(error)) else "Main memory"
+    where = "GPU memory" if _ON_GPU.search(str(error)) else "main memory"
     asked = _ASKED.search(str(error))
     needed = f": another {float(asked[1]) * _UNITS[asked[2].lower()] / 1e9:,.1f} GB were needed" if asked else ""
-    return ResourceError(f"{where} does not suffice{needed}. {advice}")
+    return ResourceError(f"Not enough {where}{needed}. {advice}")

@@ -77,7 +77,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["-f", "seven"], "'seven' is no fold"),
+        (["-f", "seven"], "'seven' is not a fold"),
         (["-f", "3"], "Fold 3 has no checkpoint_final.pth"),
         (["-step_size", "0"], "The setting 'step' cannot be 0"),
         (["-chk", "checkpoint_best.pth"], "choose that one"),

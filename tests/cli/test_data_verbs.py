@@ -56,7 +56,7 @@ def test_the_check_prints_all_problems_and_fails(raw, tmp_path, capsys):
     assert run("verify_dataset_integrity", "-d", 5, "--workspace", tmp_path) == 1
     assert capsys.readouterr().out.splitlines() == [
         "error: dataset.json: 'numTraining' is 3, but there are 5 cases",
-        "warning: labelsTr/orphan.nii.gz: no image belongs to this label file",
+        "warning: labelsTr/orphan.nii.gz: this label file has no image",
         f"{DATASET}: 5 cases, 1 errors, 1 warnings.",
     ]
     assert run("plan_and_preprocess", "-d", 5, "--verify_dataset_integrity", "--workspace", tmp_path) == 1

@@ -80,7 +80,7 @@ def test_a_killed_worker_is_noticed_and_its_case_tried_alone(tmp_path, times, fa
     failures = [event for event in heard if isinstance(event, CaseFailed)]
     assert [event.case for event in failures] == failed
     if failed:
-        assert "most likely for lack of memory. It was expected to take 1.2 GB" in failures[0].message
+        assert "probably out of memory. It was expected to need 1.2 GB" in failures[0].message
 
 
 def test_cases_run_side_by_side_only_where_memory_suffices(tmp_path):
@@ -92,7 +92,7 @@ def test_cases_run_side_by_side_only_where_memory_suffices(tmp_path):
 def test_a_case_that_is_larger_than_the_budget_runs_alone_and_is_announced():
     events = list(run_cases(square, tasks(1, bytes=5e9), memory_gb=1))
     (note,) = [event for event in events if isinstance(event, Note)]
-    assert note.text.startswith("0 needs about 5.2 GB of memory, more than the 1.0 GB that may be used; it runs alone")
+    assert note.text.startswith("0 needs about 5.2 GB of memory, more than the 1.0 GB available; it runs alone")
 
 
 def test_closing_ends_the_workers_at_once(tmp_path):

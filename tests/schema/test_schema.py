@@ -58,7 +58,7 @@ def test_region_values_are_named_after_the_region_that_paints_them():
                      "unknown architecture 'x.SwinUNETR'. Known: PlainConvUNet, ResidualEncoderUNet", id="network"),
         pytest.param({"resampling_fn_data": "os.system"}, "unknown resampling function 'os.system'", id="resampling"),
         pytest.param({"normalization_schemes": ["Magic"]}, "unknown normalisation 'Magic'", id="normalisation"),
-        pytest.param({"preprocessor_name": "Other"}, "preprocessor 'Other' is not known", id="preprocessor"),
+        pytest.param({"preprocessor_name": "Other"}, "unknown preprocessor 'Other'", id="preprocessor"),
         pytest.param({"architecture": None}, "neither 'architecture' nor the older keys", id="nothing"),
     ],
 )  # fmt: skip

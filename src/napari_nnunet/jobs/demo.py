@@ -109,7 +109,7 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
         resume=bool(place.checkpoints),  # a demo that was interrupted goes on
     )
     model = load_model(place.path.parent)
-    yield Note(text="Segmenting volumes that the training has not seen.")
+    yield Note(text="Segmenting volumes that were not used for training.")
     yield from predict_folder(model, FolderSettings(images, out), PredictSettings())
     dice = _compare(truths, out)
     picture = folder / "demo.png"

@@ -48,7 +48,7 @@ class Report:
             lines.append("What to do")
             lines += [f"  {line}" for text in self.advice for line in text.splitlines()]
         else:
-            lines.append("Nothing to mend.")
+            lines.append("Everything is in order.")
         return "\n".join(lines)
 
 
@@ -132,11 +132,11 @@ def _advice() -> list[str]:
     advice = []
     if nvidia_driver() and not torch.version.cuda:
         advice.append(
-            "An NVIDIA GPU is there, but torch was installed for the CPU only. Install the CUDA build:\n"
+            "An NVIDIA GPU was found, but torch was installed for the CPU only. Install the CUDA build:\n"
             f"{sys.executable} -m pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
         )
     elif nvidia_driver() and not torch.cuda.is_available():
-        advice.append("An NVIDIA GPU is there, but torch cannot use it; its driver may be too old. Update the driver.")
+        advice.append("An NVIDIA GPU was found, but torch cannot use it; its driver may be too old. Update the driver.")
     short = ".".join(str(torch.__version__).split(".")[:2])
     if short in _BAD_TORCH:
         advice.append(
@@ -148,5 +148,5 @@ def _advice() -> list[str]:
     if not os.access(folder, os.W_OK):
         advice.append(f"{folder} cannot be written to; set --workspace or nnU-Net's variables to another folder.")
     if machine.available_memory() < 4e9:
-        advice.append("Less than 4 GB of memory are free: large volumes will not fit. Close other programs.")
+        advice.append("Less than 4 GB of memory is free: large volumes will not fit. Close other programs.")
     return advice

@@ -189,7 +189,7 @@ class _Pool:
                 yield Note(
                     level="warning",
                     text=f"{task.name} needs about {needed / 1e9:.1f} GB of memory, more than the "
-                    f"{self._budget / 1e9:.1f} GB that may be used; it runs alone.",
+                    f"{self._budget / 1e9:.1f} GB available; it runs alone.",
                 )
             self._start(task, needed, alone=False)
 
@@ -242,7 +242,7 @@ def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     except NnunetError as error:
         return None, error.message, None, 0.0
     except MemoryError:
-        return None, "Main memory did not suffice. Use fewer workers (-np), or close other programs.", None, 0.0
+        return None, "Not enough main memory. Use fewer workers (-np), or close other programs.", None, 0.0
     except Exception as error:
         return None, f"Unexpected {type(error).__name__}: {error}", traceback.format_exc(), 0.0
 
@@ -259,8 +259,8 @@ def _outcome(future: Future[Any], entry: _Running) -> Outcome | None:
 def _killed(entry: _Running) -> Outcome:
     return Outcome(
         entry.task.name,
-        problem="The system ended the process that worked on it, twice, the second time alone: most likely for lack of "
-        f"memory. It was expected to take {entry.bytes / 1e9:.1f} GB.",
+        problem="The process working on it was killed twice, the second time running alone: probably out of memory. "
+        f"It was expected to need {entry.bytes / 1e9:.1f} GB.",
     )
 
 

@@ -65,7 +65,7 @@ def recorded(job: Job[T], path: Path) -> Job[T]:
                 told = True
                 yield Note(
                     level="warning",
-                    text=f"{path} cannot be written ({recorder.problem}); the training goes on, a window that attaches "
-                    "to it will miss what happened meanwhile.",
+                    text=f"{path} cannot be written ({recorder.problem}). The training continues, but progress during "
+                    "this time will not appear in the dock.",
                 )
     return pump.result

@@ -81,7 +81,7 @@ class ModelCard(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            raise ModelError(f"{where} is no model card: '{name}': {first['msg']}.") from error
+            raise ModelError(f"{where} is not a valid model card: '{name}': {first['msg']}.") from error
 
 
 def classes_of(info: DatasetInfo) -> tuple[CardClass, ...]:

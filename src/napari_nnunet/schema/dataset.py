@@ -54,7 +54,7 @@ class LabelScheme(BaseModel):
         if self.has_regions and len(self.regions_class_order or ()) != len(self.regions):
             raise DatasetError(
                 f"dataset.json: {len(self.regions)} regions need as many entries in 'regions_class_order', "
-                f"which is {self.regions_class_order}. List the label to paint for each region."
+                f"which is {self.regions_class_order}. List the label value to write for each region."
             )
 
     @property

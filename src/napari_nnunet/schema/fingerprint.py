@@ -62,7 +62,7 @@ class Fingerprint(BaseModel):
         except (json.JSONDecodeError, ValidationError) as error:
             raise DatasetError(f"{where} is damaged; extract the fingerprint again. ({error})") from error
         if not found.spacings or len(found.spacings) != len(found.shapes_after_crop):
-            raise DatasetError(f"{where} holds no cases, or not a shape for every spacing; extract it again.")
+            raise DatasetError(f"{where} has no cases, or not a shape for every spacing; extract it again.")
         return found
 
     def to_json(self) -> Mapping[str, Any]:

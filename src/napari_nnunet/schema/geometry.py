@@ -50,7 +50,7 @@ class Geometry(BaseModel):
         if len(value) not in (2, 3):
             raise ImageError(f"A grid has 2 or 3 axes, but the spacing {value} has {len(value)} numbers.")
         if not all(math.isfinite(v) and v > 0 for v in value):
-            raise ImageError(f"The spacing {value} is not usable: every voxel size must be a positive number of mm.")
+            raise ImageError(f"The spacing {value} is invalid: every voxel size must be a positive number of mm.")
         return value
 
     @property
@@ -124,7 +124,7 @@ class Geometry(BaseModel):
                 )
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(
-                f"These properties describe no grid of an image ({error!r}): {sorted(entries)}."
+                f"These properties do not describe the grid of an image ({error!r}): {sorted(entries)}."
             ) from error
         return cls(spacing=spacing)
 

@@ -35,5 +35,5 @@ def parse_fold(text: str) -> Fold:
     if text == "all":
         return "all"
     if not text.isdigit():
-        raise SettingsError(f"{text!r} is no fold. Folds are 0, 1, 2, ... or 'all'.")
+        raise SettingsError(f"{text!r} is not a fold. Folds are 0, 1, 2, ... or 'all'.")
     return int(text)

@@ -180,7 +180,7 @@ class Plans(_Frozen):
                 f"{', '.join(self.configurations) or 'none'}."
             )
         if name in seen:
-            raise PlanError(f"plans.json: configurations inherit in a circle: {' -> '.join((*seen, name))}.")
+            raise PlanError(f"plans.json: circular inheritance of configurations: {' -> '.join((*seen, name))}.")
         own = dict(self.configurations[name])
         parent = own.get("inherits_from")
         return {**self.resolved(str(parent), (*seen, name)), **own} if parent else own
@@ -243,9 +243,7 @@ def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
     if unknown:
         raise PlanError(f"{where}: unknown normalisation {unknown[0]!r}. Known: {', '.join(NORMALIZATIONS)}.")
     if entries.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
-        raise PlanError(
-            f"{where}: the preprocessor {entries['preprocessor_name']!r} is not known; only 'DefaultPreprocessor' is."
-        )
+        raise PlanError(f"{where}: unknown preprocessor {entries['preprocessor_name']!r}. Known: DefaultPreprocessor.")
     next_stage = entries.get("next_stage") or ()
     try:
         return Configuration(
@@ -328,7 +326,7 @@ def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     if missing:
         raise PlanError(
             f"{where}: neither 'architecture' nor the older keys are complete (missing: {', '.join(missing)}). "
-            "Which network this is cannot be known."
+            "The network cannot be determined."
         )
     strides = entries["pool_op_kernel_sizes"]
     base, cap = entries["UNet_base_num_features"], entries["unet_max_num_features"]

@@ -155,10 +155,10 @@ def recipe_of(trainer: str) -> Recipe:
     if trainer in known:
         return known[trainer]
     for word, why in (
-        ("Adan", "the Adan optimizer comes from another package"),
-        ("Primus", "Primus is a transformer; only the U-Nets are built here"),
+        ("Adan", "it needs the Adan optimizer, which is not supported"),
+        ("Primus", "Primus is a transformer, and only U-Nets are supported"),
         ("Benchmark", "nnU-Net's benchmark trainers measure nnU-Net; see docs/benchmarks.md for ours"),
     ):
         if word in trainer:
             raise SettingsError(f"The trainer {trainer} is not available: {why}. Use one of: {', '.join(known)}.")
-    raise SettingsError(f"There is no trainer {trainer!r}. Known: {', '.join(known)}.")
+    raise SettingsError(f"Unknown trainer {trainer!r}. Known: {', '.join(known)}.")

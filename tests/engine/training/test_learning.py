@@ -50,7 +50,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0h", "soon", "2 weeks", "-3h", "h2"])
 def test_what_is_no_duration(text):
-    with pytest.raises(SettingsError, match="no duration"):
+    with pytest.raises(SettingsError, match="not a duration"):
         parse_duration(text)
 
 

@@ -72,8 +72,8 @@ def _break(tmp_path, what):
     [
         ("case", r"y lacks b\.npz.*--save_probabilities"),
         ("shape", r"has shape \(3, 6, 10, 8\).*\(3, 6, 10, 9\)"),
-        ("classes", "has 4 classes, but dataset.json speaks of 3"),
-        ("truncated", "not a complete file of probabilities"),
+        ("classes", "has 4 classes, but dataset.json defines 3"),
+        ("truncated", "not a complete probabilities file"),
         ("other content", "no 'probabilities'"),
         ("labels", "same classes"),
         ("dataset.json", "no dataset.json"),
@@ -91,12 +91,12 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
 @pytest.mark.parametrize(
     ("folders", "vote", "words"),
     [
-        (["x"], {}, "two members or more"),
+        (["x"], {}, "at least two members"),
         (["x", "x"], {}, "more than once"),
         (["x", "o"], {}, "one of the inputs"),
         (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weights"),
-        (["x", "y"], {"weights": (0.0, 0.0)}, "not all 0"),
-        (["x", "y"], {"weights": (-1.0, 2.0)}, "from 0 on"),
+        (["x", "y"], {"weights": (0.0, 0.0)}, "not all zero"),
+        (["x", "y"], {"weights": (-1.0, 2.0)}, "≥ 0 and not all zero"),
         (["x", "y"], {"temperature": 0.0}, "not a positive number"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_class_that_nobody_has_leaves_nothing_to_choose_but_one_model_that_inv
              for name in ("2d", "3d_fullres")}  # fmt: skip
     for path in (references / "c0.nii.gz", *files.values()):
         write_nifti(path, np.minimum(random_labels(0), 1))
-    with pytest.raises(DatasetError, match="No model .* can be judged"):
+    with pytest.raises(DatasetError, match="No model .* can be scored"):
         drain(find_best(workspace, "Dataset001_Tiny", Question(ensembling=False)))
     invented = np.minimum(random_labels(0), 1)
     invented[0, 0, 0] = 2

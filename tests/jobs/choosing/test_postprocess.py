@@ -44,7 +44,7 @@ def test_a_postprocessing_survives_writing_and_nothing_else_is_read(tmp_path):
         read_cleaning(tmp_path / "bad.pkl")
     assert not (tmp_path / "touched").exists()
     for content, words in (
-        ([1, 2], "no pair"),
+        ([1, 2], "not a pair"),
         (([], [{"labels_or_regions": 1}]), "0 functions"),
         ((["x"], [{"labels_or_regions": 1}]), "other than"),
     ):

@@ -145,7 +145,7 @@ def test_models_of_other_channels_or_classes_cannot_be_joined(new_model):
     classes = new_model(labels={"background": 0, "organ": 1}, name="Dataset003_One")
     with pytest.raises(ModelError, match="cannot segment the same image"):
         Combination((Member(first, CPU), Member(channels, CPU)))
-    with pytest.raises(ModelError, match="cannot be joined"):
+    with pytest.raises(ModelError, match="cannot be combined"):
         Combination((Member(first, CPU), Member(classes, CPU)))
     with pytest.raises(SettingsError, match="at least one"):
         Combination(())

@@ -86,7 +86,7 @@ def test_pictures_with_255_masks_become_a_dataset(workspace, folders):
     folder, notes = run(workspace, folders, class_names={255: "cell"})
     assert folder.name == "Dataset001_Cells"
     assert "Mask values are renumbered: 255 -> 1." in notes
-    assert "1 image files have no partner and are left out: lonely_9.png." in notes
+    assert "1 image files have no counterpart and are skipped: lonely_9.png." in notes
     dataset = open_dataset(folder)
     assert dataset.info.labels.labels == {"background": 0, "cell": 1}
     assert dataset.info.file_ending == ".png"
@@ -180,24 +180,26 @@ def _write_dicom(folder, array, spacing):
 
 
 def test_what_cannot_be_imported_is_explained(workspace, folders):
-    with pytest.raises(DatasetError, match="holds no images that can be read"):
+    with pytest.raises(DatasetError, match="contains no images that can be read"):
         run(workspace, folders)
     iio.imwrite(folders[0] / "apple.png", picture(0))
     iio.imwrite(folders[1] / "pear.png", picture(0))
-    with pytest.raises(DatasetError, match=r"No name in .* fits one in .* \(for instance apple.png and pear.png\)"):
+    with pytest.raises(
+        DatasetError, match=r"No image in .* has a mask of the same name in .* \(e.g. apple.png and pear.png\)"
+    ):
         run(workspace, folders)
     iio.imwrite(folders[1] / "apple.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(DatasetError, match=r"apple: the image has \(40, 50\) voxels, its mask has \(9, 9\)"):
         run(workspace, folders)
     iio.imwrite(folders[1] / "apple.png", np.zeros((40, 50), np.uint8))
-    with pytest.raises(DatasetError, match="nothing but 0: there is no class to learn"):
+    with pytest.raises(DatasetError, match="only 0: there is no class to learn"):
         run(workspace, folders)
     iio.imwrite(folders[1] / "apple.png", (picture(0) > 120).astype(np.uint8))
     with pytest.raises(DatasetError, match="The values 9 are named, but occur in no mask"):
         run(workspace, folders, class_names={9: "core"})
     with pytest.raises(DatasetError, match="2 channel names were given, but the images have 1 channels"):
         run(workspace, folders, channel_names=("a", "b"))
-    with pytest.raises(DatasetError, match="cannot name a dataset"):
+    with pytest.raises(DatasetError, match="is not a valid dataset name"):
         run(workspace, folders, name="../up")
     assert not (workspace.raw / "Dataset001_Cells").exists()
 
@@ -240,7 +242,7 @@ def test_a_task_of_the_decathlon(workspace, tmp_path):
 
 def test_folders_that_are_no_task(workspace, tmp_path):
     (tmp_path / "Liver").mkdir()
-    with pytest.raises(DatasetError, match="is not named like a task of the Decathlon"):
+    with pytest.raises(DatasetError, match="is not the name of a Decathlon task"):
         drain(convert_msd(workspace, tmp_path / "Liver"))
     (tmp_path / "Task01_X").mkdir()
     with pytest.raises(DatasetError, match="lacks imagesTr, labelsTr, imagesTs, dataset.json"):
@@ -253,7 +255,7 @@ def test_a_dataset_of_nnunet_v1(workspace, tmp_path):
     content = json.loads((folder / "dataset.json").read_text())
     assert list(content) == ["name", "labels", "numTraining", "channel_names", "file_ending"]
     assert (folder / "imagesTr" / "case_1.nii.gz").is_file()
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match="already exists"):
         drain(convert_old_nnunet(workspace, source, "Dataset104_Old"))
     with pytest.raises(DatasetError, match="is not of the form DatasetXXX_Name"):
         drain(convert_old_nnunet(workspace, source, "Old"))
@@ -276,13 +278,13 @@ def test_cases_are_saved_replaced_and_counted(workspace, tmp_path):
     for channels, painted, name, words in (
         ([image[0]], labels, "y", r"has 2 channels \(a, b\), but 1 were given"),
         ([image[0], image[0][:3]], labels, "y", "must have the same shape"),
-        ([image[0]] * 2, labels * 5, "y", "hold 5, which the dataset does not know; it has 0 background, 1 cell"),
+        ([image[0]] * 2, labels * 5, "y", "contain 5, which dataset.json does not define; it has 0 background, 1 cell"),
         ([image[0]] * 2, labels, "a/b", "cannot name a case"),
         ([image[0]] * 2, labels, "a_seg", "cannot name a case"),
     ):
         with pytest.raises(DatasetError, match=words):
             save_case(folder, name, channels, painted, geometry)
-    with pytest.raises(DatasetError, match="holds a dataset already"):
+    with pytest.raises(DatasetError, match="already contains a dataset"):
         create_dataset(folder, ["a"], {"background": 0, "cell": 1}, ".png")
 
 

@@ -85,7 +85,7 @@ def test_files_that_do_not_belong_together(raw):
         "error: imagesTr/stray.nii.gz: the name must end in _0000.nii.gz (the channel number)",
         "error: c1: c1_0001.nii.gz is missing; the dataset has 2 channels",
         "error: c2: labelsTr/c2.nii.gz is missing",
-        "warning: labelsTr/orphan.nii.gz: no image belongs to this label file",
+        "warning: labelsTr/orphan.nii.gz: this label file has no image",
         "warning: Dataset005_Test: 3 cases are fewer than nnU-Net's five folds need; train the fold 'all'",
     )
 
@@ -146,10 +146,10 @@ def test_values_shapes_and_spacings_that_differ(raw):
     labels(raw, "c3", np.zeros((20, 24, 22)))
     says(
         raw,
-        "error: c0.nii.gz: it holds 7 (3 voxels), which dataset.json does not know; it has 0, 1",
+        "error: c0.nii.gz: it contains 7 (3 voxels), which dataset.json does not define; it has 0, 1",
         "error: c1: the image has 20 x 24 x 22 voxels, its labels have 5 x 5 x 5",
         "error: c2: the image has a spacing of 1 x 0.8 x 0.8 mm, its labels of 1 x 0.8 x 0.9",
-        "warning: c3.nii.gz: it has no foreground: nothing but background is labelled",
+        "warning: c3.nii.gz: it has no foreground: only background is labelled",
     )
 
 
@@ -196,8 +196,8 @@ def test_orientations_copies_and_constants(raw):
     image(raw, "c0", np.full((20, 24, 22), 7, np.int16))
     says(
         raw,
-        "warning: c1: the voxel axes lead to RPS, but to LPS in most cases",
-        "warning: c2, c4: these cases hold the same image; a copy in training and validation makes scores too good",
+        "warning: c1: orientation RPS differs from most cases (LPS); images are not reoriented automatically",
+        "warning: c2, c4: these cases have the same image; copies in both training and validation inflate the scores",
         "warning: c0: every voxel of the image is 7",
     )
 
@@ -217,7 +217,7 @@ def test_spacings_that_are_hard_to_believe(raw):
         labels(raw, name, array > 120, spacing)
     says(
         raw,
-        "warning: c1: a spacing of 500 x 0.8 x 0.8 mm is hard to believe",
+        "warning: c1: a spacing of 500 x 0.8 x 0.8 mm is implausible",
         "warning: c1: its spacing of 500 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
         "warning: c2: its spacing of 9 x 0.8 x 0.8 mm is far from the usual 1 x 0.8 x 0.8",
     )
@@ -257,7 +257,7 @@ def test_stacks_without_a_voxel_size_and_the_remedy(tmp_path):
         "file_ending": ".tif",
     }
     (raw / "dataset.json").write_text(json.dumps(content))
-    says(raw, "5 of 5 cases do not say how large a voxel is; 1 mm is taken in every direction")
+    says(raw, "5 of 5 cases have no voxel size; 1 mm is assumed in every direction")
     set_spacing(raw, (0.04, 0.01, 0.01))
     says(raw)
 

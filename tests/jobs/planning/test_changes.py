@@ -83,8 +83,8 @@ def test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own(planned):
         ({"patch": (32, 32)}, "The patch needs 3 positive numbers"),
         ({"patch": (4, 4, 4)}, "too small for a U-Net"),
         ({"spacing": (1.0, -1.0, 1.0)}, "The spacing needs 3 positive numbers"),
-        ({"batch": 3, "name": "2d"}, "There is a configuration 2d already"),
-        ({"batch": 3, "name": "a/b"}, "cannot name a configuration"),
+        ({"batch": 3, "name": "2d"}, "A configuration 2d already exists"),
+        ({"batch": 3, "name": "a/b"}, "is not a valid configuration name"),
         ({"batch": 3, "base": "none"}, "have no configuration 'none'"),
     ],
 )

@@ -116,7 +116,7 @@ def test_arrays_are_what_is_documented(workspace):
 
 def test_configurations_that_plans_lack(workspace):
     _, events = _run(workspace, configurations=["2d", "3d_lowres"])
-    assert "nnUNetPlans has no configuration 3d_lowres for this dataset; nothing to do for it." in _notes(events)
+    assert "nnUNetPlans has no configuration 3d_lowres for this dataset; skipped." in _notes(events)
     with pytest.raises(PlanError, match="have no configuration '3d_magic'. They have: 2d, 3d_fullres"):
         _run(workspace, configurations=["3d_magic"])
     with pytest.raises(PlanError, match="None of the configurations 3d_lowres is in nnUNetPlans"):
@@ -285,7 +285,7 @@ def test_names_from_files_lead_nowhere_else(workspace, raw, name):
         _run(workspace, configurations=["2d"])
     entry = {"images": ["imagesTr/c0_0000.nii.gz"], "label": "labelsTr/c0.nii.gz"}
     dataset_json(raw, dataset={name: entry})
-    with pytest.raises(DatasetError, match="this name of a case cannot be part of a file name"):
+    with pytest.raises(DatasetError, match="this case name cannot be part of a file name"):
         _run(workspace)
     dataset_json(raw, dataset=None, file_ending=f"{name}/x.nii.gz")
     with pytest.raises(DatasetError, match="'file_ending' is .* cannot be part of a file name"):

@@ -135,7 +135,7 @@ def test_empty_and_constant_images_are_segmented_without_an_error(model, value):
     volume = Volume(np.full((1, 10, 20, 20), value, np.float32), Geometry(spacing=(1, 1, 1)))
     events, result = _events(predict(model, volume, CPU))
     assert result.labels.shape == (10, 20, 20)
-    warned = any(isinstance(e, Note) and "nothing but zeros" in e.text for e in events)
+    warned = any(isinstance(e, Note) and "contains only zeros" in e.text for e in events)
     assert warned == (value == 0.0)
 
 
@@ -212,7 +212,7 @@ def test_a_cascade_runs_its_first_stage_from_the_model_beside(new_model, volume)
     lowres = module.load_model(second.previous_stage_folder())
     given = drain(predict(lowres, volume, CPU)).labels
     np.testing.assert_array_equal(drain(predict(second, volume, CPU, previous=given)).labels, result.labels)
-    with pytest.raises(ImageError, match="holds the label 7, which dataset.json does not have"):
+    with pytest.raises(ImageError, match="contains the label 7, which dataset.json does not define"):
         drain(predict(second, volume, CPU, previous=np.where(given > 0, 7, 0)))
     with pytest.raises(ImageError, match="previous stage's segmentation has shape"):
         drain(predict(second, volume, CPU, previous=given[:3]))
@@ -256,7 +256,7 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
     events, result = _events(predict(model, volume))
     notes = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]
     assert len(asked) == 2
-    assert ["keeping the sums in main memory" in notes[0], "going on with the CPU" in notes[1]] == [True, True]
+    assert ["keeping the sums in main memory" in notes[0], "continuing on the CPU" in notes[1]] == [True, True]
     assert result.recipe["device"] == "cpu"
     assert not _predictor._cache  # its networks are no longer what was chosen
 
@@ -266,9 +266,7 @@ def test_main_memory_that_does_not_suffice_is_told_with_what_was_needed(model, v
         torch.empty(1 << 58, dtype=torch.uint8)
 
     monkeypatch.setattr(infer, "compile_network", huge)
-    with pytest.raises(
-        ResourceError, match=r"Main memory does not suffice: another .* GB were needed. Segment a region"
-    ):
+    with pytest.raises(ResourceError, match=r"Not enough main memory: another .* GB were needed. Segment a region"):
         drain(predict(model, volume, CPU))
 
 
@@ -281,7 +279,7 @@ def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume
 
     monkeypatch.setattr(infer, "compile_network", overflowing)
     events, result = _events(predict(model, volume, CPU.replace(precision="bfloat16", backend="torch")))
-    assert any(isinstance(e, Note) and "running again in float32" in e.text for e in events)
+    assert any(isinstance(e, Note) and "repeating in float32" in e.text for e in events)
     assert result.recipe["precision"] == "float32"
     monkeypatch.undo()
     np.testing.assert_array_equal(result.labels, drain(predict(model, volume, CPU.replace(backend="torch"))).labels)

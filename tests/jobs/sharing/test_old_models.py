@@ -232,16 +232,16 @@ def test_ct_keeps_its_intensities(tmp_path):
 def test_what_cannot_be_taken_over_is_refused_and_leaves_nothing(tmp_path):
     results = tmp_path / "r"
     source = _folder(tmp_path, [_old()])
-    with pytest.raises(ModelError, match="not a dataset's name"):
+    with pytest.raises(ModelError, match="not a dataset name"):
         drain(import_v1_model(source, results, "Old"))
-    with pytest.raises(ModelError, match="no trained model of nnU-Net v1"):
+    with pytest.raises(ModelError, match="not a trained model of nnU-Net v1"):
         drain(import_v1_model(tmp_path, results, "Dataset007_Old"))
     (source / "plans.pkl").write_bytes(pickle.dumps(_plans(normalization_schemes={0: "CT2"})))
     with pytest.raises(ModelError, match="CT2"):
         drain(import_v1_model(source, results, "Dataset007_Old"))
     (source / "plans.pkl").write_bytes(pickle.dumps(_plans()))
     (tmp_path / "d.json").write_text(json.dumps({"modality": {"0": "T1"}, "labels": {"0": "background", "1": "a"}}))
-    with pytest.raises(ModelError, match="speaks of 3 classes"):
+    with pytest.raises(ModelError, match="has 3 outputs"):
         drain(import_v1_model(source, results, "Dataset007_Old", dataset_json=tmp_path / "d.json"))
 
     class Harmful:

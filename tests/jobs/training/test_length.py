@@ -25,7 +25,7 @@ def test_early_stop_lets_the_rate_go_to_zero(workspace, monkeypatch):
     ends = of(EpochDone, events)
     assert len(ends) == 6  # one is the best, four are not better, one to finish
     assert ends[-1].epochs == 6
-    assert any("No better pseudo Dice" in note.text for note in of(Note, events))
+    assert any("No improvement for" in note.text for note in of(Note, events))
 
 
 def falls_to_the_end(ends):

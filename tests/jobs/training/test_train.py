@@ -113,7 +113,7 @@ def test_the_running_training_is_known_and_not_started_twice(workspace):
     assert folder.runner() is None  # another process has got that number since
     parent = __import__("psutil").Process(os.getppid())
     (folder.path / "running.json").write_text(json.dumps({**entry, "pid": parent.pid, "created": parent.create_time()}))
-    with pytest.raises(SettingsError, match="being trained already"):
+    with pytest.raises(SettingsError, match="already being trained"):
         drain(train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT))
     job.close()
 
@@ -144,7 +144,7 @@ def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
     content = read_raw(first.folder.final)
     content["network_weights"] = {k: v for k, v in content["network_weights"].items() if "stages.0" not in k}
     torch.save(content, wrong)
-    with pytest.raises(ModelError, match="cannot be a start"):
+    with pytest.raises(ModelError, match="cannot initialise this training"):
         run(other, 1, pretrained=wrong)
 
 
@@ -211,7 +211,7 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
         assert folder.wishes() == {"finish_in": 5}
     for wrong, said in (
         (["--c", "--val"], "exclude each other"),
-        (["--time-budget", "soon"], "no duration"),
+        (["--time-budget", "soon"], "not a duration"),
         (["--epochs", "0"], "'epochs' cannot be 0"),
         (["--seed", "-1"], "'seed' cannot be -1"),
     ):

@@ -35,7 +35,7 @@ def test_what_is_not_there_is_said_before_work_starts(workspace, tmp_path):
         run(workspace, plans_name="Other")
     with pytest.raises(PlanError, match="3d_lowres"):
         run(workspace, configuration="3d_lowres")
-    with pytest.raises(SettingsError, match="no trainer"):
+    with pytest.raises(SettingsError, match="Unknown trainer"):
         run(workspace, settings=SHORT.replace(trainer="nnUNetTrainerX"))
     with pytest.raises(SettingsError, match="Adan"):
         run(workspace, settings=SHORT.replace(trainer="nnUNetTrainerAdan"))
@@ -67,7 +67,7 @@ def test_not_preprocessed_and_stale(new_workspace):
 
 def test_a_fold_beyond_the_list_is_a_random_split_with_a_warning(workspace):
     _, events = run(workspace, 7, validation=False)
-    assert any("80 to 20" in note.text for note in of(Note, events))
+    assert any("80:20" in note.text for note in of(Note, events))
 
 
 def test_splits_that_do_not_fit(new_workspace):
@@ -164,7 +164,7 @@ def test_a_worker_that_the_system_ends_is_told_at_once(workspace, monkeypatch):
     from napari_nnunet.jobs.training import loader as _loader
 
     monkeypatch.setattr(_loader, "open_case", lambda folder, name: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(ResourceError, match=r"ended a process.*c\d"):
+    with pytest.raises(ResourceError, match=r"A data-loading process was killed.*c\d"):
         run(workspace, settings=SHORT.replace(workers=1))
 
 

@@ -97,7 +97,7 @@ def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
     table.item(0, 2).setText("0,0")
     table.item(1, 2).setText("0")
     qtbot.waitUntil(
-        lambda: "not all 0" in ensemble.summary.text() or "Weights" in ensemble.summary.text(), timeout=5000
+        lambda: "not all zero" in ensemble.summary.text() or "Weights" in ensemble.summary.text(), timeout=5000
     )
     table.item(1, 2).setText("2")
     _ready(qtbot, ensemble)
@@ -270,5 +270,5 @@ def test_models_that_do_not_fit_together_are_refused(viewer, workspace, qtbot):
     make_model(workspace.results, Recipe(labels={"background": 0, "x": 1}, configuration="3d_lowres"))
     dock = open_dock(viewer, "Ensemble")
     add_image(viewer)
-    qtbot.waitUntil(lambda: "cannot be joined" in dock.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "cannot be combined" in dock.summary.text(), timeout=10000)
     assert not dock.panel.button.isEnabled()

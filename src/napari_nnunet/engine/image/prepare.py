@@ -252,7 +252,7 @@ def prepare(
     forward = plans.transpose_forward
     mask = np.transpose(read_mask(array), forward)
     box = nonzero_box(mask)
-    notes = () if mask.any() else ("The image contains nothing but zeros.",)
+    notes = () if mask.any() else ("The image contains only zeros.",)
     needs_mask = any(
         use and scheme == "ZScoreNormalization"
         for use, scheme in zip(configuration.use_mask_for_norm, schemes, strict=True)
@@ -262,7 +262,7 @@ def prepare(
     del mask
     data, invalid = read_crop(array, forward, box)
     if invalid:
-        notes = (*notes, f"{invalid} voxels were NaN or infinite and were taken as 0.")
+        notes = (*notes, f"{invalid} voxels were NaN or infinite and were set to 0.")
     for c, scheme in enumerate(schemes):
         statistics = plans.intensities[c] if c < len(plans.intensities) else None
         normalize(data[c], scheme, mask=inside if configuration.use_mask_for_norm[c] else None, statistics=statistics)
@@ -351,8 +351,8 @@ def _previous_channels(
     unknown = sorted(set(np.unique(previous).tolist()) - {0, *labels})
     if unknown:
         raise ImageError(
-            f"The previous stage's segmentation holds the label{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(map(str, unknown[:5]))}, which dataset.json does not have; "
+            f"The previous stage's segmentation contains the label{'s' if len(unknown) > 1 else ''} "
+            f"{', '.join(map(str, unknown[:5]))}, which dataset.json does not define; "
             f"it has 0, {', '.join(map(str, labels))}."
         )
     cropped = np.ascontiguousarray(np.transpose(previous, record.transpose_forward)[record.crop_slices()])

@@ -75,7 +75,7 @@ def cpu_features() -> frozenset[str]:
 
 
 def has_fast_bfloat16() -> bool:
-    """True where the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16)."""
+    """True where the processor has bfloat16 in hardware (AMX or AVX512-BF16)."""
     return bool(cpu_features() & {"amx_bf16", "avx512_bf16"})
 
 
@@ -148,7 +148,7 @@ def _cpu(settings: PredictSettings, threads: int) -> Choice:
         best = _openvino_precision()
         return Choice("cpu", "openvino", best, f"no GPU; OpenVINO is the fastest on this processor, {best}", threads)
     best = "bfloat16" if has_fast_bfloat16() else "float32"
-    why = "the processor multiplies bfloat16 in hardware" if best == "bfloat16" else "no GPU, no bfloat16 in hardware"
+    why = "the processor has bfloat16 in hardware" if best == "bfloat16" else "no GPU, no bfloat16 in hardware"
     return Choice("cpu", "torch", best, why, threads)
 
 

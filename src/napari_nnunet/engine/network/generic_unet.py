@@ -68,7 +68,7 @@ def convert(state: Mapping[str, Tensor]) -> OldNetwork:
     levels = len(decoder)
     if sorted(encoder) != list(range(levels + 1)) or levels == 0:
         raise ModelError(
-            f"The network has encoder levels {sorted(encoder)} and {levels} decoder levels; no U-Net of v1."
+            f"The network has encoder levels {sorted(encoder)} and {levels} decoder levels; no U-Net of nnU-Net v1 has."
         )
     strides = [_ups(state, levels - 1 - d) for d in range(levels)]
     sizes = [tuple(int(n) for n in encoder[d][0]["conv.weight"].shape[2:]) for d in range(levels + 1)]
@@ -117,13 +117,13 @@ def _sort(state: Mapping[str, Tensor]) -> tuple[Blocks, Blocks]:
         elif name.startswith(("tu.", "seg_outputs.")):
             continue
         else:
-            raise ModelError(f"The network has a parameter '{name}', which nnU-Net v1's standard U-Net has not.")
+            raise ModelError(f"The network has a parameter '{name}', which nnU-Net v1's standard U-Net does not have.")
         place.setdefault((int(part or 0), int(block)), {})[f"{_KINDS[kind]}.{what}"] = tensor
     encoder, decoder = ({level: [b[key] for key in sorted(b)] for level, b in levels.items()} for levels in found)
     for level in (*encoder.values(), *decoder.values()):
         for block_found in level:
             if {"conv.weight", "norm.weight", "norm.bias"} - set(block_found):
-                raise ModelError("The network has convolutions without InstanceNorm, which cannot be taken over.")
+                raise ModelError("The network has convolutions without InstanceNorm; such models cannot be imported.")
     return encoder, decoder
 
 

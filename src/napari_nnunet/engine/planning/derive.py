@@ -68,7 +68,7 @@ def derive(
     goal = tuple(float(s) for s in (spacing or before.spacing))
     shape = topology(goal, tuple(patch or before.patch_size))
     if shape.stages < 2:
-        raise PlanError(f"A patch of {_times(shape.patch)} voxels is too small for a U-Net; take at least 8 per axis.")
+        raise PlanError(f"A patch of {_times(shape.patch)} voxels is too small for a U-Net; use at least 8 per axis.")
     entries: dict[str, Any] = {"inherits_from": base}
     said: list[str] = []
     moved = spacing is not None and goal != before.spacing
@@ -80,7 +80,7 @@ def derive(
             entries["median_image_size_in_voxels"] = [
                 n * old / new for n, old, new in zip(median, before.spacing, goal, strict=True)
             ]
-        said.append(f"The data must be preprocessed at {_times(goal)} mm; they get a folder of their own")
+        said.append(f"The data must be preprocessed at {_times(goal)} mm, in a folder of their own")
     if shape.patch != before.patch_size or shape.strides != before.architecture.strides:
         entries["patch_size"] = list(shape.patch)
         entries["architecture"] = architecture_entry(_resembling(before), shape, before.ndim)
@@ -89,7 +89,7 @@ def derive(
                 f"The patch becomes {_times(shape.patch)}: its edges must be multiples of {_times(shape.divisor)}"
             )
         said.append(
-            f"The network gets {shape.stages} stages with strides {_strides(shape.strides)}; it starts untrained"
+            f"The network has {shape.stages} stages with strides {_strides(shape.strides)}; it starts untrained"
         )
     if batch is not None and batch != before.batch_size:
         entries["batch_size"] = int(batch)
@@ -108,16 +108,16 @@ def _check(
     spacing: Sequence[float] | None,
 ) -> None:
     if not name.isidentifier() and not name.replace("_", "").isalnum():
-        raise PlanError(f"{name!r} cannot name a configuration; use letters, digits and '_', such as 3d_small.")
+        raise PlanError(f"{name!r} is not a valid configuration name; use letters, digits and '_', such as 3d_small.")
     if name in plans.configurations:
-        raise PlanError(f"There is a configuration {name} already; choose another name.")
+        raise PlanError(f"A configuration {name} already exists; choose another name.")
     for what, values in (("patch", patch), ("spacing", spacing)):
         if values is not None and (len(values) != before.ndim or not all(v > 0 for v in values)):
             raise PlanError(f"The {what} needs {before.ndim} positive numbers, not {list(values)}.")
     if patch is not None and max(patch) < _LEAST_PATCH:
-        raise PlanError(f"A patch of {_times(patch)} voxels is too small for a U-Net; take at least 8 per axis.")
+        raise PlanError(f"A patch of {_times(patch)} voxels is too small for a U-Net; use at least 8 per axis.")
     if batch is not None and batch < 1:
-        raise PlanError(f"The batch size is {batch}; it must be at least 1 (2 for a sound training).")
+        raise PlanError(f"The batch size is {batch}; it must be at least 1 (better 2 or more).")
 
 
 def _resembling(before: Configuration) -> Any:

@@ -256,7 +256,7 @@ def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str)
             if names
         )
         raise ModelError(
-            f"{where} cannot be a start for this training ({details}). Both need the same plans and the same number of "
+            f"{where} cannot initialise this training ({details}). Both need the same plans and the same number of "
             "channels; 'move_plans_between_datasets' carries plans over."
         )
     network.load_state_dict({**own, **{name: given[name] for name in wanted}})

@@ -59,7 +59,7 @@ class SegmentationLoss:
     def __post_init__(self) -> None:
         if self.regions and self.terms not in ("dice_ce", "dice"):
             raise SettingsError(
-                f"The loss {self.terms!r} needs labels that exclude each other, but this dataset has regions. Use a "
+                f"The loss {self.terms!r} needs mutually exclusive labels, but this dataset has regions. Use a "
                 "trainer with Dice and cross entropy, or Dice alone."
             )
 

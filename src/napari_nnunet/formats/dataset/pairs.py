@@ -77,7 +77,7 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> 
     if best is None or not best.pairs:
         examples = f"{sources[0].name} and {targets[0].name}"
         raise DatasetError(
-            f"No name in {images} fits one in {masks} (for instance {examples}). Give image and mask the same name."
+            f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
         )
     return best
 
@@ -95,7 +95,7 @@ def _entries(folder: Path) -> list[Path]:
         elif _is_image(path):
             found.append(path)
     if not found:
-        raise DatasetError(f"{folder} holds no images that can be read.")
+        raise DatasetError(f"{folder} contains no images that can be read.")
     return found
 
 

@@ -156,13 +156,13 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
         elif name not in labels:
             problems.append(FileProblem(name, f"labelsTr/{name}{ending} is missing", case=True))
         elif name.endswith("_seg"):
-            problems.append(FileProblem(name, "a case must not end in _seg: preprocessed labels are named so"))
+            problems.append(FileProblem(name, "a case name must not end in _seg, which marks preprocessed labels"))
         else:
             cases.append(
                 TrainingCase(name, tuple(files[c] for c in sorted(files)), folder / "labelsTr" / f"{name}{ending}")
             )
     for name in sorted(set(labels) - set(images)):
-        problems.append(FileProblem(f"labelsTr/{name}{ending}", "no image belongs to this label file", fatal=False))
+        problems.append(FileProblem(f"labelsTr/{name}{ending}", "this label file has no image", fatal=False))
     if not images:
         problems.append(FileProblem("imagesTr", f"no file ends in {ending}, the 'file_ending' of dataset.json"))
     return cases, problems
@@ -194,7 +194,7 @@ def _listed(folder: Path, listed: Mapping[str, Any]) -> tuple[list[TrainingCase]
     cases, problems = [], []
     for name, entry in listed.items():
         if not is_plain(name):
-            problems.append(FileProblem(name, "this name of a case cannot be part of a file name"))
+            problems.append(FileProblem(name, "this case name cannot be part of a file name"))
             continue
         try:
             case = TrainingCase(name, tuple(resolve(image) for image in entry["images"]), resolve(entry["label"]))

@@ -39,7 +39,7 @@ def next_dataset_name(workspace: Workspace, name: str) -> str:
     if re.fullmatch(r"Dataset\d{3,}_.+", plain):
         return plain
     if not _NAME.fullmatch(plain):
-        raise DatasetError(f"{name!r} cannot name a dataset; use letters, digits, '-' and '_'.")
+        raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
     taken = {
         int(match[1])
         for root in (workspace.raw, workspace.preprocessed, workspace.results)
@@ -66,7 +66,7 @@ def create_dataset(
         If the folder holds a dataset already, or the labels break a rule.
     """
     if (folder / "dataset.json").exists():
-        raise DatasetError(f"{folder} holds a dataset already; choose another name.")
+        raise DatasetError(f"{folder} already contains a dataset; choose another name.")
     content = dataset_json(channel_names, labels, 0, file_ending, **extra)
     for name in ("imagesTr", "labelsTr"):
         make_folder(folder / name)
@@ -182,7 +182,7 @@ def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[
     unknown = sorted(set(np.unique(labels).tolist()) - allowed)
     if unknown:
         raise DatasetError(
-            f"The labels hold {', '.join(map(str, unknown[:6]))}, which the dataset does not know; it has "
+            f"The labels contain {', '.join(map(str, unknown[:6]))}, which dataset.json does not define; it has "
             f"{', '.join(f'{value} {name}' for value, name in sorted(info.labels.names.items()))}."
         )
 
@@ -341,7 +341,7 @@ def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
     array, geometry = read_labels(path, reader=reader) if path.parent.name == "labelsTr" else _read(path, reader)
     if geometry.ndim != wished.ndim or geometry.origin is None:
         raise DatasetError(
-            f"The voxel size of {path.name} cannot be set: the format does not hold it, or has other axes."
+            f"The voxel size of {path.name} cannot be set: the format does not store it, or has other axes."
         )
     changed = geometry.model_copy(update={"spacing": wished.spacing})
     if path.parent.name == "labelsTr":

@@ -244,7 +244,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
         raise ImageError(f"The label file {path} does not exist.")
     array, geometry = _read_one(adapter_for(path, reader), path)
     if array.shape[0] != 1:
-        raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file has one.")
+        raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")
     labels = array[0]
     if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
         return labels, geometry
@@ -263,7 +263,7 @@ def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
     """Every library has its own exceptions for a damaged file; the user needs the name and the cause."""
     return ImageError(
-        f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another kind."
+        f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another type."
     )
 
 

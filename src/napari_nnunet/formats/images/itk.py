@@ -56,7 +56,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
     try:
         content = gzip.decompress(path.read_bytes())
     except EOFError as error:
-        raise ImageError(f"{path} cannot be read: it ends in the middle. It is truncated.") from error
+        raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.") from error
     except (OSError, zlib.error):
         return None  # not packed, or damaged: ITK finds the words
     if len(content) < _HEADER_BYTES:
@@ -73,7 +73,9 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
     begin, count = int(header["vox_offset"]), math.prod(size)
     promised = begin + count * np.dtype(kind).itemsize
     if len(content) < promised:
-        raise ImageError(f"{path} cannot be read: it ends after {len(content)} of {promised} bytes. It is truncated.")
+        raise ImageError(
+            f"{path} cannot be read: it is truncated after {len(content)} of {promised} bytes. Copy it again."
+        )
     array = np.frombuffer(content, dtype=kind, count=count, offset=begin).reshape(size)
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
@@ -127,7 +129,7 @@ def check_gzip(path: Path) -> None:
         while piece := stream.read(1 << 24):
             length += len(piece)
     if length < promised:
-        raise ImageError(f"{path} cannot be read: it ends after {length} of {promised} bytes. It is truncated.")
+        raise ImageError(f"{path} cannot be read: it is truncated after {length} of {promised} bytes. Copy it again.")
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:

@@ -40,7 +40,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     elif array.ndim == 2:
         array = array[None]
     else:
-        raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, and colours.")
+        raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, plus colour channels.")
     return array, Geometry(spacing=(1.0, 1.0), spacing_known=False)
 
 
@@ -65,6 +65,6 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     if _is_tiff(path):
         tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack")
     elif path.name.lower().endswith(".bmp") and labels.dtype != np.uint8:
-        raise ImageError("BMP holds labels up to 254; write them as .png.")
+        raise ImageError("BMP stores labels up to 254; write them as .png.")
     else:
         iio.imwrite(path, labels)

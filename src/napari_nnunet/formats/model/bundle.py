@@ -81,14 +81,14 @@ def inspect(path: Path) -> Bundle:
         if not roots:
             shown = ", ".join(str(name) for name in list(names.values())[:4])
             raise ModelError(
-                f"{path} holds no trained model: nowhere in it are plans.json, dataset.json and "
-                f"fold_X/checkpoint_...pth together. It holds {shown or 'nothing'}."
+                f"{path} contains no trained model: no folder in it has plans.json, dataset.json and "
+                f"fold_X/checkpoint_...pth. It contains {shown or 'nothing'}."
             )
         _check_size(path, archive)
         parents = {root.parent for root in roots}
         if len(parents) > 1:
             raise ModelError(
-                f"{path} holds models of several datasets ({', '.join(sorted(str(p) for p in parents))}). "
+                f"{path} contains models of several datasets ({', '.join(sorted(str(p) for p in parents))}). "
                 "Unpack it yourself and choose one."
             )
         parent = parents.pop()
@@ -131,7 +131,7 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
                 "folder. Do not trust this file."
             )
         if entry.flag_bits & 1:
-            raise ModelError(f"{archive.filename} is encrypted. Ask for it without a password.")
+            raise ModelError(f"{archive.filename} is encrypted. Ask for a copy without a password.")
         if not entry.is_dir() and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
             if place in found.values():
                 raise ModelError(f"{archive.filename} was refused: it holds {place} twice.")
@@ -149,8 +149,8 @@ def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
     total = sum(entry.file_size for entry in archive.infolist())
     if total > _FREE and total > _RATIO * path.stat().st_size:
         raise ModelError(
-            f"{path} was refused: it would unpack to {total / 1e9:.1f} GB, over {_RATIO} times its size, as no model "
-            "does."
+            f"{path} was refused: it would unpack to {total / 1e9:.1f} GB, over {_RATIO} times its size; no model "
+            "shrinks that much."
         )
 
 
@@ -175,8 +175,7 @@ def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, r
     if is_plain(name) and re.fullmatch(r"Dataset\d{3,}_.+", name):
         return name
     raise ModelError(
-        f"{path}: which dataset its models belong to cannot be told; they should lie in a folder such as "
-        "Dataset004_Hippocampus."
+        f"Could not determine the dataset of the models in {path}. Put them in a folder such as Dataset004_Hippocampus."
     )
 
 
@@ -216,7 +215,9 @@ def extract(bundle: Bundle, target: Path) -> Iterator[int]:
                 done += len(chunk)
                 yield done
             if expected.get(str(place), digest.hexdigest()) != digest.hexdigest():
-                raise ModelError(f"{place} in {bundle.path} is not the file its card speaks of. Get the zip again.")
+                raise ModelError(
+                    f"{place} in {bundle.path} does not match the checksum in its model card. Get the zip again."
+                )
 
 
 def _copy(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise SettingsError(f"{url!r} is no address of a file; it begins with https://.")
+        raise SettingsError(f"{url!r} is not the address of a file; it must begin with https://.")
     name = "".join(c for c in unquote(parts.path).rpartition("/")[2] if c.isalnum() or c in "._- ") or "model.zip"
     name = name if name.strip(".") else "model.zip"
     part, notes = make_folder(folder) / f"{name}.part", folder / f"{name}.part.json"
@@ -113,8 +113,8 @@ def _finished(part: Path, notes: Path, target: Path, sha256: str | None, url: st
             part.unlink()
             notes.unlink(missing_ok=True)
             raise ResourceError(
-                f"The file from {url} is not the one that was meant: its SHA-256 is {found}, {sha256} was expected. It "
-                "was deleted."
+                f"The file from {url} is not the expected file: its SHA-256 is {found} instead of {sha256}. It was "
+                "deleted."
             )
     part.replace(target)
     notes.unlink(missing_ok=True)

@@ -146,9 +146,9 @@ class FoldFolder:
         make_folder(self.path)
         other = self.runner()
         if other is not None and (other.pid, other.host) != (os.getpid(), socket.gethostname()):
-            where = "" if other.here else f" on {other.host}; if that is not so, delete {self._running}"
+            where = "" if other.here else f" on {other.host}; if it is not running there, delete {self._running}"
             raise SettingsError(
-                f"Fold {self.fold} of {self.path.parent.name} is being trained already (process {other.pid}{where}). "
+                f"Fold {self.fold} of {self.path.parent.name} is already being trained (process {other.pid}{where}). "
                 "Wait for it, or stop it first."
             )
         self._wishes.unlink(missing_ok=True)

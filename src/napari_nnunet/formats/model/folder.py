@@ -93,8 +93,8 @@ class TrainedModel:
         if not path.is_file():
             there = sorted(str(p.relative_to(self.folder)) for p in self.folder.glob("fold_*/*.pth"))
             raise ModelError(
-                f"Fold {fold} has no {checkpoint}. In {self.folder} there "
-                + (f"is: {', '.join(there)}." if there else "is no checkpoint at all; the training did not finish.")
+                f"Fold {fold} has no {checkpoint}. {self.folder} has "
+                + (f"{', '.join(there)}." if there else "no checkpoint at all; the training did not finish.")
             )
         return path
 
@@ -237,8 +237,8 @@ def _from_checkpoint(path: Path, plans: Plans) -> tuple[str, str]:
     if len(plans.configurations) == 1:
         return DEFAULT_TRAINER, next(iter(plans.configurations))
     raise ModelError(
-        f"Which configuration {path} was trained for cannot be told: its name is not TRAINER__PLANS__CONFIGURATION "
-        f"and no checkpoint says it. The plans have: {', '.join(plans.configurations)}."
+        f"Could not determine the configuration of {path}: its name is not TRAINER__PLANS__CONFIGURATION "
+        f"and no checkpoint names one. The plans have: {', '.join(plans.configurations)}."
     )
 
 

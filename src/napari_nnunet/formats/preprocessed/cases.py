@@ -48,7 +48,7 @@ class StoredCase:
         """Read geometry, crop box and class locations; nothing in the file is executed."""
         content = read_pickle(self.properties)
         if not isinstance(content, Mapping):
-            raise DatasetError(f"{self.properties} holds no dictionary. Preprocess the case again.")
+            raise DatasetError(f"{self.properties} does not contain a dictionary. Preprocess the case again.")
         return content
 
 

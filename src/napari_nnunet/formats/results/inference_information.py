@@ -82,7 +82,7 @@ def read_best(results: Path) -> Best:
         )
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path} does not exist: nobody compared the models of {results.name} yet. Run "
+            f"{path} does not exist: the models of {results.name} have not been compared yet. Run "
             f"'napari-nnunet find_best_configuration {results.name}' first."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:

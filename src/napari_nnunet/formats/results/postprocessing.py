@@ -40,10 +40,10 @@ def read_cleaning(path: Path) -> Cleaning:
         return _read_json(path)
     content = read_with(path, {(_MODULE, FUNCTION): _keep_largest})
     if not isinstance(content, tuple) or len(content) != 2 or not all(isinstance(part, list) for part in content):
-        raise DatasetError(f"{path} is not a postprocessing of nnU-Net: it is no pair of functions and arguments.")
+        raise DatasetError(f"{path} is not a postprocessing of nnU-Net: it is not a pair of functions and arguments.")
     functions, arguments = content
     if any(function is not _keep_largest for function in functions):
-        raise DatasetError(f"{path} asks for a postprocessing other than nnU-Net's '{FUNCTION}'; it was not applied.")
+        raise DatasetError(f"{path} contains a postprocessing other than nnU-Net's '{FUNCTION}'; it was not applied.")
     return _parse(arguments, len(functions), path)
 
 

@@ -154,7 +154,7 @@ class ProbabilityReader:
                 f"{self.path} is missing. Predict with --save_probabilities (validate with --npz) to have it."
             ) from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ImageError(f"{self.path} is not a complete file of probabilities: {error}.") from error
+            raise ImageError(f"{self.path} is not a complete probabilities file: {error}.") from error
 
 
 def is_complete(path: Path) -> bool:

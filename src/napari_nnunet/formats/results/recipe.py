@@ -42,9 +42,9 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not _members(content):
             raise ValueError("it names no model")
     except FileNotFoundError as error:
-        raise DatasetError(f"{folder} has no {_NAME}: nothing of this program was written there.") from error
+        raise DatasetError(f"{folder} has no {_NAME}: it holds no napari-nnunet results.") from error
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no recipe ({error}).") from error
+        raise DatasetError(f"{path} is not a recipe ({error}).") from error
     return content
 
 
@@ -142,14 +142,14 @@ def as_methods(recipe: Recipe) -> str:
     text += " ".join(_member_text(member) for member in members)
     if len(members) > 1:
         how = (
-            "The models' labels were joined by majority vote"
+            "The models' labels were combined by majority vote"
             if recipe.get("method") == "hard"
             else "The models' class probabilities were averaged"
         )
         weights = recipe.get("weights")
         text += f" {how}{f' with weights {weights}' if weights else ''}."
     kept = recipe.get("postprocessing_kept") or []
-    text += f" Of the result only {', then '.join(kept)} was kept (connected components)." if kept else ""
+    text += f" Only {', then '.join(kept)} was kept (connected components)." if kept else ""
     hashes = [f"{fold} {digest[:12]}" for member in members for fold, digest in (member.get("sha256") or {}).items()]
     return text + (f" SHA-256 of the weights: {', '.join(hashes)}." if hashes else "") + "\n"
 

@@ -71,5 +71,5 @@ def read_scores(path: Path, *, ending: str) -> list[CaseScore]:
             for entry in content["metric_per_case"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path} is no summary.json of nnU-Net ({error}).") from error
+        raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}).") from error
     return sorted(found, key=lambda score: (math.isnan(score.mean), score.mean))

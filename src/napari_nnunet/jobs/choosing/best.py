@@ -154,7 +154,7 @@ def find_best(workspace: Workspace, dataset: str, question: Question, *, workers
     winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
     if math.isnan(winner.dice):
         raise DatasetError(
-            f"No model of {dataset} can be judged: a label occurs in no reference and no prediction, so the mean Dice "
+            f"No model of {dataset} can be scored: a label occurs in no reference and no prediction, so the mean Dice "
             "is not a number. Remove that label from dataset.json, or add cases that have it."
         )
     first = next(model for model in models if name_of(model) == winner.models[0])
@@ -195,11 +195,11 @@ def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[l
     for trainer, plans, configuration in itertools.product(question.trainers, question.plans, question.configurations):
         planned = _planned(workspace, dataset, plans)
         if configuration not in planned:
-            yield Note(text=f"{configuration} is not in {plans} ({', '.join(planned)}); left out.")
+            yield Note(text=f"{configuration} is not in {plans} ({', '.join(planned)}); skipped.")
             continue
         folder = workspace.model(dataset, ModelName(trainer, plans, configuration))
         if not folder.is_dir():
-            yield Note(level="warning", text=f"{folder.name} was not trained and is left out.")
+            yield Note(level="warning", text=f"{folder.name} was not trained; skipped.")
             continue
         found.append(load_model(folder))
     if not found:
@@ -229,7 +229,7 @@ def _common_folds(
     usable = [model for model in models if set(there[model.folder.name]) & set(DEFAULT_FOLDS)]
     for model in models:
         if model not in usable:
-            yield Note(level="warning", text=f"{model.folder.name} has no validated fold and is left out.")
+            yield Note(level="warning", text=f"{model.folder.name} has no validated fold; skipped.")
     if not usable:
         raise ModelError("No model has a validated fold. Train at least one fold to its end, or validate with --val.")
     folds = tuple(fold for fold in DEFAULT_FOLDS if all(fold in there[model.folder.name] for model in usable))
@@ -246,7 +246,7 @@ def _common_folds(
         yield Note(
             level="warning",
             text=f"Compared on fold {', '.join(map(str, folds))} only, not on all five: {lacking}. "
-            "The choice gets safer with each fold.",
+            "More folds make the choice more reliable.",
         )
     return usable, folds
 
@@ -338,11 +338,11 @@ def instructions(workspace: Workspace, best: Best) -> str:
         f"The best for {best.dataset} is {' + '.join(model.folder for model in best.models)}",
         f"(mean foreground Dice {best.dice:.4f} in cross-validation, {best.dice_cleaned:.4f} after postprocessing).",
         "",
-        "One command does everything (INPUT_FOLDER and OUTPUT_FOLDER are yours to name):",
+        "One command does everything (fill in INPUT_FOLDER and OUTPUT_FOLDER):",
         "",
         f"napari-nnunet predict_best -d {best.dataset} -i INPUT_FOLDER -o OUTPUT_FOLDER{where}",
         "",
-        "The same step by step; nnU-Net's own commands begin with nnUNetv2_ instead of 'napari-nnunet ' and know no "
+        "The same step by step; nnU-Net's own commands begin with nnUNetv2_ instead of 'napari-nnunet ' and have no "
         "--workspace:",
         "",
     ]

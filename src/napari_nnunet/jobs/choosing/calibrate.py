@@ -69,13 +69,13 @@ def calibrate(
         yield Progress(done=i + 1, total=len(members))
     p, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if not len(y):
-        raise DatasetError("No voxel of the references is annotated, so there is nothing to calibrate with.")
+        raise DatasetError("No voxel of the references is annotated. Calibration needs annotated voxels.")
     result = replace(fit_temperature(p, y), cases=len(members))
     path = calibration_path([model.folder for model in models], chosen)
     make_folder(path.parent)
     write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
     yield Note(
-        text=f"Temperature {result.temperature:.2f}: the calibration error goes from {result.error_before:.4f} to "
+        text=f"Temperature {result.temperature:.2f}: the calibration error changes from {result.error_before:.4f} to "
         f"{result.error_after:.4f} ({result.voxels} voxels of {result.cases} cases)."
     )
     return result, path

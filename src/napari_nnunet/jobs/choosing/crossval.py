@@ -91,7 +91,7 @@ def accumulate(
         raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
     reference = reference_folder(workspace, model.folder.parent.name)
     cases = validation_cases(model.folder, folds, model.dataset.file_ending)
-    yield Stage(name=f"Putting {model.folder.name} together", total=len(cases))
+    yield Stage(name=f"Collecting the folds of {model.folder.name}", total=len(cases))
     remove_leftovers(make_folder(folder.parent))
     beside = folder.parent / partial_name(folder.name)
     make_folder(beside)

@@ -106,7 +106,7 @@ def ensemble_folders(
         if not same_labels(infos[0], info):
             raise DatasetError(
                 f"The labels of {folder} are {info.labels.labels}, those of {folders[0]} "
-                f"{infos[0].labels.labels}. Only predictions of the same classes can be joined."
+                f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
             )
     members = _common_cases(folders)
     rules = Rules(infos[0], read_reader(folders[0]) or infos[0].reader, vote, probabilities)
@@ -129,7 +129,7 @@ def ensemble_folders(
 
 def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) -> None:
     if len(folders) < 2:
-        raise SettingsError(f"An ensemble has two members or more; {len(folders)} folder was given.")
+        raise SettingsError(f"An ensemble needs at least two members; {len(folders)} folder was given.")
     repeated = sorted({str(folder) for folder in folders if list(folders).count(folder) > 1})
     if repeated:
         raise SettingsError(f"{', '.join(repeated)} was given more than once; give it a weight instead.")
@@ -147,7 +147,7 @@ def check_weights(weights: Sequence[float] | None, members: int) -> None:
     if len(weights) != members:
         raise SettingsError(f"There are {members} members but {len(weights)} weights; give one for each, in order.")
     if not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
-        raise SettingsError(f"Weights are numbers from 0 on, not all 0; {list(weights)} were given.")
+        raise SettingsError(f"Weights must be ≥ 0 and not all zero; {list(weights)} were given.")
 
 
 def check_models(models: Sequence[TrainedModel]) -> None:
@@ -161,8 +161,8 @@ def check_models(models: Sequence[TrainedModel]) -> None:
             )
         if not same_labels(first.dataset, other.dataset):
             raise ModelError(
-                f"{other.name} knows the classes {', '.join(other.dataset.labels.head_names)}, {first.name} knows "
-                f"{', '.join(first.dataset.labels.head_names)}: their results cannot be joined."
+                f"{other.name} has the classes {', '.join(other.dataset.labels.head_names)}, {first.name} has "
+                f"{', '.join(first.dataset.labels.head_names)}: their results cannot be combined."
             )
 
 
@@ -181,7 +181,7 @@ def read_info(folder: Path) -> DatasetInfo:
         return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
     except OSError as error:
         raise DatasetError(
-            f"{folder} has no dataset.json, which predictions have beside them; copy the model's there."
+            f"{folder} has no dataset.json. Copy the model's dataset.json there."
             if folder.is_dir()
             else f"The folder {folder} does not exist."
         ) from error
@@ -232,7 +232,7 @@ def ensemble_cases(
     failed = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
     if failed:
         listed = "\n  ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:10])
-        raise DatasetError(f"{len(failed)} of {len(members)} cases could not be joined:\n  {listed}")
+        raise DatasetError(f"{len(failed)} of {len(members)} cases could not be combined:\n  {listed}")
     for i, name in enumerate(members):
         path = str(target / (name + rules.info.file_ending))
         yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)
@@ -258,7 +258,7 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: Rules) -> dict[str, tu
                 problems.append(error.message)
                 continue
             if reader.shape[0] != heads:
-                problems.append(f"{path} has {reader.shape[0]} classes, but dataset.json speaks of {heads}")
+                problems.append(f"{path} has {reader.shape[0]} classes, but dataset.json defines {heads}")
             elif reader.shape != shapes[0]:
                 problems.append(f"{path} has shape {reader.shape}, {paths[0]} has {shapes[0]}")
         if shapes:
@@ -312,10 +312,10 @@ def _grid(name: str, paths: Sequence[Path], rules: Rules) -> tuple[Geometry, boo
             return geometry, labels.ndim == 2
     properties = next((path.with_suffix(".pkl") for path in paths if path.with_suffix(".pkl").is_file()), None)
     if properties is None:
-        raise DatasetError(f"Neither {name}{rules.info.file_ending} nor {name}.pkl lies beside {paths[0]}.")
+        raise DatasetError(f"Neither {name}{rules.info.file_ending} nor {name}.pkl is next to {paths[0]}.")
     content = read_pickle(properties)
     if not isinstance(content, Mapping):
-        raise DatasetError(f"{properties} holds no properties of a case.")
+        raise DatasetError(f"{properties} does not contain the properties of a case.")
     flat = rules.reader == "NaturalImage2DIO"
     return Geometry.from_properties(content, ndim=2 if flat else 3), flat
 

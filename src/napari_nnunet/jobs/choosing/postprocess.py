@@ -80,7 +80,7 @@ def determine_postprocessing(
         postprocessing.pkl, postprocessing.json and, where it was not there, summary.json have been written.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=True)
-    yield Stage(name="Trying what to keep", total=len(pairs))
+    yield Stage(name="Testing postprocessing", total=len(pairs))
     search = _Search(tuple(pairs), rules, scheme, workers)
     cleaning, before, after = yield from search.run()
     if not (prediction / "summary.json").is_file():

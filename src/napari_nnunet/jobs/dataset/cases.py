@@ -119,7 +119,9 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
     scheme = dataset.info.labels
     strange = sorted(set(np.unique(labels).tolist()) - {*scheme.all_labels, *_ignored(scheme)})
     if strange:
-        raise DatasetError(f"The corrected reference holds {strange}; {folder.name} has {sorted(scheme.all_labels)}.")
+        raise DatasetError(
+            f"The corrected reference contains {strange}; {folder.name} defines only {sorted(scheme.all_labels)}."
+        )
     aside = make_folder(trash_path(folder / TRASH, name))
     shutil.copy2(case.label, aside / case.label.name)
     write_labels(labels, geometry, case.label, writer=dataset.info.reader)

@@ -45,7 +45,9 @@ def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None
     """
     match = re.fullmatch(r"Task(\d+)_([^_]+)", source.name)
     if match is None:
-        raise DatasetError(f"{source.name!r} is not named like a task of the Decathlon: TaskNN_Name, one underscore.")
+        raise DatasetError(
+            f"{source.name!r} is not the name of a Decathlon task. Rename it to TaskNN_Name, with one underscore."
+        )
     content = _source_json(source, ("imagesTr", "labelsTr", "imagesTs"), ("labels", "modality"))
     chosen = int(match[1]) if number is None else number
     folder = workspace.raw / f"Dataset{chosen:03d}_{match[2]}"
@@ -150,7 +152,7 @@ def convert_old_nnunet(workspace: Workspace, source: Path, name: str) -> Job[Pat
     content = _source_json(source, ("imagesTr", "labelsTr"), ("labels", "modality"))
     folder = workspace.raw / name
     if folder.exists():
-        raise DatasetError(f"{folder} exists already. Choose another name.")
+        raise DatasetError(f"{folder} already exists. Choose another name.")
     parts = [
         part
         for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "imagesVal", "labelsVal")

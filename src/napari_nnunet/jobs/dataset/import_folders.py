@@ -94,15 +94,15 @@ def import_folders(workspace: Workspace, settings: ImportSettings, *, workers: i
     for what, rest in (("image", pairing.images), ("mask", pairing.masks)):
         if rest:
             listed = ", ".join(path.name for path in rest[:5]) + (", ..." if len(rest) > 5 else "")
-            yield Note(level="warning", text=f"{len(rest)} {what} files have no partner and are left out: {listed}.")
+            yield Note(level="warning", text=f"{len(rest)} {what} files have no counterpart and are skipped: {listed}.")
     folder = workspace.raw / next_dataset_name(workspace, settings.name)
     if (folder / "dataset.json").exists():
-        raise DatasetError(f"{folder} holds a dataset already; choose another name.")
+        raise DatasetError(f"{folder} already contains a dataset; choose another name.")
     yield Stage(name="Reading masks", total=len(pairing.pairs))
     seen = yield from _look(pairing.pairs, workers)
     mapping = compact_values([value for facts in seen.values() for value in facts.values], settings.ignore)
     if len(mapping) < 2:
-        raise DatasetError("The masks hold nothing but 0: there is no class to learn.")
+        raise DatasetError("The masks contain only 0: there is no class to learn.")
     labels = _labels(mapping, settings)
     changed = {old: new for old, new in mapping.items() if old != new}
     if changed:

@@ -109,7 +109,7 @@ def _stored_tasks(
     folder = base / plans.configuration(chosen).data_identifier
     cases = case_names(folder)
     if not cases:
-        raise DatasetError(f"{folder} holds no cases. Preprocess the dataset first.")
+        raise DatasetError(f"{folder} contains no cases. Preprocess the dataset first.")
     return [Task(case, (folder, case, channel, intensity, target / f"{case}.png"), lambda: 0.0) for case in cases]
 
 

@@ -290,11 +290,11 @@ def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelSche
         yield Problem(
             "error",
             case.label.name,
-            f"it holds {listed}, which dataset.json does not know; it has {', '.join(map(str, sorted(allowed)))}",
+            f"it contains {listed}, which dataset.json does not define; it has {', '.join(map(str, sorted(allowed)))}",
             "remap_labels",
         )
     elif not any(value in found for value in scheme.foreground_labels):
-        yield Problem("warning", case.label.name, "it has no foreground: nothing but background is labelled")
+        yield Problem("warning", case.label.name, "it has no foreground: only background is labelled")
 
 
 def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterable[Problem]:
@@ -311,8 +311,8 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
         yield Problem(
             "warning",
             _some(others),
-            f"the voxel axes lead to {', '.join(sorted({str(seen[name].orientation) for name in others}))}, but to "
-            f"{usual} in most cases. Nothing is turned; reorient them, or use a reader that does "
+            f"orientation {', '.join(sorted({str(seen[name].orientation) for name in others}))} differs from most "
+            f"cases ({usual}); images are not reoriented automatically. Reorient them, or set a reader that does "
             "(overwrite_image_reader_writer: NibabelIOWithReorient)",
         )
     same: dict[str, list[str]] = defaultdict(list)
@@ -320,7 +320,7 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
         same[fact.digest].append(name)
     for names in same.values():
         if len(names) > 1:
-            text = "these cases hold the same image; a copy in training and validation makes scores too good"
+            text = "these cases have the same image; copies in both training and validation inflate the scores"
             yield Problem("warning", _some(sorted(names)), text, "drop_case")
 
 
@@ -344,18 +344,18 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
         yield Problem(
             "warning",
             _some(unknown),
-            f"{len(unknown)} of {len(facts)} cases do not say how large a voxel is; 1 mm is taken in every direction",
+            f"{len(unknown)} of {len(facts)} cases have no voxel size; 1 mm is assumed in every direction",
             "set_spacing",
         )
     for name, fact in sorted(facts.items()):
         if not all(_SMALLEST <= s <= _LARGEST for s in fact.spacing) or max(fact.spacing) > _THICKEST * min(
             fact.spacing
         ):
-            text = f"a spacing of {_times(fact.spacing)} mm is hard to believe"
+            text = f"a spacing of {_times(fact.spacing)} mm is implausible"
             yield Problem("warning", name, text, "set_spacing")
     lengths = {len(fact.spacing) for fact in facts.values()}
     if len(lengths) > 1:
-        yield Problem("error", dataset.name, "some cases are pictures and some are volumes; a dataset has one kind")
+        yield Problem("error", dataset.name, "some cases are 2-D and some 3-D; a dataset must be all 2-D or all 3-D")
         return
     median = np.median([fact.spacing for fact in facts.values()], axis=0)
     for name, fact in sorted(facts.items()):

@@ -136,7 +136,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
     known = set(plans.configurations)
     for name in dict.fromkeys(names):
         if name not in known and name in (*STANDARD, "3d_cascade_fullres"):
-            yield Note(text=f"{plans.plans_name} has no configuration {name} for this dataset; nothing to do for it.")
+            yield Note(text=f"{plans.plans_name} has no configuration {name} for this dataset; skipped.")
             continue
         configuration = plans.configuration(name)
         identifier = configuration.data_identifier

@@ -170,7 +170,7 @@ def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRec
         except _NotFiniteError:
             yield Note(
                 level="warning",
-                text=f"The network's values left the range of {ensemble.choice.precision}; running again in float32.",
+                text=f"{ensemble.choice.precision} overflowed; repeating in float32.",
             )
             ensemble = ensemble.rebuilt(replace(ensemble.choice, precision="float32", why="range of values"))
         except Exception as error:
@@ -189,9 +189,9 @@ def _after_out_of_memory(
     if ensemble.choice.kind == "cuda":
         torch.cuda.empty_cache()
     if on_device:
-        yield Note(level="warning", text="The GPU's memory does not suffice; keeping the sums in main memory instead.")
+        yield Note(level="warning", text="Not enough GPU memory; keeping the sums in main memory instead.")
         return False, ensemble
-    yield Note(level="warning", text="The GPU's memory does not suffice for the network; going on with the CPU.")
+    yield Note(level="warning", text="Not enough GPU memory for the network; continuing on the CPU.")
     return False, ensemble.rebuilt(choose(PredictSettings(device="cpu")))
 
 
@@ -210,7 +210,7 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Task, *, on_devic
     region = tuple(slice(lo, hi) for lo, hi in _lifted_box(task.roi)) if task.roi is not None else ...
     task.labels[region] = 0  # what lies outside the nonzero part stays background
     if 0 in record.cropped_shape:
-        yield Note(text="The region holds nothing but zeros: everything is background.")
+        yield Note(text="The region contains only zeros: everything is background.")
         return record
     if ensemble.choice.kind == "cpu" or not on_device:
         _check_memory(

@@ -171,7 +171,9 @@ def predict_combined_folder(
         What became of each case.
     """
     if folder.previous is not None and len(combination.members) > 1:
-        raise SettingsError("Segmentations of a previous stage belong to one model; an ensemble predicts its own.")
+        raise SettingsError(
+            "Segmentations of a previous stage can be given for a single model only; an ensemble predicts its own."
+        )
     for member in combination.members:
         member.model.resolve_folds(member.settings.folds, member.settings.checkpoint)
 

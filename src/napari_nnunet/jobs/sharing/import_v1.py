@@ -55,24 +55,24 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
         If something is missing, or the network, its normalisation or its classes have no counterpart in v2.
     """
     if not re.fullmatch(r"Dataset\d{3,}_.+", dataset):
-        raise ModelError(f"{dataset!r} is not a dataset's name; it looks like Dataset004_Hippocampus.")
+        raise ModelError(f"{dataset!r} is not a dataset name; it must look like Dataset004_Hippocampus.")
     folders = sorted(p.parent for p in source.glob("fold_*/model_final_checkpoint.model"))
     folders = folders or sorted(p.parent for p in source.glob("all/model_final_checkpoint.model"))
     if not (source / "plans.pkl").is_file() or not folders:
         raise ModelError(
-            f"{source} is no trained model of nnU-Net v1: plans.pkl or fold_X/model_final_checkpoint.model is missing."
+            f"{source} is not a trained model of nnU-Net v1: it lacks plans.pkl or fold_X/model_final_checkpoint.model."
         )
     configuration = next((name for name in _CONFIGURATIONS if name in source.parts), "")
     if not configuration:
         raise ModelError(
-            f"Which configuration {source} is cannot be told: no folder above it is called "
+            f"Could not determine the configuration of {source}: no folder above it is called "
             f"{', '.join(_CONFIGURATIONS)}."
         )
     target = results / dataset / ModelName(DEFAULT_TRAINER, PLANS, configuration).folder
     if target.exists():
-        raise ModelError(f"{target} exists already. Remove it first, or choose another dataset name.")
+        raise ModelError(f"{target} already exists. Remove it first, or choose another dataset name.")
     old = read_pickle(source / "plans.pkl")
-    yield Stage(name="Taking over", total=len(folders))
+    yield Stage(name="Importing", total=len(folders))
     remove_leftovers(make_folder(target.parent))
     beside = make_folder(target.parent / partial_name(target.name))
     try:
@@ -145,8 +145,8 @@ def _dataset_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, given:
         labels = {("background" if value == 0 else name): value for value, name in sorted(named.items())}
     if sorted(labels.values()) != list(range(unet.heads)):
         raise ModelError(
-            f"The network speaks of {unet.heads} classes, background included, but the labels are {labels}. Models of "
-            "regions, or of other classes than 0, 1, 2, ..., cannot be taken over."
+            f"The network has {unet.heads} outputs, background included, but the labels are {labels}. Models with "
+            "regions, or with classes other than 0, 1, 2, ..., cannot be imported."
         )
     return {
         "channel_names": channels,
@@ -172,7 +172,7 @@ def _plans_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, configur
     schemes = [str(_get(old, "normalization_schemes")[i]) for i in range(int(_get(old, "num_modalities")))]
     unknown = sorted(set(schemes) - set(_SCHEMES))
     if unknown:
-        raise ModelError(f"The normalisation {', '.join(unknown)} of nnU-Net v1 has no counterpart here.")
+        raise ModelError(f"The normalisation {', '.join(unknown)} of nnU-Net v1 is not supported.")
     patch = [int(n) for n in stage["patch_size"]][-unet.ndim :]
     spacing = [float(s) for s in stage["current_spacing"]][-unet.ndim :]
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}

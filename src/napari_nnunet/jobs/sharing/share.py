@@ -134,12 +134,12 @@ def _with_first_stages(models: Sequence[TrainedModel]) -> Job[list[TrainedModel]
         if folder is not None and folder.name not in {m.folder.name for m in chosen}:
             if not folder.is_dir():
                 raise ModelError(f"{model.folder.name} needs its first stage {folder.name}, which is not trained.")
-            yield Note(text=f"The first stage {folder.name} goes along: {model.configuration.name} needs it.")
+            yield Note(text=f"The first stage {folder.name} is exported too: {model.configuration.name} needs it.")
             chosen.append(load_model(folder))
     if not chosen:
         raise ModelError("There is no model to export.")
     if len({model.folder.parent for model in chosen}) > 1:
-        raise ModelError("A zip holds the models of one dataset; export each dataset by itself.")
+        raise ModelError("A zip holds the models of one dataset; export each dataset separately.")
     return chosen
 
 
@@ -181,7 +181,7 @@ def make_card(
     dataset = first.folder.parent
     unknown = set(settings.card) - {"title", "description", "authors", "licence", "citation"}
     if unknown:
-        raise SettingsError(f"A card has no {', '.join(sorted(unknown))}.")
+        raise SettingsError(f"A model card has no field {', '.join(sorted(unknown))}.")
     best: tuple[str, ...] = ()
     if (dataset / INFORMATION).is_file():
         best = tuple(model.folder for model in read_best(dataset).models)
@@ -327,7 +327,7 @@ def download_model(url: str, results: Path, *, sha256: str | None = None, replac
             done, total = piece
             yield Progress(done=round(1000 * done / total) if total else 0, total=1000)
     if path is None:
-        raise ModelError(f"{url} gave no file.")
+        raise ModelError(f"{url} returned no file.")
     result = yield from install_zip(path, results, replace=replace)
     path.unlink(missing_ok=True)
     return result
@@ -339,7 +339,7 @@ def _check(folder: Path) -> None:
     for path in sorted(folder.glob("fold_*/checkpoint_*.pth")):
         read_checkpoint(path)
     if not model.checkpoints:
-        raise ModelError(f"{folder.name} has no checkpoint that can be used.")
+        raise ModelError(f"{folder.name} has no usable checkpoint.")
 
 
 def _move(beside: Path, target: Path, bundle: Bundle) -> None:

@@ -50,7 +50,7 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
     unets.initialize(unet, torch.Generator().manual_seed(order.settings.seed))
     if start.pretrained is not None:
         fresh = load_pretrained(unet, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
-        yield Note(text=f"Began with the weights of {start.pretrained}; {len(fresh)} tensors of the heads are new.")
+        yield Note(text=f"Initialised from {start.pretrained}; {len(fresh)} output-layer tensors start untrained.")
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -125,7 +125,7 @@ def _resume(session: Session) -> Job[None]:
     """Load the checkpoint that is furthest."""
     found = [(path, read_raw(path)) for path in session.folder.checkpoints]
     if not found:
-        yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; beginning anew.")
+        yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
         return
 
     def place(entry: tuple[Path, dict[str, Any]]) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def _resume(session: Session) -> Job[None]:
     if trained is not None and trained != session.order.configuration.name:
         raise ModelError(f"{path} was trained for {trained}, not for {session.order.configuration.name}.")
     session.restore(content, str(path))
-    yield Note(text=f"Going on from {path.name}: epoch {session.epoch}, step {session.iteration}.")
+    yield Note(text=f"Resuming from {path.name}: epoch {session.epoch}, step {session.iteration}.")
 
 
 def _write_side_files(session: Session) -> None:

@@ -245,8 +245,8 @@ class BatchLoader:
                 raise
             names = ", ".join(sorted(set(self.source.cases(place))))
             raise ResourceError(
-                "The system ended a process that makes batches, most likely for lack of memory. It may have worked on "
-                f"{names}, or on one of the batches after. Use fewer of them (--workers), or close other programs."
+                f"A data-loading process was killed, probably out of memory (last cases: {names}). Use fewer "
+                "of them (--workers), or close other programs."
             ) from error
         if isinstance(found, _Failure):
             raise DatasetError(f"{found.message}\n{found.trace}")

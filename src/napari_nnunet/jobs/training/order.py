@@ -214,7 +214,7 @@ def _split(base: Path, names: Sequence[str], fold: Fold) -> Job[Split]:
     else:
         if len(names) < 2:
             raise DatasetError(
-                "There is a single case: nothing would be left to validate with. Train the fold 'all', or add cases."
+                "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
             )
         splits = make_splits(names, min(FOLDS, len(names)))
         write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
@@ -222,12 +222,14 @@ def _split(base: Path, names: Sequence[str], fold: Fold) -> Job[Split]:
     if int(fold) >= len(splits):
         yield Note(
             level="warning",
-            text=f"splits_final.json has {len(splits)} folds; fold {fold} is a random split of 80 to 20 instead.",
+            text=f"splits_final.json has {len(splits)} folds; fold {fold} uses a random 80:20 split instead.",
         )
     split = split_of(names, fold, splits)
     both = sorted(set(split.train) & set(split.val))
     if both:
-        yield Note(level="warning", text=f"{len(both)} cases train and validate: {', '.join(both[:5])}.")
+        yield Note(
+            level="warning", text=f"{len(both)} cases are in both training and validation: {', '.join(both[:5])}."
+        )
     if not split.train or not split.val:
         raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
     return split
@@ -239,8 +241,8 @@ def _read_splits(path: Path) -> list[Split]:
         return [Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content]
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(
-            f'{path} cannot be read ({error}). It is a list of {{"train": [names], "val": [names]}}; delete it to make '
-            "new folds."
+            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
+            "make new folds."
         ) from error
 
 

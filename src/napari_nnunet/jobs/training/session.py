@@ -216,7 +216,7 @@ class Session:
         more = int(self.group.agree(float(wishes.get("finish_in") or 0)))
         if more > 0:
             self.schedule = self.schedule.finishing(self.epoch, more)
-            yield Note(text=f"Finishing: the learning rate goes to zero until epoch {self.schedule.epochs}.")
+            yield Note(text=f"Finishing: will end after epoch {self.schedule.epochs}.")
         return False
 
     def adapt_length(self) -> Job[None]:
@@ -229,10 +229,7 @@ class Session:
             since = len(averages) - 1 - averages.index(self.log.best)
             if since >= settings.early_stop:
                 self.schedule = schedule.finishing(self.epoch, max(1, settings.early_stop // 4))
-                yield Note(
-                    text=f"No better pseudo Dice for {since} epochs: the learning rate goes to zero, the training ends "
-                    f"with epoch {self.schedule.epochs}."
-                )
+                yield Note(text=f"No improvement for {since} epochs; stopping at epoch {self.schedule.epochs}.")
                 return
         if settings.time_budget is not None:
             per_epoch = self.spent / self.epoch
@@ -275,7 +272,7 @@ class Session:
             self._saved_at = time.monotonic()
             yield Note(
                 level="warning",
-                text=f"The checkpoint could not be saved, the training goes on and tries again: {error.message}",
+                text=f"The checkpoint could not be saved; the training continues and will try again: {error.message}",
             )
             return
         self._saved_at = time.monotonic()

@@ -134,7 +134,9 @@ def _make_room(folder: FoldFolder) -> Job[None]:
     if folder.runner() is None:
         aside = folder.put_aside()
         if aside is not None:
-            yield Note(text=f"The earlier training of this fold was moved to {aside}; delete it when you like.")
+            yield Note(
+                text=f"The earlier training of this fold was moved to {aside}; delete it when you no longer need it."
+            )
         folder.events.unlink(missing_ok=True)
 
 
@@ -270,7 +272,7 @@ def _fit_to_budget(session: Session) -> Job[None]:
     step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
     session.fit_to_budget(budget, step)
     yield Note(
-        text=f"A step takes {step:.2f} s; {budget / 60:.0f} minutes are {session.schedule.epochs} epochs of "
+        text=f"A step takes {step:.2f} s, so {budget / 60:.0f} minutes allow {session.schedule.epochs} epochs of "
         f"{session.recipe.iterations} steps."
     )
 
@@ -319,12 +321,12 @@ def _step(session: Session) -> Job[None]:
     suspects = session.suspects()
     who = ", ".join(sorted(set(suspects or cases)))
     if session.learner.scaler is not None and not suspects and session.left_out <= _SKIPS:
-        yield Note(level="warning", text=f"The loss left the range of float16 on {who}; this step was left out.")
+        yield Note(level="warning", text=f"float16 overflowed on {who}; this step was skipped.")
         return
     found = session.last_checkpoint()
     kept = f"The last good state is kept in {found}" if found else "Nothing was saved yet"
     why = (
-        "Look at the images of these cases: values that are not finite, or far outside the others' range."
+        "Check the images of these cases for values that are not finite or far outside the usual range."
         if suspects
         else "The network itself diverged: train with a lower learning rate or in float32."
     )

@@ -147,7 +147,9 @@ def _read(order: Order, name: str) -> _Case:
         box = properties["bbox_used_for_cropping"]
         crop: Box3 = tuple((int(lo), int(hi)) for lo, hi in box)  # type: ignore[assignment]
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{stored.properties} does not say how {name} was cropped. Preprocess it again.") from error
+        raise DatasetError(
+            f"{stored.properties} does not record how {name} was cropped. Preprocess it again."
+        ) from error
     shape = reference.shape if reference.ndim == 3 else (1, *reference.shape)
     record = plan_grid(shape, geometry.spacing_3d, order.plans, order.configuration, crop)
     data = np.asarray(stored.data[:], dtype=np.float32)
@@ -216,7 +218,7 @@ def _next_stages(
         try:
             z, y, x = (int(n) for n in open_case(data, case.name).labels.shape[1:])
         except DatasetError as error:
-            yield Note(level="warning", text=f"{case.name} is not handed to {name}: {error.message}")
+            yield Note(level="warning", text=f"{case.name} could not be prepared for {name}: {error.message}")
             continue
         canvas = np.zeros((z, y, x), dtype=np.uint8 if len(scheme.foreground_labels) < 255 else np.uint16)
         whole: Box3 = ((0, z), (0, y), (0, x))

@@ -102,5 +102,5 @@ def parse_duration(text: str) -> Seconds:
     if "".join(number + unit for number, unit in parts) != cleaned:
         total = float(cleaned) if re.fullmatch(r"\d+(\.\d+)?", cleaned) else 0.0
     if total <= 0:
-        raise SettingsError(f"{text!r} is no duration. Write for example 45m, 2h, 1h30m or 1d.")
+        raise SettingsError(f"{text!r} is not a duration. Write 45m, 2h, 1h30m or 1d, for example.")
     return total
