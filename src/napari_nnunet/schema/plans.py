@@ -180,7 +180,9 @@ class Plans(_Frozen):
                 f"{', '.join(self.configurations) or 'none'}."
             )
         if name in seen:
-            raise PlanError(f"plans.json: circular inheritance of configurations: {' -> '.join((*seen, name))}.")
+            raise PlanError(
+                f"plans.json: configurations inherit from each other in a circle: {' -> '.join((*seen, name))}."
+            )
         own = dict(self.configurations[name])
         parent = own.get("inherits_from")
         return {**self.resolved(str(parent), (*seen, name)), **own} if parent else own
