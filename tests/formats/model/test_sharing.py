@@ -263,7 +263,7 @@ def test_a_fold_that_is_missing_is_named_and_a_card_has_known_fields(sent, tmp_p
     model, _ = sent
     with pytest.raises(ModelError, match="Fold 3 has no checkpoint_final"):
         drain(export_models([model], tmp_path / "x.zip", ExportSettings(folds=(0, 3))))
-    with pytest.raises(SettingsError, match="no colour"):
+    with pytest.raises(SettingsError, match="no field colour"):
         drain(export_models([model], tmp_path / "x.zip", ExportSettings(card={"colour": "red"})))
     assert not (tmp_path / "x.zip").exists()
 

@@ -143,7 +143,7 @@ def test_a_full_disk_at_a_checkpoint_is_told_and_tried_again(workspace, monkeypa
     monkeypatch.setattr(_session, "_RETRY_EVERY", 0.01)
     result, events = run(workspace, validation=False)
     assert result.finished
-    assert sum("training goes on" in note.text for note in of(Note, events)) >= 2
+    assert sum("training continues" in note.text for note in of(Note, events)) >= 2
     assert sum("trying again" in note.text for note in of(Note, events)) == 2
     assert of(CheckpointSaved, events)[-1].path.endswith("checkpoint_final.pth")
 
