@@ -213,7 +213,7 @@ def evaluate(
     workers: int = 0,
     on_event: Callable[[Event], None] | None = None,
 ) -> Evaluation:
-    """Compare a folder of segmentations with a folder of references, and write summary.json beside them.
+    """Compare a folder of segmentations with a folder of references, and write summary.json next to them.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def export_models(
     target : str or Path
         The zip.
     light : bool
-        Only what inference needs; a training cannot go on from it.
+        Only what inference needs; the model cannot be trained further.
     replace : bool
         Whether a zip of that name is replaced.
     on_event : callable, optional

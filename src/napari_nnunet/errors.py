@@ -11,7 +11,7 @@ import re
 
 
 class NnunetError(Exception):
-    """Something the user can understand and mend.
+    """Something the user can understand and fix.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class ModelError(NnunetError):
 
 
 class ResourceError(NnunetError):
-    """Disk, memory or device do not suffice."""
+    """Not enough disk or memory, or no such device."""
 
 
 class TrainingError(NnunetError):
-    """A training cannot go on; what it saved last is kept."""
+    """A training cannot continue; what it saved last is kept."""
 
 
 class SettingsError(NnunetError):
@@ -66,7 +66,7 @@ _ON_GPU = re.compile(r"\b(CUDA|HIP|MPS|cuBLAS|CUBLAS_\w+|CUDNN_\w+|XPU|CL_\w+)\b
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of any library means that memory did not suffice, on the device or in the computer."""
+    """Return whether an error of any library means "out of memory", on the device or in the computer."""
     if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
         return True
     if isinstance(error, OSError):

@@ -28,7 +28,7 @@ class _Event(BaseModel):
 
 
 class Stage(_Event):
-    """A new phase begins; ``total`` is its number of steps, None where it is not known."""
+    """A new phase begins; ``total`` is its number of steps, None if it is not known."""
 
     kind: Literal["stage"] = "stage"
     name: str
@@ -76,7 +76,7 @@ class CaseDone(_Event):
 
 
 class CaseFailed(_Event):
-    """One case of many failed; the others go on."""
+    """One case of many failed; the others continue."""
 
     kind: Literal["case_failed"] = "case_failed"
     case: str
@@ -86,7 +86,7 @@ class CaseFailed(_Event):
 
 
 class EpochDone(_Event):
-    """An epoch of a training is finished; what it says about its patches, None where there was nothing to say.
+    """An epoch of a training is finished; what it says about its patches, None if there was nothing to say.
 
     ``dice`` has one entry per class of ``names``; ``average`` is their mean's moving average, ``waiting`` the share of
     the time that was spent waiting for batches.
@@ -160,7 +160,7 @@ def from_json(line: str) -> Event:
 class Pump(Generic[T]):
     """Drives a job: iterate over its events within the block, and take its ``result`` when they have come to an end.
 
-    At the end of the block the job is closed, wherever it was. Memory that did not suffice is a
+    At the end of the block the job is closed, wherever it was. Running out of memory raises a
     :class:`~napari_nnunet.errors.ResourceError`, whichever library missed it.
 
     Parameters

@@ -21,7 +21,7 @@ _MARK = ".partial-"
 
 
 def partial_name(name: str) -> str:
-    """Return the name of a temporary file beside ``name``: hidden, and with its owner's process number."""
+    """Return the name of a temporary file next to ``name``: hidden, and with its owner's process number."""
     return f".{name}{_MARK}{os.getpid()}-{secrets.token_hex(3)}"
 
 

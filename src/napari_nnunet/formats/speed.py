@@ -18,7 +18,7 @@ def _path() -> Path:
 
 
 def seconds_per_run(key: str) -> float | None:
-    """Return the measured seconds of one network run, None where it never ran here."""
+    """Return the measured seconds of one network run, None if it never ran here."""
     value = _read().get(key)
     return float(value) if isinstance(value, int | float) and value > 0 else None
 

@@ -71,7 +71,7 @@ class Workspace:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that holds all three; None where nnU-Net's variables point to different places."""
+        """The folder that holds all three; None if nnU-Net's variables point to different places."""
         common = self.raw.parent
         return common if self == Workspace.at(common) else None
 

@@ -106,7 +106,7 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
         0,
         plans_name=plans.plans.stem,
         settings=settings,
-        resume=bool(place.checkpoints),  # a demo that was interrupted goes on
+        resume=bool(place.checkpoints),  # continue a demo that was interrupted
     )
     model = load_model(place.path.parent)
     yield Note(text="Segmenting volumes that were not used for training.")

@@ -169,7 +169,7 @@ def _changed(folder: FoldFolder) -> float:
 
 
 def waiting_folds(workspace: Workspace) -> list[FoldFolder]:
-    """Return the folds that stand in line, and are not running."""
+    """Return the folds that wait in the queue, and are not running."""
     found = [FoldFolder(Path(name)) for entry in tickets(workspace.results) for name in entry.folders]
     return [folder for folder in found if folder.runner() is None and not _done_since(folder, workspace)]
 

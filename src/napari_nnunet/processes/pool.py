@@ -165,7 +165,7 @@ class _Pool:
                 else:
                     yield outcome
             if died:
-                # One death breaks the pool, so whatever ran beside the culprit ends too: each gets a try alone.
+                # One death breaks the pool, so whatever ran next to the culprit ends too: each gets a try alone.
                 died += self._running.values()
                 self._running.clear()
                 yield from (_killed(entry) for entry in died if entry.alone)
@@ -248,7 +248,7 @@ def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
 
 
 def _outcome(future: Future[Any], entry: _Running) -> Outcome | None:
-    """Return what a task gave, None where its process died."""
+    """Return what a task gave, None if its process died."""
     try:
         result, problem, trace, seconds = future.result()
     except BrokenProcessPool:

@@ -67,7 +67,7 @@ def ticket(results: Path, folders: Sequence[Path]) -> Iterator[Ticket]:
 
 
 def tickets(results: Path) -> list[Ticket]:
-    """Return who stands in line on this computer, the first first; tickets of processes that are gone are removed."""
+    """Return the queue on this computer, first come first; tickets of processes that are gone are removed."""
     found = []
     for path in sorted(queue_folder(results).glob("*.json")):
         content = read_json(path)
@@ -87,6 +87,6 @@ def tickets(results: Path) -> list[Ticket]:
 
 
 def ahead_of(own: Ticket, results: Path) -> int | None:
-    """Return how many stand before a ticket; None where it was called off."""
+    """Return how many tickets come before this one; None if it was cancelled."""
     line = [entry.path for entry in tickets(results)]
     return line.index(own.path) if own.path in line else None

@@ -56,13 +56,13 @@ def _ends_well(path: Path) -> bool:
 def recorded(job: Job[T], path: Path) -> Job[T]:
     """Pass a job's events on and append each to a file; a disk that refuses is a note, not the end."""
     recorder = Recorder(path)
-    told = False
+    warned = False
     with Pump(job) as pump:
         for event in pump:
             recorder.take(event)
             yield event
-            if recorder.problem is not None and not told:
-                told = True
+            if recorder.problem is not None and not warned:
+                warned = True
                 yield Note(
                     level="warning",
                     text=f"{path} cannot be written ({recorder.problem}). The training continues, but progress during "

@@ -75,7 +75,7 @@ class ModelCard(BaseModel):
 
     @classmethod
     def parse(cls, content: Any, *, where: str) -> ModelCard:
-        """Read the dictionary of a card; raises ModelError where it is none."""
+        """Read the dictionary of a card; raises ModelError if it is not one."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:

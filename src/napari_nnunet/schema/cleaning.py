@@ -72,10 +72,10 @@ class Cleaning(BaseModel):
         ]
 
     def describe(self, scheme: LabelScheme | None = None) -> str:
-        """Say in words what is kept; empty where nothing is done."""
+        """Say in words what is kept; empty if nothing is done."""
         return ", then ".join(step.describe(scheme) for step in self.steps)
 
 
 def candidates(evaluated: Sequence[Region]) -> tuple[Region, ...]:
-    """Return what is tried one by one after the foreground: nothing where there is one label only."""
+    """Return what is tried one by one after the foreground: nothing if there is one label only."""
     return tuple(evaluated) if len(evaluated) > 1 else ()

@@ -59,7 +59,7 @@ class LabelScheme(BaseModel):
 
     @property
     def has_regions(self) -> bool:
-        """True where at least one entry joins several label values."""
+        """True if at least one entry combines several label values."""
         return any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values())
 
     @property
@@ -199,7 +199,7 @@ class DatasetInfo(BaseModel):
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "dataset.json") -> DatasetInfo:
-        """Read the text of a dataset.json; raises DatasetError where it is no JSON object."""
+        """Read the text of a dataset.json; raises DatasetError if it is not a JSON object."""
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:

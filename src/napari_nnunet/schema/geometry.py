@@ -31,7 +31,7 @@ class Geometry(BaseModel):
     orientation : str, optional
         The original DICOM orientation code ("LPS", "RAI", ...) when ITK turned the voxels.
     spacing_known : bool
-        False where the file or layer says nothing about the size of its voxels and 1 was put in its place.
+        False if the file or layer says nothing about the size of its voxels and 1 was put in its place.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +67,7 @@ class Geometry(BaseModel):
 
     @property
     def axes_code(self) -> str | None:
-        """Where the voxel axes x, y, z lead, "LPS" or "RAS" for instance; None where nothing is known."""
+        """Where the voxel axes x, y, z lead, "LPS" or "RAS" for instance; None if nothing is known."""
         if self.affine is not None:
             columns = [[row[axis] for row in self.affine[:3]] for axis in range(3)]
             letters = ("LR", "PA", "IS")

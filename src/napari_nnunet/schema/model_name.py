@@ -44,7 +44,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Read the name of a model's folder; raises ModelError where it is not three names joined by '__'."""
+        """Read the name of a model's folder; raises ModelError if it is not three names joined by '__'."""
         parts = text.split(_BETWEEN)
         if len(parts) != 3:
             raise ModelError(
@@ -55,7 +55,7 @@ class ModelName:
 
     @classmethod
     def of(cls, text: str) -> ModelName | None:
-        """Read the name of a folder that people may have renamed; None where it is not a model's name."""
+        """Read the name of a folder that people may have renamed; None if it is not a model's name."""
         try:
             return cls.parse(text)
         except ModelError:
@@ -75,7 +75,7 @@ class ModelName:
 
     @property
     def flags(self) -> str:
-        """What the command line needs besides the configuration: nothing where both names are the usual ones."""
+        """What the command line needs besides the configuration: nothing if both names are the usual ones."""
         plans = f" -p {self.plans}" if self.plans != DEFAULT_PLANS else ""
         return plans + (f" -tr {self.trainer}" if self.trainer != DEFAULT_TRAINER else "")
 
@@ -108,7 +108,7 @@ class EnsembleName:
 
     @classmethod
     def of(cls, text: str) -> EnsembleName | None:
-        """Read a folder's name; None where it is no ensemble's."""
+        """Read a folder's name; None if it is no ensemble's."""
         first, *members, folds = text.split(_AROUND) if text.count(_AROUND) > 1 else ("", "")
         return cls(tuple(members), tuple(folds.split("_"))) if first == "ensemble" else None
 

@@ -11,7 +11,7 @@ _FORBIDDEN = set('/\\:*?"<>|\0')
 
 
 def is_plain(name: str) -> bool:
-    """True where a name stays in the folder it is used in."""
+    """True if a name stays in the folder it is used in."""
     return bool(name) and name not in (".", "..") and not _FORBIDDEN & set(name)
 
 

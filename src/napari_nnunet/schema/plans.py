@@ -218,7 +218,7 @@ class Plans(_Frozen):
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "plans.json") -> Plans:
-        """Read the text of a plans.json; raises PlanError where it is no JSON object."""
+        """Read the text of a plans.json; raises PlanError if it is not a JSON object."""
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:

@@ -37,5 +37,7 @@ def test_a_step_that_memory_does_not_suffice_for_says_what_would_fit(workspace, 
         torch.empty(1 << 58, dtype=torch.uint8)
 
     monkeypatch.setattr(Learner, "step", huge)
-    with pytest.raises(ResourceError, match=r"did not suffice for a training step with 2 .* A batch of 1 would fit"):
+    with pytest.raises(
+        ResourceError, match=r"Not enough memory on cpu for a training step with 2 .* A batch of 1 would fit"
+    ):
         run(workspace)

@@ -23,7 +23,7 @@ _MIRROR = 0.5
 
 @dataclass(frozen=True)
 class Draws:
-    """The numbers of one sample; None or empty where a transform does not apply.
+    """The numbers of one sample; None or empty if a transform does not apply.
 
     Parameters
     ----------

@@ -184,7 +184,7 @@ def _sharpen(rng: np.random.Generator, channel: Tensor) -> Tensor:
 
 
 def _bump(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return a Gaussian somewhere in or beside the patch, as wide as a sixth of it or more, from 0 to 1."""
+    """Return a Gaussian somewhere in or next to the patch, as wide as a sixth of it or more, from 0 to 1."""
     total = np.ones((1,) * len(shape))
     for axis, n in enumerate(shape):
         width = math.exp(rng.uniform(math.log(max(1, n // 6)), math.log(n)))

@@ -18,7 +18,7 @@ _PIECE = 1 << 22  # voxels
 
 
 def beyond_largest(labels: NDArray[Any], values: Sequence[int] | None = None) -> NDArray[np.bool_] | None:
-    """Return the voxels that are not in the largest part of their label, None where there are none.
+    """Return the voxels that are not in the largest part of their label, None if there are none.
 
     All labels are looked at in one pass, so that two hundred take hardly longer than one.
 

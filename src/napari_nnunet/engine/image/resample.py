@@ -149,7 +149,7 @@ class AxisOperator:
 
 @lru_cache(maxsize=64)
 def axis_operator(size: int, new_size: int, order: int) -> AxisOperator | None:
-    """Return the operator of one axis, None where it is the identity."""
+    """Return the operator of one axis, None if it is the identity."""
     if size == new_size:
         return None
     matrix = axis_matrix(size, new_size, order)

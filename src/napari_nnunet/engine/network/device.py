@@ -75,12 +75,12 @@ def cpu_features() -> frozenset[str]:
 
 
 def has_fast_bfloat16() -> bool:
-    """True where the processor has bfloat16 in hardware (AMX or AVX512-BF16)."""
+    """True if the processor has bfloat16 in hardware (AMX or AVX512-BF16)."""
     return bool(cpu_features() & {"amx_bf16", "avx512_bf16"})
 
 
 def has_openvino() -> bool:
-    """True where OpenVINO is installed and supports this processor."""
+    """True if OpenVINO is installed and supports this processor."""
     return find_spec("openvino") is not None and platform.machine().lower() in {"x86_64", "amd64", "arm64", "aarch64"}
 
 

@@ -94,7 +94,7 @@ def step_bytes(
     """Return about how much memory a training step takes, without running one.
 
     Every convolution keeps its input and every normalisation its own for the way back; weights have a gradient and a
-    momentum beside them.
+    momentum next to them.
 
     Parameters
     ----------

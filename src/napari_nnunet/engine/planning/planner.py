@@ -249,7 +249,7 @@ def _lowres(
     normalization: Mapping[str, Any],
     cases: int,
 ) -> dict[str, Any] | None:
-    """Coarsen the voxels until a patch sees a quarter of the image; None where that hardly differs."""
+    """Coarsen the voxels until a patch sees a quarter of the image; None if that hardly differs."""
     coarse = list(spacing)
     voxels = math.prod(median)
     original = voxels

@@ -1,6 +1,6 @@
 """Sliding-window tiles, their Gaussian weights, and sums that are given away once complete.
 
-Neighbouring tiles overlap by half a patch unless told otherwise; the Gaussian's sigma is an eighth of the patch.
+Neighbouring tiles overlap by half a patch by default; the Gaussian's sigma is an eighth of the patch.
 """
 
 from __future__ import annotations

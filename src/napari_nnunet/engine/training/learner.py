@@ -1,4 +1,4 @@
-"""A network that learns: one step, one validation step, and the state that goes on exactly where it was."""
+"""A network that learns: one step, one validation step, and the state from which it continues exactly."""
 
 from __future__ import annotations
 

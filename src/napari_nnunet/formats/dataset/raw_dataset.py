@@ -70,7 +70,7 @@ class FileProblem:
     text : str
         What is wrong and what to do.
     fatal : bool
-        False where training can go on without it.
+        False if training works in spite of it.
     case : bool
         Whether ``where`` is a case, so that dropping it would help.
     """

@@ -74,7 +74,7 @@ def create_dataset(
 
 
 def check_case_name(name: str) -> str:
-    """Return a case's name without blanks at its ends; raises DatasetError where no file can be named so."""
+    """Return a case's name without blanks at its ends; raises DatasetError if no file can be named so."""
     plain = name.strip()
     if not _NAME.fullmatch(plain) or plain.endswith("_seg"):
         raise DatasetError(
@@ -234,7 +234,7 @@ def drop_case(folder: Path, name: str) -> Path:
 
 
 def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
-    """Return the files of a case: images, labels, and what lies beside them."""
+    """Return the files of a case: images, labels, and what lies next to them."""
     plain, ending = re.escape(name), re.escape(info.file_ending)
     patterns = {
         "imagesTr": rf"{plain}_\d{{4}}({ending}|\.json)|{plain}\.json",

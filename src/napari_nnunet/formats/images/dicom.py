@@ -14,7 +14,7 @@ from napari_nnunet.schema.geometry import Geometry
 
 
 def is_dicom(path: Path) -> bool:
-    """True where a file has DICOM's mark after its preamble."""
+    """True if a file has DICOM's mark after its preamble."""
     try:
         with path.open("rb") as file:
             file.seek(128)
@@ -24,7 +24,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_series(folder: Path) -> bool:
-    """True where the first files of a folder are DICOM slices."""
+    """True if the first files of a folder are DICOM slices."""
     if not folder.is_dir():
         return False
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -21,7 +21,7 @@ _SPATIAL = (2, 3)
 
 
 def is_readable(path: Path) -> bool:
-    """True where ITK accepts the header; it refuses NIfTI files whose affine has a shear."""
+    """True if ITK accepts the header; it refuses NIfTI files whose affine has a shear."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

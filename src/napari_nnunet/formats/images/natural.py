@@ -21,7 +21,7 @@ def _is_tiff(path: Path) -> bool:
 
 
 def is_natural(path: Path) -> bool:
-    """True where a TIFF holds one picture: two axes, or a third that is colour."""
+    """True if a TIFF holds one picture: two axes, or a third that is colour."""
     with tifffile.TiffFile(path) as file:
         shape = file.series[0].shape
     return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))

@@ -53,7 +53,7 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
 
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
-    """Write labels (Z, Y, X) compressed; the spacing goes beside them under the final name."""
+    """Write labels (Z, Y, X) compressed; the spacing goes next to them under the final name."""
     tifffile.imwrite(path, np.ascontiguousarray(labels), compression="zlib", photometric="minisblack")
     # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
     final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)

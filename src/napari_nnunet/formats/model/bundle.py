@@ -59,7 +59,7 @@ class Bundle:
 
 
 def is_model_zip(path: Path) -> bool:
-    """True where a zip holds models; only its list of contents is read."""
+    """True if a zip holds models; only its list of contents is read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return bool(_model_roots(_plain_names(archive)))

@@ -126,7 +126,7 @@ class FoldFolder:
         return [path for path in (self.final, self.latest, self.best) if path.is_file()]
 
     def runner(self) -> Runner | None:
-        """Return the process that trains this fold now, None where there is none."""
+        """Return the process that trains this fold now, None if there is none."""
         content = read_json(self._running)
         try:
             found = Runner(int(content["pid"]), str(content["host"]), float(content["created"]))
@@ -162,7 +162,7 @@ class FoldFolder:
                 self._running.unlink(missing_ok=True)
 
     def put_aside(self) -> Path | None:
-        """Move an earlier training to the model's trash; returns where it is, None where there was none."""
+        """Move an earlier training to the model's trash; returns where it is, None if there was none."""
         if not self.checkpoints:
             return None
         target = trash_path(self.path.parent / "trash", self.path.name)
@@ -177,7 +177,7 @@ class FoldFolder:
         write_json(self._wishes, {**read_json(self._wishes), **wishes})
 
     def wishes(self) -> dict[str, Any]:
-        """Return what was asked for and forget it; empty where there is nothing."""
+        """Return what was asked for and forget it; empty if there is nothing."""
         if not self._wishes.exists():
             return {}
         content = read_json(self._wishes)
@@ -201,7 +201,7 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is none that can be read."""
+    """Return the object in a JSON file; empty if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -184,7 +184,7 @@ def load_model(folder: str | Path) -> TrainedModel:
 
 
 def is_model_folder(path: Path) -> bool:
-    """True where a folder looks like a trained model."""
+    """True if a folder looks like a trained model."""
     return (path / "plans.json").is_file() and (path / "dataset.json").is_file() and any(path.glob("fold_*"))
 
 

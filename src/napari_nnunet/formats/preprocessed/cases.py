@@ -194,7 +194,7 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
 
 
 def next_stage_file(folder: Path, name: str) -> Path | None:
-    """Return a case's segmentation by the previous stage, in either of nnU-Net's formats; None where it is missing."""
+    """Return a case's segmentation by the previous stage, in either of nnU-Net's formats; None if it is missing."""
     found = (folder / f"{name}.b2nd", folder / f"{name}.npz")
     return next((path for path in found if path.is_file()), None)
 

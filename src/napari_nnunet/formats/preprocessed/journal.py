@@ -15,7 +15,7 @@ class Journal:
     Parameters
     ----------
     path : Path
-        Beside the folder it speaks of, not in it: nnU-Net refuses folders with other files.
+        Next to the folder it describes, not in it: nnU-Net refuses folders with other files.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What lies beside segmentations: probabilities, scores, postprocessing, recipes, the best configuration."""
+"""What is next to segmentations: probabilities, scores, postprocessing, recipes, the best configuration."""

@@ -34,7 +34,7 @@ class Best:
     postprocessing : Path
         postprocessing.pkl.
     plans_file : Path
-        plans.json with a dataset.json beside it.
+        plans.json with a dataset.json next to it.
     """
 
     dataset: str

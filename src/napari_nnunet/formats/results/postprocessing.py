@@ -29,7 +29,7 @@ def _keep_largest() -> None:
 
 
 def read_cleaning(path: Path) -> Cleaning:
-    """Read postprocessing.pkl, or the postprocessing.json beside it.
+    """Read postprocessing.pkl, or the postprocessing.json next to it.
 
     Raises
     ------

@@ -25,7 +25,7 @@ _LEVEL = 1  # deflate: four times as fast as the default level and about as smal
 
 @contextmanager
 def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32]]:
-    """Give a float32 array of zeros that lives in a temporary file beside the output, not in memory.
+    """Give a float32 array of zeros that lives in a temporary file next to the output, not in memory.
 
     Raises
     ------
@@ -158,7 +158,7 @@ class ProbabilityReader:
 
 
 def is_complete(path: Path) -> bool:
-    """True where an npz exists and its checksum is right."""
+    """True if an npz exists and its checksum is right."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None and "probabilities.npy" in archive.namelist()

@@ -49,7 +49,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def join_recipes(folders: Sequence[Path], method: str, weights: Sequence[float] | None) -> dict[str, Any] | None:
-    """Return the recipe of an ensemble of folders, None where one of them has none."""
+    """Return the recipe of an ensemble of folders, None if one of them has none."""
     try:
         recipes = [read_recipe(folder) for folder in folders]
     except DatasetError:

@@ -90,7 +90,7 @@ def calibration_path(models: Sequence[Path], folds: Sequence[Any]) -> Path:
 
 
 def known_temperature(models: Sequence[Path]) -> float | None:
-    """Return the temperature of a model, or of an ensemble of these models in any order, None where nobody found it."""
+    """Return the temperature of a model, or of an ensemble of these models in any order, None if nobody found it."""
     if len(models) == 1:
         return _read(models[0] / FILE)
     names = {model.name for model in models}

@@ -29,7 +29,7 @@ def validated_folds(model: TrainedModel) -> tuple[Fold, ...]:
 
 
 def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:
-    """Return those of nnU-Net's five folds that were validated, or "all"; raises ModelError where there is none."""
+    """Return those of nnU-Net's five folds that were validated, or "all"; raises ModelError if there is none."""
     there = validated_folds(model)
     folds = tuple(fold for fold in DEFAULT_FOLDS if fold in there) or there
     if not folds:
@@ -38,7 +38,7 @@ def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:
 
 
 def reference_folder(workspace: Workspace, dataset: str) -> Path:
-    """Return the folder with the references of a dataset: labelsTr, else the copy beside the preprocessed cases.
+    """Return the folder with the references of a dataset: labelsTr, else the copy next to the preprocessed cases.
 
     Raises
     ------

@@ -167,7 +167,7 @@ def check_models(models: Sequence[TrainedModel]) -> None:
 
 
 def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:
-    """Whether the probabilities of two models speak of the same classes, in the same order."""
+    """Whether the probabilities of two models are those of the same classes, in the same order."""
     a, b = one.labels, other.labels
     return (a.has_regions, a.regions_class_order) == (b.has_regions, b.regions_class_order) and (
         (a.regions, a.head_names) if a.has_regions else (a.all_labels, a.names)
@@ -175,7 +175,7 @@ def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:
 
 
 def read_info(folder: Path) -> DatasetInfo:
-    """Return the dataset.json of a folder of predictions; raises DatasetError where there is none."""
+    """Return the dataset.json of a folder of predictions; raises DatasetError if there is none."""
     path = folder / "dataset.json"
     try:
         return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
@@ -188,7 +188,7 @@ def read_info(folder: Path) -> DatasetInfo:
 
 
 def read_reader(folder: Path) -> str | None:
-    """Return the reader that the plans.json of a folder names, None where there is none."""
+    """Return the reader that the plans.json of a folder names, None if there is none."""
     path = folder / "plans.json"
     if not path.is_file():
         return None
@@ -296,7 +296,7 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: Rules) -> N
 
 
 def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
-    """Return where a map of a case's uncertainty goes: a folder of its own beside the segmentation."""
+    """Return where a map of a case's uncertainty goes: a folder of its own next to the segmentation."""
     ending = ending_of(segmentation)
     pictures = (".png", ".bmp", ".jpg", ".jpeg")  # formats that hold no fractions
     own = ".tif" if flat or ending in pictures else ending

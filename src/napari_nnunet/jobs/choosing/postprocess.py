@@ -56,7 +56,7 @@ def determine_postprocessing(
     keep_cleaned: bool = True,
     workers: int = 0,
 ) -> Job[Determined]:
-    """Find out which postprocessing makes segmentations better, and write it beside them.
+    """Find out which postprocessing makes segmentations better, and write it next to them.
 
     nnU-Net's rule: the largest part of the whole foreground is kept where the mean Dice rises and that of no label
     falls. Then the same is tried for each label or region, one after the other: accepted where its own Dice rises.

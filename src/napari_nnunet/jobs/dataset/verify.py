@@ -175,9 +175,9 @@ def _json_problems(folder: Path) -> Iterable[Problem]:
 
 
 def _count_problems(dataset: RawDataset, *, incomplete: bool) -> Iterable[Problem]:
-    found, told = len(dataset.cases), dataset.info.num_training
-    if told is not None and told != found and not incomplete:
-        yield Problem("error", "dataset.json", f"'numTraining' is {told}, but there are {found} cases", "set_count")
+    found, stated = len(dataset.cases), dataset.info.num_training
+    if stated is not None and stated != found and not incomplete:
+        yield Problem("error", "dataset.json", f"'numTraining' is {stated}, but there are {found} cases", "set_count")
     if found < _FEWEST:
         yield Problem(
             "warning",

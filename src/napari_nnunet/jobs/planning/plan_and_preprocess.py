@@ -25,7 +25,7 @@ class Planned:
     plans : Path
         The plans file.
     cases : PreprocessResult, optional
-        What became of the cases; None where only plans were asked for.
+        What became of the cases; None if only plans were asked for.
     """
 
     plans: Path

@@ -86,7 +86,7 @@ def preprocess(
     configurations : sequence of str
         Those that the plans lack are passed over if they are standard ones, and an error otherwise.
     workers : int
-        Cases at the same time, at most; 0 means one per core. Fewer run where memory does not suffice.
+        Cases at the same time, at most; 0 means one per core. Fewer run where memory is short.
     memory_gb : float
         Budget of all workers; 0 means most of what is free.
     clean : bool

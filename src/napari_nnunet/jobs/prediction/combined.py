@@ -137,7 +137,7 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
     Returns
     -------
     dict
-        ``networks``, ``seconds`` (None where unknown), ``memory`` and ``disk`` in bytes.
+        ``networks``, ``seconds`` (None if unknown), ``memory`` and ``disk`` in bytes.
     """
     found = []
     for member in combination.members:

@@ -40,9 +40,9 @@ class Estimate:
     memory_bytes : float
         Main memory at the peak, besides the image itself.
     seconds : float or None
-        Expected wall time; None where nothing is known about this computer yet.
+        Expected wall time; None if nothing is known about this computer yet.
     measured : bool
-        True where this very network has run here before.
+        True if this very network has run here before.
     choice : Choice
         Device, backend, precision.
     """

@@ -80,7 +80,7 @@ def predict(
     Raises
     ------
     ModelError, ImageError, PlanError, ResourceError
-        If model and image do not fit, or memory does not suffice.
+        If model and image do not fit, or there is not enough memory.
     """
     settings = settings or PredictSettings()
     started = time.monotonic()
@@ -160,7 +160,7 @@ def _previous_stage(
 
 
 def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRecord, Choice]]:
-    """Run; where the GPU's memory or a short float does not suffice, say so and run again more carefully."""
+    """Run; if GPU memory runs out or a 16-bit float overflows, say so and run again more carefully."""
     on_device = task.settings.on_device
     ensemble = predictor.ensemble
     while True:

@@ -246,7 +246,7 @@ def _out(case: Case, model: TrainedModel, folder: FolderSettings) -> Path:
 
 
 def _finished(case: Case, model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> bool:
-    """True where the whole output of a case is there and can be read to its last byte."""
+    """True if the whole output of a case is there and can be read to its last byte."""
     if not folder.keep_finished:
         return False
     out = _out(case, model, folder)
@@ -271,7 +271,7 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -
 
 
 def _write_side_files(model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> None:
-    """Write what nnU-Net leaves beside its predictions, so that its tools go on from here."""
+    """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
     for name in ("dataset.json", "plans.json"):
         path = folder.target / name
         content = (model.folder / name).read_bytes()

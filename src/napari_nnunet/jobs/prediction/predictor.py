@@ -89,7 +89,7 @@ def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Pre
 def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predictor]:
     """Give a predictor for exclusive use and keep it for the next image afterwards.
 
-    A predictor is keyed by the hashes of its files, so a training that goes on and an edited plan are noticed.
+    A predictor is keyed by the hashes of its files, so continued training and edited plans are noticed.
     """
     choice = choose(settings)
     folds = model.resolve_folds(settings.folds, settings.checkpoint)

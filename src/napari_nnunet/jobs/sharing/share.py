@@ -1,4 +1,4 @@
-"""Give models away and take them in: export, install, download."""
+"""Share models: export, install, download."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ExportSettings:
     checkpoints : tuple of str
         Names of the checkpoints.
     light : bool
-        Only what inference needs of the checkpoints: about half of the size; a training cannot go on from them.
+        Only what inference needs of the checkpoints: about half the size, but they cannot be trained further.
     validation : bool
         Also the segmentations of the validation cases.
     card : dict
@@ -70,7 +70,7 @@ def export_models(
     Parameters
     ----------
     models : sequence of TrainedModel
-        Of the same dataset. Of a cascade, the first stage belongs along; it is added where it lies beside.
+        Of the same dataset. Of a cascade, the first stage belongs along; it is added where it is next to.
     target : Path
         The zip.
     settings : ExportSettings, optional
@@ -242,7 +242,7 @@ def _add_card(archive: zipfile.ZipFile, card: ModelCard, dataset: str, settings:
 
 @dataclass(frozen=True)
 class Installed:
-    """Models that were taken in.
+    """Models that were installed.
 
     Parameters
     ----------
@@ -370,7 +370,7 @@ def trash_model(folder: Path) -> Path:
 
 
 def read_card(folder: Path) -> ModelCard | None:
-    """Return the card in a dataset's folder of results, None where there is none."""
+    """Return the card in a dataset's folder of results, None if there is none."""
     try:
         return ModelCard.parse(json.loads((folder / FILE).read_text(encoding="utf-8")), where=str(folder / FILE))
     except (OSError, ValueError, NnunetError):

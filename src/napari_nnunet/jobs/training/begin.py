@@ -1,4 +1,4 @@
-"""Build everything a training needs, and load what it goes on from."""
+"""Build everything a training needs, and load what it starts from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Start:
 
 
 def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Session]:
-    """Build everything a training needs, and load what it goes on from.
+    """Build everything a training needs, and load what it starts from.
 
     Raises
     ------

@@ -52,7 +52,7 @@ def too_large(order: Order, choice: Choice, *, tried: bool = False) -> ResourceE
     step = f"a training step with {wanted} patches of {'x'.join(map(str, order.configuration.patch_size))} voxels"
     if tried:
         return ResourceError(
-            f"Memory on {choice.device} did not suffice for {step}: about {needed / 1e9:.1f} GB were expected. {what}"
+            f"Not enough memory on {choice.device} for {step}: about {needed / 1e9:.1f} GB were expected. {what}"
         )
     return ResourceError(
         f"{step.capitalize()} needs about {needed / 1e9:.1f} GB on {choice.device}, but {free / 1e9:.1f} GB are free. "

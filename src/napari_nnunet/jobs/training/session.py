@@ -255,7 +255,7 @@ class Session:
             yield from self.save_latest()
 
     def save_latest(self) -> Job[None]:
-        """Save where the training is; a full disk is told and tried again later."""
+        """Save a checkpoint; where the disk is full, warn and try again later."""
         yield from self._save(self.folder.latest)
 
     def save_best(self) -> Job[None]:

@@ -1,4 +1,4 @@
-"""Train a fold: nnU-Net's loop, which can be stopped at any step and goes on exactly where it was."""
+"""Train a fold: nnU-Net's loop, which can be stopped at any step and resumed exactly there."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrainResult:
     folder : FoldFolder
         Checkpoints and logs.
     finished : bool
-        False where it was stopped; it can be resumed.
+        False if it was stopped; it can be resumed.
     epochs : int
         Epochs that are done.
     validation : ValidationResult, optional
@@ -231,7 +231,7 @@ def _train(order: Order, choice: Choice, group: Group, start: Start, *, validati
 
 
 def _learn(session: Session) -> Job[bool]:
-    """Run all epochs; returns False where somebody asked to stop."""
+    """Run all epochs; returns False if somebody asked to stop."""
     with _saved_when_cancelled(session):
         if session.epoch < session.schedule.epochs:
             session.load_batches()
@@ -246,7 +246,7 @@ def _learn(session: Session) -> Job[bool]:
 
 @contextmanager
 def _saved_when_cancelled(session: Session) -> Iterator[None]:
-    """Keep the place where the job was closed or interrupted; nothing can be told any more."""
+    """Keep the place where the job was closed or interrupted; no more events can be sent."""
     try:
         yield
     except (GeneratorExit, KeyboardInterrupt):
@@ -278,7 +278,7 @@ def _fit_to_budget(session: Session) -> Job[None]:
 
 
 def _epoch(session: Session) -> Job[bool]:
-    """Run (the rest of) an epoch; returns False where somebody asked to stop."""
+    """Run (the rest of) an epoch; returns False if somebody asked to stop."""
     epochs, recipe = session.schedule.epochs, session.recipe
     steps = recipe.iterations + recipe.validation_iterations
     yield Stage(name=f"Epoch {session.epoch + 1} of {epochs}", total=steps)
