@@ -243,7 +243,7 @@ def test_the_demo_trains_and_segments_unseen_volumes_well(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["demo", "--minutes", "0"], "cannot train for 0 minutes; give a positive number"),
+        (["demo", "--minutes", "0"], "The setting 'minutes' cannot be 0.0"),
         (["predict_best", "-i", "i", "-o", "o", "-d", "4", "-step_size", "3"], "The setting 'step' cannot be 3.0"),
         (["plan_experiment", "-d", "4", "-gpu_memory_target", "-2"], "The setting 'gpu_memory_gb' cannot be -2.0"),
         (["train", "4", "2d", "0", "--epochs", "0"], "The setting 'epochs' cannot be 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -207,6 +208,15 @@ class DatasetInfo(BaseModel):
         if not isinstance(content, Mapping):
             raise DatasetError(f"{where} must hold a JSON object, not {type(content).__name__}.")
         return cls.parse(content, where=where)
+
+    @classmethod
+    def read(cls, path: Path) -> DatasetInfo:
+        """Read a file; raises DatasetError where it cannot be read or is something else."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path} cannot be read: {error}.") from error
+        return cls.parse_json(text, where=str(path))
 
 
 def _region(value: Any, where: str) -> Region:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -226,6 +227,15 @@ class Plans(_Frozen):
         if not isinstance(content, Mapping):
             raise PlanError(f"{where} must hold a JSON object, not {type(content).__name__}.")
         return cls.parse(content, where=where)
+
+    @classmethod
+    def read(cls, path: Path) -> Plans:
+        """Read a file; raises PlanError where it cannot be read or is something else."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path} cannot be read: {error}.") from error
+        return cls.parse_json(text, where=str(path))
 
 
 def _first_problem(error: Exception) -> str:

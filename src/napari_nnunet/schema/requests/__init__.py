@@ -1,1 +1,4 @@
-"""What is asked of the jobs: one frozen request each, from which flags, keywords, forms and docs are made."""
+"""What is asked of the jobs: one frozen request each.
+
+Flags, ``--help``, the arguments of detached processes, Python keywords, form rows and docs/cli.md are made of them.
+"""

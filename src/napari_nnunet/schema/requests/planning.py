@@ -1,24 +1,129 @@
-"""Requests about planning."""
+"""Requests about measuring, planning and preprocessing a dataset."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Ge, Gt
+
+from napari_nnunet.schema.plans import STANDARD
+from napari_nnunet.schema.requests.option import EachDataset, Request, Workers, option, read_largest
+
+Clean = Annotated[bool, option("From scratch", "--clean", "Do it again even if nothing changed.")]
+Check = Annotated[bool, option("Check first", "--verify_dataset_integrity", "Check the dataset first.")]
+Sampled = Annotated[
+    bool, option("Draws", "--sampled", "nnU-Net's random draws instead of exact figures, for identical numbers.")
+]
+Configurations = Annotated[
+    tuple[str, ...],
+    option("Configurations", "-c CONFIGURATION", "What to preprocess; standard ones that the plans lack are left out."),
+]
+Memory = Annotated[
+    float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
+]
+SeveralWorkers = Annotated[
+    int,
+    Ge(0),
+    option(
+        "Processes",
+        "-np N",
+        "Cases at the same time, at most; fewer run where memory is short. Of nnU-Net's one number per configuration "
+        "the largest is taken: all are made in one pass.",
+        otherwise="all cores",
+        many=True,
+        reads=read_largest,
+    ),
+]
 
 
-class PlanSettings(BaseModel):
+class PlanSettings(Request):
     """How a dataset is planned."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    planner: Annotated[str, option("Planner", "-pl PLANNER", "nnU-Net's planners, or SmallPlanner for CPUs.")] = (
+        "ExperimentPlanner"
+    )
+    gpu_memory_gb: Annotated[
+        float | None,
+        Gt(0),
+        option("GPU memory (GB)", "-gpu_memory_target GB", "What a training may take.", otherwise="the planner's"),
+    ] = None
+    target_spacing: Annotated[
+        tuple[float, float, float] | None,
+        option(
+            "Target spacing (mm)",
+            "-overwrite_target_spacing",
+            "Voxel size of the network grid in mm, in the reader's axis order.",
+            otherwise="the data decide",
+            axes=("Z", "Y", "X"),
+        ),
+    ] = None
+    plans_name: Annotated[
+        str | None, option("Plans name", "-overwrite_plans_name NAME", "Name of the plans.", otherwise="the planner's")
+    ] = None
+    preprocessor: Annotated[
+        Literal["DefaultPreprocessor"], option("Preprocessor", "-preprocessor_name", "There is one.")
+    ] = "DefaultPreprocessor"
 
-    planner: str = Field("ExperimentPlanner", title="Planner", description="One of the planners of nnU-Net v2.")
-    gpu_memory_gb: Annotated[float, Gt(0)] | None = Field(
-        None, title="GPU memory (GB)", description="What a training may take; the planner's own where not given."
-    )
-    target_spacing: tuple[float, float, float] | None = Field(
-        None, title="Target spacing (mm)", description="In the reader's axis order (z, y, x); decided by the data else."
-    )
-    plans_name: str | None = Field(None, title="Plans name", description="The planner's own where not given.")
-    preprocessor: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
+
+class FingerprintRequest(Request):
+    """Measure all training cases of datasets (spacings, shapes, intensities) for planning."""
+
+    dataset: EachDataset
+    workers: Workers = 0
+    check: Check = False
+    clean: Clean = False
+    sampled: Sampled = False
+    memory_gb: Memory = 0
+
+
+class PlanRequest(PlanSettings):
+    """Choose spacing, patch, network and batch of every configuration from the fingerprint."""
+
+    dataset: EachDataset
+
+
+class PreprocessRequest(Request):
+    """Crop, normalise and resample all training cases; what is up to date is left as it is."""
+
+    dataset: EachDataset
+    plans: Annotated[str, option("Plans", "-plans_name -p NAME", "Name of the plans.")] = "nnUNetPlans"
+    configurations: Configurations = STANDARD
+    workers: SeveralWorkers = 0
+    memory_gb: Memory = 0
+    clean: Clean = False
+
+
+class PlanAndPreprocessRequest(PlanSettings):
+    """Do everything between raw data and training: check (on request), measure, plan, preprocess."""
+
+    dataset: EachDataset
+    measure_workers: Annotated[
+        int,
+        Ge(0),
+        option("Measuring processes", "-npfp N", "Cases measured at the same time, at most.", otherwise="all cores"),
+    ] = 0
+    check: Check = False
+    clean: Clean = False
+    sampled: Sampled = False
+    preprocess: Annotated[
+        bool, option("Preprocess", "--no_pp", "Off: stop after planning.", sets=False, shell="Stop after planning.")
+    ] = True
+    configurations: Configurations = STANDARD
+    workers: SeveralWorkers = 0
+    memory_gb: Memory = 0
+
+    @property
+    def settings(self) -> PlanSettings:
+        """How it is planned."""
+        return self.only(PlanSettings)
+
+
+class MovePlansRequest(Request):
+    """Write the plans of one dataset for another; preprocess it with them afterwards."""
+
+    source: Annotated[str, option("From", "-s SOURCE", "Dataset whose plans are used.")]
+    target: Annotated[str, option("To", "-t TARGET", "Dataset that gets them.")]
+    plans: Annotated[str, option("Plans", "-sp PLANS", "Name of the plans.")]
+    new_name: Annotated[
+        str | None, option("New name", "-tp NAME", "Their name in the target.", otherwise="the same")
+    ] = None

@@ -1,69 +1,115 @@
-"""What a person chooses. Every default exists once, here; forms, command line and docs read it."""
+"""Requests about segmenting images."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field
 
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.option import (
+    DatasetFlag,
+    Folds,
+    PlansName,
+    Request,
+    TrainerName,
+    option,
+    read_folds,
+)
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-CheckpointName = str
 Average = Literal["logits", "probabilities"]
 PresetName = Literal["fast", "balanced", "full"]
 
+Device = Annotated[
+    str, option("Device", "-device DEVICE", "auto, cpu, cuda, cuda:1, mps; auto takes the fastest that is safe.")
+]
+Threads = Annotated[int, Ge(0), option("CPU threads", "--threads N", "CPU threads.", otherwise="all cores")]
+Arithmetic = Annotated[Precision, option("Precision", "--precision", "Arithmetic of the network.")]
+Source = Annotated[
+    Path, option("Images", "-i INPUT", "Folder with CASE_0000.ext, CASE_0001.ext, ... (one file per channel).")
+]
+Target = Annotated[Path, option("Segmentations", "-o OUTPUT", "Folder for the segmentations.")]
+KeepFinished = Annotated[
+    bool,
+    option(
+        "Keep what is finished", "--continue_prediction --c", "Leave out cases whose complete output is already there."
+    ),
+]
+Step = Annotated[
+    float,
+    Gt(0),
+    Le(1),
+    option("Tile step", "-step_size S", "Distance between tiles as a fraction of the tile; 0.5 is nnU-Net's."),
+]
+Mirroring = Annotated[
+    bool,
+    option(
+        "Mirroring",
+        "--disable_tta",
+        "Average over mirrored copies of every tile: slower (8 times in 3D, 4 in 2D), a little better.",
+        sets=False,
+        shell="No mirroring: up to 8 times faster, a little less accurate.",
+    ),
+]
 
-class PredictSettings(BaseModel):
+
+class PredictSettings(Request):
     """How a trained model is applied to an image."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folds: tuple[Fold, ...] | None = Field(
-        None, title="Folds", description="Trained folds whose logits are averaged; none given means all that are found."
+    folds: Annotated[
+        Folds,
+        option(
+            "Folds",
+            "-f FOLD",
+            "Trained folds that are averaged, numbers or 'all'.",
+            otherwise="all that were trained",
+            reads=read_folds,
+        ),
+    ] = None
+    checkpoint: Annotated[str, option("Checkpoint", "-chk NAME", "checkpoint_final.pth, checkpoint_best.pth, ...")] = (
+        "checkpoint_final.pth"
     )
-    checkpoint: CheckpointName = Field(
-        "checkpoint_final.pth", title="Checkpoint", description="checkpoint_final.pth, checkpoint_best.pth, ..."
-    )
-    step: Annotated[float, Gt(0), Le(1)] = Field(
-        0.5, title="Tile step", description="Distance between tiles as a fraction of the tile; 0.5 is nnU-Net's."
-    )
-    mirroring: bool = Field(
-        True,
-        title="Mirroring",
-        description="Average over mirrored copies of every tile: slower (8 times in 3D, 4 in 2D), a little better.",
-    )
-    gaussian: bool = Field(
-        True, title="Gaussian weights", description="Weigh the centre of a tile more than its border, as nnU-Net does."
-    )
-    device: str = Field(
-        "auto", title="Device", description="auto, cpu, cuda, cuda:1, mps. 'auto' takes the fastest that is safe."
-    )
-    backend: BackendName = Field(
-        "auto", title="Backend", description="auto, torch or openvino (CPU only). 'auto' takes the fastest."
-    )
-    precision: Precision = Field(
-        "auto", title="Precision", description="auto, float32, bfloat16 or float16 for the network's arithmetic."
-    )
-    threads: Annotated[int, Ge(0)] = Field(0, title="CPU threads", description="0 means all cores.")
-    memory_gb: Annotated[float, Ge(0)] = Field(
-        0, title="Main memory (GB)", description="What a prediction may take at most; 0 means what is free."
-    )
-    on_device: bool = Field(
-        True,
-        title="Keep sums on the GPU",
-        description="Off: tiles are summed up in main memory, which saves GPU memory.",
-    )
-    probabilities: bool = Field(
-        False, title="Probabilities", description="Also return the probability of every class for every voxel."
-    )
-
-    def replace(self, **changes: object) -> PredictSettings:
-        """Return a copy with some fields changed and everything checked again."""
-        return PredictSettings.model_validate({**self.model_dump(), **changes})
+    step: Step = 0.5
+    mirroring: Mirroring = True
+    gaussian: Annotated[
+        bool,
+        option("Gaussian weights", "", "Weigh the centre of a tile more than its border, as nnU-Net does."),
+    ] = True
+    device: Device = "auto"
+    backend: Annotated[
+        BackendName,
+        option("Backend", "--backend", "torch, or OpenVINO (CPU only); auto takes the fastest."),
+    ] = "auto"
+    precision: Arithmetic = "auto"
+    threads: Threads = 0
+    memory_gb: Annotated[
+        float,
+        Ge(0),
+        option("Main memory (GB)", "--memory GB", "What a prediction may take at most.", otherwise="what is free"),
+    ] = 0
+    on_device: Annotated[
+        bool,
+        option(
+            "Keep sums on the GPU",
+            "--not_on_device",
+            "Off: tiles are summed up in main memory, which saves GPU memory.",
+            sets=False,
+            shell="Sum up in main memory instead of the GPU's.",
+        ),
+    ] = True
+    probabilities: Annotated[
+        bool,
+        option(
+            "Probabilities",
+            "--save_probabilities",
+            "Also return the probability of every class for every voxel (in folders: CASE.npz and CASE.pkl, for "
+            "ensembles).",
+        ),
+    ] = False
 
 
 #: What the presets set (everything else stays as it is). ``full`` is nnU-Net's own setting.
@@ -89,3 +135,78 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
     changes = dict(PRESETS[name])
     changes["folds"] = folds[:1] if changes["folds"] == "first" else folds
     return base.replace(**changes)
+
+
+class PredictFolderRequest(PredictSettings):
+    """Segment a folder of images with the trained model in a folder."""
+
+    source: Source
+    target: Target
+    model: Annotated[Path, option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")]
+    preset: Annotated[
+        PresetName | None,
+        option("Preset", "--preset", "A preset for folds, mirroring and step; what is given beside it wins."),
+    ] = None
+    keep_finished: KeepFinished = False
+    previous: Annotated[
+        Path | None,
+        option(
+            "First stage",
+            "-prev_stage_predictions DIR",
+            "Segmentations of a cascade's first stage.",
+            otherwise="they are predicted",
+        ),
+    ] = None
+    part: Annotated[int, Ge(0), option("Part", "-part_id K", "Take part K of the cases, 0 to N - 1.")] = 0
+    parts: Annotated[int, Ge(1), option("Parts", "-num_parts N", "Split the cases into N parts.")] = 1
+
+    def settings(self, folds: tuple[Fold, ...]) -> PredictSettings:
+        """Return the settings for a model that has these folds: the preset's, then what was given beside it."""
+        own = self.only(PredictSettings)
+        if self.preset is None:
+            return own
+        return preset(self.preset, folds=folds, base=own).replace(**own.model_dump(exclude_unset=True))
+
+
+class PredictRequest(PredictFolderRequest):
+    """Segment a folder of images with a trained model, given by dataset and configuration."""
+
+    model: Path = Path()  # found by its names
+    dataset: DatasetFlag
+    configuration: Annotated[str, option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, 3d_lowres, ...")]
+    plans: PlansName = "nnUNetPlans"
+    trainer: TrainerName = DEFAULT_TRAINER
+
+
+class PredictBestRequest(Request):
+    """Carry out the whole recipe of the best model or ensemble: all folds and stages, joining, postprocessing."""
+
+    dataset: DatasetFlag
+    source: Source
+    target: Target
+    mirroring: Mirroring = True
+    step: Step = 0.5
+    probabilities: Annotated[
+        bool, option("Probabilities", "--save_probabilities", "Also write the mean probabilities.")
+    ] = False
+    uncertainty: Annotated[
+        bool, option("Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).")
+    ] = False
+    keep_finished: KeepFinished = False
+    device: Device = "auto"
+
+    def settings(self) -> PredictSettings:
+        """Return how each member predicts."""
+        return PredictSettings(device=self.device, step=self.step, mirroring=self.mirroring)
+
+
+class MeasurePresetsRequest(Request):
+    """Segment labelled cases with every preset, print Dice and time, and note them in the model folder.
+
+    The Segment dock finds them there. Use cases the model was not trained on.
+    """
+
+    model: Annotated[Path, option("Model", "-m MODEL", "Model folder.")]
+    source: Source
+    labels: Annotated[Path, option("Labels", "-l LABELS", "Folder with CASE.ext.")]
+    device: Device = "auto"

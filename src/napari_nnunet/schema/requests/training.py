@@ -3,87 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.names import Fold, parse_fold
+from napari_nnunet.schema.requests.option import DatasetPosition, PlansName, Request, TrainerName, option
+from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
-from napari_nnunet.schema.requests.prediction import Precision
 from napari_nnunet.schema.trainers import Recipe, Seconds, recipe_of
-
-
-class TrainSettings(BaseModel):
-    """How a fold is trained on this computer, and what differs from the trainer's recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    trainer: str = Field(DEFAULT_TRAINER, title="Trainer", description="One of nnU-Net's trainer names.")
-    epochs: Annotated[int, Ge(1)] | None = Field(
-        None, title="Epochs", description="Instead of the trainer's (1000 for nnU-Net's standard one)."
-    )
-    iterations: Annotated[int, Ge(1)] | None = Field(
-        None, title="Steps per epoch", description="Instead of the trainer's 250."
-    )
-    validation_iterations: Annotated[int, Ge(1)] | None = Field(
-        None, title="Validation steps per epoch", description="Instead of the trainer's 50."
-    )
-    time_budget: Annotated[Seconds, Gt(0)] | None = Field(
-        None,
-        title="Time budget (s)",
-        description="The step is measured, then epochs and learning rate are chosen so that training takes this long.",
-    )
-    early_stop: Annotated[int, Ge(1)] | None = Field(
-        None,
-        title="Early stop (epochs)",
-        description="After so many epochs without a better pseudo Dice the learning rate goes to zero and it ends.",
-    )
-    foreground_jitter: Annotated[float, Ge(0), Le(1)] = Field(
-        0.0,
-        title="Foreground jitter",
-        description="How far a patch around foreground may lie off its voxel, as a fraction of the patch. 0 is "
-        "nnU-Net's; 0.25 helps where small structures are missed away from the centre of a patch.",
-    )
-    seed: Annotated[int, Ge(0)] = Field(
-        0, title="Seed", description="Decides the first weights and every batch; the same seed repeats a training."
-    )
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1, mps.")
-    precision: Precision = Field(
-        "auto", title="Precision", description="auto, float32, bfloat16 or float16 for the network's arithmetic."
-    )
-    compile: bool = Field(False, title="Compile", description="torch.compile; minutes at the start, faster on GPUs.")
-    threads: Annotated[int, Ge(0)] = Field(0, title="CPU threads", description="0 means all cores.")
-    workers: Annotated[int, Ge(0)] | None = Field(
-        None, title="Loader processes", description="Processes that make batches; none given: as many as are needed."
-    )
-    augment_on: Literal["workers", "device"] = Field(
-        "workers",
-        title="Augment on",
-        description="Where patches are turned and changed: by the loader processes, or by the device that learns, for "
-        "computers with a fast GPU and few cores.",
-    )
-    tensorboard: bool = Field(
-        False, title="TensorBoard", description="Also write scalars for TensorBoard (pip install tensorboard)."
-    )
-    checkpoints: bool = Field(True, title="Write checkpoints", description="Off: nothing is kept of the training.")
-    probabilities: bool = Field(
-        False, title="Probabilities", description="Also keep the validation's probabilities, for ensembles."
-    )
-
-    def replace(self, **changes: object) -> TrainSettings:
-        """Return a copy with some fields changed and everything checked again."""
-        return TrainSettings.model_validate({**self.model_dump(), **changes})
-
-    def recipe(self) -> Recipe:
-        """Return the trainer's recipe with the own lengths."""
-        own = {
-            name: getattr(self, name)
-            for name in ("epochs", "iterations", "validation_iterations")
-            if getattr(self, name) is not None
-        }
-        return recipe_of(self.trainer).replace(**own)
-
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -104,3 +34,166 @@ def parse_duration(text: str) -> Seconds:
     if total <= 0:
         raise SettingsError(f"{text!r} is not a duration. Write 45m, 2h, 1h30m or 1d, for example.")
     return total
+
+
+class TrainSettings(Request):
+    """How a fold is trained on this computer, and what differs from the trainer's recipe."""
+
+    trainer: TrainerName = DEFAULT_TRAINER
+    epochs: Annotated[
+        int | None, Ge(1), option("Epochs", "--epochs N", "Instead of the trainer's (1000 for nnU-Net's standard one).")
+    ] = None
+    iterations: Annotated[
+        int | None, Ge(1), option("Steps per epoch", "--iterations N", "Instead of the trainer's 250.")
+    ] = None
+    validation_iterations: Annotated[
+        int | None,
+        Ge(1),
+        option(
+            "Validation steps per epoch",
+            "--validation_iterations --validation-iterations N",
+            "Instead of the trainer's 50.",
+        ),
+    ] = None
+    time_budget: Annotated[
+        Seconds | None,
+        Gt(0),
+        option(
+            "Time budget",
+            "--time_budget --time-budget TIME",
+            "Measure the step, then choose epochs and learning rate so that training takes this long (45m, 2h, 1d).",
+            reads=parse_duration,
+        ),
+    ] = None
+    early_stop: Annotated[
+        int | None,
+        Ge(1),
+        option(
+            "Early stop (epochs)",
+            "--early_stop --early-stop N",
+            "After N epochs without a better pseudo Dice, lower the learning rate to zero and end.",
+        ),
+    ] = None
+    foreground_jitter: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        option(
+            "Foreground jitter",
+            "--foreground_jitter --foreground-jitter J",
+            "How far a patch around foreground may lie off its voxel, as a fraction of the patch. 0 is nnU-Net's; 0.25 "
+            "helps where small structures are missed away from the centre of a patch.",
+        ),
+    ] = 0.0
+    seed: Annotated[
+        int,
+        Ge(0),
+        option("Seed", "--seed N", "Decides the first weights and every batch; the same seed repeats a training."),
+    ] = 0
+    device: Device = "auto"
+    precision: Arithmetic = "auto"
+    compile: Annotated[
+        bool, option("Compile", "--compile", "Compile the network: minutes at the start, faster on GPUs.")
+    ] = False
+    threads: Threads = 0
+    workers: Annotated[
+        int | None,
+        Ge(0),
+        option("Loader processes", "--workers N", "Processes that make batches.", otherwise="as many as are needed"),
+    ] = None
+    augment_on: Annotated[
+        Literal["workers", "device"],
+        option(
+            "Augment on",
+            "--augment_on",
+            "Where patches are turned and changed: by the loader processes, or by the device that learns, for "
+            "computers with a fast GPU and few cores.",
+        ),
+    ] = "workers"
+    tensorboard: Annotated[
+        bool, option("TensorBoard", "--tensorboard", "Also write scalars for TensorBoard, which must be installed.")
+    ] = False
+    checkpoints: Annotated[
+        bool,
+        option(
+            "Write checkpoints",
+            "--disable_checkpointing",
+            "Off: nothing is kept of the training.",
+            sets=False,
+            shell="Keep nothing of the training.",
+        ),
+    ] = True
+    probabilities: Annotated[
+        bool, option("Probabilities", "--npz", "Also keep the validation's probabilities, for ensembles.")
+    ] = False
+
+    def recipe(self) -> Recipe:
+        """Return the trainer's recipe with the own lengths."""
+        own = {
+            name: getattr(self, name)
+            for name in ("epochs", "iterations", "validation_iterations")
+            if getattr(self, name) is not None
+        }
+        return recipe_of(self.trainer).replace(**own)
+
+
+class TrainRequest(TrainSettings):
+    """Train folds of a planned and preprocessed dataset, one after the other, and validate each."""
+
+    dataset: DatasetPosition
+    configuration: Annotated[
+        str,
+        option("Configuration", "CONFIGURATION", "2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres or your own."),
+    ]
+    fold: Annotated[
+        Fold,
+        option(
+            "Fold",
+            "FOLD",
+            "0 to 4, each of which holds out a fifth of the cases, or 'all' to hold out none.",
+            each=True,
+            reads=parse_fold,
+        ),
+    ]
+    plans: PlansName = "nnUNetPlans"
+    resume: Annotated[bool, option("Resume", "--c", "Continue from the newest checkpoint, exactly where it was.")] = (
+        False
+    )
+    pretrained: Annotated[
+        Path | None,
+        option(
+            "First weights", "-pretrained_weights FILE", "Checkpoint to begin with; its output layers are left out."
+        ),
+    ] = None
+    finish_in: Annotated[
+        int | None,
+        Ge(1),
+        option(
+            "Finish in (epochs)",
+            "--finish_in --finish-in N",
+            "Let a running training (or with --c a stopped one) end after N more epochs, well annealed.",
+        ),
+    ] = None
+    validate_only: Annotated[bool, option("Only validate", "--val", "Validate with the final checkpoint only.")] = False
+    validate_best: Annotated[
+        bool, option("Validate the best", "--val_best", "Validate with the best checkpoint instead of the final one.")
+    ] = False
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How the fold is trained, without which."""
+        return self.only(TrainSettings)
+
+
+class TrainCommand(TrainRequest):
+    """Train folds of a planned and preprocessed dataset, one after the other, and validate each."""
+
+    processes: Annotated[
+        int, Ge(1), option("Processes", "-num_gpus N", "Share each batch among N GPUs (or, on a CPU, processes).")
+    ] = 1
+    wait: Annotated[
+        bool, option("Wait", "--wait", "Begin when the trainings of this workspace before it have ended.")
+    ] = False
+    stop: Annotated[bool, option("Stop", "--stop", "Let a running training save and end; --c continues it later.")] = (
+        False
+    )

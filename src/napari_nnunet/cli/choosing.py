@@ -1,0 +1,188 @@
+"""What follows training: join, compare, score, choose, postprocess."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Plans
+
+if TYPE_CHECKING:
+    from napari_nnunet.cli.shell import Shell
+    from napari_nnunet.jobs.choosing.evaluate import Rules
+    from napari_nnunet.schema.requests.choosing import (
+        AccumulateRequest,
+        ApplyPostprocessingRequest,
+        CalibrateRequest,
+        CompareRequest,
+        DeterminePostprocessingRequest,
+        EnsembleRequest,
+        EvaluateFolderRequest,
+        EvaluateSimpleRequest,
+        FindBestRequest,
+        RecipeRequest,
+    )
+
+
+def ensemble(request: EnsembleRequest, shell: Shell) -> None:
+    """Join the probabilities of several models."""
+    from napari_nnunet.engine.prediction.vote import VoteSettings
+    from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
+
+    vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
+    job = ensemble_folders(
+        request.sources, request.target, vote, probabilities=request.probabilities, workers=request.workers
+    )
+    shell.run(job)
+
+
+def evaluate_folder(request: EvaluateFolderRequest, shell: Shell) -> None:
+    """Measure by the labels of a dataset.json."""
+    from napari_nnunet.jobs.choosing.evaluate import Rules
+
+    reader = None if request.plans_json is None else Plans.read(request.plans_json).reader
+    _evaluate(request, Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface), shell)
+
+
+def evaluate_simple(request: EvaluateSimpleRequest, shell: Shell) -> None:
+    """Measure by label values."""
+    from napari_nnunet.formats.images.files import common_ending
+    from napari_nnunet.jobs.choosing.evaluate import Rules
+
+    ending = common_ending(request.reference)
+    _evaluate(request, Rules(request.labels, ending, request.ignore_label, surface=request.surface), shell)
+
+
+def _evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest, rules: Rules, shell: Shell) -> None:
+    from napari_nnunet.jobs.choosing.evaluate import Output, evaluate_folder
+
+    output = Output(request.summary or request.prediction / "summary.json", request.csv)
+    job = evaluate_folder(
+        request.reference,
+        request.prediction,
+        rules,
+        output,
+        missing_ok=request.missing_ok,
+        workers=request.workers,
+    )
+    summary = shell.run(job).summary
+    for label, values in summary["mean"].items():
+        print(f"{label}: Dice {values['Dice']:.4f}" + _surface_text(values))
+    print(f"Mean: Dice {summary['foreground_mean']['Dice']:.4f}" + _surface_text(summary["foreground_mean"]))
+    print(output.summary)
+
+
+def _surface_text(values: dict[str, float]) -> str:
+    return f", HD95 {values['HD95']:.2f} mm, NSD {values['NSD']:.4f}" if "HD95" in values else ""
+
+
+def compare(request: CompareRequest, shell: Shell) -> None:
+    """Print two folders side by side."""
+    from napari_nnunet.formats.atomic import make_folder, write_text
+    from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
+
+    rules, names = folder_rules(request.first, request.second, request.dataset_json)
+    result = shell.run(compare_folders(request.first, request.second, rules, workers=request.workers))
+    print(result.text(names), end="")
+    if request.csv is not None:
+        make_folder(request.csv.parent)
+        write_text(request.csv, result.csv())
+
+
+def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> None:
+    """Put the validation cases of all folds together."""
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.choosing.crossval import accumulate, usable_folds
+
+    folder = shell.workspace.model_folder(
+        request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
+    )
+    model = load_model(folder)
+    folds = usable_folds(model) if request.folds is None else request.folds
+    job = accumulate(shell.workspace, model, folds, target=request.target, workers=request.workers)
+    folder, evaluation = shell.run(job)
+    if evaluation is not None:
+        print(f"Mean Dice of {len(evaluation.cases)} cases, folds {' '.join(map(str, folds))}: {evaluation.dice:.4f}")
+    print(folder)
+
+
+def calibrate(request: CalibrateRequest, shell: Shell) -> None:
+    """Find the temperature of a model or an ensemble."""
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.choosing.calibrate import calibrate as job
+
+    names = {"trainer": request.trainer, "plans": request.plans}
+    models = [
+        load_model(shell.workspace.model_folder(request.dataset, configuration=configuration, **names))
+        for configuration in request.configurations
+    ]
+    result, path = shell.run(job(shell.workspace, models, request.folds))
+    print(f"Temperature: {result.temperature:.4f}")
+    print(path)
+
+
+def find_best_configuration(request: FindBestRequest, shell: Shell) -> None:
+    """Choose the best model or ensemble and print how to use it."""
+    from napari_nnunet.jobs.choosing.best import Question, find_best
+
+    question = Question(
+        configurations=request.configurations,
+        trainers=request.trainers,
+        plans=request.plans,
+        folds=request.folds,
+        ensembling=request.ensembling,
+        triples=request.triples,
+        overwrite=request.overwrite,
+    )
+    dataset = shell.workspace.dataset_name(request.dataset)
+    answer = shell.run(find_best(shell.workspace, dataset, question, workers=request.workers))
+    print(answer.instructions.read_text(encoding="utf-8"), end="")
+    print(answer.instructions)
+
+
+def recipe(request: RecipeRequest, _: Shell) -> None:
+    """Print how segmentations were made."""
+    from napari_nnunet.formats.results.recipe import STYLES, read_recipe
+
+    print(STYLES[request.style](read_recipe(request.folder)), end="")
+
+
+def _rules(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest) -> tuple[Rules, DatasetInfo]:
+    """Return labels and reader from the files that are named, or lie beside the segmentations."""
+    from napari_nnunet.jobs.choosing.evaluate import Rules
+
+    info = DatasetInfo.read(request.dataset_json or request.source / "dataset.json")
+    plans = request.plans_json or request.source / "plans.json"
+    named = request.plans_json is not None or plans.is_file()
+    return Rules.of(info, reader=Plans.read(plans).reader if named else None), info
+
+
+def determine_postprocessing(request: DeterminePostprocessingRequest, shell: Shell) -> None:
+    """Find out which postprocessing helps."""
+    from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as job
+
+    rules, info = _rules(request)
+    result = shell.run(
+        job(
+            request.source,
+            request.reference,
+            rules,
+            info.labels,
+            keep_cleaned=request.keep_cleaned,
+            workers=request.workers,
+        )
+    )
+    before, after = (scores["foreground_mean"]["Dice"] for scores in (result.before, result.after))
+    kept = result.cleaning.describe(info.labels)
+    print(
+        f"Keep {kept}: Dice {before:.4f} -> {after:.4f}." if kept else f"No postprocessing helps (Dice {before:.4f})."
+    )
+    print(result.file)
+
+
+def apply_postprocessing(request: ApplyPostprocessingRequest, shell: Shell) -> None:
+    """Apply a postprocessing to a folder."""
+    from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as job
+
+    rules, _ = _rules(request)
+    print(shell.run(job(request.source, request.target, request.postprocessing, rules, workers=request.workers)))

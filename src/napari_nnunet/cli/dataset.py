@@ -1,0 +1,111 @@
+"""Datasets in, checked, and a look at them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_nnunet.errors import SettingsError
+
+if TYPE_CHECKING:
+    from napari_nnunet.cli.shell import Shell
+    from napari_nnunet.schema.requests.dataset import (
+        ConvertMsdRequest,
+        ConvertOldRequest,
+        DatasetJsonRequest,
+        ImportFoldersRequest,
+        OverlaysRequest,
+        VerifyRequest,
+    )
+
+
+def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
+    """Check a dataset; the status tells whether there are errors."""
+    from napari_nnunet.jobs.dataset.verify import verify
+
+    name = shell.workspace.dataset_name(request.dataset)
+    report = shell.run(verify(shell.workspace, name, workers=request.workers))
+    for problem in report.problems:
+        print(problem)
+    warnings = len(report.problems) - len(report.errors)
+    print(f"{name}: {report.cases} cases, {len(report.errors)} errors, {warnings} warnings.")
+    return int(bool(report.errors))
+
+
+def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
+    """Make a dataset of two folders, or show the pairs."""
+    from napari_nnunet.formats.dataset.pairs import pair_folders
+    from napari_nnunet.jobs.dataset.import_folders import ImportSettings
+    from napari_nnunet.jobs.dataset.import_folders import import_folders as job
+
+    if request.dry_run:
+        pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
+        for pair in pairing.pairs:
+            print(f"{pair.name}: {' + '.join(path.name for path in pair.images)}  <->  {pair.mask.name}")
+        for path in (*pairing.images, *pairing.masks):
+            print(f"without a partner: {path}")
+        return
+    if not request.name:
+        raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
+    settings = ImportSettings(
+        images=request.images,
+        masks=request.masks,
+        name=request.name,
+        suffixes=request.suffixes,
+        channel_names=request.channel_names,
+        class_names=request.class_names,
+        ignore=request.ignore,
+    )
+    print(shell.run(job(shell.workspace, settings, workers=request.workers)))
+
+
+def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:
+    """Convert a task of the Medical Segmentation Decathlon."""
+    from napari_nnunet.jobs.dataset.convert import convert_msd
+
+    source = Path(os.path.abspath(request.source))
+    print(shell.run(convert_msd(shell.workspace, source, number=request.number, workers=request.workers)))
+
+
+def convert_old_nnUNet_dataset(request: ConvertOldRequest, shell: Shell) -> None:
+    """Convert a dataset of nnU-Net v1."""
+    from napari_nnunet.jobs.dataset.convert import convert_old_nnunet
+
+    print(shell.run(convert_old_nnunet(shell.workspace, request.source, request.name)))
+
+
+def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
+    """Write a dataset.json."""
+    from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json as write
+    from napari_nnunet.formats.dataset.raw_writer import update_count
+
+    labels = {"background": 0, **request.labels}
+    path = write(
+        request.folder,
+        request.channels,
+        labels,
+        0,
+        request.file_ending,
+        regions_class_order=request.regions_class_order,
+    )
+    update_count(request.folder)
+    print(path)
+
+
+def plot_overlay_pngs(request: OverlaysRequest, shell: Shell) -> int:
+    """Draw a picture of every case; the status tells whether any was drawn."""
+    from napari_nnunet.jobs.dataset.overlays import plot_overlays
+
+    made = plot_overlays(
+        shell.workspace,
+        shell.workspace.dataset_name(request.dataset),
+        request.target,
+        raw=request.raw,
+        plans_name=request.plans,
+        configuration=request.configuration,
+        channel=request.channel,
+        intensity=request.intensity,
+        workers=request.workers,
+    )
+    return 0 if shell.run(made) else 1

@@ -1,0 +1,133 @@
+"""Between requests and words: flags and ``--help`` of a verb, requests from what was typed, words from requests."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from napari_nnunet.schema.requests.option import Flag, Request
+
+R = TypeVar("R", bound=Request)
+_CONVERTERS = (
+    int,
+    float,
+    Path,
+)  # by argparse, whose complaint names the flag; everything else is checked by the request
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
+    """Give a parser the flags of a request. What is not typed leaves no trace, so that it is told from a default."""
+    for name, field, flag in kind.flags():
+        words = [name] if flag.positional else list(flag.names)
+        how: dict[str, Any] = {"help": help_of(field, flag), "default": argparse.SUPPRESS}
+        if not flag.positional:
+            how |= {"dest": name, "required": field.is_required()}
+        if is_switch(field, flag):
+            how |= {"action": "store_const", "const": flag.sets}
+        else:
+            how |= {"metavar": flag.axes or flag.metavar, **_values(field, flag)}
+        parser.add_argument(*words, **how)
+
+
+def help_of(field: FieldInfo, flag: Flag) -> str:
+    """Return the help of a flag: the description, and what counts where it is not given."""
+    text = flag.shell or field.description or ""
+    text = text if text.endswith("...") else text.removesuffix(".")
+    if text.split()[0].istitle():  # not HD95, not DatasetXXX_Name
+        text = text[0].lower() + text[1:]
+    default = default_of(field, flag)
+    return (f"{text} (default: {default})" if default else text).replace("%", "%%")
+
+
+def default_of(field: FieldInfo, flag: Flag) -> str:
+    """Return what counts where a flag is not given, in words; empty where there is nothing to say."""
+    if flag.otherwise is not None:
+        return flag.otherwise
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined or default is None or is_switch(field, flag) or default in ("", (), {}):
+        return ""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def is_switch(field: FieldInfo, flag: Flag) -> bool:
+    """Whether a flag stands alone, without a value."""
+    return bool in _kinds(field.annotation) or flag.sets is not True
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a union but None."""
+    if get_origin(annotation) in (None, Literal, tuple, dict):
+        return (annotation,)
+    return tuple(kind for kind in get_args(annotation) if kind is not NoneType)
+
+
+def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
+    kind = _kinds(field.annotation)[0]
+    found: dict[str, Any] = {}
+    if get_origin(kind) is tuple and not flag.axes:
+        found["nargs"], kind = "+", get_args(kind)[0]
+    elif flag.axes:
+        found["nargs"], kind = len(flag.axes), get_args(kind)[0]
+    elif flag.each or flag.many or get_origin(kind) is dict:
+        found["nargs"] = "+"
+    elif flag.bare is not None:
+        found |= {"nargs": "?", "const": flag.bare}
+    choices = flag.choices or (get_args(kind) if get_origin(kind) is Literal else ())
+    if choices:
+        found |= {"choices": choices}
+    elif kind in _CONVERTERS and flag.reads is None:
+        found["type"] = kind
+    return found
+
+
+def read(kind: type[R], options: argparse.Namespace) -> list[R]:
+    """Return the requests that were typed: one, or one for each value of a flag that takes several.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    several: tuple[str, list[Any]] | None = None
+    for name, _, flag in kind.flags():
+        if not hasattr(options, name):
+            continue
+        value = getattr(options, name)
+        if flag.each:
+            several = name, [flag.reads(word) if flag.reads else word for word in value]
+        else:
+            values[name] = flag.reads(value) if flag.reads else value
+    if several is None:
+        return [kind.of(**values)]
+    return [kind.of(**values, **{several[0]: value}) for value in several[1]]
+
+
+def words(requests: Sequence[Request]) -> list[str]:
+    """Return what to type for requests that differ in the field that takes several values; the inverse of ``read``."""
+    first = requests[0]
+    positions: list[str] = []
+    flags: list[str] = []
+    for name, field, flag in type(first).flags():
+        value = getattr(first, name)
+        if flag.each:
+            written = [str(getattr(request, name)) for request in requests]
+        elif value is None or (not field.is_required() and value == field.get_default(call_default_factory=True)):
+            continue
+        elif is_switch(field, flag):
+            written = []
+        elif isinstance(value, dict):
+            written = [f"{key}={entry}" for key, entry in value.items()]
+        else:
+            written = [str(entry) for entry in value] if isinstance(value, tuple) else [str(value)]
+        if flag.positional:
+            positions += written
+        else:
+            flags += [flag.names[0], *written]
+    return [*positions, *flags]

@@ -1,0 +1,75 @@
+"""Folders of images are segmented."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_nnunet.cli.shell import Shell
+    from napari_nnunet.jobs.prediction.predict_files import FolderResult
+    from napari_nnunet.schema.requests.prediction import (
+        MeasurePresetsRequest,
+        PredictBestRequest,
+        PredictFolderRequest,
+        PredictRequest,
+    )
+
+
+def predict(request: PredictRequest, shell: Shell) -> int:
+    """Segment with a model of the workspace."""
+    folder = shell.workspace.model_folder(
+        request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
+    )
+    return predict_from_modelfolder(request.replace(model=folder), shell)
+
+
+def predict_from_modelfolder(request: PredictFolderRequest, shell: Shell) -> int:
+    """Segment with the model in a folder."""
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
+
+    model = load_model(request.model)
+    folder = FolderSettings(
+        source=request.source,
+        target=request.target,
+        keep_finished=request.keep_finished,
+        previous=request.previous,
+        part=request.part,
+        parts=request.parts,
+    )
+    settings = request.settings(model.resolve_folds(None, request.checkpoint))
+    return _say(shell.run(predict_folder(model, folder, settings)))
+
+
+def predict_best(request: PredictBestRequest, shell: Shell) -> int:
+    """Segment with what was found to be best."""
+    from napari_nnunet.jobs.prediction.combined import best_combination
+    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
+
+    workspace = shell.workspace
+    combination = best_combination(workspace, workspace.dataset_name(request.dataset), request.settings())
+    if request.uncertainty:
+        combination = replace(combination, vote=replace(combination.vote, uncertainty=True))
+    folder = FolderSettings(request.source, request.target, keep_finished=request.keep_finished)
+    return _say(shell.run(predict_combined_folder(combination, folder, probabilities=request.probabilities)))
+
+
+def _say(result: FolderResult) -> int:
+    if not result.failed:
+        return 0
+    print(f"{len(result.failed)} of {len(result.failed) + len(result.done)} cases failed.", file=sys.stderr)
+    return 1
+
+
+def measure_presets(request: MeasurePresetsRequest, shell: Shell) -> None:
+    """Print Dice and time of every preset."""
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.prediction.presets import measure_presets as job
+    from napari_nnunet.schema.requests.prediction import PredictSettings
+
+    settings = PredictSettings(device=request.device)
+    measured = shell.run(job(load_model(request.model), request.source, request.labels, settings=settings))
+    for name, entry in measured.items():
+        print(f"{name:<9} Dice {entry['dice']:.4f}   {entry['seconds_per_case']:.1f} s per case")

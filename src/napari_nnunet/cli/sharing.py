@@ -1,0 +1,125 @@
+"""Models out and in; the demo and the look at this computer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.schema.plans import TRAINABLE
+
+if TYPE_CHECKING:
+    from napari_nnunet.cli.shell import Shell
+    from napari_nnunet.formats.model.folder import TrainedModel
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.jobs.sharing.share import Installed
+    from napari_nnunet.schema.requests.sharing import (
+        DemoRequest,
+        DoctorRequest,
+        DownloadRequest,
+        ExportRequest,
+        ImportV1Request,
+        InstallRequest,
+    )
+
+
+def export_model_to_zip(request: ExportRequest, shell: Shell) -> None:
+    """Write models into a zip."""
+    from napari_nnunet.jobs.sharing.share import ExportSettings, export_models
+
+    settings = ExportSettings(
+        folds=request.folds,
+        checkpoints=request.checkpoints,
+        light=request.light,
+        validation=request.validation,
+        card=request.card,
+        thumbnail=request.thumbnail,
+    )
+    models = _chosen(shell.workspace, request)
+    print(shell.run(export_models(models, request.target, settings, replace=request.replace_zip)))
+
+
+def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:
+    from napari_nnunet.formats.model.folder import load_model
+
+    found, missing = [], None
+    for configuration in request.configurations or TRAINABLE:
+        try:
+            folder = workspace.model_folder(
+                request.dataset, trainer=request.trainer, plans=request.plans, configuration=configuration
+            )
+            found.append(load_model(folder))
+        except ModelError as error:
+            missing = missing or error
+            if request.configurations is not None and request.strict:
+                raise
+    if not found and missing is not None:
+        raise missing
+    return found
+
+
+def install_pretrained_model_from_zip(request: InstallRequest, shell: Shell) -> None:
+    """Install the models of a zip."""
+    from napari_nnunet.jobs.sharing.share import install_zip
+
+    _say(shell.run(install_zip(request.source, shell.workspace.results, replace=request.replace_models)))
+
+
+def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> None:
+    """Download a zip and install its models."""
+    from napari_nnunet.jobs.sharing.share import download_model
+
+    job = download_model(request.url, shell.workspace.results, sha256=request.sha256, replace=request.replace_models)
+    _say(shell.run(job))
+
+
+def _say(installed: Installed) -> None:
+    if installed.card is not None:
+        from napari_nnunet.jobs.sharing.share import card_text
+
+        print(card_text(installed.card))
+    for folder in installed.folders:
+        print(folder)
+
+
+def import_old_nnunet_model(request: ImportV1Request, shell: Shell) -> None:
+    """Import a model of nnU-Net v1."""
+    from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
+
+    results = shell.workspace.results
+    print(shell.run(import_v1_model(request.source, results, request.name, dataset_json=request.dataset_json)))
+
+
+def doctor(_: DoctorRequest, __: Shell) -> None:
+    """Print what this computer has."""
+    from napari_nnunet.jobs.doctor import examine
+
+    print(examine())
+
+
+def demo(request: DemoRequest, shell: Shell) -> None:
+    """Do the main job from nothing."""
+    from napari_nnunet.jobs.demo import demo as job
+
+    result = shell.run(job(request.target, minutes=request.minutes))
+    for name, value in result.dice.items():
+        print(f"Dice {name:<8} {value:.3f}")
+    print(f"Image, truth, result: {result.picture}")
+    print(f"Training curves: {result.curves}")
+    print(f"Dataset, plans and model: {result.folder / 'workspace'}")
+    if request.gui:
+        _open_napari(request.target)
+
+
+def _open_napari(folder: Path) -> None:
+    """Open image and result in napari, as a program of its own: the command line does not know napari."""
+    files = [folder / "imagesTs/sample_001_0000.nii.gz", folder / "predictions/sample_001.nii.gz"]
+    program = "napari_nnunet.widgets.show"
+    try:
+        subprocess.run([sys.executable, "-m", program, *map(str, files)], check=True)
+    except subprocess.CalledProcessError as error:
+        raise ResourceError(
+            "napari could not be opened. Is there a screen, and is it installed (pip install 'napari-nnunet[all]')?"
+        ) from error

@@ -1,0 +1,58 @@
+"""What every verb has: where things lie, and how progress is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from napari_nnunet.cli.show import show
+from napari_nnunet.events import Job
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.requests.option import Request, option
+
+T = TypeVar("T")
+
+
+class ShellRequest(Request):
+    """Flags of every verb."""
+
+    workspace: Annotated[
+        Path | None,
+        option(
+            "Workspace",
+            "--workspace DIR",
+            "Folder with nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",
+            otherwise="nnU-Net's three environment variables, else a folder of this user",
+        ),
+    ] = None
+    verbose: Annotated[bool, option("Verbose", "--verbose", "Print every note.")] = False
+    bar: Annotated[bool, option("Progress bar", "--no_pbar --disable_progress_bar", "No progress bar.", sets=False)] = (
+        True
+    )
+    events: Annotated[Path | None, option("Events", "--events FILE", "Append every event to FILE as JSON lines.")] = (
+        None
+    )
+
+
+class Shell:
+    """Runs jobs and shows them as the flags ask.
+
+    Parameters
+    ----------
+    request : ShellRequest
+        What was typed.
+    """
+
+    def __init__(self, request: ShellRequest) -> None:
+        self._request = request
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where datasets and models lie."""
+        return Workspace.resolve(self._request.workspace, os.environ)
+
+    def run(self, job: Job[T]) -> T:
+        """Run a job to its end and return its result."""
+        request = self._request
+        return show(job, events=request.events, bar=request.bar, verbose=request.verbose)

@@ -1,0 +1,141 @@
+"""Folds are trained, validated, asked to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.model_name import ModelName
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_nnunet.cli.shell import Shell
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.schema.requests.training import TrainCommand
+
+_BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
+
+
+def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
+    """Train fold after fold; whoever stops one stops them all."""
+    from napari_nnunet.formats.model.fold import FoldFolder
+    from napari_nnunet.processes.launch import relaunch_distributed
+    from napari_nnunet.processes.queue import ticket
+
+    command = requests[0]
+    _check(command)
+    workspace = shell.workspace
+    dataset = workspace.dataset_name(command.dataset)
+    model = workspace.model(dataset, ModelName(command.trainer, command.plans, command.configuration))
+    folds = [FoldFolder.at(model, request.fold) for request in requests]
+    if command.stop or (command.finish_in is not None and not command.resume):
+        _ask(command, folds, workspace)
+        return 0
+    if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
+        return _each(requests, dataset, shell)
+    with ticket(workspace.results, [fold.path for fold in folds]) as own:
+        if command.wait and not _wait(own, workspace.results):
+            print("Cancelled while queued.")
+            return 0
+        if command.processes > 1:
+            return relaunch_distributed(command.processes, _shared(sys.argv[1:]))
+        return _each(requests, dataset, shell)
+
+
+def _each(requests: Sequence[TrainCommand], dataset: str, shell: Shell) -> int:
+    for i, request in enumerate(requests):
+        if not _one(request, dataset, shell):
+            left = ", ".join(str(later.fold) for later in requests[i + 1 :])
+            print(f"Fold {request.fold} was stopped; --c resumes it." + (f" Not started: {left}." if left else ""))
+            break
+    return 0
+
+
+def _wait(own: Any, results: Path) -> bool:
+    """Wait for the trainings before; returns False where this one was cancelled meanwhile."""
+    from napari_nnunet.processes.queue import ahead_of
+
+    said = None
+    while (ahead := ahead_of(own, results)) != 0:
+        if ahead is None:
+            return False
+        if ahead != said:
+            print(f"Waiting for {ahead} training{'s' if ahead > 1 else ''} before this one.", flush=True)
+            said = ahead
+        time.sleep(_BETWEEN_LOOKS)
+    return True
+
+
+def _check(command: TrainCommand) -> None:
+    for one, first, other, second in (
+        (command.resume, "--c", command.validate_only, "--val"),
+        (command.resume, "--c", command.pretrained, "-pretrained_weights"),
+        (command.validate_best, "--val_best", not command.checkpoints, "--disable_checkpointing"),
+    ):
+        if one and other:
+            raise SettingsError(f"{first} and {second} exclude each other.")
+
+
+def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> None:
+    """Ask trainings that run to end."""
+    workspace.model_folder(
+        command.dataset, trainer=command.trainer, plans=command.plans, configuration=command.configuration
+    )
+    for place in folds:
+        if place.runner() is None:
+            hint = (
+                f"resume it with --c --finish_in {command.finish_in}"
+                if command.finish_in
+                else "there is nothing to stop"
+            )
+            raise SettingsError(f"Fold {place.fold} of {place.path.parent.name} is not being trained now; {hint}.")
+        if command.stop:
+            place.ask(stop=True)
+            print(f"Fold {place.fold} will save and end.")
+        else:
+            place.ask(finish_in=command.finish_in)
+            print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")
+
+
+def _one(request: TrainCommand, dataset: str, shell: Shell) -> bool:
+    """Train or validate a fold and print how good it is; returns False where it was stopped."""
+    from napari_nnunet.formats.model.fold import BEST, FINAL
+    from napari_nnunet.jobs.training.train import train as train_fold
+    from napari_nnunet.jobs.training.train import validate
+
+    where = (shell.workspace, dataset, request.configuration, request.fold)
+    how: dict[str, Any] = {"plans_name": request.plans, "settings": request.settings}
+    if request.validate_only:
+        result = shell.run(validate(*where, **how, checkpoint=BEST if request.validate_best else FINAL))
+    else:
+        job = train_fold(
+            *where,
+            **how,
+            resume=request.resume,
+            finish_in=request.finish_in,
+            pretrained=request.pretrained,
+            validation=not request.validate_best,
+        )
+        result = shell.run(job)
+        if request.validate_best and result.finished:
+            result = shell.run(validate(*where, **how, checkpoint=BEST))
+    print(result.folder.path)
+    found = result.validation
+    if found is not None:
+        for label, dice in found.per_class.items():
+            print(f"Dice of label {label}: {dice:.4f}")
+        print(f"Mean validation Dice: {found.dice:.4f}" if found.dice is not None else "No validation Dice.")
+        for case, reason in found.failed.items():
+            print(f"{case} FAILED: {reason}", file=sys.stderr)
+    return bool(result.finished or request.validate_only)
+
+
+def _shared(arguments: list[str]) -> list[str]:
+    """Return the arguments for each of several processes."""
+    place = arguments.index("-num_gpus")
+    return [word for word in arguments[:place] + arguments[place + 2 :] if word != "--wait"]

@@ -1,0 +1,221 @@
+"""Requests about what follows training: join, compare, score, choose, postprocess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Gt, MinLen
+
+from napari_nnunet.schema.plans import TRAINABLE
+from napari_nnunet.schema.requests.option import (
+    DatasetPosition,
+    Folds,
+    PlansName,
+    Request,
+    TrainerName,
+    Workers,
+    option,
+    read_folds,
+)
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
+
+Csv = Annotated[Path | None, option("CSV", "--csv FILE", "Also write one line per case and label, worst first.")]
+Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]
+Segmentations = Annotated[Path, option("Segmentations", "-i DIR", "Folder with segmentations.")]
+ChosenFolds = Annotated[
+    Folds, option("Folds", "-f FOLD", "Folds.", otherwise="0 1 2 3 4, as far as they are trained", reads=read_folds)
+]
+
+
+class EnsembleRequest(Request):
+    """Join the probabilities of several models (folders written with --save_probabilities): their mean decides."""
+
+    sources: Annotated[
+        tuple[Path, ...], MinLen(1), option("Folders", "-i FOLDER", "Folders with CASE.npz and CASE.pkl.")
+    ]
+    target: Output
+    probabilities: Annotated[bool, option("Probabilities", "--save_npz", "Also write the mean probabilities.")] = False
+    weights: Annotated[
+        tuple[float, ...] | None, option("Weights", "--weights W", "One per folder.", otherwise="equal")
+    ] = None
+    method: Annotated[
+        Literal["soft", "hard"],
+        option(
+            "Method",
+            "--hard",
+            "Whether the mean of the probabilities decides (soft) or the majority of the labels (hard).",
+            sets="hard",
+            shell="The majority of the labels decides, not the mean of the probabilities.",
+        ),
+    ] = "soft"
+    uncertainty: Annotated[
+        bool, option("Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).")
+    ] = False
+    temperature: Annotated[
+        float, Gt(0), option("Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.")
+    ] = 1.0
+    workers: Workers = 0
+
+
+class _Evaluation(Request):
+    reference: Annotated[Path, option("References", "gt_folder", "Folder with the references.")]
+    prediction: Annotated[Path, option("Segmentations", "pred_folder", "Folder with the segmentations.")]
+    summary: Annotated[
+        Path | None,
+        option("Summary", "-o FILE", "File to write.", otherwise="summary.json beside the segmentations"),
+    ] = None
+    missing_ok: Annotated[
+        bool, option("Missing cases", "--chill", "References without a segmentation are left out.")
+    ] = False
+    csv: Csv = None
+    surface: Annotated[
+        float | None,
+        Gt(0),
+        option(
+            "Surface distance (mm)",
+            "--surface MM",
+            "Also measure HD95 and the normalised surface Dice with this tolerance (1 mm where none is given); needs "
+            "MONAI.",
+            bare=1.0,
+        ),
+    ] = None
+    workers: Workers = 0
+
+
+class EvaluateFolderRequest(_Evaluation):
+    """Compare a folder of segmentations with a folder of references; writes nnU-Net's summary.json."""
+
+    dataset_json: Annotated[Path, option("Dataset", "-djfile FILE", "The dataset.json that names the labels.")]
+    plans_json: Annotated[
+        Path | None, option("Plans", "-pfile FILE", "The plans.json that names the reader.", otherwise="by the ending")
+    ] = None
+
+
+class EvaluateSimpleRequest(_Evaluation):
+    """Compare a folder of segmentations with a folder of references by label values."""
+
+    labels: Annotated[tuple[int, ...], option("Labels", "-l LABEL", "Labels to measure.")]
+    ignore_label: Annotated[int | None, option("Ignore label", "-il LABEL", "Value of voxels that do not count.")] = (
+        None
+    )
+
+
+class CompareRequest(Request):
+    """Compare two folders of segmentations (two models, two readers) by the Dice of each class; writes nothing."""
+
+    first: Annotated[Path, option("First", "first", "Folder.")]
+    second: Annotated[Path, option("Second", "second", "Folder with files of the same names.")]
+    dataset_json: Annotated[
+        Path | None, option("Dataset", "-djfile FILE", "dataset.json.", otherwise="the one in a folder")
+    ] = None
+    csv: Annotated[Path | None, option("CSV", "--csv FILE", "Also write the table.")] = None
+    workers: Workers = 0
+
+
+class AccumulateRequest(Request):
+    """Copy the validation cases of all folds of a model into one folder and measure them."""
+
+    dataset: DatasetPosition
+    configuration: Annotated[str, option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, ...")]
+    target: Annotated[
+        Path | None, option("Folder", "-o DIR", "An empty or new folder.", otherwise="crossval_results_folds_...")
+    ] = None
+    trainer: TrainerName = DEFAULT_TRAINER
+    plans: PlansName = "nnUNetPlans"
+    folds: ChosenFolds = None
+    workers: Workers = 0
+
+
+class CalibrateRequest(Request):
+    """Fit a temperature to the probabilities of the validation cases, for maps of uncertainty."""
+
+    dataset: DatasetPosition
+    configurations: Annotated[
+        tuple[str, ...],
+        MinLen(1),
+        option("Configurations", "-c CONFIGURATION", "One, or those of an ensemble."),
+    ]
+    trainer: TrainerName = DEFAULT_TRAINER
+    plans: PlansName = "nnUNetPlans"
+    folds: ChosenFolds = None
+
+
+class FindBestRequest(Request):
+    """Compare all trained models of a dataset and all pairs of them by cross-validation.
+
+    Determine the postprocessing of the best, and write how to use it.
+    """
+
+    dataset: DatasetPosition
+    configurations: Annotated[
+        tuple[str, ...], option("Configurations", "-c CONFIGURATION", "What is compared, as far as it is trained.")
+    ] = TRAINABLE
+    trainers: Annotated[tuple[str, ...], option("Trainers", "-tr TRAINER", "nnU-Net's trainer names.")] = (
+        DEFAULT_TRAINER,
+    )
+    plans: Annotated[tuple[str, ...], option("Plans", "-p PLANS", "Names of plans.")] = ("nnUNetPlans",)
+    folds: ChosenFolds = None
+    ensembling: Annotated[
+        bool,
+        option("Ensembles", "--disable_ensembling", "Also pairs of models.", sets=False, shell="Single models only."),
+    ] = True
+    triples: Annotated[bool, option("Triples", "--triples", "Also ensembles of three.")] = False
+    overwrite: Annotated[
+        bool,
+        option(
+            "Put together again",
+            "--no_overwrite",
+            "Off: use what was put together before.",
+            sets=False,
+            shell="Use what was put together before.",
+        ),
+    ] = True
+    workers: Workers = 0
+
+
+class _SideFiles(Request):
+    plans_json: Annotated[
+        Path | None,
+        option(
+            "Plans", "-plans_json FILE", "plans.json, which names the reader.", otherwise="beside the segmentations"
+        ),
+    ] = None
+    dataset_json: Annotated[
+        Path | None, option("Dataset", "-dataset_json FILE", "dataset.json.", otherwise="beside the segmentations")
+    ] = None
+    workers: Workers = 0
+
+
+class DeterminePostprocessingRequest(_SideFiles):
+    """Try nnU-Net's postprocessing on segmentations with references; writes postprocessing.pkl beside them."""
+
+    source: Segmentations
+    reference: Annotated[Path, option("References", "-ref DIR", "Folder with references.")]
+    keep_cleaned: Annotated[
+        bool,
+        option(
+            "Keep the postprocessed files",
+            "--remove_postprocessed",
+            "Off: the postprocessed files are removed.",
+            sets=False,
+            shell="Do not keep the postprocessed files.",
+        ),
+    ] = True
+
+
+class ApplyPostprocessingRequest(_SideFiles):
+    """Apply the postprocessing of a postprocessing.pkl (or .json) to a folder of segmentations."""
+
+    source: Segmentations
+    target: Annotated[Path, option("Output", "-o DIR", "Folder for the results.")]
+    postprocessing: Annotated[
+        Path, option("Postprocessing", "-pp_pkl_file --pp_pkl_file FILE", "postprocessing.pkl or .json.")
+    ]
+
+
+class RecipeRequest(Request):
+    """Print how the segmentations of a folder were made."""
+
+    folder: Annotated[Path, option("Folder", "folder", "Folder of segmentations (or its recipe.json).")]
+    style: Annotated[Literal["command", "python", "methods"], option("As", "--as", "How it is said.")] = "command"

@@ -1,0 +1,165 @@
+"""What a request's field says of itself, once: title, help, limits, and how a shell writes it.
+
+From it come a verb's flags and its ``--help``, the arguments of a detached process, the keywords and the docstring of
+the Python door, the rows of a dock's form, and docs/cli.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.names import Fold, parse_fold
+
+R = TypeVar("R", bound="Request")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a shell writes a field.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Such as ``("--continue_prediction", "--c")``; one name without a dash is a position.
+    metavar : str, optional
+        Placeholder of the value.
+    otherwise : str, optional
+        What counts where the flag is missing, in words; the default itself where not given.
+    sets : object
+        For switches: what the field becomes where the flag is given.
+    bare : object, optional
+        What the field becomes where the flag is given without a value.
+    each : bool
+        A shell may name several; there is one request for each.
+    reads : callable, optional
+        Turns the word, or the list of words, into the value.
+    choices : tuple, optional
+        Where the type does not tell them.
+    axes : tuple of str
+        Placeholders of a fixed number of values.
+    many : bool
+        Several words where the type does not tell so; ``reads`` makes one value of them.
+    shell : str, optional
+        Instead of the description, where a flag turns the field's meaning around.
+    """
+
+    names: tuple[str, ...]
+    metavar: str | None = None
+    otherwise: str | None = None
+    sets: Any = True
+    bare: Any = None
+    each: bool = False
+    reads: Callable[[Any], Any] | None = None
+    choices: tuple[str, ...] | None = None
+    axes: tuple[str, ...] = ()
+    many: bool = False
+    shell: str | None = None
+
+    @property
+    def positional(self) -> bool:
+        """Whether the field is written without a flag."""
+        return not self.names[0].startswith("-")
+
+
+def option(title: str, flag: str, text: str, **how: Any) -> Any:
+    """Describe a field, within ``Annotated``.
+
+    Parameters
+    ----------
+    title : str
+        Of the row in a form.
+    flag : str
+        As a usage line has it: ``"--time_budget --time-budget TIME"``, a position as ``"DATASET"``; empty where a shell
+        does not offer the field.
+    text : str
+        A sentence: the help of the flag, the tool tip of the row, the docstring of the keyword.
+    **how
+        Further fields of :class:`Flag`.
+    """
+    names = tuple(word for word in flag.split() if word.startswith("-"))
+    rest = [word for word in flag.split() if not word.startswith("-")]
+    made = Flag(names or tuple(rest), rest[0] if rest else None, **how) if flag else None
+    return Field(title=title, description=text, json_schema_extra={"flag": made} if made else None)  # type: ignore[dict-item]
+
+
+def flag_of(field: FieldInfo) -> Flag | None:
+    """Return how a shell writes a field, None where it does not."""
+    extra = field.json_schema_extra
+    found = extra.get("flag") if isinstance(extra, dict) else None
+    return found if isinstance(found, Flag) else None
+
+
+class Request(BaseModel):
+    """What is asked of a job: frozen, checked when it is made, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return a request.
+
+        Raises
+        ------
+        SettingsError
+            If a value is not allowed; names the setting and the value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_in_words(error, cls)) from error
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed and everything checked again; what was given stays given."""
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), **changes})
+
+    def only(self, kind: type[R]) -> R:
+        """Return the part of this request that another kind of request has."""
+        return kind.model_validate(self.model_dump(include=set(kind.model_fields), exclude_unset=True))
+
+    @classmethod
+    def flags(cls) -> Iterator[tuple[str, FieldInfo, Flag]]:
+        """Return the fields a shell offers: positions first, then what is required, then the rest."""
+        found = [(name, field, flag) for name, field in cls.model_fields.items() if (flag := flag_of(field))]
+        yield from sorted(found, key=lambda entry: (not entry[2].positional, not entry[1].is_required()))
+
+
+def _in_words(error: ValidationError, kind: type[Request]) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"The setting '{name}' is missing."
+    if first["type"] == "extra_forbidden":
+        return f"There is no setting '{name}'. Known: {', '.join(kind.model_fields)}."
+    return f"The setting '{name}' cannot be {first['input']!r}: {first['msg']}."
+
+
+Workers = Annotated[
+    int, Ge(0), option("Processes", "-np N", "Processes at the same time, at most.", otherwise="all cores")
+]
+#: As ``dataset``, at a position or behind ``-d``.
+DatasetPosition = Annotated[str, option("Dataset", "DATASET", "Number or name of the dataset.")]
+DatasetFlag = Annotated[str, option("Dataset", "-d DATASET", "Number or name of the dataset.")]
+EachDataset = Annotated[str, option("Dataset", "-d DATASET", "Numbers or names of datasets.", each=True)]
+PlansName = Annotated[str, option("Plans", "-p PLANS", "Name of the plans.")]
+TrainerName = Annotated[str, option("Trainer", "-tr TRAINER", "One of nnU-Net's trainer names.")]
+Folds = tuple[Fold, ...] | None
+
+
+def read_folds(words: Sequence[str]) -> tuple[Fold, ...]:
+    """Return folds written as words."""
+    return tuple(parse_fold(word) for word in words)
+
+
+def read_largest(words: Sequence[str]) -> int:
+    """Return the largest of several numbers.
+
+    nnU-Net takes a number of processes per configuration; here one pass makes all of them.
+    """
+    return max(int(word) for word in words)
