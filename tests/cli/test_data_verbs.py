@@ -85,7 +85,7 @@ def test_pictures_of_cases(raw, tmp_path, capsys):
     assert run("plot_overlay_pngs", "-d", 5, "-o", tmp_path / "p2", "-c", "2d", "--workspace", tmp_path) == 0
     assert len(list((tmp_path / "p2").iterdir())) == 5
     assert run("plot_overlay_pngs", "-d", 5, "-o", out, "-overlay_intensity", 3, "--workspace", tmp_path) == 1
-    assert "must lie between 0 and 1" in capsys.readouterr().err
+    assert "The setting 'intensity' cannot be 3.0" in capsys.readouterr().err
 
 
 def test_folders_are_shown_then_imported(tmp_path, capsys):
@@ -106,7 +106,7 @@ def test_folders_are_shown_then_imported(tmp_path, capsys):
     assert content["labels"] == {"background": 0, "cell": 1}
     assert content["channel_names"] == {"0": "phase"}
     assert run(*words, "-n", "Cells", "--classes", "cell") == 1
-    assert "--classes 'cell' cannot be read; write it like 255=cell" in capsys.readouterr().err
+    assert "--classes: 'cell' cannot be read; write it like 255=cell" in capsys.readouterr().err
 
 
 def test_dataset_json_is_written_for_a_folder(raw, tmp_path, capsys):

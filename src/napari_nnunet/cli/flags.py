@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import Flag, Request
 
 R = TypeVar("R", bound=Request)
@@ -101,12 +102,21 @@ def read(kind: type[R], options: argparse.Namespace) -> list[R]:
             continue
         value = getattr(options, name)
         if flag.each:
-            several = name, [flag.reads(word) if flag.reads else word for word in value]
+            several = name, [_value(flag, word) for word in value]
         else:
-            values[name] = flag.reads(value) if flag.reads else value
+            values[name] = _value(flag, value)
     if several is None:
         return [kind.of(**values)]
     return [kind.of(**values, **{several[0]: value}) for value in several[1]]
+
+
+def _value(flag: Flag, typed: Any) -> Any:
+    if flag.reads is None:
+        return typed
+    try:
+        return flag.reads(typed)
+    except (SettingsError, ValueError) as error:
+        raise SettingsError(f"{flag.names[0]}: {error}") from error
 
 
 def words(requests: Sequence[Request]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, MinLen
 
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.requests.option import (
     DatasetPosition,
@@ -18,7 +19,6 @@ from napari_nnunet.schema.requests.option import (
     option,
     read_folds,
 )
-from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
 Csv = Annotated[Path | None, option("CSV", "--csv FILE", "Also write one line per case and label, worst first.")]
 Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]

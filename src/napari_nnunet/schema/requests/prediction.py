@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.option import (
     DatasetFlag,
@@ -17,7 +18,6 @@ from napari_nnunet.schema.requests.option import (
     option,
     read_folds,
 )
-from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from annotated_types import Gt
 
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.requests.option import (
     DatasetFlag,
     Folds,
@@ -16,7 +17,6 @@ from napari_nnunet.schema.requests.option import (
     option,
     read_folds,
 )
-from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 
 Replace = Annotated[bool, option("Replace", "--replace", "Move models of the same name to the trash first.")]
 

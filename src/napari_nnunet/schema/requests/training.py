@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold, parse_fold
 from napari_nnunet.schema.requests.option import DatasetPosition, PlansName, Request, TrainerName, option
 from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
-from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import Recipe, Seconds, recipe_of
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}

@@ -1,0 +1,92 @@
+"""Flags are made of requests: nnU-Net's are all there, words and requests are each other's inverse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from napari_nnunet.cli import build_parser
+from napari_nnunet.cli.flags import add_flags, read, words
+from napari_nnunet.cli.verbs import VERBS, named
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.requests.option import option
+from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
+
+FLAGS = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="utf-8"))
+
+
+def parse(kind, *typed):
+    import argparse
+
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    add_flags(parser, kind)
+    return read(kind, parser.parse_args([str(word) for word in typed]))
+
+
+@pytest.mark.parametrize("verb", sorted(FLAGS))
+def test_every_flag_that_was_ever_taken_is_taken(verb):
+    parser = build_parser(named(verb))
+    verbs = next(action for action in parser._actions if isinstance(action.choices, dict)).choices
+    assert set(FLAGS[verb]) <= {flag for action in verbs[verb]._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_a_verb_is_explained_and_has_its_function(verb):
+    assert callable(verb.run)
+    assert verb.description.endswith(".")
+    for _, field, _flag in verb.kind.flags():
+        assert field.title and field.description
+
+
+OTHER = {
+    "trainer": "nnUNetTrainer_5epochs", "epochs": 3, "iterations": 4, "validation_iterations": 2, "time_budget": 90.5,
+    "early_stop": 7, "foreground_jitter": 0.25, "seed": 3, "device": "cpu", "precision": "bfloat16", "compile": True,
+    "threads": 2, "workers": 0, "augment_on": "device", "tensorboard": True, "checkpoints": False,
+    "probabilities": True,
+}  # fmt: skip
+
+
+def test_a_detached_training_is_told_every_setting():
+    assert set(OTHER) == set(TrainSettings.model_fields)
+    assert all(getattr(TrainSettings(), name) != value for name, value in OTHER.items())
+    where = {"dataset": "Dataset004_X", "configuration": "2d", "plans": "mine", "finish_in": 2, "resume": True}
+    requests = [
+        TrainCommand(**where, fold=fold, wait=True, pretrained=Path("a b.pth"), **OTHER) for fold in (0, 3, "all")
+    ]
+    assert parse(TrainCommand, *words(requests)) == requests
+
+
+def test_what_is_not_typed_is_told_from_a_default():
+    request = parse(TrainCommand, "4", "2d", "0", "--seed", "0")[0]
+    assert request.model_fields_set == {"dataset", "configuration", "fold", "seed"}
+
+
+def test_a_field_is_a_line_in_one_place():
+    class More(TrainCommand):
+        """Train."""
+
+        sharpness: Annotated[float, option("Sharpness", "--sharpness S", "How sharp.", otherwise="blunt")] = 0.5
+
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_flags(parser, More)
+    assert "--sharpness S" in parser.format_help() and "how sharp (default: blunt)" in parser.format_help()
+    assert parse(More, "4", "2d", "0", "--sharpness", "0.75")[0].sharpness == 0.75
+    assert words([More(dataset="4", configuration="2d", fold=0, sharpness=2.0)])[-2:] == ["--sharpness", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["4", "2d", "first"], "FOLD: 'first' is not a fold"),
+        (["4", "2d", "0", "--time-budget", "soon"], "'soon' is not a duration"),
+        (["4", "2d", "0", "--foreground_jitter", "2"], "'foreground_jitter' cannot be 2.0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_flag(typed, said):
+    with pytest.raises(SettingsError, match=said):
+        parse(TrainCommand, *typed)
