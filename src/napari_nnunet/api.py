@@ -290,7 +290,7 @@ def install_models(
     replace: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> tuple[Path, ...]:
-    """Take in the models of a zip, or of an address where one lies, after checking it.
+    """Install the models of a zip, or of the address of one, after checking it.
 
     Parameters
     ----------

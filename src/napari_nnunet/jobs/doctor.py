@@ -103,7 +103,7 @@ def _gpu() -> list[tuple[str, str]]:
 
 
 def nvidia_driver() -> str | None:
-    """Return the names of NVIDIA GPUs and their driver as ``nvidia-smi`` tells them, None without one."""
+    """Return the names of NVIDIA GPUs and their driver as ``nvidia-smi`` reports them, None without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

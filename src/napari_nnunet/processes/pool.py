@@ -1,4 +1,4 @@
-"""Cases side by side in worker processes, as many as memory allows; a worker that is killed takes no case along.
+"""Cases side by side in worker processes, as many as memory allows; a killed worker loses no case.
 
 The processes are loky's: it notices at once when the system ends one, and needs no guard in the caller's script.
 """

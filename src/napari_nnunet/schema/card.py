@@ -1,4 +1,4 @@
-"""The card of a model: what somebody who was sent it wants to know. nnU-Net passes it over."""
+"""The card of a model: what its receiver wants to know. nnU-Net ignores it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THUMBNAIL = "model_card.png"
 
 
 class CardClass(BaseModel):
-    """A class or region: its name, the label values it joins, the colour it is shown in."""
+    """A class or region: its name, the label values it combines, the colour it is shown in."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -41,7 +41,7 @@ class CardModel(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What a bundle of models says of itself.
+    """The description that comes with a bundle of models.
 
     Parameters
     ----------

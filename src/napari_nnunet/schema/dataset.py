@@ -19,7 +19,7 @@ IGNORE = "ignore"
 
 
 class LabelScheme(BaseModel):
-    """What the values of a segmentation mean and which network head speaks for which.
+    """What the values of a segmentation mean and which network head belongs to which.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class LabelScheme(BaseModel):
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """The name of what each network head speaks for."""
+        """The class or region of each network head."""
         if self.has_regions:
             return tuple(name for name, value in self.labels.items() if value in self.regions and name != IGNORE)
         return tuple(self.names.get(value, str(value)) for value in self.all_labels)

@@ -1,4 +1,4 @@
-"""How a network is trained: nnU-Net's trainers as values, and what a person chooses."""
+"""How a network is trained: nnU-Net's trainers as values."""
 
 from __future__ import annotations
 

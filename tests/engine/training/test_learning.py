@@ -57,7 +57,7 @@ def test_what_is_no_duration(text):
 def test_folds_as_text():
     assert parse_fold("3") == 3
     assert parse_fold("all") == "all"
-    with pytest.raises(SettingsError, match="no fold"):
+    with pytest.raises(SettingsError, match="not a fold"):
         parse_fold("-1")
 
 

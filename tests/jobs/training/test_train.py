@@ -139,7 +139,7 @@ def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
     first, _ = run(workspace, validation=False)
     other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
     job = train(other, TRAINED, "3d_fullres", 0, settings=SHORT.replace(seed=5), pretrained=first.folder.final)
-    assert any("weights of" in event.text for event in job if isinstance(event, Note))
+    assert any("Initialised from" in event.text for event in job if isinstance(event, Note))
     wrong = tmp_path / "w.pth"
     content = read_raw(first.folder.final)
     content["network_weights"] = {k: v for k, v in content["network_weights"].items() if "stages.0" not in k}

@@ -120,7 +120,7 @@ def around(boxes: Sequence[tuple[slice, ...]], shape: tuple[int, ...], *, margin
 
 
 def members(target: Target) -> list[int]:
-    """Return the label values a target joins."""
+    """Return the label values a target combines."""
     if isinstance(target, int):
         return [target]
     return sorted({value for part in target for value in members(part)})

@@ -1,4 +1,4 @@
-"""Join what was measured of all training cases to the fingerprint of the dataset; every case weighs the same."""
+"""Combine the measures of all training cases into the fingerprint of the dataset; every case weighs the same."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draws_per_case(cases: int) -> int:
 
 
 def merge(cases: Sequence[CaseMeasure], *, sampled: bool) -> Fingerprint:
-    """Join the measures of all cases; every case has the same weight, however much foreground it has.
+    """Combine the measures of all cases; every case has the same weight, however much foreground it has.
 
     Raises
     ------

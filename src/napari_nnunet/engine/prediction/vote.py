@@ -1,4 +1,4 @@
-"""Join the probabilities of several members into one segmentation, class by class.
+"""Combine the probabilities of several members into one segmentation, class by class.
 
 Probabilities come one class after the other and a few planes at a time, as files hold them. What is kept per voxel is
 the best value so far and its label, so that memory does not grow with the number of classes or members.
@@ -22,7 +22,7 @@ Planes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class VoteSettings:
-    """How members are joined.
+    """How members are combined.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class Vote:
         """Return entropy and disagreement (Z, Y, X), both from 0 to 1.
 
         Entropy is that of the mean probabilities, 1 where every class is as likely. Disagreement is the part of it
-        that comes from the members contradicting one another (their Jensen-Shannon divergence): 0 where all say the
+        that comes from the members disagreeing (their Jensen-Shannon divergence): 0 where all say the
         same, however unsure they are, 1 where each is sure of something else. Of several regions the worst counts.
         """
         if self._doubt is None:

@@ -188,7 +188,7 @@ class Learner:
         }
 
     def load(self, state: Mapping[str, Any], *, where: str) -> None:
-        """Go on from a state of ours or nnU-Net's.
+        """Continue from a state of ours or nnU-Net's.
 
         Raises
         ------
@@ -234,7 +234,7 @@ def _to_channels_last(network: UNet) -> None:
 
 
 def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str) -> list[str]:
-    """Take all weights but the heads from another training; returns the names of what stayed random.
+    """Take all weights but the heads from another training; returns the names of those that stay random.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes files and events for all."""
         return self.rank == 0
 
     @property

@@ -23,7 +23,7 @@ _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pair:
-    """A case to be: its channel files (or DICOM folders) and its mask."""
+    """A future case: its channel files (or DICOM folders) and its mask."""
 
     name: str
     images: tuple[Path, ...]

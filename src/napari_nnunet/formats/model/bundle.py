@@ -1,4 +1,4 @@
-"""Models in a zip: nnU-Net's layout, looked at before anything is unpacked.
+"""Models in a zip: nnU-Net's layout, checked before anything is unpacked.
 
 A zip from somebody else is not trusted: names that lead elsewhere, links, and contents far larger than the file are
 refused, and nothing appears in the models' folder before all of it was read and checked.
@@ -32,7 +32,7 @@ _STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already,
 
 @dataclass(frozen=True)
 class Bundle:
-    """A zip with models, looked through.
+    """A zip with models, checked.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def is_model_zip(path: Path) -> bool:
 
 
 def inspect(path: Path) -> Bundle:
-    """Look through a zip without unpacking it.
+    """Check a zip without unpacking it.
 
     Raises
     ------

@@ -187,7 +187,7 @@ class FoldFolder:
 
 
 def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
-    """Return every fold that was ever begun, sorted by path.
+    """Return every fold whose training was ever started, sorted by path.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The models this user has worked with: a list of folders, and what lies in the workspace."""
+"""The models this user has worked with: a list of folders, and those in the workspace."""
 
 from __future__ import annotations
 

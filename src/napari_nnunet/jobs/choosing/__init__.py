@@ -1,1 +1,1 @@
-"""Results are joined, compared, scored, postprocessed; the best configuration is found."""
+"""Results are combined, compared, scored, postprocessed; the best configuration is found."""

@@ -1,4 +1,4 @@
-"""Put cross-validations together and find the best model or ensemble."""
+"""Compare cross-validations and find the best model or ensemble."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def name_of(model: TrainedModel) -> ModelName:
 
 
 def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[list[TrainedModel]]:
-    """Return every combination that was planned and trained; says what is left out."""
+    """Return every combination that was planned and trained; notes what is skipped."""
     found = []
     for trainer, plans, configuration in itertools.product(question.trainers, question.plans, question.configurations):
         planned = _planned(workspace, dataset, plans)
@@ -259,7 +259,7 @@ def _score_ensemble(
     question: Question,
     workers: int,
 ) -> Job[list[Scored]]:
-    """Join the validation cases of some models and measure them; none where probabilities are missing."""
+    """Combine the validation cases of some models and score them; None if probabilities are missing."""
     names = tuple(name_of(model) for model in models)
     identifier = EnsembleName.join((name.folder for name in names), folds).folder
     folder = workspace.results / dataset / "ensembles" / identifier

@@ -1,4 +1,4 @@
-"""Find out on the validation cases how sure a model, or an ensemble, may be."""
+"""Calibrate the probabilities of a model, or of an ensemble, on the validation cases."""
 
 from __future__ import annotations
 

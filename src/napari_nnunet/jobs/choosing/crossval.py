@@ -61,7 +61,7 @@ def accumulate(
     overwrite: bool = True,
     workers: int = 0,
 ) -> Job[tuple[Path, Evaluation | None]]:
-    """Put the validation cases of all folds of a model into one folder and measure them.
+    """Collect the validation cases of all folds of a model in one folder and score them.
 
     Parameters
     ----------

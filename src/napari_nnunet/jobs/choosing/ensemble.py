@@ -1,4 +1,4 @@
-"""Join probabilities of several models, or of the folds of a cross-validation."""
+"""Combine probabilities of several models, or of the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNCERTAINTY = ("entropy", "disagreement")
 
 @dataclass(frozen=True)
 class Rules:
-    """How members are joined and what is written.
+    """How members are combined and what is written.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def ensemble_folders(
     probabilities: bool = False,
     workers: int = 0,
 ) -> Job[Ensembled]:
-    """Join the predictions of several models, one folder of npz files each.
+    """Combine the predictions of several models, one folder of npz files each.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _check_members(folders: Sequence[Path], target: Path, vote: VoteSettings) ->
 
 
 def check_weights(weights: Sequence[float] | None, members: int) -> None:
-    """Raise SettingsError where weights do not fit the members."""
+    """Raise SettingsError if weights do not fit the members."""
     if weights is None:
         return
     if len(weights) != members:
@@ -151,7 +151,7 @@ def check_weights(weights: Sequence[float] | None, members: int) -> None:
 
 
 def check_models(models: Sequence[TrainedModel]) -> None:
-    """Raise ModelError where models take other channels or know other classes than the first one."""
+    """Raise ModelError if models have other channels or other classes than the first one."""
     first = models[0]
     for other in models[1:]:
         if other.dataset.channel_names != first.dataset.channel_names:
@@ -216,7 +216,7 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 def ensemble_cases(
     members: Mapping[str, Sequence[Path]], target: Path, rules: Rules, *, workers: int = 0
 ) -> Job[list[str]]:
-    """Join the npz files of every case into ``target``; returns the names of the cases."""
+    """Combine the npz files of every case into ``target``; returns the names of the cases."""
     shapes = _shapes(members, rules)
     remove_leftovers(make_folder(target))
     if rules.vote.uncertainty:
@@ -270,7 +270,7 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: Rules) -> dict[str, tu
 
 
 def join_case(name: str, paths: Sequence[Path], target: Path, rules: Rules) -> None:
-    """Join one case and write what was asked for; may run in a worker process."""
+    """Combine one case and write what was asked for; may run in a worker process."""
     out = target / (name + rules.info.file_ending)
     geometry, flat = _grid(name, paths, rules)
     with ExitStack() as stack:

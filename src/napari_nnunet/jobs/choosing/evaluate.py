@@ -352,7 +352,7 @@ def evaluate_folder(
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:
-    """Say where a label was found nowhere: most often, the wrong labels or dataset.json were given."""
+    """Warn about labels that were found nowhere: most often, the wrong labels or dataset.json were given."""
     for label in rules.labels:
         total = sum(case[label]["n_ref"] + case[label]["n_pred"] for case in result.cases)
         if total == 0:

@@ -16,7 +16,7 @@ from napari_nnunet.schema.names import require_plain
 def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, new_name: str | None = None) -> Path:
     """Write the plans of one dataset for another.
 
-    Spacing, patches, normalisation and intensity statistics travel along; only names and the image reader change. The
+    Spacing, patches, normalisation and intensity statistics are kept; only names and the image reader change. The
     target's dataset.json is put beside, so that preprocessing can follow at once.
 
     Parameters

@@ -157,7 +157,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
 
 
 def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, dataset: RawDataset) -> None:
-    """Refuse to overwrite data that were made for other plans, which still exist and want them otherwise (5.11)."""
+    """Refuse to overwrite data that were made for other plans, which still exist and want them otherwise."""
     finished = Journal(base / f"{identifier}.cases.jsonl").read()
     if not finished:
         return

@@ -201,7 +201,7 @@ class Session:
     # --- how long ---
 
     def fit_to_budget(self, seconds: float, step: float) -> None:
-        """Choose epochs and steps for the time there is; the workers begin anew with them."""
+        """Choose epochs and steps for the time there is; the workers restart with them."""
         self.recipe = fit_to_budget(self.recipe, seconds, step)
         self.schedule = Schedule(self.recipe, self.recipe.epochs)
         self.measured = True
@@ -329,7 +329,7 @@ class Session:
         )
 
     def restore(self, content: Mapping[str, Any], where: str) -> None:
-        """Go on where a checkpoint of ours or nnU-Net's is."""
+        """Continue from a checkpoint of ours or nnU-Net's."""
         self.learner.load(content, where=where)
         self.log = TrainingLog.restore(content.get("logging") or {}, content.get("_best_ema"))
         self.epoch = int(content.get("current_epoch") or 0)

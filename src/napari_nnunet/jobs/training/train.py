@@ -130,7 +130,7 @@ def train(
 
 
 def _make_room(folder: FoldFolder) -> Job[None]:
-    """Put an earlier training of the fold aside: a new one would overwrite it."""
+    """Move an earlier training of the fold to the trash: a new one would overwrite it."""
     if folder.runner() is None:
         aside = folder.put_aside()
         if aside is not None:
@@ -199,7 +199,7 @@ def training_choice(settings: TrainSettings) -> Choice:
 
 
 def _told(job: Job[TrainResult]) -> Job[TrainResult]:
-    """Say at the end how it ended, for those who read the events later."""
+    """Record how it ended, for those who read the events later."""
     try:
         result = yield from job
     except NnunetError as error:
