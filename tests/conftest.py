@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
+
+settings.register_profile("house", derandomize=True, deadline=None, database=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

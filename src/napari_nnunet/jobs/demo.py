@@ -16,7 +16,7 @@ from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
-from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
@@ -143,7 +143,7 @@ def _name(seed: int) -> str:
 def _write_volume(seed: int, images: Path, labels: Path) -> None:
     image, truth = make_volume(seed)
     geometry = sample_geometry()
-    write_labels(np.rint(image), geometry, images / f"{_name(seed)}_0000.nii.gz")
+    write_image(np.rint(image).astype(np.uint16), geometry, images / f"{_name(seed)}_0000.nii.gz")
     write_labels(truth, geometry, labels / f"{_name(seed)}.nii.gz")
 
 

@@ -20,6 +20,7 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
 _LABEL_BYTES = 4
+_HIGHEST_LABEL = 65535  # of nnU-Net's label files
 Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
 
 
@@ -66,7 +67,7 @@ class Adapter:
     def accepts(self, path: Path) -> bool:
         """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
         functions = self._functions
-        if self.module == "natural" and path.name.lower().endswith(".tif"):
+        if self.module == "natural" and path.name.lower().endswith((".tif", ".tiff")):
             return bool(functions.is_natural(path))
         return bool(functions.is_readable(path)) if self.module == "itk" else True
 
@@ -74,7 +75,7 @@ class Adapter:
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
-        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif"), "natural"),
+        Adapter("NaturalImage2DIO", (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"), "natural"),
         Adapter("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl"), "itk"),
         Adapter("Tiff3DIO", (".tif", ".tiff"), "tiff"),
         Adapter("NibabelIO", (".nii", ".nii.gz"), "nifti"),
@@ -248,7 +249,21 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     labels = array[0]
     if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
         return labels, geometry
-    return (labels if labels.dtype.kind in "iub" else np.rint(labels)).astype(np.int32), geometry
+    return _whole_numbers(labels, path), geometry
+
+
+def _whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
+    """Return labels as int32; refuses what would become another number, or is none."""
+    limits = np.iinfo(np.int32)
+    if labels.dtype.kind not in "iub":
+        labels = np.rint(labels)
+    if labels.size and not np.can_cast(labels.dtype, np.int32):
+        lowest, highest = labels.min(), labels.max()
+        if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
+            raise ImageError(
+                f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
+            )
+    return labels.astype(np.int32)
 
 
 def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -272,24 +287,40 @@ def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer
 
     Parameters
     ----------
-    labels : ndarray, shape ([Z,] Y, X)
-        Written as uint8 below 255, as uint16 from 255 on.
+    labels : ndarray of int or bool, shape ([Z,] Y, X)
+        From 0 to 65535; written as uint8 below 255, as uint16 from 255 on.
     geometry : Geometry
         As the reader gave it.
     path : Path
         The ending decides the format.
     writer : str, optional
         nnU-Net's class name.
+
+    Raises
+    ------
+    ImageError
+        If there is a value that label files do not hold, or the format holds no such array.
     """
     adapter = adapter_for(path, writer) if writer else _writer_for(path, geometry, labels.ndim)
-    highest = int(labels.max()) if labels.size else 0
+    lowest, highest = (labels.min(), labels.max()) if labels.size else (0, 0)
+    if labels.dtype.kind not in "iub" or lowest < 0 or highest > _HIGHEST_LABEL:
+        raise ImageError(
+            f"{path.name} cannot store values from {lowest} to {highest} of type {labels.dtype}; labels are whole "
+            f"numbers from 0 to {_HIGHEST_LABEL}. Renumber them first."
+        )
     small = labels.astype(np.uint8 if highest < 255 else np.uint16, copy=False)
-    with written_beside(path, suffix=ending_of(path)) as temporary:
+    with written_beside(path, suffix=_temporary_ending(path)) as temporary:
         try:
             adapter.write(small, geometry, temporary)
         except RuntimeError as error:
             # ITK reports a full disk and a forbidden folder as RuntimeError.
             raise OSError(_one_line(error)) from error
+
+
+def _temporary_ending(path: Path) -> str:
+    """Return the ending to write under: MetaImage puts the voxels of .mhd into a second file, those of .mha inside."""
+    ending = ending_of(path)
+    return ".mha" if ending == ".mhd" else ending
 
 
 def split_channels(path: Path, targets: Sequence[Path]) -> None:
@@ -303,7 +334,7 @@ def split_channels(path: Path, targets: Sequence[Path]) -> None:
     if len(parts) != len(targets):
         raise ImageError(f"{path.name} holds {len(parts)} volumes; {len(targets)} were expected.")
     for part, target in zip(parts, targets, strict=True):
-        with written_beside(target, suffix=ending_of(target)) as temporary:
+        with written_beside(target, suffix=_temporary_ending(target)) as temporary:
             _itk.write_volume(part, temporary)
 
 
@@ -320,7 +351,7 @@ def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
     if channel.dtype.name not in _IMAGE_TYPES:
         channel = channel.astype(np.float32)
     adapter = _writer_for(path, geometry, channel.ndim)
-    with written_beside(path, suffix=ending_of(path)) as temporary:
+    with written_beside(path, suffix=_temporary_ending(path)) as temporary:
         try:
             adapter.write(channel, geometry, temporary)
         except RuntimeError as error:

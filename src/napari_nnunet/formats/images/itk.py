@@ -196,7 +196,17 @@ def write_volume(image: sitk.Image, path: Path) -> None:
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels ([Z,] Y, X) with spacing, origin and direction, compressed."""
-    sitk.WriteImage(_image(labels, geometry), str(path), useCompression=not path.name.endswith(".gipl"))
+    gipl = path.name.lower().endswith(".gipl")
+    if gipl and not _is_upright(labels, geometry):
+        raise ImageError(
+            "GIPL holds volumes along x, y and z only, no slices and no directions; write .nrrd or .nii.gz."
+        )
+    sitk.WriteImage(_image(labels, geometry), str(path), useCompression=not gipl)
+
+
+def _is_upright(labels: NDArray[Any], geometry: Geometry) -> bool:
+    direction = geometry.direction
+    return labels.ndim == 3 and (direction is None or np.allclose(np.reshape(direction, (3, 3)), np.eye(3)))
 
 
 def write_reoriented(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
@@ -208,7 +218,7 @@ def write_reoriented(labels: NDArray[Any], geometry: Geometry, path: Path) -> No
 
 
 def _image(labels: NDArray[Any], geometry: Geometry) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("=")))
     image.SetSpacing(tuple(reversed(geometry.spacing)))
     if geometry.origin is not None:
         image.SetOrigin(geometry.origin)

@@ -21,9 +21,17 @@ def _is_tiff(path: Path) -> bool:
 
 
 def is_natural(path: Path) -> bool:
-    """True if a TIFF holds one picture: two axes, or a third that is colour."""
-    with tifffile.TiffFile(path) as file:
-        shape = file.series[0].shape
+    """True if a TIFF holds one picture: two axes, or a third that is colour and not said to be z.
+
+    A damaged file is none; whoever reads it finds the words.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            shape, axes = file.series[0].shape, file.series[0].axes
+    except (tifffile.TiffFileError, IndexError):
+        return False
+    if "Z" in axes:
+        return False
     return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
 
 
@@ -60,11 +68,17 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels (Y, X) without loss."""
+    if labels.ndim != 2:
+        raise ImageError(
+            f"{path.name} is a picture and cannot store a volume; write volumes as .nii.gz, .nrrd or .tif."
+        )
     if path.name.lower().endswith((".jpg", ".jpeg")):
         raise ImageError("JPEG changes label values; write labels as .png or .tif.")
     if _is_tiff(path):
         tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack")
     elif path.name.lower().endswith(".bmp") and labels.dtype != np.uint8:
         raise ImageError("BMP stores labels up to 254; write them as .png.")
+    elif labels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"PNG stores whole numbers from 0 to 65535, not {labels.dtype}; write a .tif.")
     else:
         iio.imwrite(path, labels)

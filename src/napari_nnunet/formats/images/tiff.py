@@ -54,7 +54,11 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels (Z, Y, X) compressed; the spacing goes next to them under the final name."""
-    tifffile.imwrite(path, np.ascontiguousarray(labels), compression="zlib", photometric="minisblack")
+    if labels.ndim != 3:
+        raise ImageError(f"{path.name} has {labels.ndim} dimensions; a stack has 3 (z, y, x).")
+    # The names of the axes tell few slices from colours.
+    stack = np.ascontiguousarray(labels)
+    tifffile.imwrite(path, stack, compression="zlib", photometric="minisblack", metadata={"axes": "ZYX"})
     # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
     final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)
     stem = re.sub(r"\.tiff?$", "", final, flags=re.IGNORECASE)
