@@ -148,7 +148,7 @@ def recipe(request: RecipeRequest, _: Shell) -> None:
 
 
 def _rules(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest) -> tuple[Rules, DatasetInfo]:
-    """Return labels and reader from the files that are named, or lie beside the segmentations."""
+    """Return labels and reader from the files that are named, or are next to the segmentations."""
     from napari_nnunet.jobs.choosing.evaluate import Rules
 
     info = DatasetInfo.read(request.dataset_json or request.source / "dataset.json")

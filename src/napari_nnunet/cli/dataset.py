@@ -44,7 +44,7 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
         for pair in pairing.pairs:
             print(f"{pair.name}: {' + '.join(path.name for path in pair.images)}  <->  {pair.mask.name}")
         for path in (*pairing.images, *pairing.masks):
-            print(f"without a partner: {path}")
+            print(f"without a counterpart: {path}")
         return
     if not request.name:
         raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")

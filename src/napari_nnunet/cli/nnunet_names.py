@@ -1,4 +1,4 @@
-"""nnU-Net v2's command line beside ours: other spellings, and flags that are accepted but not needed."""
+"""nnU-Net v2's command line next to ours: other spellings, and flags that are accepted but not needed."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _check(command: TrainCommand) -> None:
         (command.validate_best, "--val_best", not command.checkpoints, "--disable_checkpointing"),
     ):
         if one and other:
-            raise SettingsError(f"{first} and {second} exclude each other.")
+            raise SettingsError(f"{first} and {second} cannot be combined.")
 
 
 def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> None:
@@ -96,7 +96,7 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
             raise SettingsError(f"Fold {place.fold} of {place.path.parent.name} is not being trained now; {hint}.")
         if command.stop:
             place.ask(stop=True)
-            print(f"Fold {place.fold} will save and end.")
+            print(f"Fold {place.fold} will save and stop.")
         else:
             place.ask(finish_in=command.finish_in)
             print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")

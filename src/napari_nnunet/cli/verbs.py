@@ -117,17 +117,17 @@ VERBS: tuple[Verb, ...] = (
     Verb("verify_dataset_integrity", "dataset", "VerifyRequest", "check raw datasets and list every problem"),
     Verb("move_plans_between_datasets", "planning", "MovePlansRequest", "use the plans of one dataset for another"),
     Verb("train", "training", "TrainCommand", "train folds of a configuration", together=True),
-    Verb("ensemble", "choosing", "EnsembleRequest", "join the predictions of several models"),
-    Verb("evaluate_folder", "choosing", "EvaluateFolderRequest", "measure segmentations against references"),
+    Verb("ensemble", "choosing", "EnsembleRequest", "combine the predictions of several models"),
+    Verb("evaluate_folder", "choosing", "EvaluateFolderRequest", "evaluate segmentations against references"),
     Verb("evaluate_simple", "choosing", "EvaluateSimpleRequest", "the same without dataset.json"),
     Verb("compare", "choosing", "CompareRequest", "compare two folders of segmentations, worst cases first"),
     Verb(
         "accumulate_crossval_results",
         "choosing",
         "AccumulateRequest",
-        "put the validation cases of all folds together and measure them",
+        "collect the validation cases of all folds and evaluate them",
     ),
-    Verb("calibrate", "choosing", "CalibrateRequest", "find out how sure a model, or an ensemble, may be"),
+    Verb("calibrate", "choosing", "CalibrateRequest", "calibrate the probabilities of a model or an ensemble"),
     Verb(
         "find_best_configuration",
         "choosing",
@@ -144,7 +144,7 @@ VERBS: tuple[Verb, ...] = (
         "recipe",
         "choosing",
         "RecipeRequest",
-        "say how segmentations were made: as a command, as Python, as a methods paragraph",
+        "tell how segmentations were made: as a command, as Python, as a methods paragraph",
     ),
     Verb(
         "determine_postprocessing",
@@ -158,7 +158,7 @@ VERBS: tuple[Verb, ...] = (
         "ApplyPostprocessingRequest",
         "apply a postprocessing to a folder of segmentations",
     ),
-    Verb("export_model_to_zip", "sharing", "ExportRequest", "write trained models into a zip, to give away"),
+    Verb("export_model_to_zip", "sharing", "ExportRequest", "write trained models into a zip, to share them"),
     Verb("install_pretrained_model_from_zip", "sharing", "InstallRequest", "install models from a zip"),
     Verb("download_pretrained_model_by_url", "sharing", "DownloadRequest", "download a zip and install its models"),
     Verb("import_old_nnunet_model", "sharing", "ImportV1Request", "import a trained model of nnU-Net v1"),
@@ -168,7 +168,7 @@ VERBS: tuple[Verb, ...] = (
         "MeasurePresetsRequest",
         "measure what the presets fast and balanced cost in Dice",
     ),
-    Verb("doctor", "sharing", "DoctorRequest", "look at this computer and say what is missing"),
+    Verb("doctor", "sharing", "DoctorRequest", "check this computer and say what is missing"),
     Verb("demo", "sharing", "DemoRequest", "plan, train and segment synthetic volumes"),
 )
 

@@ -210,7 +210,7 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
         assert main([*words, "--finish-in", "5"]) == 0
         assert folder.wishes() == {"finish_in": 5}
     for wrong, said in (
-        (["--c", "--val"], "exclude each other"),
+        (["--c", "--val"], "cannot be combined"),
         (["--time-budget", "soon"], "not a duration"),
         (["--epochs", "0"], "'epochs' cannot be 0"),
         (["--seed", "-1"], "'seed' cannot be -1"),

@@ -24,7 +24,7 @@ Csv = Annotated[Path | None, option("CSV", "--csv FILE", "Also write one line pe
 Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]
 Segmentations = Annotated[Path, option("Segmentations", "-i DIR", "Folder with segmentations.")]
 ChosenFolds = Annotated[
-    Folds, option("Folds", "-f FOLD", "Folds.", otherwise="0 1 2 3 4, as far as they are trained", reads=read_folds)
+    Folds, option("Folds", "-f FOLD", "Folds.", otherwise="those of 0 1 2 3 4 that are trained", reads=read_folds)
 ]
 
 
@@ -63,10 +63,10 @@ class _Evaluation(Request):
     prediction: Annotated[Path, option("Segmentations", "pred_folder", "Folder with the segmentations.")]
     summary: Annotated[
         Path | None,
-        option("Summary", "-o FILE", "File to write.", otherwise="summary.json beside the segmentations"),
+        option("Summary", "-o FILE", "File to write.", otherwise="summary.json next to the segmentations"),
     ] = None
     missing_ok: Annotated[
-        bool, option("Missing cases", "--chill", "References without a segmentation are left out.")
+        bool, option("Missing cases", "--chill", "References without a segmentation are skipped.")
     ] = False
     csv: Csv = None
     surface: Annotated[
@@ -75,8 +75,7 @@ class _Evaluation(Request):
         option(
             "Surface distance (mm)",
             "--surface MM",
-            "Also measure HD95 and the normalised surface Dice with this tolerance (1 mm where none is given); needs "
-            "MONAI.",
+            "Also measure HD95 and the normalised surface Dice with this tolerance (1 mm if not given); needs MONAI.",
             bare=1.0,
         ),
     ] = None
@@ -96,9 +95,9 @@ class EvaluateSimpleRequest(_Evaluation):
     """Compare a folder of segmentations with a folder of references by label values."""
 
     labels: Annotated[tuple[int, ...], option("Labels", "-l LABEL", "Labels to measure.")]
-    ignore_label: Annotated[int | None, option("Ignore label", "-il LABEL", "Value of voxels that do not count.")] = (
-        None
-    )
+    ignore_label: Annotated[
+        int | None, option("Ignore label", "-il LABEL", "Value of voxels that are not evaluated.")
+    ] = None
 
 
 class CompareRequest(Request):
@@ -149,7 +148,8 @@ class FindBestRequest(Request):
 
     dataset: DatasetPosition
     configurations: Annotated[
-        tuple[str, ...], option("Configurations", "-c CONFIGURATION", "What is compared, as far as it is trained.")
+        tuple[str, ...],
+        option("Configurations", "-c CONFIGURATION", "Configurations to compare; those not trained are skipped."),
     ] = TRAINABLE
     trainers: Annotated[tuple[str, ...], option("Trainers", "-tr TRAINER", "nnU-Net's trainer names.")] = (
         DEFAULT_TRAINER,
@@ -164,11 +164,11 @@ class FindBestRequest(Request):
     overwrite: Annotated[
         bool,
         option(
-            "Put together again",
+            "Collect again",
             "--no_overwrite",
-            "Off: use what was put together before.",
+            "Off: use the cross-validation collected before.",
             sets=False,
-            shell="Use what was put together before.",
+            shell="Use the cross-validation collected before.",
         ),
     ] = True
     workers: Workers = 0
@@ -178,17 +178,17 @@ class _SideFiles(Request):
     plans_json: Annotated[
         Path | None,
         option(
-            "Plans", "-plans_json FILE", "plans.json, which names the reader.", otherwise="beside the segmentations"
+            "Plans", "-plans_json FILE", "plans.json, which names the reader.", otherwise="next to the segmentations"
         ),
     ] = None
     dataset_json: Annotated[
-        Path | None, option("Dataset", "-dataset_json FILE", "dataset.json.", otherwise="beside the segmentations")
+        Path | None, option("Dataset", "-dataset_json FILE", "dataset.json.", otherwise="next to the segmentations")
     ] = None
     workers: Workers = 0
 
 
 class DeterminePostprocessingRequest(_SideFiles):
-    """Try nnU-Net's postprocessing on segmentations with references; writes postprocessing.pkl beside them."""
+    """Try nnU-Net's postprocessing on segmentations with references; writes postprocessing.pkl next to them."""
 
     source: Segmentations
     reference: Annotated[Path, option("References", "-ref DIR", "Folder with references.")]
@@ -218,4 +218,4 @@ class RecipeRequest(Request):
     """Print how the segmentations of a folder were made."""
 
     folder: Annotated[Path, option("Folder", "folder", "Folder of segmentations (or its recipe.json).")]
-    style: Annotated[Literal["command", "python", "methods"], option("As", "--as", "How it is said.")] = "command"
+    style: Annotated[Literal["command", "python", "methods"], option("As", "--as", "Form of the recipe.")] = "command"

@@ -57,7 +57,7 @@ class ImportFoldersRequest(Request):
         option(
             "Channel suffixes",
             "--suffixes END",
-            "What the names of channel files end in (_red _green; written --suffixes=_red for one that begins with -).",
+            "Endings of the names of channel files (_red _green; written --suffixes=_red for one that begins with -).",
         ),
     ] = ()
     class_names: Annotated[
@@ -123,4 +123,6 @@ class OverlaysRequest(Request):
         str | None,
         option("Configuration", "-c CONFIGURATION", "Which.", otherwise="3d_fullres if there is one, else 2d"),
     ] = None
-    intensity: Annotated[float, Ge(0), Le(1), option("Intensity", "-overlay_intensity X", "Of colours, 0 to 1.")] = 0.6
+    intensity: Annotated[
+        float, Ge(0), Le(1), option("Intensity", "-overlay_intensity X", "Strength of the colours, 0 to 1.")
+    ] = 0.6

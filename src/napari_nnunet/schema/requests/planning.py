@@ -16,7 +16,11 @@ Sampled = Annotated[
 ]
 Configurations = Annotated[
     tuple[str, ...],
-    option("Configurations", "-c CONFIGURATION", "What to preprocess; standard ones that the plans lack are left out."),
+    option(
+        "Configurations",
+        "-c CONFIGURATION",
+        "Configurations to preprocess; standard ones that the plans lack are skipped.",
+    ),
 ]
 Memory = Annotated[
     float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
@@ -61,7 +65,7 @@ class PlanSettings(Request):
         str | None, option("Plans name", "-overwrite_plans_name NAME", "Name of the plans.", otherwise="the planner's")
     ] = None
     preprocessor: Annotated[
-        Literal["DefaultPreprocessor"], option("Preprocessor", "-preprocessor_name", "There is one.")
+        Literal["DefaultPreprocessor"], option("Preprocessor", "-preprocessor_name", "The only one there is.")
     ] = "DefaultPreprocessor"
 
 
@@ -122,7 +126,7 @@ class MovePlansRequest(Request):
     """Write the plans of one dataset for another; preprocess it with them afterwards."""
 
     source: Annotated[str, option("From", "-s SOURCE", "Dataset whose plans are used.")]
-    target: Annotated[str, option("To", "-t TARGET", "Dataset that gets them.")]
+    target: Annotated[str, option("To", "-t TARGET", "Dataset that receives them.")]
     plans: Annotated[str, option("Plans", "-sp PLANS", "Name of the plans.")]
     new_name: Annotated[
         str | None, option("New name", "-tp NAME", "Their name in the target.", otherwise="the same")

@@ -35,9 +35,7 @@ Source = Annotated[
 Target = Annotated[Path, option("Segmentations", "-o OUTPUT", "Folder for the segmentations.")]
 KeepFinished = Annotated[
     bool,
-    option(
-        "Keep what is finished", "--continue_prediction --c", "Leave out cases whose complete output is already there."
-    ),
+    option("Keep what is finished", "--continue_prediction --c", "Skip cases whose complete output already exists."),
 ]
 Step = Annotated[
     float,
@@ -145,7 +143,7 @@ class PredictFolderRequest(PredictSettings):
     model: Annotated[Path, option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")]
     preset: Annotated[
         PresetName | None,
-        option("Preset", "--preset", "A preset for folds, mirroring and step; what is given beside it wins."),
+        option("Preset", "--preset", "A preset for folds, mirroring and step; explicit settings win."),
     ] = None
     keep_finished: KeepFinished = False
     previous: Annotated[
@@ -161,7 +159,7 @@ class PredictFolderRequest(PredictSettings):
     parts: Annotated[int, Ge(1), option("Parts", "-num_parts N", "Split the cases into N parts.")] = 1
 
     def settings(self, folds: tuple[Fold, ...]) -> PredictSettings:
-        """Return the settings for a model that has these folds: the preset's, then what was given beside it."""
+        """Return the settings for a model that has these folds: the preset's, then what was given explicitly."""
         own = self.only(PredictSettings)
         if self.preset is None:
             return own

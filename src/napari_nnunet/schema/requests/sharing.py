@@ -72,9 +72,9 @@ class ExportRequest(ExportSettings):
         option(
             "Strict",
             "--not_strict",
-            "Whether asking for what was not trained is an error.",
+            "Whether a configuration that was not trained is an error.",
             sets=False,
-            shell="Leave out what is asked for with -c but was not trained.",
+            shell="Skip configurations (-c) that were not trained.",
         ),
     ] = True
 

@@ -106,8 +106,8 @@ class TrainSettings(Request):
         option(
             "Augment on",
             "--augment_on",
-            "Where patches are turned and changed: by the loader processes, or by the device that learns, for "
-            "computers with a fast GPU and few cores.",
+            "Where patches are augmented: by the loader processes, or by the device that trains, for computers with "
+            "a fast GPU and few cores.",
         ),
     ] = "workers"
     tensorboard: Annotated[
@@ -118,7 +118,7 @@ class TrainSettings(Request):
         option(
             "Write checkpoints",
             "--disable_checkpointing",
-            "Off: nothing is kept of the training.",
+            "Off: nothing of the training is kept.",
             sets=False,
             shell="Keep nothing of the training.",
         ),
@@ -150,7 +150,7 @@ class TrainRequest(TrainSettings):
         option(
             "Fold",
             "FOLD",
-            "0 to 4, each of which holds out a fifth of the cases, or 'all' to hold out none.",
+            "0 to 4, each of which validates on a different fifth of the cases, or 'all' to train on all of them.",
             each=True,
             reads=parse_fold,
         ),
@@ -162,7 +162,9 @@ class TrainRequest(TrainSettings):
     pretrained: Annotated[
         Path | None,
         option(
-            "First weights", "-pretrained_weights FILE", "Checkpoint to begin with; its output layers are left out."
+            "First weights",
+            "-pretrained_weights FILE",
+            "Checkpoint to initialise from; its output layers are not used.",
         ),
     ] = None
     finish_in: Annotated[
@@ -171,7 +173,7 @@ class TrainRequest(TrainSettings):
         option(
             "Finish in (epochs)",
             "--finish_in --finish-in N",
-            "Let a running training (or with --c a stopped one) end after N more epochs, well annealed.",
+            "Lower the learning rate of a running training (or with --c a stopped one) to zero in N epochs, then end.",
         ),
     ] = None
     validate_only: Annotated[bool, option("Only validate", "--val", "Validate with the final checkpoint only.")] = False
@@ -191,9 +193,9 @@ class TrainCommand(TrainRequest):
     processes: Annotated[
         int, Ge(1), option("Processes", "-num_gpus N", "Share each batch among N GPUs (or, on a CPU, processes).")
     ] = 1
-    wait: Annotated[
-        bool, option("Wait", "--wait", "Begin when the trainings of this workspace before it have ended.")
-    ] = False
+    wait: Annotated[bool, option("Wait", "--wait", "Wait until earlier trainings of this workspace have ended.")] = (
+        False
+    )
     stop: Annotated[bool, option("Stop", "--stop", "Let a running training save and end; --c continues it later.")] = (
         False
     )
