@@ -35,7 +35,7 @@ _LENGTH = TrainSettings(epochs=20, iterations=25, validation_iterations=5)  # en
 _TRAINING_SEEDS = range(100, 110)
 _SEEDS = (1, 2, 3)
 _PLANS = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
-_COLOURS = np.array([[0, 0, 0], [0, 158, 255], [255, 140, 0]], dtype=np.float32)  # told apart by colour-blind eyes too
+_COLOURS = np.array([[0, 0, 0], [0, 158, 255], [255, 140, 0]], dtype=np.float32)  # distinct to colour-blind eyes too
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
     except EOFError as error:
         raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.") from error
     except (OSError, zlib.error):
-        return None  # not packed, or damaged: ITK finds the words
+        return None  # not packed, or damaged: ITK says what is wrong
     if len(content) < _HEADER_BYTES:
         return None
     header = np.frombuffer(content, dtype=nibabel.nifti1.header_dtype.newbyteorder("<"), count=1)[0]

@@ -155,7 +155,7 @@ def _dataset_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, given:
         "file_ending": ".nii.gz",
         "name": dataset,
         "overwrite_image_reader_writer": "SimpleITKIO",
-        # Unknown to nnU-Net, which passes it over: how this program averages (see TrainedModel.average).
+        # Unknown to nnU-Net, which ignores it: how this program averages (see TrainedModel.average).
         "inference_average": "probabilities",
     }
 

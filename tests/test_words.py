@@ -1,0 +1,86 @@
+"""The words users read: idiomatic English, without phrases that only this house would say."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "napari_nnunet"
+
+RETIRED = {
+    r"\bgo(es|ing)? on\b": "continue",
+    r"\b(is|are|be) told\b": "is set, could not be determined",
+    r"\bspeaks? (of|for)\b": "mention, have, define",
+    r"\bsuffic(e|es|ient)\b": "not enough",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\b(take|takes|taken|taking|took) in\b": "install",
+    r"\b(take|takes|taken|taking|took) over\b": "import",
+    r"\bcalled off\b": "cancelled",
+    r"\bholds? nothing but\b": "contains only",
+    r"\bhard to believe\b": "implausible",
+    r"\bdoes not know\b": "does not define",
+    r"\bbegin(s|ning)? anew\b": "start from scratch",
+    r"\b(exists?|is there) already\b": "already exists",
+}
+
+
+def sentences(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of every literal that a person may read: not docstrings, and more than one word."""
+    tree = ast.parse(source)
+    quiet: set[ast.AST] = {n.value for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            quiet |= {part for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if node in quiet:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = (str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+            text = "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        else:
+            continue
+        if " " in text.strip():
+            yield node.lineno, text
+
+
+def retired(source: str) -> list[str]:
+    """Return what to say instead, one line for every retired phrase of a module."""
+    return [
+        f"{line}: {found[0]!r} in {text!r}; say {better!r}"
+        for line, text in sentences(source)
+        for phrase, better in RETIRED.items()
+        if (found := re.search(phrase, text, re.IGNORECASE))
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'raise ModelError(f"{path} is not the file its card speaks of.")',
+        'yield Note(text="Main memory does not suffice.")',
+        'label.setText("Nothing to " "mend.")',
+        'parser.add_argument("--c", help=f"{what} goes on")',
+    ],
+)
+def test_retired_phrases_are_found(line):
+    assert len(retired(line)) == 1
+
+
+def test_docstrings_comments_and_single_words_are_left_alone():
+    assert not retired('def f():\n    """Speaks of what goes on."""\n    return "mend"  # is told')
+
+
+def test_nothing_that_users_read_has_a_retired_phrase():
+    found = [
+        f"{path.relative_to(SOURCE)}:{sentence}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        if "widgets" not in path.parts
+        for sentence in retired(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
