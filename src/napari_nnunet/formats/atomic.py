@@ -127,7 +127,7 @@ def copy_file(source: Path, target: Path, *, durable: bool = False) -> None:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of an older one; where that fails, the older one stays.
+    """Put a finished folder in the place of an older one; if that fails, the older one stays.
 
     Parameters
     ----------

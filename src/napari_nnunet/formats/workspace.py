@@ -49,7 +49,7 @@ class Workspace:
         folder : Path, optional
             ``--workspace``.
         environment : mapping, optional
-            ``os.environ`` where not given.
+            ``os.environ`` if not given.
         """
         if folder is not None:
             return cls.at(folder.expanduser().absolute())

@@ -80,7 +80,7 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
     folder : Path
         Everything is written below it: ``workspace``, ``imagesTs``, ``labelsTs``, ``predictions``, ``demo.png``.
     minutes : float, optional
-        How long to train; 500 steps where not given, which a slow computer does as well, only later.
+        How long to train; 500 steps if not given, which a slow computer does as well, only later.
 
     Raises
     ------

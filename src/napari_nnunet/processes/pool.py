@@ -235,7 +235,7 @@ def _executor(workers: int) -> Any:
 
 
 def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None, str | None, float]:
-    """Run in the worker: errors come back as text, with the trace where nobody expected them."""
+    """Run in the worker: errors come back as text, with the trace if nobody expected them."""
     begun = time.monotonic()
     try:
         return function(*arguments), None, None, time.monotonic() - begun

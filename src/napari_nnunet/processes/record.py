@@ -12,7 +12,7 @@ _BETWEEN = 2.0  # seconds between two progress events in the file
 
 
 class Recorder:
-    """Appends events to a file; where that fails they are kept back and tried again.
+    """Appends events to a file; if that fails they are kept back and tried again.
 
     Parameters
     ----------

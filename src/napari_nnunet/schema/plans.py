@@ -30,7 +30,7 @@ NORMALIZATIONS: tuple[str, ...] = (
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 )
-#: Configurations that are preprocessed where none are named; small datasets lack some of them.
+#: Configurations that are preprocessed if none are named; small datasets lack some of them.
 STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
 #: Those, and the cascade, which needs no preprocessing of its own.
 TRAINABLE: tuple[str, ...] = (*STANDARD, "3d_cascade_fullres")

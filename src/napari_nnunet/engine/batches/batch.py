@@ -182,7 +182,7 @@ def draw_batch(
     seed, epoch, index : int
         Decide everything.
     places : range, optional
-        Samples of the batch to make, where several processes share it; all where not given.
+        Samples of the batch to make, where several processes share it; all if not given.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def beyond_largest(labels: NDArray[Any], values: Sequence[int] | None = None) ->
     labels : ndarray of int or bool, shape ([Z,] Y, X)
         Voxels of one value that touch, at a corner too, belong together; of several largest parts all are kept.
     values : sequence of int, optional
-        The labels that count; all but 0 where not given.
+        The labels that count; all but 0 if not given.
     """
     import cc3d
 

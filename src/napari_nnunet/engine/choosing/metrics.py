@@ -109,7 +109,7 @@ class Joint:
 
 
 def _values(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the values that may occur: 0 to the highest, or exactly those that do where that is too many."""
+    """Return the values that may occur: 0 to the highest, or exactly those that do if that is too many."""
     if not reference.size:
         return np.zeros(0, dtype=np.int64)
     lowest = min(int(reference.min()), int(prediction.min()), 0)
@@ -136,7 +136,7 @@ def measure(
     Returns
     -------
     dict
-        Per label TP, FP, FN, TN, n_pred, n_ref (voxels), Dice and IoU; the last two NaN where there is nothing.
+        Per label TP, FP, FN, TN, n_pred, n_ref (voxels), Dice and IoU; the last two NaN if there is nothing.
     """
     return Joint.count(reference, prediction).metrics(labels, ignore_label)
 

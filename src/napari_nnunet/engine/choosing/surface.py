@@ -60,7 +60,7 @@ def surface_metrics(
     -------
     dict
         ``HD95`` in mm: the larger of the two directed 95th percentiles; ``NSD``: the share of both surfaces that lies
-        within the tolerance of the other (Nikolov et al., 2018). Both NaN where the label is in neither; where it is
+        within the tolerance of the other (Nikolov et al., 2018). Both NaN if the label is in neither; where it is
         in one only, HD95 is NaN and NSD 0.
     """
     import torch

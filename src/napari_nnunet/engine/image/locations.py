@@ -44,7 +44,7 @@ def class_locations(labels: NDArray[np.integer], keys: Sequence[Region]) -> Loca
     -------
     dict
         Per key an int64 array (n, 4) of (0, z, y, x), n = max(min(10000, N), ceil(N / 100)) of the N voxels; an empty
-        list where the class does not occur. The rows are those that nnU-Net draws.
+        list if the class does not occur. The rows are those that nnU-Net draws.
     """
     rng = np.random.RandomState(_SEED)
     boxes = _boxes(labels)

@@ -91,7 +91,7 @@ def plan_grid(
     plans, configuration
         Where the transposition and the target spacing come from.
     box : tuple, optional
-        Nonzero part in transposed order; the whole image where not given.
+        Nonzero part in transposed order; the whole image if not given.
     notes : tuple of str
         Passed on.
 

@@ -235,7 +235,7 @@ def resample_image(
     Returns
     -------
     ndarray or Tensor, shape (C, *shape)
-        Same kind and type as ``image``; the input itself where nothing changes.
+        Same kind and type as ``image``; the input itself if nothing changes.
 
     Raises
     ------

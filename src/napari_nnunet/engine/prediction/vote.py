@@ -30,7 +30,7 @@ class VoteSettings:
         "soft": the mean of the probabilities decides, as in nnU-Net. "hard": every member decides for itself, and the
         majority wins; of equal ones, that with the first member's vote.
     weights : tuple of float, optional
-        One per member; equal where not given.
+        One per member; equal if not given.
     uncertainty : bool
         Also compute entropy and disagreement.
     temperature : float
@@ -55,7 +55,7 @@ class Vote:
     members : int
         How many there are.
     settings : VoteSettings, optional
-        nnU-Net's mean where not given.
+        nnU-Net's mean if not given.
     """
 
     def __init__(

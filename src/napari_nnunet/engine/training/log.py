@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def pseudo_dice(matches: Sequence[Matches]) -> list[float]:
-    """Return ``2 tp / (2 tp + fp + fn)`` per class over all validation steps, NaN where there is nothing."""
+    """Return ``2 tp / (2 tp + fp + fn)`` per class over all validation steps, NaN if there is nothing."""
     hits, wrong, missed = (
         [sum(column) for column in zip(*rows, strict=True)]
         for rows in (

@@ -33,7 +33,7 @@ class _Total(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a training; a single one where nothing else is said.
+    """The processes of a training; a single one if nothing else is said.
 
     Parameters
     ----------

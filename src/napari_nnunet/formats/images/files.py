@@ -153,7 +153,7 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
     paths : sequence of Path or str
         One file per channel (or one with several channels), in channel order.
     reader : str, optional
-        nnU-Net's class name; found from the first file where not given.
+        nnU-Net's class name; found from the first file if not given.
     as_stored : bool
         Keep the type of the file, which may take a fraction of the memory.
 
@@ -194,7 +194,7 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
 def read_header(path: Path, *, reader: str | None = None) -> Header:
     """Return shape (C, [Z,] Y, X), bytes per value and spacing (mm, None if unknown) without reading the voxels.
 
-    Axes that a reader turns come in the order of the file. Raises ImageError where the file is missing or damaged.
+    Axes that a reader turns come in the order of the file. Raises ImageError if the file is missing or damaged.
     """
     if not path.is_file():
         raise ImageError(f"The image file {path} does not exist.")
@@ -226,7 +226,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     path : Path
         With one channel.
     reader : str, optional
-        nnU-Net's class name; found from the file where not given.
+        nnU-Net's class name; found from the file if not given.
     as_stored : bool
         Keep a whole-number type of up to four bytes, which may take a quarter of the memory; the array is not to be
         written to.
@@ -326,7 +326,7 @@ def _temporary_ending(path: Path) -> str:
 def split_channels(path: Path, targets: Sequence[Path]) -> None:
     """Write the volumes of a four-dimensional file as files of their own, in its pixel type.
 
-    Raises ImageError where the file does not hold as many volumes as there are targets.
+    Raises ImageError if the file does not hold as many volumes as there are targets.
     """
     from napari_nnunet.formats.images import itk as _itk
 

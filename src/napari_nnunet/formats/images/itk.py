@@ -112,7 +112,7 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
 def check_gzip(path: Path) -> None:
     """Refuse a truncated .nii.gz: ITK reads what is there and fills the rest with whatever it finds.
 
-    The length that gzip notes in its last four bytes must be the one the header promises; only where it is not (files
+    The length that gzip notes in its last four bytes must be the one the header promises; only if it is not (files
     of several gzip members) is everything decompressed to find out.
     """
     if not path.name.lower().endswith(".nii.gz"):

@@ -136,7 +136,7 @@ class TrainedModel:
 
     @cached_property
     def preset_dice(self) -> dict[str, float]:
-        """Mean foreground Dice of each preset where somebody measured it (``measure_presets``)."""
+        """Mean foreground Dice of each preset if somebody measured it (``measure_presets``)."""
         try:
             content = json.loads((self.folder / "inference_presets.json").read_text(encoding="utf-8"))
             return {str(name): float(entry["dice"]) for name, entry in content["presets"].items()}

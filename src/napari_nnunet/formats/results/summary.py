@@ -34,7 +34,7 @@ class CaseScore:
 
     @property
     def mean(self) -> float:
-        """Mean over the labels that occur; NaN where none does."""
+        """Mean over the labels that occur; NaN if none does."""
         known = [value for value in self.dice.values() if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 

@@ -74,7 +74,7 @@ class Question:
     configurations, trainers, plans : tuple of str
         Every combination of these that was planned and trained.
     folds : tuple, optional
-        Those all must have; where not given, the ones of nnU-Net's five that all have.
+        Those all must have; if not given, the ones of nnU-Net's five that all have.
     ensembling : bool
         Whether pairs are compared too.
     triples : bool
@@ -177,7 +177,7 @@ def find_best(workspace: Workspace, dataset: str, question: Question, *, workers
 
 
 def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
-    """Return the configurations of some plans: of the file, or where that is gone, of what was trained with it."""
+    """Return the configurations of some plans: of the file, or if that is gone, of what was trained with it."""
     path = workspace.preprocessed / dataset / f"{plans}.json"
     if path.is_file():
         return tuple(Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).configurations)

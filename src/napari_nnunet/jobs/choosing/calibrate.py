@@ -44,7 +44,7 @@ def calibrate(
     models : sequence of TrainedModel
         One, or the members of an ensemble.
     folds : sequence, optional
-        All that were validated where not given.
+        All that were validated if not given.
 
     Returns
     -------

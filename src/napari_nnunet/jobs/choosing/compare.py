@@ -120,7 +120,7 @@ def compare_folders(first: Path, second: Path, rules: Rules, *, workers: int = 0
 def compare_arrays(
     first: NDArray[Any], second: NDArray[Any], labels: Sequence[Region] | None = None
 ) -> dict[Region, Metrics]:
-    """Compare two label maps ([Z,] Y, X) on the same grid; every value that occurs where no labels are given."""
+    """Compare two label maps ([Z,] Y, X) on the same grid; every value that occurs if no labels are given."""
     joint = Joint.count(first, second)
     return joint.metrics(joint.present if labels is None else labels)
 

@@ -72,9 +72,9 @@ def accumulate(
     folds : sequence of int or "all"
         Folds that count.
     target : Path, optional
-        An empty or new folder; ``crossval_results_folds_...`` in the model's folder where not given.
+        An empty or new folder; ``crossval_results_folds_...`` in the model's folder if not given.
     overwrite : bool
-        Whether that folder is made again where it is complete.
+        Whether that folder is made again if it is complete.
     workers : int
         Processes, at most; 0 means one per core.
 

@@ -82,7 +82,7 @@ def ensemble_folders(
     target : Path
         Folder for the segmentations.
     vote : VoteSettings, optional
-        nnU-Net's mean where not given.
+        nnU-Net's mean if not given.
     probabilities : bool
         Also write the mean (``--save_npz``).
     workers : int

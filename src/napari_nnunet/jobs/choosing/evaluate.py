@@ -40,7 +40,7 @@ class Rules:
     ignore_label : int, optional
         Voxels with this value in the reference do not count.
     reader : str, optional
-        nnU-Net's class name; chosen by the ending where not given.
+        nnU-Net's class name; chosen by the ending if not given.
     surface : float, optional
         Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
     """
@@ -221,7 +221,7 @@ def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
 
 
 def size_of(path: Path, reader: str | None) -> tuple[int, int]:
-    """Return (voxels, bytes per voxel) of a file from its header; zeros where that cannot be read."""
+    """Return (voxels, bytes per voxel) of a file from its header; zeros if that cannot be read."""
     try:
         shape, itemsize, _ = adapter_for(path, reader).header(path)
     except Exception:  # every library has its own; reading the file itself will say what is wrong
@@ -324,7 +324,7 @@ def evaluate_folder(
     rules : Rules
         What is compared.
     output : Output, optional
-        ``summary.json`` in the folder of the predictions where not given.
+        ``summary.json`` in the folder of the predictions if not given.
     missing_ok : bool
         Whether references without a prediction are left out (``--chill``).
     workers : int

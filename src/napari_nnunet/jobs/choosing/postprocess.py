@@ -34,7 +34,7 @@ class Determined:
     Parameters
     ----------
     cleaning : Cleaning
-        The accepted steps; none where nothing helps.
+        The accepted steps; none if nothing helps.
     before, after : dict
         Scores without and with them (``foreground_mean`` and ``mean``).
     file : Path
@@ -77,7 +77,7 @@ def determine_postprocessing(
     Returns
     -------
     Determined
-        postprocessing.pkl, postprocessing.json and, where it was not there, summary.json have been written.
+        postprocessing.pkl, postprocessing.json and, if it was not there, summary.json have been written.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=True)
     yield Stage(name="Testing postprocessing", total=len(pairs))

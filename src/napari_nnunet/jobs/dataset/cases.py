@@ -65,7 +65,7 @@ class NewCase:
 
 
 def add_case(case: NewCase) -> Job[TrainingCase]:
-    """Save a case and, where they are missing, its dataset and its classes.
+    """Save a case and, if they are missing, its dataset and its classes.
 
     Raises
     ------

@@ -29,7 +29,7 @@ def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None
     source : Path
         ``TaskNN_Name`` with imagesTr, labelsTr, imagesTs and dataset.json.
     number : int, optional
-        Of the dataset; the task's own where not given.
+        Of the dataset; the task's own if not given.
     workers : int
         Files at the same time; 0 means one per core.
 

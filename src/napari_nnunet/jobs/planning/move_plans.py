@@ -28,7 +28,7 @@ def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, 
     plans_name : str
         Of the plans to use.
     new_name : str, optional
-        Their name in the target; the same where not given.
+        Their name in the target; the same if not given.
 
     Returns
     -------

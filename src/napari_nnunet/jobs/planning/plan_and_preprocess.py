@@ -60,7 +60,7 @@ def plan_and_preprocess(
     check : bool
         Verify the dataset first; warnings are notes, errors end the job.
     clean : bool
-        Measure and preprocess again even where nothing changed.
+        Measure and preprocess again even if nothing changed.
     sampled : bool
         Measure with nnU-Net's random draws.
     workers, measure_workers : int

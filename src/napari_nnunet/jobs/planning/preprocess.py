@@ -262,7 +262,7 @@ def _fingerprint(base: Path) -> Fingerprint | None:
 
 
 def stored_bytes(base: Path, configuration: Configuration) -> float:
-    """Return how much disk the preprocessed cases of a configuration take at most, 0 where nothing is measured yet."""
+    """Return how much disk the preprocessed cases of a configuration take at most, 0 if nothing is measured yet."""
     fingerprint = _fingerprint(base)
     if fingerprint is None:
         return 0.0

@@ -183,7 +183,7 @@ def predict_combined(
         Receives the mean probabilities.
     folder : Path, optional
         Where the members' probabilities lie meanwhile (they may be larger than memory); a cache folder of this user
-        where not given.
+        if not given.
 
     Returns
     -------

@@ -52,7 +52,7 @@ def predict(
     volume : Volume
         The image (C, [Z,] Y, X) with its geometry.
     settings : PredictSettings, optional
-        nnU-Net's own settings where not given.
+        nnU-Net's own settings if not given.
     previous : ndarray, shape ([Z,] Y, X), optional
         Segmentation of the previous stage. A cascade without it runs its first stage by itself when that model lies
         beside.

@@ -104,7 +104,7 @@ def predict_folder(
     Raises
     ------
     DatasetError, SettingsError, ModelError, ResourceError
-        Before any work, where the input is incomplete or the output cannot be written.
+        Before any work, if the input is incomplete or the output cannot be written.
     """
     ending = model.dataset.file_ending
     cases = find_cases(folder.source, ending=ending, channels=len(model.dataset.channel_names))

@@ -41,7 +41,7 @@ class ExportSettings:
     Parameters
     ----------
     folds : tuple, optional
-        Folds of every model; all that are trained where not given.
+        Folds of every model; all that are trained if not given.
     checkpoints : tuple of str
         Names of the checkpoints.
     light : bool
@@ -74,7 +74,7 @@ def export_models(
     target : Path
         The zip.
     settings : ExportSettings, optional
-        All folds with their final checkpoints where not given.
+        All folds with their final checkpoints if not given.
     replace : bool
         Whether a zip of that name is replaced.
 

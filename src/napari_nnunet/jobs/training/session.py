@@ -220,7 +220,7 @@ class Session:
         return False
 
     def adapt_length(self) -> Job[None]:
-        """Keep to the time budget, and stop early where nothing gets better any more."""
+        """Keep to the time budget, and stop early if nothing gets better any more."""
         settings, schedule = self.order.settings, self.schedule
         if schedule.finish_from is not None or self.epoch >= schedule.epochs:
             return
@@ -255,7 +255,7 @@ class Session:
             yield from self.save_latest()
 
     def save_latest(self) -> Job[None]:
-        """Save a checkpoint; where the disk is full, warn and try again later."""
+        """Save a checkpoint; if the disk is full, warn and try again later."""
         yield from self._save(self.folder.latest)
 
     def save_best(self) -> Job[None]:

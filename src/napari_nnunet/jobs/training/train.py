@@ -84,9 +84,9 @@ def train(
     plans_name : str
         Name of the plans file without ``.json``.
     settings : TrainSettings, optional
-        nnU-Net's own where not given.
+        nnU-Net's own if not given.
     resume : bool
-        Go on from the newest checkpoint; begin where there is none.
+        Continue from the newest checkpoint; start afresh if there is none.
     finish_in : int, optional
         With ``resume``: let the learning rate go to zero over so many more epochs, and end.
     pretrained : Path, optional

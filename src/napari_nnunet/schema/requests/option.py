@@ -31,11 +31,11 @@ class Flag:
     metavar : str, optional
         Placeholder of the value.
     otherwise : str, optional
-        What counts where the flag is missing, in words; the default itself where not given.
+        What counts if the flag is missing, in words; the default itself if not given.
     sets : object
-        For switches: what the field becomes where the flag is given.
+        For switches: what the field becomes if the flag is given.
     bare : object, optional
-        What the field becomes where the flag is given without a value.
+        What the field becomes if the flag is given without a value.
     each : bool
         A shell may name several; there is one request for each.
     reads : callable, optional
