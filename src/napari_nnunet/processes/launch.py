@@ -105,7 +105,7 @@ class TrainRequest:
     settings : TrainSettings
         How.
     resume : bool
-        Go on where they were.
+        Continue where they were.
     pretrained : Path, optional
         Weights to begin with.
     finish_in : int, optional

@@ -1,4 +1,4 @@
-"""Segment an image with several models (or folds) at once: predict with each, join, postprocess."""
+"""Segment an image with several models (or folds) at once: predict with each, combine, postprocess."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """A whole recipe: members, how they are joined, and what is done with the result.
+    """A whole recipe: members, how they are combined, and what is done with the result.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Combination:
 
     @property
     def joins(self) -> bool:
-        """Whether probabilities are joined; a single model's labels are taken as they are."""
+        """Whether probabilities are combined; a single model's labels are taken as they are."""
         return len(self.members) > 1 or self.vote.uncertainty
 
 
@@ -120,7 +120,7 @@ def best_combination(workspace: Workspace, dataset: str, settings: PredictSettin
     Raises
     ------
     ModelError, DatasetError
-        If nobody compared models yet, or one of them is gone.
+        If the models were not compared yet, or one of them is gone.
     """
     best = read_best(workspace.results / dataset)
     settings = settings or PredictSettings()
@@ -132,7 +132,7 @@ def best_combination(workspace: Workspace, dataset: str, settings: PredictSettin
 
 
 def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
-    """Say what segmenting an image of this shape will take.
+    """Return what segmenting an image of this shape will take.
 
     Returns
     -------
@@ -286,7 +286,7 @@ def _lifted(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.float32] | None) -> Job[None]:
-    """Join class by class, some planes at a time."""
+    """Combine class by class, some planes at a time."""
     c, z, y, x = stores[0].shape
     step = max(1, int(_PIECE // (y * x)))
     for channel in range(c):
@@ -300,7 +300,7 @@ def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.
 def join_arrays(
     scheme: LabelScheme, members: Sequence[Sequence[NDArray[np.float32]]], vote: VoteSettings
 ) -> Job[tuple[NDArray[Any], tuple[NDArray[np.float32], NDArray[np.float32]] | None]]:
-    """Join probabilities that are in memory already.
+    """Combine probabilities that are already in memory.
 
     Parameters
     ----------

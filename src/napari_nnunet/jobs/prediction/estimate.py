@@ -61,7 +61,7 @@ class Estimate:
 def estimate(
     model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
 ) -> Estimate:
-    """Say what segmenting an image of this shape will take, without reading a voxel or a weight.
+    """Return what segmenting an image of this shape will take, without reading a voxel or a weight.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def estimate(
 def estimate_for(
     model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings, *, wrapped: bool
 ) -> Estimate:
-    """Say what a prepared image will take with the networks at hand; ``wrapped`` if it begins in the middle."""
+    """Return what a prepared image will take with the networks at hand; ``wrapped`` if it begins in the middle."""
     copies = len(ensemble.mirrors)
     return _estimate(model, record, settings, ensemble.choice, ensemble.folds, copies, ensemble.batch, wrapped=wrapped)
 

@@ -142,7 +142,7 @@ def _lifted(array: NDArray[Any], axis: int) -> NDArray[Any]:
 def _previous_stage(
     model: TrainedModel, volume: Volume, settings: PredictSettings, roi: Box | None
 ) -> Job[NDArray[Any]]:
-    """Run the first stage of a cascade from the model beside this one."""
+    """Run the first stage of a cascade from the model next to this one."""
     folder = model.previous_stage_folder()
     if folder is None or not folder.is_dir():
         raise ModelError(
@@ -317,7 +317,7 @@ def _place(
 
 
 def _announce(box: Box | None, task: Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool) -> Job[None]:
-    """Copy what lies inside the region to the canvas and tell which part of the image changed."""
+    """Copy what lies inside the region to the canvas and report which part of the image changed."""
     if box is None:
         return
     own: Box = tuple(box[record.transpose_forward.index(a)] for a in range(3))

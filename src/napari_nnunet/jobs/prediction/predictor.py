@@ -1,4 +1,4 @@
-"""A trained model made ready to run, kept for the next image."""
+"""A trained model, ready to run and kept for the next image."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _files(model: TrainedModel, folds: Sequence[Fold], settings: ExportSettings)
 
 
 def _dataset_files(dataset: Path, models: Sequence[TrainedModel]) -> list[Path]:
-    """Return what was found out about the dataset's models together."""
+    """Return the files about several models of the dataset together."""
     names = {model.folder.name for model in models}
     found = [dataset / name for name in (INFORMATION, INSTRUCTIONS) if (dataset / name).is_file()]
     for folder in sorted(dataset.glob("ensembles/ensemble___*")):
@@ -200,7 +200,7 @@ def make_card(
 
 
 def card_model(model: TrainedModel, folds: Sequence[Fold], hashes: dict[str, str] | None = None) -> CardModel:
-    """Return what a card says of one model."""
+    """Return a card's entry for one model."""
     scores = [_summary(model.folder / f"fold_{fold}" / "validation" / "summary.json") for fold in folds]
     known = [score for score in scores if score is not None]
     per_class: dict[str, float] = {}
@@ -306,7 +306,7 @@ def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Inst
 
 
 def download_model(url: str, results: Path, *, sha256: str | None = None, replace: bool = False) -> Job[Installed]:
-    """Download a zip with models and take them in; an interrupted download is continued by the same call.
+    """Download a zip with models and install them; an interrupted download is continued by the same call.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ from napari_nnunet.jobs.training.session import Session
 
 @dataclass(frozen=True)
 class Start:
-    """How a training begins: anew, from other weights, or where it was; perhaps to be finished soon."""
+    """How a training starts: from scratch, from other weights, or resumed; perhaps to be finished soon."""
 
     resume: bool = False
     finish_in: int | None = None
@@ -122,7 +122,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
 
 
 def _resume(session: Session) -> Job[None]:
-    """Load the checkpoint that is furthest."""
+    """Load the most advanced checkpoint."""
     found = [(path, read_raw(path)) for path in session.folder.checkpoints]
     if not found:
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
@@ -141,7 +141,7 @@ def _resume(session: Session) -> Job[None]:
 
 
 def _write_side_files(session: Session) -> None:
-    """Write what nnU-Net puts beside its checkpoints."""
+    """Write what nnU-Net puts next to its checkpoints."""
     order = session.order
     remove_leftovers(make_folder(order.model))
     remove_leftovers(session.folder.path)

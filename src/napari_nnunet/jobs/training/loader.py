@@ -40,7 +40,7 @@ _VALIDATION_SEED = 1 << 20  # validation patches of an epoch are others than its
 
 @dataclass(frozen=True)
 class Place:
-    """Which batch: of training or validation, of which epoch, the how manieth."""
+    """Which batch: of training or validation, of which epoch, and its number."""
 
     role: Role
     epoch: int
@@ -173,7 +173,7 @@ class BatchSource:
 
 
 class _Share:
-    """What one worker makes: every n-th batch, as batchgenerators' augmenter hands its queues round."""
+    """What one worker makes: every n-th batch, as batchgenerators' augmenter takes its queues in turn."""
 
     def __init__(self, source: BatchSource, start: tuple[int, int], lengths: tuple[int, int], workers: int) -> None:
         self._source = source

@@ -84,7 +84,7 @@ class Logbook:
             board.flush()
 
     def draw(self, log: TrainingLog, *, now: bool = False) -> None:
-        """Draw progress.png, if the last time is long enough ago."""
+        """Draw progress.png, if the last time was long enough ago."""
         begun = time.monotonic()
         if log.epochs and (now or begun >= self._next_picture):
             with suppress(Exception):  # a picture is not worth a training

@@ -1,4 +1,4 @@
-"""Whether a training step fits into memory, and what would."""
+"""Whether a training step fits into memory, and which batch would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training needs to know before it starts: everything is looked at and refused here, before any work."""
+"""What a training needs to know before it starts: everything is checked here, before any work."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _dataset_info(base: Path) -> DatasetInfo:
 
 
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
-    """Compare with the raw dataset, where it is there and we preprocessed it ourselves."""
+    """Compare with the raw dataset, if it exists and was preprocessed here."""
     journal = Journal(data.with_name(f"{data.name}.cases.jsonl"))
     finished = journal.read()
     raw = workspace.raw / data.parent.name
@@ -258,7 +258,7 @@ def _require_previous(folder: Path, split: Split, configuration: Configuration) 
 
 
 def check_request(request: TrainRequest) -> Job[None]:
-    """Look at everything a training refuses, before a process is started for it."""
+    """Check everything a training refuses, before a process is started for it."""
     for fold in request.folds:
         yield from make_order(
             request.workspace, request.dataset, request.configuration, fold, request.plans, request.settings

@@ -150,7 +150,7 @@ def validate(
     settings: TrainSettings | None = None,
     checkpoint: str = FINAL,
 ) -> Job[TrainResult]:
-    """Segment the validation cases of a fold that is trained already, and measure them.
+    """Segment the validation cases of a fold that is already trained, and evaluate them.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def _after_epoch(session: Session, done: EpochDone) -> Job[None]:
 
 
 def _step(session: Session) -> Job[None]:
-    """Learn from the next batch; a loss that is no number ends the training before it can do harm."""
+    """Learn from the next batch; a loss that is not finite ends the training before it can do harm."""
     loss, cases = session.learn()
     if math.isfinite(loss):
         return

@@ -1,4 +1,4 @@
-"""Segment the cases a fold held out, measure them, and hand them to the next stage."""
+"""Segment the validation cases of a fold, evaluate them, and prepare them for the next stage."""
 
 from __future__ import annotations
 
