@@ -32,7 +32,7 @@ def dock(viewer, qtbot):
     assert isinstance(widget, SegmentWidget)
     yield widget
     widget.panel.cancel()
-    qtbot.waitUntil(lambda: widget._running is None, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20000)
     if widget._estimator is not None and widget._estimator.is_running:
         qtbot.waitUntil(lambda: not widget._estimator.is_running, timeout=20000)
 

@@ -1,58 +1,53 @@
-"""Check my computer: what there is, what is missing, and the command that mends it."""
+"""Check my computer: what there is, what is missing, and the command that installs it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtGui import QFontDatabase
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPlainTextEdit, QVBoxLayout
 
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.widgets.frame.worker import JobWorker
+from napari_nnunet.widgets.frame.dock import Dock
+from napari_nnunet.widgets.frame.panel import RunPanel
+from napari_nnunet.widgets.frame.parts import CopyButton
+
+if TYPE_CHECKING:
+    import napari
 
 
-class DoctorWidget(QWidget):
-    """Shows the doctor's report, to read and to copy."""
+class DoctorWidget(Dock):
+    """Shows the doctor's report, to read and to copy.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
         self.text = QPlainTextEdit("Looking…")
         self.text.setReadOnly(True)
+        self.text.setTabChangesFocus(True)
         self.text.setAccessibleName("Report about this computer")
         self.text.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
-        self.again = QPushButton("Check again")
-        self.copy = QPushButton("Copy")
-        row = QHBoxLayout()
-        row.addWidget(self.again)
-        row.addWidget(self.copy)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.text)
-        layout.addLayout(row)
+        self.panel = RunPanel("Check again", stops="Stop looking.")
+        self.panel.start = self.check
+        self.copy = CopyButton("Copy", self.text.toPlainText)
+        column = QVBoxLayout(self)
+        for part in (self.text, self.copy, self.panel):
+            column.addWidget(part)
         self.setMinimumWidth(420)
-        self.again.clicked.connect(self.check)
-        self.copy.clicked.connect(self._copy)
         self.check()
 
     def check(self) -> None:
         """Look again, on a thread."""
-        self.again.setEnabled(False)
-        self._worker = JobWorker(_examine)
-        self._worker.returned.connect(self._show)
-        self._worker.errored.connect(self._show)
-        self._worker.start()
-
-    def _show(self, report: Any) -> None:
-        self.text.setPlainText(str(report))
-        self.again.setEnabled(True)
-
-    def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self.text.toPlainText())
+        self.panel.run(_examine(), done=self.text.setPlainText)
 
 
-def _examine() -> Job[Any]:
+def _examine() -> Job[str]:
     from napari_nnunet.jobs.doctor import examine
 
     yield Stage(name="Looking at this computer")
-    return examine()
+    return str(examine())

@@ -31,7 +31,7 @@ def _refused(dock, qtbot, words):
 
 def _run(dock, qtbot):
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock._running is None and dock.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=60000)
 
 
 def _image(viewer, shape=(12, 30, 28), **kwargs):
@@ -61,9 +61,9 @@ def test_the_sample_is_segmented_in_two_clicks(viewer, dock, qtbot):
     for label in (1, 2):
         a, b = result.data == label, truth.data == label
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
-    assert dock.table.table.item(0, 0).text() == "nucleus"
-    assert "µm³" in dock.table.table.item(0, 1).text()
-    volume = float(dock.table.csv().splitlines()[1].split(",")[-1])
+    assert dock.result.table.table.item(0, 0).text() == "nucleus"
+    assert "µm³" in dock.result.table.table.item(0, 1).text()
+    volume = float(dock.result.table.csv().splitlines()[1].split(",")[-1])
     assert volume == pytest.approx((result.data == 1).sum() * 1e-3 * 0.5e-3 * 0.5e-3)
     assert result.metadata["nnunet"]["partial"] is False
     assert list(result.features["name"]) == ["background", "nucleus", "shell"]
@@ -101,7 +101,7 @@ def test_the_dock_gives_the_labels_of_the_command_line(viewer, dock, tiny, qtbot
 
 def test_an_image_in_pixels_asks_for_the_voxel_size(viewer, dock, tiny, qtbot):
     viewer.add_image(smooth_image((12, 20, 20))[0], scale=(2, 1, 1), name="image")
-    _refused(dock, qtbot, "How large are the voxels?")
+    _refused(dock, qtbot, "has no voxel size")
     assert "the layer's scale is 2 x 1 x 1" in dock.summary.text()
     dock.form.spacing_edit.value = "abc"
     _refused(dock, qtbot, "type 3 positive numbers in mm")
@@ -115,7 +115,7 @@ def test_layers_that_were_there_before_the_dock_are_followed_too(viewer, qtbot, 
     layer = viewer.add_image(smooth_image((12, 20, 20))[0], name="image")
     _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
     dock.add_model(model.folder)
-    _refused(dock, qtbot, "How large are the voxels?")
+    _refused(dock, qtbot, "has no voxel size")
     layer.units = MM
     _ready(dock, qtbot)
     layer.name = "renamed"
@@ -167,7 +167,7 @@ def test_rgb_pictures_fit_three_channel_models(viewer, dock, new_model, qtbot):
     assert "pixels are taken as 1" in dock.summary.text()
     _run(dock, qtbot)
     assert _result(viewer, "image – 2d").data.shape == (40, 30)
-    assert dock.table.table.item(0, 1).text() == "–"
+    assert dock.result.table.table.item(0, 1).text() == "–"
 
 
 @pytest.mark.parametrize("kind", ["dask", "multiscale", "time"])
@@ -188,7 +188,7 @@ def test_lazy_multiscale_and_time_series_layers_work(viewer, dock, tiny, qtbot, 
         assert dock.form.image_form.isRowVisible(dock.form.time_box.native)
         np.testing.assert_array_equal(result.data[0], result.data[2])
         assert not np.array_equal(result.data[0], result.data[1])
-        assert dock.table.table.rowCount() == 6
+        assert dock.result.table.table.rowCount() == 6
         dock.form.time_box.value = "Current time point"
         viewer.dims.set_point(0, 2)
         _ready(dock, qtbot)
@@ -266,7 +266,7 @@ def test_tiles_are_painted_while_it_runs(viewer, dock, tiny, qtbot):
     viewer.dims.set_point(0, 50)
     _ready(dock, qtbot)
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    data = dock._running.canvas
+    data = dock.result.running.canvas
     qtbot.waitUntil(lambda: data.any(), timeout=20000)
     painted = np.flatnonzero(data.any(axis=(1, 2)))
     assert 46 <= np.median(painted) <= 60  # the slice on the screen first

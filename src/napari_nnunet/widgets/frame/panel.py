@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from napari.utils import progress as activity
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
-from napari_nnunet.widgets.frame.words import plain_time
-from napari_nnunet.widgets.frame.worker import JobWorker
+from napari_nnunet.widgets.frame.parts import CopyButton, sentence
+from napari_nnunet.widgets.frame.words import failure_text, plain_time
+from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
+T = TypeVar("T")
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
 
 
@@ -33,6 +33,8 @@ class State(Enum):
 class RunPanel(QWidget):
     """A button that becomes Cancel, a bar with the remaining time, and a line that says what is going on.
 
+    Emits ``idle`` when a job ended, however it did, after everyone was told.
+
     Parameters
     ----------
     text : str
@@ -45,12 +47,14 @@ class RunPanel(QWidget):
     finished = Signal(object)
     cancelled = Signal(float)
     failed = Signal(object)
+    idle = Signal()
 
     def __init__(self, text: str, *, stops: str = "Stop, and keep what is finished.") -> None:
         super().__init__()
         self.state = State.IDLE
         self._text = text
         self._stops = stops
+        self._reason: str | None = None
         self._worker: JobWorker | None = None
         self._activity: Any = None
         self._last_activity = 0.0
@@ -65,15 +69,13 @@ class RunPanel(QWidget):
         self.button.setMinimumHeight(32)
         self.button.clicked.connect(self._clicked)
         self.bar = QProgressBar()
-        self.bar.setTextVisible(True)
+        self.bar.setAccessibleName("Progress")
         self.bar.setVisible(False)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.status = sentence()
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.details = QPushButton("Copy report")
+        self.details = CopyButton("Copy report", lambda: self._report)
         self.details.setVisible(False)
         self.details.setToolTip("Copy the error with its traceback, for a bug report.")
-        self.details.clicked.connect(self._copy_report)
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         row.addWidget(self.details)
@@ -84,11 +86,11 @@ class RunPanel(QWidget):
         layout.addWidget(self.status)
 
     def set_ready(self, reason: str | None) -> None:
-        """Enable the button, or disable it and say why."""
-        if self.state is not State.IDLE:
-            return
-        self.button.setEnabled(reason is None)
-        self.button.setToolTip(reason or "")
+        """Enable the button, or disable it and say why, now or as soon as the job that runs has ended."""
+        self._reason = reason
+        if self.state is State.IDLE:
+            self.button.setEnabled(reason is None)
+            self.button.setToolTip(reason or "")
 
     def rename(self, text: str) -> None:
         """Give the idle button another text."""
@@ -101,20 +103,64 @@ class RunPanel(QWidget):
         """Show one line of status."""
         self.status.setText(text)
 
-    def run(self, make_job: Callable[[], Job[Any]]) -> None:
-        """Start a job on a thread; ``make_job`` is called there."""
+    def run(
+        self,
+        job: Job[T] | Callable[[], Job[T]],
+        *,
+        done: Callable[[T], str | None] | None = None,
+        cancelled: Callable[[float], str | None] | None = None,
+        failed: Callable[[BaseException], object] | None = None,
+        happened: Callable[[Event], object] | None = None,
+    ) -> None:
+        """Start a job on a thread.
+
+        Parameters
+        ----------
+        job : Job or callable
+            One that has not begun, or what makes it.
+        done : callable, optional
+            Given the result; what it returns is said. A job that was asked to stop but came to its end is done too.
+        cancelled : callable, optional
+            Given the share of the work that was done; what it returns is said, "Cancelled." without it.
+        failed : callable, optional
+            Given the error, after the sentence about it is shown.
+        happened : callable, optional
+            Given every event.
+        """
         self._set_state(State.RUNNING)
         self._report = ""
         self._fraction = 0.0
         self._cases = (0, 1)
         self._activity = activity(total=100, desc=self._text)
-        worker = JobWorker(make_job)
-        worker.yielded.connect(self._on_event)
-        worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._on_errored)
-        worker.aborted.connect(self._on_aborted)
-        self._worker = worker
-        worker.start()
+
+        def on_event(event: Event) -> None:
+            self._on_event(event)
+            if happened is not None:
+                happened(event)
+
+        def on_result(result: T) -> None:
+            self._end("")
+            self._say_if(None if done is None else done(result))
+            self.finished.emit(result)
+            self.idle.emit()
+
+        def on_cancel() -> None:
+            self._end("Cancelled.")
+            self._say_if(None if cancelled is None else cancelled(self._fraction))
+            self.cancelled.emit(self._fraction)
+            self.idle.emit()
+
+        def on_error(error: BaseException) -> None:
+            self._report = "".join(traceback.format_exception(error))
+            text = failure_text(error)
+            self._end(text)
+            show_error(text)
+            if failed is not None:
+                failed(error)
+            self.failed.emit(error)
+            self.idle.emit()
+
+        self._worker = follow(self, job, happened=on_event, returned=on_result, cancelled=on_cancel, errored=on_error)
 
     def cancel(self) -> None:
         """Ask the job to stop at its next event."""
@@ -127,6 +173,10 @@ class RunPanel(QWidget):
         """Share of the work that is done, 0 to 1."""
         return self._fraction
 
+    def _say_if(self, text: str | None) -> None:
+        if text is not None:
+            self.say(text)
+
     def _clicked(self) -> None:
         if self.state is State.IDLE:
             self.start()
@@ -135,7 +185,9 @@ class RunPanel(QWidget):
 
     def _set_state(self, state: State) -> None:
         self.state = state
-        self.button.setText({State.IDLE: self._text, State.RUNNING: "Cancel", State.CANCELLING: "Cancelling…"}[state])
+        text = {State.IDLE: self._text, State.RUNNING: "Cancel", State.CANCELLING: "Cancelling…"}[state]
+        self.button.setText(text)
+        self.button.setAccessibleName(text)
         self.button.setEnabled(state is not State.CANCELLING)
         self.bar.setVisible(state is not State.IDLE)
         self.details.setVisible(state is State.IDLE and bool(self._report))
@@ -143,6 +195,15 @@ class RunPanel(QWidget):
             self.button.setToolTip(self._stops)
             self.bar.setRange(0, 0)
             self.say("Starting…")
+
+    def _end(self, text: str) -> None:
+        self._worker = None
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        self._set_state(State.IDLE)
+        self.set_ready(self._reason)
+        self.say(text)
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -179,41 +240,3 @@ class RunPanel(QWidget):
         frame = f"Time point {done + 1} of {count}: " if count > 1 else ""
         left = f" – {plain_time(seconds_left)} left" if seconds_left is not None else "…"
         return f"{frame}{self._stage}{left}"
-
-    def _end(self) -> None:
-        self._worker = None
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
-        self._set_state(State.IDLE)
-
-    def _on_returned(self, result: Any) -> None:
-        if self.state is State.CANCELLING:
-            return  # the job ended by itself while the cancel was under way: `aborted` does not come any more
-        self._end()
-        self.finished.emit(result)
-
-    def _on_aborted(self) -> None:
-        fraction = self._fraction
-        self._end()
-        self.cancelled.emit(fraction)
-
-    def _on_errored(self, error: Exception) -> None:
-        known = isinstance(error, NnunetError)
-        self._report = "".join(traceback.format_exception(error))
-        self._end()
-        text = str(error) if known else f"Something went wrong inside the plugin: {error or type(error).__name__}"
-        self.say(text)
-        show_error(text)
-        self.failed.emit(error)
-
-    def _copy_report(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self._report)
-            self.details.setText("Copied")
-            QTimer.singleShot(1500, self._restore_details)
-
-    def _restore_details(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the dock may be gone by now
-            self.details.setText("Copy report")

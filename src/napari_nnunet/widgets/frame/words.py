@@ -1,8 +1,11 @@
-"""Sizes, times and counts in the units and words people use."""
+"""Sizes, times, counts and failures in the units and words people use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from napari_nnunet.errors import NnunetError, is_out_of_memory, out_of_memory
 
 
 def plain_time(seconds: float) -> str:
@@ -26,3 +29,21 @@ def size_text(spacing: Sequence[float]) -> str:
 def times_text(shape: Sequence[int]) -> str:
     """Return a shape with multiplication signs."""
     return " × ".join(str(n) for n in shape)
+
+
+def failure_text(error: BaseException) -> str:
+    """Return one or two sentences about an error; the traceback goes into the report.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a job raised: an error of this package carries its own sentences.
+    """
+    if isinstance(error, NnunetError):
+        return error.message
+    if is_out_of_memory(error):
+        return out_of_memory(error).message
+    if isinstance(error, BrokenProcessPool):
+        return "The system ended a worker process, probably because memory ran out. Use fewer workers, or free memory."
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"Something went wrong inside the plugin ({reason}). 'Copy report' has the details for a bug report."

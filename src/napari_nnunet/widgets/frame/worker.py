@@ -1,68 +1,115 @@
 """A job on a napari thread worker.
 
-napari's own ``create_worker`` swallows RuntimeError (an out-of-memory error would leave Run disabled for ever) and
-closes a cancelled generator at garbage collection, in the window's thread. This worker does neither.
+napari's own ``create_worker`` swallows RuntimeError (an out-of-memory error would leave Run disabled for ever), says
+nothing of a job that ends while it is being cancelled, and closes a cancelled generator at garbage collection, in the
+window's thread. This worker does none of it: whatever happens, it says exactly once how its job ended.
 """
 
 from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
-from qtpy.QtCore import QObject, QThreadPool
+from napari.qt.threading import WorkerBase, WorkerBaseSignals
+from qtpy.QtCore import QObject, QThreadPool, Signal
 
-from napari_nnunet.events import Job, Pump
+from napari_nnunet.events import Event, Job, Pump
 
+T = TypeVar("T")
 _made: WeakSet[JobWorker] = WeakSet()
 
 
-class JobWorker(WorkerBase):
-    """Runs a job on a thread: events as ``yielded``, the result as ``returned``, failures as ``errored``.
+@dataclass(frozen=True)
+class Returned:
+    """The job came to its end, whether or not a cancel was asked for meanwhile."""
 
-    ``quit()`` cancels at the job's next event; the job is closed at once, in the worker's thread.
+    result: Any
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The job was closed before its end."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job raised."""
+
+    error: BaseException
+
+
+End: TypeAlias = Returned | Cancelled | Failed
+
+
+class _Signals(WorkerBaseSignals):
+    happened = Signal(object)
+    ended = Signal(object)
+
+
+class JobWorker(WorkerBase):
+    """Runs a job on a thread: events as ``happened``, then once how it ended as ``ended``.
+
+    ``quit()`` cancels at the job's next event; the job is closed at once, in the worker's thread. A job that has no
+    event left returns its result nevertheless.
 
     Parameters
     ----------
-    start : callable
-        Makes the job. It is called in the thread, so that heavy imports do not hold up the window.
+    job : Job or callable
+        One that has not begun, or what makes it; its first step is taken in the thread, so that heavy imports do not
+        hold up the window.
     """
 
-    def __init__(self, start: Callable[[], Job[Any]]) -> None:
-        super().__init__(SignalsClass=GeneratorWorkerSignals)
-        self._start = start
+    def __init__(self, job: Job[Any] | Callable[[], Job[Any]]) -> None:
+        super().__init__(SignalsClass=_Signals)
+        self._job = job
         _made.add(self)
 
-    def work(self) -> Any:
+    def work(self) -> None:
         """Drive the job; called by the thread pool."""
-        with Pump(self._start()) as pump:
-            events = iter(pump)
-            while not self.abort_requested:
-                try:
+        self.ended.emit(self._drive())
+
+    def _drive(self) -> End:
+        try:
+            with Pump(self._job() if callable(self._job) else self._job) as pump:
+                events = iter(pump)
+                while not self.abort_requested:
                     event = next(events, None)
-                except RuntimeError as error:
-                    # superqt takes a RuntimeError for a deleted signal and stays silent.
-                    raise JobError(str(error) or type(error).__name__) from error
-                if event is None:
-                    return pump.result
-                self.yielded.emit(event)
-        self.aborted.emit()
-        return None
+                    if event is None:
+                        return Returned(pump.result)
+                    self.happened.emit(event)
+        except BaseException as error:  # a thread that ends without a word leaves its dock waiting for ever
+            return Failed(error)
+        return Cancelled()
 
 
-@atexit.register
-def _end_all() -> None:
-    """End the jobs before Python goes: napari does so with its window, a script that just ends does not.
+def follow(
+    owner: QObject,
+    job: Job[T] | Callable[[], Job[T]],
+    *,
+    happened: Callable[[Event], object] | None = None,
+    returned: Callable[[T], object] | None = None,
+    errored: Callable[[BaseException], object],
+    cancelled: Callable[[], object] | None = None,
+) -> JobWorker:
+    """Start a job on a thread and tell its owner what comes of it, for as long as the owner lives.
 
-    A thread that still ran then would call what is gone, and the process be aborted.
+    Parameters
+    ----------
+    owner : QObject
+        The widget. When it goes, so do the connections: nobody calls into a dock that was closed.
+    job : Job or callable
+        As in :class:`JobWorker`.
+    happened, returned, errored, cancelled : callable
+        Called in the window's thread. A failure must be said somewhere, so ``errored`` is not optional.
     """
-    for worker in list(_made):
-        worker.quit()
-    pool = QThreadPool.globalInstance()
-    if pool is not None:
-        pool.waitForDone()
+    worker = JobWorker(job)
+    Listener(owner, worker, yielded=happened, returned=returned, errored=errored, cancelled=cancelled)
+    worker.start()
+    return worker
 
 
 class Listener(QObject):
@@ -77,8 +124,8 @@ class Listener(QObject):
         The widget.
     worker : JobWorker
         Not started yet.
-    yielded, returned, errored : callable, optional
-        Told of events, the result (None after a cancel) and failures.
+    yielded, returned, errored, cancelled : callable, optional
+        Told of events, the result, failures and a cancelled job.
     """
 
     def __init__(
@@ -89,30 +136,63 @@ class Listener(QObject):
         yielded: Callable[[Any], object] | None = None,
         returned: Callable[[Any], object] | None = None,
         errored: Callable[[Any], object] | None = None,
+        cancelled: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(owner)
-        self._functions = yielded, returned, errored
-        for signal, slot, wanted in (
-            (worker.yielded, self._on_yielded, yielded),
-            (worker.returned, self._on_returned, returned),
-            (worker.errored, self._on_errored, errored),
-        ):
-            if wanted is not None:
-                signal.connect(slot)
-        worker.finished.connect(self.deleteLater)
+        self._yielded, self._returned, self._errored, self._cancelled = yielded, returned, errored, cancelled
+        worker.happened.connect(self._on_event)
+        worker.ended.connect(self._on_end)
 
-    def _on_yielded(self, event: Any) -> None:
-        if self._functions[0] is not None:
-            self._functions[0](event)
+    def _on_event(self, event: Event) -> None:
+        if self._yielded is not None:
+            self._yielded(event)
 
-    def _on_returned(self, result: Any) -> None:
-        if self._functions[1] is not None:
-            self._functions[1](result)
-
-    def _on_errored(self, error: Any) -> None:
-        if self._functions[2] is not None:
-            self._functions[2](error)
+    def _on_end(self, end: End) -> None:
+        self.deleteLater()
+        match end:
+            case Returned() if self._returned is not None:
+                self._returned(end.result)
+            case Failed() if self._errored is not None:
+                self._errored(end.error)
+            case Cancelled() if self._cancelled is not None:
+                self._cancelled()
+            case _:
+                pass
 
 
-class JobError(Exception):
-    """A failure inside a job that was a RuntimeError."""
+def lazy(reference: str) -> Callable[..., Job[Any]]:
+    """Return a stand-in for a job; its module (and torch with it) is imported at the job's first step.
+
+    Type checkers see the job itself, with its parameters and its result, where the stand-in takes the place of an
+    import::
+
+        if TYPE_CHECKING:
+            from napari_nnunet.jobs.prediction.predict import predict_series
+        else:
+            predict_series = lazy("napari_nnunet.jobs.prediction.predict:predict_series")
+
+    Parameters
+    ----------
+    reference : str
+        "module:name".
+    """
+    module, _, name = reference.partition(":")
+
+    def job(*args: Any, **keywords: Any) -> Job[Any]:
+        return (yield from getattr(import_module(module), name)(*args, **keywords))
+
+    job.__name__ = job.__qualname__ = name
+    return job
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the jobs before Python goes: napari does so with its window, a script that just ends does not.
+
+    A thread that still ran then would call what is gone, and the process be aborted.
+    """
+    for worker in list(_made):
+        worker.quit()
+    pool = QThreadPool.globalInstance()
+    if pool is not None:
+        pool.waitForDone()

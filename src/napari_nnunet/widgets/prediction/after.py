@@ -16,7 +16,8 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.results.recipe import as_command, as_methods, as_python
 from napari_nnunet.schema.cleaning import Cleaning, Target
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.widgets.frame.worker import JobWorker, Listener
+from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.worker import follow
 
 _COLUMNS = 2
 _STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -131,20 +132,18 @@ class AfterResult(QGroupBox):
         for box, _, _ in self._targets:
             box.setEnabled(False)
         frames, before, targets = self._frames, self._removed, self.chosen()
-        worker = JobWorker(lambda: _keep_largest(frames, before, targets))
-        Listener(self, worker, returned=self._applied, errored=self._failed)
-        worker.start()
+        follow(self, _keep_largest(frames, before, targets), returned=self._applied, errored=self._failed)
 
-    def _applied(self, done: list[tuple[NDArray[Any], Removed]] | None) -> None:
-        self._removed = done or []
+    def _applied(self, done: list[tuple[NDArray[Any], Removed]]) -> None:
+        self._removed = done
         self._end()
         if self._layer is not None:
             self._layer.refresh()
             self.changed.emit()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._end()
-        self.hint.setText(f"That did not work: {error}")
+        self.hint.setText(failure_text(error))
         self.hint.setVisible(True)
 
     def _end(self) -> None:

@@ -172,8 +172,7 @@ def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float,
         return (1.0,) * len(spatial), False  # pictures have no voxel size, here or in training
     hint = " x ".join(f"{own[i]:g}" for i in order)
     raise NotReadyError(
-        f"How large are the voxels? '{layer.name}' is in pixels and does not say. Type the voxel size in mm as "
-        f"{', '.join(letter.lower() for letter in spatial)}"
+        f"'{layer.name}' has no voxel size. Type it in mm, as {' '.join(letter.lower() for letter in spatial)}"
         + (f" (the layer's scale is {hint})." if any(own[i] != 1 for i in order) else ".")
     )
 

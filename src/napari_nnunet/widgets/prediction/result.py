@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QApplication, QHeaderView, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.frame.forms import DERIVED
@@ -23,6 +21,7 @@ from napari_nnunet.widgets.frame.layers import (
     geometry_of,
     result_shape,
 )
+from napari_nnunet.widgets.frame.parts import CopyButton, Table
 from napari_nnunet.widgets.prediction.request import Request
 
 #: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
@@ -50,14 +49,24 @@ class ResultLayers:
         self.probabilities = (
             np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
         )
+        self.labels = self.new_labels()
+
+    def new_labels(self) -> Labels:
+        """Make the layer that shows the canvas; it takes the place of the one before."""
+        scheme = self.request.model.dataset.labels
         self.labels = Labels(
             self.canvas,
             name=self.name,
             colormap=colormap_of(scheme),
             features=features_of(scheme),
-            metadata={"nnunet": {"partial": True, "model": str(request.model.folder)}},
+            metadata={"nnunet": {"partial": True, "model": str(self.request.model.folder)}},
             **self.placement,
         )
+        return self.labels
+
+    def shown_in(self, viewer: Any) -> bool:
+        """Whether the layer is there and still shows the canvas; people remove layers and replace their data."""
+        return self.labels in viewer.layers and np.shares_memory(np.asarray(self.labels.data), self.canvas)
 
     def targets(self) -> list[tuple[Any, Any, Any]]:
         """Return (volume, labels view, probabilities view) of every frame."""
@@ -125,17 +134,8 @@ class VolumeTable(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._result: ResultLayers | None = None
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Class", "Volume", "Voxels"])
-        self.table.setAccessibleName("Volume per class")
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        vertical, horizontal = self.table.verticalHeader(), self.table.horizontalHeader()
-        vertical.setVisible(False)
-        horizontal.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        horizontal.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        self.copy = QPushButton("Copy as CSV")
-        self.copy.clicked.connect(self._copy)
+        self.table = Table("Volume per class", ["Class", "Volume", "Voxels"])
+        self.copy = CopyButton("Copy as CSV", self.csv)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
@@ -146,19 +146,16 @@ class VolumeTable(QWidget):
         """Fill the table; with several time points every row names its own."""
         rows = [(index, entry) for index, entries in frames for entry in entries]
         several = len(frames) > 1
-        self.table.setRowCount(len(rows))
-        for r, (index, entry) in enumerate(rows):
-            label = f"{entry.name} (t = {index})" if several and index is not None else entry.name
-            name = QTableWidgetItem(label)
-            name.setData(Qt.ItemDataRole.DecorationRole, QColor(class_colour(entry.value)))
-            self.table.setItem(r, 0, name)
-            for column, text in ((1, format_volume(entry.mm3)), (2, f"{entry.voxels:,}")):
-                item = QTableWidgetItem(text)
-                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                self.table.setItem(r, column, item)
         self._rows = rows
-        heights = [self.table.rowHeight(r) for r in range(min(len(rows), 8))]
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(heights) + 8)
+        texts = [
+            (
+                f"{entry.name} (t = {index})" if several and index is not None else entry.name,
+                format_volume(entry.mm3),
+                f"{entry.voxels:,}",
+            )
+            for index, entry in rows
+        ]
+        self.table.fill(texts, colours=[class_colour(entry.value) for _, entry in rows])
         self.setVisible(bool(rows))
 
     def show_result(self, result: ResultLayers, counts: Sequence[tuple[int, ...]]) -> None:
@@ -193,8 +190,3 @@ class VolumeTable(QWidget):
             volume = "" if entry.mm3 is None else repr(entry.mm3)
             lines.append(f'{time},{entry.value},"{entry.name}",{entry.voxels},{volume}')
         return "\n".join(lines) + "\n"
-
-    def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self.csv())

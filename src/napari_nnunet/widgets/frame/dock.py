@@ -1,0 +1,204 @@
+"""What every dock repeats: parts that scroll, the check of its form, the estimate, run panels, closing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QWidget
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job
+from napari_nnunet.widgets.frame.forms import let_shrink, scrolling
+from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.parts import sentence
+from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.tabs import keep_together
+from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.worker import JobWorker, follow
+
+if TYPE_CHECKING:
+    import napari
+
+R = TypeVar("R")
+E = TypeVar("E")
+_CHECK_MS = 150  # after the last change of a form
+
+
+class Dock(QWidget):
+    """A dock of parts below each other, whose jobs end with it.
+
+    When napari takes the dock away, its jobs are cancelled; the dock lives on unseen until they have ended, so that
+    their layers and napari's activity are left in order.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    """
+
+    closed = False
+    _placed = False
+    _closing: ClassVar[set[Dock]] = set()
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        keep_together(self)
+
+    def lay_out(self, *parts: QWidget) -> None:
+        """Fill the dock with its parts."""
+        scrolling(self, parts)
+        let_shrink(self)
+
+    @property
+    def panels(self) -> list[RunPanel]:
+        """Everything here that runs a job."""
+        return list(self.findChildren(RunPanel))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running or being cancelled."""
+        return any(panel.state is not State.IDLE for panel in self.panels)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Notice that napari placed the dock or took it away."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            self.closed = self._placed and self.parent() is None
+            self._placed = self._placed or self.parent() is not None
+            if self.closed:
+                self.close_down()
+
+    def close_down(self) -> None:
+        """End the jobs; subclasses end what else they have on threads."""
+        if self.busy:
+            self._closing.add(self)
+            for panel in self.panels:
+                panel.idle.connect(self._let_go)
+                panel.cancel()
+
+    def _let_go(self) -> None:
+        if not self.busy:
+            self._closing.discard(self)
+
+
+class RequestDock(Dock, Generic[R, E]):
+    """A dock with one form that becomes a request, which is described, estimated and run.
+
+    Subclasses say what the request is (``request``), what it means (``describe``, ``expect``), what works out the
+    time it takes (``estimate``) and what runs it (``begin``). They connect what changes the form to ``check_soon``
+    and call ``check`` once when they are complete.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    text : str
+        Of the button.
+    stops : str
+        What Cancel does, in its tool tip.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, text: str, *, stops: str) -> None:
+        super().__init__(viewer)
+        self.summary = sentence()
+        self.panel = RunPanel(text, stops=stops)
+        self.panel.start = self.run
+        self.panel.idle.connect(self.check_soon)
+        self._estimator: JobWorker | None = None
+        self._generation = 0
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_CHECK_MS)
+        self._later.timeout.connect(self.check)
+
+    def request(self) -> R:
+        """Check the form and work out what Run would do.
+
+        Raises
+        ------
+        NotReadyError or NnunetError
+            With the first thing that is missing or does not fit.
+        """
+        raise NotImplementedError
+
+    def describe(self, request: R) -> str:
+        """Return what Run will do, in a sentence without its full stop (rich text)."""
+        raise NotImplementedError
+
+    def estimate(self, request: R) -> Job[E] | None:
+        """Return a job that works out what Run will take; None where there is nothing to work out."""
+        return None
+
+    def expect(self, request: R, found: E) -> str:
+        """Return what Run will do and take (rich text)."""
+        raise NotImplementedError
+
+    def begin(self, request: R) -> None:
+        """Give the job of a request to the panel."""
+        raise NotImplementedError
+
+    def check_soon(self, _: Any = None) -> None:
+        """Check the form when it has not changed for a moment."""
+        self._later.start()
+
+    def check(self) -> None:
+        """Say what Run will do, or why it cannot."""
+        if self.closed or self.panel.state is not State.IDLE:
+            return  # the panel asks for another check when its job has ended
+        self._generation += 1
+        if self._estimator is not None:
+            self._estimator.quit()
+        request = self._request_or_refuse()
+        if request is None:
+            return
+        self.panel.set_ready(None)
+        job = self.estimate(request)
+        self.summary.setText(f"{self.describe(request)}." + ("<br>Estimating time and memory…" if job else ""))
+        if job is not None:
+            self._start_estimate(request, job, self._generation)
+
+    def run(self) -> None:
+        """Start; what is open and chosen now is what is used."""
+        if self.panel.state is State.IDLE:
+            request = self._request_or_refuse()
+            if request is not None:
+                self._generation += 1  # an estimate that is under way is too late
+                self.begin(request)
+
+    def _request_or_refuse(self) -> R | None:
+        try:
+            return self.request()
+        except (NotReadyError, NnunetError) as reason:
+            self._refuse(str(reason))
+        return None
+
+    def _refuse(self, reason: str) -> None:
+        self.summary.setText(f"<b>Not ready.</b> {reason}")
+        self.panel.set_ready(reason)
+
+    def _start_estimate(self, request: R, job: Job[E], generation: int) -> None:
+        """Work out time and memory on a thread: that is where torch is loaded."""
+
+        def current() -> bool:
+            return generation == self._generation and self.panel.state is State.IDLE
+
+        def returned(found: E) -> None:
+            if current():
+                self.summary.setText(self.expect(request, found))
+
+        def errored(error: BaseException) -> None:
+            if current() and isinstance(error, NnunetError):
+                self._refuse(error.message)
+            elif current():
+                self.summary.setText(f"{self.describe(request)}.<br>Time and memory are unknown: {failure_text(error)}")
+
+        self._estimator = follow(self, job, returned=returned, errored=errored)
+
+    def close_down(self) -> None:
+        """End the estimate too."""
+        self._later.stop()
+        if self._estimator is not None:
+            self._estimator.quit()
+        super().close_down()

@@ -1,0 +1,130 @@
+"""Small parts of docks: sentences that wrap, buttons that copy, tables as high as their rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QApplication, QHeaderView, QLabel, QPushButton, QTableWidget, QTableWidgetItem
+
+_COPIED_MS = 1500
+
+
+def sentence(text: str = "") -> QLabel:
+    """Return a label that wraps its text."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    return label
+
+
+def button(text: str, tip: str = "") -> QPushButton:
+    """Return a button with a tool tip, whose name screen readers find."""
+    made = QPushButton(text)
+    made.setAccessibleName(text.rstrip("…"))
+    made.setToolTip(tip)
+    return made
+
+
+def refresh_button(what: str) -> QPushButton:
+    """Return the small button that looks for datasets or models again."""
+    made = QPushButton("↻")
+    made.setToolTip(f"Look for {what} again.")
+    made.setAccessibleName(f"Look for {what} again")
+    made.setFixedWidth(30)
+    return made
+
+
+class CopyButton(QPushButton):
+    """Copies a text, and says so for a moment.
+
+    Parameters
+    ----------
+    label : str
+        Of the button.
+    text : callable
+        Returns what to copy.
+    """
+
+    def __init__(self, label: str, text: Callable[[], str]) -> None:
+        super().__init__(label)
+        self._label, self._copied_text = label, text
+        self.setAccessibleName(label)
+        self.clicked.connect(self._copy)
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self._copied_text())
+            self.setText("Copied")
+            QTimer.singleShot(_COPIED_MS, self._restore)
+
+    def _restore(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the dock may be gone by now
+            self.setText(self._label)
+
+
+class Table(QTableWidget):
+    """A table to read, as high as its rows up to a limit; Tab leaves it.
+
+    Parameters
+    ----------
+    name : str
+        For screen readers.
+    heads : sequence of str
+        Of the columns; the first takes the room that is left.
+    most : int
+        Rows that are shown without scrolling.
+    """
+
+    def __init__(self, name: str, heads: Sequence[str] = (), *, most: int = 8) -> None:
+        super().__init__(0, len(heads))
+        self._most = most
+        self.setAccessibleName(name)
+        self.setTabKeyNavigation(False)
+        self.setWordWrap(False)  # long names are cut at their end, not after the first word
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.verticalHeader().setVisible(False)
+        self.set_heads(heads)
+
+    def set_heads(self, heads: Sequence[str]) -> None:
+        """Give the columns other heads."""
+        self.setColumnCount(len(heads))
+        self.setHorizontalHeaderLabels(list(heads))
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        if heads:
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+
+    def fill(self, rows: Sequence[Sequence[str]], *, colours: Sequence[str] = ()) -> None:
+        """Show rows of texts, all but the first column to the right; ``colours`` mark the first column."""
+        self.setRowCount(len(rows))
+        for r, row in enumerate(rows):
+            for c, text in enumerate(row):
+                item = QTableWidgetItem(text)
+                if c:
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                elif colours:
+                    item.setData(Qt.ItemDataRole.DecorationRole, QColor(colours[r]))
+                self.setItem(r, c, item)
+        self.fit()
+
+    def fit(self) -> None:
+        """Be as high as the rows; to be called where cells were set one by one."""
+        rows = sum(self.rowHeight(r) for r in range(min(self.rowCount(), self._most)))
+        bar = self.horizontalScrollBar()
+        wide = bar.sizeHint().height() if bar is not None and bar.maximum() > 0 else 0
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + wide + 2 * self.frameWidth() + 4)
+
+    def texts(self) -> list[list[str]]:
+        """Return heads and rows as they are shown."""
+        heads = [self._text(self.horizontalHeaderItem(c)) for c in range(self.columnCount())]
+        rows = [[self._text(self.item(r, c)) for c in range(self.columnCount())] for r in range(self.rowCount())]
+        return [heads, *rows]
+
+    @staticmethod
+    def _text(item: Any) -> str:
+        return "" if item is None else str(item.text())

@@ -1,0 +1,137 @@
+"""What a run shows: the layers it fills, the table of volumes and what can be done afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_nnunet.events import Event, Painted
+from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.frame.words import plain_time
+from napari_nnunet.widgets.prediction.after import AfterResult
+from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.result import ResultLayers, VolumeTable
+
+if TYPE_CHECKING:
+    import napari
+
+_REFRESH_SECONDS = 1.0  # redrawing a large Labels layer takes up to 0.1 s in 2-D and far more in 3-D
+
+
+class ResultView(QWidget):
+    """Follows a run from its empty layer to its end, whatever the end is.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the layers go.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.running: ResultLayers | None = None
+        self.table = VolumeTable()
+        self.after = AfterResult()
+        self._last_refresh = 0.0
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.table)
+        column.addWidget(self.after)
+        self.after.changed.connect(self.table.recount)
+
+    def clear(self) -> None:
+        """Forget the result before."""
+        self.table.hide_result()
+        self.after.hide_result()
+
+    def begin(self, request: Request, *, name: str | None = None) -> ResultLayers:
+        """Add the layer that a run will fill."""
+        self.clear()
+        self.running = result = ResultLayers(request, name=name)
+        self.viewer.add_layer(result.labels)
+        return result
+
+    def paint(self, event: Event) -> None:
+        """Redraw the layer where tiles were finished, not too often."""
+        if isinstance(event, Painted) and self.running is not None:
+            now = time.monotonic()
+            pause = _REFRESH_SECONDS * (5 if self.viewer.dims.ndisplay == 3 else 1)
+            if now - self._last_refresh > pause:
+                self._last_refresh = now
+                self.running.labels.refresh()
+
+    def done(self, predictions: Sequence[Any], *, recommended: Cleaning | None, applied: bool = False) -> str:
+        """Show a finished result and return a sentence about it.
+
+        Parameters
+        ----------
+        predictions : sequence of Prediction
+            One per time point.
+        recommended : Cleaning or None
+            The postprocessing that helped in cross-validation.
+        applied : bool
+            Whether it was done already.
+        """
+        result, self.running = self.running, None
+        recipe = predictions[0].recipe
+        seconds = sum(prediction.seconds for prediction in predictions)
+        text = f"Done in {plain_time(seconds)} on {recipe['device']}."
+        if result is None:
+            return text
+        self._show_labels(result, recipe)
+        for layer in result.probability_layers():
+            self.viewer.add_layer(layer)
+        if result.request.output == "Probabilities":
+            self.viewer.layers.remove(result.labels)
+        else:
+            self.viewer.layers.selection.active = result.labels
+            views = [target[1] for target in result.targets()]
+            scheme = result.request.model.dataset.labels
+            self.after.show_result(result.labels, views, scheme, recipe, recommended=recommended, applied=applied)
+        self.table.show_result(result, [prediction.counts for prediction in predictions])
+        return text
+
+    def _show_labels(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
+        if not result.shown_in(self.viewer):
+            self.viewer.add_layer(result.new_labels())
+            show_info("The result's layer had been removed or changed; it was added again.")
+        request = result.request
+        result.labels.metadata["nnunet"] = {
+            "partial": False,
+            "spacing_mm": request.spacing if request.spacing_known else None,
+            "region": request.region,
+            **recipe,
+        }
+        result.labels.refresh()
+
+    def cancelled(self, fraction: float) -> str:
+        """Keep what was finished, and say what that is."""
+        result, self.running = self.running, None
+        percent = round(100 * fraction)
+        if result is None or not result.shown_in(self.viewer):
+            return "Cancelled. The result's layer had been removed; nothing is kept."
+        if not result.canvas.any():
+            self.viewer.layers.remove(result.labels)
+            if percent == 0:
+                return "Cancelled before anything was finished."
+            return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept."
+        result.labels.name = f"{result.name} (partial {percent} %)"
+        result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], "percent": percent}
+        result.labels.refresh()
+        return f"Cancelled at {percent} %. The part segmented so far is kept."
+
+    def failed(self, error: BaseException) -> None:
+        """Take the layer away where nothing was painted into it, name it partial otherwise."""
+        result, self.running = self.running, None
+        if result is None or result.labels not in self.viewer.layers:
+            return
+        if result.canvas.any():
+            result.labels.name = f"{result.name} (partial)"
+            result.labels.refresh()
+        else:
+            self.viewer.layers.remove(result.labels)
