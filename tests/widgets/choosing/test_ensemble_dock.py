@@ -154,7 +154,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
         segment.form.model_box.value = model
         qtbot.waitUntil(lambda: segment.panel.button.isEnabled(), timeout=20000)
         segment.run()
-        qtbot.waitUntil(lambda: segment._running is None, timeout=60000)
+        qtbot.waitUntil(lambda: not segment.busy, timeout=60000)
     ensemble.members.source_box.value = LAYERS
     _ready(qtbot, ensemble, "Will join")
     assert not ensemble.form.isVisible()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from napari_nnunet.errors import NnunetError, is_out_of_memory, out_of_memory
+from napari_nnunet.errors import NnunetError
 
 
 def plain_time(seconds: float) -> str:
@@ -41,8 +41,6 @@ def failure_text(error: BaseException) -> str:
     """
     if isinstance(error, NnunetError):
         return error.message
-    if is_out_of_memory(error):
-        return out_of_memory(error).message
     if isinstance(error, BrokenProcessPool):
         return "The system ended a worker process, probably because memory ran out. Use fewer workers, or free memory."
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
