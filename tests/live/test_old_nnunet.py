@@ -1,4 +1,4 @@
-"""A network of nnU-Net v1 itself, saved as v1 saves it, taken over, and compared with v1's own prediction."""
+"""A network of nnU-Net v1 itself, saved as v1 saves it, imported, and compared with v1's own prediction."""
 
 from __future__ import annotations
 

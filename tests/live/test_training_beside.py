@@ -1,4 +1,4 @@
-"""Trainings handed to nnunetv2 and taken from it, each going on with the other's checkpoint."""
+"""Trainings handed to nnunetv2 and taken from it, each continuing the other's checkpoint."""
 
 from __future__ import annotations
 

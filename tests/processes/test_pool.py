@@ -1,4 +1,4 @@
-"""Worker processes: memory decides how many run, a dead one takes no case along."""
+"""Worker processes: memory decides how many run, a dead one loses no case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of nnU-Net v1: a network of its own shape, taken over exactly, and v1's rule of averaging."""
+"""Models of nnU-Net v1: a network of its own shape, imported exactly, and v1's rule of averaging."""
 
 from __future__ import annotations
 

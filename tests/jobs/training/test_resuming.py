@@ -1,4 +1,4 @@
-"""A training is stopped or killed anywhere and goes on to the bit."""
+"""A training is stopped or killed anywhere and continues to the bit."""
 
 from __future__ import annotations
 

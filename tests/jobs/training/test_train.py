@@ -1,4 +1,4 @@
-"""A training learns, leaves what it promises, and is told apart from others."""
+"""A training learns, leaves the files it promises, and is not mixed up with others."""
 
 from __future__ import annotations
 
