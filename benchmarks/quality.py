@@ -27,7 +27,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PreprocessRequest
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -93,9 +94,14 @@ def main() -> None:
         plans = json.loads((options.model / "plans.json").read_text())
         if not base.is_dir():
             shutil.copytree(options.data / "data" / dataset, workspace.raw / dataset)
-            drain(extract_fingerprint(workspace, dataset))
+            drain(extract_fingerprint(workspace, FingerprintRequest(dataset=dataset)))
             (base / f"{plans['plans_name']}.json").write_text(json.dumps(plans))
-            drain(preprocess(workspace, dataset, plans["plans_name"], [configuration]))
+            drain(
+                preprocess(
+                    workspace,
+                    PreprocessRequest(dataset=dataset, plans=plans["plans_name"], configurations=[configuration]),
+                )
+            )
         settings = TrainSettings(
             epochs=options.epochs, iterations=options.iterations, seed=options.seed,
             validation_iterations=options.validation_iterations,
@@ -106,7 +112,13 @@ def main() -> None:
                 print(f"epoch {event.epoch + 1}: {event.train_loss:.4f} {event.val_loss:.4f} {event.dice}", flush=True)
 
         found = drain(
-            train(workspace, dataset, configuration, 0, plans_name=plans["plans_name"], settings=settings), tell
+            train(
+                workspace,
+                TrainRequest.like(
+                    settings, dataset=dataset, configuration=configuration, fold=0, plans=plans["plans_name"]
+                ),
+            ),
+            tell,
         )
         peer = json.loads((options.model / "fold_0" / "validation" / "summary.json").read_text())
         print(

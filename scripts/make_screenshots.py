@@ -14,6 +14,9 @@ import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
+from napari_nnunet.schema.requests.choosing import FindBestRequest
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
+from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.widgets.frame.panel import State
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
@@ -122,7 +125,12 @@ def learn(folder):
     workspace = Workspace.at(folder)
     make_dataset(workspace)
     small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
-    drain(plan_and_preprocess(workspace, DATASET, small, [CONFIGURATION]))
+    drain(
+        plan_and_preprocess(
+            workspace,
+            PlanAndPreprocessRequest.like(small, dataset=DATASET, configurations=[CONFIGURATION]),
+        )
+    )
     viewer, shot = window(1000)
     _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     scroll = train.findChild(QScrollArea)
@@ -148,7 +156,7 @@ def two_models(folder):
     from napari_nnunet.events import drain
     from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.choosing.best import Question, find_best
+    from napari_nnunet.jobs.choosing.best import find_best
     from napari_nnunet.jobs.choosing.calibrate import calibrate
     from napari_nnunet.jobs.demo import DATASET, make_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
@@ -163,11 +171,26 @@ def two_models(folder):
     make_dataset(workspace)
     small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
     names = ("2d", "3d_fullres")
-    planned = drain(plan_and_preprocess(workspace, DATASET, small, names))
+    planned = drain(
+        plan_and_preprocess(
+            workspace,
+            PlanAndPreprocessRequest.like(small, dataset=DATASET, configurations=names),
+        )
+    )
     settings = TrainSettings(time_budget=120, probabilities=True)
     for name in names:
-        drain(train(workspace, DATASET, name, 0, plans_name=planned.plans.stem, settings=settings))
-    drain(find_best(workspace, DATASET, Question(names, plans=(planned.plans.stem,), folds=(0,))))
+        drain(
+            train(
+                workspace,
+                TrainRequest.like(settings, dataset=DATASET, configuration=name, fold=0, plans=planned.plans.stem),
+            )
+        )
+    drain(
+        find_best(
+            workspace,
+            FindBestRequest(dataset=DATASET, configurations=names, plans=(planned.plans.stem,), folds=(0,)),
+        )
+    )
     folders = [workspace.results / DATASET / f"nnUNetTrainer__{planned.plans.stem}__{name}" for name in names]
     drain(calibrate(workspace, [load_model(path) for path in folders], (0,)))
 

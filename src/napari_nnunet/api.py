@@ -1,10 +1,13 @@
-"""The Python door: what the command line does, as plain functions without generators."""
+"""The Python door: what the command line does, as plain functions without generators.
+
+Keywords are the fields of the requests (``napari_nnunet.schema.requests``), as the command line's flags are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,12 +16,18 @@ from napari_nnunet.events import Event, drain
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.plans import STANDARD
+from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, FindBestRequest
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.schema.requests.keywords import keywords
+from napari_nnunet.schema.requests.option import Request
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.sharing import ExportSettings
+from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.volume import Volume
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.choosing.best import Answer, Question
+    from napari_nnunet.jobs.choosing.best import Answer
     from napari_nnunet.jobs.choosing.evaluate import Evaluation
     from napari_nnunet.jobs.dataset.verify import Report
     from napari_nnunet.jobs.planning.plan_and_preprocess import Planned
@@ -29,14 +38,19 @@ if TYPE_CHECKING:
     from napari_nnunet.schema.requests.planning import PlanSettings
     from napari_nnunet.schema.requests.training import TrainSettings
 
+R = TypeVar("R", bound=Request)
+OnEvent = Callable[[Event], None]
+Folder = str | Path
 
+
+@keywords(PredictSettings)
 def predict(
-    model: TrainedModel | str | Path,
+    model: TrainedModel | Folder,
     image: Volume | Any,
     *,
     spacing: tuple[float, ...] | None = None,
     settings: PredictSettings | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
     **changes: Any,
 ) -> Prediction:
     """Segment an image with a trained model.
@@ -51,11 +65,10 @@ def predict(
     spacing : tuple of float, optional
         Voxel size in mm, ``([z,] y, x)``; needed with arrays.
     settings : PredictSettings, optional
-        nnU-Net's own settings where not given.
+        What the keywords change; nnU-Net's own settings where not given.
     on_event : callable, optional
         Called with every event: progress, notes.
     **changes
-        Fields of :class:`PredictSettings` to change, such as ``mirroring=False``.
 
     Returns
     -------
@@ -68,13 +81,21 @@ def predict(
     >>> model = load_model("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres")  # doctest: +SKIP
     >>> labels = predict(model, array, spacing=(1.0, 1.0, 1.0)).labels  # doctest: +SKIP
     """
-    from napari_nnunet.jobs.prediction.predict import (
-        predict as job,  # loads torch, which the rest of this page does without
-    )
+    from napari_nnunet.jobs.prediction.predict import predict as job  # loads torch
 
-    opened = model if isinstance(model, TrainedModel) else load_model(model)
-    chosen = (settings or PredictSettings()).replace(**changes)
-    return drain(job(opened, _volume(image, spacing, len(opened.dataset.channel_names)), chosen), on_event)
+    opened = _opened(model)
+    volume = _volume(image, spacing, len(opened.dataset.channel_names))
+    return drain(job(opened, volume, _request(PredictSettings, settings, changes)), on_event)
+
+
+def _request(kind: type[R], settings: Request | None, changes: dict[str, Any]) -> R:
+    """Return a request of settings, and keywords that win over them."""
+    given = {} if settings is None else settings.model_dump(exclude_unset=True)
+    return kind.of(**{**given, **changes})
+
+
+def _opened(model: TrainedModel | Folder) -> TrainedModel:
+    return model if isinstance(model, TrainedModel) else load_model(model)
 
 
 def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
@@ -98,7 +119,7 @@ def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: in
 
 
 def ensemble_predict(
-    members: Sequence[tuple[TrainedModel, PredictSettings] | TrainedModel | str | Path],
+    members: Sequence[tuple[TrainedModel, PredictSettings] | TrainedModel | Folder],
     image: Volume | Any,
     *,
     spacing: tuple[float, ...] | None = None,
@@ -107,7 +128,7 @@ def ensemble_predict(
     uncertainty: bool = False,
     temperature: float = 1.0,
     keep_largest: Sequence[Target] = (),
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> Prediction:
     """Segment an image with several trained models, or several folds of one, at once.
 
@@ -139,21 +160,23 @@ def ensemble_predict(
     from napari_nnunet.schema.cleaning import Cleaning
 
     pairs = [entry if isinstance(entry, tuple) else (entry, PredictSettings()) for entry in members]
-    opened = [(m if isinstance(m, TrainedModel) else load_model(m), settings) for m, settings in pairs]
+    joined = tuple(Member(_opened(model), settings) for model, settings in pairs)
     vote = VoteSettings(method, weights, uncertainty, temperature)
-    combination = Combination(tuple(Member(*pair) for pair in opened), vote, Cleaning.of(keep_largest))
+    combination = Combination(joined, vote, Cleaning.of(keep_largest))
     volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
     return drain(predict_combined(combination, volume), on_event)
 
 
+@keywords(PredictSettings)
 def predict_best(
     dataset: str,
     image: Volume | Any,
     *,
-    workspace: str | Path | None = None,
+    workspace: Folder | None = None,
     spacing: tuple[float, ...] | None = None,
     settings: PredictSettings | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
+    **changes: Any,
 ) -> Prediction:
     """Segment an image with the model or ensemble that :func:`find_best` chose, and its postprocessing.
 
@@ -165,55 +188,43 @@ def predict_best(
         As for :func:`predict`; the folds are those that were compared.
     workspace : str or Path, optional
         As for :func:`verify_dataset`.
+    **changes
     """
     from napari_nnunet.jobs.prediction.combined import best_combination, predict_combined
 
     place = _workspace(workspace)
-    combination = best_combination(place, place.dataset_name(dataset), settings)
+    combination = best_combination(place, place.dataset_name(dataset), _request(PredictSettings, settings, changes))
     volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
     return drain(predict_combined(combination, volume), on_event)
 
 
+@keywords(FindBestRequest)
 def find_best(
-    dataset: str,
-    *,
-    workspace: str | Path | None = None,
-    question: Question | None = None,
-    workers: int = 0,
-    on_event: Callable[[Event], None] | None = None,
+    dataset: str, *, workspace: Folder | None = None, on_event: OnEvent | None = None, **changes: Any
 ) -> Answer:
     """Compare all trained models of a dataset, and ensembles of them, by their cross-validations.
 
     Parameters
     ----------
-    dataset, workspace, workers, on_event
+    dataset, workspace, on_event
         As for :func:`verify_dataset`.
-    question : Question, optional
-        What is compared; nnU-Net's four configurations and all pairs where not given.
+    **changes
 
     Returns
     -------
     Answer
         ``best``, ``scored``, ``postprocessing``; nnU-Net's files have been written.
     """
-    from napari_nnunet.jobs.choosing.best import Question as Asked
     from napari_nnunet.jobs.choosing.best import find_best as job
 
-    place = _workspace(workspace)
-    return drain(job(place, place.dataset_name(dataset), question or Asked(), workers=workers), on_event)
+    return drain(job(_workspace(workspace), FindBestRequest.of(dataset=dataset, **changes)), on_event)
 
 
+@keywords(EvaluateFolderRequest)
 def evaluate(
-    reference: str | Path,
-    prediction: str | Path,
-    dataset_json: str | Path,
-    *,
-    surface: float | None = None,
-    missing_ok: bool = False,
-    workers: int = 0,
-    on_event: Callable[[Event], None] | None = None,
+    reference: Folder, prediction: Folder, dataset_json: Folder, *, on_event: OnEvent | None = None, **changes: Any
 ) -> Evaluation:
-    """Compare a folder of segmentations with a folder of references, and write summary.json next to them.
+    """Compare a folder of segmentations with a folder of references, and write summary.json beside them.
 
     Parameters
     ----------
@@ -221,37 +232,29 @@ def evaluate(
         Folders with files of the same names.
     dataset_json : str or Path
         Which labels there are.
-    surface : float, optional
-        Also measure HD95 and the normalised surface Dice with this tolerance in mm (needs MONAI).
-    missing_ok : bool
-        Whether references without a segmentation are left out.
-    workers, on_event
+    on_event
         As for :func:`verify_dataset`.
+    **changes
 
     Returns
     -------
     Evaluation
         ``summary``, ``dice``, ``cases``, ``csv()``.
     """
-    from napari_nnunet.jobs.choosing.ensemble import read_reader
-    from napari_nnunet.jobs.choosing.evaluate import Rules, evaluate_folder
-    from napari_nnunet.schema.dataset import DatasetInfo
+    from napari_nnunet.jobs.choosing.evaluate import evaluate as job
 
-    path = Path(dataset_json)
-    info = DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
-    rules = Rules.of(info, reader=read_reader(Path(prediction)), surface=surface)
-    job = evaluate_folder(Path(reference), Path(prediction), rules, missing_ok=missing_ok, workers=workers)
-    return drain(job, on_event)
+    where = {"reference": reference, "prediction": prediction, "dataset_json": dataset_json}
+    return drain(job(EvaluateFolderRequest.of(**where, **changes)), on_event)
 
 
+@keywords(ExportSettings)
 def export_models(
-    models: Sequence[TrainedModel | str | Path],
-    target: str | Path,
+    models: Sequence[TrainedModel | Folder],
+    target: Folder,
     *,
     light: bool = True,
-    replace: bool = False,
-    on_event: Callable[[Event], None] | None = None,
-    **card: str,
+    on_event: OnEvent | None = None,
+    **changes: Any,
 ) -> Path:
     """Write trained models of one dataset into a zip that nnU-Net, too, installs.
 
@@ -262,35 +265,31 @@ def export_models(
     target : str or Path
         The zip.
     light : bool
-        Only what inference needs; the model cannot be trained further.
-    replace : bool
-        Whether a zip of that name is replaced.
+        Only what inference needs; such a model cannot be trained further.
     on_event : callable, optional
         Called with every event: progress, notes.
-    **card
-        ``title``, ``description``, ``authors``, ``licence``, ``citation``.
+    **changes
 
     Returns
     -------
     Path
         The zip.
     """
-    from napari_nnunet.jobs.sharing.share import ExportSettings
     from napari_nnunet.jobs.sharing.share import export_models as job
 
-    opened = [model if isinstance(model, TrainedModel) else load_model(model) for model in models]
-    return drain(job(opened, Path(target), ExportSettings(light=light, card=card), replace=replace), on_event)
+    opened = [_opened(model) for model in models]
+    return drain(job(opened, Path(target), ExportSettings.of(light=light, **changes)), on_event)
 
 
 def install_models(
-    source: str | Path,
+    source: Folder,
     *,
-    workspace: str | Path | None = None,
+    workspace: Folder | None = None,
     sha256: str | None = None,
     replace: bool = False,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> tuple[Path, ...]:
-    """Install the models of a zip, or of the address of one, after checking it.
+    """Install the models of a zip, or of an address where one lies, after checking it.
 
     Parameters
     ----------
@@ -316,12 +315,9 @@ def install_models(
     return drain(install_zip(Path(source), results, replace=replace), on_event).folders
 
 
+@keywords(VerifyRequest)
 def verify_dataset(
-    dataset: str,
-    *,
-    workspace: str | Path | None = None,
-    workers: int = 0,
-    on_event: Callable[[Event], None] | None = None,
+    dataset: str, *, workspace: Folder | None = None, on_event: OnEvent | None = None, **changes: Any
 ) -> Report:
     """Check a raw dataset and return every problem that was found.
 
@@ -332,10 +328,9 @@ def verify_dataset(
     workspace : str or Path, optional
         Folder with nnUNet_raw, nnUNet_preprocessed and nnUNet_results; nnU-Net's variables or a folder of this user
         where not given.
-    workers : int
-        Cases at the same time, at most; 0 means one per core.
     on_event : callable, optional
         Called with every event: progress, notes.
+    **changes
 
     Returns
     -------
@@ -344,29 +339,27 @@ def verify_dataset(
     """
     from napari_nnunet.jobs.dataset.verify import verify
 
-    place = _workspace(workspace)
-    return drain(verify(place, place.dataset_name(dataset), workers=workers), on_event)
+    return drain(verify(_workspace(workspace), VerifyRequest.of(dataset=dataset, **changes)), on_event)
 
 
+@keywords(PlanAndPreprocessRequest)
 def plan_and_preprocess(
     dataset: str,
     *,
-    workspace: str | Path | None = None,
+    workspace: Folder | None = None,
     settings: PlanSettings | None = None,
-    configurations: Sequence[str] = STANDARD,
-    workers: int = 0,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
+    **changes: Any,
 ) -> Planned:
     """Measure, plan and preprocess a raw dataset; what is up to date is left as it is.
 
     Parameters
     ----------
-    dataset, workspace, workers, on_event
+    dataset, workspace, on_event
         As for :func:`verify_dataset`.
     settings : PlanSettings, optional
-        Planner, GPU memory, voxel size and name of the plans.
-    configurations : sequence of str
-        What to preprocess; none given: stop after planning.
+        What the keywords change.
+    **changes
 
     Returns
     -------
@@ -375,20 +368,19 @@ def plan_and_preprocess(
     """
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job
 
-    place = _workspace(workspace)
-    return drain(job(place, place.dataset_name(dataset), settings, configurations, workers=workers), on_event)
+    request = _request(PlanAndPreprocessRequest, settings, {"dataset": dataset, **changes})
+    return drain(job(_workspace(workspace), request), on_event)
 
 
+@keywords(TrainRequest)
 def train(
     dataset: str,
     configuration: str,
     fold: Fold,
     *,
-    workspace: str | Path | None = None,
-    plans: str = "nnUNetPlans",
+    workspace: Folder | None = None,
     settings: TrainSettings | None = None,
-    resume: bool = False,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
     **changes: Any,
 ) -> TrainResult:
     """Train a fold of a planned and preprocessed dataset, and validate it.
@@ -401,14 +393,9 @@ def train(
         ``2d``, ``3d_fullres``, ...
     fold : int or "all"
         Which cases are held out.
-    plans : str
-        Name of the plans.
     settings : TrainSettings, optional
-        nnU-Net's own where not given.
-    resume : bool
-        Go on from the newest checkpoint.
+        What the keywords change; nnU-Net's own where not given.
     **changes
-        Fields of :class:`TrainSettings` to change, such as ``time_budget=7200``.
 
     Returns
     -------
@@ -422,15 +409,10 @@ def train(
     >>> result.validation.dice  # doctest: +SKIP
     """
     from napari_nnunet.jobs.training.train import train as job  # loads torch
-    from napari_nnunet.schema.requests.training import TrainSettings as Settings
 
-    place = _workspace(workspace)
-    chosen = (settings or Settings()).replace(**changes)
-    made = job(
-        place, place.dataset_name(dataset), configuration, fold, plans_name=plans, settings=chosen, resume=resume
-    )
-    return drain(made, on_event)
+    where = {"dataset": dataset, "configuration": configuration, "fold": fold}
+    return drain(job(_workspace(workspace), _request(TrainRequest, settings, {**where, **changes})), on_event)
 
 
-def _workspace(folder: str | Path | None) -> Workspace:
+def _workspace(folder: Folder | None) -> Workspace:
     return Workspace.resolve(None if folder is None else Path(folder))

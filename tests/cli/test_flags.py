@@ -9,11 +9,12 @@ from typing import Annotated
 import pytest
 
 from napari_nnunet.cli import build_parser
-from napari_nnunet.cli.flags import add_flags, read, words
+from napari_nnunet.cli.flags import add_flags, read
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import option
 from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
+from napari_nnunet.schema.requests.words import words
 
 FLAGS = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="utf-8"))
 

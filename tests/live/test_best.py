@@ -20,9 +20,10 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.choosing import FindBestRequest
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("nnunetv2")
@@ -68,7 +69,12 @@ def trained(tmp_path_factory):
     preprocess_here(workspace, open_dataset(workspace.raw / TRAINED))
     for configuration in ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"):
         for fold in range(5):
-            drain(train(workspace, TRAINED, configuration, fold, settings=SHORT))
+            drain(
+                train(
+                    workspace,
+                    TrainRequest.like(SHORT, dataset=TRAINED, configuration=configuration, fold=fold),
+                )
+            )
     return workspace
 
 
@@ -87,7 +93,7 @@ def _same(a, b):
 
 def test_choice_scores_and_files_are_nnunets(trained, tmp_path):
     ours, theirs = (_copy(trained, tmp_path / name) for name in ("ours", "theirs"))
-    answer = drain(find_best(ours, TRAINED, Question()))
+    answer = drain(find_best(ours, FindBestRequest(dataset=TRAINED)))
     entry = "nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point"
     _theirs(theirs, entry, "6", "-c", *CONFIGURATIONS, "-np", "2")
     found, expected = (
@@ -120,8 +126,7 @@ def test_choice_scores_and_files_are_nnunets(trained, tmp_path):
 
 def test_the_cascade_is_carried_out_whole_and_as_nnunet_does_it(trained, tmp_path):
     workspace = _copy(trained, tmp_path / "w")
-    question = Question(("3d_cascade_fullres",))
-    answer = drain(find_best(workspace, TRAINED, question))
+    answer = drain(find_best(workspace, FindBestRequest(dataset=TRAINED, configurations=("3d_cascade_fullres",))))
     images = tmp_path / "images"
     images.mkdir()
     for i in range(2):
@@ -146,7 +151,7 @@ def test_the_cascade_is_carried_out_whole_and_as_nnunet_does_it(trained, tmp_pat
 
 def test_zips_go_both_ways(trained, tmp_path):
     workspace = _copy(trained, tmp_path / "w")
-    drain(find_best(workspace, TRAINED, Question(("2d", "3d_fullres"))))
+    drain(find_best(workspace, FindBestRequest(dataset=TRAINED, configurations=("2d", "3d_fullres"))))
     ours, theirs = tmp_path / "ours.zip", tmp_path / "theirs.zip"
     words = ["export_model_to_zip", "-d", "6", "-o", str(ours), "--workspace", str(workspace.raw.parent), "--light"]
     assert main([*words, "-c", "2d", "3d_fullres"]) == 0

@@ -20,7 +20,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("nnunetv2")
@@ -74,7 +74,12 @@ def run_theirs(workspace, epochs, checkpoint=""):
 def test_nnunet_goes_on_with_our_training_and_predicts_what_we_predict(workspace):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    ours = drain(train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT))
+    ours = drain(
+        train(
+            workspace,
+            TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0),
+        )
+    )
     folder = ours.folder.path.parent
     volume = read_volume([workspace.raw / TRAINED / "imagesTr" / "c1_0000.nii.gz"])
     peer = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -98,7 +103,10 @@ def test_we_go_on_with_nnunets_training(workspace):
     theirs = read_raw(folder / "checkpoint_final.pth")
     predicted = {path.name: read_labels(path)[0] for path in (folder / "validation").glob("*.nii.gz")}
     events = []
-    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT.replace(epochs=3), resume=True)
+    job = train(
+        workspace,
+        TrainRequest.like(SHORT.replace(epochs=3), dataset=TRAINED, configuration="3d_fullres", fold=0, resume=True),
+    )
     drain(job, events.append)
     epochs = [event for event in events if isinstance(event, EpochDone)]
     assert [event.epoch for event in epochs] == [2]
@@ -115,7 +123,14 @@ def test_nnunets_final_validation_is_ours(workspace):
     folder = workspace.results / TRAINED / MODEL / "fold_0"
     theirs = {path.name: read_labels(path)[0] for path in (folder / "validation").glob("*.nii.gz")}
     summary = json.loads((folder / "validation" / "summary.json").read_text())
-    drain(train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT.replace(epochs=2), resume=True))
+    drain(
+        train(
+            workspace,
+            TrainRequest.like(
+                SHORT.replace(epochs=2), dataset=TRAINED, configuration="3d_fullres", fold=0, resume=True
+            ),
+        )
+    )
     for name, labels in theirs.items():
         assert (read_labels(folder / "validation" / name)[0] == labels).mean() > 0.995
     mine = json.loads((folder / "validation" / "summary.json").read_text())

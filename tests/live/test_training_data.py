@@ -18,7 +18,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest, PreprocessRequest
 
 pytestmark = pytest.mark.live
 pytest.importorskip("nnunetv2")
@@ -89,9 +89,9 @@ def both(request, real_data, tmp_path_factory):
     name, configurations = request.param, SETS[request.param]
     place = tmp_path_factory.mktemp("live")
     ours, theirs = (_raw(real_data, name, place / who, 12) for who in ("ours", "theirs"))
-    drain(extract_fingerprint(ours, name, sampled=True))
-    drain(plan_experiment(ours, name, PlanSettings()))
-    assert not drain(preprocess(ours, name, configurations=configurations)).failed
+    drain(extract_fingerprint(ours, FingerprintRequest(dataset=name, sampled=True)))
+    drain(plan_experiment(ours, PlanRequest(dataset=name)))
+    assert not drain(preprocess(ours, PreprocessRequest(dataset=name, configurations=configurations))).failed
     _run(PLAN, theirs, str(int(name[7:10])), *configurations, loaders=2)
     return name, configurations, ours, theirs
 

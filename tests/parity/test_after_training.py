@@ -17,11 +17,12 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
 from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.requests.choosing import FindBestRequest
 
 pytestmark = pytest.mark.parity
 
@@ -120,8 +121,8 @@ def test_the_same_configuration_is_best(real_data, tmp_path, name):
     shutil.copytree(source, tmp_path / "w")
     workspace = Workspace.at(tmp_path / "w")
     dataset = next(workspace.results.iterdir()).name
-    question = Question(configurations=("2d", "3d_fullres"), folds=(0, 1, 2))
-    answer = drain(find_best(workspace, dataset, question))
+    request = FindBestRequest(dataset=dataset, configurations=("2d", "3d_fullres"), folds=(0, 1, 2))
+    answer = drain(find_best(workspace, request))
     found = _read(workspace.results / dataset / "inference_information.json")
     best = found["best_model_or_ensemble"]
     for key in ("postprocessing_file", "some_plans_file"):
@@ -131,7 +132,7 @@ def test_the_same_configuration_is_best(real_data, tmp_path, name):
     assert _same(_read(report), _read(source / "expected" / "postprocessing.json"))
     # Asked again without overwriting, nothing is computed twice and the answer is the same.
     before = (answer.scored[0].folder / "summary.json").stat().st_mtime_ns
-    again = drain(find_best(workspace, dataset, Question(("2d", "3d_fullres"), folds=(0, 1, 2), overwrite=False)))
+    again = drain(find_best(workspace, request.replace(overwrite=False)))
     assert (answer.scored[0].folder / "summary.json").stat().st_mtime_ns == before
     assert again.best == answer.best
 

@@ -11,7 +11,7 @@ import pytest
 from napari_nnunet.events import drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
 
 pytestmark = pytest.mark.parity
 
@@ -32,7 +32,7 @@ def _workspace(real_data: Path, name: str, tmp_path: Path) -> tuple[Workspace, s
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_fingerprint_holds_the_recorded_figures(real_data: Path, name: str, tmp_path: Path):
     workspace, dataset, recorded, plans = _workspace(real_data, name, tmp_path)
-    found = drain(extract_fingerprint(workspace, dataset)).to_json()
+    found = drain(extract_fingerprint(workspace, FingerprintRequest(dataset=dataset))).to_json()
     assert json.loads(json.dumps(found["shapes_after_crop"])) == recorded["shapes_after_crop"]
     for a, b in zip(found["spacings"], recorded["spacings"], strict=True):
         assert list(a) == pytest.approx(b, rel=1e-7)
@@ -46,7 +46,7 @@ def test_a_fingerprint_holds_the_recorded_figures(real_data: Path, name: str, tm
             assert given[statistic] == pytest.approx(expected[statistic], rel=2e-3, abs=2e-3 * spread), statistic
         assert given["min"] <= expected["min"] + 1e-5
         assert given["max"] >= expected["max"] - 1e-5
-    path = drain(plan_experiment(workspace, dataset, PlanSettings()))
+    path = drain(plan_experiment(workspace, PlanRequest(dataset=dataset)))
     mine = json.loads(path.read_text())
     for configuration in ("2d", "3d_fullres"):
         if configuration in mine["configurations"]:
@@ -61,7 +61,9 @@ def test_a_fingerprint_holds_the_recorded_figures(real_data: Path, name: str, tm
 @pytest.mark.parametrize("name", ["rgb_png", "ignore_label"])
 def test_with_nnunets_draws_the_statistics_are_identical(real_data: Path, name: str, tmp_path: Path):
     workspace, dataset, recorded, _ = _workspace(real_data, name, tmp_path)
-    found = drain(extract_fingerprint(workspace, dataset, sampled=True, workers=1)).to_json()
+    found = drain(
+        extract_fingerprint(workspace, FingerprintRequest(dataset=dataset, sampled=True, workers=1))
+    ).to_json()
     for channel, expected in recorded["foreground_intensity_properties_per_channel"].items():
         given = found["foreground_intensity_properties_per_channel"][channel]
         assert given == pytest.approx(expected, rel=1e-6), channel

@@ -20,6 +20,7 @@ from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.planning import PreprocessRequest
 
 pytestmark = pytest.mark.parity
 
@@ -38,7 +39,9 @@ def test_stored_cases_hold_what_nnunet_stored(real_data: Path, name: str, tmp_pa
     shutil.copy(base / "nnUNetPlans.json", folder)
     configurations = sorted(path.name for path in (base / "expected").iterdir())
     plans = json.loads((base / "nnUNetPlans.json").read_text())
-    result = drain(preprocess(Workspace.at(tmp_path), dataset.name, configurations=configurations))
+    result = drain(
+        preprocess(Workspace.at(tmp_path), PreprocessRequest(dataset=dataset.name, configurations=configurations))
+    )
     assert not result.failed
     ending = json.loads((dataset / "dataset.json").read_text())["file_ending"]
     for configuration in configurations:

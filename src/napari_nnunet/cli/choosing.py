@@ -36,40 +36,18 @@ def ensemble(request: EnsembleRequest, shell: Shell) -> None:
     shell.run(job)
 
 
-def evaluate_folder(request: EvaluateFolderRequest, shell: Shell) -> None:
-    """Measure by the labels of a dataset.json."""
-    from napari_nnunet.jobs.choosing.evaluate import Rules
+def evaluate_folder(request: EvaluateFolderRequest | EvaluateSimpleRequest, shell: Shell) -> None:
+    """Measure by the labels of a dataset.json, or by label values."""
+    from napari_nnunet.jobs.choosing.evaluate import evaluate
 
-    reader = None if request.plans_json is None else Plans.read(request.plans_json).reader
-    _evaluate(request, Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface), shell)
-
-
-def evaluate_simple(request: EvaluateSimpleRequest, shell: Shell) -> None:
-    """Measure by label values."""
-    from napari_nnunet.formats.images.files import common_ending
-    from napari_nnunet.jobs.choosing.evaluate import Rules
-
-    ending = common_ending(request.reference)
-    _evaluate(request, Rules(request.labels, ending, request.ignore_label, surface=request.surface), shell)
-
-
-def _evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest, rules: Rules, shell: Shell) -> None:
-    from napari_nnunet.jobs.choosing.evaluate import Output, evaluate_folder
-
-    output = Output(request.summary or request.prediction / "summary.json", request.csv)
-    job = evaluate_folder(
-        request.reference,
-        request.prediction,
-        rules,
-        output,
-        missing_ok=request.missing_ok,
-        workers=request.workers,
-    )
-    summary = shell.run(job).summary
+    summary = shell.run(evaluate(request)).summary
     for label, values in summary["mean"].items():
         print(f"{label}: Dice {values['Dice']:.4f}" + _surface_text(values))
     print(f"Mean: Dice {summary['foreground_mean']['Dice']:.4f}" + _surface_text(summary["foreground_mean"]))
-    print(output.summary)
+    print(request.summary or request.prediction / "summary.json")
+
+
+evaluate_simple = evaluate_folder
 
 
 def _surface_text(values: dict[str, float]) -> str:
@@ -123,19 +101,9 @@ def calibrate(request: CalibrateRequest, shell: Shell) -> None:
 
 def find_best_configuration(request: FindBestRequest, shell: Shell) -> None:
     """Choose the best model or ensemble and print how to use it."""
-    from napari_nnunet.jobs.choosing.best import Question, find_best
+    from napari_nnunet.jobs.choosing.best import find_best
 
-    question = Question(
-        configurations=request.configurations,
-        trainers=request.trainers,
-        plans=request.plans,
-        folds=request.folds,
-        ensembling=request.ensembling,
-        triples=request.triples,
-        overwrite=request.overwrite,
-    )
-    dataset = shell.workspace.dataset_name(request.dataset)
-    answer = shell.run(find_best(shell.workspace, dataset, question, workers=request.workers))
+    answer = shell.run(find_best(shell.workspace, request))
     print(answer.instructions.read_text(encoding="utf-8"), end="")
     print(answer.instructions)
 

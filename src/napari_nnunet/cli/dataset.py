@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.requests.dataset import ConvertMsdRequest
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -25,7 +26,7 @@ def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
     from napari_nnunet.jobs.dataset.verify import verify
 
     name = shell.workspace.dataset_name(request.dataset)
-    report = shell.run(verify(shell.workspace, name, workers=request.workers))
+    report = shell.run(verify(shell.workspace, request))
     for problem in report.problems:
         print(problem)
     warnings = len(report.problems) - len(report.errors)
@@ -36,7 +37,6 @@ def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
 def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
     """Make a dataset of two folders, or show the pairs."""
     from napari_nnunet.formats.dataset.pairs import pair_folders
-    from napari_nnunet.jobs.dataset.import_folders import ImportSettings
     from napari_nnunet.jobs.dataset.import_folders import import_folders as job
 
     if request.dry_run:
@@ -48,16 +48,7 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
         return
     if not request.name:
         raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
-    settings = ImportSettings(
-        images=request.images,
-        masks=request.masks,
-        name=request.name,
-        suffixes=request.suffixes,
-        channel_names=request.channel_names,
-        class_names=request.class_names,
-        ignore=request.ignore,
-    )
-    print(shell.run(job(shell.workspace, settings, workers=request.workers)))
+    print(shell.run(job(shell.workspace, request)))
 
 
 def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:
@@ -65,14 +56,14 @@ def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:
     from napari_nnunet.jobs.dataset.convert import convert_msd
 
     source = Path(os.path.abspath(request.source))
-    print(shell.run(convert_msd(shell.workspace, source, number=request.number, workers=request.workers)))
+    print(shell.run(convert_msd(shell.workspace, ConvertMsdRequest(source=request.replace(source=source)))))
 
 
 def convert_old_nnUNet_dataset(request: ConvertOldRequest, shell: Shell) -> None:
     """Convert a dataset of nnU-Net v1."""
     from napari_nnunet.jobs.dataset.convert import convert_old_nnunet
 
-    print(shell.run(convert_old_nnunet(shell.workspace, request.source, request.name)))
+    print(shell.run(convert_old_nnunet(shell.workspace, request)))
 
 
 def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
@@ -97,15 +88,4 @@ def plot_overlay_pngs(request: OverlaysRequest, shell: Shell) -> int:
     """Draw a picture of every case; the status tells whether any was drawn."""
     from napari_nnunet.jobs.dataset.overlays import plot_overlays
 
-    made = plot_overlays(
-        shell.workspace,
-        shell.workspace.dataset_name(request.dataset),
-        request.target,
-        raw=request.raw,
-        plans_name=request.plans,
-        configuration=request.configuration,
-        channel=request.channel,
-        intensity=request.intensity,
-        workers=request.workers,
-    )
-    return 0 if shell.run(made) else 1
+    return 0 if shell.run(plot_overlays(shell.workspace, request)) else 1

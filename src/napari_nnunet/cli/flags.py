@@ -1,11 +1,9 @@
-"""Between requests and words: flags and ``--help`` of a verb, requests from what was typed, words from requests."""
+"""Flags and ``--help`` of a verb, made of its request; and the requests that were typed."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -13,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import Flag, Request
+from napari_nnunet.schema.requests.words import is_switch, kinds_of
 
 R = TypeVar("R", bound=Request)
 _CONVERTERS = (
@@ -56,20 +55,8 @@ def default_of(field: FieldInfo, flag: Flag) -> str:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def is_switch(field: FieldInfo, flag: Flag) -> bool:
-    """Whether a flag stands alone, without a value."""
-    return bool in _kinds(field.annotation) or flag.sets is not True
-
-
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union but None."""
-    if get_origin(annotation) in (None, Literal, tuple, dict):
-        return (annotation,)
-    return tuple(kind for kind in get_args(annotation) if kind is not NoneType)
-
-
 def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
-    kind = _kinds(field.annotation)[0]
+    kind = kinds_of(field.annotation)[0]
     found: dict[str, Any] = {}
     if get_origin(kind) is tuple and not flag.axes:
         found["nargs"], kind = "+", get_args(kind)[0]
@@ -117,27 +104,3 @@ def _value(flag: Flag, typed: Any) -> Any:
         return flag.reads(typed)
     except (SettingsError, ValueError) as error:
         raise SettingsError(f"{flag.names[0]}: {error}") from error
-
-
-def words(requests: Sequence[Request]) -> list[str]:
-    """Return what to type for requests that differ in the field that takes several values; the inverse of ``read``."""
-    first = requests[0]
-    positions: list[str] = []
-    flags: list[str] = []
-    for name, field, flag in type(first).flags():
-        value = getattr(first, name)
-        if flag.each:
-            written = [str(getattr(request, name)) for request in requests]
-        elif value is None or (not field.is_required() and value == field.get_default(call_default_factory=True)):
-            continue
-        elif is_switch(field, flag):
-            written = []
-        elif isinstance(value, dict):
-            written = [f"{key}={entry}" for key, entry in value.items()]
-        else:
-            written = [str(entry) for entry in value] if isinstance(value, tuple) else [str(value)]
-        if flag.positional:
-            positions += written
-        else:
-            flags += [flag.names[0], *written]
-    return [*positions, *flags]

@@ -21,69 +21,37 @@ def extract_fingerprint(request: FingerprintRequest, shell: Shell) -> None:
     """Measure a dataset; where it is checked first, errors end the verb and warnings are printed."""
     from napari_nnunet.jobs.dataset.verify import require_sound, verify
     from napari_nnunet.jobs.planning.plan import extract_fingerprint as job
+    from napari_nnunet.schema.requests.dataset import VerifyRequest
 
     name = shell.workspace.dataset_name(request.dataset)
     if request.check:
-        report = shell.run(verify(shell.workspace, name, workers=request.workers))
+        report = shell.run(verify(shell.workspace, VerifyRequest(dataset=name, workers=request.workers)))
         require_sound(report)
         for problem in report.problems:
             print(problem, file=sys.stderr)
-    shell.run(
-        job(
-            shell.workspace,
-            name,
-            workers=request.workers,
-            clean=request.clean,
-            sampled=request.sampled,
-            memory_gb=request.memory_gb,
-        )
-    )
+    shell.run(job(shell.workspace, request))
     print(shell.workspace.preprocessed / name / "dataset_fingerprint.json")
 
 
 def plan_experiment(request: PlanRequest, shell: Shell) -> None:
     """Plan a dataset."""
     from napari_nnunet.jobs.planning.plan import plan_experiment as job
-    from napari_nnunet.schema.requests.planning import PlanSettings
 
-    name = shell.workspace.dataset_name(request.dataset)
-    print(shell.run(job(shell.workspace, name, request.only(PlanSettings))))
+    print(shell.run(job(shell.workspace, request)))
 
 
 def preprocess(request: PreprocessRequest, shell: Shell) -> int:
     """Preprocess a dataset."""
     from napari_nnunet.jobs.planning.preprocess import preprocess as job
 
-    name = shell.workspace.dataset_name(request.dataset)
-    made = job(
-        shell.workspace,
-        name,
-        request.plans,
-        request.configurations,
-        workers=request.workers,
-        memory_gb=request.memory_gb,
-        clean=request.clean,
-    )
-    return _say(shell.run(made))
+    return _say(shell.run(job(shell.workspace, request)))
 
 
 def plan_and_preprocess(request: PlanAndPreprocessRequest, shell: Shell) -> int:
     """Do everything between raw data and training."""
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job
 
-    made = job(
-        shell.workspace,
-        shell.workspace.dataset_name(request.dataset),
-        request.settings,
-        request.configurations if request.preprocess else (),
-        check=request.check,
-        clean=request.clean,
-        sampled=request.sampled,
-        measure_workers=request.measure_workers,
-        workers=request.workers,
-        memory_gb=request.memory_gb,
-    )
-    result = shell.run(made)
+    result = shell.run(job(shell.workspace, request))
     print(result.plans)
     return 0 if result.cases is None else _say(result.cases)
 
@@ -102,6 +70,4 @@ def move_plans_between_datasets(request: MovePlansRequest, shell: Shell) -> None
     """Use the plans of one dataset for another."""
     from napari_nnunet.jobs.planning.move_plans import move_plans
 
-    workspace = shell.workspace
-    source, target = workspace.dataset_name(request.source), workspace.dataset_name(request.target)
-    print(move_plans(workspace, source, target, request.plans, request.new_name))
+    print(move_plans(shell.workspace, request))

@@ -27,18 +27,9 @@ if TYPE_CHECKING:
 
 def export_model_to_zip(request: ExportRequest, shell: Shell) -> None:
     """Write models into a zip."""
-    from napari_nnunet.jobs.sharing.share import ExportSettings, export_models
+    from napari_nnunet.jobs.sharing.share import export_models
 
-    settings = ExportSettings(
-        folds=request.folds,
-        checkpoints=request.checkpoints,
-        light=request.light,
-        validation=request.validation,
-        card=request.card,
-        thumbnail=request.thumbnail,
-    )
-    models = _chosen(shell.workspace, request)
-    print(shell.run(export_models(models, request.target, settings, replace=request.replace_zip)))
+    print(shell.run(export_models(_chosen(shell.workspace, request), request.target, request)))
 
 
 def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:

@@ -37,19 +37,19 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
         _ask(command, folds, workspace)
         return 0
     if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
-        return _each(requests, dataset, shell)
+        return _each(requests, shell)
     with ticket(workspace.results, [fold.path for fold in folds]) as own:
         if command.wait and not _wait(own, workspace.results):
             print("Cancelled while queued.")
             return 0
         if command.processes > 1:
             return relaunch_distributed(command.processes, _shared(sys.argv[1:]))
-        return _each(requests, dataset, shell)
+        return _each(requests, shell)
 
 
-def _each(requests: Sequence[TrainCommand], dataset: str, shell: Shell) -> int:
+def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
     for i, request in enumerate(requests):
-        if not _one(request, dataset, shell):
+        if not _one(request, shell):
             left = ", ".join(str(later.fold) for later in requests[i + 1 :])
             print(f"Fold {request.fold} was stopped; --c resumes it." + (f" Not started: {left}." if left else ""))
             break
@@ -102,28 +102,11 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
             print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")
 
 
-def _one(request: TrainCommand, dataset: str, shell: Shell) -> bool:
+def _one(request: TrainCommand, shell: Shell) -> bool:
     """Train or validate a fold and print how good it is; returns False where it was stopped."""
-    from napari_nnunet.formats.model.fold import BEST, FINAL
     from napari_nnunet.jobs.training.train import train as train_fold
-    from napari_nnunet.jobs.training.train import validate
 
-    where = (shell.workspace, dataset, request.configuration, request.fold)
-    how: dict[str, Any] = {"plans_name": request.plans, "settings": request.settings}
-    if request.validate_only:
-        result = shell.run(validate(*where, **how, checkpoint=BEST if request.validate_best else FINAL))
-    else:
-        job = train_fold(
-            *where,
-            **how,
-            resume=request.resume,
-            finish_in=request.finish_in,
-            pretrained=request.pretrained,
-            validation=not request.validate_best,
-        )
-        result = shell.run(job)
-        if request.validate_best and result.finished:
-            result = shell.run(validate(*where, **how, checkpoint=BEST))
+    result = shell.run(train_fold(shell.workspace, request))
     print(result.folder.path)
     found = result.validation
     if found is not None:

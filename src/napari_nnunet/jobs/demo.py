@@ -25,9 +25,9 @@ from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 DATASET = "Dataset001_Demo"
 CONFIGURATION = "3d_fullres"
@@ -96,17 +96,22 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
     make_dataset(workspace)
     for seed in _SEEDS:
         _write_volume(seed, images, truths)
-    plans = yield from plan_and_preprocess(workspace, DATASET, _PLANS, [CONFIGURATION])
+    plans = yield from plan_and_preprocess(
+        workspace,
+        PlanAndPreprocessRequest.like(_PLANS, dataset=DATASET, configurations=[CONFIGURATION]),
+    )
     name = ModelName(settings.trainer, plans.plans.stem, CONFIGURATION)
     place = FoldFolder.at(workspace.model(DATASET, name), 0)
     trained = yield from train(
         workspace,
-        DATASET,
-        CONFIGURATION,
-        0,
-        plans_name=plans.plans.stem,
-        settings=settings,
-        resume=bool(place.checkpoints),  # continue a demo that was interrupted
+        TrainRequest.like(
+            settings,
+            dataset=DATASET,
+            configuration=CONFIGURATION,
+            fold=0,
+            plans=plans.plans.stem,
+            resume=bool(place.checkpoints),
+        ),
     )
     model = load_model(place.path.parent)
     yield Note(text="Segmenting volumes that were not used for training.")

@@ -21,7 +21,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
+from napari_nnunet.schema.requests.words import words
 
 
 def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
@@ -91,8 +92,8 @@ def end_tree(pid: int, *, patience: float = 5.0) -> None:
 
 
 @dataclass(frozen=True)
-class TrainRequest:
-    """Folds to train, as the command line takes them.
+class DetachedTraining:
+    """Folds to train, one after the other, in a process of their own.
 
     Parameters
     ----------
@@ -122,38 +123,35 @@ class TrainRequest:
     pretrained: Path | None = None
     finish_in: int | None = None
 
-    def finishing(self, epochs: int) -> TrainRequest:
+    def finishing(self, epochs: int) -> DetachedTraining:
         """Return the request that resumes and ends after a few epochs."""
         return replace(self, resume=True, finish_in=epochs)
 
-    def lasting(self, epochs: int) -> TrainRequest:
+    def lasting(self, epochs: int) -> DetachedTraining:
         """Return the request that resumes with another number of epochs in all."""
         return replace(self, resume=True, settings=self.settings.replace(epochs=epochs, time_budget=None))
 
+    @property
+    def requests(self) -> list[TrainCommand]:
+        """One request per fold; each waits for the trainings before it."""
+        return [
+            TrainCommand.like(
+                self.settings,
+                dataset=self.dataset,
+                configuration=self.configuration,
+                fold=fold,
+                plans=self.plans,
+                resume=self.resume,
+                pretrained=self.pretrained,
+                finish_in=self.finish_in,
+                wait=True,
+            )
+            for fold in self.folds
+        ]
+
     def arguments(self) -> list[str]:
         """Return the words of the command line."""
-        words = ["train", self.dataset, self.configuration, *map(str, self.folds)]
-        words += [
-            "-tr",
-            self.settings.trainer,
-            "-p",
-            self.plans,
-            "-device",
-            self.settings.device,
-            "--wait",
-            "--no_pbar",
-        ]
-        default = TrainSettings()
-        for name in _FLAGS:
-            value = getattr(self.settings, name)
-            if value is not None and value != getattr(default, name):
-                words += [f"--{name}", str(value)]
-        words += ["--compile"] if self.settings.compile else []
-        words += ["--npz"] if self.settings.probabilities else []
-        words += ["--c"] if self.resume else []
-        words += ["--finish_in", str(self.finish_in)] if self.finish_in is not None else []
-        words += ["-pretrained_weights", str(self.pretrained)] if self.pretrained is not None else []
-        return words
+        return ["train", *words(self.requests), "--no_pbar"]
 
     def start(self) -> tuple[subprocess.Popen[bytes], Path]:
         """Start a process that waits for the trainings before it; returns it and the file with what it prints."""
@@ -164,21 +162,6 @@ class TrainRequest:
         folders["nnUNet_results"] = self.workspace.results
         with _environment({name: str(path) for name, path in folders.items()}):
             return start_detached(self.arguments(), log), log
-
-
-_FLAGS = (
-    "epochs",
-    "iterations",
-    "validation_iterations",
-    "time_budget",
-    "early_stop",
-    "foreground_jitter",
-    "seed",
-    "precision",
-    "threads",
-    "workers",
-    "augment_on",
-)
 
 
 @contextmanager
@@ -195,7 +178,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def request_of(folder: FoldFolder, workspace: Workspace) -> TrainRequest:
+def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
     """Return the request that resumes a training, with the settings it was begun with."""
     name = ModelName.parse(folder.path.parent.name)
     stored = read_json(folder.path / "debug.json").get("settings")
@@ -206,7 +189,7 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> TrainRequest:
     if folder.checkpoints:
         # They know how long the training lasts, also where that was changed since it began.
         settings = settings.replace(epochs=None, iterations=None, validation_iterations=None)
-    return TrainRequest(
+    return DetachedTraining(
         workspace,
         folder.path.parents[1].name,
         name.configuration,

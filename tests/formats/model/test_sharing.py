@@ -25,7 +25,6 @@ from napari_nnunet.formats.model import bundle, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.jobs.sharing.share import (
-    ExportSettings,
     card_text,
     download_model,
     export_models,
@@ -34,6 +33,7 @@ from napari_nnunet.jobs.sharing.share import (
     trash_model,
 )
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.sharing import ExportSettings
 
 CPU = PredictSettings(device="cpu", precision="float32")
 
@@ -52,7 +52,7 @@ def sent(tmp_path):
         }
         (model.folder / f"fold_{fold}" / "validation" / "summary.json").write_text(json.dumps(summary))
     path = tmp_path / "model.zip"
-    drain(export_models([model], path, ExportSettings(card={"title": "Tiny", "licence": "CC0"})))
+    drain(export_models([model], path, ExportSettings(title="Tiny", licence="CC0")))
     return model, path
 
 
@@ -118,11 +118,11 @@ def test_a_light_checkpoint_predicts_the_same_and_cannot_be_trained_on(sent, tmp
 def test_a_cascade_takes_its_first_stage_along(tmp_path):
     low = make_model(tmp_path / "r", Recipe(configuration="3d_lowres"))
     high = make_model(tmp_path / "r", Recipe(configuration="3d_cascade_fullres", previous_stage="3d_lowres"))
-    drain(export_models([high], tmp_path / "c.zip"))
+    drain(export_models([high], tmp_path / "c.zip", ExportSettings()))
     assert inspect(tmp_path / "c.zip").models == (high.folder.name, low.folder.name)
     shutil.rmtree(low.folder)
     with pytest.raises(ModelError, match="needs its first stage"):
-        drain(export_models([high], tmp_path / "d.zip"))
+        drain(export_models([high], tmp_path / "d.zip", ExportSettings()))
 
 
 def test_what_exists_is_never_overwritten_and_can_be_replaced(sent, tmp_path):
@@ -263,8 +263,8 @@ def test_a_fold_that_is_missing_is_named_and_a_card_has_known_fields(sent, tmp_p
     model, _ = sent
     with pytest.raises(ModelError, match="Fold 3 has no checkpoint_final"):
         drain(export_models([model], tmp_path / "x.zip", ExportSettings(folds=(0, 3))))
-    with pytest.raises(SettingsError, match="no field colour"):
-        drain(export_models([model], tmp_path / "x.zip", ExportSettings(card={"colour": "red"})))
+    with pytest.raises(SettingsError, match="no setting 'colour'"):
+        drain(export_models([model], tmp_path / "x.zip", ExportSettings.of(colour="red")))
     assert not (tmp_path / "x.zip").exists()
 
 

@@ -20,15 +20,16 @@ from helpers import write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.results.inference_information import read_best
-from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.calibrate import calibrate, known_temperature
 from napari_nnunet.jobs.choosing.crossval import accumulate
+from napari_nnunet.schema.requests.choosing import FindBestRequest
 
 
 def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
     workspace = validated(tmp_path, "3d_fullres", (0, 1, 2), quality=0.8)
     validated(tmp_path, "2d", (0, 1), quality=0.3)
-    answer, said = notes(find_best(workspace, "Dataset001_Tiny", Question()))
+    answer, said = notes(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     assert answer.best.folds == (0, 1)
     assert "2d lacks 2, 3, 4" in said and "3d_lowres is not in nnUNetPlans" in said
     assert len(answer.scored) == 3
@@ -41,7 +42,7 @@ def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
 def test_triples_are_compared_on_request(tmp_path):
     for configuration in ("3d_fullres", "2d", "3d_lowres"):
         workspace = validated(tmp_path, configuration, (0,), quality=0.4)
-    answer, _ = notes(find_best(workspace, "Dataset001_Tiny", Question(triples=True)))
+    answer, _ = notes(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny", triples=True)))
     assert [len(entry.models) for entry in answer.scored] == [1, 1, 1, 2, 2, 2, 3]
     assert len(answer.best.models) == 3  # independent errors: the more members, the better
 
@@ -49,7 +50,7 @@ def test_triples_are_compared_on_request(tmp_path):
 def test_without_probabilities_single_models_are_compared_and_the_command_is_given(tmp_path):
     workspace = validated(tmp_path, "3d_fullres", (0,), quality=0.8)
     validated(tmp_path, "2d", (0,), quality=0.3, npz=False)
-    answer, said = notes(find_best(workspace, "Dataset001_Tiny", Question()))
+    answer, said = notes(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     assert len(answer.scored) == 2
     assert "napari-nnunet train Dataset001_Tiny 2d 0 --val --npz" in said
 
@@ -57,9 +58,14 @@ def test_without_probabilities_single_models_are_compared_and_the_command_is_giv
 def test_folds_that_were_asked_for_must_be_there(tmp_path):
     workspace = validated(tmp_path, "3d_fullres", (0, 1), quality=0.8)
     with pytest.raises(ModelError, match="3d_fullres lacks fold 3"):
-        drain(find_best(workspace, "Dataset001_Tiny", Question(folds=(0, 3))))
+        drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny", folds=(0, 3))))
     with pytest.raises(ModelError, match="Nothing to compare"):
-        drain(find_best(workspace, "Dataset001_Tiny", Question(("3d_lowres",))))
+        drain(
+            find_best(
+                workspace,
+                FindBestRequest(dataset="Dataset001_Tiny", configurations=("3d_lowres",)),
+            )
+        )
     shutil.rmtree(
         workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0" / "validation"
     )
@@ -67,7 +73,7 @@ def test_folds_that_were_asked_for_must_be_there(tmp_path):
         workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_1" / "validation"
     )
     with pytest.raises(ModelError, match="No model has a validated fold"):
-        drain(find_best(workspace, "Dataset001_Tiny", Question()))
+        drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     assert not (workspace.results / "Dataset001_Tiny" / "inference_information.json").exists()
 
 
@@ -114,11 +120,11 @@ def test_a_class_that_nobody_has_leaves_nothing_to_choose_but_one_model_that_inv
     for path in (references / "c0.nii.gz", *files.values()):
         write_nifti(path, np.minimum(random_labels(0), 1))
     with pytest.raises(DatasetError, match="No model .* can be scored"):
-        drain(find_best(workspace, "Dataset001_Tiny", Question(ensembling=False)))
+        drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny", ensembling=False)))
     invented = np.minimum(random_labels(0), 1)
     invented[0, 0, 0] = 2
     write_nifti(files["3d_fullres"], invented)
-    answer = drain(find_best(workspace, "Dataset001_Tiny", Question(ensembling=False)))
+    answer = drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny", ensembling=False)))
     assert answer.best.models[0].configuration == "3d_fullres"
 
 

@@ -25,7 +25,7 @@ from napari_nnunet.formats.results.inference_information import read_best
 from napari_nnunet.formats.results.postprocessing import write_cleaning
 from napari_nnunet.formats.results.recipe import as_command, as_methods, as_python, read_recipe
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.choosing.best import Question, find_best
+from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.prediction.combined import (
     Combination,
     Member,
@@ -36,6 +36,7 @@ from napari_nnunet.jobs.prediction.combined import (
 from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.volume import Volume
 
 
@@ -98,7 +99,7 @@ def test_nobody_compared_yet_and_an_edited_file_are_errors(tmp_path):
     results = workspace.results / "Dataset001_Tiny"
     with pytest.raises(ModelError, match="find_best_configuration Dataset001_Tiny"):
         best_combination(workspace, "Dataset001_Tiny")
-    drain(find_best(workspace, "Dataset001_Tiny", Question()))
+    drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     path = results / "inference_information.json"
     content = json.loads(path.read_text())
     sound = json.dumps(content)

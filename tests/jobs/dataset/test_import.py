@@ -23,9 +23,15 @@ from napari_nnunet.formats.dataset.raw_writer import (
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
-from napari_nnunet.jobs.dataset.import_folders import ImportSettings, import_folders
+from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.dataset import (
+    ConvertMsdRequest,
+    ConvertOldRequest,
+    ImportFoldersRequest,
+    VerifyRequest,
+)
 
 
 @pytest.fixture
@@ -45,7 +51,10 @@ def picture(seed, shape=(40, 50)):
 
 
 def run(workspace, folders, name="Cells", **changes):
-    notes, job = [], import_folders(workspace, ImportSettings(*folders, name, **changes))
+    notes, job = (
+        [],
+        import_folders(workspace, ImportFoldersRequest(images=folders[0], masks=folders[1], name=name, **changes)),
+    )
     while True:
         try:
             event = next(job)
@@ -56,7 +65,11 @@ def run(workspace, folders, name="Cells", **changes):
 
 
 def sound(workspace, folder):
-    return [str(p) for p in drain(verify(workspace, folder.name)).problems if "five folds" not in p.text]
+    return [
+        str(p)
+        for p in drain(verify(workspace, VerifyRequest(dataset=folder.name))).problems
+        if "five folds" not in p.text
+    ]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +235,7 @@ def _task(folder, name="Task07_Liver", **content):
 
 
 def test_a_task_of_the_decathlon(workspace, tmp_path):
-    folder = drain(convert_msd(workspace, _task(tmp_path)))
+    folder = drain(convert_msd(workspace, ConvertMsdRequest(source=_task(tmp_path))))
     assert folder.name == "Dataset007_Liver"
     content = json.loads((folder / "dataset.json").read_text())
     assert content["labels"] == {"background": 0, "liver": 1}
@@ -236,29 +249,32 @@ def test_a_task_of_the_decathlon(workspace, tmp_path):
     assert second.GetPixelID() == sitk.sitkInt16
     np.testing.assert_array_equal(sitk.GetArrayFromImage(second), smooth_image((6, 8, 9), seed=2)[0].astype(np.int16))
     with pytest.raises(DatasetError, match="The number 7 is taken by"):
-        drain(convert_msd(workspace, tmp_path / "Task07_Liver"))
-    assert drain(convert_msd(workspace, tmp_path / "Task07_Liver", number=12)).name == "Dataset012_Liver"
+        drain(convert_msd(workspace, ConvertMsdRequest(source=tmp_path / "Task07_Liver")))
+    assert (
+        drain(convert_msd(workspace, ConvertMsdRequest(source=tmp_path / "Task07_Liver", number=12))).name
+        == "Dataset012_Liver"
+    )
 
 
 def test_folders_that_are_no_task(workspace, tmp_path):
     (tmp_path / "Liver").mkdir()
     with pytest.raises(DatasetError, match="is not the name of a Decathlon task"):
-        drain(convert_msd(workspace, tmp_path / "Liver"))
+        drain(convert_msd(workspace, ConvertMsdRequest(source=tmp_path / "Liver")))
     (tmp_path / "Task01_X").mkdir()
     with pytest.raises(DatasetError, match="lacks imagesTr, labelsTr, imagesTs, dataset.json"):
-        drain(convert_msd(workspace, tmp_path / "Task01_X"))
+        drain(convert_msd(workspace, ConvertMsdRequest(source=tmp_path / "Task01_X")))
 
 
 def test_a_dataset_of_nnunet_v1(workspace, tmp_path):
     source = _task(tmp_path, "Task004_Old")
-    folder = drain(convert_old_nnunet(workspace, source, "Dataset104_Old"))
+    folder = drain(convert_old_nnunet(workspace, ConvertOldRequest(source=source, name="Dataset104_Old")))
     content = json.loads((folder / "dataset.json").read_text())
     assert list(content) == ["name", "labels", "numTraining", "channel_names", "file_ending"]
     assert (folder / "imagesTr" / "case_1.nii.gz").is_file()
     with pytest.raises(DatasetError, match="already exists"):
-        drain(convert_old_nnunet(workspace, source, "Dataset104_Old"))
+        drain(convert_old_nnunet(workspace, ConvertOldRequest(source=source, name="Dataset104_Old")))
     with pytest.raises(DatasetError, match="is not of the form DatasetXXX_Name"):
-        drain(convert_old_nnunet(workspace, source, "Old"))
+        drain(convert_old_nnunet(workspace, ConvertOldRequest(source=source, name="Old")))
 
 
 def test_cases_are_saved_replaced_and_counted(workspace, tmp_path):

@@ -17,6 +17,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset import verify as module
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def raw(tmp_path):
 
 
 def report(raw):
-    return drain(verify(Workspace.at(raw.parents[1]), raw.name))
+    return drain(verify(Workspace.at(raw.parents[1]), VerifyRequest(dataset=raw.name)))
 
 
 def lines(raw):
@@ -274,4 +276,4 @@ def test_planning_stops_at_errors_when_asked_to_check(raw):
     labels(raw, "c1", np.ones((5, 5, 5)))
     (raw / "labelsTr" / "c2.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"cannot be used as it is:\n  c2: .* is missing\n  c1: the image has"):
-        drain(plan_and_preprocess(Workspace.at(raw.parents[1]), DATASET, check=True))
+        drain(plan_and_preprocess(Workspace.at(raw.parents[1]), PlanAndPreprocessRequest(dataset=DATASET, check=True)))

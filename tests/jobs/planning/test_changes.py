@@ -17,6 +17,7 @@ from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PreprocessRequest
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def planned(tmp_path):
     """A planned dataset: workspace, plans, dataset."""
     raw = make_dataset(tmp_path, shape=(36, 48, 44))
     workspace = Workspace.at(tmp_path)
-    path = drain(plan_and_preprocess(workspace, DATASET, None, ())).plans
+    path = drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET, configurations=()))).plans
     return (
         workspace,
         path,
@@ -70,7 +71,7 @@ def test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own(planned):
     median = plans.resolved("3d_fullres")["median_image_size_in_voxels"]
     assert found.entries["median_image_size_in_voxels"] == pytest.approx([n / 2 for n in median])
     path.write_text(json.dumps(entries_of(plans.raw, "mine", found)))
-    result = drain(preprocess(workspace, DATASET, configurations=["mine"]))
+    result = drain(preprocess(workspace, PreprocessRequest(dataset=DATASET, configurations=["mine"])))
     assert [folder.name for folder in result.folders] == ["nnUNetPlans_mine"]
     assert len(result.done) == 4
 

@@ -16,7 +16,7 @@ from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
 
 
 @pytest.fixture
@@ -30,29 +30,31 @@ def _events(job):
 
 
 def test_a_dataset_is_measured_once_and_again_when_it_changed(workspace):
-    first = _events(extract_fingerprint(workspace, DATASET))
+    first = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert [event.done for event in first if isinstance(event, Progress)][-1] == 4
-    again = _events(extract_fingerprint(workspace, DATASET))
+    again = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert [e.text for e in again if isinstance(e, Note)] == [
         f"{DATASET}: the fingerprint is up to date (--clean measures again)."
     ]
     path = workspace.raw / DATASET / "imagesTr" / "c1_0000.nii.gz"
     os.utime(path, ns=(1, 1))
-    changed = _events(extract_fingerprint(workspace, DATASET))
+    changed = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert any("the data changed" in e.text for e in changed if isinstance(e, Note))
 
 
 def test_a_fingerprint_that_nnunet_took_is_not_overwritten(workspace):
-    drain(extract_fingerprint(workspace, DATASET))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     folder = workspace.preprocessed / DATASET
     (folder / "dataset_fingerprint_sources.json").unlink()
     before = (folder / "dataset_fingerprint.json").stat().st_mtime_ns
-    drain(extract_fingerprint(workspace, DATASET))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert (folder / "dataset_fingerprint.json").stat().st_mtime_ns == before
 
 
 def test_exact_figures_are_those_of_an_equal_weight_mixture(workspace):
-    found = drain(extract_fingerprint(workspace, DATASET)).foreground_intensity_properties_per_channel["0"]
+    found = drain(
+        extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET))
+    ).foreground_intensity_properties_per_channel["0"]
     parts = [smooth_image((20, 24, 22), seed=i)[0] for i in range(4)]
     parts = [part[part > 120].astype(np.float64) for part in parts]
     mean = np.mean([part.mean() for part in parts])
@@ -66,45 +68,45 @@ def test_all_bad_cases_are_named_at_once(workspace):
         path = workspace.raw / DATASET / "imagesTr" / f"{name}_0000.nii.gz"
         path.write_bytes(path.read_bytes()[:800])
     with pytest.raises(DatasetError, match=r"2 cases cannot be measured:\n  c0: .*\n  c2: "):
-        drain(extract_fingerprint(workspace, DATASET))
+        drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
 
 
 def test_missing_labels_empty_foreground_and_other_shapes_are_explained(workspace):
     labels = workspace.raw / DATASET / "labelsTr"
     (labels / "c3.nii.gz").rename(labels / "other.nii.gz")
     with pytest.raises(DatasetError, match=r"c3: labelsTr/c3.nii.gz is missing"):
-        drain(extract_fingerprint(workspace, DATASET))
+        drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     (labels / "other.nii.gz").rename(labels / "c3.nii.gz")
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 3, 3), np.uint8)), str(labels / "c3.nii.gz"))
     with pytest.raises(DatasetError, match=r"The image has \(20, 24, 22\) voxels, its labels have \(3, 3, 3\)"):
-        drain(extract_fingerprint(workspace, DATASET))
+        drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     for i in range(4):
         sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 24, 22), np.uint8)), str(labels / f"c{i}.nii.gz"))
     with pytest.raises(DatasetError, match="No case has any foreground"):
-        drain(extract_fingerprint(workspace, DATASET))
+        drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
 
 
 def test_planning_needs_a_fingerprint_of_these_cases_and_a_known_planner(workspace):
     with pytest.raises(DatasetError, match="has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first"):
-        drain(plan_experiment(workspace, DATASET, PlanSettings()))
-    drain(extract_fingerprint(workspace, DATASET))
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     with pytest.raises(PlanError, match="Unknown planner 'Magic'. Known: ExperimentPlanner"):
-        drain(plan_experiment(workspace, DATASET, PlanSettings(planner="Magic")))
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET, planner="Magic")))
     for name in ("imagesTr/c9_0000.nii.gz", "labelsTr/c9.nii.gz"):
         source = workspace.raw / DATASET / name.replace("c9", "c1")
         (workspace.raw / DATASET / name).write_bytes(source.read_bytes())
     with pytest.raises(DatasetError, match="taken of 4 cases, but there are 5 now"):
-        drain(plan_experiment(workspace, DATASET, PlanSettings()))
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
 
 
 def test_own_configurations_survive_planning_again(workspace):
-    drain(extract_fingerprint(workspace, DATASET))
-    path = drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
+    path = drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
     content = json.loads(path.read_text())
     content["configurations"]["mine"] = {"inherits_from": "2d", "batch_size": 3}
     content["configurations"]["2d"]["batch_size"] = 999
     path.write_text(json.dumps(content))
-    drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
     after = json.loads(path.read_text())["configurations"]
     assert after["mine"]["batch_size"] == 3
     assert after["2d"]["batch_size"] != 999
@@ -132,14 +134,14 @@ def test_a_recorded_topology():
 
 
 def test_what_a_person_added_is_kept_and_what_is_stale_goes(workspace):
-    drain(extract_fingerprint(workspace, DATASET))
-    path = drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
+    path = drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
     content = json.loads(path.read_text())
     content["configurations"]["3d_lowres"] = content["configurations"]["3d_fullres"]
     content["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 3}
     content["configurations"]["lost"] = {"inherits_from": "3d_lowres", "batch_size": 3}
     path.write_text(json.dumps(content))
-    events = _events(plan_experiment(workspace, DATASET, PlanSettings()))
+    events = _events(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
     assert list(json.loads(path.read_text())["configurations"]) == ["2d", "3d_fullres", "mine", "lost"]
     assert [e.text for e in events if isinstance(e, Note)] == [
         "lost inherits from 3d_lowres, which this dataset no longer has; remove it or change 'inherits_from'."
@@ -149,14 +151,14 @@ def test_what_a_person_added_is_kept_and_what_is_stale_goes(workspace):
 def test_splits_of_the_raw_dataset_are_used(workspace):
     splits = [{"train": ["c0", "c1"], "val": ["c2", "c3"]}]
     (workspace.raw / DATASET / "splits_final.json").write_text(json.dumps(splits))
-    drain(extract_fingerprint(workspace, DATASET))
-    drain(plan_experiment(workspace, DATASET, PlanSettings()))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
+    drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
     assert json.loads((workspace.preprocessed / DATASET / "splits_final.json").read_text()) == splits
 
 
 def test_damaged_plans_are_not_overwritten(workspace):
-    drain(extract_fingerprint(workspace, DATASET))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
     path.write_text("{")
     with pytest.raises(PlanError, match="is not valid JSON"):
-        drain(plan_experiment(workspace, DATASET, PlanSettings()))
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))

@@ -26,7 +26,14 @@ from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import (
+    FingerprintRequest,
+    MovePlansRequest,
+    PlanAndPreprocessRequest,
+    PlanRequest,
+    PlanSettings,
+    PreprocessRequest,
+)
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def raw(tmp_path):
 @pytest.fixture
 def workspace(raw):
     workspace = Workspace.at(raw.parents[1])
-    drain(plan_and_preprocess(workspace, DATASET, PlanSettings(), ()))
+    drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET, configurations=())))
     return workspace
 
 
@@ -46,7 +53,7 @@ def _notes(events):
 
 
 def _run(workspace, **options):
-    events, job = [], preprocess(workspace, DATASET, **options)
+    events, job = [], preprocess(workspace, PreprocessRequest(dataset=DATASET, **options))
     while True:
         try:
             events.append(next(job))
@@ -122,16 +129,16 @@ def test_configurations_that_plans_lack(workspace):
     with pytest.raises(PlanError, match="None of the configurations 3d_lowres is in nnUNetPlans"):
         _run(workspace, configurations=["3d_lowres"])
     with pytest.raises(PlanError, match=r"has no plans named 'Other' \(there: nnUNetPlans\)"):
-        _run(workspace, plans_name="Other")
+        _run(workspace, plans="Other")
 
 
 def test_data_of_other_plans_are_not_overwritten(workspace):
     """ResEnc planners with another spacing point to the default planner's folder."""
     _run(workspace)
     settings = PlanSettings(planner="nnUNetPlannerResEncM", target_spacing=(2.0, 2.0, 2.0))
-    drain(plan_experiment(workspace, DATASET, settings))
+    drain(plan_experiment(workspace, PlanRequest.like(settings, dataset=DATASET)))
     with pytest.raises(PlanError, match=r"nnUNetPlans_2d holds the data of nnUNetPlans \(2d\), which differ"):
-        _run(workspace, plans_name="nnUNetResEncUNetMPlans")
+        _run(workspace, plans="nnUNetResEncUNetMPlans")
     assert len(_run(workspace)[0].skipped) == 4  # their owner may go on
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
     plans = json.loads(path.read_text())
@@ -151,7 +158,7 @@ def test_regions_and_ignore_are_located(tmp_path):
     raw = make_dataset(tmp_path)
     dataset_json(raw, labels={"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, regions_class_order=[1, 2])
     workspace = Workspace.at(tmp_path)
-    result = drain(plan_and_preprocess(workspace, DATASET)).cases
+    result = drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET))).cases
     locations = open_case(result.folders[0], "c0").read_properties()["class_locations"]
     assert list(locations) == [(1, 2), (2,), (-1, 0, 1, 2)]
     assert locations[2,] == []
@@ -174,7 +181,7 @@ def test_a_killed_job_is_resumed_and_leaves_nothing_unfinished(tmp_path):
     assert 3 <= len(finished) < 24
     for name in finished:
         assert open_case(base / "nnUNetPlans_3d_fullres", name).data[:].size
-    result = drain(preprocess(Workspace.at(tmp_path), DATASET))
+    result = drain(preprocess(Workspace.at(tmp_path), PreprocessRequest(dataset=DATASET)))
     assert finished <= set(result.skipped)
     assert len(result.done) + len(result.skipped) == 24
     for folder in result.folders:
@@ -195,19 +202,23 @@ def test_the_journal_survives_a_torn_line(tmp_path):
 
 def test_plans_of_another_dataset_and_preprocessing_with_them(workspace, tmp_path):
     other = make_dataset(tmp_path, name="Dataset006_Other", spacing=(1.5, 1.0, 1.0))
-    path = move_plans(workspace, DATASET, other.name, "nnUNetPlans", "fromTest")
+    path = move_plans(
+        workspace, MovePlansRequest(source=DATASET, target=other.name, plans="nnUNetPlans", new_name="fromTest")
+    )
     moved = json.loads(path.read_text())
     assert (moved["dataset_name"], moved["plans_name"]) == ("Dataset006_Other", "fromTest")
     assert moved["configurations"]["2d"]["data_identifier"] == "fromTest_2d"
-    result = drain(preprocess(workspace, other.name, "fromTest"))  # nnU-Net fails here: no dataset.json
+    result = drain(
+        preprocess(workspace, PreprocessRequest(dataset=other.name, plans="fromTest"))
+    )  # nnU-Net fails here: no dataset.json
     assert len(result.done) == 4
     with pytest.raises(PlanError, match="has no plans named 'none'"):
-        move_plans(workspace, DATASET, other.name, "none")
+        move_plans(workspace, MovePlansRequest(source=DATASET, target=other.name, plans="none"))
 
 
 def test_steps_say_what_is_missing(raw):
     workspace = Workspace.at(raw.parents[1])
-    drain(extract_fingerprint(workspace, DATASET))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     with pytest.raises(PlanError, match=r"has no plans named 'nnUNetPlans' \(there: none\). Run 'plan_experiment'"):
         _run(workspace)
     with pytest.raises(DatasetError, match="does not exist. Preprocess the dataset first"):
@@ -292,9 +303,9 @@ def test_names_from_files_lead_nowhere_else(workspace, raw, name):
         _run(workspace)
     dataset_json(raw, file_ending=".nii.gz")
     with pytest.raises(DatasetError, match="The name of the plans is"):
-        drain(plan_experiment(workspace, DATASET, PlanSettings(plans_name=name)))
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET, plans_name=name)))
     with pytest.raises(DatasetError, match="The name of the plans is"):
-        move_plans(workspace, DATASET, DATASET, "nnUNetPlans", name)
+        move_plans(workspace, MovePlansRequest(source=DATASET, target=DATASET, plans="nnUNetPlans", new_name=name))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the size of files is limited by Unix' rlimit")

@@ -11,7 +11,7 @@ from napari_nnunet.errors import ResourceError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 SHORT = TrainSettings(epochs=1, iterations=2, validation_iterations=1, workers=0, device="cpu", threads=1)
 
@@ -29,7 +29,12 @@ def workspace(prepared, tmp_path):
 
 
 def run(workspace, **options):
-    return drain(train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT, **options))
+    return drain(
+        train(
+            workspace,
+            TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, **options),
+        )
+    )
 
 
 def test_a_step_that_memory_does_not_suffice_for_says_what_would_fit(workspace, monkeypatch):

@@ -17,6 +17,7 @@ from napari_nnunet.events import (
 )
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train
+from napari_nnunet.schema.requests.training import TrainRequest
 
 
 def test_early_stop_lets_the_rate_go_to_zero(workspace, monkeypatch):
@@ -65,7 +66,13 @@ def test_a_time_budget_is_kept_where_the_pace_changes(workspace, monkeypatch, pa
             clock.tick *= pace
 
     settings = SHORT.replace(epochs=None, iterations=None, validation_iterations=None, time_budget=20.0)
-    result = drain(train(workspace, TRAINED, "3d_fullres", 0, settings=settings, validation=False), see)
+    result = drain(
+        train(
+            workspace,
+            TrainRequest.like(settings, dataset=TRAINED, configuration="3d_fullres", fold=0, validation=False),
+        ),
+        see,
+    )
     ends = of(EpochDone, events)
     assert result.epochs == len(ends)
     assert falls_to_the_end(ends)

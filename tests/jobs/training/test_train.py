@@ -32,6 +32,7 @@ from napari_nnunet.formats.results.summary import read_scores
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training.train import train, validate
+from napari_nnunet.schema.requests.training import TrainRequest
 
 
 def test_a_training_leaves_a_model_its_logs_and_its_validation(workspace):
@@ -102,7 +103,10 @@ def test_a_new_training_puts_the_earlier_one_aside(workspace):
 
 
 def test_the_running_training_is_known_and_not_started_twice(workspace):
-    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT)
+    job = train(
+        workspace,
+        TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0),
+    )
     for event in job:
         if isinstance(event, Progress):
             break
@@ -114,7 +118,12 @@ def test_the_running_training_is_known_and_not_started_twice(workspace):
     parent = __import__("psutil").Process(os.getppid())
     (folder.path / "running.json").write_text(json.dumps({**entry, "pid": parent.pid, "created": parent.create_time()}))
     with pytest.raises(SettingsError, match="already being trained"):
-        drain(train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT))
+        drain(
+            train(
+                workspace,
+                TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0),
+            )
+        )
     job.close()
 
 
@@ -138,7 +147,12 @@ def test_trainer_variants_are_written_down_as_nnunet_names_them(workspace, endin
 def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
     first, _ = run(workspace, validation=False)
     other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
-    job = train(other, TRAINED, "3d_fullres", 0, settings=SHORT.replace(seed=5), pretrained=first.folder.final)
+    job = train(
+        other,
+        TrainRequest.like(
+            SHORT.replace(seed=5), dataset=TRAINED, configuration="3d_fullres", fold=0, pretrained=first.folder.final
+        ),
+    )
     assert any("Initialised from" in event.text for event in job if isinstance(event, Note))
     wrong = tmp_path / "w.pth"
     content = read_raw(first.folder.final)
@@ -150,10 +164,20 @@ def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
 
 def test_validation_can_be_done_again_with_the_best(workspace):
     run(workspace, validation=False)
-    result = drain(validate(workspace, TRAINED, "3d_fullres", 0, settings=SHORT, checkpoint="checkpoint_best.pth"))
+    result = drain(
+        validate(
+            workspace,
+            TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, validate_best=True),
+        )
+    )
     assert result.validation.dice is not None
     with pytest.raises(ModelError, match=r"no checkpoint_final.pth"):
-        drain(validate(workspace, TRAINED, "3d_fullres", 1, settings=SHORT))
+        drain(
+            validate(
+                workspace,
+                TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=1),
+            )
+        )
 
 
 def test_probabilities_are_kept_where_asked_for(workspace):

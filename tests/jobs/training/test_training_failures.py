@@ -25,6 +25,7 @@ from napari_nnunet.formats.preprocessed.cases import case_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train
+from napari_nnunet.schema.requests.training import TrainRequest
 
 
 def test_what_is_not_there_is_said_before_work_starts(workspace, tmp_path):
@@ -32,7 +33,7 @@ def test_what_is_not_there_is_said_before_work_starts(workspace, tmp_path):
     with pytest.raises(DatasetError, match="plan_and_preprocess"):
         run(empty)
     with pytest.raises(PlanError, match="nnUNetPlans"):
-        run(workspace, plans_name="Other")
+        run(workspace, plans="Other")
     with pytest.raises(PlanError, match="3d_lowres"):
         run(workspace, configuration="3d_lowres")
     with pytest.raises(SettingsError, match="Unknown trainer"):
@@ -109,7 +110,10 @@ def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
 
 def test_a_network_that_diverges_keeps_the_last_good_state(workspace, monkeypatch):
     settings = SHORT.replace(epochs=30)
-    job = train(workspace, TRAINED, "3d_fullres", 0, settings=settings)
+    job = train(
+        workspace,
+        TrainRequest.like(settings, dataset=TRAINED, configuration="3d_fullres", fold=0),
+    )
     session = []
     begin = _session.Session.learn
 
@@ -151,7 +155,10 @@ def test_a_full_disk_at_a_checkpoint_is_told_and_tried_again(workspace, monkeypa
 def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeypatch):
     folder = folder_of(workspace)
     folder.path.mkdir(parents=True)
-    job = train(workspace, TRAINED, "3d_fullres", 0, settings=SHORT, resume=True, validation=False)
+    job = train(
+        workspace,
+        TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, resume=True, validation=False),
+    )
     folder.events.mkdir()
     events = []
     result = drain(job, events.append)

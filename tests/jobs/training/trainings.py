@@ -10,7 +10,7 @@ from napari_nnunet.events import (
 )
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 SHORT = TrainSettings(epochs=3, iterations=4, validation_iterations=2, workers=0, device="cpu", threads=1)
 MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -18,7 +18,13 @@ MODEL = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 def run(workspace, fold=0, *, settings=SHORT, configuration="3d_fullres", **options):
     events = []
-    result = drain(train(workspace, TRAINED, configuration, fold, settings=settings, **options), events.append)
+    result = drain(
+        train(
+            workspace,
+            TrainRequest.like(settings, dataset=TRAINED, configuration=configuration, fold=fold, **options),
+        ),
+        events.append,
+    )
     return result, events
 
 

@@ -165,7 +165,7 @@ def test_trainings_queue_and_can_be_called_off(train, qtbot):
 
 
 def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_nnunet.jobs.training.order.check_request", lambda request: iter(()))
+    monkeypatch.setattr("napari_nnunet.jobs.training.order.check_training", lambda workspace, requests: iter(()))
     os.utime(train.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
     begin(train, qtbot)
     qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)

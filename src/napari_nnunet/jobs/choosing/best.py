@@ -38,9 +38,10 @@ from napari_nnunet.jobs.choosing.ensemble import Rules as JoinRules
 from napari_nnunet.jobs.choosing.ensemble import ensemble_cases, validation_members
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
-from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, EnsembleName, ModelName
+from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.plans import TRAINABLE, Plans
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.choosing import FindBestRequest
 
 
 @dataclass(frozen=True)
@@ -66,33 +67,6 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is compared.
-
-    Parameters
-    ----------
-    configurations, trainers, plans : tuple of str
-        Every combination of these that was planned and trained.
-    folds : tuple, optional
-        Those all must have; if not given, the ones of nnU-Net's five that all have.
-    ensembling : bool
-        Whether pairs are compared too.
-    triples : bool
-        And triples.
-    overwrite : bool
-        Whether what was put together before is made again.
-    """
-
-    configurations: tuple[str, ...] = TRAINABLE
-    trainers: tuple[str, ...] = (DEFAULT_TRAINER,)
-    plans: tuple[str, ...] = (DEFAULT_PLANS,)
-    folds: tuple[Fold, ...] | None = None
-    ensembling: bool = True
-    triples: bool = False
-    overwrite: bool = True
-
-
-@dataclass(frozen=True)
 class Answer:
     """The best, and everything it was compared with.
 
@@ -114,19 +88,15 @@ class Answer:
     instructions: Path
 
 
-def find_best(workspace: Workspace, dataset: str, question: Question, *, workers: int = 0) -> Job[Answer]:
+def find_best(workspace: Workspace, request: FindBestRequest) -> Job[Answer]:
     """Compare all trained models of a dataset, and ensembles of them, by their cross-validations.
 
     Parameters
     ----------
     workspace : Workspace
         Where everything is.
-    dataset : str
-        Full name.
-    question : Question
+    request : FindBestRequest
         What is compared.
-    workers : int
-        Processes, at most; 0 means one per core.
 
     Returns
     -------
@@ -138,17 +108,18 @@ def find_best(workspace: Workspace, dataset: str, question: Question, *, workers
     ModelError, DatasetError
         If nothing that was asked for is trained, or folds that were asked for are missing.
     """
-    models = yield from _candidates(workspace, dataset, question)
-    models, folds = yield from _common_folds(models, question.folds)
+    dataset = workspace.dataset_name(request.dataset)
+    models = yield from _candidates(workspace, dataset, request)
+    models, folds = yield from _common_folds(models, request.folds)
     scored: list[Scored] = []
     for model in models:
-        folder, _ = yield from accumulate(workspace, model, folds, overwrite=question.overwrite, workers=workers)
+        folder, _ = yield from accumulate(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
         scored.append(Scored(model.folder.name, (name_of(model),), folder, mean_dice(folder)))
         yield Note(text=f"{model.folder.name}: Dice {scored[-1].dice:.4f}")
-    if question.ensembling:
-        for size in (2, 3) if question.triples else (2,):
+    if request.ensembling:
+        for size in (2, 3) if request.triples else (2,):
             for members in itertools.combinations(models, size):
-                found = yield from _score_ensemble(workspace, dataset, members, folds, question, workers)
+                found = yield from _score_ensemble(workspace, dataset, members, folds, request)
                 scored.extend(found)
     # Of equal ones the first, so a single model; what cannot be judged is never the best.
     winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
@@ -163,10 +134,10 @@ def find_best(workspace: Workspace, dataset: str, question: Question, *, workers
         reference_folder(workspace, dataset),
         Rules.of(first.dataset, reader=first.plans.reader),
         first.dataset.labels,
-        workers=workers,
+        workers=request.workers,
     )
     results = workspace.results / dataset
-    write_json(results / INFORMATION, _information(dataset, folds, models, question, scored, winner, determined))
+    write_json(results / INFORMATION, _information(dataset, folds, models, request, scored, winner, determined))
     best = read_best(results)
     write_text(results / INSTRUCTIONS, instructions(workspace, best))
     yield Note(
@@ -189,10 +160,10 @@ def name_of(model: TrainedModel) -> ModelName:
     return ModelName.parse(model.folder.name)
 
 
-def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[list[TrainedModel]]:
+def _candidates(workspace: Workspace, dataset: str, request: FindBestRequest) -> Job[list[TrainedModel]]:
     """Return every combination that was planned and trained; notes what is skipped."""
     found = []
-    for trainer, plans, configuration in itertools.product(question.trainers, question.plans, question.configurations):
+    for trainer, plans, configuration in itertools.product(request.trainers, request.plans, request.configurations):
         planned = _planned(workspace, dataset, plans)
         if configuration not in planned:
             yield Note(text=f"{configuration} is not in {plans} ({', '.join(planned)}); skipped.")
@@ -204,8 +175,8 @@ def _candidates(workspace: Workspace, dataset: str, question: Question) -> Job[l
         found.append(load_model(folder))
     if not found:
         raise ModelError(
-            f"Nothing to compare: none of {', '.join(question.configurations)} with {', '.join(question.trainers)} and "
-            f"{', '.join(question.plans)} was trained for {dataset}."
+            f"Nothing to compare: none of {', '.join(request.configurations)} with {', '.join(request.trainers)} and "
+            f"{', '.join(request.plans)} was trained for {dataset}."
         )
     return found
 
@@ -256,16 +227,15 @@ def _score_ensemble(
     dataset: str,
     models: Sequence[TrainedModel],
     folds: tuple[Fold, ...],
-    question: Question,
-    workers: int,
+    request: FindBestRequest,
 ) -> Job[list[Scored]]:
     """Combine the validation cases of some models and score them; None if probabilities are missing."""
     names = tuple(name_of(model) for model in models)
     identifier = EnsembleName.join((name.folder for name in names), folds).folder
     folder = workspace.results / dataset / "ensembles" / identifier
-    if question.overwrite or not (folder / "summary.json").is_file():
+    if request.overwrite or not (folder / "summary.json").is_file():
         try:
-            yield from _join(workspace, dataset, models, folds, folder, workers)
+            yield from _join(workspace, dataset, models, folds, folder, request.workers)
         except NnunetError as error:
             text = f"No ensemble of {' and '.join(n.configuration for n in names)}: {error.message}"
             yield Note(level="warning", text=text)
@@ -303,7 +273,7 @@ def _information(
     dataset: str,
     folds: tuple[Fold, ...],
     models: Sequence[TrainedModel],
-    question: Question,
+    request: FindBestRequest,
     scored: Sequence[Scored],
     winner: Scored,
     determined: Determined,
@@ -315,7 +285,7 @@ def _information(
         "considered_models": [
             {"plans": name.plans, "configuration": name.configuration, "trainer": name.trainer} for name in considered
         ],
-        "ensembling_allowed": question.ensembling,
+        "ensembling_allowed": request.ensembling,
         "all_results": {entry.identifier: entry.dice for entry in scored},
         "best_model_or_ensemble": {
             "result_on_crossval_pre_pp": determined.before["foreground_mean"]["Dice"],

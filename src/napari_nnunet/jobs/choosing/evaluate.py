@@ -17,11 +17,13 @@ from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, sum
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
-from napari_nnunet.formats.images.files import adapter_for, read_labels
+from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import write_summary
 from napari_nnunet.processes.pool import Task, each_case
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
 
 _COPIES = 4  # of a label map: two files, one of them while it is unpacked, and one that is changed
 _PARTS = 6  # bytes per voxel: the number of the part it belongs to, and masks
@@ -349,6 +351,32 @@ def evaluate_folder(
         make_folder(where.table.parent)
         write_text(where.table, result.csv())
     return result
+
+
+def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Evaluation]:
+    """Compare two folders as the command line asks for it.
+
+    Raises
+    ------
+    DatasetError, PlanError, ImageError
+        As :func:`evaluate_folder`, and if dataset.json or plans.json cannot be read.
+    """
+    if isinstance(request, EvaluateFolderRequest):
+        plans = request.plans_json or request.prediction / "plans.json"
+        reader = Plans.read(plans).reader if request.plans_json is not None or plans.is_file() else None
+        rules = Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface)
+    else:
+        rules = Rules(request.labels, common_ending(request.reference), request.ignore_label, surface=request.surface)
+    output = Output(request.summary or request.prediction / "summary.json", request.csv)
+    job = evaluate_folder(
+        request.reference,
+        request.prediction,
+        rules,
+        output,
+        missing_ok=request.missing_ok,
+        workers=request.workers,
+    )
+    return (yield from job)
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:

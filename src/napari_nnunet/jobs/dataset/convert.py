@@ -15,23 +15,20 @@ from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.images.files import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.requests.dataset import ConvertMsdRequest, ConvertOldRequest
 
 _ENDING = ".nii.gz"
 
 
-def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None, workers: int = 0) -> Job[Path]:
+def convert_msd(workspace: Workspace, request: ConvertMsdRequest) -> Job[Path]:
     """Convert a task of the Medical Segmentation Decathlon.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset goes.
-    source : Path
-        ``TaskNN_Name`` with imagesTr, labelsTr, imagesTs and dataset.json.
-    number : int, optional
-        Of the dataset; the task's own if not given.
-    workers : int
-        Files at the same time; 0 means one per core.
+    request : ConvertMsdRequest
+        The task's folder, ``TaskNN_Name`` with imagesTr, labelsTr, imagesTs and dataset.json.
 
     Returns
     -------
@@ -43,13 +40,14 @@ def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None
     DatasetError
         If the folder is no such task, or the number is taken.
     """
+    source = request.source
     match = re.fullmatch(r"Task(\d+)_([^_]+)", source.name)
     if match is None:
         raise DatasetError(
             f"{source.name!r} is not the name of a Decathlon task. Rename it to TaskNN_Name, with one underscore."
         )
     content = _source_json(source, ("imagesTr", "labelsTr", "imagesTs"), ("labels", "modality"))
-    chosen = int(match[1]) if number is None else number
+    chosen = int(match[1]) if request.number is None else request.number
     folder = workspace.raw / f"Dataset{chosen:03d}_{match[2]}"
     _refuse_taken(workspace, chosen)
     files = [
@@ -65,7 +63,7 @@ def convert_msd(workspace: Workspace, source: Path, *, number: int | None = None
         Task(f"{part}/{path.name}", (path, folder / part, part == "labelsTr"), partial(_bytes, path))
         for path, part in files
     ]
-    outcomes = yield from run_cases(convert_file, tasks, workers=workers)
+    outcomes = yield from run_cases(convert_file, tasks, workers=request.workers)
     problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
     if problems:
         raise DatasetError(f"{len(problems)} files cannot be converted:\n  " + "\n  ".join(problems[:20]))
@@ -125,17 +123,15 @@ def _refuse_taken(workspace: Workspace, number: int) -> None:
             )
 
 
-def convert_old_nnunet(workspace: Workspace, source: Path, name: str) -> Job[Path]:
+def convert_old_nnunet(workspace: Workspace, request: ConvertOldRequest) -> Job[Path]:
     """Convert a dataset of nnU-Net v1 (a task folder).
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset goes.
-    source : Path
-        ``TaskXXX_Name`` of nnU-Net v1.
-    name : str
-        ``DatasetXXX_Name``.
+    request : ConvertOldRequest
+        The task's folder and the name of the dataset.
 
     Returns
     -------
@@ -147,6 +143,7 @@ def convert_old_nnunet(workspace: Workspace, source: Path, name: str) -> Job[Pat
     DatasetError
         If the source is no such dataset, the name is not of that form, or is taken.
     """
+    source, name = request.source, request.name
     if not re.fullmatch(r"Dataset\d{3,}_.+", name):
         raise DatasetError(f"{name!r} is not of the form DatasetXXX_Name.")
     content = _source_json(source, ("imagesTr", "labelsTr"), ("labels", "modality"))

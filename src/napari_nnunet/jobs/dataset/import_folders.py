@@ -29,38 +29,10 @@ from napari_nnunet.formats.images.files import (
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import Volume
 
 _PLAIN = (".png", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")  # what nnU-Net knows as well
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What to import and how to name it.
-
-    Parameters
-    ----------
-    images, masks : Path
-        The two folders.
-    name : str
-        Of the dataset; the next free number is put in front.
-    suffixes : tuple of str
-        Ends of the channel files' names, in channel order; found where empty.
-    channel_names : tuple of str
-        "channel_0", ... where empty.
-    class_names : dict of int to str
-        Names of mask values; "class_1", ... where missing.
-    ignore : int, optional
-        Mask value of voxels that nobody annotated.
-    """
-
-    images: Path
-    masks: Path
-    name: str
-    suffixes: tuple[str, ...] = ()
-    channel_names: tuple[str, ...] = ()
-    class_names: Mapping[int, str] | None = None
-    ignore: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +46,7 @@ class _Seen:
     spacing_known: bool
 
 
-def import_folders(workspace: Workspace, settings: ImportSettings, *, workers: int = 0) -> Job[Path]:
+def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
     """Make a raw dataset of a folder of images and a folder of masks.
 
     Files are copied where nnU-Net can read them as they are, and rewritten otherwise: volumes and whatever knows its
@@ -90,27 +62,27 @@ def import_folders(workspace: Workspace, settings: ImportSettings, *, workers: i
     DatasetError
         If nothing matches, files cannot be read, or cases differ in channels or dimensions; all of them are named.
     """
-    pairing = pair_folders(settings.images, settings.masks, suffixes=settings.suffixes)
+    pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
     for what, rest in (("image", pairing.images), ("mask", pairing.masks)):
         if rest:
             listed = ", ".join(path.name for path in rest[:5]) + (", ..." if len(rest) > 5 else "")
             yield Note(level="warning", text=f"{len(rest)} {what} files have no counterpart and are skipped: {listed}.")
-    folder = workspace.raw / next_dataset_name(workspace, settings.name)
+    folder = workspace.raw / next_dataset_name(workspace, request.name)
     if (folder / "dataset.json").exists():
         raise DatasetError(f"{folder} already contains a dataset; choose another name.")
     yield Stage(name="Reading masks", total=len(pairing.pairs))
-    seen = yield from _look(pairing.pairs, workers)
-    mapping = compact_values([value for facts in seen.values() for value in facts.values], settings.ignore)
+    seen = yield from _look(pairing.pairs, request.workers)
+    mapping = compact_values([value for facts in seen.values() for value in facts.values], request.ignore)
     if len(mapping) < 2:
         raise DatasetError("The masks contain only 0: there is no class to learn.")
-    labels = _labels(mapping, settings)
+    labels = _labels(mapping, request)
     changed = {old: new for old, new in mapping.items() if old != new}
     if changed:
         text = ", ".join(f"{old} -> {new}" for old, new in changed.items())
         yield Note(text=f"Mask values are renumbered: {text}.")
     ending, copied = _ending(pairing.pairs, seen, unchanged=not changed)
     first = next(iter(seen.values()))
-    names = settings.channel_names or _channel_names(first, pairing.pairs[0])
+    names = request.channel_names or _channel_names(first, pairing.pairs[0])
     if len(names) != first.channels:
         raise DatasetError(f"{len(names)} channel names were given, but the images have {first.channels} channels.")
     content = dataset_json(names, labels, len(pairing.pairs), ending)
@@ -118,7 +90,7 @@ def import_folders(workspace: Workspace, settings: ImportSettings, *, workers: i
         make_folder(folder / part)
     yield Stage(name=f"Writing {folder.name}", total=len(pairing.pairs))
     tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairing.pairs]
-    outcomes = yield from run_cases(write_pair, tasks, workers=workers)
+    outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
     _raise_problems({name: outcome.problem for name, outcome in outcomes.items() if outcome.problem})
     write_json(folder / "dataset.json", content)
     return folder
@@ -188,12 +160,12 @@ def _mask(pair: Pair) -> tuple[NDArray[np.int32], Geometry]:
     return read_labels(pair.mask)
 
 
-def _labels(mapping: Mapping[int, int], settings: ImportSettings) -> dict[str, int | Sequence[int]]:
-    given = dict(settings.class_names or {})
+def _labels(mapping: Mapping[int, int], request: ImportFoldersRequest) -> dict[str, int | Sequence[int]]:
+    given = dict(request.class_names)
     unknown = sorted(set(given) - set(mapping))
     if unknown:
         raise DatasetError(f"The values {', '.join(map(str, unknown))} are named, but occur in no mask.")
-    names = {0: "background", **({} if settings.ignore is None else {settings.ignore: "ignore"})}
+    names = {0: "background", **({} if request.ignore is None else {request.ignore: "ignore"})}
     return {
         given.get(old, names.get(old, f"class_{new}")) if old else "background": new for old, new in mapping.items()
     }

@@ -20,7 +20,7 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.processes.pool import Task, run_cases
-from napari_nnunet.schema.model_name import DEFAULT_PLANS
+from napari_nnunet.schema.requests.dataset import OverlaysRequest
 
 #: Colours of labels 1, 2, ...: apart for the colour-blind as well (Okabe and Ito), then lighter and darker.
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -29,88 +29,55 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 
 
-def plot_overlays(
-    workspace: Workspace,
-    dataset_name: str,
-    target: Path,
-    *,
-    raw: bool = False,
-    plans_name: str = DEFAULT_PLANS,
-    configuration: str | None = None,
-    channel: int = 0,
-    intensity: float = 0.6,
-    workers: int = 0,
-) -> Job[int]:
+def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     """Write a PNG per training case; spacing is not regarded.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    target : Path
-        Folder for the pictures.
-    raw : bool
-        Show the raw images; the preprocessed ones otherwise.
-    plans_name, configuration : str
-        Which preprocessed data; 3d_fullres where it exists, else 2d.
-    channel : int
-        Channel shown in grey.
-    intensity : float
-        How strongly labels cover the image, 0 to 1.
-    workers : int
-        Cases at the same time; 0 means one per core.
+    request : OverlaysRequest
+        What is asked for.
 
     Returns
     -------
     int
         Pictures written.
     """
-    if not 0 <= intensity <= 1:
-        raise SettingsError(f"The overlay intensity is {intensity:g}; it must lie between 0 and 1.")
-    make_folder(target)
-    tasks = _raw_tasks if raw else partial(_stored_tasks, plans_name=plans_name, configuration=configuration)
-    found = tasks(workspace, dataset_name, target, channel, intensity)
+    dataset_name = workspace.dataset_name(request.dataset)
+    make_folder(request.target)
+    tasks = _raw_tasks if request.raw else _stored_tasks
+    found = tasks(workspace, dataset_name, request)
     yield Stage(name=f"Drawing {dataset_name}", total=len(found))
-    function = draw_raw if raw else draw_stored
-    outcomes = yield from run_cases(function, found, workers=workers, finished=lambda _: None)
+    function = draw_raw if request.raw else draw_stored
+    outcomes = yield from run_cases(function, found, workers=request.workers, finished=lambda _: None)
     written = sum(outcome.problem is None for outcome in outcomes.values())
-    yield Note(text=f"{written} pictures are in {target}.")
+    yield Note(text=f"{written} pictures are in {request.target}.")
     return written
 
 
-def _raw_tasks(workspace: Workspace, name: str, target: Path, channel: int, intensity: float) -> list[Task]:
+def _raw_tasks(workspace: Workspace, name: str, request: OverlaysRequest) -> list[Task]:
     dataset = open_dataset(workspace.raw / name)
     reader = reader_of(dataset)
     return [
-        Task(
-            case.name,
-            (case, reader, channel, intensity, target / f"{case.name}.png"),
-            partial(measure_bytes, case, reader),
-        )
+        Task(case.name, (case, reader, *_how(request, case.name)), partial(measure_bytes, case, reader))
         for case in dataset.cases
     ]
 
 
-def _stored_tasks(
-    workspace: Workspace,
-    name: str,
-    target: Path,
-    channel: int,
-    intensity: float,
-    *,
-    plans_name: str,
-    configuration: str | None,
-) -> list[Task]:
+def _stored_tasks(workspace: Workspace, name: str, request: OverlaysRequest) -> list[Task]:
     base = workspace.preprocessed / name
-    plans = read_plans(base, plans_name)
-    chosen = configuration or ("3d_fullres" if "3d_fullres" in plans.configurations else "2d")
+    plans = read_plans(base, request.plans)
+    chosen = request.configuration or ("3d_fullres" if "3d_fullres" in plans.configurations else "2d")
     folder = base / plans.configuration(chosen).data_identifier
     cases = case_names(folder)
     if not cases:
         raise DatasetError(f"{folder} contains no cases. Preprocess the dataset first.")
-    return [Task(case, (folder, case, channel, intensity, target / f"{case}.png"), lambda: 0.0) for case in cases]
+    return [Task(case, (folder, case, *_how(request, case)), lambda: 0.0) for case in cases]
+
+
+def _how(request: OverlaysRequest, case: str) -> tuple[int, float, Path]:
+    return request.channel, request.intensity, request.target / f"{case}.png"
 
 
 def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, target: Path) -> None:

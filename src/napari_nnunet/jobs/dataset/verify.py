@@ -24,6 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.requests.dataset import VerifyRequest
 
 FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
 _FEWEST = 5  # cases for nnU-Net's five folds
@@ -95,25 +96,22 @@ class CaseFacts:
     bytes_needed: float = 0.0
 
 
-def verify(workspace: Workspace, dataset_name: str, *, workers: int = 0, memory_gb: float = 0) -> Job[Report]:
+def verify(workspace: Workspace, request: VerifyRequest) -> Job[Report]:
     """Check a raw dataset: files, labels, geometry, values, room on disk and in memory.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    workers : int
-        Cases at the same time, at most; 0 means one per core.
-    memory_gb : float
-        Budget of all workers; 0 means most of what is free.
+    request : VerifyRequest
+        What is asked for.
 
     Returns
     -------
     Report
         Every problem that was found.
     """
+    dataset_name = workspace.dataset_name(request.dataset)
     folder = workspace.raw / dataset_name
     problems = list(_json_problems(folder))
     try:
@@ -131,7 +129,7 @@ def verify(workspace: Workspace, dataset_name: str, *, workers: int = 0, memory_
     if dataset.cases:
         reader = _reader(dataset, problems)
         if reader is not None:
-            facts = yield from _look_at_cases(dataset, reader, workers, memory_gb)
+            facts = yield from _look_at_cases(dataset, reader, request.workers, request.memory_gb)
     for name in sorted(facts):
         problems += facts[name].problems
     problems += _common_problems(dataset, facts)

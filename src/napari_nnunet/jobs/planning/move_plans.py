@@ -11,9 +11,10 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.names import require_plain
+from napari_nnunet.schema.requests.planning import MovePlansRequest
 
 
-def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, new_name: str | None = None) -> Path:
+def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     """Write the plans of one dataset for another.
 
     Spacing, patches, normalisation and intensity statistics are kept; only names and the image reader change. The
@@ -23,12 +24,8 @@ def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, 
     ----------
     workspace : Workspace
         Where both lie.
-    source, target : str
-        Names of the datasets.
-    plans_name : str
-        Of the plans to use.
-    new_name : str, optional
-        Their name in the target; the same if not given.
+    request : MovePlansRequest
+        Which plans, from which dataset, for which.
 
     Returns
     -------
@@ -42,9 +39,11 @@ def move_plans(workspace: Workspace, source: str, target: str, plans_name: str, 
     DatasetError
         If the target's raw data are incomplete.
     """
+    source, target = workspace.dataset_name(request.source), workspace.dataset_name(request.target)
+    plans_name = request.plans
     plans = read_plans(workspace.preprocessed / source, plans_name)
     dataset = open_dataset(workspace.raw / target)
-    name = require_plain(new_name or plans_name, "The name of the plans")
+    name = require_plain(request.new_name or plans_name, "The name of the plans")
     content: dict[str, Any] = copy.deepcopy(dict(plans.raw))
     content["dataset_name"] = target
     content["image_reader_writer"] = reader_of(dataset)

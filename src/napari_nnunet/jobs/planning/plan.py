@@ -22,38 +22,22 @@ from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
 
 _FINGERPRINT = "dataset_fingerprint.json"
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
 
 
-def extract_fingerprint(
-    workspace: Workspace,
-    dataset_name: str,
-    *,
-    workers: int = 0,
-    clean: bool = False,
-    sampled: bool = False,
-    memory_gb: float = 0,
-) -> Job[Fingerprint]:
+def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Job[Fingerprint]:
     """Measure all cases of a dataset and write dataset_fingerprint.json.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    workers : int
-        Cases measured at the same time, at most; 0 means one per core.
-    clean : bool
-        Measure again even if nothing changed.
-    sampled : bool
-        Draw random values as nnU-Net does, for identical figures; exact ones otherwise.
-    memory_gb : float
-        Budget of all workers; 0 means most of what is free.
+    request : FingerprintRequest
+        What is asked for.
 
     Returns
     -------
@@ -65,18 +49,19 @@ def extract_fingerprint(
     DatasetError
         If cases cannot be read; all of them are named.
     """
+    dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
     folder = make_folder(workspace.preprocessed / dataset_name)
-    sources = _sources(dataset, sampled=sampled)
-    if not clean and (folder / _FINGERPRINT).is_file():
+    sources = _sources(dataset, sampled=request.sampled)
+    if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
             yield Note(text=f"{dataset_name}: the fingerprint is up to date (--clean measures again).")
             return Fingerprint.parse_json((folder / _FINGERPRINT).read_text("utf-8"), where=str(folder / _FINGERPRINT))
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
-    draws = draws_per_case(len(dataset.cases)) if sampled else None
-    measures = yield from _measure_all(dataset, workers, draws, memory_gb)
-    fingerprint = merge(measures, sampled=sampled)
+    draws = draws_per_case(len(dataset.cases)) if request.sampled else None
+    measures = yield from _measure_all(dataset, request.workers, draws, request.memory_gb)
+    fingerprint = merge(measures, sampled=request.sampled)
     write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
     write_json(folder / _SOURCES, sources)
     return fingerprint
@@ -114,7 +99,7 @@ def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:
     return {"files": digest.hexdigest(), "sampled": sampled}
 
 
-def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSettings) -> Job[Path]:
+def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
     """Plan a measured dataset and write its plans file.
 
     Returns
@@ -129,10 +114,11 @@ def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSetti
     DatasetError
         If there is no fingerprint.
     """
-    if settings.planner not in PLANNERS:
-        raise PlanError(f"Unknown planner {settings.planner!r}. Known: {', '.join(PLANNERS)}.")
-    if settings.plans_name is not None:
-        require_plain(settings.plans_name, "The name of the plans")
+    dataset_name = workspace.dataset_name(request.dataset)
+    if request.planner not in PLANNERS:
+        raise PlanError(f"Unknown planner {request.planner!r}. Known: {', '.join(PLANNERS)}.")
+    if request.plans_name is not None:
+        require_plain(request.plans_name, "The name of the plans")
     dataset = open_dataset(workspace.raw / dataset_name)
     folder = make_folder(workspace.preprocessed / dataset_name)
     path = folder / _FINGERPRINT
@@ -145,12 +131,12 @@ def plan_experiment(workspace: Workspace, dataset_name: str, settings: PlanSetti
             "extract it again."
         )
     yield Stage(name=f"Planning {dataset_name}")
-    target = folder / f"{settings.plans_name or PLANNERS[settings.planner].plans}.json"
+    target = folder / f"{request.plans_name or PLANNERS[request.planner].plans}.json"
     existing = _own_configurations(target)
     content = plan(
         fingerprint,
         dataset.info,
-        settings,
+        request,
         dataset_name=dataset_name,
         reader=reader_of(dataset),
         existing=existing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,13 @@ from napari_nnunet.jobs.dataset.verify import require_sound, verify
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import PreprocessResult, preprocess
 from napari_nnunet.processes.pool import warm_up
-from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.schema.requests.planning import (
+    FingerprintRequest,
+    PlanAndPreprocessRequest,
+    PlanRequest,
+    PreprocessRequest,
+)
 
 
 @dataclass(frozen=True)
@@ -32,60 +36,33 @@ class Planned:
     cases: PreprocessResult | None
 
 
-def plan_and_preprocess(
-    workspace: Workspace,
-    dataset_name: str,
-    settings: PlanSettings | None = None,
-    configurations: Sequence[str] = STANDARD,
-    *,
-    check: bool = False,
-    clean: bool = False,
-    sampled: bool = False,
-    workers: int = 0,
-    measure_workers: int = 0,
-    memory_gb: float = 0,
-) -> Job[Planned]:
+def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest) -> Job[Planned]:
     """Make a raw dataset ready for training.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    settings : PlanSettings, optional
-        Planner, memory, spacing and name of the plans.
-    configurations : sequence of str
-        What to preprocess; standard ones that the plans lack are passed over. None given: stop after planning.
-    check : bool
-        Verify the dataset first; warnings are notes, errors end the job.
-    clean : bool
-        Measure and preprocess again even if nothing changed.
-    sampled : bool
-        Measure with nnU-Net's random draws.
-    workers, measure_workers : int
-        Cases preprocessed and measured at the same time, at most; 0 means one per core.
-    memory_gb : float
-        Budget of all workers; 0 means most of what is free.
+    request : PlanAndPreprocessRequest
+        What is asked for.
 
     Raises
     ------
     NnunetError
         What the steps raise.
     """
-    warm_up(measure_workers)
-    if check:
-        report = yield from verify(workspace, dataset_name, workers=measure_workers, memory_gb=memory_gb)
+    measuring = {"dataset": request.dataset, "workers": request.measure_workers, "memory_gb": request.memory_gb}
+    warm_up(request.measure_workers)
+    if request.check:
+        report = yield from verify(workspace, VerifyRequest(**measuring))
         require_sound(report)
         for problem in report.problems:
             yield Note(level="warning", text=f"{problem.where}: {problem.text}")
     yield from extract_fingerprint(
-        workspace, dataset_name, workers=measure_workers, memory_gb=memory_gb, clean=clean, sampled=sampled
+        workspace, FingerprintRequest(**measuring, clean=request.clean, sampled=request.sampled)
     )
-    plans = yield from plan_experiment(workspace, dataset_name, settings or PlanSettings())
-    if not configurations:
+    plans = yield from plan_experiment(workspace, request.only(PlanRequest))
+    if not request.configurations or not request.preprocess:
         return Planned(plans, None)
-    cases = yield from preprocess(
-        workspace, dataset_name, plans.stem, configurations, workers=workers, memory_gb=memory_gb, clean=clean
-    )
+    cases = yield from preprocess(workspace, request.only(PreprocessRequest).replace(plans=plans.stem))
     return Planned(plans, cases)

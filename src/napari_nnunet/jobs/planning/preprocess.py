@@ -26,8 +26,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import SMALL, grid_of
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
-from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
+from napari_nnunet.schema.requests.planning import PreprocessRequest
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
 _STAGING = ".unfinished"
@@ -63,34 +63,15 @@ class _Target:
     journal: Journal
 
 
-def preprocess(
-    workspace: Workspace,
-    dataset_name: str,
-    plans_name: str = DEFAULT_PLANS,
-    configurations: Sequence[str] = STANDARD,
-    *,
-    workers: int = 0,
-    memory_gb: float = 0,
-    clean: bool = False,
-) -> Job[PreprocessResult]:
+def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[PreprocessResult]:
     """Crop, normalise and resample all training cases and store them as nnU-Net does.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    plans_name : str
-        Name of the plans file without ``.json``.
-    configurations : sequence of str
-        Those that the plans lack are passed over if they are standard ones, and an error otherwise.
-    workers : int
-        Cases at the same time, at most; 0 means one per core. Fewer run where memory is short.
-    memory_gb : float
-        Budget of all workers; 0 means most of what is free.
-    clean : bool
-        Make everything again, changed or not.
+    request : PreprocessRequest
+        What is asked for.
 
     Returns
     -------
@@ -106,22 +87,23 @@ def preprocess(
     ResourceError
         If the disk has too little room.
     """
+    dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
     base = make_folder(workspace.preprocessed / dataset_name)
-    plans = read_plans(base, plans_name)
-    targets = yield from _targets(base, plans, configurations, dataset)
+    plans = read_plans(base, request.plans)
+    targets = yield from _targets(base, plans, request.configurations, dataset)
     staging = make_folder(base / _STAGING)
     remove_leftovers(staging)
     if not (base / "dataset.json").is_file():
         write_text(base / "dataset.json", dataset.text)
     yield from _drop_removed(dataset, targets)
-    work, skipped = _work(dataset, targets, clean=clean)
+    work, skipped = _work(dataset, targets, clean=request.clean)
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date (--clean makes them again).")
     _check_disk(base, targets, len(work))
     yield Stage(name=f"Preprocessing {dataset_name}", total=len(work))
     try:
-        done, failed = yield from _run(dataset, plans, targets, work, staging, workers, memory_gb)
+        done, failed = yield from _run(dataset, plans, targets, work, staging, request.workers, request.memory_gb)
     finally:
         remove_leftovers(staging)
         if not any(staging.iterdir()):

@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from napari_nnunet.formats.results.inference_information import INFORMATION, INS
 from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.version import __version__
 
 TRASH = "trash"
@@ -34,37 +35,7 @@ _MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json", "infer
 _RESULT_FILES = ("summary.json", "postprocessing.pkl", "postprocessing.json")
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """What goes into a zip.
-
-    Parameters
-    ----------
-    folds : tuple, optional
-        Folds of every model; all that are trained if not given.
-    checkpoints : tuple of str
-        Names of the checkpoints.
-    light : bool
-        Only what inference needs of the checkpoints: about half the size, but they cannot be trained further.
-    validation : bool
-        Also the segmentations of the validation cases.
-    card : dict
-        Fields of the card: title, description, authors, licence, citation.
-    thumbnail : Path, optional
-        A picture for the card.
-    """
-
-    folds: tuple[Fold, ...] | None = None
-    checkpoints: tuple[str, ...] = ("checkpoint_final.pth",)
-    light: bool = False
-    validation: bool = False
-    card: dict[str, str] = field(default_factory=dict)
-    thumbnail: Path | None = None
-
-
-def export_models(
-    models: Sequence[TrainedModel], target: Path, settings: ExportSettings | None = None, *, replace: bool = False
-) -> Job[Path]:
+def export_models(models: Sequence[TrainedModel], target: Path, settings: ExportSettings) -> Job[Path]:
     """Write trained models of one dataset into a zip that nnU-Net, too, installs.
 
     Parameters
@@ -73,10 +44,8 @@ def export_models(
         Of the same dataset. Of a cascade, the first stage belongs along; it is added where it is next to.
     target : Path
         The zip.
-    settings : ExportSettings, optional
-        All folds with their final checkpoints if not given.
-    replace : bool
-        Whether a zip of that name is replaced.
+    settings : ExportSettings
+        What goes in.
 
     Returns
     -------
@@ -88,8 +57,7 @@ def export_models(
     ModelError, SettingsError, ResourceError
         If a fold or checkpoint is missing, or the zip exists or cannot be written.
     """
-    settings = settings or ExportSettings()
-    if target.exists() and not replace:
+    if target.exists() and not settings.replace_zip:
         raise SettingsError(f"{target} exists. Choose another name, or --replace.")
     chosen = yield from _with_first_stages(models)
     folds = {m.folder.name: m.resolve_folds(settings.folds, settings.checkpoints[0]) for m in chosen}

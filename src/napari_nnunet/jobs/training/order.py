@@ -22,12 +22,11 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
-from napari_nnunet.processes.launch import TrainRequest
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Architecture, Configuration, Plans
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import Recipe
 
 
@@ -136,14 +135,7 @@ class Order:
         return content
 
 
-def make_order(
-    workspace: Workspace,
-    dataset_name: str,
-    configuration_name: str,
-    fold: Fold,
-    plans_name: str,
-    settings: TrainSettings,
-) -> Job[Order]:
+def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     """Read and check everything a training needs; new folds are written to splits_final.json.
 
     Raises
@@ -153,30 +145,33 @@ def make_order(
     PlanError, SettingsError
         If plans, configuration or trainer do not exist.
     """
+    dataset_name = workspace.dataset_name(request.dataset)
+    settings = request.settings
     recipe = settings.recipe()
     base = workspace.preprocessed / dataset_name
     if not base.is_dir():
         raise DatasetError(
             f"{dataset_name} is not planned and preprocessed: {base} does not exist. Run 'plan_and_preprocess' first."
         )
-    plans = read_plans(base, plans_name)
-    configuration = plans.configuration(configuration_name)
+    plans = read_plans(base, request.plans)
+    configuration = plans.configuration(request.configuration)
     info = _dataset_info(base)
     data = base / configuration.data_identifier
     names = case_names(data) if data.is_dir() else []
     if not names:
         raise DatasetError(
             f"{configuration.name} is not preprocessed: there are no cases in {data}. Run 'preprocess -d "
-            f"{dataset_name} -plans_name {plans_name} -c {configuration.name}' first."
+            f"{dataset_name} -plans_name {request.plans} -c {configuration.name}' first."
         )
     _refuse_stale(workspace, plans, configuration, data)
-    split = yield from _split(base, names, fold)
+    split = yield from _split(base, names, request.fold)
     previous = None
     if configuration.previous_stage is not None:
-        before = ModelName(settings.trainer, plans_name, configuration.previous_stage)
+        before = ModelName(settings.trainer, request.plans, configuration.previous_stage)
         previous = workspace.model(dataset_name, before) / "predicted_next_stage" / configuration.name
         _require_previous(previous, split, configuration)
-    return Order(workspace, dataset_name, plans, configuration, info, fold, split, data, previous, settings, recipe)
+    where = (workspace, dataset_name, plans, configuration, info, request.fold, split, data, previous)
+    return Order(*where, settings, recipe)
 
 
 def _dataset_info(base: Path) -> DatasetInfo:
@@ -257,9 +252,7 @@ def _require_previous(folder: Path, split: Split, configuration: Configuration) 
         )
 
 
-def check_request(request: TrainRequest) -> Job[None]:
-    """Check everything a training refuses, before a process is started for it."""
-    for fold in request.folds:
-        yield from make_order(
-            request.workspace, request.dataset, request.configuration, fold, request.plans, request.settings
-        )
+def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[None]:
+    """Look at everything a training refuses, before a process is started for it."""
+    for request in requests:
+        yield from make_order(workspace, request)

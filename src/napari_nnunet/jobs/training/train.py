@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from napari_nnunet.engine.network import unet as unets
 from napari_nnunet.engine.network.backends import torch_threads
@@ -17,7 +16,7 @@ from napari_nnunet.engine.training.parallel import Group, joined, own_device
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
 from napari_nnunet.events import EpochDone, Job, Note, Previewed, Progress, Stage, TrainingEnded
 from napari_nnunet.formats.model.checkpoint import read_raw
-from napari_nnunet.formats.model.fold import FINAL, FoldFolder
+from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training.begin import Start, begin
 from napari_nnunet.jobs.training.order import Order, make_order
@@ -25,10 +24,8 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import recorded
-from napari_nnunet.schema.model_name import DEFAULT_PLANS
-from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
 _SKIPS = 5  # steps in a row whose loss may leave the range of float16
@@ -56,43 +53,15 @@ class TrainResult:
     validation: ValidationResult | None = None
 
 
-def train(
-    workspace: Workspace,
-    dataset_name: str,
-    configuration: str,
-    fold: Fold,
-    *,
-    plans_name: str = DEFAULT_PLANS,
-    settings: TrainSettings | None = None,
-    resume: bool = False,
-    finish_in: int | None = None,
-    pretrained: Path | None = None,
-    validation: bool = True,
-) -> Job[TrainResult]:
+def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     """Train one fold of a configuration and segment its validation cases.
 
     Parameters
     ----------
     workspace : Workspace
         Where dataset and models lie.
-    dataset_name : str
-        ``DatasetXXX_Name``.
-    configuration : str
-        ``2d``, ``3d_fullres``, ...
-    fold : int or "all"
-        Which cases are held out; "all" holds out none.
-    plans_name : str
-        Name of the plans file without ``.json``.
-    settings : TrainSettings, optional
-        nnU-Net's own if not given.
-    resume : bool
-        Continue from the newest checkpoint; start afresh if there is none.
-    finish_in : int, optional
-        With ``resume``: let the learning rate go to zero over so many more epochs, and end.
-    pretrained : Path, optional
-        A checkpoint whose weights, but for the heads, are the first weights.
-    validation : bool
-        Segment the validation cases at the end.
+    request : TrainRequest
+        Which fold, and how.
 
     Yields
     ------
@@ -111,21 +80,23 @@ def train(
     TrainingError
         If the loss is no longer a number; the last good checkpoint is kept.
     """
-    settings = settings or TrainSettings()
-    if resume and pretrained is not None:
+    if request.validate_only:
+        return (yield from validate(workspace, request))
+    resume = request.resume
+    if resume and request.pretrained is not None:
         raise SettingsError("A training is either resumed (--c) or begun from other weights (-pretrained_weights).")
-    if finish_in is not None and not resume:
+    if request.finish_in is not None and not resume:
         raise SettingsError("Only a training that was begun can be finished: resume it (--c --finish-in N).")
-    start = Start(resume=resume, finish_in=finish_in, pretrained=pretrained)
-    choice = training_choice(settings)
-    order = yield from make_order(workspace, dataset_name, configuration, fold, plans_name, settings)
+    start = Start(resume=resume, finish_in=request.finish_in, pretrained=request.pretrained)
+    choice = training_choice(request)
+    order = yield from make_order(workspace, request)
     with joined(choice.device) as group, ExitStack() as stack:
         if not group.leads:
-            return (yield from _train(order, choice, group, start, validation=validation))
+            return (yield from _train(order, choice, group, start, request))
         if not resume:
             yield from _make_room(order.folder)
         stack.enter_context(order.folder.claimed())
-        job = _told(_train(order, choice, group, start, validation=validation))
+        job = _told(_train(order, choice, group, start, request))
         return (yield from recorded(job, order.folder.events))
 
 
@@ -140,33 +111,29 @@ def _make_room(folder: FoldFolder) -> Job[None]:
         folder.events.unlink(missing_ok=True)
 
 
-def validate(
-    workspace: Workspace,
-    dataset_name: str,
-    configuration: str,
-    fold: Fold,
-    *,
-    plans_name: str = DEFAULT_PLANS,
-    settings: TrainSettings | None = None,
-    checkpoint: str = FINAL,
-) -> Job[TrainResult]:
-    """Segment the validation cases of a fold that is already trained, and evaluate them.
+def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
+    """Segment the validation cases of a fold that is trained already, and measure them.
 
     Parameters
     ----------
-    workspace, dataset_name, configuration, fold, plans_name, settings
-        As for :func:`train`.
-    checkpoint : str
-        ``checkpoint_final.pth`` or ``checkpoint_best.pth``.
+    workspace, request
+        As for :func:`train`; ``validate_best`` takes the best checkpoint instead of the final one.
 
     Raises
     ------
     ModelError
         If the fold has no such checkpoint.
     """
-    settings = settings or TrainSettings()
-    choice = training_choice(settings)
-    order = yield from make_order(workspace, dataset_name, configuration, fold, plans_name, settings)
+    choice = training_choice(request)
+    order = yield from make_order(workspace, request)
+    checkpoint = BEST if request.validate_best else FINAL
+    network, epochs = _trained(order, checkpoint)
+    result = yield from validate_fold(order, network, choice)
+    return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
+
+
+def _trained(order: Order, checkpoint: str) -> tuple[unets.UNet, int]:
+    """Return the network of a checkpoint, and how many epochs it was trained."""
     path = order.folder.path / checkpoint
     if not path.is_file():
         there = ", ".join(found.name for found in order.folder.checkpoints) or "none"
@@ -174,9 +141,7 @@ def validate(
     content = read_raw(path)
     network = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
     unets.load_state(network, content["network_weights"], where=str(path))
-    result = yield from validate_fold(order, network, choice)
-    epochs = int(content.get("current_epoch") or 0)
-    return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
+    return network, int(content.get("current_epoch") or 0)
 
 
 def training_choice(settings: TrainSettings) -> Choice:
@@ -214,7 +179,7 @@ def _told(job: Job[TrainResult]) -> Job[TrainResult]:
     return result
 
 
-def _train(order: Order, choice: Choice, group: Group, start: Start, *, validation: bool) -> Job[TrainResult]:
+def _train(order: Order, choice: Choice, group: Group, start: Start, request: TrainRequest) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
         yield Stage(name=PREPARING)
         session = yield from begin(order, choice, group, start)
@@ -226,7 +191,9 @@ def _train(order: Order, choice: Choice, group: Group, start: Start, *, validati
             return TrainResult(order.folder, finished=True, epochs=session.epoch)
         yield from session.finish()
         network = session.learner.network
-    found = (yield from validate_fold(order, network, choice)) if validation else None
+    if request.validate_best:
+        network, _ = _trained(order, BEST)
+    found = (yield from validate_fold(order, network, choice)) if request.validation else None
     return TrainResult(order.folder, finished=True, epochs=session.epoch, validation=found)
 
 

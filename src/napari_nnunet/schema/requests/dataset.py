@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.requests.option import DatasetFlag, EachDataset, PlansName, Request, Workers, option
+from napari_nnunet.schema.requests.option import DatasetFlag, EachDataset, Memory, PlansName, Request, Workers, option
 
 
 def read_class_names(words: Sequence[str]) -> dict[int, str]:
@@ -39,6 +39,7 @@ class VerifyRequest(Request):
 
     dataset: EachDataset
     workers: Workers = 0
+    memory_gb: Memory = 0
 
 
 class ImportFoldersRequest(Request):

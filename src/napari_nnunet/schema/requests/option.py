@@ -115,9 +115,14 @@ class Request(BaseModel):
         except ValidationError as error:
             raise SettingsError(_in_words(error, cls)) from error
 
+    @classmethod
+    def like(cls, other: Request, **values: Any) -> Self:
+        """Return a request with what was given in another one, and with values that win over it."""
+        return cls.model_validate({**other.model_dump(exclude_unset=True), **values})
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed and everything checked again; what was given stays given."""
-        return type(self).model_validate({**self.model_dump(exclude_unset=True), **changes})
+        return self.like(self, **changes)
 
     def only(self, kind: type[R]) -> R:
         """Return the part of this request that another kind of request has."""
@@ -142,6 +147,9 @@ def _in_words(error: ValidationError, kind: type[Request]) -> str:
 
 Workers = Annotated[
     int, Ge(0), option("Processes", "-np N", "Processes at the same time, at most.", otherwise="all cores")
+]
+Memory = Annotated[
+    float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
 ]
 #: As ``dataset``, at a position or behind ``-d``.
 DatasetPosition = Annotated[str, option("Dataset", "DATASET", "Number or name of the dataset.")]

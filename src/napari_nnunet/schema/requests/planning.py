@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 
 from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.requests.option import EachDataset, Request, Workers, option, read_largest
+from napari_nnunet.schema.requests.option import EachDataset, Memory, Request, Workers, option, read_largest
 
 Clean = Annotated[bool, option("From scratch", "--clean", "Do it again even if nothing changed.")]
 Check = Annotated[bool, option("Check first", "--verify_dataset_integrity", "Check the dataset first.")]
@@ -21,9 +21,6 @@ Configurations = Annotated[
         "-c CONFIGURATION",
         "Configurations to preprocess; standard ones that the plans lack are skipped.",
     ),
-]
-Memory = Annotated[
-    float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
 ]
 SeveralWorkers = Annotated[
     int,

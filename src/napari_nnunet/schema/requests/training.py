@@ -176,6 +176,7 @@ class TrainRequest(TrainSettings):
             "Lower the learning rate of a running training (or with --c a stopped one) to zero in N epochs, then end.",
         ),
     ] = None
+    validation: Annotated[bool, option("Validate", "", "Segment the validation cases at the end.")] = True
     validate_only: Annotated[bool, option("Only validate", "--val", "Validate with the final checkpoint only.")] = False
     validate_best: Annotated[
         bool, option("Validate the best", "--val_best", "Validate with the best checkpoint instead of the final one.")

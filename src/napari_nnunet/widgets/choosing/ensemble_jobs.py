@@ -12,6 +12,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.words import plain_time
@@ -53,16 +54,17 @@ def best_job(results: Path) -> Callable[[], Job[Any]]:
     """Return what compares all models of a dataset."""
 
     def start() -> Job[Any]:
-        from napari_nnunet.jobs.choosing.best import Question, find_best
+        from napari_nnunet.jobs.choosing.best import find_best
 
         workspace = read_preferences().folders()
         names = workspace.models(results.name)
-        question = Question(
+        request = FindBestRequest(
+            dataset=results.name,
             configurations=tuple(dict.fromkeys(name.configuration for name in names)),
             trainers=tuple(dict.fromkeys(name.trainer for name in names)),
             plans=tuple(dict.fromkeys(name.plans for name in names)),
         )
-        return find_best(workspace, results.name, question)
+        return find_best(workspace, request)
 
     return start
 

@@ -16,6 +16,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case, remap_dataset, set_spacing, update_count
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import IGNORE
+from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.widgets.dataset.case_form import CaseForm
 from napari_nnunet.widgets.dataset.case_list import CaseList, ProblemList, names_of
 from napari_nnunet.widgets.dataset.case_request import resolve_case
@@ -283,6 +284,6 @@ def _check_job(form: CaseForm, folder: Path) -> Callable[[], Job[Any]]:
     def start() -> Job[Any]:
         from napari_nnunet.jobs.dataset.verify import verify
 
-        return verify(form.workspace, folder.name)
+        return verify(form.workspace, VerifyRequest(dataset=folder.name))
 
     return start

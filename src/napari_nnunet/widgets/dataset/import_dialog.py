@@ -200,10 +200,18 @@ def _import_job(
     classes: dict[int, str],
 ) -> Callable[[], Job[Path]]:
     def start() -> Job[Path]:
-        from napari_nnunet.jobs.dataset.import_folders import ImportSettings, import_folders
+        from napari_nnunet.jobs.dataset.import_folders import import_folders
+        from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
-        settings = ImportSettings(images, masks, name, tuple(suffixes), tuple(channels), classes)
-        return import_folders(workspace, settings)
+        request = ImportFoldersRequest(
+            images=images,
+            masks=masks,
+            name=name,
+            suffixes=tuple(suffixes),
+            channel_names=tuple(channels),
+            class_names=classes,
+        )
+        return import_folders(workspace, request)
 
     return start
 

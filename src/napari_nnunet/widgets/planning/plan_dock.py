@@ -27,7 +27,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.requests.planning import PlanSettings
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings, PreprocessRequest
 from napari_nnunet.widgets.frame.forms import add_row, let_shrink, scrolling, with_refresh
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -357,7 +357,10 @@ def _plan_job(workspace: Workspace, name: str, settings: PlanSettings) -> Callab
     def start() -> Job[Path]:
         from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 
-        planned = yield from plan_and_preprocess(workspace, name, settings, ())
+        planned = yield from plan_and_preprocess(
+            workspace,
+            PlanAndPreprocessRequest.like(settings, dataset=name, configurations=()),
+        )
         return planned.plans
 
     return start
@@ -367,7 +370,12 @@ def _preprocess_job(workspace: Workspace, name: str, plans: str, configurations:
     def start() -> Job[Any]:
         from napari_nnunet.jobs.planning.preprocess import preprocess
 
-        return preprocess(workspace, name, plans, configurations, memory_gb=read_preferences().memory_gb)
+        return preprocess(
+            workspace,
+            PreprocessRequest(
+                dataset=name, plans=plans, configurations=configurations, memory_gb=read_preferences().memory_gb
+            ),
+        )
 
     return start
 

@@ -33,6 +33,7 @@ from napari_nnunet.formats.model.known_models import forget_model, known_models,
 from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -327,11 +328,11 @@ def _download_job(url: str, results: Path) -> Callable[[], Job[Any]]:
 
 def _export_job(folders: list[Path], target: Path, settings: dict[str, Any]) -> Callable[[], Job[Any]]:
     def start() -> Job[Any]:
-        from napari_nnunet.jobs.sharing.share import ExportSettings, export_models
+        from napari_nnunet.jobs.sharing.share import export_models
 
         # The file dialog asked before it gave a name that exists.
         return export_models(
-            [load_model(folder) for folder in folders], target, ExportSettings(**settings), replace=True
+            [load_model(folder) for folder in folders], target, ExportSettings(**settings, replace_zip=True)
         )
 
     return start

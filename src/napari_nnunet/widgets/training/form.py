@@ -21,7 +21,7 @@ from superqt import QCollapsible
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.processes.launch import TrainRequest
+from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
@@ -38,7 +38,7 @@ _FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4, "all")
 
 
 class TrainForm(QGroupBox):
-    """Edits a :class:`TrainRequest`; emits ``changed`` when it changed.
+    """Edits a :class:`DetachedTraining`; emits ``changed`` when it changed.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class TrainForm(QGroupBox):
         """Return the ticked folds."""
         return tuple(fold for fold, box in self.folds.items() if box.isChecked())
 
-    def request(self) -> TrainRequest:
+    def request(self) -> DetachedTraining:
         """Return what the form says.
 
         Raises
@@ -213,7 +213,7 @@ class TrainForm(QGroupBox):
             device=self.device_box.value,
             probabilities=bool(self.npz_box.value),
         )
-        return TrainRequest(
+        return DetachedTraining(
             self.workspace,
             base.name,
             self.configuration_box.value,
@@ -224,7 +224,7 @@ class TrainForm(QGroupBox):
         )
 
 
-def button_text(request: TrainRequest) -> str:
+def button_text(request: DetachedTraining) -> str:
     """Return what pressing the button will do."""
     folds = request.folds
     what = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"

@@ -25,7 +25,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.follow import TrainingView, call_off, find_trainings, waiting_folds
-from napari_nnunet.processes.launch import TrainRequest, end_tree, request_of
+from napari_nnunet.processes.launch import DetachedTraining, end_tree, request_of
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
@@ -60,7 +60,7 @@ class TrainWidget(QWidget):
         self.workspace: Workspace = read_preferences().folders()
         self.views: dict[str, TrainingView] = {}
         self.film: FilmLayers | None = None
-        self._started: list[tuple[subprocess.Popen[bytes], Path, TrainRequest]] = []
+        self._started: list[tuple[subprocess.Popen[bytes], Path, DetachedTraining]] = []
         self._listed = 0.0
         self._asked: Path | None = None
         self._openers: list[JobWorker] = []
@@ -122,12 +122,12 @@ class TrainWidget(QWidget):
             return
         self.start(request)
 
-    def start(self, request: TrainRequest) -> None:
+    def start(self, request: DetachedTraining) -> None:
         """Check a request on a thread; its process starts when nothing speaks against it."""
         if self.panel.state is State.IDLE:
             self.panel.run(_check_job(request))
 
-    def _start_process(self, request: TrainRequest) -> None:
+    def _start_process(self, request: DetachedTraining) -> None:
         process, log = request.start()
         self._started.append((process, log, request))
         ahead = sum(view.status == "running" for view in self.views.values())
@@ -362,16 +362,16 @@ class TrainWidget(QWidget):
         show_info(f"{path.name} is replaced; the old one is in the dataset's trash. Preprocess before you train again.")
 
 
-def _model(request: TrainRequest) -> Path:
+def _model(request: DetachedTraining) -> Path:
     name = ModelName(request.settings.trainer, request.plans, request.configuration)
     return request.workspace.model(request.dataset, name)
 
 
-def _check_job(request: TrainRequest) -> Callable[[], Job[TrainRequest]]:
-    def start() -> Job[TrainRequest]:
-        from napari_nnunet.jobs.training.order import check_request  # loads torch
+def _check_job(request: DetachedTraining) -> Callable[[], Job[DetachedTraining]]:
+    def start() -> Job[DetachedTraining]:
+        from napari_nnunet.jobs.training.order import check_training  # loads torch
 
-        yield from check_request(request)
+        yield from check_training(request.workspace, request.requests)
         return request
 
     return start
