@@ -138,7 +138,7 @@ def test_resuming_from_a_window_keeps_what_was_changed_while_it_ran(workspace):
     assert of(EpochDone, events)[-1].epochs == 6
     longer = request.lasting(50).arguments()
     assert longer[longer.index("--epochs") + 1] == "50"
-    assert request.finishing(3).arguments()[-2:] == ["--finish_in", "3"]
+    assert request.finishing(3).requests[0].finish_in == 3
 
 
 def test_cancelled_while_it_validates_and_resumed_it_only_validates(workspace):
@@ -172,4 +172,4 @@ def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, c
     words = ["--epochs", "2", "--iterations", "3", "--workers", "0", "-device", "cpu"]
     assert main(["train", TRAINED, "3d_fullres", "0", "1", *words]) == 0
     assert seen == [0]
-    assert "Fold 0 was stopped; --c goes on. Not begun: 1." in capsys.readouterr().out
+    assert "Fold 0 was stopped; --c resumes it. Not started: 1." in capsys.readouterr().out
