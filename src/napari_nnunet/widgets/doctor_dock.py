@@ -49,5 +49,5 @@ class DoctorWidget(Dock):
 def _examine() -> Job[str]:
     from napari_nnunet.jobs.doctor import examine
 
-    yield Stage(name="Looking at this computer")
+    yield Stage(name="Checking this computer")
     return str(examine())

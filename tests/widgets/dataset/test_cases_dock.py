@@ -83,7 +83,7 @@ def test_what_is_missing_is_said_one_after_the_other(viewer, cases, qtbot):
     cases.form.name_edit.value = "Brains"
     refused(cases, qtbot, "How large are the voxels? 'brain' is in pixels")
     cases.form.spacing_edit.value = "1 1"
-    refused(cases, qtbot, "The voxel size '1 1' is not understood: type 3 positive numbers")
+    refused(cases, qtbot, "The voxel size '1 1' cannot be read: type 3 positive numbers")
     cases.form.spacing_edit.value = "2 1 1"
     refused(cases, qtbot, "The labels hold no class yet. Paint at least one")
     painted.data[2, 3:8, 3:8] = 4

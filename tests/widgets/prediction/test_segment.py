@@ -164,7 +164,7 @@ def test_rgb_pictures_fit_three_channel_models(viewer, dock, new_model, qtbot):
     viewer.add_image(picture, rgb=True, name="image")
     dock.add_model(model.folder)
     _ready(dock, qtbot)
-    assert "pixels are taken as 1" in dock.summary.text()
+    assert "pixels count as 1" in dock.summary.text()
     _run(dock, qtbot)
     assert _result(viewer, "image – 2d").data.shape == (40, 30)
     assert dock.result.table.table.item(0, 1).text() == "–"

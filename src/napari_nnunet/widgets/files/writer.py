@@ -54,7 +54,7 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
     target = Path(path)
     if not (target.parent / "dataset.json").is_file():
         raise DatasetError(
-            f"{target.parent} is no dataset: it has no dataset.json. Save into the folder of a dataset, as "
+            f"{target.parent} is not a dataset: it has no dataset.json. Save into the folder of a dataset, as "
             "Dataset001_Cells/case_07.nnunet; the Training cases dock makes new datasets."
         )
     images = [(data, attributes) for data, attributes, kind in layers if kind == "image"]

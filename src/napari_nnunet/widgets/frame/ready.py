@@ -16,7 +16,7 @@ def typed_spacing(text: str, spatial: str) -> tuple[float, ...]:
         values = ()
     if len(values) != len(spatial) or not all(0 < value < float("inf") for value in values):
         raise NotReadyError(
-            f"The voxel size '{text}' is not understood: type {len(spatial)} positive numbers in mm, such as "
+            f"The voxel size '{text}' cannot be read: type {len(spatial)} positive numbers in mm, such as "
             f"{' '.join(['1.0'] * len(spatial))}."
         )
     return values

@@ -25,11 +25,11 @@ class ChangeForm(QWidget):
         self.plans: Plans | None = None
         self.info: DatasetInfo | None = None
         self.base_box = ComboBox(
-            label="Start from", choices=[], nullable=True, tooltip="What is not changed is inherited."
+            label="Start from", choices=[], nullable=True, tooltip="Everything you do not change is inherited."
         )
         self.patch_edit = LineEdit(label="Patch (voxels)", tooltip="What the network sees at once, in its axis order.")
         self.batch_box = SpinBox(label="Batch", value=2, min=1, max=10_000, tooltip="Patches per training step.")
-        self.spacing_edit = LineEdit(label="Voxel size (mm)", tooltip="The images are resampled to it.")
+        self.spacing_edit = LineEdit(label="Voxel size (mm)", tooltip="The images are resampled to this size.")
         self.name_edit = LineEdit(label="Save as", tooltip="Name of the new configuration, such as 3d_small.")
         self.consequences = QLabel()
         self.consequences.setWordWrap(True)
@@ -110,6 +110,4 @@ def _numbers(edit: LineEdit) -> list[float]:
     try:
         return [float(word) for word in edit.value.replace("×", " ").replace("x", " ").replace(",", " ").split()]
     except ValueError as error:
-        raise NnunetError(
-            f"{edit.label}: '{edit.value}' is not understood; type numbers with blanks between."
-        ) from error
+        raise NnunetError(f"{edit.label}: '{edit.value}' cannot be read; type numbers separated by spaces.") from error

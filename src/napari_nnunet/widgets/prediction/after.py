@@ -44,13 +44,13 @@ class AfterResult(QGroupBox):
         self._targets: list[tuple[QCheckBox, Target, str]] = []
         self._busy = False
         self.keep = QLabel("Keep only the largest part of")
-        self.keep.setToolTip("Smaller parts become background. Switch it off again to have them back.")
+        self.keep.setToolTip("Smaller parts become background. Switch it off to restore them.")
         self.hint = QLabel()
         self.hint.setWordWrap(True)
         self._grid = QGridLayout()
         self.copy = QPushButton("Copy recipe")
         self.copy.setAccessibleName("Copy recipe")
-        self.copy.setToolTip("How this result was made, to run it again or to write it down.")
+        self.copy.setToolTip("How this result was made, to repeat it or to report it.")
         menu = QMenu(self.copy)
         for name, style in _STYLES.items():
             action = menu.addAction(f"as {name}")

@@ -70,7 +70,7 @@ class SegmentForm(LayerForm):
         preferences = read_preferences()
         self.model_box = ComboBox(label="Model", choices=[], tooltip="A trained nnU-Net model (a folder).")
         self.browse = QPushButton("Browse…")
-        self.browse.setToolTip("Choose the folder of a trained model: it holds plans.json, dataset.json and fold_0.")
+        self.browse.setToolTip("Choose the folder of a trained model: it has plans.json, dataset.json and fold_0.")
         self.about = QLabel()
         self.about.setWordWrap(True)
         self.channel_boxes: list[ComboBox] = []

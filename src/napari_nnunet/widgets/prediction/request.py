@@ -90,7 +90,7 @@ def resolve(choices: Choices) -> Request:
     """
     model = choices.model
     if model is None:
-        raise NotReadyError("Choose a model: one of the list, or 'Browse…' to its folder.")
+        raise NotReadyError("Choose a model from the list, or 'Browse…' to its folder.")
     names = model.dataset.channel_names
     first = choices.layers[0] if choices.layers else None
     if first is None:
@@ -113,7 +113,7 @@ def resolve(choices: Choices) -> Request:
     except NnunetError as error:
         raise NotReadyError(error.message) from error
     if choices.region is not None and any(lo >= hi for lo, hi in choices.region):
-        raise NotReadyError("The region lies outside the image. Draw the rectangle over it, or move the view.")
+        raise NotReadyError("The region is outside the image. Draw the rectangle over it, or move the view.")
     settings = choices.settings.replace(probabilities=choices.output != "Labels")
     return Request(model, settings, first, choices.axes, frames, spacing, known, choices.region, choices.output)
 

@@ -43,7 +43,7 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, "Segment", stops="Stop within one tile and keep what is finished.")
+        super().__init__(viewer, "Segment", stops="Stop within one tile; the finished part is kept.")
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
         self.lay_out(self.form, self.summary, self.panel, self.result)

@@ -40,8 +40,8 @@ def expect(request: Request, own: Any) -> str:
     tiles = f"{own.tiles} tile{'s' if own.tiles > 1 else ''}"
     lines = [describe(request), f"The network sees {times_text(own.network_shape)} voxels{of}, in {tiles}"]
     when = "Time unknown" if own.seconds is None else f"About {plain_time(own.seconds * frames)}"
-    guess = "" if own.measured or own.seconds is None else " (a first guess)"
+    guess = "" if own.measured or own.seconds is None else " (a first estimate)"
     lines.append(f"{when}{guess} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")
     if not request.spacing_known:
-        lines.append("No voxel size is known; pixels are taken as 1")
+        lines.append("No voxel size is known; pixels count as 1")
     return ".<br>".join(lines) + "."

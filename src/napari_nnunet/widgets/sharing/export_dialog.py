@@ -26,7 +26,7 @@ _TEXTS = {
     "title": "What the model is called.",
     "description": "What it is for, and on which images it was trained.",
     "authors": "Who made it.",
-    "licence": "Under which others may use the weights, such as CC BY 4.0.",
+    "licence": "Under which others may use the weights, e.g. CC BY 4.0.",
     "citation": "What to cite.",
 }
 
@@ -75,7 +75,7 @@ class ExportDialog(QDialog):
         row.addWidget(self.picture, 1)
         row.addWidget(browse)
         form.addRow("Picture", row)
-        self.light = QCheckBox("Only what segmenting needs: half the size, no training can go on from it")
+        self.light = QCheckBox("Only what segmenting needs: half the size, cannot be trained further")
         self.light.setChecked(True)
         form.addRow("", self.light)
         self.file = QLineEdit(str(Path.home() / f"{folder.parent.name}.zip"))

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 _BUTTONS = {
     "use": ("Segment with it", "Open the Segment dock with this model."),
-    "export": ("Export…", "Write it into a zip, to give away."),
+    "export": ("Export…", "Write it into a zip, to share it."),
     "folder": ("Open folder", "Show its files."),
-    "remove": ("Remove…", "Move it to the trash folder of the workspace, or forget where it is."),
+    "remove": ("Remove…", "Move it to the trash folder of the workspace, or remove it from this list."),
 }
 _PICTURE = 220  # width of the thumbnail
 
@@ -77,9 +77,9 @@ class ModelsWidget(QWidget):
         self.install, self.download, self.add = (
             self._button(text, tip)
             for text, tip in (
-                ("Install zip…", "Take in the models of a zip. It can also be dropped on napari."),
-                ("Download…", "Download a zip by its address and take its models in."),
-                ("Add folder…", "Remember the folder of a model that lies elsewhere."),
+                ("Install zip…", "Install the models of a zip. You can also drop the zip on napari."),
+                ("Download…", "Download a zip from an address and install its models."),
+                ("Add folder…", "Add the folder of a model outside the workspace."),
             )
         )
         self.panel = RunPanel("Install", stops="Stop; nothing is left behind.")
@@ -191,7 +191,7 @@ class ModelsWidget(QWidget):
         if bundle.card is not None and bundle.card.licence:
             text += f"\nLicence: {bundle.card.licence}"
         if there:
-            text += f"\n\n{len(there)} of them exist already and will be moved to the trash folder."
+            text += f"\n\n{len(there)} of them already exist and will be moved to the trash folder."
         answer = QMessageBox.question(self, "Install models?", text + f"\n\nInstall into {results}?")
         if answer == QMessageBox.StandardButton.Yes:
             self._run("Install", _install_job(path, results, replace=bool(there)))
@@ -266,7 +266,9 @@ class ModelsWidget(QWidget):
         if folder is None:
             return
         inside = folder.is_relative_to(read_preferences().folders().results)
-        what = "Move it to the trash folder of the workspace?" if inside else "Forget where it is? Its files stay."
+        what = (
+            "Move it to the trash folder of the workspace?" if inside else "Remove it from this list? Its files stay."
+        )
         answer = QMessageBox.question(self, "Remove the model?", f"{folder.parent.name} / {folder.name}\n\n{what}")
         if answer != QMessageBox.StandardButton.Yes:
             return
