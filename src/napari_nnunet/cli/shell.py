@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 from napari_nnunet.cli.show import show
 from napari_nnunet.events import Job
@@ -17,22 +17,16 @@ T = TypeVar("T")
 class ShellRequest(Request):
     """Flags of every verb."""
 
-    workspace: Annotated[
-        Path | None,
-        option(
-            "Workspace",
-            "--workspace DIR",
-            "Folder with nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",
-            otherwise="nnU-Net's three environment variables, else a folder of this user",
-        ),
-    ] = None
-    verbose: Annotated[bool, option("Verbose", "--verbose", "Print every note.")] = False
-    bar: Annotated[bool, option("Progress bar", "--no_pbar --disable_progress_bar", "No progress bar.", sets=False)] = (
-        True
+    workspace: Path | None = option(
+        "Workspace",
+        "--workspace DIR",
+        "Folder with nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",
+        default=None,
+        otherwise="nnU-Net's three environment variables, else a folder of this user",
     )
-    events: Annotated[Path | None, option("Events", "--events FILE", "Append every event to FILE as JSON lines.")] = (
-        None
-    )
+    verbose: bool = option("Verbose", "--verbose", "Print every note.", default=False)
+    bar: bool = option("Progress bar", "--no_pbar --disable_progress_bar", "No progress bar.", default=True, sets=False)
+    events: Path | None = option("Events", "--events FILE", "Append every event to FILE as JSON lines.", default=None)
 
 
 class Shell:

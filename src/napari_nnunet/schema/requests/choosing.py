@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Gt, MinLen
-
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.requests.option import (
@@ -31,84 +29,77 @@ ChosenFolds = Annotated[
 class EnsembleRequest(Request):
     """Join the probabilities of several models (folders written with --save_probabilities): their mean decides."""
 
-    sources: Annotated[
-        tuple[Path, ...], MinLen(1), option("Folders", "-i FOLDER", "Folders with CASE.npz and CASE.pkl.")
-    ]
+    sources: tuple[Path, ...] = option("Folders", "-i FOLDER", "Folders with CASE.npz and CASE.pkl.", min_length=1)
     target: Output
-    probabilities: Annotated[bool, option("Probabilities", "--save_npz", "Also write the mean probabilities.")] = False
-    weights: Annotated[
-        tuple[float, ...] | None, option("Weights", "--weights W", "One per folder.", otherwise="equal")
-    ] = None
-    method: Annotated[
-        Literal["soft", "hard"],
-        option(
-            "Method",
-            "--hard",
-            "Whether the mean of the probabilities decides (soft) or the majority of the labels (hard).",
-            sets="hard",
-            shell="The majority of the labels decides, not the mean of the probabilities.",
-        ),
-    ] = "soft"
-    uncertainty: Annotated[
-        bool, option("Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).")
-    ] = False
-    temperature: Annotated[
-        float, Gt(0), option("Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.")
-    ] = 1.0
+    probabilities: bool = option("Probabilities", "--save_npz", "Also write the mean probabilities.", default=False)
+    weights: tuple[float, ...] | None = option(
+        "Weights", "--weights W", "One per folder.", default=None, otherwise="equal"
+    )
+    method: Literal["soft", "hard"] = option(
+        "Method",
+        "--hard",
+        "Whether the mean of the probabilities decides (soft) or the majority of the labels (hard).",
+        default="soft",
+        sets="hard",
+        shell="The majority of the labels decides, not the mean of the probabilities.",
+    )
+    uncertainty: bool = option(
+        "Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).", default=False
+    )
+    temperature: float = option(
+        "Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.", default=1.0, gt=0
+    )
     workers: Workers = 0
 
 
 class _Evaluation(Request):
-    reference: Annotated[Path, option("References", "gt_folder", "Folder with the references.")]
-    prediction: Annotated[Path, option("Segmentations", "pred_folder", "Folder with the segmentations.")]
-    summary: Annotated[
-        Path | None,
-        option("Summary", "-o FILE", "File to write.", otherwise="summary.json next to the segmentations"),
-    ] = None
-    missing_ok: Annotated[
-        bool, option("Missing cases", "--chill", "References without a segmentation are skipped.")
-    ] = False
+    reference: Path = option("References", "gt_folder", "Folder with the references.")
+    prediction: Path = option("Segmentations", "pred_folder", "Folder with the segmentations.")
+    summary: Path | None = option(
+        "Summary", "-o FILE", "File to write.", default=None, otherwise="summary.json next to the segmentations"
+    )
+    missing_ok: bool = option(
+        "Missing cases", "--chill", "References without a segmentation are skipped.", default=False
+    )
     csv: Csv = None
-    surface: Annotated[
-        float | None,
-        Gt(0),
-        option(
-            "Surface distance (mm)",
-            "--surface MM",
-            "Also measure HD95 and the normalised surface Dice with this tolerance (1 mm if not given); needs MONAI.",
-            bare=1.0,
-        ),
-    ] = None
+    surface: float | None = option(
+        "Surface distance (mm)",
+        "--surface MM",
+        "Also measure HD95 and the normalised surface Dice with this tolerance (1 mm if not given); needs MONAI.",
+        default=None,
+        gt=0,
+        bare=1.0,
+    )
     workers: Workers = 0
 
 
 class EvaluateFolderRequest(_Evaluation):
     """Compare a folder of segmentations with a folder of references; writes nnU-Net's summary.json."""
 
-    dataset_json: Annotated[Path, option("Dataset", "-djfile FILE", "The dataset.json that names the labels.")]
-    plans_json: Annotated[
-        Path | None, option("Plans", "-pfile FILE", "The plans.json that names the reader.", otherwise="by the ending")
-    ] = None
+    dataset_json: Path = option("Dataset", "-djfile FILE", "The dataset.json that names the labels.")
+    plans_json: Path | None = option(
+        "Plans", "-pfile FILE", "The plans.json that names the reader.", default=None, otherwise="by the ending"
+    )
 
 
 class EvaluateSimpleRequest(_Evaluation):
     """Compare a folder of segmentations with a folder of references by label values."""
 
-    labels: Annotated[tuple[int, ...], option("Labels", "-l LABEL", "Labels to measure.")]
-    ignore_label: Annotated[
-        int | None, option("Ignore label", "-il LABEL", "Value of voxels that are not evaluated.")
-    ] = None
+    labels: tuple[int, ...] = option("Labels", "-l LABEL", "Labels to measure.")
+    ignore_label: int | None = option(
+        "Ignore label", "-il LABEL", "Value of voxels that are not evaluated.", default=None
+    )
 
 
 class CompareRequest(Request):
     """Compare two folders of segmentations (two models, two readers) by the Dice of each class; writes nothing."""
 
-    first: Annotated[Path, option("First", "first", "Folder.")]
-    second: Annotated[Path, option("Second", "second", "Folder with files of the same names.")]
-    dataset_json: Annotated[
-        Path | None, option("Dataset", "-djfile FILE", "dataset.json.", otherwise="the one in a folder")
-    ] = None
-    csv: Annotated[Path | None, option("CSV", "--csv FILE", "Also write the table.")] = None
+    first: Path = option("First", "first", "Folder.")
+    second: Path = option("Second", "second", "Folder with files of the same names.")
+    dataset_json: Path | None = option(
+        "Dataset", "-djfile FILE", "dataset.json.", default=None, otherwise="the one in a folder"
+    )
+    csv: Path | None = option("CSV", "--csv FILE", "Also write the table.", default=None)
     workers: Workers = 0
 
 
@@ -116,10 +107,10 @@ class AccumulateRequest(Request):
     """Copy the validation cases of all folds of a model into one folder and measure them."""
 
     dataset: DatasetPosition
-    configuration: Annotated[str, option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, ...")]
-    target: Annotated[
-        Path | None, option("Folder", "-o DIR", "An empty or new folder.", otherwise="crossval_results_folds_...")
-    ] = None
+    configuration: str = option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, ...")
+    target: Path | None = option(
+        "Folder", "-o DIR", "An empty or new folder.", default=None, otherwise="crossval_results_folds_..."
+    )
     trainer: TrainerName = DEFAULT_TRAINER
     plans: PlansName = "nnUNetPlans"
     folds: ChosenFolds = None
@@ -130,11 +121,9 @@ class CalibrateRequest(Request):
     """Fit a temperature to the probabilities of the validation cases, for maps of uncertainty."""
 
     dataset: DatasetPosition
-    configurations: Annotated[
-        tuple[str, ...],
-        MinLen(1),
-        option("Configurations", "-c CONFIGURATION", "One, or those of an ensemble."),
-    ]
+    configurations: tuple[str, ...] = option(
+        "Configurations", "-c CONFIGURATION", "One, or those of an ensemble.", min_length=1
+    )
     trainer: TrainerName = DEFAULT_TRAINER
     plans: PlansName = "nnUNetPlans"
     folds: ChosenFolds = None
@@ -147,43 +136,48 @@ class FindBestRequest(Request):
     """
 
     dataset: DatasetPosition
-    configurations: Annotated[
-        tuple[str, ...],
-        option("Configurations", "-c CONFIGURATION", "Configurations to compare; those not trained are skipped."),
-    ] = TRAINABLE
-    trainers: Annotated[tuple[str, ...], option("Trainers", "-tr TRAINER", "nnU-Net's trainer names.")] = (
-        DEFAULT_TRAINER,
+    configurations: tuple[str, ...] = option(
+        "Configurations",
+        "-c CONFIGURATION",
+        "Configurations to compare; those not trained are skipped.",
+        default=TRAINABLE,
     )
-    plans: Annotated[tuple[str, ...], option("Plans", "-p PLANS", "Names of plans.")] = ("nnUNetPlans",)
+    trainers: tuple[str, ...] = option(
+        "Trainers", "-tr TRAINER", "nnU-Net's trainer names.", default=(DEFAULT_TRAINER,)
+    )
+    plans: tuple[str, ...] = option("Plans", "-p PLANS", "Names of plans.", default=("nnUNetPlans",))
     folds: ChosenFolds = None
-    ensembling: Annotated[
-        bool,
-        option("Ensembles", "--disable_ensembling", "Also pairs of models.", sets=False, shell="Single models only."),
-    ] = True
-    triples: Annotated[bool, option("Triples", "--triples", "Also ensembles of three.")] = False
-    overwrite: Annotated[
-        bool,
-        option(
-            "Collect again",
-            "--no_overwrite",
-            "Off: use the cross-validation collected before.",
-            sets=False,
-            shell="Use the cross-validation collected before.",
-        ),
-    ] = True
+    ensembling: bool = option(
+        "Ensembles",
+        "--disable_ensembling",
+        "Also pairs of models.",
+        default=True,
+        sets=False,
+        shell="Single models only.",
+    )
+    triples: bool = option("Triples", "--triples", "Also ensembles of three.", default=False)
+    overwrite: bool = option(
+        "Collect again",
+        "--no_overwrite",
+        "Off: use the cross-validation collected before.",
+        default=True,
+        sets=False,
+        shell="Use the cross-validation collected before.",
+    )
     workers: Workers = 0
 
 
 class _SideFiles(Request):
-    plans_json: Annotated[
-        Path | None,
-        option(
-            "Plans", "-plans_json FILE", "plans.json, which names the reader.", otherwise="next to the segmentations"
-        ),
-    ] = None
-    dataset_json: Annotated[
-        Path | None, option("Dataset", "-dataset_json FILE", "dataset.json.", otherwise="next to the segmentations")
-    ] = None
+    plans_json: Path | None = option(
+        "Plans",
+        "-plans_json FILE",
+        "plans.json, which names the reader.",
+        default=None,
+        otherwise="next to the segmentations",
+    )
+    dataset_json: Path | None = option(
+        "Dataset", "-dataset_json FILE", "dataset.json.", default=None, otherwise="next to the segmentations"
+    )
     workers: Workers = 0
 
 
@@ -191,31 +185,27 @@ class DeterminePostprocessingRequest(_SideFiles):
     """Try nnU-Net's postprocessing on segmentations with references; writes postprocessing.pkl next to them."""
 
     source: Segmentations
-    reference: Annotated[Path, option("References", "-ref DIR", "Folder with references.")]
-    keep_cleaned: Annotated[
-        bool,
-        option(
-            "Keep the postprocessed files",
-            "--remove_postprocessed",
-            "Off: the postprocessed files are removed.",
-            sets=False,
-            shell="Do not keep the postprocessed files.",
-        ),
-    ] = True
+    reference: Path = option("References", "-ref DIR", "Folder with references.")
+    keep_cleaned: bool = option(
+        "Keep the postprocessed files",
+        "--remove_postprocessed",
+        "Off: the postprocessed files are removed.",
+        default=True,
+        sets=False,
+        shell="Do not keep the postprocessed files.",
+    )
 
 
 class ApplyPostprocessingRequest(_SideFiles):
     """Apply the postprocessing of a postprocessing.pkl (or .json) to a folder of segmentations."""
 
     source: Segmentations
-    target: Annotated[Path, option("Output", "-o DIR", "Folder for the results.")]
-    postprocessing: Annotated[
-        Path, option("Postprocessing", "-pp_pkl_file --pp_pkl_file FILE", "postprocessing.pkl or .json.")
-    ]
+    target: Path = option("Output", "-o DIR", "Folder for the results.")
+    postprocessing: Path = option("Postprocessing", "-pp_pkl_file --pp_pkl_file FILE", "postprocessing.pkl or .json.")
 
 
 class RecipeRequest(Request):
     """Print how the segmentations of a folder were made."""
 
-    folder: Annotated[Path, option("Folder", "folder", "Folder of segmentations (or its recipe.json).")]
-    style: Annotated[Literal["command", "python", "methods"], option("As", "--as", "Form of the recipe.")] = "command"
+    folder: Path = option("Folder", "folder", "Folder of segmentations (or its recipe.json).")
+    style: Literal["command", "python", "methods"] = option("As", "--as", "Form of the recipe.", default="command")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-from annotated_types import Ge, Le
-from pydantic import Field
+from typing import Any
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import DatasetFlag, EachDataset, Memory, PlansName, Request, Workers, option
@@ -45,85 +42,76 @@ class VerifyRequest(Request):
 class ImportFoldersRequest(Request):
     """Match images and masks by their names and write them as a dataset; --dry_run only shows the pairs."""
 
-    images: Annotated[Path, option("Images", "-i DIR", "Images: files, or DICOM series as folders.")]
-    masks: Annotated[Path, option("Masks", "-m DIR", "Masks, named like the images.")]
-    name: Annotated[
-        str, option("Name", "-n NAME", "Name of the new dataset, e.g. Nuclei; the next free number is put in front.")
-    ] = ""
-    channel_names: Annotated[
-        tuple[str, ...], option("Channels", "--channels NAME", "Names of the channels, in order.")
-    ] = ()
-    suffixes: Annotated[
-        tuple[str, ...],
-        option(
-            "Channel suffixes",
-            "--suffixes END",
-            "Endings of the names of channel files (_red _green; written --suffixes=_red for one that begins with -).",
-        ),
-    ] = ()
-    class_names: Annotated[
-        dict[int, str],
-        option("Classes", "--classes VALUE=NAME", "Names of mask values, such as 255=cell.", reads=read_class_names),
-    ] = Field({})
-    ignore: Annotated[
-        int | None, option("Ignore value", "--ignore VALUE", "Mask value of voxels that nobody annotated.")
-    ] = None
-    dry_run: Annotated[bool, option("Only show", "--dry_run", "Show the pairs and write nothing.")] = False
+    images: Path = option("Images", "-i DIR", "Images: files, or DICOM series as folders.")
+    masks: Path = option("Masks", "-m DIR", "Masks, named like the images.")
+    name: str = option(
+        "Name", "-n NAME", "Name of the new dataset, e.g. Nuclei; the next free number is put in front.", default=""
+    )
+    channel_names: tuple[str, ...] = option(
+        "Channels", "--channels NAME", "Names of the channels, in order.", default=()
+    )
+    suffixes: tuple[str, ...] = option(
+        "Channel suffixes",
+        "--suffixes END",
+        "Endings of the names of channel files (_red _green; written --suffixes=_red for one that begins with -).",
+        default=(),
+    )
+    class_names: dict[int, str] = option(
+        "Classes", "--classes VALUE=NAME", "Names of mask values, such as 255=cell.", default={}, reads=read_class_names
+    )
+    ignore: int | None = option(
+        "Ignore value", "--ignore VALUE", "Mask value of voxels that nobody annotated.", default=None
+    )
+    dry_run: bool = option("Only show", "--dry_run", "Show the pairs and write nothing.", default=False)
     workers: Workers = 0
 
 
 class ConvertMsdRequest(Request):
     """Convert a task of the Medical Segmentation Decathlon (TaskNN_Name)."""
 
-    source: Annotated[Path, option("Task", "-i DIR", "The task's folder.")]
-    number: Annotated[
-        int | None, Ge(0), option("Number", "-overwrite_id N", "Dataset number.", otherwise="the task's")
-    ] = None
+    source: Path = option("Task", "-i DIR", "The task's folder.")
+    number: int | None = option(
+        "Number", "-overwrite_id N", "Dataset number.", default=None, ge=0, otherwise="the task's"
+    )
     workers: Workers = 0
 
 
 class ConvertOldRequest(Request):
     """Convert a dataset of nnU-Net v1 (a task folder)."""
 
-    source: Annotated[Path, option("Task", "input_folder", "The old task's folder.")]
-    name: Annotated[str, option("Name", "output_dataset_name", "DatasetXXX_Name.")]
+    source: Path = option("Task", "input_folder", "The old task's folder.")
+    name: str = option("Name", "output_dataset_name", "DatasetXXX_Name.")
 
 
 class DatasetJsonRequest(Request):
     """Write the dataset.json of a raw dataset; the training cases are counted."""
 
-    folder: Annotated[Path, option("Folder", "folder", "DatasetXXX_Name, with imagesTr and labelsTr.")]
-    channels: Annotated[
-        tuple[str, ...], option("Channels", "--channels NAME", "Names in order; CT selects the rules for CT.")
-    ]
-    labels: Annotated[
-        dict[str, Any],
-        option(
-            "Labels",
-            "--labels NAME=VALUE",
-            "liver=1 tumour=2, regions as whole=1,2; background=0 is added.",
-            reads=read_labels,
-        ),
-    ]
-    regions_class_order: Annotated[
-        tuple[int, ...] | None, option("Order of regions", "--regions_class_order VALUE", "Needed with regions.")
-    ] = None
-    file_ending: Annotated[str, option("Ending", "--file_ending END", ".nii.gz, .png, .tif, ...")]
+    folder: Path = option("Folder", "folder", "DatasetXXX_Name, with imagesTr and labelsTr.")
+    channels: tuple[str, ...] = option("Channels", "--channels NAME", "Names in order; CT selects the rules for CT.")
+    labels: dict[str, Any] = option(
+        "Labels",
+        "--labels NAME=VALUE",
+        "liver=1 tumour=2, regions as whole=1,2; background=0 is added.",
+        reads=read_labels,
+    )
+    regions_class_order: tuple[int, ...] | None = option(
+        "Order of regions", "--regions_class_order VALUE", "Needed with regions.", default=None
+    )
+    file_ending: str = option("Ending", "--file_ending END", ".nii.gz, .png, .tif, ...")
 
 
 class OverlaysRequest(Request):
     """Draw the most telling slice of every training case with its labels in colour."""
 
     dataset: DatasetFlag
-    target: Annotated[Path, option("Folder", "-o DIR", "Folder for the pictures.")]
+    target: Path = option("Folder", "-o DIR", "Folder for the pictures.")
     workers: Workers = 0
-    channel: Annotated[int, Ge(0), option("Channel", "-channel_idx N", "Channel that is shown.")] = 0
-    raw: Annotated[bool, option("Raw images", "--use_raw", "Show raw instead of preprocessed images.")] = False
+    channel: int = option("Channel", "-channel_idx N", "Channel that is shown.", default=0, ge=0)
+    raw: bool = option("Raw images", "--use_raw", "Show raw instead of preprocessed images.", default=False)
     plans: PlansName = "nnUNetPlans"
-    configuration: Annotated[
-        str | None,
-        option("Configuration", "-c CONFIGURATION", "Which.", otherwise="3d_fullres if there is one, else 2d"),
-    ] = None
-    intensity: Annotated[
-        float, Ge(0), Le(1), option("Intensity", "-overlay_intensity X", "Strength of the colours, 0 to 1.")
-    ] = 0.6
+    configuration: str | None = option(
+        "Configuration", "-c CONFIGURATION", "Which.", default=None, otherwise="3d_fullres if there is one, else 2d"
+    )
+    intensity: float = option(
+        "Intensity", "-overlay_intensity X", "Strength of the colours, 0 to 1.", default=0.6, ge=0, le=1
+    )

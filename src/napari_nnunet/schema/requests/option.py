@@ -68,8 +68,11 @@ class Flag:
         return not self.names[0].startswith("-")
 
 
-def option(title: str, flag: str, text: str, **how: Any) -> Any:
-    """Describe a field, within ``Annotated``.
+_LIMITS = ("ge", "gt", "le", "lt", "min_length")
+
+
+def option(title: str, flag: str, text: str, *, default: Any = ..., **how: Any) -> Any:
+    """Describe a field of a request, or, within ``Annotated``, of several.
 
     Parameters
     ----------
@@ -80,13 +83,17 @@ def option(title: str, flag: str, text: str, **how: Any) -> Any:
         does not offer the field.
     text : str
         A sentence: the help of the flag, the tool tip of the row, the docstring of the keyword.
+    default : object
+        What counts where nothing is said; a field without one is required.
     **how
-        Further fields of :class:`Flag`.
+        Limits of the value (``ge``, ``gt``, ``le``, ``lt``, ``min_length``), and further fields of :class:`Flag`.
     """
     names = tuple(word for word in flag.split() if word.startswith("-"))
     rest = [word for word in flag.split() if not word.startswith("-")]
+    limits = {name: how.pop(name) for name in _LIMITS if name in how}
     made = Flag(names or tuple(rest), rest[0] if rest else None, **how) if flag else None
-    return Field(title=title, description=text, json_schema_extra={"flag": made} if made else None)  # type: ignore[dict-item]
+    extra: Any = {"flag": made} if made else None
+    return Field(default, title=title, description=text, json_schema_extra=extra, **limits)
 
 
 def flag_of(field: FieldInfo) -> Flag | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
 from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.requests.option import EachDataset, Memory, Request, Workers, option, read_largest
@@ -40,30 +40,31 @@ SeveralWorkers = Annotated[
 class PlanSettings(Request):
     """How a dataset is planned."""
 
-    planner: Annotated[str, option("Planner", "-pl PLANNER", "nnU-Net's planners, or SmallPlanner for CPUs.")] = (
-        "ExperimentPlanner"
+    planner: str = option(
+        "Planner", "-pl PLANNER", "nnU-Net's planners, or SmallPlanner for CPUs.", default="ExperimentPlanner"
     )
-    gpu_memory_gb: Annotated[
-        float | None,
-        Gt(0),
-        option("GPU memory (GB)", "-gpu_memory_target GB", "What a training may take.", otherwise="the planner's"),
-    ] = None
-    target_spacing: Annotated[
-        tuple[float, float, float] | None,
-        option(
-            "Target spacing (mm)",
-            "-overwrite_target_spacing",
-            "Voxel size of the network grid in mm, in the reader's axis order.",
-            otherwise="the data decide",
-            axes=("Z", "Y", "X"),
-        ),
-    ] = None
-    plans_name: Annotated[
-        str | None, option("Plans name", "-overwrite_plans_name NAME", "Name of the plans.", otherwise="the planner's")
-    ] = None
-    preprocessor: Annotated[
-        Literal["DefaultPreprocessor"], option("Preprocessor", "-preprocessor_name", "The only one there is.")
-    ] = "DefaultPreprocessor"
+    gpu_memory_gb: float | None = option(
+        "GPU memory (GB)",
+        "-gpu_memory_target GB",
+        "What a training may take.",
+        default=None,
+        gt=0,
+        otherwise="the planner's",
+    )
+    target_spacing: tuple[float, float, float] | None = option(
+        "Target spacing (mm)",
+        "-overwrite_target_spacing",
+        "Voxel size of the network grid in mm, in the reader's axis order.",
+        default=None,
+        otherwise="the data decide",
+        axes=("Z", "Y", "X"),
+    )
+    plans_name: str | None = option(
+        "Plans name", "-overwrite_plans_name NAME", "Name of the plans.", default=None, otherwise="the planner's"
+    )
+    preprocessor: Literal["DefaultPreprocessor"] = option(
+        "Preprocessor", "-preprocessor_name", "The only one there is.", default="DefaultPreprocessor"
+    )
 
 
 class FingerprintRequest(Request):
@@ -87,7 +88,7 @@ class PreprocessRequest(Request):
     """Crop, normalise and resample all training cases; what is up to date is left as it is."""
 
     dataset: EachDataset
-    plans: Annotated[str, option("Plans", "-plans_name -p NAME", "Name of the plans.")] = "nnUNetPlans"
+    plans: str = option("Plans", "-plans_name -p NAME", "Name of the plans.", default="nnUNetPlans")
     configurations: Configurations = STANDARD
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
@@ -98,17 +99,20 @@ class PlanAndPreprocessRequest(PlanSettings):
     """Do everything between raw data and training: check (on request), measure, plan, preprocess."""
 
     dataset: EachDataset
-    measure_workers: Annotated[
-        int,
-        Ge(0),
-        option("Measuring processes", "-npfp N", "Cases measured at the same time, at most.", otherwise="all cores"),
-    ] = 0
+    measure_workers: int = option(
+        "Measuring processes",
+        "-npfp N",
+        "Cases measured at the same time, at most.",
+        default=0,
+        ge=0,
+        otherwise="all cores",
+    )
     check: Check = False
     clean: Clean = False
     sampled: Sampled = False
-    preprocess: Annotated[
-        bool, option("Preprocess", "--no_pp", "Off: stop after planning.", sets=False, shell="Stop after planning.")
-    ] = True
+    preprocess: bool = option(
+        "Preprocess", "--no_pp", "Off: stop after planning.", default=True, sets=False, shell="Stop after planning."
+    )
     configurations: Configurations = STANDARD
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
@@ -122,9 +126,9 @@ class PlanAndPreprocessRequest(PlanSettings):
 class MovePlansRequest(Request):
     """Write the plans of one dataset for another; preprocess it with them afterwards."""
 
-    source: Annotated[str, option("From", "-s SOURCE", "Dataset whose plans are used.")]
-    target: Annotated[str, option("To", "-t TARGET", "Dataset that receives them.")]
-    plans: Annotated[str, option("Plans", "-sp PLANS", "Name of the plans.")]
-    new_name: Annotated[
-        str | None, option("New name", "-tp NAME", "Their name in the target.", otherwise="the same")
-    ] = None
+    source: str = option("From", "-s SOURCE", "Dataset whose plans are used.")
+    target: str = option("To", "-t TARGET", "Dataset that receives them.")
+    plans: str = option("Plans", "-sp PLANS", "Name of the plans.")
+    new_name: str | None = option(
+        "New name", "-tp NAME", "Their name in the target.", default=None, otherwise="the same"
+    )

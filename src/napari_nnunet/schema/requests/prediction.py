@@ -9,15 +9,7 @@ from annotated_types import Ge, Gt, Le
 
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.option import (
-    DatasetFlag,
-    Folds,
-    PlansName,
-    Request,
-    TrainerName,
-    option,
-    read_folds,
-)
+from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
 
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -58,56 +50,51 @@ Mirroring = Annotated[
 class PredictSettings(Request):
     """How a trained model is applied to an image."""
 
-    folds: Annotated[
-        Folds,
-        option(
-            "Folds",
-            "-f FOLD",
-            "Trained folds that are averaged, numbers or 'all'.",
-            otherwise="all that were trained",
-            reads=read_folds,
-        ),
-    ] = None
-    checkpoint: Annotated[str, option("Checkpoint", "-chk NAME", "checkpoint_final.pth, checkpoint_best.pth, ...")] = (
-        "checkpoint_final.pth"
+    folds: Folds = option(
+        "Folds",
+        "-f FOLD",
+        "Trained folds that are averaged, numbers or 'all'.",
+        default=None,
+        otherwise="all that were trained",
+        reads=read_folds,
+    )
+    checkpoint: str = option(
+        "Checkpoint", "-chk NAME", "checkpoint_final.pth, checkpoint_best.pth, ...", default="checkpoint_final.pth"
     )
     step: Step = 0.5
     mirroring: Mirroring = True
-    gaussian: Annotated[
-        bool,
-        option("Gaussian weights", "", "Weigh the centre of a tile more than its border, as nnU-Net does."),
-    ] = True
+    gaussian: bool = option(
+        "Gaussian weights", "", "Weigh the centre of a tile more than its border, as nnU-Net does.", default=True
+    )
     device: Device = "auto"
-    backend: Annotated[
-        BackendName,
-        option("Backend", "--backend", "torch, or OpenVINO (CPU only); auto takes the fastest."),
-    ] = "auto"
+    backend: BackendName = option(
+        "Backend", "--backend", "torch, or OpenVINO (CPU only); auto takes the fastest.", default="auto"
+    )
     precision: Arithmetic = "auto"
     threads: Threads = 0
-    memory_gb: Annotated[
-        float,
-        Ge(0),
-        option("Main memory (GB)", "--memory GB", "What a prediction may take at most.", otherwise="what is free"),
-    ] = 0
-    on_device: Annotated[
-        bool,
-        option(
-            "Keep sums on the GPU",
-            "--not_on_device",
-            "Off: tiles are summed up in main memory, which saves GPU memory.",
-            sets=False,
-            shell="Sum up in main memory instead of the GPU's.",
-        ),
-    ] = True
-    probabilities: Annotated[
-        bool,
-        option(
-            "Probabilities",
-            "--save_probabilities",
-            "Also return the probability of every class for every voxel (in folders: CASE.npz and CASE.pkl, for "
-            "ensembles).",
-        ),
-    ] = False
+    memory_gb: float = option(
+        "Main memory (GB)",
+        "--memory GB",
+        "What a prediction may take at most.",
+        default=0,
+        ge=0,
+        otherwise="what is free",
+    )
+    on_device: bool = option(
+        "Keep sums on the GPU",
+        "--not_on_device",
+        "Off: tiles are summed up in main memory, which saves GPU memory.",
+        default=True,
+        sets=False,
+        shell="Sum up in main memory instead of the GPU's.",
+    )
+    probabilities: bool = option(
+        "Probabilities",
+        "--save_probabilities",
+        "Also return the probability of every class for every voxel (in folders: CASE.npz and CASE.pkl, for "
+        "ensembles).",
+        default=False,
+    )
 
 
 #: What the presets set (everything else stays as it is). ``full`` is nnU-Net's own setting.
@@ -140,23 +127,20 @@ class PredictFolderRequest(PredictSettings):
 
     source: Source
     target: Target
-    model: Annotated[Path, option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")]
-    preset: Annotated[
-        PresetName | None,
-        option("Preset", "--preset", "A preset for folds, mirroring and step; explicit settings win."),
-    ] = None
+    model: Path = option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")
+    preset: PresetName | None = option(
+        "Preset", "--preset", "A preset for folds, mirroring and step; explicit settings win.", default=None
+    )
     keep_finished: KeepFinished = False
-    previous: Annotated[
-        Path | None,
-        option(
-            "First stage",
-            "-prev_stage_predictions DIR",
-            "Segmentations of a cascade's first stage.",
-            otherwise="they are predicted",
-        ),
-    ] = None
-    part: Annotated[int, Ge(0), option("Part", "-part_id K", "Take part K of the cases, 0 to N - 1.")] = 0
-    parts: Annotated[int, Ge(1), option("Parts", "-num_parts N", "Split the cases into N parts.")] = 1
+    previous: Path | None = option(
+        "First stage",
+        "-prev_stage_predictions DIR",
+        "Segmentations of a cascade's first stage.",
+        default=None,
+        otherwise="they are predicted",
+    )
+    part: int = option("Part", "-part_id K", "Take part K of the cases, 0 to N - 1.", default=0, ge=0)
+    parts: int = option("Parts", "-num_parts N", "Split the cases into N parts.", default=1, ge=1)
 
     def settings(self, folds: tuple[Fold, ...]) -> PredictSettings:
         """Return the settings for a model that has these folds: the preset's, then what was given explicitly."""
@@ -171,7 +155,7 @@ class PredictRequest(PredictFolderRequest):
 
     model: Path = Path()  # found by its names
     dataset: DatasetFlag
-    configuration: Annotated[str, option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, 3d_lowres, ...")]
+    configuration: str = option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, 3d_lowres, ...")
     plans: PlansName = "nnUNetPlans"
     trainer: TrainerName = DEFAULT_TRAINER
 
@@ -184,12 +168,12 @@ class PredictBestRequest(Request):
     target: Target
     mirroring: Mirroring = True
     step: Step = 0.5
-    probabilities: Annotated[
-        bool, option("Probabilities", "--save_probabilities", "Also write the mean probabilities.")
-    ] = False
-    uncertainty: Annotated[
-        bool, option("Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).")
-    ] = False
+    probabilities: bool = option(
+        "Probabilities", "--save_probabilities", "Also write the mean probabilities.", default=False
+    )
+    uncertainty: bool = option(
+        "Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).", default=False
+    )
     keep_finished: KeepFinished = False
     device: Device = "auto"
 
@@ -204,7 +188,7 @@ class MeasurePresetsRequest(Request):
     The Segment dock finds them there. Use cases the model was not trained on.
     """
 
-    model: Annotated[Path, option("Model", "-m MODEL", "Model folder.")]
+    model: Path = option("Model", "-m MODEL", "Model folder.")
     source: Source
-    labels: Annotated[Path, option("Labels", "-l LABELS", "Folder with CASE.ext.")]
+    labels: Path = option("Labels", "-l LABELS", "Folder with CASE.ext.")
     device: Device = "auto"

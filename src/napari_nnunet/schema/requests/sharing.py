@@ -5,18 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Gt
-
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
-from napari_nnunet.schema.requests.option import (
-    DatasetFlag,
-    Folds,
-    PlansName,
-    Request,
-    TrainerName,
-    option,
-    read_folds,
-)
+from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
 
 Replace = Annotated[bool, option("Replace", "--replace", "Move models of the same name to the trash first.")]
 
@@ -24,30 +14,27 @@ Replace = Annotated[bool, option("Replace", "--replace", "Move models of the sam
 class ExportSettings(Request):
     """What goes into a zip of models, and onto its card."""
 
-    folds: Annotated[
-        Folds, option("Folds", "-f FOLD", "Which.", otherwise="all that were trained", reads=read_folds)
-    ] = None
-    checkpoints: Annotated[tuple[str, ...], option("Checkpoints", "-chk NAME", "Checkpoints.")] = (
-        "checkpoint_final.pth",
+    folds: Folds = option(
+        "Folds", "-f FOLD", "Which.", default=None, otherwise="all that were trained", reads=read_folds
     )
-    validation: Annotated[
-        bool, option("Validation", "--exp_cv_preds", "Also the segmentations of the validation cases.")
-    ] = False
-    light: Annotated[
-        bool, option("Light", "--light", "Only what inference needs: half the size, cannot be trained further.")
-    ] = False
-    title: Annotated[str | None, option("Title", "--title TEXT", "On the card: its title.")] = None
-    description: Annotated[
-        str | None, option("Description", "--description TEXT", "On the card: what the model is for.")
-    ] = None
-    authors: Annotated[str | None, option("Authors", "--authors TEXT", "On the card: who made it.")] = None
-    licence: Annotated[str | None, option("Licence", "--licence TEXT", "On the card: licence of the weights.")] = None
-    citation: Annotated[str | None, option("Citation", "--citation TEXT", "On the card: what to cite.")] = None
-    thumbnail: Annotated[
-        Path | None,
-        option("Thumbnail", "--thumbnail PNG", "On the card: a picture (remember that it may show a patient)."),
-    ] = None
-    replace_zip: Annotated[bool, option("Replace", "--replace", "Replace a zip of that name.")] = False
+    checkpoints: tuple[str, ...] = option("Checkpoints", "-chk NAME", "Checkpoints.", default=("checkpoint_final.pth",))
+    validation: bool = option(
+        "Validation", "--exp_cv_preds", "Also the segmentations of the validation cases.", default=False
+    )
+    light: bool = option(
+        "Light", "--light", "Only what inference needs: half the size, cannot be trained further.", default=False
+    )
+    title: str | None = option("Title", "--title TEXT", "On the card: its title.", default=None)
+    description: str | None = option(
+        "Description", "--description TEXT", "On the card: what the model is for.", default=None
+    )
+    authors: str | None = option("Authors", "--authors TEXT", "On the card: who made it.", default=None)
+    licence: str | None = option("Licence", "--licence TEXT", "On the card: licence of the weights.", default=None)
+    citation: str | None = option("Citation", "--citation TEXT", "On the card: what to cite.", default=None)
+    thumbnail: Path | None = option(
+        "Thumbnail", "--thumbnail PNG", "On the card: a picture (remember that it may show a patient).", default=None
+    )
+    replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
 
     @property
     def card(self) -> dict[str, str]:
@@ -60,37 +47,34 @@ class ExportRequest(ExportSettings):
     """Write trained models of a dataset into a zip that this program and nnU-Net install."""
 
     dataset: DatasetFlag
-    target: Annotated[Path, option("Zip", "-o ZIP", "The file.")]
-    configurations: Annotated[
-        tuple[str, ...] | None,
-        option("Configurations", "-c CONFIGURATION", "Which.", otherwise="all that were trained"),
-    ] = None
+    target: Path = option("Zip", "-o ZIP", "The file.")
+    configurations: tuple[str, ...] | None = option(
+        "Configurations", "-c CONFIGURATION", "Which.", default=None, otherwise="all that were trained"
+    )
     trainer: TrainerName = DEFAULT_TRAINER
     plans: PlansName = "nnUNetPlans"
-    strict: Annotated[
-        bool,
-        option(
-            "Strict",
-            "--not_strict",
-            "Whether a configuration that was not trained is an error.",
-            sets=False,
-            shell="Skip configurations (-c) that were not trained.",
-        ),
-    ] = True
+    strict: bool = option(
+        "Strict",
+        "--not_strict",
+        "Whether a configuration that was not trained is an error.",
+        default=True,
+        sets=False,
+        shell="Skip configurations (-c) that were not trained.",
+    )
 
 
 class InstallRequest(Request):
     """Unpack the models of a zip (of this program or nnU-Net) into the workspace, after checking it."""
 
-    source: Annotated[Path, option("Zip", "zip", "The file.")]
+    source: Path = option("Zip", "zip", "The file.")
     replace_models: Replace = False
 
 
 class DownloadRequest(Request):
     """Download a zip with models and install them; after an interruption the same command continues."""
 
-    url: Annotated[str, option("Address", "url", "https://...zip")]
-    sha256: Annotated[str | None, option("Checksum", "--sha256 SUM", "Checksum of the file.")] = None
+    url: str = option("Address", "url", "https://...zip")
+    sha256: str | None = option("Checksum", "--sha256 SUM", "Checksum of the file.", default=None)
     replace_models: Replace = False
 
 
@@ -100,13 +84,11 @@ class ImportV1Request(Request):
     It is read without executing anything.
     """
 
-    source: Annotated[
-        Path, option("Folder", "input_folder", "nnUNet/3d_fullres/TaskXXX_Name/nnUNetTrainerV2__nnUNetPlansv2.1")
-    ]
-    name: Annotated[str, option("Dataset", "output_dataset_name", "DatasetXXX_Name.")]
-    dataset_json: Annotated[
-        Path | None, option("Dataset", "-dataset_json FILE", "The task's dataset.json: names of classes.")
-    ] = None
+    source: Path = option("Folder", "input_folder", "nnUNet/3d_fullres/TaskXXX_Name/nnUNetTrainerV2__nnUNetPlansv2.1")
+    name: str = option("Dataset", "output_dataset_name", "DatasetXXX_Name.")
+    dataset_json: Path | None = option(
+        "Dataset", "-dataset_json FILE", "The task's dataset.json: names of classes.", default=None
+    )
 
 
 class DemoRequest(Request):
@@ -115,13 +97,11 @@ class DemoRequest(Request):
     Prints the Dice and writes pictures. Needs no data, no screen and no GPU.
     """
 
-    target: Annotated[Path, option("Folder", "-o DIR", "Folder for everything.")] = Path("demo-output")
-    minutes: Annotated[
-        float | None,
-        Gt(0),
-        option("Minutes", "--minutes M", "Train as much as fits into this time.", otherwise="500 steps"),
-    ] = None
-    gui: Annotated[bool, option("Show", "--gui", "Then open napari on the result.")] = False
+    target: Path = option("Folder", "-o DIR", "Folder for everything.", default=Path("demo-output"))
+    minutes: float | None = option(
+        "Minutes", "--minutes M", "Train as much as fits into this time.", default=None, gt=0, otherwise="500 steps"
+    )
+    gui: bool = option("Show", "--gui", "Then open napari on the result.", default=False)
 
 
 class DoctorRequest(Request):
