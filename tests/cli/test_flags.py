@@ -13,7 +13,8 @@ from napari_nnunet.cli.flags import add_flags, read
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import option
-from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainCommand, TrainRequest, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
 FLAGS = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="utf-8"))
@@ -91,3 +92,25 @@ def test_a_field_is_a_line_in_one_place():
 def test_a_wrong_value_is_named_with_its_flag(typed, said):
     with pytest.raises(SettingsError, match=said):
         parse(TrainCommand, *typed)
+
+
+def test_the_page_of_flags_is_as_the_requests_say():
+    from napari_nnunet.cli.reference import MARK, reference
+
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page.partition(MARK)[2].strip() == reference().strip(), MARK
+
+
+def test_python_lists_the_same_fields():
+    import inspect
+
+    import napari_nnunet
+
+    for function, kind in ((napari_nnunet.train, TrainRequest), (napari_nnunet.predict, PredictSettings)):
+        offered = inspect.signature(function).parameters
+        assert set(kind.model_fields) <= set(offered)
+        listed = {line.split(" : ")[0].strip() for line in function.__doc__.splitlines() if " : " in line}
+        assert set(kind.model_fields) - {"dataset"} <= listed
+        assert "**changes" not in function.__doc__
+    with pytest.raises(SettingsError, match="no setting 'epoch'"):
+        napari_nnunet.train("4", "2d", 0, epoch=3)

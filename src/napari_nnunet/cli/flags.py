@@ -36,13 +36,18 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
 
 
 def help_of(field: FieldInfo, flag: Flag) -> str:
-    """Return the help of a flag: the description, and what counts where it is not given."""
+    """Return the help of a flag: its sentence, and what counts where it is not given."""
+    text, default = sentence_of(field, flag), default_of(field, flag)
+    return (f"{text} (default: {default})" if default else text).replace("%", "%%")
+
+
+def sentence_of(field: FieldInfo, flag: Flag) -> str:
+    """Return what a flag means, as it stands in a list: without a capital and a full stop."""
     text = flag.shell or field.description or ""
     text = text if text.endswith("...") else text.removesuffix(".")
     if text.split()[0].istitle():  # not HD95, not DatasetXXX_Name
         text = text[0].lower() + text[1:]
-    default = default_of(field, flag)
-    return (f"{text} (default: {default})" if default else text).replace("%", "%%")
+    return text
 
 
 def default_of(field: FieldInfo, flag: Flag) -> str:
@@ -53,6 +58,12 @@ def default_of(field: FieldInfo, flag: Flag) -> str:
     if default is PydanticUndefined or default is None or is_switch(field, flag) or default in ("", (), {}):
         return ""
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def choices_of(field: FieldInfo, flag: Flag) -> tuple[str, ...]:
+    """Return the words a flag takes, where they are counted."""
+    kind = kinds_of(field.annotation)[0]
+    return flag.choices or (get_args(kind) if get_origin(kind) is Literal else ())
 
 
 def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
@@ -66,7 +77,7 @@ def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
         found["nargs"] = "+"
     elif flag.bare is not None:
         found |= {"nargs": "?", "const": flag.bare}
-    choices = flag.choices or (get_args(kind) if get_origin(kind) is Literal else ())
+    choices = choices_of(field, flag)
     if choices:
         found |= {"choices": choices}
     elif kind in _CONVERTERS and flag.reads is None:
