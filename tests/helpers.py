@@ -263,5 +263,5 @@ def preprocess_here(workspace, dataset) -> None:
         rules, journal = rules_of(plans, configuration, dataset), Journal(base / f"{folder.name}.cases.jsonl")
         for case in dataset.cases:
             preprocess_case(case, plans, ((configuration, folder),), dataset.info.labels, base)
-            journal.note(case.name, case_digest(case, rules))
+            journal.note([case.name], case_digest(case, rules))
             shutil.copy(case.label, base / "gt_segmentations" / case.label.name)

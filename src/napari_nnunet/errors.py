@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class NnunetError(Exception):
@@ -22,6 +25,24 @@ class NnunetError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class InternalError(NnunetError):
+    """A fault of this program, told in one line.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    report : str
+        The traceback, for those who can fix it; also a note of the exception, never part of the message.
+    """
+
+    def __init__(self, message: str, report: str = "") -> None:
+        super().__init__(message)
+        self.report = report
+        if report:
+            self.add_note(report)
 
 
 class DatasetError(NnunetError):
@@ -51,6 +72,8 @@ class TrainingError(NnunetError):
 class SettingsError(NnunetError):
     """A setting or an argument is outside what is allowed."""
 
+
+_LISTED = 20  # cases that failed, in one message
 
 # How libraries that know no class for it say that memory ran out: torch on CPUs and on Apple's GPUs, cuBLAS and cuDNN,
 # OpenVINO on CPUs and on Intel's GPUs, ITK.
@@ -88,3 +111,51 @@ def out_of_memory(error: BaseException, advice: str = "Close other programs.") -
     asked = _ASKED.search(str(error))
     needed = f": another {float(asked[1]) * _UNITS[asked[2].lower()] / 1e9:,.1f} GB were needed" if asked else ""
     return ResourceError(f"Not enough {where}{needed}. {advice}")
+
+
+@contextmanager
+def memory_told(advice: str = "Close other programs.") -> Iterator[None]:
+    """Turn whatever means that memory ran out within the block into a :class:`ResourceError`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, advice) from error
+
+
+def for_people(error: Exception) -> NnunetError:
+    """Return the error that a person is told: itself, a lack of memory, or a fault of this program with its report."""
+    if isinstance(error, NnunetError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory(error)
+    text = " ".join(str(error).split())
+    return InternalError(f"Unexpected {type(error).__name__}: {text}", "".join(traceback.format_exception(error)))
+
+
+def of_cases(failures: Mapping[str, NnunetError], total: int, verb: str) -> NnunetError:
+    """Return one error for the cases that failed.
+
+    Parameters
+    ----------
+    failures : mapping
+        By case.
+    total : int
+        Cases in all.
+    verb : str
+        What could not be done with them: "measured".
+
+    Returns
+    -------
+    NnunetError
+        A ResourceError or an InternalError if all of them are, else a DatasetError.
+    """
+    lines = [f"{name}: {error.message}" for name, error in sorted(failures.items())]
+    lines[_LISTED:] = [f"... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    message = "\n  ".join([f"{len(failures)} of {total} cases could not be {verb}:", *lines])
+    kinds = {type(error) for error in failures.values()}
+    reports = [error.report for error in failures.values() if isinstance(error, InternalError)]
+    if kinds == {InternalError}:
+        return InternalError(message, reports[0])
+    return (ResourceError if kinds == {ResourceError} else DatasetError)(message)

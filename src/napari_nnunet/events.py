@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from napari_nnunet.errors import is_out_of_memory, out_of_memory
+from napari_nnunet.errors import InternalError, NnunetError, memory_told
 
 T = TypeVar("T")
 Box: TypeAlias = tuple[tuple[int, int], ...]
@@ -76,13 +76,20 @@ class CaseDone(_Event):
 
 
 class CaseFailed(_Event):
-    """One case of many failed; the others continue."""
+    """One case of many failed; the others continue. ``report`` is the traceback of a fault of this program."""
 
     kind: Literal["case_failed"] = "case_failed"
     case: str
     index: int
     total: int
     message: str
+    report: str = ""
+
+    @classmethod
+    def of(cls, case: str, error: NnunetError, index: int, total: int) -> Self:
+        """Return what to tell about a case's error."""
+        report = error.report if isinstance(error, InternalError) else ""
+        return cls(case=case, index=index, total=total, message=error.message, report=report)
 
 
 class EpochDone(_Event):
@@ -123,16 +130,17 @@ class Previewed(_Event):
     epoch: int
 
 
-class TrainingEnded(_Event):
-    """A training is over: "finished", "stopped" or "failed", with a sentence."""
+class Ended(_Event):
+    """A recorded job is over, with a sentence; where it failed, ``report`` names the file that says where."""
 
-    kind: Literal["training_ended"] = "training_ended"
+    kind: Literal["ended"] = "ended"
     how: Literal["finished", "stopped", "failed"]
     text: str
+    report: str = ""
 
 
 Event: TypeAlias = Annotated[
-    Stage | Progress | Note | Painted | CaseDone | CaseFailed | EpochDone | CheckpointSaved | Previewed | TrainingEnded,
+    Stage | Progress | Note | Painted | CaseDone | CaseFailed | EpochDone | CheckpointSaved | Previewed | Ended,
     Field(discriminator="kind"),
 ]
 Job: TypeAlias = Generator[Event, None, T]
@@ -181,12 +189,8 @@ class Pump(Generic[T]):
         self._job.close()
 
     def __iter__(self) -> Iterator[Event]:
-        try:
+        with memory_told():
             self.result = yield from self._job
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise out_of_memory(error) from error
-            raise
 
 
 def drain(job: Job[T], listen: Callable[[Event], object] | None = None) -> T:

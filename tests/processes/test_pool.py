@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.errors import DatasetError, InternalError, ResourceError
 from napari_nnunet.events import CaseFailed, Note, drain
-from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.processes.pool import Task, each_case, results_of, run_cases
 
 
 def square(x):
@@ -29,6 +29,10 @@ def refuse(x):
     if x == 2:
         raise KeyError("bug")
     return x
+
+
+def hoard(x):
+    return bytearray(1 << 62)
 
 
 def die(place, x, times):
@@ -59,11 +63,31 @@ def test_every_case_has_its_result():
 
 def test_an_error_is_a_sentence_and_a_bug_keeps_its_trace():
     outcomes = drain(run_cases(refuse, tasks(4), workers=2))
-    assert outcomes["1"].problem == "one is not wanted"
-    assert outcomes["1"].trace is None
-    assert outcomes["2"].problem == "Unexpected KeyError: 'bug'"
-    assert "in refuse" in outcomes["2"].trace
+    assert isinstance(outcomes["1"].error, DatasetError)
+    assert outcomes["1"].error.message == "one is not wanted"
+    assert isinstance(outcomes["2"].error, InternalError)
+    assert outcomes["2"].error.message == "Unexpected KeyError: 'bug'"
+    assert "in refuse" in outcomes["2"].error.report
     assert (outcomes["0"].result, outcomes["3"].result) == (0, 3)
+    with pytest.raises(DatasetError) as caught:
+        results_of(outcomes, "squared")
+    assert caught.value.message == (
+        "2 of 4 cases could not be squared:\n  1: one is not wanted\n  2: Unexpected KeyError: 'bug'"
+    )
+
+
+@pytest.mark.parametrize("run", [run_cases, each_case])
+def test_memory_that_a_worker_misses_stays_a_lack_of_memory(run):
+    outcomes = drain(run(hoard, tasks(2), workers=1))
+    with pytest.raises(ResourceError, match=r"2 of 2 cases could not be held:\n  0: Not enough main memory"):
+        results_of(outcomes, "held")
+
+
+def test_a_fault_of_the_program_is_one_event_with_its_traceback_beside():
+    failed = [e for e in each_case(refuse, tasks(3)) if isinstance(e, CaseFailed)]
+    assert [(e.case, e.message) for e in failed] == [("1", "one is not wanted"), ("2", "Unexpected KeyError: 'bug'")]
+    assert failed[0].report == ""
+    assert "in refuse" in failed[1].report
 
 
 @pytest.mark.parametrize(("times", "failed"), [(1, []), (2, ["1"])])
@@ -75,7 +99,7 @@ def test_a_killed_worker_is_noticed_and_its_case_tried_alone(tmp_path, times, fa
     job = run_cases(die, list_of, workers=2, finished=lambda outcome: outcomes.setdefault(outcome.name, outcome))
     heard.extend(job)
     assert time.monotonic() - begun < 60
-    assert sorted(name for name, outcome in outcomes.items() if outcome.problem) == failed
+    assert sorted(name for name, outcome in outcomes.items() if outcome.error) == failed
     assert sorted(outcomes) == [str(i) for i in range(6)]
     failures = [event for event in heard if isinstance(event, CaseFailed)]
     assert [event.case for event in failures] == failed

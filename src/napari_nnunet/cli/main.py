@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from napari_nnunet.cli.verbs import VERBS, Verb, named
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import InternalError, NnunetError
 from napari_nnunet.version import __version__
 
 _EPILOG = """\
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return 0 if verb is None else _carry_out(verb, options)
     except NnunetError as error:
-        print(f"Error: {error.message}", file=sys.stderr)
+        report = f"\n{error.report}" if isinstance(error, InternalError) else ""
+        print(f"Error: {error.message}{report}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from napari_nnunet.errors import ResourceError
-from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Pump, Stage, to_json
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Pump, Stage
+from napari_nnunet.processes.record import recorded
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -32,23 +32,11 @@ def show(job: Job[T], *, events: Path | None = None, bar: bool = True, verbose: 
         Also print details.
     """
     with ExitStack() as stack:
-        pump = stack.enter_context(Pump(job))
-        log = stack.enter_context(_open(events)) if events is not None else None
+        pump = stack.enter_context(Pump(job if events is None else recorded(job, events)))
         screen = _Screen(stack, bar=bar and sys.stderr.isatty(), verbose=verbose)
         for event in pump:
-            if log is not None:
-                log.write(to_json(event) + "\n")
-                log.flush()
             screen.take(event)
     return pump.result
-
-
-def _open(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"The event file {path} cannot be written: {error}.") from error
 
 
 class _Screen:
@@ -110,5 +98,7 @@ class _Screen:
                 self._say(f"[{event.index + 1}/{event.total}] {event.path} ({how})")
             case CaseFailed():
                 self._say(f"[{event.index + 1}/{event.total}] {event.case} FAILED: {event.message}")
+                if self._verbose and event.report:
+                    self._say(event.report)
             case _:
                 pass

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
 from napari_nnunet.errors import ResourceError
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.json_lines import append_lines, read_lines
 
 _KEPT = 200  # entries; the oldest go
 
 
 def _path() -> Path:
-    return Path(platformdirs.user_cache_dir("napari-nnunet", appauthor=False)) / "speed.json"
+    return Path(platformdirs.user_cache_dir("napari-nnunet", appauthor=False)) / "speed.jsonl"
 
 
 def seconds_per_run(key: str) -> float | None:
@@ -25,17 +27,15 @@ def seconds_per_run(key: str) -> float | None:
 
 def remember(key: str, seconds: float) -> None:
     """Note the seconds of one network run; a notebook that cannot be written is no reason to fail."""
-    entries = {**{k: v for k, v in _read().items() if k != key}, key: seconds}
-    try:
-        make_folder(_path().parent)
-        write_json(_path(), dict(list(entries.items())[-_KEPT:]))
-    except ResourceError:
-        return
+    with suppress(ResourceError):
+        append_lines(_path(), [_line(key, seconds)])
+        if sum(1 for _ in read_lines(_path())) > 2 * _KEPT:
+            write_text(_path(), "".join(_line(*entry) + "\n" for entry in list(_read().items())[-_KEPT:]))
+
+
+def _line(key: str, seconds: object) -> str:
+    return json.dumps({"key": key, "seconds": seconds})
 
 
 def _read() -> dict[str, object]:
-    try:
-        content = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {str(entry.get("key")): entry.get("seconds") for entry in read_lines(_path())}

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from napari_nnunet.events import (
     CaseDone,
     CheckpointSaved,
+    Ended,
     EpochDone,
     Event,
     Note,
     Previewed,
     Progress,
     Stage,
-    TrainingEnded,
     from_json,
 )
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
@@ -53,7 +53,7 @@ class TrainingView:
         The last checkpoint.
     cases : list of str
         Validation cases that are finished.
-    ended : TrainingEnded, optional
+    ended : Ended, optional
         How it ended.
     """
 
@@ -65,7 +65,7 @@ class TrainingView:
     notes: list[str] = field(default_factory=list)
     saved: CheckpointSaved | None = None
     cases: list[str] = field(default_factory=list)
-    ended: TrainingEnded | None = None
+    ended: Ended | None = None
     _position: int = 0
     _rest: bytes = b""
 
@@ -119,8 +119,8 @@ class TrainingView:
                 self.progress = event
             case CheckpointSaved():
                 self.saved = event
-            case TrainingEnded():
-                self.ended = event
+            case Ended():
+                self.ended = self.ended or event  # what fails after the first process fails because of it
             case _:
                 pass
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -20,7 +19,7 @@ from typing import Any
 from loky import get_reusable_executor
 
 from napari_nnunet.engine.machine import available_memory, available_threads, end_with
-from napari_nnunet.errors import NnunetError, ResourceError
+from napari_nnunet.errors import NnunetError, ResourceError, for_people, memory_told, of_cases
 from napari_nnunet.events import CaseFailed, Job, Note, Progress
 
 _WORKER_BYTES = 250e6  # a process with numpy, scipy and ITK
@@ -49,12 +48,11 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a task: a result, or the sentence that says why there is none."""
+    """What became of a task: a result, or the error that says why there is none."""
 
     name: str
     result: Any = None
-    problem: str | None = None
-    trace: str | None = None
+    error: NnunetError | None = None
     seconds: float = 0.0
 
 
@@ -122,11 +120,9 @@ def run_cases(
     return outcomes
 
 
-def _failures(outcome: Outcome, index: int, total: int) -> Iterator[Note | CaseFailed]:
-    if outcome.trace is not None:
-        yield Note(level="detail", text=outcome.trace)
-    if outcome.problem is not None:
-        yield CaseFailed(case=outcome.name, index=index, total=total, message=outcome.problem)
+def _failures(outcome: Outcome, index: int, total: int) -> Iterator[CaseFailed]:
+    if outcome.error is not None:
+        yield CaseFailed.of(outcome.name, outcome.error, index, total)
 
 
 def _run(
@@ -234,34 +230,44 @@ def _executor(workers: int) -> Any:
     )
 
 
-def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None, str | None, float]:
-    """Run in the worker: errors come back as text, with the trace if nobody expected them."""
+def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, NnunetError | None, float]:
+    """Run in the worker: errors come back as values, with the traceback of those that nobody expected."""
     begun = time.monotonic()
     try:
-        return function(*arguments), None, None, time.monotonic() - begun
-    except NnunetError as error:
-        return None, error.message, None, 0.0
-    except MemoryError:
-        return None, "Not enough main memory. Use fewer workers (-np), or close other programs.", None, 0.0
+        with memory_told("Use fewer workers (-np), or close other programs."):
+            return function(*arguments), None, time.monotonic() - begun
     except Exception as error:
-        return None, f"Unexpected {type(error).__name__}: {error}", traceback.format_exc(), 0.0
+        return None, for_people(error), 0.0
 
 
 def _outcome(future: Future[Any], entry: _Running) -> Outcome | None:
     """Return what a task gave, None if its process died."""
     try:
-        result, problem, trace, seconds = future.result()
+        return Outcome(entry.task.name, *future.result())
     except BrokenProcessPool:
         return None
-    return Outcome(entry.task.name, result, problem, trace, seconds)
 
 
 def _killed(entry: _Running) -> Outcome:
-    return Outcome(
-        entry.task.name,
-        problem="The process working on it was killed twice, the second time running alone: probably out of memory. "
-        f"It was expected to need {entry.bytes / 1e9:.1f} GB.",
+    error = ResourceError(
+        "The process working on it was killed twice, the second time running alone: probably out of memory. "
+        f"It was expected to need {entry.bytes / 1e9:.1f} GB."
     )
+    return Outcome(entry.task.name, error=error)
+
+
+def results_of(outcomes: Mapping[str, Outcome], verb: str) -> dict[str, Any]:
+    """Return every case's result.
+
+    Raises
+    ------
+    DatasetError, ResourceError, InternalError
+        If any case failed. ``verb`` is what could not be done with them: "measured".
+    """
+    failures = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+    if failures:
+        raise of_cases(failures, len(outcomes), verb)
+    return {name: outcome.result for name, outcome in outcomes.items()}
 
 
 _WORTH_PROCESSES = 4e8  # voxels to look at: below, starting processes takes longer than the work
@@ -289,8 +295,7 @@ def each_case(
         return outcomes
     outcomes = {}
     for task in tasks:
-        result, problem, trace, seconds = _guarded(function, task.arguments)
-        outcomes[task.name] = outcome = Outcome(task.name, result, problem, trace, seconds)
+        outcomes[task.name] = outcome = Outcome(task.name, *_guarded(function, task.arguments))
         yield from _failures(outcome, len(outcomes) - 1, len(tasks))
         yield Progress(done=len(outcomes), total=len(tasks))
     return outcomes

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from napari_nnunet.events import Event, Job, Note, Progress, Pump, to_json
+from napari_nnunet.errors import ResourceError, for_people
+from napari_nnunet.events import Ended, Event, Job, Note, Progress, Pump, to_json
+from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.json_lines import append_lines
 
 T = TypeVar("T")
-_BETWEEN = 2.0  # seconds between two progress events in the file
+_KEPT = 1000  # events, while the file cannot be written
+PROGRESS_EVERY = 2.0  # seconds between two progress events, in a file of many hours
 
 
 class Recorder:
@@ -18,46 +25,69 @@ class Recorder:
     ----------
     path : Path
         JSON lines.
+    between : float
+        Seconds between two progress events in a row; all of them are kept where it is 0.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, between: float = 0.0) -> None:
         self._path = path
+        self._between = between
         self._kept: list[str] = []
         self._last_progress = 0.0
-        self.problem: OSError | None = None
+        self.problem: ResourceError | None = None
 
     def take(self, event: Event) -> None:
-        """Append an event; of many progress events in a row only a few."""
+        """Append an event."""
         if isinstance(event, Progress):
-            if event.done < event.total and event.time - self._last_progress < _BETWEEN:
+            if event.done < event.total and event.time - self._last_progress < self._between:
                 return
             self._last_progress = event.time
-        self._kept.append(to_json(event) + "\n")
+        self._kept.append(to_json(event))
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                if file.tell() and not _ends_well(self._path):
-                    file.write("\n")  # a kill or a full disk tore the last line
-                file.writelines(self._kept)
-        except OSError as error:
+            append_lines(self._path, self._kept)
+        except ResourceError as error:
             self.problem = error
-            del self._kept[:-1000]
+            del self._kept[:-_KEPT]
         else:
-            self.problem = None
             self._kept.clear()
 
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Append why the block failed, whatever the error, and keep its traceback in a file beside."""
+        report = self._path.with_suffix(".report.txt")
+        with suppress(OSError):
+            report.unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            with suppress(ResourceError):  # of several processes the first one knows why; the others miss it
+                if not report.exists():
+                    write_text(report, "".join(traceback.format_exception(error)))
+            self.take(Ended(how="failed", text=for_people(error).message, report=str(report)))
+            raise
 
-def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"
+
+def _finished(_: object) -> Ended:
+    return Ended(how="finished", text="Finished.")
 
 
-def recorded(job: Job[T], path: Path) -> Job[T]:
-    """Pass a job's events on and append each to a file; a disk that refuses is a note, not the end."""
-    recorder = Recorder(path)
+def recorded(job: Job[T], path: Path, *, ending: Callable[[T], Ended] = _finished, between: float = 0.0) -> Job[T]:
+    """Pass a job's events on and append each to a file, how it ended too; a disk that refuses is a note, not the end.
+
+    Parameters
+    ----------
+    job : Job
+        Any.
+    path : Path
+        JSON lines; a failure's traceback goes to a file beside it, with the ending ``.report.txt``.
+    ending : callable
+        Puts a result into words.
+    between : float
+        As for :class:`Recorder`.
+    """
+    recorder = Recorder(path, between)
     warned = False
-    with Pump(job) as pump:
+    with recorder.failures(), Pump(job) as pump:
         for event in pump:
             recorder.take(event)
             yield event
@@ -65,7 +95,10 @@ def recorded(job: Job[T], path: Path) -> Job[T]:
                 warned = True
                 yield Note(
                     level="warning",
-                    text=f"{path} cannot be written ({recorder.problem}). The training continues, but progress during "
-                    "this time will not appear in the dock.",
+                    text=f"{recorder.problem.message} The work continues, but its progress will not be recorded until "
+                    "that file can be written again.",
                 )
+        last = ending(pump.result)
+        recorder.take(last)
+        yield last
     return pump.result

@@ -191,12 +191,12 @@ def test_a_killed_job_is_resumed_and_leaves_nothing_unfinished(tmp_path):
 
 def test_the_journal_survives_a_torn_line(tmp_path):
     journal = Journal(tmp_path / "x.jsonl")
-    journal.note("a", "1")
+    journal.note(["a"], "1")
     with journal.path.open("a") as file:
         file.write('{"case": "b", "ma')
     again = Journal(journal.path)
-    again.note("c", "3")
-    again.note("a", None)
+    again.note(["c"], "3")
+    again.note(["a"], None)
     assert again.read() == {"c": "3"}
 
 

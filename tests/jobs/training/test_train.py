@@ -16,11 +16,11 @@ from helpers import TRAINED
 from napari_nnunet.cli import main
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import (
+    Ended,
     EpochDone,
     Note,
     Previewed,
     Progress,
-    TrainingEnded,
     drain,
     from_json,
 )
@@ -47,7 +47,7 @@ def test_a_training_leaves_a_model_its_logs_and_its_validation(workspace):
     assert [e.rate for e in epochs] == pytest.approx([0.01, 0.01 * (2 / 3) ** 0.9, 0.01 * (1 / 3) ** 0.9])
     assert folder.final.is_file()
     assert not folder.latest.exists()
-    assert of(TrainingEnded, events)[-1].how == "finished"
+    assert of(Ended, events)[-1].how == "finished"
     content = read_raw(folder.final)
     assert [len(values) for values in content["logging"].values()] == [3] * 8
     assert content["inference_allowed_mirroring_axes"] == (0, 1, 2)

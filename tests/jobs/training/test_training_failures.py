@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +13,22 @@ import torch
 from trainings import SHORT, folder_of, of, run
 
 from helpers import TRAINED
-from napari_nnunet.errors import DatasetError, PlanError, ResourceError, SettingsError, TrainingError
+from napari_nnunet.engine.training.learner import Learner
+from napari_nnunet.errors import DatasetError, InternalError, PlanError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import (
     CheckpointSaved,
+    Ended,
     Note,
-    TrainingEnded,
     drain,
     from_json,
 )
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.preprocessed.cases import case_files
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training import loader as _loader
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train
+from napari_nnunet.processes.follow import TrainingView
 from napari_nnunet.schema.requests.training import TrainRequest
 
 
@@ -87,8 +91,9 @@ def test_a_damaged_case_is_named(new_workspace):
     folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
     image = case_files(folder, "c2")[0]
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
-    with pytest.raises(DatasetError, match="c2"):
+    with pytest.raises(DatasetError, match="c2") as caught:
         run(workspace, "all", settings=SHORT.replace(workers=2, iterations=20))
+    assert "Traceback" not in caught.value.message
 
 
 def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
@@ -105,7 +110,70 @@ def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
     with pytest.raises(TrainingError, match=r"nan in epoch .*c3.*not finite"):
         run(workspace, "all", settings=SHORT.replace(iterations=30))
     text = folder_of(workspace, "all").events.read_text()
-    assert of(TrainingEnded, [from_json(line) for line in text.splitlines()])[-1].how == "failed"
+    assert of(Ended, [from_json(line) for line in text.splitlines()])[-1].how == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "Unexpected RuntimeError: mat1 and mat2 shapes"),
+        (KeyError("organ"), "Unexpected KeyError: 'organ'"),
+        (MemoryError(), "Not enough memory on cpu for a training step"),
+        (DatasetError("c1 is damaged."), "c1 is damaged."),
+    ],
+)
+def test_whatever_a_training_dies_of_is_known_to_those_who_ask_later(workspace, monkeypatch, error, sentence):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Learner, "step", fail)
+    with pytest.raises((type(error), ResourceError)):
+        run(workspace)
+    view = TrainingView(folder_of(workspace))
+    view.poll()
+    assert view.status == "failed"
+    assert view.ended.text.startswith(sentence)
+    assert "in fail" not in view.ended.text
+    assert "in fail" in Path(view.ended.report).read_text()
+
+
+def test_a_step_that_memory_does_not_suffice_for_says_what_would_fit(workspace, monkeypatch):
+    def huge(*_, **__):
+        torch.empty(1 << 58, dtype=torch.uint8)
+
+    monkeypatch.setattr(Learner, "step", huge)
+    with pytest.raises(
+        ResourceError, match=r"Not enough memory on cpu for a training step with 2 .* A batch of 1 would fit"
+    ):
+        run(workspace)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (MemoryError(), ResourceError, "Not enough main memory. Use fewer of the processes"),
+        (DatasetError("c1 is damaged."), DatasetError, "c1 is damaged."),
+    ],
+)
+def test_what_a_process_that_makes_batches_dies_of_keeps_its_kind(workspace, monkeypatch, error, kind, sentence):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(_loader, "make_batch", fail)
+    with pytest.raises(kind) as caught:
+        run(workspace, settings=SHORT.replace(workers=1))
+    assert caught.value.message.startswith(sentence)
+
+
+def test_a_fault_in_a_process_that_makes_batches_has_its_traceback_beside_the_sentence(workspace, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("organ")
+
+    monkeypatch.setattr(_loader, "make_batch", fail)
+    with pytest.raises(InternalError) as caught:
+        run(workspace, settings=SHORT.replace(workers=1))
+    assert caught.value.message == "Unexpected KeyError: 'organ'"
+    assert "in fail" in caught.value.report
 
 
 def test_a_network_that_diverges_keeps_the_last_good_state(workspace, monkeypatch):
@@ -163,13 +231,11 @@ def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeyp
     events = []
     result = drain(job, events.append)
     assert result.finished
-    assert sum("cannot be written" in note.text for note in of(Note, events)) == 1
+    assert sum("could not be written" in note.text for note in of(Note, events)) == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # batchgenerators' own thread
 def test_a_worker_that_the_system_ends_is_told_at_once(workspace, monkeypatch):
-    from napari_nnunet.jobs.training import loader as _loader
-
     monkeypatch.setattr(_loader, "open_case", lambda folder, name: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(ResourceError, match=r"A data-loading process was killed.*c\d"):
         run(workspace, settings=SHORT.replace(workers=1))

@@ -21,7 +21,7 @@ from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, ch
 from napari_nnunet.engine.batches.randomness import Draws
 from napari_nnunet.engine.batches.supervision import downsample_target
 from napari_nnunet.engine.image.locations import location_keys
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, memory_told
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 
@@ -196,7 +196,8 @@ def draw_batch(
         name = names[int(rng.integers(len(names)))]
         forced = bool(rng.random() < rule.foreground) if rule.probabilistic else fixed[place]
         try:
-            samples.append(_sample(rng, open_case(name), rule, forced=forced))
+            with memory_told():
+                samples.append(_sample(rng, open_case(name), rule, forced=forced))
         except NnunetError:
             raise
         except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
@@ -268,8 +268,9 @@ def _whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
 
 def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
-        return adapter.read(path)
-    except ImageError:
+        with memory_told():
+            return adapter.read(path)
+    except NnunetError:
         raise
     except Exception as error:
         raise _unreadable(path, adapter, error) from error

@@ -18,7 +18,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once, probability_writer
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
-from napari_nnunet.processes.pool import Outcome, Task, each_case
+from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import ModelName
@@ -229,10 +229,7 @@ def ensemble_cases(
     ]
     work = sum(c * z * y * x * len(members[name]) for name, (c, z, y, x) in shapes.items())
     outcomes: dict[str, Outcome] = yield from each_case(join_case, tasks, workers=workers, work=10 * work)
-    failed = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
-    if failed:
-        listed = "\n  ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:10])
-        raise DatasetError(f"{len(failed)} of {len(members)} cases could not be combined:\n  {listed}")
+    results_of(outcomes, "combined")
     for i, name in enumerate(members):
         path = str(target / (name + rules.info.file_ending))
         yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)

@@ -19,7 +19,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import write_summary
-from napari_nnunet.processes.pool import Task, each_case
+from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
@@ -256,12 +256,8 @@ def compare_cases(
     """
     voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
     outcomes = yield from each_case(function, case_tasks(pairs, reader, *more), workers=workers, work=voxels)
-    failed = [outcome for outcome in outcomes.values() if outcome.problem is not None]
-    if failed:
-        listed = "\n  ".join(f"{outcome.name}: {outcome.problem}" for outcome in failed[:10])
-        more_text = f"\n  ... and {len(failed) - 10} more" if len(failed) > 10 else ""
-        raise DatasetError(f"{len(failed)} of {len(pairs)} cases could not be compared:\n  {listed}{more_text}")
-    return [outcomes[pair.name].result for pair in pairs]
+    results = results_of(outcomes, "compared")
+    return [results[pair.name] for pair in pairs]
 
 
 def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> Job[Evaluation]:

@@ -153,7 +153,7 @@ def thumbnails(folder: Path) -> Job[int]:
                 _draw(case, dataset.info.reader, target)
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
         except NnunetError as error:
-            yield CaseFailed(case=case.name, index=i, total=len(dataset.cases), message=error.message)
+            yield CaseFailed.of(case.name, error, i, len(dataset.cases))
     return len(dataset.cases)
 
 

@@ -14,7 +14,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.images.files import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest, ConvertOldRequest
 
 _ENDING = ".nii.gz"
@@ -64,9 +64,7 @@ def convert_msd(workspace: Workspace, request: ConvertMsdRequest) -> Job[Path]:
         for path, part in files
     ]
     outcomes = yield from run_cases(convert_file, tasks, workers=request.workers)
-    problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
-    if problems:
-        raise DatasetError(f"{len(problems)} files cannot be converted:\n  " + "\n  ".join(problems[:20]))
+    results_of(outcomes, "converted")
     content["labels"] = {name: int(value) for value, name in content["labels"].items()}
     content["file_ending"] = _ENDING
     content["channel_names"] = content["modality"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, of_cases
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.pairs import Pair, pair_folders
@@ -27,7 +27,7 @@ from napari_nnunet.formats.images.files import (
     write_labels,
 )
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import Volume
@@ -91,7 +91,7 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
     yield Stage(name=f"Writing {folder.name}", total=len(pairing.pairs))
     tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairing.pairs]
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
-    _raise_problems({name: outcome.problem for name, outcome in outcomes.items() if outcome.problem})
+    results_of(outcomes, "imported")
     write_json(folder / "dataset.json", content)
     return folder
 
@@ -99,22 +99,17 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
 def _look(pairs: Sequence[Pair], workers: int) -> Job[dict[str, _Seen]]:
     tasks = [Task(pair.name, (pair,), partial(_bytes, pair)) for pair in pairs]
     outcomes = yield from run_cases(look_at_pair, tasks, workers=workers)
-    problems = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem}
+    problems = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
     seen = {pair.name: outcomes[pair.name].result for pair in pairs if pair.name not in problems}
     for attribute, what in (("channels", "channels"), ("ndim", "dimensions")):
         found = {name: getattr(facts, attribute) for name, facts in seen.items()}
         usual = max(set(found.values()), key=list(found.values()).count) if found else None
         for name, value in found.items():
             if value != usual:
-                problems[name] = f"it has {value} {what}, the others have {usual}"
-    _raise_problems(problems)
-    return seen
-
-
-def _raise_problems(problems: Mapping[str, str | None]) -> None:
+                problems[name] = DatasetError(f"it has {value} {what}, the others have {usual}")
     if problems:
-        listed = "\n  ".join(f"{name}: {text}" for name, text in sorted(problems.items())[:20])
-        raise DatasetError(f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be imported:\n  {listed}")
+        raise of_cases(problems, len(pairs), "imported")
+    return seen
 
 
 def _bytes(pair: Pair) -> float:

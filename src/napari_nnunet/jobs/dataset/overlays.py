@@ -51,7 +51,7 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     yield Stage(name=f"Drawing {dataset_name}", total=len(found))
     function = draw_raw if request.raw else draw_stored
     outcomes = yield from run_cases(function, found, workers=request.workers, finished=lambda _: None)
-    written = sum(outcome.problem is None for outcome in outcomes.values())
+    written = sum(outcome.error is None for outcome in outcomes.values())
     yield Note(text=f"{written} pictures are in {request.target}.")
     return written
 

@@ -213,10 +213,10 @@ def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: fl
     outcomes = yield from run_cases(look_at_case, tasks, workers=workers, memory_gb=memory_gb)
     found: dict[str, CaseFacts] = {}
     for name, outcome in outcomes.items():
-        if outcome.problem is None:
+        if outcome.error is None:
             found[name] = outcome.result
         else:
-            found[name] = CaseFacts((Problem("error", name, outcome.problem, "drop_case"),))
+            found[name] = CaseFacts((Problem("error", name, outcome.error.message, "drop_case"),))
     return found
 
 

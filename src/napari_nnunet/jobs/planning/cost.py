@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import NnunetError, is_out_of_memory, out_of_memory
+from napari_nnunet.errors import NnunetError, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.jobs.planning.preprocess import stored_bytes
@@ -73,25 +73,23 @@ def training_costs(
             key = _key(configuration, channels, info.labels.heads, chosen)
             seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.seconds_per_run(f"{key}-bytes")
             if seconds is None or memory is None:
-                step = measure_step(
-                    configuration.architecture,
-                    channels,
-                    info.labels.heads,
-                    configuration.patch_size,
-                    configuration.batch_size,
-                    device=chosen,
-                )
+                with memory_told("Plan for less memory."):
+                    step = measure_step(
+                        configuration.architecture,
+                        channels,
+                        info.labels.heads,
+                        configuration.patch_size,
+                        configuration.batch_size,
+                        device=chosen,
+                    )
                 seconds, memory = step.seconds, step.bytes
                 speed.remember(f"{key}-step", seconds)
                 speed.remember(f"{key}-bytes", memory)
             cost = StepCost(seconds, memory, chosen, 1.0)
             disk = stored_bytes(base, configuration)
             found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen)
-        except Exception as error:
-            if not (isinstance(error, NnunetError) or is_out_of_memory(error)):
-                raise
-            known = error if isinstance(error, NnunetError) else out_of_memory(error, "Plan for less memory.")
-            yield Note(level="warning", text=f"{name} cannot be measured: {known.message}")
+        except NnunetError as error:
+            yield Note(level="warning", text=f"{name} cannot be measured: {error.message}")
         yield Progress(done=i + 1, total=len(names))
     return found
 

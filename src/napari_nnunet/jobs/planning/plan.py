@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, 
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
@@ -71,13 +71,8 @@ def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb
     reader = reader_of(dataset)
     tasks = [Task(case.name, (case, reader, draws), partial(measure_bytes, case, reader)) for case in dataset.cases]
     outcomes = yield from run_cases(measure_case, tasks, workers=workers, memory_gb=memory_gb)
-    problems = sorted(f"{name}: {outcome.problem}" for name, outcome in outcomes.items() if outcome.problem)
-    if problems:
-        raise DatasetError(
-            f"{len(problems)} case{'' if len(problems) == 1 else 's'} cannot be measured:\n  "
-            + "\n  ".join(problems[:20])
-        )
-    return [outcomes[case.name].result for case in dataset.cases]
+    results = results_of(outcomes, "measured")
+    return [results[case.name] for case in dataset.cases]
 
 
 def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:

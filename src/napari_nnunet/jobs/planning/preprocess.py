@@ -275,18 +275,18 @@ def _run(
         arguments = (cases[name], plans, mine, dataset.info.labels, staging)
         tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
     for target in targets:
-        target.journal.note_all([name for name, wanted in work.items() if any(t is target for t, _ in wanted)], None)
+        target.journal.note([name for name, wanted in work.items() if any(t is target for t, _ in wanted)], None)
 
     def finished(outcome: Outcome) -> None:
         for target, digest in work[outcome.name]:
-            if outcome.problem is None:
-                target.journal.note(outcome.name, digest)
+            if outcome.error is None:
+                target.journal.note([outcome.name], digest)
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 
     outcomes = yield from run_cases(preprocess_case, tasks, workers=workers, memory_gb=memory_gb, finished=finished)
-    done = [name for name, outcome in outcomes.items() if outcome.problem is None]
-    return done, {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
+    done = [name for name, outcome in outcomes.items() if outcome.error is None]
+    return done, {name: outcome.error.message for name, outcome in outcomes.items() if outcome.error is not None}
 
 
 def preprocess_case(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.dataset.case_files import Case, find_cases
@@ -134,11 +134,12 @@ def predict_folder(
             # Reading the next image overlaps with segmenting this one.
             ahead = reader.submit(_read, following[0], model) if following else None
             try:
-                result = yield from _one(case, current.result(), model, folder, settings, segment)
+                with memory_told("Segment fewer cases at a time, or close other programs."):
+                    result = yield from _one(case, current.result(), model, folder, settings, segment)
                 write_recipe(folder.target, result.recipe)
             except NnunetError as error:
                 failed[case.name] = error.message
-                yield CaseFailed(case=case.name, index=index, total=len(cases), message=error.message)
+                yield CaseFailed.of(case.name, error, index, len(cases))
                 continue
             done.append(case.name)
             yield CaseDone(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from napari_nnunet.engine.batches.batch import (
 )
 from napari_nnunet.engine.machine import end_with
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
+from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, for_people, memory_told
 from napari_nnunet.formats.preprocessed.cases import StoredCase, open_case, read_next_stage
 from napari_nnunet.schema.dataset import Region
 
@@ -45,14 +44,6 @@ class Place:
     role: Role
     epoch: int
     index: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Failure:
-    """Why a batch could not be made."""
-
-    message: str
-    trace: str
 
 
 @dataclass(eq=False)
@@ -111,14 +102,13 @@ class BatchSource:
     unfinished: bool = False
     _open: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, repr=False)
 
-    def __getitem__(self, place: Place) -> Batch | Drawn | _Failure:
+    def __getitem__(self, place: Place) -> Batch | Drawn | NnunetError:
         """Return a batch, or why there is none: an exception would lose its traceback on the way."""
         try:
-            return self.make(place)
-        except NnunetError as error:
-            return _Failure(error.message, traceback.format_exc())
+            with memory_told("Use fewer of the processes that make batches (--workers), or close other programs."):
+                return self.make(place)
         except Exception as error:
-            return _Failure(f"Unexpected {type(error).__name__}: {error}", traceback.format_exc())
+            return for_people(error)
 
     def make(self, place: Place) -> Batch | Drawn:
         """Make a batch here, with one thread as in the workers: what it holds does not depend on their number."""
@@ -189,7 +179,7 @@ class _Share:
         torch.manual_seed(number)
         self._mine = islice(_places(*self._start, *self._lengths), number, None, self._workers)
 
-    def __next__(self) -> Batch | Drawn | _Failure:
+    def __next__(self) -> Batch | Drawn | NnunetError:
         return self._source[next(self._mine)]
 
 
@@ -235,7 +225,9 @@ class BatchLoader:
         DatasetError
             Naming the case that cannot be used.
         ResourceError
-            If a worker was ended by the system.
+            If memory did not suffice, or a worker was ended by the system.
+        InternalError
+            Whatever else happened in a worker.
         """
         place = next(self._expected)
         try:
@@ -248,8 +240,8 @@ class BatchLoader:
                 f"A data-loading process was killed, probably out of memory (last cases: {names}). Use fewer "
                 "of them (--workers), or close other programs."
             ) from error
-        if isinstance(found, _Failure):
-            raise DatasetError(f"{found.message}\n{found.trace}")
+        if isinstance(found, NnunetError):
+            raise found
         if self._pinned:
             found = found.pin_memory()
         if isinstance(found, Drawn):

@@ -14,7 +14,7 @@ from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined, own_device
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
-from napari_nnunet.events import EpochDone, Job, Note, Previewed, Progress, Stage, TrainingEnded
+from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
@@ -23,7 +23,7 @@ from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
-from napari_nnunet.processes.record import recorded
+from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
@@ -66,7 +66,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     Yields
     ------
     Event
-        Stage, Progress, EpochDone, CheckpointSaved, Previewed, Note, TrainingEnded; also in ``events.jsonl``.
+        Stage, Progress, EpochDone, CheckpointSaved, Previewed, Note, Ended; also in ``events.jsonl``.
 
     Returns
     -------
@@ -91,13 +91,14 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     choice = training_choice(request)
     order = yield from make_order(workspace, request)
     with joined(choice.device) as group, ExitStack() as stack:
+        job = _train(order, choice, group, start, request)
         if not group.leads:
-            return (yield from _train(order, choice, group, start, request))
+            with Recorder(order.folder.events).failures():
+                return (yield from job)
         if not resume:
             yield from _make_room(order.folder)
         stack.enter_context(order.folder.claimed())
-        job = _told(_train(order, choice, group, start, request))
-        return (yield from recorded(job, order.folder.events))
+        return (yield from recorded(job, order.folder.events, ending=_ending, between=PROGRESS_EVERY))
 
 
 def _make_room(folder: FoldFolder) -> Job[None]:
@@ -163,20 +164,12 @@ def training_choice(settings: TrainSettings) -> Choice:
     return choice
 
 
-def _told(job: Job[TrainResult]) -> Job[TrainResult]:
-    """Record how it ended, for those who read the events later."""
-    try:
-        result = yield from job
-    except NnunetError as error:
-        yield TrainingEnded(how="failed", text=error.message)
-        raise
+def _ending(result: TrainResult) -> Ended:
     if not result.finished:
-        yield TrainingEnded(how="stopped", text=f"Stopped after {result.epochs} epochs; it can be resumed.")
-        return result
+        return Ended(how="stopped", text=f"Stopped after {result.epochs} epochs; it can be resumed.")
     found = result.validation
     dice = f" Mean validation Dice {found.dice:.4f}." if found is not None and found.dice is not None else ""
-    yield TrainingEnded(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
-    return result
+    return Ended(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
 
 
 def _train(order: Order, choice: Choice, group: Group, start: Start, request: TrainRequest) -> Job[TrainResult]:

@@ -24,7 +24,7 @@ from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.images.files import read_labels, write_labels
@@ -110,10 +110,11 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
                 if current is None:
                     raise RuntimeError("the case was not read ahead")
                 case = current.result()
-                labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
+                with memory_told():
+                    labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
             except NnunetError as error:
                 failed[name] = error.message
-                yield CaseFailed(case=name, index=i, total=len(names), message=error.message)
+                yield CaseFailed.of(name, error, i, len(names))
                 continue
             scheme = order.info.labels
             metrics = measure(case.reference, labels, evaluated(scheme), scheme.ignore_label)
