@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from napari_nnunet.schema.requests.prediction import (
         MeasurePresetsRequest,
         PredictBestRequest,
-        PredictFolderRequest,
+        PredictFromModelfolderRequest,
         PredictRequest,
     )
 
@@ -22,38 +25,31 @@ def predict(request: PredictRequest, shell: Shell) -> int:
     folder = shell.workspace.model_folder(
         request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
     )
-    return predict_from_modelfolder(request.replace(model=folder), shell)
+    return _predict(folder, request, shell)
 
 
-def predict_from_modelfolder(request: PredictFolderRequest, shell: Shell) -> int:
+def predict_from_modelfolder(request: PredictFromModelfolderRequest, shell: Shell) -> int:
     """Segment with the model in a folder."""
-    from napari_nnunet.formats.model.folder import load_model
-    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
+    return _predict(request.model, request, shell)
 
-    model = load_model(request.model)
-    folder = FolderSettings(
-        source=request.source,
-        target=request.target,
-        keep_finished=request.keep_finished,
-        previous=request.previous,
-        part=request.part,
-        parts=request.parts,
-    )
-    settings = request.settings(model.resolve_folds(None, request.checkpoint))
-    return _say(shell.run(predict_folder(model, folder, settings)))
+
+def _predict(model: Path, request: PredictFolderRequest, shell: Shell) -> int:
+    from napari_nnunet.formats.model.folder import load_model
+    from napari_nnunet.jobs.prediction.predict_files import predict_folder
+
+    return _say(shell.run(predict_folder(load_model(model), request.only(PredictFolderRequest))))
 
 
 def predict_best(request: PredictBestRequest, shell: Shell) -> int:
     """Segment with what was found to be best."""
     from napari_nnunet.jobs.prediction.combined import best_combination
-    from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
+    from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder
 
     workspace = shell.workspace
     combination = best_combination(workspace, workspace.dataset_name(request.dataset), request.settings())
     if request.uncertainty:
         combination = replace(combination, vote=replace(combination.vote, uncertainty=True))
-    folder = FolderSettings(request.source, request.target, keep_finished=request.keep_finished)
-    return _say(shell.run(predict_combined_folder(combination, folder, probabilities=request.probabilities)))
+    return _say(shell.run(predict_combined_folder(combination, request.only(PredictFolderRequest))))
 
 
 def _say(result: FolderResult) -> int:
@@ -67,7 +63,6 @@ def measure_presets(request: MeasurePresetsRequest, shell: Shell) -> None:
     """Print Dice and time of every preset."""
     from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.jobs.prediction.presets import measure_presets as job
-    from napari_nnunet.schema.requests.prediction import PredictSettings
 
     settings = PredictSettings(device=request.device)
     measured = shell.run(job(load_model(request.model), request.source, request.labels, settings=settings))

@@ -77,7 +77,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "predict_from_modelfolder",
         "prediction",
-        "PredictFolderRequest",
+        "PredictFromModelfolderRequest",
         "segment a folder of images with the model in a folder",
     ),
     Verb(

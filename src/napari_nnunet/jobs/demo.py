@@ -21,12 +21,12 @@ from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
-from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_folder
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
-from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 DATASET = "Dataset001_Demo"
@@ -115,7 +115,7 @@ def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
     )
     model = load_model(place.path.parent)
     yield Note(text="Segmenting volumes that were not used for training.")
-    yield from predict_folder(model, FolderSettings(images, out), PredictSettings())
+    yield from predict_folder(model, PredictFolderRequest(source=images, target=out))
     dice = _compare(truths, out)
     picture = folder / "demo.png"
     _write_picture(images, truths, out, picture)

@@ -33,10 +33,11 @@ from napari_nnunet.jobs.prediction.combined import (
     predict_combined,
     predict_combined_series,
 )
-from napari_nnunet.jobs.prediction.predict_files import FolderSettings, predict_combined_folder
+from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import FindBestRequest
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 from napari_nnunet.volume import Volume
 
 
@@ -172,8 +173,8 @@ def test_pictures_are_joined_with_their_uncertainty(new_model, tmp_path):
         picture = smooth_image((30, 34), seed=i)[0].clip(0, 255).astype(np.uint8)
         iio.imwrite(tmp_path / "in" / f"p{i}_0000.png", picture)
     combination = Combination(fold_members(model, CPU, (0, 1)), VoteSettings(uncertainty=True), Cleaning.of([1]))
-    folder = FolderSettings(tmp_path / "in", tmp_path / "out")
-    result = drain(predict_combined_folder(combination, folder, probabilities=True))
+    folder = PredictFolderRequest(source=tmp_path / "in", target=tmp_path / "out", probabilities=True)
+    result = drain(predict_combined_folder(combination, folder))
     assert result.done == ("p0", "p1")
     assert iio.imread(tmp_path / "out" / "p0.png").shape == (30, 34)
     entropy = iio.imread(tmp_path / "out" / "entropy" / "p0.tif")

@@ -25,41 +25,8 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
-from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
-
-
-@dataclass(frozen=True)
-class FolderSettings:
-    """Which files, and where to.
-
-    Parameters
-    ----------
-    source, target : Path
-        Input and output folder.
-    keep_finished : bool
-        Skip cases whose complete output is already there.
-    previous : Path, optional
-        Folder with the segmentations of the previous stage.
-    part, parts : int
-        This run takes every ``parts``-th case, beginning with ``part``.
-    """
-
-    source: Path
-    target: Path
-    keep_finished: bool = False
-    previous: Path | None = None
-    part: int = 0
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.part < self.parts:
-            raise SettingsError(
-                f"Part {self.part} of {self.parts} does not exist: -part_id runs from 0 to {self.parts - 1} "
-                f"when -num_parts is {self.parts}."
-            )
-        if self.source.absolute() == self.target.absolute():
-            raise SettingsError(f"Input and output are the same folder, {self.source}. Choose another output folder.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +43,7 @@ Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None], Jo
 
 
 def predict_folder(
-    model: TrainedModel, folder: FolderSettings, settings: PredictSettings, segment: Segment | None = None
+    model: TrainedModel, folder: PredictFolderRequest, segment: Segment | None = None
 ) -> Job[FolderResult]:
     """Segment every case of a folder.
 
@@ -84,10 +51,8 @@ def predict_folder(
     ----------
     model : TrainedModel
         The model.
-    folder : FolderSettings
-        Input, output, what to skip.
-    settings : PredictSettings
-        How to predict; ``probabilities`` adds CASE.npz and CASE.pkl.
+    folder : PredictFolderRequest
+        Input, output, what to skip, how to predict; ``probabilities`` adds CASE.npz and CASE.pkl.
     segment : callable, optional
         What segments one volume where it is more than this model: an ensemble.
 
@@ -106,6 +71,7 @@ def predict_folder(
     DatasetError, SettingsError, ModelError, ResourceError
         Before any work, if the input is incomplete or the output cannot be written.
     """
+    settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
     ending = model.dataset.file_ending
     cases = find_cases(folder.source, ending=ending, channels=len(model.dataset.channel_names))
     cases = cases[folder.part :: folder.parts]
@@ -152,19 +118,16 @@ def predict_folder(
     return FolderResult(tuple(done), tuple(skipped), failed)
 
 
-def predict_combined_folder(
-    combination: Combination, folder: FolderSettings, *, probabilities: bool = False
-) -> Job[FolderResult]:
+def predict_combined_folder(combination: Combination, folder: PredictFolderRequest) -> Job[FolderResult]:
     """Segment every case of a folder with a whole recipe: several models or folds, joined and postprocessed.
 
     Parameters
     ----------
     combination : Combination
         The recipe.
-    folder : FolderSettings
-        Input, output, what to skip.
-    probabilities : bool
-        Also write the mean probabilities as CASE.npz and CASE.pkl.
+    folder : PredictFolderRequest
+        Input, output, what to skip; ``probabilities`` adds the mean ones as CASE.npz and CASE.pkl. Each member has
+        settings of its own.
 
     Returns
     -------
@@ -181,16 +144,16 @@ def predict_combined_folder(
     def segment(volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None) -> Job[Prediction]:
         return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target)
 
-    settings = combination.members[0].settings.replace(probabilities=probabilities)
-    result = yield from predict_folder(combination.model, folder, settings, segment)
-    return result
+    settings = combination.members[0].settings.replace(probabilities=folder.probabilities)
+    request = PredictFolderRequest.like(folder, **settings.model_dump(exclude_unset=True))
+    return (yield from predict_folder(combination.model, request, segment))
 
 
 def _one(
     case: Case,
     volume: Volume,
     model: TrainedModel,
-    folder: FolderSettings,
+    folder: PredictFolderRequest,
     settings: PredictSettings,
     segment: Segment | None,
 ) -> Job[Prediction]:
@@ -242,11 +205,11 @@ def _read(case: Case, model: TrainedModel) -> Volume:
     return volume
 
 
-def _out(case: Case, model: TrainedModel, folder: FolderSettings) -> Path:
+def _out(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Path:
     return folder.target / (case.name + model.dataset.file_ending)
 
 
-def _finished(case: Case, model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> bool:
+def _finished(case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> bool:
     """True if the whole output of a case is there and can be read to its last byte."""
     if not folder.keep_finished:
         return False
@@ -271,7 +234,7 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -
         )
 
 
-def _write_side_files(model: TrainedModel, folder: FolderSettings, settings: PredictSettings) -> None:
+def _write_side_files(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> None:
     """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
     for name in ("dataset.json", "plans.json"):
         path = folder.target / name

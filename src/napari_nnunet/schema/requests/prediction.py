@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
+from pydantic import model_validator
 
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
@@ -122,16 +124,26 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
     return base.replace(**changes)
 
 
-class PredictFolderRequest(PredictSettings):
-    """Segment a folder of images with the trained model in a folder."""
+class FolderRequest(Request):
+    """Which folder is segmented, and where to."""
 
     source: Source
     target: Target
-    model: Path = option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")
+    keep_finished: KeepFinished = False
+
+    @model_validator(mode="after")
+    def _other_folder(self) -> Self:
+        if self.source.absolute() == self.target.absolute():
+            raise SettingsError(f"Input and output are the same folder, {self.source}. Choose another output folder.")
+        return self
+
+
+class PredictFolderRequest(PredictSettings, FolderRequest):
+    """Segment a folder of images with a trained model."""
+
     preset: PresetName | None = option(
         "Preset", "--preset", "A preset for folds, mirroring and step; explicit settings win.", default=None
     )
-    keep_finished: KeepFinished = False
     previous: Path | None = option(
         "First stage",
         "-prev_stage_predictions DIR",
@@ -142,30 +154,42 @@ class PredictFolderRequest(PredictSettings):
     part: int = option("Part", "-part_id K", "Take part K of the cases, 0 to N - 1.", default=0, ge=0)
     parts: int = option("Parts", "-num_parts N", "Split the cases into N parts.", default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _part_exists(self) -> Self:
+        if self.part >= self.parts:
+            raise SettingsError(
+                f"Part {self.part} of {self.parts} does not exist: -part_id runs from 0 to {self.parts - 1} "
+                f"when -num_parts is {self.parts}."
+            )
+        return self
+
     def settings(self, folds: tuple[Fold, ...]) -> PredictSettings:
-        """Return the settings for a model that has these folds: the preset's, then what was given explicitly."""
+        """Return the settings for a model that has these folds: the preset's, then what was given beside it."""
         own = self.only(PredictSettings)
         if self.preset is None:
             return own
         return preset(self.preset, folds=folds, base=own).replace(**own.model_dump(exclude_unset=True))
 
 
+class PredictFromModelfolderRequest(PredictFolderRequest):
+    """Segment a folder of images with the trained model in a folder."""
+
+    model: Path = option("Model", "-m MODEL", "Folder with plans.json, dataset.json and fold_*.")
+
+
 class PredictRequest(PredictFolderRequest):
     """Segment a folder of images with a trained model, given by dataset and configuration."""
 
-    model: Path = Path()  # found by its names
     dataset: DatasetFlag
     configuration: str = option("Configuration", "-c CONFIGURATION", "2d, 3d_fullres, 3d_lowres, ...")
     plans: PlansName = "nnUNetPlans"
     trainer: TrainerName = DEFAULT_TRAINER
 
 
-class PredictBestRequest(Request):
+class PredictBestRequest(FolderRequest):
     """Carry out the whole recipe of the best model or ensemble: all folds and stages, joining, postprocessing."""
 
     dataset: DatasetFlag
-    source: Source
-    target: Target
     mirroring: Mirroring = True
     step: Step = 0.5
     probabilities: bool = option(
@@ -174,7 +198,6 @@ class PredictBestRequest(Request):
     uncertainty: bool = option(
         "Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).", default=False
     )
-    keep_finished: KeepFinished = False
     device: Device = "auto"
 
     def settings(self) -> PredictSettings:
