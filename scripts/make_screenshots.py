@@ -204,7 +204,7 @@ def together(folder):
     pump(60, lambda: "members run" in dock.summary.text())
     shot("ensemble-ready")
     dock.panel.button.click()
-    pump(120, lambda: dock._running is None)
+    pump(120, lambda: not dock.busy)
     viewer.layers["embryo – ensemble"].contour = 1
     bar = dock.findChild(QScrollArea).verticalScrollBar()
     pump(1)
@@ -216,8 +216,8 @@ def together(folder):
     viewer.layers["embryo – ensemble"].contour = 0
     viewer.add_labels(np.asarray(make_volume(99)[1]), name="truth", **PLACE)
     _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Compare")
-    dock.first_box.value = viewer.layers["truth"]
-    dock.second_box.value = viewer.layers["embryo – ensemble"]
+    dock.form.first_box.value = viewer.layers["truth"]
+    dock.form.second_box.value = viewer.layers["embryo – ensemble"]
     dock.panel.button.click()
     pump(30, lambda: dock.panel.state is State.IDLE)
     for name in ("truth", "embryo – ensemble"):

@@ -17,7 +17,7 @@ def compare(viewer, qtbot):
 
 
 def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
-    assert "Open two Labels layers" in compare.panel.status.text()
+    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text(), timeout=5000)
     one = np.zeros((6, 12, 12), dtype=np.uint8)
     one[2:4, 3:9, 3:9] = 1
     two = one.copy()
@@ -25,7 +25,8 @@ def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
     first = viewer.add_labels(one, name="A", features={"index": [0, 1, 2], "name": ["background", "cell", "wall"]})
     assert not compare.panel.button.isEnabled()
     second = viewer.add_labels(two, name="B")
-    compare.first_box.value, compare.second_box.value = first, second
+    compare.form.first_box.value, compare.form.second_box.value = first, second
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
     press(qtbot, compare)
     rows = [[compare.table.item(r, c).text() for c in range(4)] for r in range(2)]
     assert rows == [["cell", "0.6667", "72", "36"], ["wall", "0.0000", "0", "36"]]
@@ -33,11 +34,11 @@ def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
     assert set(np.unique(layer.data)) == {0, 3} and (layer.data == 3).sum() == 36
     assert viewer.dims.current_step[0] == 3  # where they differ most
     assert compare.csv().startswith("Class,Dice")
-    compare.second_box.value = first
-    assert "two different layers" in compare.panel.status.text()
+    compare.form.second_box.value = first
+    qtbot.waitUntil(lambda: "two different layers" in compare.summary.text(), timeout=5000)
     viewer.add_labels(one[:5], name="C")
-    compare.second_box.value = viewer.layers["C"]
-    assert "must be the same" in compare.panel.status.text()
+    compare.form.second_box.value = viewer.layers["C"]
+    qtbot.waitUntil(lambda: "must be the same" in compare.summary.text(), timeout=5000)
 
 
 def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path, qtbot):
@@ -46,14 +47,36 @@ def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path
         (tmp_path / folder).mkdir()
         write_nifti(tmp_path / folder / "good.nii.gz", same.astype(np.uint8))
         write_nifti(tmp_path / folder / "bad.nii.gz", (same if folder == "one" else other).astype(np.uint8))
-    compare.tabs.setCurrentIndex(1)
-    compare.first_folder.setText(str(tmp_path / "one"))
-    compare.second_folder.setText(str(tmp_path / "no"))
-    assert "does not exist" in compare.panel.status.text()
-    compare.second_folder.setText(str(tmp_path / "two"))
+    compare.form.tabs.setCurrentIndex(1)
+    compare.form.first_folder.setText(str(tmp_path / "one"))
+    compare.form.second_folder.setText(str(tmp_path / "no"))
+    qtbot.waitUntil(lambda: "does not exist" in compare.summary.text(), timeout=5000)
+    compare.form.second_folder.setText(str(tmp_path / "two"))
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
     press(qtbot, compare)
     assert compare.table.item(0, 0).text() == "bad"
     assert compare.table.item(1, 1).text() == "1.0000"
     compare._open_case(0)
     assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
     assert compare.csv().splitlines()[1].startswith("bad,1,")
+
+
+def test_layers_that_lie_apart_are_compared_with_a_warning(viewer, compare, qtbot):
+    labels = np.zeros((4, 8, 8), np.uint8)
+    labels[1:3, 2:6, 2:6] = 1
+    viewer.add_labels(labels, name="A")
+    viewer.add_labels(labels, name="B", translate=(0, 50, 0))
+    qtbot.waitUntil(lambda: "lie in different places" in compare.summary.text(), timeout=5000)
+    press(qtbot, compare)
+    assert compare.title.text() == "Both are the same."
+
+
+def test_the_layer_of_differences_is_not_offered(viewer, compare, qtbot):
+    for name, value in (("A", 1), ("B", 2)):
+        viewer.add_labels(np.full((8, 8), value, np.uint8), name=name)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    press(qtbot, compare)
+    assert "A ≠ B" in viewer.layers
+    viewer.layers.remove("B")
+    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text(), timeout=5000)
+    assert compare.form.second_box.value is None

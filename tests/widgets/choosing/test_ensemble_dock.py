@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docks import add_image, open_dock, press, wait_until_idle
+from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
@@ -45,7 +46,7 @@ def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, 
         np.testing.assert_allclose(layer.translate, image.translate)
     recipe = result.metadata["nnunet"]
     assert recipe["partial"] is False and len(recipe["members"]) == 2
-    assert ensemble.table.table.item(0, 0).text() == "organ"
+    assert ensemble.result.table.table.item(0, 0).text() == "organ"
     # Results are no images: they are not offered as the next thing to segment.
     assert [name for name, _ in ensemble.form._image_choices()] == ["image"]
 
@@ -55,17 +56,17 @@ def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble
     _ready(qtbot, ensemble)
     press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
-    before, csv = result.data.copy(), ensemble.table.csv()
-    box = next(box for box, target, _ in ensemble.after._targets if target == 1)
+    before, csv = result.data.copy(), ensemble.result.table.csv()
+    box = next(box for box, target, _ in ensemble.result.after._targets if target == 1)
     box.setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.after._busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
     removed = before != result.data
     assert removed.any() and (before[removed] == 1).all() and (result.data[removed] == 0).all()
-    assert ensemble.table.csv() != csv
+    assert ensemble.result.table.csv() != csv
     painted = tuple(np.argwhere(removed)[0])
     result.data[painted] = 2  # by hand, meanwhile
     box.setChecked(False)
-    qtbot.waitUntil(lambda: not ensemble.after._busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
     before[painted] = 2
     np.testing.assert_array_equal(result.data, before)
 
@@ -74,10 +75,10 @@ def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ens
     add_image(viewer)
     _ready(qtbot, ensemble)
     press(qtbot, ensemble)
-    ensemble.after._targets[1][0].setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.after._busy, timeout=10000)
+    ensemble.result.after._targets[1][0].setChecked(True)
+    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
     texts = []
-    for action in ensemble.after.copy.menu().actions():
+    for action in ensemble.result.after.copy.menu().actions():
         action.trigger()
         texts.append(QApplication.clipboard().text())
     command, python, methods = texts
@@ -101,9 +102,9 @@ def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
     )
     table.item(1, 2).setText("2")
     _ready(qtbot, ensemble)
-    assert ensemble.order().vote.weights == (0.0, 2.0)
+    assert ensemble.request().vote.weights == (0.0, 2.0)
     table.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
-    qtbot.waitUntil(lambda: "two members or more" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "at least two models" in ensemble.summary.text(), timeout=5000)
 
 
 def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
@@ -197,7 +198,7 @@ def _write_best(workspace, cleaning):
 def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspace, qtbot):
     add_image(viewer)
     ensemble.members.source_box.value = BEST
-    assert "not compared yet" in ensemble.members.note.text()
+    assert "not been compared yet" in ensemble.members.note.text()
     _write_best(workspace, Cleaning.of([1]))
     ensemble.members._source_chosen()
     assert "Dice 0.850" in ensemble.members.note.text() and "0.900" in ensemble.members.note.text()
@@ -206,8 +207,8 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     press(qtbot, ensemble)
     result = viewer.layers["image – ensemble"]
     assert result.metadata["nnunet"]["postprocessing"] == [{"labels_or_regions": 1}]
-    assert "kept the largest part of organ" in ensemble.after.hint.text()
-    assert not ensemble.after._targets[0][0].isVisible()
+    assert "kept the largest part of organ" in ensemble.result.after.hint.text()
+    assert not ensemble.result.after._targets[0][0].isVisible()
 
 
 def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace, qtbot):
@@ -232,7 +233,7 @@ def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace
     wait_until_idle(qtbot, ensemble)
     qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text(), timeout=20000)
     assert not ensemble.calibrate.isVisible()
-    assert ensemble.order().vote.temperature != 1
+    assert ensemble.request().vote.temperature != 1
 
 
 def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
@@ -262,7 +263,8 @@ def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtb
     ensemble.panel.cancel()
     wait_until_idle(qtbot, ensemble)
     assert "Cancelled" in ensemble.panel.status.text()
-    assert any("partial" in layer.name for layer in viewer.layers)
+    results = [layer for layer in viewer.layers if isinstance(layer, Labels)]
+    assert all("partial" in layer.name and layer.data.any() for layer in results)  # none without anything in it
     qtbot.waitUntil(lambda: ensemble.panel.button.isEnabled(), timeout=20000)
 
 

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import ComboBox
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
-    QFormLayout,
-    QGroupBox,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.schema.dataset import Region
+from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFolders, TwoLayers, labels_of
 from napari_nnunet.widgets.files.reader import label_layer
-from napari_nnunet.widgets.frame.forms import LayerForm, distinct, let_shrink, scrolling
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.dock import RequestDock
+from napari_nnunet.widgets.frame.forms import DERIVED
+from napari_nnunet.widgets.frame.layers import placement_of
+from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 
 if TYPE_CHECKING:
     import napari
@@ -43,7 +29,7 @@ _DIFFERENCES = {1: "only in the first", 2: "only in the second", 3: "another cla
 _COLOURS: dict[int | None, str] = {None: "transparent", 0: "transparent", 1: "#00d5d5", 2: "#e7298a", 3: "#f0e442"}
 
 
-class CompareWidget(LayerForm):
+class CompareWidget(RequestDock[Pair, None]):
     """Compare two Labels layers, or two folders of segmentations.
 
     Parameters
@@ -53,249 +39,117 @@ class CompareWidget(LayerForm):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer)
+        super().__init__(viewer, "Compare", stops="Stop comparing.")
         self._comparison: Any = None
-        self.first_box = ComboBox(label="First", choices=self._label_choices, nullable=True)
-        self.second_box = ComboBox(label="Second", choices=self._label_choices, nullable=True)
-        self.first_folder, self.second_folder = QLineEdit(), QLineEdit()
-        self.tabs = QTabWidget()
-        self.tabs.addTab(self._layer_page(), "Layers")
-        self.tabs.addTab(self._folder_page(), "Folders")
-        self.panel = RunPanel("Compare", stops="Stop comparing.")
-        self.title = QLabel()
-        self.title.setWordWrap(True)
-        self.table = QTableWidget(0, 0)
-        self.table.setAccessibleName("Agreement")
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self.table.verticalHeader().setVisible(False)
-        self.copy = QPushButton("Copy as CSV")
-        box = QGroupBox("Agreement")
-        column = QVBoxLayout(box)
+        self.form = CompareForm(viewer)
+        self.title = sentence()
+        self.table = Table("Agreement", most=12)
+        self.copy = CopyButton("Copy as CSV", self.csv)
+        self.result = QGroupBox("Agreement")
+        column = QVBoxLayout(self.result)
         for part in (self.title, self.table, self.copy):
             column.addWidget(part)
-        self.result = box
-        box.setVisible(False)
-        scrolling(self, (self.tabs, self.panel, box))
-        let_shrink(self)
-        self._connect()
-        self._layers_changed()
-
-    def _layer_page(self) -> QWidget:
-        page = QWidget()
-        form = QFormLayout(page)
-        for widget, what in ((self.first_box, "a reference, or one reader"), (self.second_box, "what is compared")):
-            widget.native.setAccessibleName(widget.label)
-            widget.native.setToolTip(f"A Labels layer: {what}.")
-            form.addRow(widget.label, widget.native)
-        return page
-
-    def _folder_page(self) -> QWidget:
-        page = QWidget()
-        form = QFormLayout(page)
-        for name, edit in (("First", self.first_folder), ("Second", self.second_folder)):
-            edit.setAccessibleName(f"{name} folder")
-            edit.setToolTip("A folder of segmentations; both have files of the same names.")
-            browse = QPushButton("Browse…")
-            browse.clicked.connect(lambda _=False, edit=edit: self._browse(edit))
-            row = QHBoxLayout()
-            row.addWidget(edit, 1)
-            row.addWidget(browse)
-            form.addRow(name, row)
-        return page
-
-    def _browse(self, edit: QLineEdit) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a folder of segmentations", edit.text())
-        if folder:
-            edit.setText(folder)
-
-    def _connect(self) -> None:
-        for box in (self.first_box, self.second_box):
-            box.changed.connect(self._check)
-        for edit in (self.first_folder, self.second_folder):
-            edit.textChanged.connect(self._check)
-        self.tabs.currentChanged.connect(self._check)
-        self.panel.start = self.run
-        self.panel.finished.connect(self._finished)
-        self.panel.cancelled.connect(lambda _: self.panel.say("Cancelled."))
+        self.result.setVisible(False)
+        self.lay_out(self.form, self.summary, self.panel, self.result)
+        self.form.changed.connect(self.check_soon)
         self.table.itemDoubleClicked.connect(lambda item: self._open_case(item.row()))
-        self.copy.clicked.connect(self._copy)
-        self._follow_layers()
+        self.check()
 
-    def _label_choices(self, _: Any = None) -> list[tuple[str, Labels]]:
-        return distinct([(layer.name, layer) for layer in self.viewer.layers if isinstance(layer, Labels)])
+    def request(self) -> Pair:
+        """Return what the form asks for."""
+        return self.form.pair()
 
-    def _layers_changed(self, event: Any = None) -> None:
-        found = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-        with self._quietly():
-            for box, wanted in ((self.first_box, 0), (self.second_box, 1)):
-                before = box.value
-                box.reset_choices()
-                kept = before if before in found else None
-                box.value = kept or (found[wanted] if len(found) > wanted else None)
-        if getattr(event, "type", "") == "inserted":
-            self._watch(event.value)
-        self._check()
+    def describe(self, request: Pair) -> str:
+        """Return what will be compared."""
+        if isinstance(request, TwoFolders):
+            return f"<b>Will compare</b> the files of '{request.first.name}' and '{request.second.name}'"
+        warning = ".<br>They lie in different places; voxels are compared by their index" if request.apart else ""
+        return f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'{warning}"
 
-    def _watch(self, layer: Any) -> None:
-        layer.events.name.connect(self._layers_changed)
-
-    @property
-    def _compares_layers(self) -> bool:
-        return bool(self.tabs.currentIndex() == 0)
-
-    def problem(self) -> str | None:
-        """Return why nothing can be compared, None where it can."""
-        if not self._compares_layers:
-            folders = [Path(edit.text().strip()) for edit in (self.first_folder, self.second_folder)]
-            if not all(edit.text().strip() for edit in (self.first_folder, self.second_folder)):
-                return "Choose two folders of segmentations."
-            gone = next((folder for folder in folders if not folder.is_dir()), None)
-            if gone is not None:
-                return f"The folder {gone} does not exist."
-            return "Choose two different folders." if folders[0] == folders[1] else None
-        first, second = self.first_box.value, self.second_box.value
-        if first is None or second is None:
-            return "Open two Labels layers to compare."
-        if first is second:
-            return "Choose two different layers."
-        shapes = [np.shape(layer.data[0] if layer.multiscale else layer.data) for layer in (first, second)]
-        if shapes[0] != shapes[1]:
-            return f"'{first.name}' has shape {shapes[0]}, '{second.name}' has {shapes[1]}: they must be the same."
-        return None
-
-    def _check(self, _: Any = None) -> None:
-        if self._filling or self.panel.state is not State.IDLE:
-            return
-        reason = self.problem()
-        self.panel.set_ready(reason)
-        self.panel.say(reason or "")
-
-    def run(self) -> None:
-        """Compare what is chosen."""
+    def begin(self, request: Pair) -> None:
+        """Compare."""
         self._comparison = None
-        if self._compares_layers:
-            first, second = self.first_box.value, self.second_box.value
-            self.panel.run(_layers_job(first, second))
-        else:
-            folders = [Path(edit.text().strip()) for edit in (self.first_folder, self.second_folder)]
-            self.panel.run(_folders_job(folders[0], folders[1]))
+        if isinstance(request, TwoFolders):
+            self.panel.run(_compare_folders(request.first, request.second), done=lambda found: self._show_cases(*found))
+            return
+        names = class_names_of(request.first) or class_names_of(request.second)
+        titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
+        self.panel.run(_compare_layers(request), done=lambda found: self._show_layers(found, names, titles, place))
 
-    def _finished(self, found: Any) -> None:
-        if isinstance(found, tuple) and found[0] == "folders":
-            self._show_folders(found[1], found[2])
-        elif isinstance(found, tuple):
-            self._show_layers(*found[1:])
-        self._check()
-
-    def _show_layers(self, metrics: Mapping[int, Any], differences: Any, first: Labels, second: Labels) -> None:
-        names = class_names_of(first) or class_names_of(second)
+    def _show_layers(
+        self,
+        found: tuple[Mapping[Region, Any], Any],
+        names: Mapping[Region, str],
+        titles: tuple[str, str],
+        place: dict[str, Any],
+    ) -> None:
+        metrics, differences = found
         rows = [
-            (names.get(int(label), f"label {label}"), values["Dice"], values["n_ref"], values["n_pred"])
-            for label, values in metrics.items()
+            [names.get(label, f"label {label}"), *map(_cell, (own["Dice"], own["n_ref"], own["n_pred"]))]
+            for label, own in metrics.items()
         ]
         self._fill(["Class", "Dice", "First", "Second"], rows)
         same = not differences.any()
-        self.title.setText("Both are the same." if same else f"'{first.name}' and '{second.name}', in voxels.")
+        self.title.setText("Both are the same." if same else f"'{titles[0]}' and '{titles[1]}', in voxels.")
         if not same:
-            self._add_differences(differences, first, second)
+            self._add_differences(differences, " ≠ ".join(titles), place)
 
-    def _add_differences(self, differences: Any, first: Labels, second: Labels) -> None:
+    def _add_differences(self, differences: Any, name: str, place: dict[str, Any]) -> None:
         layer = Labels(
             differences,
-            name=f"{first.name} ≠ {second.name}",
+            name=name,
             colormap=DirectLabelColormap(color_dict=_COLOURS),
             features={"index": [0, *_DIFFERENCES], "name": ["same", *_DIFFERENCES.values()]},
-            scale=first.scale,
-            translate=first.translate,
-            rotate=first.rotate,
-            shear=first.shear,
-            affine=first.affine,
-            units=first.units,
-            axis_labels=first.axis_labels,
+            metadata={DERIVED: True},
+            **place,
         )
-        old = [other for other in self.viewer.layers if other.name == layer.name]
-        for other in old:
-            self.viewer.layers.remove(other)
+        for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
+            self.viewer.layers.remove(old)
         self.viewer.add_layer(layer)
         _look_at_worst(self.viewer, layer)
 
-    def _show_folders(self, comparison: Any, names: Mapping[Region, str]) -> None:
+    def _show_cases(self, comparison: Any, names: Mapping[Region, str]) -> None:
         labels = comparison.evaluation.labels
-        rows: list[tuple[Any, ...]] = [
-            (name, *(values[label]["Dice"] for label in labels)) for name, values in comparison.cases
-        ]
+        rows = [[name, *(_cell(values[label]["Dice"]) for label in labels)] for name, values in comparison.cases]
         self._fill(["Case", *(names.get(label, str(label)) for label in labels)], rows)
         self._comparison = comparison
         mean = comparison.evaluation.dice
         self.title.setText(
-            f"{len(rows)} cases, mean Dice {mean:.3f}, the most different first. Double click opens one."
+            f"{len(rows)} cases, mean Dice {mean:.3f}, the most different first. Double-click one to open it."
         )
 
-    def _fill(self, heads: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        self.table.setColumnCount(len(heads))
-        self.table.setHorizontalHeaderLabels(list(heads))
-        self.table.setRowCount(len(rows))
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for r, row in enumerate(rows):
-            for c, value in enumerate(row):
-                item = QTableWidgetItem(_cell(value))
-                if c:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                self.table.setItem(r, c, item)
-        heights = sum(self.table.rowHeight(r) for r in range(min(len(rows), 12)))
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + heights + 20)
+    def _fill(self, heads: list[str], rows: list[list[str]]) -> None:
+        self.table.set_heads(heads)
+        self.table.fill(rows)
         self.result.setVisible(True)
 
     def _open_case(self, row: int) -> None:
         """Open both segmentations of a case, and where they differ."""
         if self._comparison is None:
             return
-        item = self.table.item(row, 0)
-        name = "" if item is None else item.text()
-        pair = next((pair for pair in self._comparison.evaluation.pairs if pair.name == name), None)
-        if pair is None:
-            return
-        layers: list[Labels] = []
-        before = list(self.viewer.layers)
+        name = self._comparison.cases[row][0]
+        pair = next(pair for pair in self._comparison.evaluation.pairs if pair.name == name)
         try:
-            for path, what in ((pair.reference, "first"), (pair.prediction, "second")):
-                data, place = label_layer(path)
-                layers.append(self.viewer.add_layer(Labels(data, **{**place, "name": f"{name} ({what})"})))
+            read = [label_layer(path) for path in (pair.reference, pair.prediction)]
         except NnunetError as error:
             self.panel.say(error.message)
             return
         from napari_nnunet.jobs.choosing.compare import difference
 
-        for layer in before:
+        for layer in self.viewer.layers:
             layer.visible = False
-        one, other = (np.asarray(layer.data) for layer in layers)
-        self._add_differences(difference(one, other), *layers)
-
-    def _head(self, column: int) -> str:
-        item = self.table.horizontalHeaderItem(column)
-        return "" if item is None else item.text()
+        layers = [
+            self.viewer.add_layer(Labels(data, **{**place, "name": f"{name} ({what})"}))
+            for (data, place), what in zip(read, ("first", "second"), strict=True)
+        ]
+        one, other = map(labels_of, layers)
+        self._add_differences(difference(one, other), f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
 
     def csv(self) -> str:
         """Return the table as CSV; of folders with all metrics."""
         if self._comparison is not None:
             return str(self._comparison.csv())
-        lines = [",".join(self._head(c) for c in range(self.table.columnCount()))]
-        for r in range(self.table.rowCount()):
-            items = [self.table.item(r, c) for c in range(self.table.columnCount())]
-            lines.append(",".join("" if item is None else item.text() for item in items))
-        return "\n".join(lines) + "\n"
-
-    def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self.csv())
-
-
-def _three(array: Any) -> Any:
-    return array if array.ndim > 2 else array[None]
+        return "".join(",".join(row) + "\n" for row in self.table.texts())
 
 
 def _cell(value: Any) -> str:
@@ -304,7 +158,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def class_names_of(layer: Labels) -> dict[int, str]:
+def class_names_of(layer: Labels) -> dict[Region, str]:
     """Return the class names in a layer's features table, empty where it has none."""
     table = layer.features
     if "index" not in table or "name" not in table:
@@ -324,28 +178,20 @@ def _look_at_worst(viewer: Any, layer: Labels) -> None:
             viewer.dims.set_point(axis + viewer.dims.ndim - layer.ndim, layer.data_to_world(position)[axis])
 
 
-def _layers_job(first: Labels, second: Labels) -> Callable[[], Job[Any]]:
-    arrays = [layer.data[0] if layer.multiscale else layer.data for layer in (first, second)]
+def _compare_layers(layers: TwoLayers) -> Job[tuple[Mapping[Region, Any], Any]]:
+    from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
 
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
-
-        yield Stage(name="Comparing")
-        one, other = (np.asarray(array) for array in arrays)
-        yield Progress(done=1, total=3)
-        metrics = compare_arrays(_three(one), _three(other))
-        yield Progress(done=2, total=3)
-        return "layers", metrics, difference(one, other), first, second
-
-    return start
+    yield Stage(name="Comparing")
+    one, other = labels_of(layers.first), labels_of(layers.second)
+    yield Progress(done=1, total=3)
+    three = [array if array.ndim > 2 else array[None] for array in (one, other)]
+    metrics = compare_arrays(three[0], three[1])
+    yield Progress(done=2, total=3)
+    return metrics, difference(one, other)
 
 
-def _folders_job(first: Path, second: Path) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
+def _compare_folders(first: Path, second: Path) -> Job[tuple[Any, dict[Region, str]]]:
+    from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
 
-        rules, names = folder_rules(first, second)
-        comparison = yield from compare_folders(first, second, rules)
-        return "folders", comparison, names
-
-    return start
+    rules, names = folder_rules(first, second)
+    return (yield from compare_folders(first, second, rules)), names

@@ -14,10 +14,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QPushButton,
-    QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -34,6 +30,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
+from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.prediction.result import PROBABILITY
 
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 BEST, MODELS, FOLDS, LAYERS = "The best of a dataset", "Trained models", "Folds of one model", "Probability layers"
 
 
-_NONE = "No trained model is known. Train some, or take in a zip with the Models dock."
+_NONE = "No trained model is known. Train a model, or install one in the Models dock."
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,21 +124,11 @@ class MembersForm(QGroupBox):
         self.source_box = ComboBox(label="Take", choices=[MODELS, FOLDS, BEST, LAYERS], value=MODELS)
         self.source_box.tooltip = "What is joined."
         self.of_box = ComboBox(label="Of", choices=[], nullable=True, tooltip="The dataset or model.")
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Member", "Dice", "Weight"])
-        self.table.setAccessibleName("Members of the ensemble")
-        self.table.verticalHeader().setVisible(False)
-        self.table.setWordWrap(False)  # long names are cut at their end, not after the first word
-        self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        self.note = QLabel()
-        self.note.setWordWrap(True)
-        again = QPushButton("↻")
-        again.setToolTip("Look for models again.")
-        again.setAccessibleName("Look for models again")
-        again.setFixedWidth(30)
+        self.table = Table("Members of the ensemble", ["Member", "Dice", "Weight"])
+        self.table.setEditTriggers(Table.EditTrigger.DoubleClicked | Table.EditTrigger.EditKeyPressed)
+        self.table.setSelectionMode(Table.SelectionMode.NoSelection)
+        self.note = sentence()
+        again = refresh_button("models")
         form = QFormLayout()
         form.addRow(self.source_box.label, self.source_box.native)
         self._of_row = QWidget()
@@ -156,9 +143,10 @@ class MembersForm(QGroupBox):
             box.native.setToolTip(box.tooltip)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        self.compare = QPushButton("Compare all its models")
-        self.compare.setAccessibleName("Compare all its models")
-        self.compare.setToolTip("Find the best model, or pair of models, in cross-validation, and its postprocessing.")
+        self.compare = button(
+            "Compare all its models",
+            "Find the best model, or pair of models, in cross-validation, and its postprocessing.",
+        )
         for part in (self.table, self.note, self.compare):
             column.addWidget(part)
         let_shrink(self)
@@ -240,7 +228,7 @@ class MembersForm(QGroupBox):
             dice = model.validation_dice
             folds = model.folds()
             rows = [(f"fold {fold}", _number(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds]
-            return rows, "" if len(folds) > 1 else "This model has one fold only; nothing can disagree."
+            return rows, "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
         if source == BEST:
             return self._best_entries(of)
         models = [load_model(path) for path in of]
@@ -252,7 +240,7 @@ class MembersForm(QGroupBox):
 
     def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
         if not (results / INFORMATION).is_file():
-            return [], "Its models were not compared yet. Their folds must be trained and validated."
+            return [], "Its models have not been compared yet. Train and validate their folds first."
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [
@@ -280,8 +268,7 @@ class MembersForm(QGroupBox):
             for column, cell in enumerate((item, score, weight)):
                 self.table.setItem(r, column, cell)
             self._rows.append(what)
-        rows = [self.table.rowHeight(r) for r in range(min(len(entries), 8))]
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + sum(rows) + 10)
+        self.table.fit()
         self.table.setVisible(bool(entries))
         self._filling = False
 
@@ -308,7 +295,7 @@ class MembersForm(QGroupBox):
                 try:
                     values.append(float(text.replace(",", ".")))
                 except ValueError as error:
-                    raise SettingsError(f"The weight '{text}' is no number; type 0, 0.5, 2, ...") from error
+                    raise SettingsError(f"The weight '{text}' is not a number; type 0, 0.5, 2, ...") from error
         equal = len(set(values)) < 2 and (not values or 0 < values[0] < float("inf"))
         return None if equal else tuple(values)
 

@@ -17,7 +17,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
-_COLOUR_AXES = (3, 4)
+_PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 def full_resolution(layer: Image) -> Any:
@@ -171,6 +171,11 @@ def canvas_view(canvas: NDArray[Any], axes: str, time: int | None, *, leading: i
     if "T" not in own or time is None:
         return view
     return view[(slice(None),) * leading + (time,)]
+
+
+def placement_of(layer: Any) -> dict[str, Any]:
+    """Return the keywords that place a layer of the same axes exactly over another."""
+    return {name: getattr(layer, name) for name in _PLACEMENT}
 
 
 def geometry_of(layer: Image, axes: str) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""What the Compare dock compares: two Labels layers, or two folders of segmentations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from magicgui.widgets import ComboBox
+from napari.layers import Labels
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QTabWidget, QVBoxLayout, QWidget
+
+from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct
+from napari_nnunet.widgets.frame.layers import full_resolution
+from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.widgets.frame.ready import NotReadyError
+
+if TYPE_CHECKING:
+    import napari
+
+
+@dataclass(frozen=True, eq=False)
+class TwoLayers:
+    """Two Labels layers of the same shape."""
+
+    first: Labels
+    second: Labels
+
+    @property
+    def apart(self) -> bool:
+        """Whether the same voxel lies in different places, by more than half a voxel."""
+        ends = [np.zeros(self.first.ndim), np.array(_shape(self.first)) - 1]
+        half = np.array(self.second.scale) / 2
+        return any(
+            np.any(np.abs(np.subtract(self.first.data_to_world(end), self.second.data_to_world(end))) > half)
+            for end in ends
+        )
+
+
+@dataclass(frozen=True)
+class TwoFolders:
+    """Two folders with segmentations of the same names."""
+
+    first: Path
+    second: Path
+
+
+Pair: TypeAlias = TwoLayers | TwoFolders
+
+
+class CompareForm(LayerForm):
+    """Edits what is compared; emits ``changed``.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose layers are offered.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.first_box, self.second_box = (
+            ComboBox(label=label, choices=self._label_choices, nullable=True, tooltip=f"A Labels layer: {what}.")
+            for label, what in (("First", "a reference, or one reader"), ("Second", "what is compared"))
+        )
+        self.first_folder, self.second_folder = QLineEdit(), QLineEdit()
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self._layer_page(), "Layers")
+        self.tabs.addTab(self._folder_page(), "Folders")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.tabs)
+        for box in (self.first_box, self.second_box):
+            box.changed.connect(self._changed)
+        for edit in (self.first_folder, self.second_folder):
+            edit.textChanged.connect(self._changed)
+        self.tabs.currentChanged.connect(self._changed)
+        self._follow_layers()
+        self._layers_changed()
+
+    def _layer_page(self) -> QWidget:
+        page = QWidget()
+        form = QFormLayout(page)
+        for widget in (self.first_box, self.second_box):
+            add_row(form, widget)
+        return page
+
+    def _folder_page(self) -> QWidget:
+        page = QWidget()
+        form = QFormLayout(page)
+        for name, edit in (("First", self.first_folder), ("Second", self.second_folder)):
+            edit.setAccessibleName(f"{name} folder")
+            edit.setToolTip("A folder of segmentations; both have files of the same names.")
+            browse = button("Browse…")
+            browse.clicked.connect(lambda _=False, edit=edit: self._browse(edit))
+            row = QHBoxLayout()
+            row.addWidget(edit, 1)
+            row.addWidget(browse)
+            form.addRow(name, row)
+        return page
+
+    def _browse(self, edit: QLineEdit) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a folder of segmentations", edit.text())
+        if folder:
+            edit.setText(folder)
+
+    def _changed(self, _: Any = None) -> None:
+        if not self._filling:
+            self.changed.emit()
+
+    def _labels(self) -> list[Labels]:
+        return [layer for layer in self.viewer.layers if isinstance(layer, Labels) and DERIVED not in layer.metadata]
+
+    def _label_choices(self, _: Any = None) -> list[tuple[str, Labels]]:
+        return distinct([(layer.name, layer) for layer in self._labels()])
+
+    def _layers_changed(self, event: Any = None) -> None:
+        found = self._labels()
+        with self._quietly():
+            for box, wanted in ((self.first_box, 0), (self.second_box, 1)):
+                before = box.value
+                box.reset_choices()
+                box.value = before if before in found else (found[wanted] if len(found) > wanted else None)
+        if getattr(event, "type", "") == "inserted":
+            self._watch(event.value)
+        self._changed()
+
+    def _watch(self, layer: Any) -> None:
+        layer.events.name.connect(self._layers_changed)
+
+    def pair(self) -> Pair:
+        """Return what is compared; raises NotReadyError with what is missing."""
+        return self._two_layers() if self.tabs.currentIndex() == 0 else self._two_folders()
+
+    def _two_folders(self) -> TwoFolders:
+        texts = [edit.text().strip() for edit in (self.first_folder, self.second_folder)]
+        if not all(texts):
+            raise NotReadyError("Choose two folders of segmentations.")
+        first, second = map(Path, texts)
+        gone = next((folder for folder in (first, second) if not folder.is_dir()), None)
+        if gone is not None:
+            raise NotReadyError(f"The folder {gone} does not exist.")
+        if first == second:
+            raise NotReadyError("Choose two different folders.")
+        return TwoFolders(first, second)
+
+    def _two_layers(self) -> TwoLayers:
+        first, second = self.first_box.value, self.second_box.value
+        if first is None or second is None:
+            raise NotReadyError("Open two Labels layers to compare.")
+        if first is second:
+            raise NotReadyError("Choose two different layers.")
+        shapes = [_shape(layer) for layer in (first, second)]
+        if shapes[0] != shapes[1]:
+            raise NotReadyError(
+                f"'{first.name}' has shape {shapes[0]}, '{second.name}' has {shapes[1]}: they must be the same."
+            )
+        return TwoLayers(first, second)
+
+
+def _shape(layer: Labels) -> tuple[int, ...]:
+    return tuple(int(n) for n in full_resolution(layer).shape)
+
+
+def labels_of(layer: Labels) -> NDArray[Any]:
+    """Return the labels of a layer in memory."""
+    return np.asarray(full_resolution(layer))
