@@ -236,7 +236,7 @@ def test_labels_are_kept_as_stored_where_that_saves_memory(tmp_path, kind, kept)
 def test_label_files_of_several_channels_are_refused(tmp_path):
     volumes = sitk.JoinSeries([sitk.GetImageFromArray(np.ones((2, 3, 4), np.uint8))] * 2)
     sitk.WriteImage(volumes, str(tmp_path / "a.nii.gz"))
-    with pytest.raises(ImageError, match="has 2 channels; a label file has one"):
+    with pytest.raises(ImageError, match="has 2 channels; a label file must have one"):
         read_labels(tmp_path / "a.nii.gz")
     with pytest.raises(ImageError, match="does not exist"):
         read_labels(tmp_path / "b.nii.gz")
@@ -358,8 +358,8 @@ def test_every_error_of_a_library_is_one_sentence_of_ours(tmp_path, monkeypatch)
     class Odd:
         @staticmethod
         def read(path):
-            raise MemoryError  # without a word
+            raise LookupError  # without a word
 
     monkeypatch.setattr(files, "import_module", lambda name: Odd)
-    with pytest.raises(NnunetError, match="a.nrrd cannot be read as NibabelIO: MemoryError"):
+    with pytest.raises(NnunetError, match="a.nrrd cannot be read as NibabelIO: LookupError"):
         read_volume([tmp_path / "a.nrrd"], reader="NibabelIO")

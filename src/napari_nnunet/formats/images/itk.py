@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
+import os
 import tempfile
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)
+_GIPL_HEADER = 256
 
 
 def is_readable(path: Path) -> bool:
@@ -190,18 +193,48 @@ def volumes(path: Path) -> list[sitk.Image]:
 
 
 def write_volume(image: sitk.Image, path: Path) -> None:
-    """Write an image of ITK, compressed."""
-    sitk.WriteImage(image, str(path), useCompression=True)
+    """Write an image of ITK, compressed.
+
+    Raises
+    ------
+    OSError
+        If the file is not whole, which ITK does not notice for every format.
+    """
+    _save(image, path)
+
+
+def _save(image: sitk.Image, path: Path) -> None:
+    compressed = not path.name.lower().endswith(".gipl")
+    sitk.WriteImage(image, str(path), useCompression=compressed)
+    components = image.GetNumberOfComponentsPerPixel()
+    size = image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent()
+    if not _is_whole(path, size):
+        raise OSError(errno.ENOSPC, "the file is incomplete")
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a file that was just written has all of ``size`` bytes of voxels.
+
+    On a full disk ITK's writers of NIfTI and GIPL leave a part of the file and say nothing; those of NRRD and
+    MetaImage raise. A gzip stream ends with the length of what was packed, modulo 4 GiB.
+    """
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        with path.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            packed = int.from_bytes(file.read(4), "little")
+        return packed == (_HEADER_BYTES + size) % 2**32
+    header = _HEADER_BYTES if name.endswith(".nii") else _GIPL_HEADER if name.endswith(".gipl") else None
+    return header is None or path.stat().st_size >= header + size
 
 
 def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
     """Write labels ([Z,] Y, X) with spacing, origin and direction, compressed."""
-    gipl = path.name.lower().endswith(".gipl")
-    if gipl and not _is_upright(labels, geometry):
+    if path.name.lower().endswith(".gipl") and not _is_upright(labels, geometry):
         raise ImageError(
             "GIPL holds volumes along x, y and z only, no slices and no directions; write .nrrd or .nii.gz."
         )
-    sitk.WriteImage(_image(labels, geometry), str(path), useCompression=not gipl)
+    _save(_image(labels, geometry), path)
 
 
 def _is_upright(labels: NDArray[Any], geometry: Geometry) -> bool:
@@ -214,7 +247,7 @@ def write_reoriented(labels: NDArray[Any], geometry: Geometry, path: Path) -> No
     image = _image(labels, geometry)
     if geometry.orientation is not None:
         image = sitk.DICOMOrient(image, geometry.orientation)
-    sitk.WriteImage(image, str(path), useCompression=True)
+    _save(image, path)
 
 
 def _image(labels: NDArray[Any], geometry: Geometry) -> sitk.Image:
