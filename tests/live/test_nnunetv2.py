@@ -37,7 +37,7 @@ def test_residual_networks_equal_those_of_dynamic_network_architectures(block):
     from torch import nn
 
     from napari_nnunet.engine.network import unet as network
-    from napari_nnunet.schema.plans import Architecture
+    from napari_nnunet.schema.architecture import Architecture
 
     bottleneck = (2, 3, 4) if block == "BottleneckD" else None
     theirs = ResidualEncoderUNet(

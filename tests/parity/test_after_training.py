@@ -155,5 +155,5 @@ def test_the_recorded_scores_of_real_models_are_found_again(real_data, tmp_path,
     rules = Rules.of(_info(model))
     result = drain(evaluate_folder(references, validation, rules, output, missing_ok=True))
     expected = _read(validation / "summary.json")
-    assert _same(result.summary["mean"], expected["mean"])
-    assert _same(result.summary["foreground_mean"], expected["foreground_mean"])
+    assert _same(result.summary.mean, expected["mean"])
+    assert _same(result.summary.foreground, expected["foreground_mean"])

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from helpers import Recipe, configuration_of
 from napari_nnunet.errors import DatasetError, ImageError, PlanError
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
@@ -104,3 +105,20 @@ def test_presets_choose_folds_mirroring_and_step():
     assert (fast.folds, fast.mirroring, fast.step, fast.device) == ((0,), False, 0.75, "cpu")
     full = preset("full", folds=(0, 1, 2), base=base)
     assert (full.folds, full.mirroring, full.step) == ((0, 1, 2), True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [(Plans, PlanError), (DatasetInfo, DatasetError), (Fingerprint, DatasetError)]
+)
+def test_a_file_that_is_not_there_or_damaged_is_named(tmp_path, kind, error):
+    with pytest.raises(error, match=r"gone\.json cannot be read: .*No such file"):
+        kind.read(tmp_path / "gone.json")
+    (tmp_path / "damaged.json").write_text("{")
+    with pytest.raises(error, match=r"damaged\.json is "):
+        kind.read(tmp_path / "damaged.json")
+
+
+def test_plans_name_the_folder_of_their_cases_also_where_the_file_does_not():
+    content = {"plans_name": "Mine", "configurations": {"c": configuration_of(Recipe())}}
+    del content["configurations"]["c"]["data_identifier"]
+    assert Plans.parse(content).configuration("c").data_identifier == "Mine_c"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -41,16 +42,16 @@ def evaluate_folder(request: EvaluateFolderRequest | EvaluateSimpleRequest, shel
     from napari_nnunet.jobs.choosing.evaluate import evaluate
 
     summary = shell.run(evaluate(request)).summary
-    for label, values in summary["mean"].items():
+    for label, values in summary.mean.items():
         print(f"{label}: Dice {values['Dice']:.4f}" + _surface_text(values))
-    print(f"Mean: Dice {summary['foreground_mean']['Dice']:.4f}" + _surface_text(summary["foreground_mean"]))
+    print(f"Mean: Dice {summary.dice:.4f}" + _surface_text(summary.foreground))
     print(request.summary or request.prediction / "summary.json")
 
 
 evaluate_simple = evaluate_folder
 
 
-def _surface_text(values: dict[str, float]) -> str:
+def _surface_text(values: Mapping[str, float]) -> str:
     return f", HD95 {values['HD95']:.2f} mm, NSD {values['NSD']:.4f}" if "HD95" in values else ""
 
 
@@ -140,7 +141,7 @@ def determine_postprocessing(request: DeterminePostprocessingRequest, shell: She
             workers=request.workers,
         )
     )
-    before, after = (scores["foreground_mean"]["Dice"] for scores in (result.before, result.after))
+    before, after = result.before.dice, result.after.dice
     kept = result.cleaning.describe(info.labels)
     print(
         f"Keep {kept}: Dice {before:.4f} -> {after:.4f}." if kept else f"No postprocessing helps (Dice {before:.4f})."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.json_text import json_object, read_text
 from napari_nnunet.schema.names import require_plain
 
 Region = int | tuple[int, ...]
@@ -127,7 +127,7 @@ class LabelScheme(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """The content of dataset.json that matters; everything else is kept in ``extra``.
+    """The content of dataset.json that matters; ``raw`` is the file's own dictionary, for copying it along.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ class DatasetInfo(BaseModel):
         ``overwrite_image_reader_writer``.
     name : str
         Free text.
-    extra : dict
-        All other keys, unchanged.
+    raw : mapping
+        The whole file, with keys that only others know.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,7 +155,7 @@ class DatasetInfo(BaseModel):
     num_training: int | None = None
     reader: str | None = None
     name: str = ""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], *, where: str = "dataset.json") -> DatasetInfo:
@@ -180,10 +180,6 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{where}: 'labels' is missing; expected {{'background': 0, 'name': 1, ...}}.")
         order = content.get("regions_class_order")
         reader = content.get("overwrite_image_reader_writer")
-        known = {
-            "channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining",
-            "overwrite_image_reader_writer", "name",
-        }  # fmt: skip
         return cls(
             channel_names=tuple(str(name) for name in channels.values()),
             labels=LabelScheme(
@@ -195,28 +191,18 @@ class DatasetInfo(BaseModel):
             num_training=content.get("numTraining"),
             reader=None if reader in (None, "None") else str(reader),
             name=str(content.get("name", "")),
-            extra={key: value for key, value in content.items() if key not in known},
+            raw=content,
         )
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "dataset.json") -> DatasetInfo:
-        """Read the text of a dataset.json; raises DatasetError if it is not a JSON object."""
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{where} is not valid JSON: {error}.") from error
-        if not isinstance(content, Mapping):
-            raise DatasetError(f"{where} must hold a JSON object, not {type(content).__name__}.")
-        return cls.parse(content, where=where)
+        """Read the text of a dataset.json; raises DatasetError if it is no JSON object."""
+        return cls.parse(json_object(text, where, DatasetError), where=where)
 
     @classmethod
     def read(cls, path: Path) -> DatasetInfo:
-        """Read a file; raises DatasetError where it cannot be read or is something else."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}.") from error
-        return cls.parse_json(text, where=str(path))
+        """Read a dataset.json; raises DatasetError if it is not there or not nnU-Net's."""
+        return cls.parse_json(read_text(path, DatasetError), where=str(path))
 
 
 def _region(value: Any, where: str) -> Region:

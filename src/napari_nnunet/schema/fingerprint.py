@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.json_text import read_text
 
 
 class IntensityProperties(BaseModel):
@@ -57,13 +58,17 @@ class Fingerprint(BaseModel):
             If it is damaged or empty.
         """
         try:
-            content = json.loads(text)
-            found = cls.model_validate(content)
-        except (json.JSONDecodeError, ValidationError) as error:
+            found = cls.model_validate_json(text)
+        except ValidationError as error:
             raise DatasetError(f"{where} is damaged; extract the fingerprint again. ({error})") from error
         if not found.spacings or len(found.spacings) != len(found.shapes_after_crop):
             raise DatasetError(f"{where} has no cases, or not a shape for every spacing; extract it again.")
         return found
+
+    @classmethod
+    def read(cls, path: Path) -> Fingerprint:
+        """Read a dataset_fingerprint.json; raises DatasetError where it is not there or damaged."""
+        return cls.parse_json(read_text(path, DatasetError), where=str(path))
 
     def to_json(self) -> Mapping[str, Any]:
         """Return the dictionary as nnU-Net writes it."""

@@ -13,7 +13,7 @@ from napari_nnunet.engine.network.torch_backend import TorchNetwork
 from napari_nnunet.engine.network.unet import InstanceNorm
 from napari_nnunet.engine.prediction.infer import batch_size, mirror_sets
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.plans import Architecture
+from napari_nnunet.schema.architecture import Architecture
 
 BASE = Architecture(
     name="PlainConvUNet",

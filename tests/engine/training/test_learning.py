@@ -22,8 +22,8 @@ from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, 
 from napari_nnunet.engine.training.optimizers import learning_rate, make_optimizer
 from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import parse_fold
-from napari_nnunet.schema.plans import Architecture
 from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
 from napari_nnunet.schema.trainers import Recipe, recipe_of, trainers
 from samples import CASES, rule
@@ -191,7 +191,7 @@ def test_metrics_of_nothing_are_not_numbers():
     assert math.isnan(found[1]["Dice"])
     assert found[1]["TN"] == 24
     full = measure(empty + 1, empty + 1, (1,))
-    assert summarize([found, full], (1,))["foreground_mean"]["Dice"] == 1.0
+    assert summarize([found, full], (1,))[0]["Dice"] == 1.0
     with pytest.raises(ValueError, match="shape"):
         measure(empty, empty[0], (1,))
 

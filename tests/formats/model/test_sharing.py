@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import json
 import pickle
 import shutil
 import threading
@@ -24,6 +23,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.model import bundle, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.results.summary import CaseScore, Summary
 from napari_nnunet.jobs.sharing.share import (
     card_text,
     download_model,
@@ -45,12 +45,9 @@ def sent(tmp_path):
     metrics = {"Dice": 0.8, "IoU": 0.7}
     for fold in (0, 1):
         (model.folder / f"fold_{fold}" / "validation").mkdir()
-        summary = {
-            "foreground_mean": metrics,
-            "mean": {"1": metrics, "2": {"Dice": 0.9, "IoU": 0.7}},
-            "metric_per_case": [{}, {}],
-        }
-        (model.folder / f"fold_{fold}" / "validation" / "summary.json").write_text(json.dumps(summary))
+        cases = tuple(CaseScore(name, Path(name), Path(name), {"1": metrics}) for name in ("a", "b"))
+        summary = Summary(metrics, {"1": metrics, "2": {"Dice": 0.9, "IoU": 0.7}}, cases)
+        summary.write(model.folder / f"fold_{fold}" / "validation" / "summary.json")
     path = tmp_path / "model.zip"
     drain(export_models([model], path, ExportSettings(title="Tiny", licence="CC0")))
     return model, path

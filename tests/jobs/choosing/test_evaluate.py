@@ -146,7 +146,7 @@ def test_evaluate_simple_knows_compressed_files_and_the_python_door_gives_the_sa
     label_folder(tmp_path / "pred", {"a": random_labels(1)})
     assert run_verb("evaluate_simple", tmp_path / "ref", tmp_path / "pred", "-l", 1, 2, "-o", tmp_path / "s.json") == 0
     result = napari_nnunet.evaluate(tmp_path / "ref", tmp_path / "pred", tmp_path / "pred" / "dataset.json")
-    assert json.loads((tmp_path / "s.json").read_text()) == result.summary
+    assert json.loads((tmp_path / "s.json").read_text()) == result.summary.to_json()
     assert f"Mean: Dice {result.dice:.4f}" in capsys.readouterr().out
 
 

@@ -96,8 +96,8 @@ def test_scores_predicted_by_the_search_are_those_of_the_files_it_writes(tmp_pat
     rules = Rules.of(info)
     found = drain(determine_postprocessing(tmp_path / "pred", tmp_path / "ref", rules, info.labels))
     again = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred" / "postprocessed", rules, Output(tmp_path / "s")))
-    for label, values in found.after["mean"].items():
-        np.testing.assert_equal(again.summary["mean"][label], values)
+    for label, values in found.after.mean.items():
+        np.testing.assert_equal(again.summary.mean[label], values)
     assert found.cleaning.steps
 
 

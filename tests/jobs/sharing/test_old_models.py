@@ -20,7 +20,7 @@ from napari_nnunet.engine.network import generic_unet as old_network
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
-from napari_nnunet.jobs.sharing.import_v1 import _architecture, import_v1_model
+from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -155,7 +155,7 @@ def test_a_converted_network_gives_the_same_logits(kernels):
 
 
 def _architecture_of(found):
-    content = {**configuration_of(Recipe()), "architecture": _architecture(found)}
+    content = {**configuration_of(Recipe()), "architecture": found.architecture.to_json()}
     plans = {
         "configurations": {"3d_fullres": content},
         "transpose_forward": [0, 1, 2],

@@ -21,7 +21,7 @@ from napari_nnunet.events import (
 )
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.results.summary import read_scores
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train
@@ -155,7 +155,7 @@ def test_cancelled_while_it_validates_and_resumed_it_only_validates(workspace):
     assert not (folder.validation / "summary.json").exists()
     result, events = run(workspace, "all", resume=True)
     assert not of(EpochDone, events)
-    assert len(read_scores(result.folder.validation / "summary.json", ending=".nii.gz")) == 5
+    assert len(Summary.read(result.folder.validation / "summary.json", ending=".nii.gz").worst_first) == 5
 
 
 def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, capsys):

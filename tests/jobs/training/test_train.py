@@ -28,7 +28,7 @@ from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.folder import load_model
-from napari_nnunet.formats.results.summary import read_scores
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training.train import train, validate
@@ -68,7 +68,7 @@ def test_the_validation_is_what_the_model_predicts(workspace):
     run(workspace)
     folder = folder_of(workspace)
     model = load_model(folder.path.parent)
-    scores = read_scores(folder.validation / "summary.json", ending=".nii.gz")
+    scores = Summary.read(folder.validation / "summary.json", ending=".nii.gz").worst_first
     for score in scores:
         mine, _ = read_labels(score.prediction)
         volume = read_volume([workspace.raw / TRAINED / "imagesTr" / f"{score.name}_0000.nii.gz"])

@@ -155,12 +155,14 @@ def _metrics(hits: int, wrong: int, missed: int, total: int) -> Metrics:
     }
 
 
-def summarize(cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]) -> dict[str, Any]:
-    """Return ``mean`` per label over all cases (NaN left out) and ``foreground_mean`` over the labels."""
+def summarize(
+    cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]
+) -> tuple[Metrics, dict[str, Metrics]]:
+    """Return the means over the labels, and those of each label over all cases (NaN left out)."""
     names = sorted({name for case in cases for values in case.values() for name in values}) or list(_NAMES)
     mean = {str(label): {name: _mean([case[label][name] for case in cases]) for name in names} for label in labels}
     over = {name: float(np.mean([values[name] for values in mean.values()])) for name in names}
-    return {"foreground_mean": over, "mean": mean}
+    return over, mean
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.architecture import Architecture
 
 _CONTEXT = re.compile(r"conv_blocks_context\.(\d+)\.(?:(\d+)\.)?blocks\.(\d+)\.(conv|instnorm)\.(weight|bias)")
 _LOCAL = re.compile(r"conv_blocks_localization\.(\d+)\.(\d+)\.blocks\.(\d+)\.(conv|instnorm)\.(weight|bias)")
@@ -46,9 +48,22 @@ class OldNetwork:
     heads: int
 
     @property
-    def ndim(self) -> int:
-        """Spatial axes, 2 or 3."""
-        return len(self.strides[0])
+    def ndim(self) -> Literal[2, 3]:
+        """Spatial axes."""
+        return 2 if len(self.strides[0]) == 2 else 3
+
+    @property
+    def architecture(self) -> Architecture:
+        """The same network in numbers."""
+        return Architecture(
+            name="PlainConvUNet",
+            ndim=self.ndim,
+            features=self.features,
+            kernel_sizes=self.kernel_sizes,
+            strides=self.strides,
+            blocks=self.blocks,
+            decoder_convs=self.decoder_convs,
+        )
 
 
 def convert(state: Mapping[str, Tensor]) -> OldNetwork:

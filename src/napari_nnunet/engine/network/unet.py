@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.plans import Architecture
+from napari_nnunet.schema.architecture import Architecture
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from napari_nnunet.engine.network.unet import UNet, build, multiply_adds
-from napari_nnunet.schema.plans import Architecture
+from napari_nnunet.schema.architecture import Architecture
 
 STEPS_PER_EPOCH = 250
 VALIDATION_STEPS = 50

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_nnunet.engine.planning.topology import Topology, feature_map_size, topology
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.requests.planning import PlanSettings
@@ -25,10 +26,6 @@ _NORMALIZATIONS = {
     "zscore": "ZScoreNormalization",
     "rescale_to_0_1": "RescaleTo01Normalization",
     "rgb_to_0_1": "RGBTo01Normalization",
-}
-_PATHS = {
-    "PlainConvUNet": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-    "ResidualEncoderUNet": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
 }
 
 
@@ -61,11 +58,6 @@ class Planner:
     residual: bool
     resampling: str = "default"
     width: int = 32
-
-    @property
-    def architecture(self) -> str:
-        """Name of the network."""
-        return "ResidualEncoderUNet" if self.residual else "PlainConvUNet"
 
 
 _PLAIN, _M, _L, _XL = (85e6, 560e6), (135e6, 680e6), (380e6, 2100e6), (560e6, 3600e6)
@@ -331,9 +323,14 @@ def features_per_stage(stages: int, d: int, width: int = 32) -> list[int]:
 
 def _feature_maps(grid: _Grid, shape: Topology) -> int:
     residual = grid.planner.residual
-    blocks = _RESENC_BLOCKS[: shape.stages] if residual else (2,) * shape.stages
     features = features_per_stage(shape.stages, len(shape.patch), grid.planner.width)
+    blocks = _blocks(grid.planner, shape)
     return feature_map_size(shape, features, blocks, 1 if residual else 2, grid.names, residual=residual)
+
+
+def _blocks(planner: Planner, shape: Topology) -> tuple[int, ...]:
+    """Return the residual blocks or convolutions of every stage of the encoder."""
+    return _RESENC_BLOCKS[: shape.stages] if planner.residual else (2,) * shape.stages
 
 
 def _resampling(rule: str) -> dict[str, Any]:
@@ -369,28 +366,12 @@ def _resampling(rule: str) -> dict[str, Any]:
 
 def architecture_entry(planner: Planner, shape: Topology, d: int) -> dict[str, Any]:
     """Return the entry ``architecture`` of a configuration with ``d`` axes."""
-    blocks = (
-        {"n_blocks_per_stage": list(_RESENC_BLOCKS[: shape.stages])}
-        if planner.residual
-        else {"n_conv_per_stage": [2] * shape.stages}
-    )
-    return {
-        "network_class_name": _PATHS[planner.architecture],
-        "arch_kwargs": {
-            "n_stages": shape.stages,
-            "features_per_stage": features_per_stage(shape.stages, d, planner.width),
-            "conv_op": f"torch.nn.modules.conv.Conv{d}d",
-            "kernel_sizes": [list(k) for k in shape.kernels],
-            "strides": [list(s) for s in shape.strides],
-            **blocks,
-            "n_conv_per_stage_decoder": [1 if planner.residual else 2] * (shape.stages - 1),
-            "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{d}d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
+    return Architecture(
+        name="ResidualEncoderUNet" if planner.residual else "PlainConvUNet",
+        ndim=3 if d == 3 else 2,
+        features=tuple(features_per_stage(shape.stages, d, planner.width)),
+        kernel_sizes=shape.kernels,
+        strides=shape.strides,
+        blocks=_blocks(planner, shape),
+        decoder_convs=(1 if planner.residual else 2,) * (shape.stages - 1),
+    ).to_json()

@@ -5,7 +5,6 @@ The layout is the one of nnU-Net's documentation/dataset_format.md.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -42,15 +41,12 @@ class RawDataset:
         ``DatasetXXX_Name``.
     info : DatasetInfo
         Its dataset.json.
-    text : str
-        The file's own text, to be copied along.
     cases : tuple of TrainingCase
         Sorted by name, or in the order of the list in dataset.json.
     """
 
     folder: Path
     info: DatasetInfo
-    text: str
     cases: tuple[TrainingCase, ...]
 
     @property
@@ -100,13 +96,12 @@ def open_dataset(folder: Path) -> RawDataset:
     return dataset
 
 
-def read_info(folder: Path) -> tuple[DatasetInfo, str]:
-    """Return the parsed dataset.json of a folder and its text."""
+def read_info(folder: Path) -> DatasetInfo:
+    """Return the dataset.json of a folder; raises DatasetError where there is none."""
     path = folder / "dataset.json"
     if not path.is_file():
         raise DatasetError(f"{folder} is not a dataset: it has no dataset.json.")
-    text = path.read_text(encoding="utf-8")
-    return DatasetInfo.parse_json(text, where=str(path)), text
+    return DatasetInfo.read(path)
 
 
 def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
@@ -124,13 +119,13 @@ def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
     DatasetError
         If there is no dataset.json or it cannot be read.
     """
-    info, text = read_info(folder)
-    listed = json.loads(text).get("dataset")
+    info = read_info(folder)
+    listed = info.raw.get("dataset")
     if isinstance(listed, dict):
         cases, problems = _listed(folder, listed)
     else:
         cases, problems = _found(folder, info)
-    return RawDataset(folder, info, text, tuple(cases)), problems
+    return RawDataset(folder, info, tuple(cases)), problems
 
 
 def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[FileProblem]]:

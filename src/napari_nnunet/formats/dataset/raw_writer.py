@@ -108,8 +108,8 @@ def save_case(
     DatasetError
         If channels are missing, shapes differ, labels are unknown to the dataset, or the dataset lists its files.
     """
-    info, text = read_info(folder)
-    if isinstance(json.loads(text).get("dataset"), dict):
+    info = read_info(folder)
+    if isinstance(info.raw.get("dataset"), dict):
         raise DatasetError(f"{folder.name} lists its files in dataset.json; add the case there.")
     name = check_case_name(name)
     _check(info, channels, labels)
@@ -203,8 +203,7 @@ def _change_json(folder: Path, **changes: Any) -> None:
 
 def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]]) -> None:
     """Replace the classes of a dataset; label files are not touched. Raises DatasetError where a rule is broken."""
-    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    DatasetInfo.parse({**content, "labels": dict(labels)})
+    DatasetInfo.parse({**read_info(folder).raw, "labels": dict(labels)})
     _change_json(folder, labels=dict(labels))
 
 
@@ -216,13 +215,13 @@ def drop_case(folder: Path, name: str) -> Path:
     DatasetError
         If there is no such case, or the dataset lists its files.
     """
-    info, text = read_info(folder)
-    content = json.loads(text)
-    if isinstance(content.get("dataset"), dict):
-        if name not in content["dataset"]:
+    info = read_info(folder)
+    listed = info.raw.get("dataset")
+    if isinstance(listed, dict):
+        if name not in listed:
             raise DatasetError(f"{folder.name} has no case {name}.")
-        del content["dataset"][name]
-        write_json(folder / "dataset.json", {**content, "numTraining": len(content["dataset"])})
+        rest = {case: files for case, files in listed.items() if case != name}
+        _change_json(folder, dataset=rest, numTraining=len(rest))
         return folder / "dataset.json"
     files = case_files(folder, name, info)
     if not files:

@@ -11,10 +11,12 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
+from napari_nnunet.formats.results.summary import find_summary
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
@@ -63,7 +65,7 @@ class TrainedModel:
     @property
     def average(self) -> Average:
         """What is averaged over windows, mirrors and folds: logits, or for models of nnU-Net v1 probabilities."""
-        return "probabilities" if self.dataset.extra.get("inference_average") == "probabilities" else "logits"
+        return "probabilities" if self.dataset.raw.get("inference_average") == "probabilities" else "logits"
 
     def folds(self, checkpoint: str = CHECKPOINTS[0]) -> tuple[Fold, ...]:
         """Return the trained folds: numbers first, "all" only where it is the only one."""
@@ -126,12 +128,9 @@ class TrainedModel:
         """Mean foreground Dice of each fold's validation, with nnU-Net's full settings, where recorded."""
         found = {}
         for path in sorted(self.folder.glob("fold_*/validation/summary.json")):
-            try:
-                value = json.loads(path.read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            if isinstance(value, float) and math.isfinite(value):
-                found[path.parent.parent.name] = value
+            summary = find_summary(path.parent)
+            if summary is not None and math.isfinite(summary.dice):
+                found[path.parent.parent.name] = summary.dice
         return found
 
     @cached_property
@@ -173,8 +172,8 @@ def load_model(folder: str | Path) -> TrainedModel:
     """
     path = Path(folder).expanduser().absolute()
     _check_folder(path)
-    plans = Plans.parse_json(_text(path / "plans.json"), where=str(path / "plans.json"))
-    dataset = DatasetInfo.parse_json(_text(path / "dataset.json"), where=str(path / "dataset.json"))
+    plans = Plans.read(path / "plans.json")
+    dataset = DatasetInfo.read(path / "dataset.json")
     name = ModelName.of(path.name)
     if name is not None and name.configuration in plans.configurations:
         trainer, configuration = name.trainer, name.configuration
@@ -219,13 +218,6 @@ def _check_folder(path: Path) -> None:
         f"{path} is not a model folder: it lacks {', '.join(missing)}. A model folder looks like "
         "Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres."
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
 
 
 def _from_checkpoint(path: Path, plans: Plans) -> tuple[str, str]:

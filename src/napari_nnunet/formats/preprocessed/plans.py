@@ -16,7 +16,7 @@ def read_plans(base: Path, name: str) -> Plans:
     if not path.is_file():
         there = ", ".join(p.stem for p in plan_files(base)) or "none"
         raise PlanError(f"{base.name} has no plans named {name!r} (there: {there}). Run 'plan_experiment' first.")
-    return Plans.parse_json(path.read_text("utf-8"), where=str(path))
+    return Plans.read(path)
 
 
 def plan_files(base: Path) -> list[Path]:

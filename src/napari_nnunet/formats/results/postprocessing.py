@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json, written_beside
 from napari_nnunet.formats.pickles import read_with
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.cleaning import FUNCTION, Cleaning, Step, Target
 
 _MODULE = "nnunetv2.postprocessing.remove_connected_components"
@@ -100,11 +101,11 @@ def _pickled(count: int, arguments: list[dict[str, Any]]) -> bytes:
     return b"\x80\x02" + b"](" + function * count + b"e" + body + b"\x86."
 
 
-def write_report(path: Path, cleaning: Cleaning, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def write_report(path: Path, cleaning: Cleaning, before: Summary, after: Summary) -> None:
     """Write postprocessing.json: the scores before and after, and the steps."""
     report = {
-        "input_folder": {name: before[name] for name in ("foreground_mean", "mean")},
-        "postprocessed": {name: after[name] for name in ("foreground_mean", "mean")},
+        "input_folder": before.means(),
+        "postprocessed": after.means(),
         "postprocessing_fns": cleaning.names(),
         "postprocessing_kwargs": cleaning.arguments(),
     }

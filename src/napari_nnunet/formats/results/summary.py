@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
+
+FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -23,53 +25,122 @@ class CaseScore:
         Of the case.
     prediction, reference : Path
         The files that were compared.
-    dice : dict of str to float
-        Per label or region, as named in the file; NaN where neither had it.
+    metrics : dict of str to dict
+        Per label or region, as named in the file: Dice, IoU and counts of voxels; NaN where neither file had it.
     """
 
     name: str
     prediction: Path
     reference: Path
-    dice: dict[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
+
+    @property
+    def dice(self) -> dict[str, float]:
+        """The Dice of every label or region; NaN where neither file had it."""
+        return {label: values["Dice"] for label, values in self.metrics.items()}
 
     @property
     def mean(self) -> float:
-        """Mean over the labels that occur; NaN if none does."""
+        """Mean Dice over the labels that occur; NaN if none does."""
         known = [value for value in self.dice.values() if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
 
-def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write a summary, keys sorted as nnU-Net does."""
-    write_json(path, summary, sort_keys=True)
-
-
-def read_scores(path: Path, *, ending: str) -> list[CaseScore]:
-    """Return the cases of a summary, worst first; cases without any label come last.
+@dataclass(frozen=True)
+class Summary:
+    """How good the segmentations of a folder are.
 
     Parameters
     ----------
-    path : Path
-        summary.json of ours or nnU-Net's.
-    ending : str
-        Of the files.
-
-    Raises
-    ------
-    DatasetError
-        If the file is not a summary.
+    foreground : dict of str to float
+        Means over labels of the means over cases, by metric.
+    mean : dict of str to dict
+        Means over cases, by label or region and metric.
+    cases : tuple of CaseScore
+        In the order of the file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = [
-            CaseScore(
-                Path(entry["prediction_file"]).name.removesuffix(ending),
-                Path(entry["prediction_file"]),
-                Path(entry["reference_file"]),
-                {str(label): float(values["Dice"]) for label, values in entry["metrics"].items()},
+
+    foreground: Mapping[str, float]
+    mean: Mapping[str, Mapping[str, float]]
+    cases: tuple[CaseScore, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path, *, ending: str = "") -> Summary:
+        """Read a summary.json of ours or nnU-Net's.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        ending : str
+            Of the segmentations; cases are named by their files without it.
+
+        Raises
+        ------
+        DatasetError
+            If the file is not there, or not a summary.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                _numbers(content["foreground_mean"]),
+                {str(label): _numbers(values) for label, values in content["mean"].items()},
+                tuple(_case(entry, ending) for entry in content["metric_per_case"]),
             )
-            for entry in content["metric_per_case"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}).") from error
+
+    @property
+    def dice(self) -> float:
+        """Mean foreground Dice; NaN where a label occurs nowhere."""
+        return self.foreground["Dice"]
+
+    @property
+    def class_dice(self) -> dict[str, float]:
+        """Mean Dice of every label or region."""
+        return {label: values["Dice"] for label, values in self.mean.items()}
+
+    @property
+    def worst_first(self) -> Sequence[CaseScore]:
+        """The cases, worst first; those without any label come last."""
+        return sorted(self.cases, key=lambda case: (math.isnan(case.mean), case.mean))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the dictionary as nnU-Net writes it."""
+        cases = [
+            {
+                "metrics": case.metrics,
+                "prediction_file": str(case.prediction),
+                "reference_file": str(case.reference),
+            }
+            for case in self.cases
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}).") from error
-    return sorted(found, key=lambda score: (math.isnan(score.mean), score.mean))
+        return {**self.means(), "metric_per_case": cases}
+
+    def means(self) -> dict[str, Any]:
+        """Return what the file says of all cases together."""
+        return {"foreground_mean": self.foreground, "mean": self.mean}
+
+    def write(self, path: Path) -> None:
+        """Write a summary.json, keys sorted as nnU-Net does."""
+        write_json(path, self.to_json(), sort_keys=True)
+
+
+def find_summary(folder: Path) -> Summary | None:
+    """Return the summary of a folder of segmentations, None if there is none that can be read."""
+    try:
+        return Summary.read(folder / FILE)
+    except DatasetError:
+        return None
+
+
+def _case(entry: Mapping[str, Any], ending: str) -> CaseScore:
+    prediction = Path(entry["prediction_file"])
+    metrics = {str(label): _numbers(values) for label, values in entry["metrics"].items()}
+    return CaseScore(prediction.name.removesuffix(ending), prediction, Path(entry["reference_file"]), metrics)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    if "Dice" not in values or not all(isinstance(value, int | float) for value in values.values()):
+        raise ValueError(f"{dict(values)} are no scores")
+    return dict(values)

@@ -151,7 +151,7 @@ def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
     """Return the configurations of some plans: of the file, or if that is gone, of what was trained with it."""
     path = workspace.preprocessed / dataset / f"{plans}.json"
     if path.is_file():
-        return tuple(Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).configurations)
+        return tuple(Plans.read(path).configurations)
     return tuple(name.configuration for name in workspace.models(dataset) if name.plans == plans)
 
 
@@ -288,8 +288,8 @@ def _information(
         "ensembling_allowed": request.ensembling,
         "all_results": {entry.identifier: entry.dice for entry in scored},
         "best_model_or_ensemble": {
-            "result_on_crossval_pre_pp": determined.before["foreground_mean"]["Dice"],
-            "result_on_crossval_post_pp": determined.after["foreground_mean"]["Dice"],
+            "result_on_crossval_pre_pp": determined.before.dice,
+            "result_on_crossval_post_pp": determined.after.dice,
             "postprocessing_file": str(determined.file),
             "some_plans_file": str(winner.folder / "plans.json"),
             "selected_model_or_models": [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics
 from napari_nnunet.events import Job
 from napari_nnunet.formats.images.files import common_ending
-from napari_nnunet.jobs.choosing.ensemble import read_info
+from napari_nnunet.jobs.choosing.ensemble import info_beside
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, pair_up, read_pair
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 
@@ -49,7 +49,7 @@ class Comparison:
         width = max([len(name) for name, _ in self.cases] + [4])
         heads = [names.get(label, str(label))[:14] for label in labels]
         lines = [" ".join([f"{'case':<{width}}", *(f"{head:>14}" for head in heads)])]
-        means = self.evaluation.summary["mean"]
+        means = self.evaluation.summary.mean
         lines.append(_row("mean", width, [means[str(label)]["Dice"] for label in labels]))
         for name, metrics in self.cases[:_SHOWN]:
             lines.append(_row(name, width, [metrics[label]["Dice"] for label in labels]))
@@ -71,7 +71,7 @@ def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) ->
     places = [dataset_json] if dataset_json else [p / "dataset.json" for p in (first, second, *first.parents[:1])]
     for place in places:
         if place.is_file():
-            info = read_info(place.parent) if place.name == "dataset.json" else _parse(place)
+            info = info_beside(place.parent) if place.name == "dataset.json" else DatasetInfo.read(place)
             rules = Rules.of(info)
             return rules, class_names(info, rules.labels)
     ending = common_ending(first)
@@ -82,10 +82,6 @@ def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) ->
         values.update(Joint.count(one, other).present)
     labels = tuple(sorted(values))
     return Rules(labels, ending), {label: f"label {label}" for label in labels}
-
-
-def _parse(path: Path) -> DatasetInfo:
-    return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
 
 
 def class_names(info: DatasetInfo, labels: Sequence[Region]) -> dict[Region, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import validation_cases
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
@@ -113,11 +112,10 @@ def measured(reference: Path, beside: Path, folder: Path, rules: Rules, *, worke
     pairs = pair_up(reference, beside, rules.ending, missing_ok=True)
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
     result = result.moved_to(folder)
-    write_summary(beside / "summary.json", result.summary)
+    result.summary.write(beside / FILE)
     return result
 
 
 def mean_dice(folder: Path) -> float:
     """Return the mean foreground Dice in the summary.json of a folder."""
-    content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return float(content["foreground_mean"]["Dice"])
+    return Summary.read(folder / FILE).dice

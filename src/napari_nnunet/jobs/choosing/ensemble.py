@@ -101,7 +101,7 @@ def ensemble_folders(
     """
     vote = vote or VoteSettings()
     _check_members(folders, target, vote)
-    infos = [read_info(folder) for folder in folders]
+    infos = [info_beside(folder) for folder in folders]
     for folder, info in zip(folders[1:], infos[1:], strict=True):
         if not same_labels(infos[0], info):
             raise DatasetError(
@@ -109,7 +109,7 @@ def ensemble_folders(
                 f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
             )
     members = _common_cases(folders)
-    rules = Rules(infos[0], read_reader(folders[0]) or infos[0].reader, vote, probabilities)
+    rules = Rules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, probabilities)
     cases = yield from ensemble_cases(members, target, rules, workers=workers)
     for name in ("dataset.json", "plans.json"):
         if (folders[0] / name).is_file():
@@ -174,25 +174,22 @@ def same_labels(one: DatasetInfo, other: DatasetInfo) -> bool:
     ) == ((b.regions, b.head_names) if b.has_regions else (b.all_labels, b.names))
 
 
-def read_info(folder: Path) -> DatasetInfo:
+def info_beside(folder: Path) -> DatasetInfo:
     """Return the dataset.json of a folder of predictions; raises DatasetError if there is none."""
     path = folder / "dataset.json"
-    try:
-        return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
-    except OSError as error:
+    if not path.is_file():
         raise DatasetError(
             f"{folder} has no dataset.json. Copy the model's dataset.json there."
             if folder.is_dir()
             else f"The folder {folder} does not exist."
-        ) from error
+        )
+    return DatasetInfo.read(path)
 
 
-def read_reader(folder: Path) -> str | None:
-    """Return the reader that the plans.json of a folder names, None if there is none."""
+def reader_beside(folder: Path) -> str | None:
+    """Return the reader that the plans.json of a folder of predictions names, None if there is none."""
     path = folder / "plans.json"
-    if not path.is_file():
-        return None
-    return Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path)).reader
+    return Plans.read(path).reader if path.is_file() else None
 
 
 def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
-from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
@@ -77,6 +77,15 @@ class Pair:
     prediction: Path
 
 
+def summary_of(pairs: Sequence[Pair], cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]) -> Summary:
+    """Return what summary.json says of some cases and their metrics."""
+    scores = (
+        CaseScore(pair.name, pair.prediction, pair.reference, {str(label): v for label, v in metrics.items()})
+        for pair, metrics in zip(pairs, cases, strict=True)
+    )
+    return Summary(*summarize(cases, labels), tuple(scores))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How good a folder is.
@@ -96,22 +105,14 @@ class Evaluation:
     labels: tuple[Region, ...]
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """nnU-Net's summary.json."""
-        entries = [
-            {
-                "metrics": {str(label): values for label, values in metrics.items()},
-                "prediction_file": str(pair.prediction),
-                "reference_file": str(pair.reference),
-            }
-            for pair, metrics in zip(self.pairs, self.cases, strict=True)
-        ]
-        return {**summarize(self.cases, self.labels), "metric_per_case": entries}
+    def summary(self) -> Summary:
+        """What summary.json says."""
+        return summary_of(self.pairs, self.cases, self.labels)
 
     @property
     def dice(self) -> float:
         """Mean over labels of the mean over cases."""
-        return float(summarize(self.cases, self.labels)["foreground_mean"]["Dice"])
+        return self.summary.dice
 
     def moved_to(self, folder: Path) -> Evaluation:
         """Return the same with the predictions in another folder."""
@@ -340,9 +341,9 @@ def evaluate_folder(
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
-    where = output or Output(prediction / "summary.json")
+    where = output or Output(prediction / FILE)
     make_folder(where.summary.parent)
-    write_summary(where.summary, result.summary)
+    result.summary.write(where.summary)
     if where.table is not None:
         make_folder(where.table.parent)
         write_text(where.table, result.csv())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
-from napari_nnunet.formats.results.summary import write_summary
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Pair, Rules, compare_cases, pair_up, read_pair
+from napari_nnunet.formats.results.summary import FILE, Summary
+from napari_nnunet.jobs.choosing.evaluate import Pair, Rules, compare_cases, pair_up, read_pair, summary_of
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
@@ -35,15 +35,15 @@ class Determined:
     ----------
     cleaning : Cleaning
         The accepted steps; none if nothing helps.
-    before, after : dict
-        Scores without and with them (``foreground_mean`` and ``mean``).
+    before, after : Summary
+        Scores without and with them.
     file : Path
         postprocessing.pkl.
     """
 
     cleaning: Cleaning
-    before: dict[str, Any]
-    after: dict[str, Any]
+    before: Summary
+    after: Summary
     file: Path
 
 
@@ -83,15 +83,16 @@ def determine_postprocessing(
     yield Stage(name="Testing postprocessing", total=len(pairs))
     search = _Search(tuple(pairs), rules, scheme, workers)
     cleaning, before, after = yield from search.run()
-    if not (prediction / "summary.json").is_file():
-        write_summary(prediction / "summary.json", Evaluation(tuple(pairs), tuple(before), rules.labels).summary)
+    folder = prediction / "postprocessed"
+    moved = [replace(pair, prediction=folder / pair.prediction.name) for pair in pairs]
+    scores = summary_of(pairs, before, rules.labels), summary_of(moved, after, rules.labels)
+    if not (prediction / FILE).is_file():
+        scores[0].write(prediction / FILE)
     file = prediction / "postprocessing.pkl"
-    result = Determined(cleaning, summarize(before, rules.labels), summarize(after, rules.labels), file)
+    result = Determined(cleaning, *scores, file)
     if keep_cleaned:
-        folder = make_folder(prediction / "postprocessed")
-        done = yield from apply_postprocessing(prediction, folder, cleaning, rules, workers=workers)
-        moved = tuple(Pair(pair.name, pair.reference, done / pair.prediction.name) for pair in pairs)
-        write_summary(folder / "summary.json", Evaluation(moved, tuple(after), rules.labels).summary)
+        yield from apply_postprocessing(prediction, make_folder(folder), cleaning, rules, workers=workers)
+        result.after.write(folder / FILE)
     write_report(prediction / "postprocessing.json", cleaning, result.before, result.after)
     write_cleaning(file, cleaning)
     return result
@@ -142,10 +143,10 @@ class _Search:
         return sum(known) / len(known) if known else math.nan
 
     def _whole_helps(self, before: Sequence[CaseMetrics], after: Sequence[CaseMetrics]) -> bool:
-        old, new = (summarize(cases, self.rules.labels) for cases in (before, after))
-        if not new["foreground_mean"]["Dice"] > old["foreground_mean"]["Dice"]:
+        (all_old, old), (all_new, new) = (summarize(cases, self.rules.labels) for cases in (before, after))
+        if not all_new["Dice"] > all_old["Dice"]:
             return False
-        return not any(new["mean"][label]["Dice"] < old["mean"][label]["Dice"] for label in old["mean"])
+        return not any(new[label]["Dice"] < old[label]["Dice"] for label in old)
 
 
 @dataclass(frozen=True)

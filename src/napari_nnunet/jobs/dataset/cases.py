@@ -79,7 +79,7 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
     if not (case.folder / "dataset.json").is_file():
         create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
     else:
-        info, _ = read_info(case.folder)
+        info = read_info(case.folder)
         if dict(info.labels.labels) != dict(case.classes):
             set_labels(case.folder, case.classes)
     channels = [np.asarray(channel) for channel in case.channels]

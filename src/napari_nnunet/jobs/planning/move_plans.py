@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.formats.atomic import make_folder, write_json, write_text
+from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
@@ -57,5 +57,5 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     base = make_folder(workspace.preprocessed / target)
     path = base / f"{name}.json"
     write_json(path, content)
-    write_text(base / "dataset.json", dataset.text)
+    copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     return path

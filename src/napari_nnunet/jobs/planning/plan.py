@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_cas
 from napari_nnunet.engine.planning.planner import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
@@ -56,7 +55,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
             yield Note(text=f"{dataset_name}: the fingerprint is up to date (--clean measures again).")
-            return Fingerprint.parse_json((folder / _FINGERPRINT).read_text("utf-8"), where=str(folder / _FINGERPRINT))
+            return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
     draws = draws_per_case(len(dataset.cases)) if request.sampled else None
@@ -119,7 +118,7 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
     path = folder / _FINGERPRINT
     if not path.is_file():
         raise DatasetError(f"{dataset_name} has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first.")
-    fingerprint = Fingerprint.parse_json(path.read_text("utf-8"), where=str(path))
+    fingerprint = Fingerprint.read(path)
     if len(fingerprint.spacings) != len(dataset.cases):
         raise DatasetError(
             f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
@@ -138,12 +137,10 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
     )
     yield from _tell_of_trouble(content)
     write_json(target, content)
-    with written_beside(folder / "dataset.json") as temporary:
-        temporary.write_text(dataset.text, encoding="utf-8")
-    splits = workspace.raw / dataset_name / "splits_final.json"
+    copy_file(dataset.folder / "dataset.json", folder / "dataset.json")
+    splits = dataset.folder / "splits_final.json"
     if splits.is_file():
-        with written_beside(folder / splits.name) as temporary:
-            shutil.copyfile(splits, temporary)
+        copy_file(splits, folder / splits.name)
     return target
 
 
@@ -154,7 +151,7 @@ def _own_configurations(target: Path) -> dict[str, Any] | None:
     """
     if not target.is_file():
         return None
-    content = Plans.parse_json(target.read_text("utf-8"), where=str(target)).configurations
+    content = Plans.read(target).configurations
     return {"configurations": {name: entries for name, entries in content.items() if name not in _PLANNED}}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_nnunet.errors import PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
+from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.preprocessed.cases import case_files, case_names, remove_case, remove_old_format, write_case
@@ -95,7 +95,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
     staging = make_folder(base / _STAGING)
     remove_leftovers(staging)
     if not (base / "dataset.json").is_file():
-        write_text(base / "dataset.json", dataset.text)
+        copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     yield from _drop_removed(dataset, targets)
     work, skipped = _work(dataset, targets, clean=request.clean)
     if skipped:
@@ -144,7 +144,7 @@ def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, datase
     if not finished:
         return
     for path in plan_files(base):
-        other = Plans.parse_json(path.read_text("utf-8"), where=str(path))
+        other = Plans.read(path)
         if other.plans_name == plans.plans_name:
             continue
         for name in other.configurations:
@@ -240,7 +240,7 @@ def _case_count(base: Path) -> int:
 
 def _fingerprint(base: Path) -> Fingerprint | None:
     path = base / "dataset_fingerprint.json"
-    return Fingerprint.parse_json(path.read_text("utf-8"), where=str(path)) if path.is_file() else None
+    return Fingerprint.read(path) if path.is_file() else None
 
 
 def stored_bytes(base: Path, configuration: Configuration) -> float:

@@ -19,7 +19,7 @@ from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.schema.plans import Architecture
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
 
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take

@@ -192,7 +192,7 @@ def _plans_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, configur
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
         "batch_dice": configuration == "2d",
-        "architecture": _architecture(unet),
+        "architecture": unet.architecture.to_json(),
     }
     if configuration == "3d_cascade_fullres":
         content["previous_stage"] = "3d_lowres"
@@ -220,27 +220,4 @@ def _intensities(old: Mapping[str, Any], channels: int) -> dict[str, dict[str, f
     return {
         str(c): {**plain, **{new: float(given[c][v]) for v, new in names.items() if c in given and v in given[c]}}
         for c in range(channels)
-    }
-
-
-def _architecture(unet: OldNetwork) -> dict[str, Any]:
-    return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": len(unet.features),
-            "features_per_stage": list(unet.features),
-            "conv_op": f"torch.nn.modules.conv.Conv{unet.ndim}d",
-            "kernel_sizes": [list(kernel) for kernel in unet.kernel_sizes],
-            "strides": [list(stride) for stride in unet.strides],
-            "n_conv_per_stage": list(unet.blocks),
-            "n_conv_per_stage_decoder": list(unet.decoder_convs),
-            "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{unet.ndim}d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
     }

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
@@ -23,6 +22,7 @@ from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, read_best
+from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
@@ -169,37 +169,27 @@ def make_card(
 
 def card_model(model: TrainedModel, folds: Sequence[Fold], hashes: dict[str, str] | None = None) -> CardModel:
     """Return a card's entry for one model."""
-    scores = [_summary(model.folder / f"fold_{fold}" / "validation" / "summary.json") for fold in folds]
+    scores = [find_summary(model.folder / f"fold_{fold}" / "validation") for fold in folds]
     known = [score for score in scores if score is not None]
     per_class: dict[str, float] = {}
     names = {str(value): name for name, value in model.dataset.labels.labels.items()}
-    for label in known[0]["mean"] if known else ():
-        values = [float(score["mean"][label]["Dice"]) for score in known if label in score["mean"]]
+    for label in known[0].mean if known else ():
+        values = [score.class_dice[label] for score in known if label in score.mean]
         values = [value for value in values if math.isfinite(value)]
         if values:
             per_class[names.get(label, label)] = sum(values) / len(values)
-    means = [float(score["foreground_mean"]["Dice"]) for score in known]
-    means = [mean for mean in means if math.isfinite(mean)]
+    means = [score.dice for score in known if math.isfinite(score.dice)]
     return CardModel(
         folder=model.folder.name,
         configuration=model.configuration.name,
         spacing=model.configuration.spacing,
         patch=model.configuration.patch_size,
         folds=tuple(str(fold) for fold in folds),
-        cases=sum(len(score["metric_per_case"]) for score in known),
+        cases=sum(len(score.cases) for score in known),
         dice=sum(means) / len(means) if means else None,
         dice_per_class=per_class,
         sha256=hashes or {},
     )
-
-
-def _summary(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        _ = content["foreground_mean"]["Dice"], content["mean"], content["metric_per_case"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dict(content)
 
 
 def _add_card(archive: zipfile.ZipFile, card: ModelCard, dataset: str, settings: ExportSettings) -> None:

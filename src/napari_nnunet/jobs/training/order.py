@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
@@ -22,10 +21,11 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import Recipe
 
@@ -128,12 +128,6 @@ class Order:
         batch = self.configuration.batch_size
         return sum(forced_foreground(batch, FOREGROUND_SHARE)) / batch
 
-    @property
-    def dataset_content(self) -> Mapping[str, Any]:
-        """The text of dataset.json as it was read."""
-        content: Mapping[str, Any] = json.loads((self.base / "dataset.json").read_text(encoding="utf-8"))
-        return content
-
 
 def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     """Read and check everything a training needs; new folds are written to splits_final.json.
@@ -178,7 +172,7 @@ def _dataset_info(base: Path) -> DatasetInfo:
     path = base / "dataset.json"
     if not path.is_file():
         raise DatasetError(f"{path} is missing. Run 'plan_and_preprocess' first.")
-    return DatasetInfo.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+    return DatasetInfo.read(path)
 
 
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:

@@ -307,7 +307,7 @@ class Session:
             path,
             self.learner.state(),
             plans=order.plans.raw,
-            dataset=order.dataset_content,
+            dataset=order.info.raw,
             configuration=order.configuration.name,
             fold=order.fold,
             mirror_axes=order.mirror_axes or None,

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.batches.cascade import one_hot
-from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure, summarize
+from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet as unets
 from napari_nnunet.engine.network.backends import torch_threads
@@ -31,7 +31,8 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
-from napari_nnunet.formats.results.summary import write_summary
+from napari_nnunet.formats.results.summary import FILE
+from napari_nnunet.jobs.choosing.evaluate import Pair, summary_of
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import Task
@@ -242,17 +243,9 @@ def _summary(
 ) -> ValidationResult:
     if not found:
         return ValidationResult(folder, None, {}, failed)
-    labels = evaluated(order.info.labels)
-    summary = summarize([metrics for metrics, _ in found.values()], labels)
-    summary["metric_per_case"] = [
-        {
-            "metrics": {str(label): values for label, values in metrics.items()},
-            "prediction_file": str(folder / (name + order.info.file_ending)),
-            "reference_file": str(case.reference_file),
-        }
-        for name, (metrics, case) in found.items()
+    pairs = [
+        Pair(name, case.reference_file, folder / (name + order.info.file_ending)) for name, (_, case) in found.items()
     ]
-    write_summary(folder / "summary.json", summary)
-    dice = float(summary["foreground_mean"]["Dice"])
-    per_class = {label: float(values["Dice"]) for label, values in summary["mean"].items()}
-    return ValidationResult(folder, None if math.isnan(dice) else dice, per_class, failed)
+    summary = summary_of(pairs, [metrics for metrics, _ in found.values()], evaluated(order.info.labels))
+    summary.write(folder / FILE)
+    return ValidationResult(folder, None if math.isnan(summary.dice) else summary.dice, summary.class_dice, failed)

@@ -174,7 +174,7 @@ class CaseForm(LayerForm):
         text = ""
         if self.folder is not None:
             try:
-                self.info, _ = read_info(self.folder)
+                self.info = read_info(self.folder)
                 classes = [name for name in self.info.labels.labels if name != BACKGROUND]
                 text = f"Channels: {', '.join(self.info.channel_names)}.<br>Classes: {', '.join(classes)}."
             except (NnunetError, OSError) as error:

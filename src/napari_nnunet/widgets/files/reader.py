@@ -176,7 +176,7 @@ def _dataset_beside(path: Path) -> DatasetInfo | None:
         beside = folder / "dataset.json"
         if beside.is_file():
             try:
-                return DatasetInfo.parse_json(beside.read_text(encoding="utf-8"), where=str(beside))
+                return DatasetInfo.read(beside)
             except (NnunetError, OSError):
                 return None
     return None

@@ -197,7 +197,7 @@ class PlanWidget(QWidget):
         text = f"There is no dataset in {self.workspace.raw}. Make one in the Training cases dock."
         if self.folder is not None:
             try:
-                self.info, _ = read_info(self.folder)
+                self.info = read_info(self.folder)
                 self._cases = len(survey(self.folder)[0].cases)
                 classes = [name for name in self.info.labels.labels if name != BACKGROUND]
                 text = (
@@ -227,7 +227,7 @@ class PlanWidget(QWidget):
         if self.base is not None and name:
             try:
                 path = self.base / f"{name}.json"
-                self.plans = Plans.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+                self.plans = Plans.read(path)
             except (NnunetError, OSError) as error:
                 self.panel.say(str(error))
         self.costs = {}
@@ -274,7 +274,7 @@ class PlanWidget(QWidget):
     def _show_fingerprint(self) -> None:
         path = None if self.base is None else self.base / "dataset_fingerprint.json"
         if path is not None and path.is_file() and self.info is not None:
-            fingerprint = Fingerprint.parse_json(path.read_text(encoding="utf-8"), where=str(path))
+            fingerprint = Fingerprint.read(path)
             self.plots.show_fingerprint(fingerprint, self.info.channel_names)
 
     def _measure_costs(self, names: list[str]) -> None:

@@ -11,9 +11,10 @@ from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
-from napari_nnunet.schema.plans import Architecture, Configuration, Plans
+from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.widgets.frame.words import size_text, times_text
 
 _ROWS = (

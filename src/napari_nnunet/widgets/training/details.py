@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QLabel, QProgressBar, QPushBu
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
-from napari_nnunet.formats.results.summary import read_scores
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import TrainingView
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
@@ -108,7 +108,7 @@ class TrainingDetails(QGroupBox):
         info = dataset_of(view)
         names = {} if info is None else label_names(info)
         try:
-            scores = read_scores(path, ending=".nii.gz" if info is None else info.file_ending)
+            scores = Summary.read(path, ending=".nii.gz" if info is None else info.file_ending).worst_first
         except NnunetError as error:
             self.scores_title.setText(str(error))
             return
@@ -121,6 +121,6 @@ class TrainingDetails(QGroupBox):
 def dataset_of(view: TrainingView) -> DatasetInfo | None:
     """Return the dataset of a training, None where its file cannot be read."""
     try:
-        return read_info(view.folder.path.parent)[0]
+        return read_info(view.folder.path.parent)
     except (NnunetError, OSError):
         return None

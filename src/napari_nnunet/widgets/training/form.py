@@ -164,7 +164,7 @@ class TrainForm(QGroupBox):
         base, name = self.dataset_box.value, self.plans_box.value
         if isinstance(base, Path) and name:
             try:
-                self.plans = Plans.parse_json((base / f"{name}.json").read_text(encoding="utf-8"))
+                self.plans = Plans.read(base / f"{name}.json")
             except (NnunetError, OSError):
                 self.plans = None
         names = list(readable_configurations(self.plans)) if self.plans is not None else []

@@ -124,7 +124,7 @@ def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
     """Read a validation case: image, reference, result and differences, as layer data."""
     yield Stage(name=f"Opening {score.name}")
     layers = case_layers(raw, score.name)
-    info, _ = read_info(raw)
+    info = read_info(raw)
     reference, place = layers[-1][0], dict(layers[-1][1])
     prediction, _ = read_labels(score.prediction, reader=info.reader)
     for key in ("name", "colormap", "features", "metadata"):
