@@ -68,7 +68,7 @@ def test_layers_that_lie_apart_are_compared_with_a_warning(viewer, compare, qtbo
     viewer.add_labels(labels, name="B", translate=(0, 50, 0))
     qtbot.waitUntil(lambda: "lie in different places" in compare.summary.text(), timeout=5000)
     press(qtbot, compare)
-    assert compare.title.text() == "Both are the same."
+    assert compare.title.text() == "Both are identical."
 
 
 def test_the_layer_of_differences_is_not_offered(viewer, compare, qtbot):

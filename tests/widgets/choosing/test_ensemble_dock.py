@@ -147,7 +147,7 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
 def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     add_image(viewer)
     ensemble.members.source_box.value = LAYERS
-    qtbot.waitUntil(lambda: "two results or more" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "at least two results" in ensemble.summary.text(), timeout=5000)
     ensemble.members.source_box.value = MODELS
     segment = open_dock(viewer, "Segment")
     segment.form.output_box.value = "Labels and probabilities"
@@ -157,7 +157,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
         segment.run()
         qtbot.waitUntil(lambda: not segment.busy, timeout=60000)
     ensemble.members.source_box.value = LAYERS
-    _ready(qtbot, ensemble, "Will join")
+    _ready(qtbot, ensemble, "Will combine")
     assert not ensemble.form.isVisible()
     press(qtbot, ensemble)
     names = ["image – 2d", "image – 3d_fullres"]

@@ -12,6 +12,7 @@ from napari_nnunet import load_model
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.jobs.sharing.share import export_models
+from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.widgets.sharing import models_dock as models_module
 from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
 
@@ -34,7 +35,7 @@ def _answer(monkeypatch, button):
 
 def test_a_dropped_zip_is_installed_after_asking(viewer, workspace, tmp_path, qtbot, monkeypatch):
     elsewhere = make_model(tmp_path / "theirs", Recipe(name="Dataset009_Sent"))
-    drain(export_models([elsewhere], tmp_path / "sent.zip"))
+    drain(export_models([elsewhere], tmp_path / "sent.zip", ExportSettings()))
     asked = _answer(monkeypatch, QMessageBox.StandardButton.No)
     viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
     assert "holds 1 model of Dataset009_Sent: 3d_fullres" in asked[0]

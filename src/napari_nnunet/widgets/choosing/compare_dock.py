@@ -90,7 +90,7 @@ class CompareWidget(RequestDock[Pair, None]):
         ]
         self._fill(["Class", "Dice", "First", "Second"], rows)
         same = not differences.any()
-        self.title.setText("Both are the same." if same else f"'{titles[0]}' and '{titles[1]}', in voxels.")
+        self.title.setText("Both are identical." if same else f"'{titles[0]}' and '{titles[1]}', in voxels.")
         if not same:
             self._add_differences(differences, " ≠ ".join(titles), place)
 

@@ -96,7 +96,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         layers = self.members.takes_layers
         self.form.setVisible(not layers)
         self.options.setVisible(len(self.members.chosen()) > 1)
-        self.panel.rename("Join layers" if layers else "Segment together")
+        self.panel.rename("Combine layers" if layers else "Segment together")
         first = next((member.model for member in self.members.chosen() if isinstance(member, MemberChoice)), None)
         if first is not self.form.model and not layers:
             self.form.show_model(first)
@@ -135,10 +135,10 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         """Return what will be segmented, or joined."""
         if isinstance(request, Together):
             return describe(request.request)
-        return f"<b>Will join</b> {', '.join(group.name for group in request.groups)}"
+        return f"<b>Will combine</b> {', '.join(group.name for group in request.groups)}"
 
     def estimate(self, request: Order) -> Job[dict[str, Any]] | None:
-        """Return what works out time and memory of the models; layers are joined at once."""
+        """Return what works out time and memory of the models; layers are combined at once."""
         return estimate(request) if isinstance(request, Together) else None
 
     def expect(self, request: Order, found: dict[str, Any]) -> str:
@@ -194,7 +194,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
             self.viewer.add_layer(doubt_layer(values, f"{layer.name}: {name}", place))
         self.viewer.layers.selection.active = layer
-        return f"Joined {len(order.groups)} results."
+        return f"Combined {len(order.groups)} results."
 
     def _compare_models(self, results: Path) -> None:
         """Find the best of a dataset; the panel shows how far it is."""
@@ -234,7 +234,7 @@ def _temperature(members: Sequence[MemberChoice]) -> float:
 def _that_fit(groups: Sequence[LayerGroup]) -> Sequence[LayerGroup]:
     """Return the results if they can be joined; raises NotReadyError."""
     if len(groups) < 2:
-        raise NotReadyError("Joining takes the probability layers of two results or more.")
+        raise NotReadyError("Select the probability layers of at least two results.")
     first = groups[0]
     for group in groups:
         if not group.complete:

@@ -68,7 +68,7 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     one = cost["networks"] == 1
     lines.append(f"{cost['networks']} network{'' if one else 's'} of {members} run{'s' if one else ''} over it")
     when = "Time unknown" if cost["seconds"] is None else f"About {plain_time(cost['seconds'] * len(request.frames))}"
-    disk = f" and {cost['disk'] / 1e9:.1f} GB of disk meanwhile" if cost["disk"] > 5e7 else ""
+    disk = f" and {cost['disk'] / 1e9:.1f} GB of temporary disk space" if cost["disk"] > 5e7 else ""
     lines.append(f"{when}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
     if order.vote.uncertainty:
         known = "calibrated" if order.vote.temperature != 1 else "not calibrated"

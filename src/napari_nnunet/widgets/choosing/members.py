@@ -122,7 +122,7 @@ class MembersForm(QGroupBox):
         self._rows: list[Any] = []
         self.best: Best | None = None
         self.source_box = ComboBox(label="Take", choices=[MODELS, FOLDS, BEST, LAYERS], value=MODELS)
-        self.source_box.tooltip = "What is joined."
+        self.source_box.tooltip = "What to combine."
         self.of_box = ComboBox(label="Of", choices=[], nullable=True, tooltip="The dataset or model.")
         self.table = Table("Members of the ensemble", ["Member", "Dice", "Weight"])
         self.table.setEditTriggers(Table.EditTrigger.DoubleClicked | Table.EditTrigger.EditKeyPressed)
@@ -214,7 +214,7 @@ class MembersForm(QGroupBox):
         source, of = self.source_box.value, self.of_box.value
         if source == LAYERS:
             groups = layer_groups(self.viewer)
-            text = "" if groups else "Segment with 'Output: probabilities' to have layers to join."
+            text = "" if groups else "Segment with 'Output: probabilities' to get layers to combine."
             return [(group.name, "", group) for group in groups], text
         if of is None:
             empty = {
@@ -264,7 +264,7 @@ class MembersForm(QGroupBox):
             score.setFlags(Qt.ItemFlag.ItemIsEnabled)
             weight = QTableWidgetItem("1")
             weight.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsEditable))
-            weight.setToolTip("How much this member counts. Double click to change.")
+            weight.setToolTip("How much this member counts. Double click to change it.")
             for column, cell in enumerate((item, score, weight)):
                 self.table.setItem(r, column, cell)
             self._rows.append(what)
@@ -332,7 +332,7 @@ def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     families = [(folder.name, tuple(paths)) for folder, paths in datasets.items()]
     for _, folders in alike:
         if len(folders) > 1:
-            others = folders[1].name if len(folders) == 2 else f"{len(folders) - 1} datasets with its classes"
+            others = folders[1].name if len(folders) == 2 else f"{len(folders) - 1} datasets with the same classes"
             families.append(
                 (f"{folders[0].name} + {others}", tuple(path for folder in folders for path in datasets[folder]))
             )

@@ -77,8 +77,8 @@ def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
 def with_refresh(box: Any) -> tuple[QHBoxLayout, QPushButton]:
     """Return a row with a box that offers datasets, and the button that looks for them again."""
     button = QPushButton("↻")
-    button.setToolTip("Look for datasets again.")
-    button.setAccessibleName("Look for datasets again")
+    button.setToolTip("Search for datasets again.")
+    button.setAccessibleName("Search for datasets again")
     button.setFixedWidth(30)
     box.native.setAccessibleName(box.label)
     row = QHBoxLayout()
