@@ -202,7 +202,9 @@ def test_what_cannot_be_imported_is_explained(workspace, folders):
     ):
         run(workspace, folders)
     iio.imwrite(folders[1] / "apple.png", np.zeros((9, 9), np.uint8))
-    with pytest.raises(DatasetError, match=r"apple: the image has \(40, 50\) voxels, its mask has \(9, 9\)"):
+    with pytest.raises(
+        DatasetError, match=r"apple: the image and its mask do not lie on the same grid: 40 x 50 voxels and 9 x 9"
+    ):
         run(workspace, folders)
     iio.imwrite(folders[1] / "apple.png", np.zeros((40, 50), np.uint8))
     with pytest.raises(DatasetError, match="only 0: there is no class to learn"):

@@ -78,7 +78,7 @@ def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) ->
     pairs = pair_up(first, second, ending, missing_ok=True)
     values: set[int] = set()
     for pair in pairs[:10]:
-        one, other, _ = read_pair(pair, None)
+        one, other, _ = read_pair(pair, Rules((), ending))
         values.update(Joint.count(one, other).present)
     labels = tuple(sorted(values))
     return Rules(labels, ending), {label: f"label {label}" for label in labels}

@@ -22,6 +22,7 @@ from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.grid import Grid, onto
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
 
@@ -45,6 +46,8 @@ class Rules:
         nnU-Net's class name; chosen by the ending if not given.
     surface : float, optional
         Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
+    ignore_geometry : bool
+        Compare by voxels, whatever the headers say of the place.
     """
 
     labels: tuple[Region, ...]
@@ -52,6 +55,7 @@ class Rules:
     ignore_label: int | None = None
     reader: str | None = None
     surface: float | None = None
+    ignore_geometry: bool = False
 
     @classmethod
     def of(cls, info: DatasetInfo, *, reader: str | None = None, surface: float | None = None) -> Rules:
@@ -182,31 +186,34 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
     return found
 
 
-def read_pair(pair: Pair, reader: str | None) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
-    """Return reference and prediction of a case on the same grid, and the grid.
+def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
+    """Return reference and prediction of a case on the reference's grid, and the grid.
+
+    A prediction whose voxels are stored in another order (mirrored, axes swapped) is turned; nothing is interpolated.
 
     Raises
     ------
     ImageError
-        If their shapes differ.
+        If they do not lie on the same grid.
     """
-    reference, geometry = read_labels(pair.reference, reader=reader, as_stored=True)
-    prediction, _ = read_labels(pair.prediction, reader=reader, as_stored=True)
-    if reference.shape != prediction.shape:
+    reference, geometry = read_labels(pair.reference, reader=rules.reader, as_stored=True)
+    prediction, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
+    if rules.ignore_geometry and reference.shape == prediction.shape:
+        return reference, prediction, geometry
+    what = f"{pair.name}: the reference {pair.reference} and the prediction {pair.prediction}"
+    try:
+        return reference, onto(prediction, own, Grid(reference.shape, geometry), what=what), geometry
+    except ImageError as error:
+        if reference.shape != prediction.shape:
+            raise
         raise ImageError(
-            f"{pair.name}: the reference {pair.reference} has {_times(reference.shape)} voxels, the prediction "
-            f"{_times(prediction.shape)}. They must lie on the same grid."
-        )
-    return reference, prediction, geometry
-
-
-def _times(shape: Sequence[int]) -> str:
-    return " x ".join(str(n) for n in shape)
+            f"{error.message} If their headers are wrong, compare by voxels (--ignore-geometry)."
+        ) from error
 
 
 def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
     """Compare one case; may run in a worker process."""
-    reference, prediction, geometry = read_pair(pair, rules.reader)
+    reference, prediction, geometry = read_pair(pair, rules)
     found = Joint.count(reference, prediction).metrics(rules.labels, rules.ignore_label)
     if rules.surface is not None:
         from napari_nnunet.engine.choosing.surface import surface_metrics
@@ -364,6 +371,7 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         rules = Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface)
     else:
         rules = Rules(request.labels, common_ending(request.reference), request.ignore_label, surface=request.surface)
+    rules = replace(rules, ignore_geometry=request.ignore_geometry)
     output = Output(request.summary or request.prediction / "summary.json", request.csv)
     job = evaluate_folder(
         request.reference,

@@ -160,7 +160,7 @@ class _Trial:
 
 def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target, others: tuple[Region, ...]) -> _Trial:
     """Compare one case as it is and after each candidate; may run in a worker process."""
-    reference, prediction, _ = read_pair(pair, rules.reader)
+    reference, prediction, _ = read_pair(pair, rules)
     if done:
         prediction = cleaned(prediction, done)
     joint = Joint.count(reference, prediction)

@@ -28,7 +28,7 @@ from napari_nnunet.formats.images.files import (
 )
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, results_of, run_cases
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.grid import Grid, Turned, onto, relation
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import Volume
 
@@ -44,6 +44,7 @@ class _Seen:
     ndim: int
     eight_bit: bool
     spacing_known: bool
+    turned: bool
 
 
 def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
@@ -80,7 +81,13 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
     if changed:
         text = ", ".join(f"{old} -> {new}" for old, new in changed.items())
         yield Note(text=f"Mask values are renumbered: {text}.")
-    ending, copied = _ending(pairing.pairs, seen, unchanged=not changed)
+    turned = [name for name, facts in seen.items() if facts.turned]
+    if turned:
+        text = (
+            f"The masks of {len(turned)} of {len(seen)} cases are stored in another order and turned onto their images"
+        )
+        yield Note(level="warning", text=f"{text}: {', '.join(turned[:5])}{', ...' if len(turned) > 5 else ''}.")
+    ending, copied = _ending(pairing.pairs, seen, unchanged=not changed and not turned)
     first = next(iter(seen.values()))
     names = request.channel_names or _channel_names(first, pairing.pairs[0])
     if len(names) != first.channels:
@@ -127,9 +134,7 @@ def _bytes(pair: Pair) -> float:
 def look_at_pair(pair: Pair) -> _Seen:
     """Read a pair and say what it holds; runs in a worker process."""
     volume = _volume(pair)
-    mask, _ = _mask(pair)
-    if mask.shape != volume.shape:
-        raise DatasetError(f"the image has {volume.shape} voxels, its mask has {mask.shape}")
+    mask, turned = _mask(pair, volume)
     integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
     low, high = float(np.min(volume.array)), float(np.max(volume.array))
     return _Seen(
@@ -138,6 +143,7 @@ def look_at_pair(pair: Pair) -> _Seen:
         ndim=len(volume.shape),
         eight_bit=integers and low >= 0 and high <= 255,
         spacing_known=volume.geometry.spacing_known,
+        turned=turned,
     )
 
 
@@ -148,11 +154,22 @@ def _volume(pair: Pair) -> Volume:
     return Volume(np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1])
 
 
-def _mask(pair: Pair) -> tuple[NDArray[np.int32], Geometry]:
+def _mask(pair: Pair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
+    """Return the mask on its image's grid, and whether it had to be turned.
+
+    Raises
+    ------
+    ImageError
+        If it lies elsewhere, or on another grid.
+    """
     if pair.mask.is_dir():
         array, geometry = _dicom.read_series(pair.mask)
-        return array[0].astype(np.int32), geometry
-    return read_labels(pair.mask)
+        mask = array[0].astype(np.int32)
+    else:
+        mask, geometry = read_labels(pair.mask)
+    grid = Grid(volume.shape, volume.geometry)
+    placed = onto(mask, geometry, grid, what="the image and its mask")
+    return placed, isinstance(relation(grid, Grid(mask.shape, geometry)), Turned)
 
 
 def _labels(mapping: Mapping[int, int], request: ImportFoldersRequest) -> dict[str, int | Sequence[int]]:
@@ -198,7 +215,7 @@ def write_pair(pair: Pair, folder: Path, ending: str, mapping: Mapping[int, int]
                 shutil.copyfile(sidecar, target.parent / f"{pair.name}.json")
         return
     volume = _volume(pair)
-    mask, _ = _mask(pair)
+    mask, _ = _mask(pair, volume)
     for c, channel in enumerate(np.asarray(volume.array)):
         small = channel.astype(np.uint8) if ending == ".png" else _narrow(channel)
         write_image(small, volume.geometry, folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}")

@@ -24,6 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.grid import Apart, Grid, Turned, relation
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
 FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
@@ -224,6 +225,19 @@ def _bytes(case: TrainingCase, reader: str) -> float:
     return 1.5 * measure_bytes(case, reader)
 
 
+def _place_problems(name: str, image: Grid, labels: Grid) -> list[Problem]:
+    """Return what the headers say against training with these labels; like nnU-Net, training goes by voxels."""
+    found = relation(image, labels)
+    if isinstance(found, Turned):
+        text = f"the labels are stored in another order than the image ({found}); training ignores that"
+        return [Problem("warning", name, text)]
+    if isinstance(found, Apart) and image.shape == labels.shape:
+        where = "elsewhere" if found.elsewhere else "on another grid"
+        text = f"the labels lie {where} ({found}); training ignores that. Do they overlap?"
+        return [Problem("warning", name, text)]
+    return []
+
+
 def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
     """Read one case and note what is wrong with it; runs in a worker process."""
     problems: list[Problem] = []
@@ -257,10 +271,8 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
             f"the image has a spacing of {_times(geometry.spacing)} mm, its labels of {_times(label_geometry.spacing)}"
         )
         problems.append(Problem("error", case.name, text, "set_spacing"))
-    for what in ("origin", "direction", "affine"):
-        a, b = getattr(geometry, what), getattr(label_geometry, what)
-        if a is not None and b is not None and not np.allclose(a, b, rtol=1e-4, atol=1e-3):
-            problems.append(Problem("warning", case.name, f"image and labels differ in {what}; do they overlap?"))
+    else:
+        problems += _place_problems(case.name, Grid(volume.shape, geometry), Grid(labels.shape, label_geometry))
     values, counts = np.unique(labels, return_counts=True)
     found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     problems += _value_problems(case, found, info.labels)

@@ -62,6 +62,12 @@ class _Evaluation(Request):
         "Missing cases", "--chill", "References without a segmentation are skipped.", default=False
     )
     csv: Csv = None
+    ignore_geometry: bool = option(
+        "Ignore geometry",
+        "--ignore_geometry --ignore-geometry",
+        "Compare by voxels, whatever the headers say of the place.",
+        default=False,
+    )
     surface: float | None = option(
         "Surface distance (mm)",
         "--surface MM",

@@ -1,0 +1,97 @@
+"""Masks and predictions that lie elsewhere than their images are turned, or refused; never compared as they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_nnunet.cli import main
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.import_folders import import_folders
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+
+UP = Geometry(spacing=(2.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
+#: The same place, with x running the other way (20 voxels of 1 mm).
+MIRRORED = Geometry(spacing=(2.0, 1.0, 1.0), origin=(19.0, 0.0, 0.0), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))
+AWAY = UP.model_copy(update={"origin": (50.0, 0.0, 0.0)})
+SHAPE = (6, 16, 20)
+
+
+def blob():
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:4, 3:9, 2:7] = 1
+    return labels
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i in range(2):
+        image = np.random.default_rng(i).normal(size=SHAPE).astype(np.float32)
+        write_image(image, UP, tmp_path / "images" / f"c{i}.nii.gz")
+        write_labels(blob(), UP, tmp_path / "masks" / f"c{i}.nii.gz")
+    return tmp_path
+
+
+def request(folders):
+    return ImportFoldersRequest(images=folders / "images", masks=folders / "masks", name="X", workers=1)
+
+
+def test_a_mask_that_is_stored_mirrored_is_turned_onto_its_image(folders):
+    write_labels(blob()[:, :, ::-1], MIRRORED, folders / "masks" / "c1.nii.gz")
+    events = []
+    made = drain(import_folders(Workspace.at(folders), request(folders)), events.append)
+    for name in ("c0", "c1"):
+        labels, geometry = read_labels(made / "labelsTr" / f"{name}.nii.gz")
+        assert (labels == blob()).all()
+        assert np.allclose(geometry.origin, read_volume([made / "imagesTr" / f"{name}_0000.nii.gz"]).geometry.origin)
+    assert any("1 of 2 cases" in event.text and "c1" in event.text for event in events if isinstance(event, Note))
+
+
+def test_a_mask_from_elsewhere_is_refused_by_its_name(folders):
+    write_labels(blob(), AWAY, folders / "masks" / "c1.nii.gz")
+    with pytest.raises(NnunetError, match="c1.*different places: places 50 mm apart"):
+        drain(import_folders(Workspace.at(folders), request(folders)))
+
+
+@pytest.fixture
+def scored(tmp_path):
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+    write_labels(blob(), UP, tmp_path / "reference" / "a.nii.gz")
+    content = {"labels": {"background": 0, "x": 1}, "channel_names": {"0": "ct"}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "numTraining": 1}))
+    return tmp_path
+
+
+def score(folder, *more):
+    words = ("evaluate_folder", folder / "reference", folder / "prediction", "-djfile", folder / "dataset.json")
+    status = main([str(word) for word in (*words, *more)])
+    path = folder / "prediction" / "summary.json"
+    return status, json.loads(path.read_text())["foreground_mean"]["Dice"] if path.exists() else None
+
+
+def test_evaluating_a_turned_copy_equals_evaluating_the_original(scored):
+    write_labels(blob()[:, :, ::-1], MIRRORED, scored / "prediction" / "a.nii.gz")
+    assert score(scored) == (0, 1.0)
+
+
+def test_a_prediction_from_elsewhere_has_no_score_unless_asked_for(scored, capsys):
+    write_labels(blob(), AWAY, scored / "prediction" / "a.nii.gz")
+    assert score(scored) == (1, None)
+    said = capsys.readouterr().err
+    assert "places 50 mm apart" in said and "--ignore-geometry" in said
+    assert score(scored, "--ignore-geometry") == (0, 1.0)
+
+
+def test_what_a_float32_header_rounds_is_no_difference(scored):
+    rounded = UP.model_copy(update={"origin": (0.0004, 0.0, 0.0), "spacing": (2.0, 1.00001, 1.0)})
+    write_labels(blob(), rounded, scored / "prediction" / "a.nii.gz")
+    assert score(scored) == (0, 1.0)
