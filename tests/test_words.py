@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "napari_nnunet"
+UNFINISHED = {SOURCE / "widgets" / "dataset", SOURCE / "widgets" / "training"}  # still to be reworded
 
 RETIRED = {
     r"\bgo(es|ing)? on\b": "continue",
@@ -80,7 +81,7 @@ def test_nothing_that_users_read_has_a_retired_phrase():
     found = [
         f"{path.relative_to(SOURCE)}:{sentence}"
         for path in sorted(SOURCE.rglob("*.py"))
-        if "widgets" not in path.parts
+        if path.parent not in UNFINISHED
         for sentence in retired(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
