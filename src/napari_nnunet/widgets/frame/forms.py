@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from magicgui.widgets import CheckBox
+from magicgui.widgets import CheckBox, create_widget
 from napari.layers import Image
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Metadata key of image layers that are results (probabilities, uncertainty), which nobody segments.
 DERIVED = "nnunet_derived"
+
+_FAR = 10**6  # spin boxes want an end
 
 
 class LayerForm(QWidget):
@@ -61,6 +65,44 @@ class LayerForm(QWidget):
             yield
         finally:
             self._filling = before
+
+
+def field_widget(model: type[BaseModel], name: str, **own: Any) -> Any:
+    """Return the magicgui widget of a setting: its title, tool tip, limits, choices and default are the field's.
+
+    Parameters
+    ----------
+    model : type of BaseModel
+        Whose field it is: settings, or a request.
+    name : str
+        Of the field.
+    **own
+        What the form says otherwise, or the field does not say: ``value``, ``choices`` (a combo box takes the place of
+        a line then), ``step``, ``min``, ``max``, ``nullable``, ``widget_type``.
+    """
+    field = model.model_fields[name]
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    optional = len(kinds) < len(get_args(field.annotation))
+    annotation = kinds[0] if optional and len(kinds) == 1 else field.annotation
+    options: dict[str, Any] = {"tooltip": field.description or ""}
+    if annotation in (int, float):
+        options |= _limits(field.metadata, whole=annotation is int, step=own.get("step"))
+    if "choices" in own:
+        options["widget_type"] = "ComboBox"
+    value = own.pop("value", field.get_default(call_default_factory=True))
+    wanted = {} if value is None or value is PydanticUndefined else {"value": value}
+    return create_widget(annotation=annotation, label=field.title, options={**options, **own}, **wanted)
+
+
+def _limits(metadata: Sequence[Any], *, whole: bool, step: float | None) -> dict[str, float]:
+    """Return the limits of a spin box; a limit that is itself not allowed is left by one step."""
+    step = step or (1 if whole else 0.05)
+    said = {
+        name: getattr(limit, name) for limit in metadata for name in ("ge", "gt", "le", "lt") if hasattr(limit, name)
+    }
+    low = said.get("ge", said["gt"] + step if "gt" in said else -_FAR)
+    high = said.get("le", said["lt"] - step if "lt" in said else _FAR)
+    return {"min": low, "max": high, "step": step}
 
 
 def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:

@@ -8,15 +8,23 @@ class NotReadyError(Exception):
 
 
 def typed_spacing(text: str, spatial: str) -> tuple[float, ...]:
-    """Read a typed voxel size, one number per letter of ``spatial``; raises NotReadyError where it is none."""
-    words = text.replace("×", " ").replace("x", " ").replace(",", " ").replace(";", " ").split()
-    try:
-        values = tuple(float(word) for word in words)
-    except ValueError:
-        values = ()
+    """Read a typed voxel size, one number per letter of ``spatial`` or one for all; may raise NotReadyError."""
+    parts = text.replace("×", " ").replace("x", " ").replace(";", " ")
+    readings = (parts.replace(",", " "), parts.replace(",", "."))  # a comma separates numbers, or is a decimal one
+    found = [values for values in map(_numbers, readings) if len(values) in (1, len(spatial))]
+    values = next((values for values in found if len(values) == len(spatial)), found[0] if found else ())
+    if len(values) == 1:
+        values *= len(spatial)  # cubes
     if len(values) != len(spatial) or not all(0 < value < float("inf") for value in values):
         raise NotReadyError(
             f"The voxel size '{text}' cannot be read: type {len(spatial)} positive numbers in mm, such as "
-            f"{' '.join(['1.0'] * len(spatial))}."
+            f"{' '.join(['0.5'] * len(spatial))}, or one for all axes."
         )
     return values
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split())
+    except ValueError:
+        return ()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, Select
+from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image, Shapes
 from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
-    QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -25,8 +24,9 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
-from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink
+from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, field_widget, let_shrink
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
+from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.words import size_text
@@ -69,10 +69,10 @@ class SegmentForm(LayerForm):
     def _make_form(self) -> None:
         preferences = read_preferences()
         self.model_box = ComboBox(label="Model", choices=[], tooltip="A trained nnU-Net model (a folder).")
-        self.browse = QPushButton("Browse…")
-        self.browse.setToolTip("Choose the folder of a trained model: it has plans.json, dataset.json and fold_0.")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
+        self.browse = button(
+            "Browse…", "Choose the folder of a trained model: it has plans.json, dataset.json and fold_0."
+        )
+        self.about = sentence()
         self.channel_boxes: list[ComboBox] = []
         self.axes_box = ComboBox(
             label="Axes", choices=[], nullable=True, tooltip="How the axes of the layer are read: T time, C channel."
@@ -86,15 +86,13 @@ class SegmentForm(LayerForm):
             value="full" if preferences.mirroring and preferences.step == 0.5 else _CUSTOM,
             tooltip="Fast: one fold, no mirroring, wide steps. Balanced: all folds. Full: as nnU-Net does it.",
         )
-        self.folds_box = Select(label="Folds", choices=[], tooltip="Trained folds that are averaged.")
-        self.checkpoint_box = ComboBox(label="Checkpoint", choices=["checkpoint_final.pth"])
-        self.mirroring_box = CheckBox(
-            text="Mirroring", value=preferences.mirroring, tooltip="8 times slower in 3D, a little better."
+        self.folds_box = field_widget(PredictSettings, "folds", widget_type="Select", choices=[])
+        self.checkpoint_box = field_widget(PredictSettings, "checkpoint", choices=["checkpoint_final.pth"])
+        self.mirroring_box = field_widget(PredictSettings, "mirroring", value=preferences.mirroring)
+        self.step_box = field_widget(PredictSettings, "step", value=preferences.step, min=0.1)
+        self.device_box = field_widget(
+            PredictSettings, "device", value=preferences.device, choices=["auto", "cpu", "cuda", "mps"]
         )
-        self.step_box = FloatSpinBox(
-            label="Tile step", value=preferences.step, min=0.1, max=1.0, step=0.05, tooltip="Fraction of the tile."
-        )
-        self.device_box = ComboBox(label="Device", choices=["auto", "cpu", "cuda", "mps"], value=preferences.device)
         self.region_box = ComboBox(
             label="Region", choices=self._region_choices, tooltip="The whole image, what is visible, or drawn shapes."
         )
@@ -102,6 +100,9 @@ class SegmentForm(LayerForm):
         self.output_box = ComboBox(label="Output", choices=list(OUTPUTS))
 
     def _lay_out(self) -> None:
+        for named in (self.model_box, self.preset_box):
+            named.native.setAccessibleName(named.label)
+            named.native.setToolTip(named.tooltip)
         chooser = QHBoxLayout()
         chooser.addWidget(self.model_box.native, 1)
         chooser.addWidget(self.browse)
@@ -165,6 +166,8 @@ class SegmentForm(LayerForm):
             model = load_model(folder)
             remember_model(model.folder)
         except NnunetError as error:
+            with self._quietly():
+                self.model_box.native.setCurrentIndex(-1)  # none is chosen, so that each can be chosen again
             self.model = None
             self.about.setText(error.message)
             self._changed()
@@ -182,6 +185,8 @@ class SegmentForm(LayerForm):
             self._layer_chosen()
 
     def _model_chosen(self) -> None:
+        if self._filling:
+            return
         value = self.model_box.value
         self.model = None
         try:
@@ -248,6 +253,9 @@ class SegmentForm(LayerForm):
                 box.changed.connect(self._layer_chosen)
                 let_shrink(box.native)
             self._match_channels(names)
+        order = [self.browse, *(box.native for box in self.channel_boxes), self.axes_box.native]
+        for before, after in itertools.pairwise(order):
+            QWidget.setTabOrder(before, after)
         self._layer_chosen()
 
     def _match_channels(self, names: Sequence[str]) -> None:

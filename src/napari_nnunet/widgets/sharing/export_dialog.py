@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.schema.model_name import label_of
+from napari_nnunet.schema.requests.sharing import ExportSettings
 
 _TEXTS = {
     "title": "What the model is called.",
@@ -137,8 +138,10 @@ class ExportDialog(QDialog):
         """Return the file."""
         return Path(self.file.text().strip()).expanduser()
 
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments of :class:`napari_nnunet.jobs.sharing.share.ExportSettings`."""
+    def settings(self) -> ExportSettings:
+        """Return what goes in; the file dialog asked before it gave a name that exists."""
         picture = self.picture.text().strip()
-        card = {name: edit.text().strip() for name, edit in self.texts.items() if edit.text().strip()}
-        return {"light": self.light.isChecked(), "card": card, "thumbnail": Path(picture) if picture else None}
+        card = {name: edit.text().strip() or None for name, edit in self.texts.items()}
+        return ExportSettings.of(
+            light=self.light.isChecked(), thumbnail=Path(picture) if picture else None, replace_zip=True, **card
+        )

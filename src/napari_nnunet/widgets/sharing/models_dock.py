@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QUrl
@@ -20,29 +20,38 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QMessageBox,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job
-from napari_nnunet.formats.model.bundle import Bundle, inspect
+from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
 from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings
-from napari_nnunet.widgets.frame.forms import scrolling
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.dock import Dock
+from napari_nnunet.widgets.frame.panel import RunPanel
+from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import size_text
+from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
 
 if TYPE_CHECKING:
     import napari
 
+    from napari_nnunet.jobs.sharing.share import download_model, install_zip
+else:
+    download_model = lazy("napari_nnunet.jobs.sharing.share:download_model")
+    install_zip = lazy("napari_nnunet.jobs.sharing.share:install_zip")
+
+T = TypeVar("T")
+_NOT_INSTALLED = "Cancelled. Nothing was installed."
 _BUTTONS = {
     "use": ("Segment with it", "Open the Segment dock with this model."),
     "export": ("Export…", "Write it into a zip, to share it."),
@@ -52,7 +61,7 @@ _BUTTONS = {
 _PICTURE = 220  # width of the thumbnail
 
 
-class ModelsWidget(QWidget):
+class ModelsWidget(Dock):
     """List the models of this user, take in others, give them away.
 
     Parameters
@@ -62,37 +71,23 @@ class ModelsWidget(QWidget):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self._offered: Bundle | None = None
+        super().__init__(viewer)
         self.list = QListWidget()
         self.list.setAccessibleName("Models")
         self.list.setMinimumHeight(110)
-        self.empty = QLabel("No model is known yet. Train one, install a zip, or add the folder of one.")
-        self.empty.setWordWrap(True)
-        self.card = QLabel()
-        self.card.setWordWrap(True)
+        self.empty = sentence("No model is known yet. Train one, install a zip, or add the folder of one.")
+        self.card = sentence()
         self.picture = QLabel()
-        self.buttons: dict[str, QPushButton] = {}
-        self.install, self.download, self.add = (
-            self._button(text, tip)
-            for text, tip in (
-                ("Install zip…", "Install the models of a zip. You can also drop the zip on napari."),
-                ("Download…", "Download a zip from an address and install its models."),
-                ("Add folder…", "Add the folder of a model outside the workspace."),
-            )
-        )
+        self.install = button("Install zip…", "Install the models of a zip. You can also drop the zip on napari.")
+        self.download = button("Download…", "Download a zip from an address and install its models.")
+        self.add = button("Add folder…", "Add the folder of a model outside the workspace.")
+        self.buttons = {name: button(text, tip) for name, (text, tip) in _BUTTONS.items()}
         self.panel = RunPanel("Install", stops="Stop; nothing is left behind.")
         self.panel.button.setVisible(False)
-        scrolling(self, (self._lay_out_list(), self._lay_out_card(), self.panel))
+        self.panel.idle.connect(lambda: self.panel.button.setVisible(False))
+        self.lay_out(self._lay_out_list(), self._lay_out_card(), self.panel)
         self._connect()
         self.refresh()
-
-    def _button(self, text: str, tip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.setAccessibleName(text.rstrip("…"))
-        return button
 
     def _lay_out_list(self) -> QWidget:
         box = QGroupBox("Models")
@@ -100,8 +95,8 @@ class ModelsWidget(QWidget):
         column.addWidget(self.list)
         column.addWidget(self.empty)
         row = QHBoxLayout()
-        for button in (self.install, self.download, self.add):
-            row.addWidget(button)
+        for part in (self.install, self.download, self.add):
+            row.addWidget(part)
         column.addLayout(row)
         return box
 
@@ -111,9 +106,8 @@ class ModelsWidget(QWidget):
         column.addWidget(self.picture)
         column.addWidget(self.card)
         grid = QGridLayout()
-        for i, (name, (text, tip)) in enumerate(_BUTTONS.items()):
-            self.buttons[name] = button = self._button(text, tip)
-            grid.addWidget(button, i // 2, i % 2)
+        for i, part in enumerate(self.buttons.values()):
+            grid.addWidget(part, i // 2, i % 2)
         column.addLayout(grid)
         return box
 
@@ -129,9 +123,6 @@ class ModelsWidget(QWidget):
             ("remove", self._remove),
         ):
             self.buttons[name].clicked.connect(lambda _=False, action=action: action())
-        self.panel.finished.connect(self._finished)
-        self.panel.cancelled.connect(lambda _: self._ended("Cancelled. Nothing was installed."))
-        self.panel.failed.connect(lambda _: self._ended(self.panel.status.text()))
 
     def refresh(self, select: Path | None = None) -> None:
         """Look for models again."""
@@ -140,7 +131,7 @@ class ModelsWidget(QWidget):
         self.list.blockSignals(True)
         self.list.clear()
         for path in paths:
-            item = QListWidgetItem(f"{path.parent.name} / {path.name.split('__')[-1]}")
+            item = QListWidgetItem(f"{path.parent.name} / {label_of(path.name)}")
             item.setData(0x0100, str(path))
             item.setToolTip(str(path))
             self.list.addItem(item)
@@ -194,28 +185,20 @@ class ModelsWidget(QWidget):
             text += f"\n\n{len(there)} of them already exist and will be moved to the trash folder."
         answer = QMessageBox.question(self, "Install models?", text + f"\n\nInstall into {results}?")
         if answer == QMessageBox.StandardButton.Yes:
-            self._run("Install", _install_job(path, results, replace=bool(there)))
+            job = install_zip(path, results, replace=bool(there))
+            self._run("Install", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
-    def _run(self, name: str, job: Callable[[], Job[Any]]) -> None:
-        if self.panel.state is not State.IDLE:
-            return
-        self.panel.rename(name)
-        self.panel.button.setVisible(True)
-        self.panel.run(job)
+    def _run(self, name: str, job: Job[T], *, done: Callable[[T], str], cancelled: str) -> None:
+        if not self.busy:
+            self.panel.rename(name)
+            self.panel.button.setVisible(True)
+            self.panel.run(job, done=done, cancelled=lambda _: cancelled)
 
-    def _finished(self, result: Any) -> None:
-        self.panel.button.setVisible(False)
-        if isinstance(result, Path):
-            self.panel.say(f"Exported to {result}.")
-            return
+    def _installed(self, result: Any) -> str:
         for folder in reversed(result.folders):
             remember_model(folder)
         self.refresh(result.folders[0])
-        self.panel.say(f"Installed {', '.join(folder.name.split('__')[-1] for folder in result.folders)}.")
-
-    def _ended(self, text: str) -> None:
-        self.panel.button.setVisible(False)
-        self.panel.say(text)
+        return f"Installed {', '.join(label_of(folder.name) for folder in result.folders)}."
 
     def _choose_zip(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Choose a zip with models", "", "Zip files (*.zip)")
@@ -226,7 +209,8 @@ class ModelsWidget(QWidget):
         url, ok = QInputDialog.getText(self, "Download a model", "Address of a zip (https://…):")
         if ok and url.strip():
             results = read_preferences().folders().results
-            self._run("Download", _download_job(url.strip(), results))
+            job = download_model(url.strip(), results)
+            self._run("Download", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
     def _add_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")
@@ -244,8 +228,7 @@ class ModelsWidget(QWidget):
         """Open the Segment dock with the model that is selected."""
         folder = self.chosen()
         if folder is not None:
-            _, dock = self.viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
-            dock.add_model(folder)
+            open_dock(self.viewer, "Segment").add_model(folder)
 
     def _open_folder(self) -> None:
         folder = self.chosen()
@@ -259,7 +242,12 @@ class ModelsWidget(QWidget):
         siblings = [path for path in known_models(read_preferences().folders()) if path.parent == folder.parent]
         dialog = ExportDialog(self, folder, siblings)
         if dialog.exec():
-            self._run("Export", _export_job(dialog.folders(), dialog.target(), dialog.settings()))
+            self._run(
+                "Export",
+                _export(dialog.folders(), dialog.target(), dialog.settings()),
+                done=lambda path: f"Exported to {path}.",
+                cancelled="Cancelled. No zip was written.",
+            )
 
     def _remove(self) -> None:
         folder = self.chosen()
@@ -276,7 +264,7 @@ class ModelsWidget(QWidget):
 
         try:
             forget_model(folder)
-            text = f"Moved to {trash_model(folder)}." if inside else "Forgotten."
+            text = f"Moved to {trash_model(folder)}." if inside else "Removed from the list. Its files stay."
         except NnunetError as error:
             text = error.message
         self.refresh()
@@ -310,31 +298,7 @@ def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
     return "<br>".join(lines)
 
 
-def _install_job(path: Path, results: Path, *, replace: bool) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.sharing.share import install_zip
+def _export(folders: Sequence[Path], target: Path, settings: ExportSettings) -> Job[Path]:
+    from napari_nnunet.jobs.sharing.share import export_models
 
-        return install_zip(path, results, replace=replace)
-
-    return start
-
-
-def _download_job(url: str, results: Path) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.sharing.share import download_model
-
-        return download_model(url, results)
-
-    return start
-
-
-def _export_job(folders: list[Path], target: Path, settings: dict[str, Any]) -> Callable[[], Job[Any]]:
-    def start() -> Job[Any]:
-        from napari_nnunet.jobs.sharing.share import export_models
-
-        # The file dialog asked before it gave a name that exists.
-        return export_models(
-            [load_model(folder) for folder in folders], target, ExportSettings(**settings, replace_zip=True)
-        )
-
-    return start
+    return (yield from export_models([load_model(folder) for folder in folders], target, settings))
