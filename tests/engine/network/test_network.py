@@ -113,3 +113,13 @@ def test_mirrors_come_as_nnunet_orders_them_and_batches_hold_whole_sets():
     assert batch_size((128, 128, 128), cpu, 8) == 1
     assert batch_size((40, 56, 40), cpu, 8) == 8
     assert batch_size((64, 64), cpu, 4) == 16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(value):
+    built, _ = _built({})
+    state = {name: tensor.clone() for name, tensor in network.nnunet_state(built).items()}
+    name = next(name for name in state if name.endswith("conv.weight") and name.startswith("encoder"))
+    state[name].view(-1)[3] = value
+    with pytest.raises(ModelError, match=f"not numbers .* in {name}"):
+        network.load_state(built, state)

@@ -366,7 +366,7 @@ def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The 
     Raises
     ------
     ModelError
-        Naming the first tensors that do not fit.
+        Naming the first tensors that do not fit, or that hold NaN or infinite values.
     """
     own = own_state(state)
     expected = network.state_dict()
@@ -386,6 +386,12 @@ def load_state(network: UNet, state: Mapping[str, Tensor], *, where: str = "The 
         raise ModelError(
             f"{where} does not fit the network that plans.json and dataset.json describe ({details}). "
             "They probably belong to different trainings."
+        )
+    broken = [name for name in expected if not bool(torch.isfinite(own[name]).all())]
+    if broken:
+        raise ModelError(
+            f"{where} holds values that are not numbers (NaN or infinite) in {', '.join(broken[:3])}"
+            f"{' ...' if len(broken) > 3 else ''}: the training diverged, or the file is damaged."
         )
     network.load_state_dict(own, strict=True)
 
