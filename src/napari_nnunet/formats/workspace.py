@@ -40,6 +40,10 @@ class Workspace:
         """Return the workspace whose three folders lie in ``folder``."""
         return cls(*(folder / name for name in _VARIABLES.values()))
 
+    def variables(self) -> dict[str, str]:
+        """Return nnU-Net's environment variables for these folders."""
+        return {variable: str(getattr(self, name)) for name, variable in _VARIABLES.items()}
+
     @classmethod
     def resolve(cls, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Workspace:
         """Find the folders: the one given, else nnU-Net's variables, else the per-user folder.

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import psutil
 
 from napari_nnunet.engine.machine import LAUNCHER
 from napari_nnunet.formats.atomic import make_folder
-from napari_nnunet.formats.model.fold import FoldFolder, read_json
+from napari_nnunet.formats.model.fold import FoldFolder, Runner, read_json
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
 from napari_nnunet.schema.model_name import ModelName
@@ -43,7 +43,7 @@ def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
 _children: list[subprocess.Popen[bytes]] = []  # asked now and then, so that none stays a zombie
 
 
-def start_detached(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start_detached(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Run the command line in a process that outlives this one.
 
     Parameters
@@ -52,6 +52,8 @@ def start_detached(arguments: Sequence[str], log: Path) -> subprocess.Popen[byte
         Of the command line, beginning with the verb.
     log : Path
         Gets what it prints.
+    variables : mapping of str to str
+        Environment variables it has besides those of this process.
     """
     make_folder(log.parent)
     options: dict[str, Any] = {"start_new_session": True}
@@ -59,7 +61,7 @@ def start_detached(arguments: Sequence[str], log: Path) -> subprocess.Popen[byte
         options = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
     # Threads that wait for each other give their core away: beside a busy window they would hold each other up
     # (measured with one other busy process on two cores: 1.3 instead of 2.3 s per step; alone it makes no difference).
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **variables}
     with log.open("ab") as output:
         process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-m", "napari_nnunet", *arguments],
@@ -75,13 +77,20 @@ def start_detached(arguments: Sequence[str], log: Path) -> subprocess.Popen[byte
     return process
 
 
-def end_tree(pid: int, *, patience: float = 5.0) -> None:
-    """End a process and all it started: first asked, then killed."""
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return
+def end_training(runner: Runner, *, patience: float = 5.0) -> bool:
+    """End the process of a training and all it started: first asked, then killed.
+
+    Returns
+    -------
+    bool
+        False if that process cannot be told from another one beyond doubt; nothing is ended then.
+    """
+    process = runner.process()
+    if process is None:
+        return False
+    family = [process]
+    with suppress(psutil.Error):
+        family += process.children(recursive=True)
     for member in family:
         with suppress(psutil.Error):
             member.terminate()
@@ -89,6 +98,7 @@ def end_tree(pid: int, *, patience: float = 5.0) -> None:
     for member in alive:
         with suppress(psutil.Error):
             member.kill()
+    return True
 
 
 @dataclass(frozen=True)
@@ -158,24 +168,7 @@ class DetachedTraining:
         log = (
             queue_folder(self.workspace.results) / f"{time.strftime('%Y-%m-%d_%H.%M.%S')}-{time.time_ns() % 10**6}.log"
         )
-        folders = {"nnUNet_raw": self.workspace.raw, "nnUNet_preprocessed": self.workspace.preprocessed}
-        folders["nnUNet_results"] = self.workspace.results
-        with _environment({name: str(path) for name, path in folders.items()}):
-            return start_detached(self.arguments(), log), log
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        return start_detached(self.arguments(), log, self.workspace.variables()), log
 
 
 def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:

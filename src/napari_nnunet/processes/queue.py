@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psutil
 
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.model.fold import Runner, read_json
@@ -53,12 +50,10 @@ def ticket(results: Path, folders: Sequence[Path]) -> Iterator[Ticket]:
     folders : sequence of Path
         What this process will train.
     """
-    process = psutil.Process()
-    runner = Runner(process.pid, socket.gethostname(), process.create_time())
+    runner = Runner.own()
     path = make_folder(queue_folder(results)) / f"{time.time_ns():020d}-{os.getpid()}.json"
     names = tuple(str(folder) for folder in folders)
-    about = {"pid": runner.pid, "host": runner.host, "created": runner.created, "folders": list(names)}
-    write_json(path, about)
+    write_json(path, {**asdict(runner), "folders": list(names)})
     try:
         yield Ticket(path, names, runner)
     finally:
@@ -71,15 +66,11 @@ def tickets(results: Path) -> list[Ticket]:
     found = []
     for path in sorted(queue_folder(results).glob("*.json")):
         content = read_json(path)
-        try:
-            runner = Runner(int(content["pid"]), str(content["host"]), float(content["created"]))
-            folders = tuple(str(name) for name in content["folders"])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if not runner.here:
+        runner, folders = Runner.parse(content), content.get("folders")
+        if runner is None or not isinstance(folders, list) or not runner.here:
             continue
         if runner.alive:
-            found.append(Ticket(path, folders, runner))
+            found.append(Ticket(path, tuple(map(str, folders)), runner))
         else:
             with suppress(OSError):
                 path.unlink(missing_ok=True)

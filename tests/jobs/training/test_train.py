@@ -26,7 +26,7 @@ from napari_nnunet.events import (
 )
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.checkpoint import read_raw
-from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.fold import FoldFolder, Wishes
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
@@ -232,7 +232,7 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
     folder = FoldFolder.at(tmp_path / "nnUNet_results" / TRAINED / MODEL, 0)
     with folder.claimed():
         assert main([*words, "--finish-in", "5"]) == 0
-        assert folder.wishes() == {"finish_in": 5}
+        assert folder.wishes() == Wishes(finish_in=5)
     for wrong, said in (
         (["--c", "--val"], "cannot be combined"),
         (["--time-budget", "soon"], "not a duration"),

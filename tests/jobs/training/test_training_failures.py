@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from napari_nnunet.events import (
     CheckpointSaved,
     Ended,
     Note,
+    Progress,
     drain,
     from_json,
 )
@@ -218,6 +221,41 @@ def test_a_full_disk_at_a_checkpoint_is_told_and_tried_again(workspace, monkeypa
     assert sum("training continues" in note.text for note in of(Note, events)) >= 2
     assert sum("trying again" in note.text for note in of(Note, events)) == 2
     assert of(CheckpointSaved, events)[-1].path.endswith("checkpoint_final.pth")
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_training_that_waits_for_room_on_the_disk_still_listens(workspace, monkeypatch, how):
+    def refuse(path, *_, **__):
+        raise ResourceError("No space left while writing it.")
+
+    monkeypatch.setattr(_session, "write_checkpoint", refuse)
+    monkeypatch.setattr(_session, "_RETRY_EVERY", 60.0)
+    request = TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, validation=False)
+    job, begun = train(workspace, request), None
+    with pytest.raises(ResourceError, match="No space") if how == "stop" else nullcontext():
+        for event in job:
+            if isinstance(event, Note) and "trying again every" in event.text:
+                begun = time.monotonic()
+                if how == "stop":
+                    folder_of(workspace).ask(stop=True)
+            elif begun is not None and how == "close":
+                job.close()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"stop": "yes"}', '{"finish_in": NaN}', '{"finish_in": -3}', '{"finish_in": [1]}', '{"pause": 1}', "[]", '{"st'],
+)
+def test_a_wish_that_means_nothing_is_told_and_never_ends_a_training(workspace, content):
+    request = TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, validation=False)
+    events = []
+    for event in train(workspace, request):
+        if isinstance(event, Progress) and not of(Progress, events):
+            (folder_of(workspace).path / "control.json").write_text(content)
+        events.append(event)
+    assert sum("It is ignored" in note.text for note in of(Note, events)) == 1
+    assert of(Ended, events)[-1].how == "finished"
 
 
 def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeypatch):

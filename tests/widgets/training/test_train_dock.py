@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.processes.launch import end_tree
+from napari_nnunet.processes.launch import end_training
 from napari_nnunet.widgets.frame.panel import State
 
 FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
@@ -33,9 +33,10 @@ def train(viewer, home, qtbot):
     for view in widget.views.values():
         runner = view.folder.runner()
         if runner is not None:
-            end_tree(runner.pid)
+            end_training(runner)
     for process, _, _ in widget._started:
-        end_tree(process.pid)
+        process.terminate()
+        process.wait(30)
 
 
 def begin(train, qtbot, *, epochs=2, **changes):

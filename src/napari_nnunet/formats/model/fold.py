@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, w
 from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
+_LARGEST_PID = 1 << 31
+_MOST_EPOCHS = 1_000_000
 _CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process
 
 
@@ -34,11 +37,31 @@ class Runner:
         Its computer.
     created : float
         When it began, so that another process with the same number is not taken for it.
+    command : tuple of str
+        What it was started with; empty if that is not known.
     """
 
     pid: int
     host: str
     created: float
+    command: tuple[str, ...] = ()
+
+    @classmethod
+    def own(cls) -> Runner:
+        """Return this process."""
+        process = psutil.Process()
+        return cls(process.pid, socket.gethostname(), process.create_time(), tuple(process.cmdline()))
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Runner | None:
+        """Return the process that a file names, None if what it holds names none."""
+        pid, host, created = (content.get(name) for name in ("pid", "host", "created"))
+        command = content.get("command", [])
+        if type(pid) is not int or not 0 < pid < _LARGEST_PID or not isinstance(host, str):
+            return None
+        if not isinstance(created, int | float) or not math.isfinite(created) or not isinstance(command, list):
+            return None
+        return cls(pid, host, float(created), tuple(map(str, command)))
 
     @property
     def here(self) -> bool:
@@ -48,15 +71,52 @@ class Runner:
     @property
     def alive(self) -> bool:
         """Whether it still runs; True for processes of other computers, of which nothing can be known."""
-        if not self.here:
-            return True
-        try:
+        return not self.here or self._process() is not None
+
+    def _process(self) -> psutil.Process | None:
+        with suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            return abs(process.create_time() - self.created) < _CLOCK_TOLERANCE
-        except psutil.Error:
-            return False
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and abs(process.create_time() - self.created) < _CLOCK_TOLERANCE
+            ):
+                return process
+        return None
+
+    def process(self) -> psutil.Process | None:
+        """Return the process if it is beyond doubt this one: it began then, and with this command."""
+        process = self._process() if self.here else None
+        with suppress(psutil.Error):
+            if process is not None and self.command and tuple(process.cmdline()) == self.command:
+                return process
+        return None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a training is asked for while it runs.
+
+    Parameters
+    ----------
+    stop : bool
+        Save and end.
+    finish_in : int
+        Lower the learning rate to zero in so many epochs, then end; 0 if nobody asked.
+    ignored : str
+        What was asked for and means nothing, for a note.
+    """
+
+    stop: bool = False
+    finish_in: int = 0
+    ignored: str = ""
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Wishes:
+        """Read wishes; whatever is odd is ignored, for a training that runs is worth more than a file beside it."""
+        stop, finish = content.get("stop", False), content.get("finish_in", 0)
+        good = {"stop": isinstance(stop, bool), "finish_in": type(finish) is int and 0 <= finish <= _MOST_EPOCHS}
+        ignored = ", ".join(f"{name}: {value!r:.40}" for name, value in content.items() if not good.get(name))
+        return cls(stop if good["stop"] else False, finish if good["finish_in"] else 0, ignored)
 
 
 @dataclass(frozen=True)
@@ -127,12 +187,8 @@ class FoldFolder:
 
     def runner(self) -> Runner | None:
         """Return the process that trains this fold now, None if there is none."""
-        content = read_json(self._running)
-        try:
-            found = Runner(int(content["pid"]), str(content["host"]), float(content["created"]))
-        except (KeyError, TypeError, ValueError):
-            return None
-        return found if found.alive else None
+        found = Runner.parse(read_json(self._running))
+        return found if found is not None and found.alive else None
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -152,9 +208,7 @@ class FoldFolder:
                 "Wait for it, or stop it first."
             )
         self._wishes.unlink(missing_ok=True)
-        process = psutil.Process()
-        entry = {"pid": process.pid, "host": socket.gethostname(), "created": process.create_time()}
-        write_json(self._running, {**entry, "started": time.time()})
+        write_json(self._running, {**asdict(Runner.own()), "started": time.time()})
         try:
             yield
         finally:
@@ -176,14 +230,14 @@ class FoldFolder:
         """Tell the process that trains: ``stop=True`` (save and end), or ``finish_in=N`` epochs."""
         write_json(self._wishes, {**read_json(self._wishes), **wishes})
 
-    def wishes(self) -> dict[str, Any]:
-        """Return what was asked for and forget it; empty if there is nothing."""
-        if not self._wishes.exists():
-            return {}
+    def wishes(self) -> Wishes:
+        """Return what was asked for and forget it; nothing if there is nothing."""
+        if not self._wishes.is_file():
+            return Wishes()
         content = read_json(self._wishes)
         with suppress(OSError):
             self._wishes.unlink(missing_ok=True)
-        return content
+        return Wishes.parse(content or {self._wishes.name: "unreadable"})
 
 
 def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:

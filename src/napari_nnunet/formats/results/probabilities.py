@@ -39,7 +39,8 @@ def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
         except OSError as error:
             raise write_error(folder, error) from error
-        array = np.memmap(file.name, dtype=np.float32, mode="r+", shape=shape)
+        # Not by its name: Windows lets nobody open a temporary file a second time.
+        array = np.memmap(cast("BinaryIO", file), dtype=np.float32, mode="r+", shape=shape)
         try:
             yield array
         finally:

@@ -19,9 +19,9 @@ from napari_nnunet.engine.training.log import TrainingLog
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
 from napari_nnunet.errors import ResourceError, is_out_of_memory
-from napari_nnunet.events import CheckpointSaved, EpochDone, Job, Note
+from napari_nnunet.events import CheckpointSaved, EpochDone, Job, Note, Progress
 from napari_nnunet.formats.model.checkpoint import OWN, write_checkpoint
-from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.fold import FoldFolder, Wishes
 from napari_nnunet.jobs.training.film import Film
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Role
 from napari_nnunet.jobs.training.logbook import Logbook
@@ -33,6 +33,7 @@ _SAVING_SHARE = 0.05  # of the time may go into writing checkpoints
 _SAVE_EVERY = 60.0  # seconds, within an epoch
 _RETRY_EVERY = 10.0  # seconds between two tries to write the last checkpoint
 _RETRIES = 60
+_LOOK_EVERY = 0.5  # seconds between two looks at what is asked for, while it waits
 _SMOOTHING = 0.9  # of the measured times
 _ADAPT = 0.05  # of the epochs that are left: smaller corrections of the length are not worth a word
 
@@ -210,10 +211,12 @@ class Session:
 
     def obey(self) -> Job[bool]:
         """See what was asked for; returns whether to stop."""
-        wishes = self.folder.wishes() if self.group.leads else {}
-        if self.group.agree(float(bool(wishes.get("stop")))):
+        wishes = self.folder.wishes() if self.group.leads else Wishes()
+        if wishes.ignored:
+            yield Note(level="warning", text=f"This was asked for and means nothing: {wishes.ignored}. It is ignored.")
+        if self.group.agree(float(wishes.stop)):
             return True
-        more = int(self.group.agree(float(wishes.get("finish_in") or 0)))
+        more = int(self.group.agree(float(wishes.finish_in)))
         if more > 0:
             self.schedule = self.schedule.finishing(self.epoch, more)
             yield Note(text=f"Finishing: will end after epoch {self.schedule.epochs}.")
@@ -290,16 +293,25 @@ class Session:
                 self._write(self.folder.final)
                 break
             except ResourceError as error:
-                if attempt == _RETRIES - 1:
-                    raise
                 yield Note(
                     level="warning",
                     text=f"The final checkpoint could not be saved; trying again every {_RETRY_EVERY:.0f} s. "
                     f"{error.message}",
                 )
-                time.sleep(_RETRY_EVERY)
+                if attempt == _RETRIES - 1 or (yield from self._asked_to_stop_within(_RETRY_EVERY)):
+                    raise
         self.folder.latest.unlink(missing_ok=True)
         yield CheckpointSaved(path=str(self.folder.final), epoch=self.epoch)
+
+    def _asked_to_stop_within(self, seconds: float) -> Job[bool]:
+        """Wait, but not for whoever wants it to end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (yield from self.obey()):
+                return True
+            yield Progress(done=0, total=1)  # a job is cancelled when it yields
+            time.sleep(min(left, _LOOK_EVERY))
+        return False
 
     def _write(self, path: Path) -> None:
         order = self.order

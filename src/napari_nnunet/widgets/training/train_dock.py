@@ -25,7 +25,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.follow import TrainingView, call_off, find_trainings, waiting_folds
-from napari_nnunet.processes.launch import DetachedTraining, end_tree, request_of
+from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.forms import scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
@@ -239,7 +239,11 @@ class TrainWidget(QWidget):
             return
         runner = view.folder.runner()
         if runner is not None and runner.here and self._asked == view.folder.path:
-            end_tree(runner.pid)  # asked before, and it did not answer
+            if not end_training(runner):  # asked before, and it did not answer
+                self.panel.say(
+                    f"Process {runner.pid} may be another program by now, so it was not ended. If it is this training, "
+                    "end it yourself."
+                )
             return
         self._asked = view.folder.path
         view.folder.ask(stop=True)
