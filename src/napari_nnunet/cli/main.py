@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from napari_nnunet.cli.verbs import VERBS, Verb, named
-from napari_nnunet.errors import InternalError, NnunetError
+from napari_nnunet.errors import InternalError, for_people
 from napari_nnunet.version import __version__
 
 _EPILOG = """\
@@ -45,13 +49,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = named(options.verb)
     try:
         return 0 if verb is None else _carry_out(verb, options)
-    except NnunetError as error:
-        report = f"\n{error.report}" if isinstance(error, InternalError) else ""
-        print(f"Error: {error.message}{report}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)
         return 130
+    except Exception as error:  # whatever it is, a shell shows a sentence
+        told = for_people(error)
+        print(f"Error: {told.message}", file=sys.stderr)
+        if isinstance(told, InternalError):
+            _keep_report(told.report, words)
+        return 1
+
+
+def _keep_report(report: str, words: Sequence[str]) -> None:
+    """Keep the traceback of a fault of this program in a file, and say where; print it where no file can be written."""
+    import platformdirs
+
+    text = f"napari-nnunet {__version__}, Python {sys.version}\n{shlex.join(words)}\n\n{report}"
+    folder = Path(platformdirs.user_log_dir("napari-nnunet", appauthor=False))
+    path = folder / f"report-{time.strftime('%Y-%m-%d-%H.%M.%S')}-{os.getpid()}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        print(text, file=sys.stderr)
+    else:
+        print(f"This is a fault of the program. Please report it with the file {path}.", file=sys.stderr)
 
 
 def _carry_out(verb: Verb, options: argparse.Namespace) -> int:
