@@ -20,11 +20,15 @@ class NnunetError(Exception):
     ----------
     message : str
         One or more sentences: what came, what was allowed, what to do.
+    shell, window : str
+        What to do in a shell (with the names of verbs and flags) and in a window (with the names of docks and
+        buttons), where these differ.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str, *, shell: str = "", window: str = "") -> None:
+        self.message = f"{message} {shell}".rstrip()
+        self.in_window = f"{message} {window}".rstrip()
+        super().__init__(self.message)
 
 
 class InternalError(NnunetError):

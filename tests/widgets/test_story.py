@@ -42,10 +42,10 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     plan.preset_box.value, plan.memory_box.value = "SmallPlanner", 0.03
     click(plan.panel, qtbot)
-    plan.boxes["2d"].setChecked(False)
-    click(plan.preprocess_panel, qtbot)
-    assert "Ready to train" in plan.preprocess_panel.status.text()
-    qtbot.waitUntil(lambda: plan._coster is None, timeout=60000)
+    plan.preprocessing.boxes["2d"].setChecked(False)
+    click(plan.preprocessing.panel, qtbot)
+    assert "Ready to train" in plan.preprocessing.panel.status.text()
+    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
     viewer.window.remove_dock_widget("all")
     _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     assert train.form.configuration_box.value == "3d_fullres"

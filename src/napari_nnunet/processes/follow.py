@@ -1,150 +1,153 @@
-"""A training as others see it, from its files: while it runs, after it ended, from any process."""
+"""Trainings as others see them, from their files: while they run, after they ended, from any process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from napari_nnunet.events import (
-    CaseDone,
-    CheckpointSaved,
-    Ended,
-    EpochDone,
-    Event,
-    Note,
-    Previewed,
-    Progress,
-    Stage,
-    from_json,
-)
+from napari_nnunet.events import Ended, EpochDone, Event, Note, Previewed, Progress, Stage, from_json
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.processes.queue import tickets
+from napari_nnunet.processes.queue import Ticket, tickets
 from napari_nnunet.schema.model_name import label_of
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
 _BYTES = 1 << 20  # read at once
+_ORDER = {"running": 0, "waiting": 1}
 PREPARING = "Preparing the training"
 
 
-@dataclass(eq=False)
-class TrainingView:
-    """What is known of the training of a fold.
+@dataclass(frozen=True, eq=False)
+class Training:
+    """The training of a fold as it was found at one look.
 
     Parameters
     ----------
     folder : FoldFolder
         Its files.
-    epochs : dict of int to EpochDone
-        By number; an epoch that was run again counts as it was last.
-    frames : dict of int to str
+    status : Status
+        What it is doing; "interrupted" where its process is gone without a word.
+    epochs : tuple of EpochDone
+        In order; an epoch that was run again counts as it was last.
+    frames : mapping of int to str
         Files of the film by number of epochs.
     stage : str
         What it does now.
     progress : Progress, optional
         Within that.
-    notes : list of str
-        What was said, the last last.
-    saved : CheckpointSaved, optional
-        The last checkpoint.
-    cases : list of str
-        Validation cases that are finished.
+    note : str
+        What was said last.
     ended : Ended, optional
         How it ended.
+    checkpoints : tuple of Path
+        Those that exist, the final one first.
+    scored : float, optional
+        When the summary of its validation was written, in seconds since 1970; None where there is none.
     """
 
     folder: FoldFolder
-    epochs: dict[int, EpochDone] = field(default_factory=dict)
-    frames: dict[int, str] = field(default_factory=dict)
+    status: Status
+    epochs: tuple[EpochDone, ...] = ()
+    frames: Mapping[int, str] = field(default_factory=dict)
     stage: str = ""
     progress: Progress | None = None
-    notes: list[str] = field(default_factory=list)
-    saved: CheckpointSaved | None = None
-    cases: list[str] = field(default_factory=list)
+    note: str = ""
     ended: Ended | None = None
-    _position: int = 0
-    _rest: bytes = b""
-
-    def poll(self) -> bool:
-        """Read what came since the last time; returns whether there was anything.
-
-        At most a megabyte is read, so that a window stays alive: call again while it returns True.
-        """
-        try:
-            size = self.folder.events.stat().st_size
-            if size < self._position:  # begun anew
-                self._forget()
-            if size == self._position:
-                return False
-            with self.folder.events.open("rb") as file:
-                file.seek(self._position)
-                content = file.read(_BYTES)
-        except OSError:
-            return False
-        self._position += len(content)
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        self.take(_parsed(lines))
-        return bool(content)
-
-    def _forget(self) -> None:
-        fresh = TrainingView(self.folder)
-        self.__dict__.update(fresh.__dict__)
-
-    def take(self, events: Iterable[Event]) -> None:
-        """Learn from events."""
-        for event in events:
-            match event:
-                case EpochDone():
-                    self.epochs[event.epoch] = event
-                case Previewed():
-                    self.frames[event.epoch] = event.path
-                case CaseDone():
-                    self.cases.append(event.case)
-                case Note():
-                    self.notes.append(event.text)
-                case _:
-                    self._take_state(event)
-
-    def _take_state(self, event: Event) -> None:
-        match event:
-            case Stage():
-                self.stage, self.progress = event.name, None
-                if event.name == PREPARING:
-                    self.ended, self.cases = None, []
-            case Progress():
-                self.progress = event
-            case CheckpointSaved():
-                self.saved = event
-            case Ended():
-                self.ended = self.ended or event  # what fails after the first process fails because of it
-            case _:
-                pass
+    checkpoints: tuple[Path, ...] = ()
+    scored: float | None = None
 
     @property
     def last(self) -> EpochDone | None:
         """The last finished epoch."""
-        return self.epochs[max(self.epochs)] if self.epochs else None
+        return self.epochs[-1] if self.epochs else None
 
     @property
-    def status(self) -> Status:
-        """What it is doing; "interrupted" where its process is gone without a word."""
-        if self.folder.runner() is not None:
-            return "running"
-        if self.ended is not None:
-            return self.ended.how
-        if self.folder.final.is_file():
-            return "finished"
-        return "interrupted"
+    def alive(self) -> bool:
+        """Whether a process trains it or will."""
+        return self.status in _ORDER
 
     @property
     def title(self) -> str:
         """Dataset, configuration and fold, for people."""
         model = self.folder.path.parent
         return f"{model.parent.name.partition('_')[2]} {label_of(model.name)} fold {self.folder.fold}"
+
+
+class _Reader:
+    """Reads what the process of a fold writes, from where it stopped reading the last time."""
+
+    def __init__(self, folder: FoldFolder) -> None:
+        self.folder = folder
+        self._forget()
+
+    def _forget(self) -> None:
+        self._position, self._rest = 0, b""
+        self._by_number: dict[int, EpochDone] = {}
+        self.epochs: tuple[EpochDone, ...] = ()
+        self.frames: dict[int, str] = {}
+        self.stage, self.note = "", ""
+        self.progress: Progress | None = None
+        self.ended: Ended | None = None
+        self.was_running = False
+
+    def read(self) -> None:
+        """Read what came since the last time."""
+        try:
+            size = self.folder.events.stat().st_size
+            if size < self._position:  # begun anew
+                self._forget()
+            if size == self._position:
+                return
+            with self.folder.events.open("rb") as file:
+                file.seek(self._position)
+                while content := file.read(_BYTES):
+                    self._position += len(content)
+                    *lines, self._rest = (self._rest + content).split(b"\n")
+                    self._take(_parsed(lines))
+        except OSError:
+            return
+        self.epochs = tuple(self._by_number[number] for number in sorted(self._by_number))
+        self.frames = dict(self.frames)  # those that were handed out do not change
+
+    def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case EpochDone():
+                    self._by_number[event.epoch] = event
+                case Previewed():
+                    self.frames[event.epoch] = event.path
+                case Note():
+                    self.note = event.text
+                case Stage():
+                    self.stage, self.progress = event.name, None
+                    self.ended = None if event.name == PREPARING else self.ended
+                case Progress():
+                    self.progress = event
+                case Ended():
+                    self.ended = self.ended or event  # what fails after the first process fails because of it
+                case _:
+                    pass
+
+    def status(self, since: float | None) -> Status:
+        """Return what the training is doing; ``since`` is when a process began that means to train it, if one does."""
+        if self.folder.runner() is not None:
+            self.was_running = True
+            return "running"
+        if since is not None and not self._over(since):
+            return "waiting"
+        if self.ended is not None:
+            return self.ended.how
+        return "finished" if self.folder.final.is_file() else "interrupted"
+
+    def _over(self, since: float) -> bool:
+        """Whether the process is done with this fold: it ended, or its folder was deleted while it was trained."""
+        if self.ended is not None:
+            return self.ended.time > since
+        return self.was_running and not self.folder.path.exists()
 
 
 def _parsed(lines: Iterable[bytes]) -> list[Event]:
@@ -157,31 +160,70 @@ def _parsed(lines: Iterable[bytes]) -> list[Event]:
     return found
 
 
-def find_trainings(workspace: Workspace) -> list[FoldFolder]:
-    """Return the folds that were trained here or are, the newest first."""
-    found = [folder for folder in find_folds(workspace.results) if folder.events.is_file() or folder.checkpoints]
-    return sorted(found, key=_changed, reverse=True)
+class Follower:
+    """Looks at the trainings of a workspace, again and again; it may do so on any thread, but on one at a time.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where they lie.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._readers: dict[Path, _Reader] = {}
+
+    def look(self, starting: Mapping[Path, float] | None = None) -> list[Training]:
+        """Return the trainings there are and those that stand in line: running ones first, then the latest.
+
+        Parameters
+        ----------
+        starting : mapping of Path to float, optional
+            Fold folders that a process was started for which may not stand in line yet, and when, in seconds since
+            1970.
+        """
+        there = [f.path for f in find_folds(self.workspace.results) if f.events.is_file() or f.checkpoints]
+        waiting = dict(starting or {})
+        for ticket in tickets(self.workspace.results):
+            waiting |= dict.fromkeys(_still_to_do(ticket), ticket.runner.created)
+        self._readers = {
+            path: self._readers.get(path) or _Reader(FoldFolder(path)) for path in dict.fromkeys([*there, *waiting])
+        }
+        found = [self._training(reader, waiting) for reader in self._readers.values()]
+        return sorted(found, key=lambda training: (_ORDER.get(training.status, 2), -_changed(training)))
+
+    def _training(self, reader: _Reader, waiting: Mapping[Path, float]) -> Training:
+        reader.read()
+        folder = reader.folder
+        try:
+            scored: float | None = (folder.validation / "summary.json").stat().st_mtime
+        except OSError:
+            scored = None
+        return Training(
+            folder=folder,
+            status=reader.status(waiting.get(folder.path)),
+            epochs=reader.epochs,
+            frames=reader.frames,
+            stage=reader.stage,
+            progress=reader.progress,
+            note=reader.note,
+            ended=reader.ended,
+            checkpoints=tuple(folder.checkpoints),
+            scored=scored,
+        )
 
 
-def _changed(folder: FoldFolder) -> float:
-    path = folder.events if folder.events.is_file() else folder.path
-    return path.stat().st_mtime
+def _changed(training: Training) -> float:
+    if training.last is not None:
+        return training.last.time
+    return max((path.stat().st_mtime for path in training.checkpoints if path.exists()), default=0.0)
 
 
-def waiting_folds(workspace: Workspace) -> list[FoldFolder]:
-    """Return the folds that wait in the queue, and are not running."""
-    found = [FoldFolder(Path(name)) for entry in tickets(workspace.results) for name in entry.folders]
-    return [folder for folder in found if folder.runner() is None and not _done_since(folder, workspace)]
-
-
-def _done_since(folder: FoldFolder, workspace: Workspace) -> bool:
-    """Whether a fold of a process that still runs is finished already."""
-    for entry in tickets(workspace.results):
-        names = list(entry.folders)
-        if str(folder.path) in names:
-            later = names[names.index(str(folder.path)) + 1 :]
-            return any(FoldFolder(Path(name)).runner() is not None for name in later)
-    return False
+def _still_to_do(ticket: Ticket) -> list[Path]:
+    """Return the folds that a process has before it: those after the one it trains, or all where it only waits."""
+    folders = [Path(name) for name in ticket.folders]
+    running = [i for i, path in enumerate(folders) if FoldFolder(path).runner() is not None]
+    return folders[running[-1] + 1 :] if running else folders
 
 
 def call_off(folder: FoldFolder, workspace: Workspace) -> bool:

@@ -63,7 +63,7 @@ class Recorder:
             with suppress(ResourceError):  # of several processes the first one knows why; the others miss it
                 if not report.exists():
                     write_text(report, "".join(traceback.format_exception(error)))
-            self.take(Ended(how="failed", text=for_people(error).message, report=str(report)))
+            self.take(Ended(how="failed", text=for_people(error).in_window, report=str(report)))
             raise
 
 

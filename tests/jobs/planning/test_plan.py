@@ -33,9 +33,7 @@ def test_a_dataset_is_measured_once_and_again_when_it_changed(workspace):
     first = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert [event.done for event in first if isinstance(event, Progress)][-1] == 4
     again = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
-    assert [e.text for e in again if isinstance(e, Note)] == [
-        f"{DATASET}: the fingerprint is up to date (--clean measures again)."
-    ]
+    assert [e.text for e in again if isinstance(e, Note)] == [f"{DATASET}: the fingerprint is up to date."]
     path = workspace.raw / DATASET / "imagesTr" / "c1_0000.nii.gz"
     os.utime(path, ns=(1, 1))
     changed = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))

@@ -66,7 +66,7 @@ def test_what_is_up_to_date_is_left_and_what_changed_is_made_again(workspace, ra
     assert sorted(first.done) == ["c0", "c1", "c2", "c3"]
     again, events = _run(workspace)
     assert (again.done, sorted(again.skipped)) == ((), ["c0", "c1", "c2", "c3"])
-    assert "4 of 4 cases are up to date (--clean makes them again)." in _notes(events)
+    assert "4 of 4 cases are up to date." in _notes(events)
     os.utime(raw / "labelsTr" / "c2.nii.gz", ns=(1, 1))
     assert _run(workspace)[0].done == ("c2",)
     (first.folders[0] / "c1.b2nd").unlink()

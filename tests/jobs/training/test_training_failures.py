@@ -22,6 +22,7 @@ from napari_nnunet.events import (
     Ended,
     Note,
     Progress,
+    Stage,
     drain,
     from_json,
 )
@@ -256,6 +257,28 @@ def test_a_wish_that_means_nothing_is_told_and_never_ends_a_training(workspace, 
         events.append(event)
     assert sum("It is ignored" in note.text for note in of(Note, events)) == 1
     assert of(Ended, events)[-1].how == "finished"
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [("Measuring the training step", SHORT.replace(epochs=None, time_budget=60)), ("Epoch 1 of 3", SHORT)],
+    ids=["measuring", "validating"],
+)
+def test_stop_is_heard_at_every_step(workspace, stage, settings):
+    request = TrainRequest.like(settings, dataset=TRAINED, configuration="3d_fullres", fold=0, validation=False)
+    job, heard = train(workspace, request), []
+    for event in job:
+        heard.append(event)
+        steps = [e for e in heard if isinstance(e, Progress)]
+        last = stage.startswith("Measuring") or (steps and steps[-1].done > settings.iterations)
+        if heard[-1:] == steps[-1:] and last and any(isinstance(e, Stage) and e.name == stage for e in heard):
+            folder_of(workspace).ask(stop=True)
+            break
+    result = drain(job, heard.append)
+    assert not result.finished
+    assert result.epochs == 0
+    assert folder_of(workspace).latest.is_file()
+    assert sum(isinstance(event, Progress) for event in heard) == len(steps)
 
 
 def test_an_event_file_that_cannot_be_written_does_not_end_it(workspace, monkeypatch):

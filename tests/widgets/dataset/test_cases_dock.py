@@ -8,6 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from casework import MM, layers, listed, press, refused, settled, show
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
@@ -15,58 +16,6 @@ from helpers import dataset_json, make_dataset, smooth_image
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.widgets.frame.panel import State
-
-MM = ["mm"] * 3
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """The workspace of the docks."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
-def cases(viewer, home, qtbot):
-    _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
-    yield widget
-    for panel in (widget.panel, widget.check_panel):
-        panel.cancel()
-        qtbot.waitUntil(lambda panel=panel: panel.state is State.IDLE, timeout=20000)
-    worker = widget.cases._worker
-    if worker is not None and worker.is_running:
-        qtbot.waitUntil(lambda: not worker.is_running, timeout=20000)
-
-
-def settled(cases, qtbot):
-    qtbot.waitUntil(lambda: not cases._later.isActive(), timeout=5000)
-    return cases.summary.text()
-
-
-def refused(cases, qtbot, words):
-    qtbot.waitUntil(lambda: words in cases.summary.text(), timeout=5000)
-    assert not cases.panel.button.isEnabled()
-
-
-def press(cases, qtbot):
-    settled(cases, qtbot)
-    assert cases.panel.button.isEnabled(), cases.summary.text()
-    qtbot.mouseClick(cases.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: cases.panel.state is State.IDLE, timeout=30000)
-
-
-def listed(cases, qtbot, count):
-    qtbot.waitUntil(lambda: cases.cases.list.count() == count, timeout=20000)
-    qtbot.waitUntil(lambda: f"{count} case" in cases.cases.title.text(), timeout=20000)
-
-
-def layers(viewer, *, shape=(6, 20, 24), scale=(2, 0.5, 0.5), values=(3, 9), **kwargs):
-    image = smooth_image(shape)[0]
-    painted = np.zeros(shape, int)
-    painted[1:3, 4:9, 4:9], painted[3:5, 12:16, 5:9] = values
-    place = {"scale": scale, "units": MM[: len(shape)], **kwargs}
-    return viewer.add_image(image, name="brain", **place), viewer.add_labels(painted, name="painted", **place)
 
 
 def name_classes(cases, *names):
@@ -129,14 +78,14 @@ def test_layers_become_the_first_case_of_a_new_dataset(viewer, cases, home, qtbo
 
 def test_a_case_is_opened_corrected_saved_back_and_removed(viewer, cases, home, qtbot, monkeypatch):
     raw = make_dataset(home, cases=3)
-    cases.form.fill_datasets(raw)
+    show(cases, raw)
     listed(cases, qtbot, 3)
     assert not cases.cases.list.item(0).icon().isNull()
     cases.cases.list.itemDoubleClicked.emit(cases.cases.list.item(1))
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
     assert [layer.name for layer in viewer.layers] == ["c1 MR", "c1 labels"]
     assert list(viewer.layers["c1 labels"].features["name"]) == ["background", "a"]
-    assert "<b>Will replace</b> 'c1'" in settled(cases, qtbot)
+    assert "<b>Will save changes to</b> 'c1'" in settled(cases, qtbot)
     assert cases.panel.button.text() == "Save changes to this case"
     viewer.layers["c1 labels"].data[:3] = 1
     press(cases, qtbot)
@@ -149,7 +98,8 @@ def test_a_case_is_opened_corrected_saved_back_and_removed(viewer, cases, home, 
     qtbot.mouseClick(cases.cases.drop, Qt.MouseButton.LeftButton)
     listed(cases, qtbot, 2)
     assert open_dataset(raw).info.num_training == 2
-    assert len(list((raw / "trash").rglob("*.nii.gz"))) == 2
+    trash = sorted(path.name for path in (raw / "trash").rglob("*.nii.gz"))
+    assert trash == ["c1.nii.gz", "c2.nii.gz", "c2_0000.nii.gz"]  # the labels that were corrected, the removed case
 
 
 def test_sparse_painting_makes_an_ignore_label(viewer, cases, home, qtbot):
@@ -174,7 +124,7 @@ def test_sparse_painting_makes_an_ignore_label(viewer, cases, home, qtbot):
 
 
 def test_layers_that_do_not_fit_are_refused(viewer, cases, home, qtbot):
-    cases.form.fill_datasets(make_dataset(home, cases=2))
+    show(cases, make_dataset(home, cases=2))
     image, painted = layers(viewer)
     settled(cases, qtbot)
     image.scale = (2, 0.6, 0.6)
@@ -225,12 +175,12 @@ def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch)
     dataset_json(raw, numTraining=9)
     image = raw / "imagesTr" / "c4_0000.nii.gz"
     image.write_bytes(image.read_bytes()[:600])
-    cases.form.fill_datasets(raw)
+    show(cases, raw)
     monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
 
     def check():
         cases.problems.title.setText("")
-        cases.check_panel.button.click()
+        cases.problems.panel.button.click()
         qtbot.waitUntil(lambda: bool(cases.problems.title.text()), timeout=30000)
 
     def mend(row):
@@ -253,9 +203,9 @@ def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch)
 
 
 def test_values_of_large_layers_are_counted_on_a_thread(viewer, cases, home, qtbot, monkeypatch):
-    from napari_nnunet.widgets.dataset import case_form as _case_form
+    from napari_nnunet.widgets.dataset import class_table
 
-    monkeypatch.setattr(_case_form, "_QUICK_VOXELS", 10)
+    monkeypatch.setattr(class_table, "_QUICK_VOXELS", 10)
     layers(viewer)
     cases.form.name_edit.value = "Large"
     qtbot.waitUntil(lambda: cases.form.table.rowCount() == 3, timeout=10000)
@@ -269,7 +219,7 @@ def test_a_case_that_cannot_be_opened_says_why(viewer, cases, home, qtbot):
     raw = make_dataset(home, cases=2)
     image = raw / "imagesTr" / "c1_0000.nii.gz"
     image.write_bytes(image.read_bytes()[:500])
-    cases.form.fill_datasets(raw)
+    show(cases, raw)
     listed(cases, qtbot, 2)
     cases.open_case("c1")
     qtbot.waitUntil(lambda: "truncated" in cases.panel.status.text(), timeout=10000)
@@ -320,7 +270,7 @@ def test_two_folders_are_paired_shown_and_imported(viewer, cases, home, qtbot):
     dialog.classes.setText("255=cell")
     with qtbot.waitSignal(dialog.imported, timeout=30000):
         dialog.run()
-    assert cases.form.folder == home / "nnUNet_raw" / "Dataset001_Cells"
+    assert cases.form.head.raw == home / "nnUNet_raw" / "Dataset001_Cells"
     assert "Classes: cell." in cases.form.about.text()
     listed(cases, qtbot, 3)
 
@@ -328,7 +278,7 @@ def test_two_folders_are_paired_shown_and_imported(viewer, cases, home, qtbot):
 def test_a_folder_without_dataset_json_is_described(viewer, cases, home, qtbot):
     raw = make_dataset(home, cases=2)
     (raw / "dataset.json").unlink()
-    cases.form.fill_datasets(raw)
+    show(cases, raw)
     assert cases.form.describe.isVisibleTo(cases.form)
     dialog = cases.json_dialog()
     assert dialog.ending.text() == ".nii.gz"
@@ -370,11 +320,12 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     plan.panel.button.click()
     qtbot.waitUntil(lambda: plan.panel.state is State.IDLE, timeout=60000)
     assert plan.sentence.text().startswith("3 cases, 1 class, 2D, patch 512 × 512")
-    plan.preprocess_panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocess_panel.state is State.IDLE, timeout=60000)
-    assert plan.preprocess_panel.status.text() == "3 cases preprocessed. Ready to train."
-    plan._coster.quit()
-    qtbot.waitUntil(lambda: plan._coster is None or not plan._coster.is_running, timeout=120000)
+    plan.preprocessing.panel.button.click()
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    assert plan.preprocessing.panel.status.text() == "3 cases preprocessed. Ready to train."
+    worker = plan._costing._worker
+    plan._costing.stop()
+    qtbot.waitUntil(lambda: worker is None or not worker.is_running, timeout=120000)
 
 
 def test_a_dock_that_is_closed_while_threads_work_is_not_called_again(viewer, home, qtbot):
@@ -382,8 +333,9 @@ def test_a_dock_that_is_closed_while_threads_work_is_not_called_again(viewer, ho
     for _ in range(3):
         _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
         with qtbot.captureExceptions() as trouble:
-            widget.form.fill_datasets(raw)
-            worker = widget.cases._worker
+            widget.state.choose(dataset=None)
+            show(widget, raw)
+            worker = widget.cases._drawing._worker
             widget.open_case("c1")
             viewer.window.remove_dock_widget(widget.parent())
             widget.deleteLater()

@@ -25,10 +25,10 @@ def plan(viewer, home, qtbot):
     make_dataset(home, shape=(20, 24, 22))
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     yield widget
-    for panel in (widget.panel, widget.preprocess_panel):
+    for panel in (widget.panel, widget.preprocessing.panel):
         panel.cancel()
         qtbot.waitUntil(lambda panel=panel: panel.state is State.IDLE, timeout=30000)
-    qtbot.waitUntil(lambda: widget._coster is None, timeout=60000)
+    qtbot.waitUntil(lambda: not widget._costing.running, timeout=60000)
 
 
 def run(plan, qtbot):
@@ -37,50 +37,51 @@ def run(plan, qtbot):
 
 
 def cell(plan, row, configuration):
-    rows = [plan.table.verticalHeaderItem(i).text() for i in range(plan.table.rowCount())]
-    columns = [plan.table.horizontalHeaderItem(i).text() for i in range(plan.table.columnCount())]
-    return plan.table.item(rows.index(row), columns.index(configuration)).text()
+    rows = [plan.views.table.verticalHeaderItem(i).text() for i in range(plan.views.table.rowCount())]
+    columns = [plan.views.table.horizontalHeaderItem(i).text() for i in range(plan.views.table.columnCount())]
+    return plan.views.table.item(rows.index(row), columns.index(configuration)).text()
 
 
 def test_without_a_dataset_the_dock_says_what_to_do(viewer, home, qtbot):
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
-    assert "Make one in the Training cases dock" in plan.panel.status.text()
+    assert "Collect cases in the Training cases dock" in plan.summary.text()
     assert not plan.panel.button.isEnabled()
     assert not plan.views.isVisible()
 
 
 def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
-    assert "4 cases; channels MR; classes a." in plan.about.text()
+    assert plan.about.text() == "4 cases. Channels: MR.<br>Classes: a."
     run(plan, qtbot)
     assert plan.sentence.text().startswith("4 cases, 1 class, 3D, patch ")
     assert cell(plan, "Time per fold", "3d_fullres") == "measuring…"
-    qtbot.waitUntil(lambda: plan._coster is None, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
     assert plan.sentence.text().endswith("per fold here")
     assert cell(plan, "Time per fold", "2d").endswith((" h", "days"))
     assert cell(plan, "Memory", "3d_fullres").endswith("(cpu)")
     assert cell(plan, "Voxel size", "3d_fullres") == "1 × 0.8 × 0.8 mm"
-    assert len(plan.plots.plots) == 3
-    plan.boxes["2d"].setChecked(False)
-    qtbot.mouseClick(plan.preprocess_panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: plan.preprocess_panel.state is State.IDLE, timeout=60000)
-    assert plan.preprocess_panel.status.text() == "4 cases preprocessed. Ready to train."
+    assert len(plan.views.plots.plots) == 3
+    plan.preprocessing.boxes["2d"].setChecked(False)
+    qtbot.mouseClick(plan.preprocessing.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    assert plan.preprocessing.panel.status.text() == "4 cases preprocessed. Ready to train."
     base = home / "nnUNet_preprocessed" / DATASET
     assert case_names(base / "nnUNetPlans_3d_fullres") == ["c0", "c1", "c2", "c3"]
     assert not (base / "nnUNetPlans_2d").exists()
-    plan.boxes["2d"].setChecked(True)
-    plan.boxes["3d_fullres"].setChecked(False)
-    plan.boxes["2d"].setChecked(False)
-    plan.preprocess()
-    assert plan.preprocess_panel.status.text() == "Tick at least one configuration."
+    plan.preprocessing.boxes["2d"].setChecked(True)
+    plan.preprocessing.boxes["3d_fullres"].setChecked(False)
+    plan.preprocessing.boxes["2d"].setChecked(False)
+    plan.preprocessing.run()
+    assert plan.preprocessing.panel.status.text() == "Tick at least one configuration."
 
 
 def test_presets_and_wishes_reach_the_plans(plan, home, qtbot):
     plan.preset_box.value = "nnUNetPlannerResEncM"
     plan.spacing_edit.value = "2 one 1"
-    assert "The voxel size '2 one 1' is not understood" in plan.panel.status.text()
+    qtbot.waitUntil(lambda: "The voxel size '2 one 1' cannot be read" in plan.summary.text(), timeout=5000)
     assert not plan.panel.button.isEnabled()
     plan.spacing_edit.value = "2 1.6 1.6"
     plan.name_edit.value = "coarse"
+    qtbot.waitUntil(plan.panel.button.isEnabled, timeout=5000)
     run(plan, qtbot)
     content = json.loads((home / "nnUNet_preprocessed" / DATASET / "coarse.json").read_text())
     assert content["experiment_planner_used"] == "nnUNetPlannerResEncM"
@@ -101,7 +102,7 @@ def test_a_configuration_is_changed_with_its_consequences_shown(plan, home, qtbo
     change.spacing_edit.value = "1 0.8"
     assert "The spacing needs 3 positive numbers" in change.consequences.text()
     change.spacing_edit.value = "1.0 0.8 bad"
-    assert "is not understood" in change.consequences.text()
+    assert "cannot be read" in change.consequences.text()
     change.spacing_edit.value = "2 1.6 1.6"
     assert "The data must be preprocessed at 2 × 1.6 × 1.6 mm" in change.consequences.text()
     change.name_edit.value = "3d_small"
@@ -110,14 +111,14 @@ def test_a_configuration_is_changed_with_its_consequences_shown(plan, home, qtbo
     assert cell(plan, "Patch", "3d_small") == "8 × 16 × 16"
     assert cell(plan, "Batch", "3d_small") == "3"
     assert cell(plan, "Based on", "3d_small") == "3d_fullres"
-    assert "3d_small" in plan.boxes
+    assert "3d_small" in plan.preprocessing.boxes
     content = json.loads((home / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").read_text())
     assert content["configurations"]["3d_small"]["inherits_from"] == "3d_fullres"
 
 
 def test_the_drawing_shows_the_stages(plan, qtbot):
     run(plan, qtbot)
-    drawing: NetworkDrawing = plan.drawing
+    drawing: NetworkDrawing = plan.views.drawing
     configuration = plan.plans.configuration("3d_fullres")
     assert drawing.sizes()[0] == configuration.patch_size
     assert len(drawing.sizes()) == configuration.architecture.stages
@@ -126,7 +127,7 @@ def test_the_drawing_shows_the_stages(plan, qtbot):
     picture = drawing.grab().toImage()
     colours = {picture.pixelColor(x, 20).name() for x in range(0, 400, 3)}
     assert len(colours) >= 3  # boxes and text on the background
-    plan.network_box.value = "2d"
+    plan.views.network_box.setCurrentText("2d")
     assert drawing.sizes()[0] == plan.plans.configuration("2d").patch_size
 
 
@@ -134,7 +135,7 @@ def test_a_broken_case_is_named_in_the_dock(plan, home, qtbot):
     run(plan, qtbot)
     path = home / "nnUNet_raw" / DATASET / "imagesTr" / "c2_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
-    plan.preprocess_panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocess_panel.state is State.IDLE, timeout=60000)
-    assert "3 cases preprocessed, 1 failed – c2: " in plan.preprocess_panel.status.text()
-    assert "truncated" in plan.preprocess_panel.status.text()
+    plan.preprocessing.panel.button.click()
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    assert "3 cases preprocessed, 1 failed – c2: " in plan.preprocessing.panel.status.text()
+    assert "truncated" in plan.preprocessing.panel.status.text()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
 
 from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.processes import follow
 from napari_nnunet.processes.launch import end_training
 from napari_nnunet.widgets.frame.panel import State
 
@@ -30,13 +34,14 @@ def train(viewer, home, qtbot):
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     yield widget
     qtbot.waitUntil(lambda: widget.panel.state is State.IDLE, timeout=30000)
-    for view in widget.views.values():
-        runner = view.folder.runner()
+    for training in widget.watch.trainings:
+        runner = training.folder.runner()
         if runner is not None:
             end_training(runner)
-    for process, _, _ in widget._started:
+    for process, _, _ in widget.watch.started:
         process.terminate()
         process.wait(30)
+    widget.watch.stop()
 
 
 def begin(train, qtbot, *, epochs=2, **changes):
@@ -48,48 +53,57 @@ def begin(train, qtbot, *, epochs=2, **changes):
     train.form.request = lambda: type(request)(
         **{**request.__dict__, "settings": request.settings.replace(**short), "folds": train.form.chosen_folds()}
     )
+    qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
 
 
 def wait(train, qtbot, status, timeout=120000):
-    qtbot.waitUntil(lambda: train.chosen is not None and train._status(train.chosen) == status, timeout=timeout)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == status, timeout=timeout)
 
 
 def test_without_a_planned_dataset_the_dock_says_what_to_do(viewer, home, qtbot):
     _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
-    assert "Plan one in the Plan dock" in train.panel.status.text()
+    assert "Collect cases in the Training cases dock" in train.summary.text()
     assert not train.panel.button.isEnabled()
     assert not train.details.isVisible()
 
 
-def test_the_button_says_what_it_will_do(train):
-    assert train.panel.button.text() == "Train fold 0 of 3d_fullres, 2 h"
+def test_the_button_says_what_it_will_do(train, qtbot):
+    def says(text):
+        qtbot.waitUntil(lambda: train.panel.button.text() == text, timeout=5000)
+
+    says("Train fold 0 of 3d_fullres, 2 h")
     train.form.folds[1].setChecked(True)
     train.form.hours_box.value = 0.5
-    assert train.panel.button.text() == "Train 2 folds of 3d_fullres, 30 min each"
+    says("Train 2 folds of 3d_fullres, 30 min each")
     train.form.length_box.value = "Epochs"
     train.form.epochs_box.value = 30
-    assert train.panel.button.text() == "Train 2 folds of 3d_fullres, 30 epochs each"
+    says("Train 2 folds of 3d_fullres, 30 epochs each")
     for box in train.form.folds.values():
         box.setChecked(False)
-    assert train.panel.status.text() == "Tick at least one fold."
+    qtbot.waitUntil(lambda: "Tick at least one fold." in train.summary.text(), timeout=5000)
     assert not train.panel.button.isEnabled()
 
 
-def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot):
+def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot, monkeypatch):
     begin(train, qtbot, epochs=12, iterations=30)
     wait(train, qtbot, "running")
     qtbot.waitUntil(lambda: train.chosen.last is not None, timeout=60000)
     viewer.window.remove_dock_widget("all")
     _, again = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
-    assert again._status(again.chosen) in ("running", "finished")
+    qtbot.waitUntil(lambda: again.chosen is not None, timeout=20000)
+    assert again.chosen.status in ("running", "finished")
     wait(again, qtbot, "finished")
-    qtbot.waitUntil(lambda: again.details.scores.isVisible(), timeout=10000)
+    qtbot.waitUntil(lambda: again.details.scores.isVisible(), timeout=20000)
     view = again.chosen
     assert len(view.epochs) == 12
-    assert len(again.details.curves.losses.listDataItems()) == 2
-    assert [item.name() for item in again.details.curves.dice.listDataItems()] == ["organ", "lesion", "mean, smoothed"]
+    assert len(again.details.curves.plots["Loss"].listDataItems()) == 2
+    assert [item.name() for item in again.details.curves.plots["Pseudo Dice"].listDataItems()] == [
+        "organ",
+        "lesion",
+        "mean, smoothed",
+    ]
     assert "Mean validation Dice" in again.details.note.text()
     assert again.details.scores.horizontalHeaderItem(2).text() == "organ"
     again.show_film()
@@ -102,10 +116,10 @@ def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train,
     result, truth = viewer.layers[f"{name} result"].data, viewer.layers[f"{name} labels"].data
     wrong = viewer.layers[f"{name} differences"].data
     assert ((wrong > 0) == (result != truth)).all()
-    _save_a_corrected_reference(viewer, again, home, qtbot, name)
+    _save_a_corrected_reference(viewer, again, home, qtbot, name, monkeypatch)
 
 
-def _save_a_corrected_reference(viewer, train, home, qtbot, name):
+def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     layer = viewer.layers[f"{name} labels"]
     layer.data = np.where(layer.data == 2, 1, layer.data)
     viewer.layers.selection.active = layer
@@ -117,7 +131,9 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name):
     kept, _ = read_labels(next(trash.rglob(path.name)))
     assert (kept == before).all()
     assert (read_labels(path)[0] == layer.data).all()
+    monkeypatch.setattr(QMessageBox, "question", ask := Mock(return_value=QMessageBox.StandardButton.Yes))
     begin(train, qtbot)
+    assert "fold 0 (finished): train from the beginning again?" in ask.call_args.args[2]
     assert "new, changed or were planned otherwise" in train.panel.status.text()
 
 
@@ -132,19 +148,21 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     done = train.chosen.last.epoch
     qtbot.waitUntil(train.details.buttons["resume"].isEnabled, timeout=5000)
     assert not train.details.buttons["stop"].isEnabled()
-    assert train._asked is None  # or the next stop would end the process instead of asking it
+    qtbot.waitUntil(
+        lambda: train._asked is None, timeout=5000
+    )  # or the next stop would end the process instead of asking it
     assert train.panel.status.text() == ""
     qtbot.mouseClick(train.details.buttons["resume"], Qt.MouseButton.LeftButton)
     wait(train, qtbot, "running")
     qtbot.waitUntil(lambda: train.chosen.last.epoch > done, timeout=60000)
-    assert sorted(train.chosen.epochs) == list(range(train.chosen.last.epoch + 1))
+    assert [epoch.epoch for epoch in train.chosen.epochs] == list(range(train.chosen.last.epoch + 1))
     train.finish_in(1)
     wait(train, qtbot, "finished")
     assert folder.final.is_file()
     qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train longer…", timeout=5000)
     train.discard()
+    qtbot.waitUntil(lambda: train.table.rowCount() == 0, timeout=10000)
     assert not folder.path.exists()
-    assert train.table.rowCount() == 0
 
 
 def test_trainings_queue_and_can_be_called_off(train, qtbot):
@@ -154,19 +172,27 @@ def test_trainings_queue_and_can_be_called_off(train, qtbot):
     train.form.folds[3].setChecked(True)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
-    train.table.choose(next(key for key in train.views if key.endswith("fold_3")))
     wait(train, qtbot, "waiting")
     assert train.details.buttons["stop"].text() == "Do not start"
     assert train.details.line.text() == "Waiting for its turn."
     # the process must have taken its ticket before it can be called off
-    qtbot.waitUntil(lambda: len(list((train.workspace.results / ".trainings").glob("*.json"))) == 2, timeout=30000)
+    qtbot.waitUntil(
+        lambda: len(list((train.state.workspace.results / ".trainings").glob("*.json"))) == 2, timeout=30000
+    )
     train.stop()
-    qtbot.waitUntil(lambda: not any(key.endswith("fold_3") for key in train.views), timeout=30000)
-    assert len(train._started) == 1
+    qtbot.waitUntil(lambda: len(train.watch.trainings) == 1, timeout=30000)
+    assert len(train.watch.started) == 1
+
+
+def test_the_window_itself_never_looks_for_trainings(train, qtbot, monkeypatch):
+    threads = set()
+    monkeypatch.setattr(follow, "find_folds", lambda *_: threads.add(threading.current_thread()) or [])
+    qtbot.waitUntil(lambda: bool(threads), timeout=10000)
+    assert threading.main_thread() not in threads
 
 
 def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkeypatch):
     monkeypatch.setattr("napari_nnunet.jobs.training.order.check_training", lambda workspace, requests: iter(()))
-    os.utime(train.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
+    os.utime(train.state.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
     begin(train, qtbot)
     qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.network import unet as unets
 from napari_nnunet.engine.network.device import Choice
-from napari_nnunet.engine.network.unet import InstanceNorm, UNet
+from napari_nnunet.engine.network.layout import best_layout, laid_out, lay_out
+from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.trainers import Recipe
 
-Layout = Literal["plain", "channels_last"]
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
-_WIDE = 32  # features of the first stage from which two-dimensional networks gain by the channels-last layout
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,12 @@ class Learner:
         self.choice = choice
         self.loss = loss
         self.device = torch.device(choice.device)
-        self.layout = best_layout(network, choice)
+        self.layout = best_layout(network, choice.kind)
         network.deep_supervision = recipe.deep_supervision
         outputs = network.architecture.stages - 1 if recipe.deep_supervision else 1
         self.weights = output_weights(outputs)
         self.network = network.to(self.device)
-        if self.layout == "channels_last":
-            _to_channels_last(self.network)
+        lay_out(self.network, self.layout)
         self.optimizer = make_optimizer(network.parameters(), recipe)
         self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
         self._type = _TYPES.get(choice.precision)
@@ -98,9 +95,7 @@ class Learner:
         return torch.autocast(self.device.type, self._type) if self._type is not None else nullcontext()
 
     def _outputs(self, image: Tensor, module: nn.Module | None = None) -> Sequence[Tensor]:
-        image = image.to(self.device, non_blocking=True)
-        if self.layout == "channels_last":
-            image = image.contiguous(memory_format=_FORMATS[image.ndim])
+        image = laid_out(image.to(self.device, non_blocking=True), self.layout)
         with self._autocast():
             found = (module or self._module)(image)
         return found if isinstance(found, list) else [found]
@@ -214,23 +209,6 @@ def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
         for key, entry in state["state"].items()
     }
     return {**state, "state": entries}
-
-
-def best_layout(network: UNet, choice: Choice) -> Layout:
-    """Return the memory layout that was measured to be faster (see docs/benchmarks.md).
-
-    It follows from the network alone, so that a training can be repeated to the bit.
-    """
-    a = network.architecture
-    quick = choice.kind == "cpu" and (a.ndim == 3 or a.features[0] >= _WIDE)
-    return "channels_last" if quick else "plain"
-
-
-def _to_channels_last(network: UNet) -> None:
-    network.to(memory_format=_FORMATS[network.architecture.ndim + 2])  # type: ignore[call-overload]
-    for module in network.modules():
-        if isinstance(module, InstanceNorm):
-            module.as_group_norm = True
 
 
 def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str) -> list[str]:

@@ -15,7 +15,11 @@ def read_plans(base: Path, name: str) -> Plans:
     path = base / f"{name}.json"
     if not path.is_file():
         there = ", ".join(p.stem for p in plan_files(base)) or "none"
-        raise PlanError(f"{base.name} has no plans named {name!r} (there: {there}). Run 'plan_experiment' first.")
+        raise PlanError(
+            f"{base.name} has no plans named {name!r} (there: {there}).",
+            shell="Run 'plan_experiment' first.",
+            window="Plan the dataset in the Plan dock.",
+        )
     return Plans.read(path)
 
 

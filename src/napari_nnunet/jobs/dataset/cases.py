@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,19 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.resample import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
-from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
-from napari_nnunet.formats.atomic import make_folder, trash_path, written_beside
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, partial_name, trash_path, write_error, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
-from napari_nnunet.formats.dataset.raw_writer import TRASH, create_dataset, remap, save_case, set_labels
+from napari_nnunet.formats.dataset.raw_writer import (
+    TRASH,
+    create_dataset,
+    next_dataset_name,
+    remap,
+    save_case,
+    set_labels,
+)
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import overlay, telling_slice
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
@@ -126,6 +135,50 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
     shutil.copy2(case.label, aside / case.label.name)
     write_labels(labels, geometry, case.label, writer=dataset.info.reader)
     return case.label
+
+
+def copy_dataset(source: Path, workspace: Workspace) -> Job[Path]:
+    """Copy a raw dataset into a workspace, under the next free number where its name is taken or has none.
+
+    Parameters
+    ----------
+    source : Path
+        Folder with dataset.json, imagesTr and labelsTr; it is not changed.
+    workspace : Workspace
+        Gets the copy.
+
+    Returns
+    -------
+    Path
+        The new dataset's folder.
+
+    Raises
+    ------
+    DatasetError
+        If the folder's name cannot be a dataset's.
+    ResourceError
+        If files cannot be written; nothing is left behind then, nor after a cancel.
+    """
+    name = next_dataset_name(workspace, source.name)
+    if (workspace.raw / name).exists():
+        name = next_dataset_name(workspace, re.sub(r"^Dataset\d+_", "", source.name))
+    target = make_folder(workspace.raw) / name
+    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files if path.relative_to(source).parts[0] not in (TRASH, _FOLDER)]
+    yield Stage(name=f"Copying {source.name}", total=len(files))
+    staging = target.with_name(partial_name(name))
+    try:
+        for i, path in enumerate(files):
+            place = staging / path.relative_to(source)
+            make_folder(place.parent)
+            shutil.copyfile(path, place)
+            yield Progress(done=i + 1, total=len(files))
+        staging.rename(target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
 
 
 def _ignored(scheme: LabelScheme) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     sources = _sources(dataset, sampled=request.sampled)
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
-            yield Note(text=f"{dataset_name}: the fingerprint is up to date (--clean measures again).")
+            yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))

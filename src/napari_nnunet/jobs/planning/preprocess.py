@@ -99,7 +99,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
     yield from _drop_removed(dataset, targets)
     work, skipped = _work(dataset, targets, clean=request.clean)
     if skipped:
-        yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date (--clean makes them again).")
+        yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
     _check_disk(base, targets, len(work))
     yield Stage(name=f"Preprocessing {dataset_name}", total=len(work))
     try:

@@ -237,8 +237,9 @@ class BatchLoader:
                 raise
             names = ", ".join(sorted(set(self.source.cases(place))))
             raise ResourceError(
-                f"A data-loading process was killed, probably out of memory (last cases: {names}). Use fewer "
-                "of them (--workers), or close other programs."
+                f"A data-loading process was killed, probably out of memory (last cases: {names}).",
+                shell="Use fewer of them (--workers), or close other programs.",
+                window="Close other programs, then press Resume.",
             ) from error
         if isinstance(found, NnunetError):
             raise found

@@ -145,7 +145,9 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     base = workspace.preprocessed / dataset_name
     if not base.is_dir():
         raise DatasetError(
-            f"{dataset_name} is not planned and preprocessed: {base} does not exist. Run 'plan_and_preprocess' first."
+            f"{dataset_name} is not planned and preprocessed: {base} does not exist.",
+            shell="Run 'plan_and_preprocess' first.",
+            window="Plan and preprocess it in the Plan dock.",
         )
     plans = read_plans(base, request.plans)
     configuration = plans.configuration(request.configuration)
@@ -154,8 +156,9 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     names = case_names(data) if data.is_dir() else []
     if not names:
         raise DatasetError(
-            f"{configuration.name} is not preprocessed: there are no cases in {data}. Run 'preprocess -d "
-            f"{dataset_name} -plans_name {request.plans} -c {configuration.name}' first."
+            f"{configuration.name} is not preprocessed: there are no cases in {data}.",
+            shell=f"Run 'preprocess -d {dataset_name} -plans_name {request.plans} -c {configuration.name}' first.",
+            window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
     _refuse_stale(workspace, plans, configuration, data)
     split = yield from _split(base, names, request.fold)
@@ -171,7 +174,9 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
 def _dataset_info(base: Path) -> DatasetInfo:
     path = base / "dataset.json"
     if not path.is_file():
-        raise DatasetError(f"{path} is missing. Run 'plan_and_preprocess' first.")
+        raise DatasetError(
+            f"{path} is missing.", shell="Run 'plan_and_preprocess' first.", window="Plan the dataset in the Plan dock."
+        )
     return DatasetInfo.read(path)
 
 
@@ -189,8 +194,10 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         listed = ", ".join(stale[:5]) + (", ..." if len(stale) > 5 else "")
         raise DatasetError(
             f"{len(stale)} of {len(dataset.cases)} cases are new, changed or were planned otherwise since they were "
-            f"preprocessed ({listed}). Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c "
-            f"{configuration.name}'; only these are made again."
+            f"preprocessed ({listed}).",
+            shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}'; "
+            "only these are made again.",
+            window="Press Preprocess in the Plan dock; only these are made again.",
         )
 
 

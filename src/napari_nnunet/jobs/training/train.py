@@ -195,8 +195,9 @@ def _learn(session: Session) -> Job[bool]:
     with _saved_when_cancelled(session):
         if session.epoch < session.schedule.epochs:
             session.load_batches()
-            if session.order.settings.time_budget is not None and not session.measured:
-                yield from _fit_to_budget(session)
+            if not (yield from _fit_to_budget(session)):
+                yield from session.save_latest()
+                return False
         while session.epoch < session.schedule.epochs:
             if not (yield from _epoch(session)):
                 yield from session.save_latest()
@@ -216,11 +217,14 @@ def _saved_when_cancelled(session: Session) -> Iterator[None]:
         raise
 
 
-def _fit_to_budget(session: Session) -> Job[None]:
-    """Take the first steps, see how long they take, and choose epochs and steps for the time there is."""
+def _fit_to_budget(session: Session) -> Job[bool]:
+    """Take the first steps, if there is a time budget, and choose epochs and steps that fit into it.
+
+    Returns False if somebody asked to stop.
+    """
     budget = session.order.settings.time_budget
-    if budget is None:
-        return
+    if budget is None or session.measured:
+        return True
     yield Stage(name="Measuring the training step", total=_MEASURED_STEPS + 2)
     session.set_rate()
     times = []
@@ -229,12 +233,15 @@ def _fit_to_budget(session: Session) -> Job[None]:
         yield from _step(session)
         times.append(time.monotonic() - begun)
         yield Progress(done=i + 1, total=_MEASURED_STEPS + 2)
+        if (yield from session.obey()):
+            return False
     step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
     session.fit_to_budget(budget, step)
     yield Note(
         text=f"A step takes {step:.2f} s, so {budget / 60:.0f} minutes allow {session.schedule.epochs} epochs of "
         f"{session.recipe.iterations} steps."
     )
+    return True
 
 
 def _epoch(session: Session) -> Job[bool]:
@@ -253,6 +260,8 @@ def _epoch(session: Session) -> Job[bool]:
     for i in range(recipe.validation_iterations):
         matches.append(session.compare())
         yield Progress(done=recipe.iterations + i + 1, total=steps, seconds_left=session.seconds_left())
+        if (yield from session.obey()):
+            return False  # resumed, the epoch is validated again
     dice = pseudo_dice(matches)
     done = session.end_epoch(sum(m.loss for m in matches) / len(matches), dice)
     yield done

@@ -143,7 +143,11 @@ def _read(order: Order, name: str) -> _Case:
     properties = dict(stored.read_properties())
     path = order.base / "gt_segmentations" / (name + order.info.file_ending)
     if not path.is_file():
-        raise DatasetError(f"The reference {path} is missing. Run 'preprocess' again.")
+        raise DatasetError(
+            f"The reference {path} is missing.",
+            shell="Run 'preprocess' again.",
+            window="Press Preprocess in the Plan dock, then train the fold again.",
+        )
     reference, geometry = read_labels(path, reader=order.plans.reader)
     try:
         box = properties["bbox_used_for_cropping"]

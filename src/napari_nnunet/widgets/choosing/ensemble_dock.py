@@ -30,7 +30,6 @@ from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_of, placement_of
 from napari_nnunet.widgets.frame.panel import State
 from napari_nnunet.widgets.frame.parts import button
-from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm
@@ -199,7 +198,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
     def _compare_models(self, results: Path) -> None:
         """Find the best of a dataset; the panel shows how far it is."""
         if self.panel.state is State.IDLE:
-            self.panel.run(best_of(results), done=self._compared)
+            self.panel.run(best_of(self.members.head.workspace, results), done=self._compared)
 
     def _compared(self, found: Any) -> str:
         self.members.refresh()
@@ -212,7 +211,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         """Find out on the members' validation how sure they may be."""
         members = {member.model.folder: member.model for member in self.members.chosen()}
         if self.panel.state is State.IDLE and members:
-            self.panel.run(calibrate(read_preferences().folders(), list(members.values())), done=_calibrated)
+            self.panel.run(calibrate(self.members.head.workspace, list(members.values())), done=_calibrated)
 
 
 def _calibrated(found: Any) -> str:

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
-from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.request import Request
 from napari_nnunet.widgets.prediction.words import describe
@@ -76,11 +76,10 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     return ".<br>".join(lines) + "."
 
 
-def best_of(results: Path) -> Job[Any]:
+def best_of(workspace: Workspace, results: Path) -> Job[Any]:
     """Compare all models of a dataset."""
     from napari_nnunet.jobs.choosing.best import find_best
 
-    workspace = read_preferences().folders()
     names = workspace.models(results.name)
     request = FindBestRequest(
         dataset=results.name,

@@ -30,8 +30,9 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
+from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
-from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.prediction.result import PROBABILITY
 
 if TYPE_CHECKING:
@@ -138,10 +139,12 @@ class MembersForm(QGroupBox):
         row.addWidget(again)
         form.addRow(self.of_box.label, self._of_row)
         self._form = form
+        self.head = Head(state_of(viewer))
         for box in (self.source_box, self.of_box):
             box.native.setAccessibleName(box.label)
             box.native.setToolTip(box.tooltip)
         column = QVBoxLayout(self)
+        column.addWidget(self.head)
         column.addLayout(form)
         self.compare = button(
             "Compare all its models",
@@ -154,6 +157,7 @@ class MembersForm(QGroupBox):
         self.of_box.changed.connect(self._fill_rows)
         self.table.itemChanged.connect(self._edited)
         again.clicked.connect(self._source_chosen)
+        self.head.changed.connect(self._source_chosen)
         self.compare.clicked.connect(lambda: self.comparison_wanted.emit(self.of_box.value))
         events = viewer.layers.events
         for signal in (events.inserted, events.removed):
@@ -170,7 +174,7 @@ class MembersForm(QGroupBox):
             self._fill_rows()
 
     def _source_chosen(self) -> None:
-        workspace = read_preferences().folders()
+        workspace, before = self.head.workspace, self.of_box.value
         source = self.source_box.value
         self._filling = True
         if source == BEST:
@@ -184,7 +188,8 @@ class MembersForm(QGroupBox):
         else:
             choices = []
         self.of_box.choices = distinct(choices)
-        self.of_box.value = choices[0][1] if choices else None
+        there = [value for _, value in choices]
+        self.of_box.value = before if before in there else next(iter(there), None)
         self._form.setRowVisible(self._of_row, source != LAYERS)
         self.compare.setVisible(source == BEST and bool(choices))
         self._filling = False

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from napari.layers import Image, Labels
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.raw_writer import check_case_name, next_dataset_name
+from napari_nnunet.formats.dataset.raw_writer import case_files, check_case_name, next_dataset_name
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.frame.layers import full_resolution, geometry_from, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import ORIGIN, full_resolution, geometry_from, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
+from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 WHOLE, SLICE = "Whole volume", "Current slice"
 _PICTURE_TYPES = ("uint8", "bool")
@@ -94,6 +95,11 @@ def resolve_case(choices: CaseChoices) -> NewCase:
         With the first thing that is missing or does not fit.
     """
     first, labels = _chosen_layers(choices)
+    if not _same_case(labels, first):
+        raise NotReadyError(
+            f"'{labels.name}' holds the labels of the case '{labels.metadata[ORIGIN]['name']}', and '{first.name}' is "
+            "another image. Choose the labels of this image, or add a Labels layer."
+        )
     index = cut_of(labels, choices.extent, choices.step)
     channels = [part for layer in choices.layers if layer is not None for part in _channels(layer, index)]
     try:
@@ -101,7 +107,7 @@ def resolve_case(choices: CaseChoices) -> NewCase:
         geometry = _geometry(choices, first, labels, index)
         folder = choices.dataset or choices.workspace.raw / next_dataset_name(choices.workspace, choices.new_name)
     except NnunetError as error:
-        raise NotReadyError(error.message) from error
+        raise NotReadyError(error.in_window) from error
     names = choices.info.channel_names if choices.info is not None else _named(choices, first, len(channels))
     if len(channels) != len(names):
         listed = ", ".join(names)
@@ -140,6 +146,50 @@ def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
                 f"{_times(size)}). They must lie on the same grid."
             )
     return first, choices.labels
+
+
+def plain_name(image: Image) -> str:
+    """Return a case's name for an image: that of the case it was opened from, else the layer's."""
+    name = str(image.metadata.get(ORIGIN, {}).get("name") or image.name)
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip("._-")
+
+
+def belongs(labels: Labels, image: Image) -> bool:
+    """Whether labels lie on an image's voxels and are not those of another case."""
+    shape = tuple(full_resolution(image).shape)[: image.ndim]
+    return tuple(labels.data.shape) == shape and _same_case(labels, image)
+
+
+def _same_case(labels: Labels, image: Image) -> bool:
+    return ORIGIN not in labels.metadata or labels.metadata[ORIGIN] == image.metadata.get(ORIGIN)
+
+
+def replaces(case: NewCase, choices: CaseChoices) -> Literal["nothing", "itself", "another"]:
+    """Return what saving a case would replace: nothing, the case its layers were opened from, or another image's."""
+    if choices.info is None or not case_files(case.folder, case.name, choices.info):
+        return "nothing"
+    own = {"folder": str(case.folder), "name": case.name}
+    layers = [layer for layer in (*choices.layers, choices.labels) if layer is not None]
+    whole = all(len(case.labels.shape) == layer.ndim for layer in layers)
+    opened = all(layer.metadata.get(ORIGIN) == own for layer in layers if isinstance(layer, Image))
+    return "itself" if whole and opened else "another"
+
+
+def describe_case(case: NewCase, replaced: Literal["nothing", "itself", "another"]) -> str:
+    """Return what saving a case will do (rich text, without its full stop)."""
+    names = {value: name for name, value in case.classes.items() if isinstance(value, int)}
+    becomes = ", ".join(
+        f"{old} → {new} {names.get(new, '')}".rstrip() for old, new in sorted(case.mapping.items()) if old or new
+    )
+    size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
+    verb = {"nothing": "Will add", "itself": "Will save changes to", "another": "Will replace"}[replaced]
+    new = "" if (case.folder / "dataset.json").is_file() else " (new)"
+    sparse = IGNORE in case.classes and names.get(case.mapping.get(0, 0)) == IGNORE
+    return (
+        f"<b>{verb}</b> '{case.name}' in {case.folder.name}{new}: {counted(len(case.channels), 'channel')} of "
+        f"{times_text(case.labels.shape)} voxels{size}.<br>Labels: {becomes or 'as they are'}"
+        + (".<br>Unlabelled voxels are left out in training" if sparse else "")
+    )
 
 
 def cut_of(labels: Labels, extent: str, step: Sequence[int]) -> tuple[Any, ...]:

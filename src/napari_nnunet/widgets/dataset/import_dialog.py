@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -23,10 +22,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.worker import lazy
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.dataset.import_folders import import_folders
+else:
+    import_folders = lazy("napari_nnunet.jobs.dataset.import_folders:import_folders")
 
 _SHOWN = 200  # pairs in the table
 
@@ -69,7 +74,6 @@ class ImportDialog(QDialog):
         for edit in (self.images, self.masks, self.suffixes, self.name):
             edit.textChanged.connect(self._update)
         self.panel.start = self.run
-        self.panel.finished.connect(self._done)
         self._update()
 
     def _lay_out(self) -> None:
@@ -150,17 +154,15 @@ class ImportDialog(QDialog):
         except ValueError as error:
             self.panel.say(str(error))
             return
-        self.panel.run(
-            _import_job(
-                self.workspace,
-                Path(self.images.text()),
-                Path(self.masks.text()),
-                self.name.text(),
-                tuple(self.suffixes.text().split()),
-                words(self.channels.text()),
-                classes,
-            )
+        request = ImportFoldersRequest(
+            images=Path(self.images.text()),
+            masks=Path(self.masks.text()),
+            name=self.name.text(),
+            suffixes=tuple(self.suffixes.text().split()),
+            channel_names=words(self.channels.text()),
+            class_names=classes,
         )
+        self.panel.run(import_folders(self.workspace, request), done=self._done)
 
     def _done(self, folder: Path) -> None:
         self.imported.emit(folder)
@@ -188,32 +190,6 @@ def class_names(text: str) -> dict[int, str]:
             raise ValueError(f"'{word}' is not understood; write class names like 255=cell.")
         found[int(value)] = name
     return found
-
-
-def _import_job(
-    workspace: Workspace,
-    images: Path,
-    masks: Path,
-    name: str,
-    suffixes: Sequence[str],
-    channels: Sequence[str],
-    classes: dict[int, str],
-) -> Callable[[], Job[Path]]:
-    def start() -> Job[Path]:
-        from napari_nnunet.jobs.dataset.import_folders import import_folders
-        from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-
-        request = ImportFoldersRequest(
-            images=images,
-            masks=masks,
-            name=name,
-            suffixes=tuple(suffixes),
-            channel_names=tuple(channels),
-            class_names=classes,
-        )
-        return import_folders(workspace, request)
-
-    return start
 
 
 class JsonDialog(QDialog):
@@ -259,7 +235,7 @@ class JsonDialog(QDialog):
             generate_dataset_json(self.folder, words(self.channels.text()), classes, 0, self.ending.text().strip())
             update_count(self.folder)
         except NnunetError as error:
-            self.about.setText(error.message)
+            self.about.setText(error.in_window)
             return
         self.accept()
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, features_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of
+from napari_nnunet.widgets.frame.tabs import open_dock
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -62,6 +64,7 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     volume = read_volume(case.images, reader=reader, as_stored=True)
     labels, _ = read_labels(case.label, reader=reader)
     place = _place(volume.geometry)
+    place["metadata"][ORIGIN] = {"folder": str(folder), "name": name}
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
@@ -75,24 +78,28 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     extra = {
         "colormap": colormap_of_values(values),
         "features": {"index": list(values), "name": list(values.values())},
-        "metadata": {**place["metadata"], "nnunet_case": {"folder": str(folder), "name": name}},
     }
     return [*layers, (small, {"name": f"{name} labels", **place, **extra}, "labels")]
 
 
+def open_case(folder: Path, name: str) -> Job[list[LayerData]]:
+    """Read the layers of a training case."""
+    yield Stage(name=f"Opening {name}")
+    return case_layers(folder, name)
+
+
 def _read_dataset(path: str | list[str]) -> list[LayerData]:
-    """Open the first case of a dropped dataset; the Training cases dock opens the others."""
-    from napari.utils.notifications import show_info
+    """Open the first case of a dropped dataset, and all of it in the Training cases dock."""
+    import napari
 
     first = Path(path[0] if isinstance(path, list) else path)
     folder = first if first.is_dir() else first.parent
     dataset, _ = survey(folder)
     if not dataset.cases:
         raise DatasetError(f"{folder.name} has no complete training case.")
-    show_info(
-        f"{folder.name}: {len(dataset.cases)} cases. The first one is open; "
-        "Plugins > nnU-Net > Training cases opens the others."
-    )
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        open_dock(viewer, "Training cases").offer(folder)
     return case_layers(folder, dataset.cases[0].name)
 
 
@@ -126,8 +133,7 @@ def _read_zip(path: str | list[str]) -> list[LayerData]:
     viewer = napari.current_viewer()
     if viewer is None:
         raise DatasetError(f"{first.name} holds models, not images; the Models dock of a window takes it in.")
-    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Models")
-    dock.offer(first)
+    open_dock(viewer, "Models").offer(first)
     return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, but nothing to show"
 
 

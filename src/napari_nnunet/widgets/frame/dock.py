@@ -170,8 +170,10 @@ class RequestDock(Dock, Generic[R, E]):
     def _request_or_refuse(self) -> R | None:
         try:
             return self.request()
-        except (NotReadyError, NnunetError) as reason:
+        except NotReadyError as reason:
             self._refuse(str(reason))
+        except NnunetError as error:
+            self._refuse(error.in_window)
         return None
 
     def _refuse(self, reason: str) -> None:
@@ -190,7 +192,7 @@ class RequestDock(Dock, Generic[R, E]):
 
         def errored(error: BaseException) -> None:
             if current() and isinstance(error, NnunetError):
-                self._refuse(error.message)
+                self._refuse(error.in_window)
             elif current():
                 self.summary.setText(f"{self.describe(request)}.<br>Time and memory are unknown: {failure_text(error)}")
 

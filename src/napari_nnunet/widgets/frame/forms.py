@@ -10,8 +10,8 @@ from magicgui.widgets import CheckBox, create_widget
 from napari.layers import Image
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     import napari
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Metadata key of image layers that are results (probabilities, uncertainty), which nobody segments.
 DERIVED = "nnunet_derived"
+_WIDTH = 360  # of a dock, at least
 
 _FAR = 10**6  # spin boxes want an end
 
@@ -116,19 +117,6 @@ def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
         form.insertRow(row, widget.label, widget.native)
 
 
-def with_refresh(box: Any) -> tuple[QHBoxLayout, QPushButton]:
-    """Return a row with a box that offers datasets, and the button that looks for them again."""
-    button = QPushButton("↻")
-    button.setToolTip("Search for datasets again.")
-    button.setAccessibleName("Search for datasets again")
-    button.setFixedWidth(30)
-    box.native.setAccessibleName(box.label)
-    row = QHBoxLayout()
-    row.addWidget(box.native, 1)
-    row.addWidget(button)
-    return row, button
-
-
 def let_shrink(content: QWidget) -> None:
     """Let combo boxes be narrower than their longest entry, so that the dock fits beside the canvas."""
     own = [content] if isinstance(content, QComboBox) else []
@@ -154,11 +142,30 @@ def scrolling(dock: QWidget, parts: Sequence[QWidget]) -> None:
     for part in parts:
         column.addWidget(part)
     column.addStretch(1)
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(content)
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(scroll)
-    dock.setMinimumWidth(360)
+    layout.addWidget(_Scroll(content))
+
+
+class _Scroll(QScrollArea):
+    """Scrolls up and down only: it is always as wide as its content needs."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the width of the content and the bar beside it."""
+        content, bar = self.widget(), self.verticalScrollBar()
+        if content is None or bar is None:
+            return super().minimumSizeHint()
+        needed = content.minimumSizeHint().width() + bar.sizeHint().width() + 2 * self.frameWidth()
+        return QSize(max(needed, _WIDTH), super().minimumSizeHint().height())
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Notice that the content needs another width."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)

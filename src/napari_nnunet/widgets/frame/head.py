@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QWidget
 from superqt import QElidingLabel
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
+from napari_nnunet.widgets.frame.parts import button, refresh_button
 from napari_nnunet.widgets.frame.state import State
 
 
@@ -40,13 +41,12 @@ class Head(QWidget):
         self.place = QElidingLabel()
         self.place.setElideMode(Qt.TextElideMode.ElideLeft)
         self.place.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.other = _small("Change…", "Open another workspace, or the one of a dataset, in all docks.")
+        self.other = button("Change…", "Open another workspace, or the one of a dataset, in all docks.")
         self.box = QComboBox()
         self.box.setAccessibleName("Dataset")
         self.box.setToolTip("The dataset that all docks work on.")
         let_shrink(self.box)
-        self.refresh = _small("↻", "Search for datasets again.")
-        self.refresh.setFixedWidth(30)
+        self.refresh = refresh_button("datasets")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Workspace", _row(self.place, self.other))
@@ -119,13 +119,6 @@ class Head(QWidget):
         found = QFileDialog.getExistingDirectory(self, "Workspace or dataset", self.place.text())
         if found:
             self.state.open_folder(Path(found))
-
-
-def _small(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.setAccessibleName(tip.rstrip("."))
-    return button
 
 
 def _row(*parts: QWidget) -> QWidget:

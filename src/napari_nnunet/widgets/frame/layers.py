@@ -17,6 +17,8 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
+#: Metadata key of layers that are a training case: its dataset's folder and its name.
+ORIGIN = "nnunet_case"
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
 
 if TYPE_CHECKING:
     import napari
@@ -50,14 +50,17 @@ class _Joiner(QObject):
         window = None if dock is None else dock.parent()
         if dock is None or not isinstance(window, QMainWindow):
             return
-        dock.setWindowTitle(dock.windowTitle().partition(" (")[0])
+        title = dock.windowTitle().partition(" (")[0]
+        for label in dock.titleBarWidget().findChildren(QLabel):
+            label.setText(title if label.text() == dock.windowTitle() else label.text())
+        dock.setWindowTitle(title)
         area = window.dockWidgetArea(dock)
         others = [
             other
             for other in window.findChildren(QDockWidget)
-            if other is not dock and _is_ours(other) and other.isVisible() and window.dockWidgetArea(other) == area
+            if other is not dock and _is_ours(other) and not other.isHidden() and window.dockWidgetArea(other) == area
         ]
-        if others and not dock.isFloating() and others[0] not in window.tabifiedDockWidgets(dock):
+        if others and not dock.isFloating() and others[-1] not in window.tabifiedDockWidgets(dock):
             window.tabifyDockWidget(others[-1], dock)
             dock.raise_()
 

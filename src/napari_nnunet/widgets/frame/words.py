@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 
 
 def plain_time(seconds: float) -> str:
@@ -37,11 +38,22 @@ def failure_text(error: BaseException) -> str:
     Parameters
     ----------
     error : BaseException
-        What a job raised: an error of this package carries its own sentences.
+        What a job raised: an error of this package carries its own sentences, and what to do in a window.
     """
     if isinstance(error, NnunetError):
-        return error.message
+        return error.in_window
     if isinstance(error, BrokenProcessPool):
         return "The system ended a worker process, probably because memory ran out. Use fewer workers, or free memory."
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"Something went wrong inside the plugin ({reason}). 'Copy report' has the details for a bug report."
+
+
+def dataset_text(info: DatasetInfo) -> str:
+    """Return channels and classes of a dataset (rich text)."""
+    classes = [name for name in info.labels.labels if name != BACKGROUND]
+    return f"Channels: {', '.join(info.channel_names)}.<br>Classes: {', '.join(classes)}."
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun in the singular or plural."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -94,7 +94,7 @@ class ChangeForm(QWidget):
         try:
             found = self.derived()
         except NnunetError as error:
-            self.consequences.setText(error.message)
+            self.consequences.setText(error.in_window)
             self.button.setEnabled(False)
             return
         self.consequences.setText("<br>".join(f"{text}." for text in found.consequences))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyqtgraph
-from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt
 from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
-from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHeaderView,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
-from napari_nnunet.widgets.frame.words import size_text, times_text
+from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 _ROWS = (
     "Based on",
@@ -36,14 +46,14 @@ _BOX = 124  # width of a stage in the drawing
 _COLOURS = ("#009eff", "#ff8c00", "#2fbf71")
 
 
-def sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:
+def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:
     """Return one plain sentence about the plan: cases, classes, dimensions, patch, time."""
     name = main_configuration(plans)
     configuration = plans.configuration(name)
     classes = len(info.labels.regions if info.labels.has_regions else info.labels.foreground_labels)
     when = f", about {hours_text(costs[name].hours_per_fold)} per fold here" if name in costs else ""
     return (
-        f"{cases} case{'s' if cases != 1 else ''}, {classes} class{'es' if classes != 1 else ''}, "
+        f"{counted(cases, 'case')}, {classes} class{'es' if classes != 1 else ''}, "
         f"{configuration.ndim}D, patch {times_text(configuration.patch_size)}{when}"
     )
 
@@ -124,6 +134,62 @@ def hours_text(hours: float) -> str:
 def bytes_text(gigabytes: float) -> str:
     """Return a size in GB, or MB where it is small."""
     return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+
+
+class PlanViews(QTabWidget):
+    """Three looks at plans: the table of configurations, the network of one of them, the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plans: Plans | None = None
+        self.table = ConfigurationTable()
+        self.network_box = QComboBox()
+        self.network_box.setAccessibleName("Configuration")
+        self.drawing = NetworkDrawing()
+        self.plots = DataPlots()
+        for title, parts in (
+            ("Configurations", (self.table,)),
+            ("Network", (self.network_box, self.drawing)),
+            ("Data", (self.plots,)),
+        ):
+            page = QWidget()
+            column = QVBoxLayout(page)
+            for part in parts:
+                column.addWidget(part)
+            column.addStretch(1)
+            self.addTab(page, title)
+        self.network_box.currentTextChanged.connect(self._draw)
+        self.currentChanged.connect(self._fit)
+
+    def show_plans(self, plans: Plans, info: DatasetInfo, base: Path) -> None:
+        """Draw other plans and the fingerprint they were made from."""
+        self.plans = plans
+        with QSignalBlocker(self.network_box):
+            self.network_box.clear()
+            self.network_box.addItems(list(readable_configurations(plans)))
+            self.network_box.setCurrentText(main_configuration(plans))
+        self._draw(self.network_box.currentText())
+        path = base / "dataset_fingerprint.json"
+        if path.is_file():
+            fingerprint = Fingerprint.read(path)
+            self.plots.show_fingerprint(fingerprint, info.channel_names)
+
+    def show_costs(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
+        """Fill the table of configurations."""
+        self.table.show_plans(plans, costs, measuring=measuring)
+        self._fit()
+
+    def _draw(self, name: str) -> None:
+        if self.plans is not None and name:
+            self.drawing.show_configuration(self.plans.configuration(name))
+
+    def _fit(self, _: int = 0) -> None:
+        """Be as high as the tab that is seen."""
+        for i in range(self.count()):
+            page = self.widget(i)
+            seen = QSizePolicy.Policy.Preferred if i == self.currentIndex() else QSizePolicy.Policy.Ignored
+            page.setSizePolicy(QSizePolicy.Policy.Preferred, seen)
+        self.updateGeometry()
 
 
 class NetworkDrawing(QWidget):

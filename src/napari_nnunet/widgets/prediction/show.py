@@ -6,11 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.events import Event, Painted
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.request import Request
@@ -37,17 +40,26 @@ class ResultView(QWidget):
         self.running: ResultLayers | None = None
         self.table = VolumeTable()
         self.after = AfterResult()
+        self.collect = button(
+            "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."
+        )
+        self._collected: tuple[Image, Labels] | None = None
         self._last_refresh = 0.0
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.table)
         column.addWidget(self.after)
+        column.addWidget(self.collect)
+        self.collect.clicked.connect(self._collect)
         self.after.changed.connect(self.table.recount)
+        self.clear()
 
     def clear(self) -> None:
         """Forget the result before."""
         self.table.hide_result()
         self.after.hide_result()
+        self.collect.setVisible(False)
+        self._collected = None
 
     def begin(self, request: Request, *, name: str | None = None) -> ResultLayers:
         """Add the layer that a run will fill."""
@@ -92,9 +104,17 @@ class ResultView(QWidget):
             self.viewer.layers.selection.active = result.labels
             views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
+            self._collected = (result.request.source, result.labels)
+            self.collect.setVisible(True)
             self.after.show_result(result.labels, views, scheme, recipe, recommended=recommended, applied=applied)
         self.table.show_result(result, [prediction.counts for prediction in predictions])
         return text
+
+    def _collect(self) -> None:
+        """Open the Training cases dock with the image and its result chosen; nothing is saved yet."""
+        if self._collected is not None:
+            image, labels = self._collected
+            open_dock(self.viewer, "Training cases").use([image], labels)
 
     def _show_labels(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
         if not result.shown_in(self.viewer):

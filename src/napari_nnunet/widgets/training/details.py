@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-from qtpy.QtWidgets import QGridLayout, QGroupBox, QLabel, QProgressBar, QPushButton, QVBoxLayout
+from pathlib import Path
 
-from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.raw_dataset import read_info
+from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QVBoxLayout
+
+from napari_nnunet.events import Job
 from napari_nnunet.formats.results.summary import Summary
-from napari_nnunet.processes.follow import TrainingView
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.processes.follow import Training
+from napari_nnunet.widgets.frame.latest import Latest
+from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
-from napari_nnunet.widgets.training.words import ending, label_names, status_line
+from napari_nnunet.widgets.training.words import dataset_of, label_names, note_line, status_line, validation_line
 
 _BUTTONS = {
-    "stop": ("Stop and keep", "Save after this step and end, folds after it too; Resume goes on there."),
-    "resume": ("Resume", "Go on exactly where it was."),
-    "finish": ("Finish soon…", "Let the learning rate go to zero over a few more epochs, and end."),
+    "stop": ("Pause", "Save and stop, without starting remaining folds. Resume continues here."),
+    "resume": ("Resume", "Continue exactly where it stopped."),
+    "finish": ("Finish soon…", "Lower the learning rate to zero over a few more epochs, and end."),
     "discard": ("Discard…", "Delete checkpoints and logs of this fold."),
     "segment": ("Segment with it now", "Open the Segment dock with the best state so far."),
     "film": ("Watch it learn", "Open a slice of a validation case with the labels after every few epochs."),
@@ -24,103 +26,108 @@ _BUTTONS = {
 
 
 class TrainingDetails(QGroupBox):
-    """Shows a :class:`TrainingView`; the dock decides what its buttons do."""
+    """Shows a :class:`Training`; the dock decides what its buttons do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._scored: tuple[str, float] = ("", 0.0)
+        self._scored: tuple[Path, float] | None = None
+        self._reading = Latest(self)
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress of the training")
-        self.line, self.note, self.scores_title = QLabel(), QLabel(), QLabel()
+        self.line, self.note, self.scores_title = sentence(), sentence(), sentence()
         self.buttons: dict[str, QPushButton] = {}
         grid = QGridLayout()
         for i, (name, (text, tip)) in enumerate(_BUTTONS.items()):
-            button = QPushButton(text)
-            button.setToolTip(tip)
-            button.setAccessibleName(text)
-            grid.addWidget(button, i // 2, i % 2)
-            self.buttons[name] = button
+            self.buttons[name] = button(text, tip)
+            grid.addWidget(self.buttons[name], i // 2, i % 2)
         self.curves = Curves()
         self.scores = ScoreTable()
-        self.correct = QPushButton("Save the corrected reference")
-        self.correct.setToolTip(
+        self.correct = button(
+            "Save the corrected reference",
             "Select the labels of a validation case, correct them, and save them as the case's reference. The old one "
-            "is kept in the dataset's trash folder."
+            "is kept in the dataset's trash folder.",
         )
         column = QVBoxLayout(self)
-        for label in (self.line, self.note, self.scores_title):
-            label.setWordWrap(True)
         for part in (self.bar, self.line, self.note):
             column.addWidget(part)
         column.addLayout(grid)
         for part in (self.curves, self.scores_title, self.scores, self.correct):
             column.addWidget(part)
 
-    def show_view(self, view: TrainingView, status: str) -> None:
-        """Show a training as it is now."""
-        self.setTitle(view.title)
-        self.line.setText(status_line(view, status))
-        alive = status in ("running", "waiting")
-        self.note.setText(view.notes[-1] if view.notes and alive else ending(view))
+    def show_training(self, training: Training, *, asked: bool) -> None:
+        """Show a training as it was found; ``asked`` where it was asked to pause and did not yet."""
+        self.setTitle(training.title)
+        self.line.setText(status_line(training))
+        self.note.setText(note_line(training))
         self.note.setVisible(bool(self.note.text()))
-        self._show_bar(view, status)
-        self._show_buttons(view, status)
-        epochs = [view.epochs[number] for number in sorted(view.epochs)]
-        self.curves.setVisible(bool(epochs))
-        self.curves.show_epochs(epochs)
-        self._show_scores(view)
+        self._show_bar(training)
+        self._show_buttons(training, asked=asked)
+        self.curves.setVisible(bool(training.epochs))
+        self.curves.show_epochs(training.epochs)
+        self._show_scores(training)
 
-    def _show_bar(self, view: TrainingView, status: str) -> None:
-        self.bar.setVisible(status in ("running", "waiting"))
-        if status == "waiting" or view.progress is None:
+    def _show_bar(self, training: Training) -> None:
+        self.bar.setVisible(training.alive)
+        if training.status == "waiting" or training.progress is None:
             self.bar.setRange(0, 0)
             return
         self.bar.setRange(0, 1000)
-        within, last = view.progress.done / max(view.progress.total, 1), view.last
-        if view.stage.startswith("Epoch") and last is not None:
-            within = min(1.0, (last.epoch + 1 + within) / last.epochs)
-        elif view.stage.startswith("Epoch"):
-            within = 0.0
+        within, last = training.progress.done / max(training.progress.total, 1), training.last
+        if training.stage.startswith("Epoch"):
+            within = 0.0 if last is None else min(1.0, (last.epoch + 1 + within) / last.epochs)
         self.bar.setValue(round(1000 * within))
 
-    def _show_buttons(self, view: TrainingView, status: str) -> None:
-        folder = view.folder
-        alive = status in ("running", "waiting")
-        self.buttons["stop"].setEnabled(alive)
-        self.buttons["stop"].setText("Do not start" if status == "waiting" else "Stop and keep")
-        self.buttons["resume"].setEnabled(not alive and bool(folder.checkpoints))
-        self.buttons["resume"].setText("Train longer…" if status == "finished" else "Resume")
-        self.buttons["finish"].setEnabled(
-            status == "running" or (not alive and status != "finished" and bool(folder.checkpoints))
-        )
-        self.buttons["discard"].setEnabled(not alive)
-        self.buttons["segment"].setEnabled(bool(folder.checkpoints))
-        self.buttons["film"].setEnabled(bool(view.frames))
+    def _show_buttons(self, training: Training, *, asked: bool) -> None:
+        status, saved = training.status, bool(training.checkpoints)
+        stop, tip = _BUTTONS["stop"]
+        if asked:
+            stop, tip = "Stop at once", "End the process; what it saved last is kept."
+        elif status == "waiting":
+            stop, tip = "Do not start", "Take it out of the queue."
+        self.buttons["stop"].setToolTip(tip)
+        for name, text in (("stop", stop), ("resume", "Train longer…" if status == "finished" else "Resume")):
+            self.buttons[name].setText(text)
+            self.buttons[name].setAccessibleName(text)
+        paused = saved and not training.alive
+        for name, possible in (
+            ("stop", training.alive),
+            ("resume", paused),
+            ("finish", status == "running" or (paused and status != "finished")),
+            ("discard", not training.alive),
+            ("segment", saved),
+            ("film", bool(training.frames)),
+        ):
+            self.buttons[name].setEnabled(possible)
 
-    def _show_scores(self, view: TrainingView) -> None:
-        path = view.folder.validation / "summary.json"
-        there = path.is_file()
+    def _show_scores(self, training: Training) -> None:
+        """Read the validation on a thread, when it is another or was written anew."""
+        if training.scored is None:
+            self._scored = None
+            self._reading.stop()
+            self._set_scores_visible(False)
+        elif self._scored != (training.folder.path, training.scored):
+            self._scored = (training.folder.path, training.scored)
+            self._reading.start(_read_scores(training), returned=self._scores_read, errored=self._not_read)
+
+    def _scores_read(self, found: tuple[Summary, dict[str, str]]) -> None:
+        summary, names = found
+        self.scores.show_scores(summary.worst_first, names)
+        self.scores_title.setText(validation_line(summary))
+        self._set_scores_visible(True)
+
+    def _not_read(self, error: BaseException) -> None:
+        self._set_scores_visible(False)
+        self.scores_title.setText(failure_text(error))
+        self.scores_title.setVisible(True)
+
+    def _set_scores_visible(self, visible: bool) -> None:
         for part in (self.scores, self.scores_title, self.correct):
-            part.setVisible(there)
-        if not there or self._scored == (str(path), path.stat().st_mtime):
-            return
-        self._scored = (str(path), path.stat().st_mtime)
-        info = dataset_of(view)
-        names = {} if info is None else label_names(info)
-        try:
-            scores = Summary.read(path, ending=".nii.gz" if info is None else info.file_ending).worst_first
-        except NnunetError as error:
-            self.scores_title.setText(str(error))
-            return
-        self.scores.show_scores(scores, names)
-        known = [score.mean for score in scores if not np.isnan(score.mean)]
-        mean = f", mean Dice {np.mean(known):.3f}" if known else ""
-        self.scores_title.setText(f"{len(scores)} validation cases{mean}, the worst first. Double click opens one.")
+            part.setVisible(visible)
 
 
-def dataset_of(view: TrainingView) -> DatasetInfo | None:
-    """Return the dataset of a training, None where its file cannot be read."""
-    try:
-        return read_info(view.folder.path.parent)
-    except (NnunetError, OSError):
-        return None
+def _read_scores(training: Training) -> Job[tuple[Summary, dict[str, str]]]:
+    yield from ()
+    info = dataset_of(training)
+    ending = ".nii.gz" if info is None else info.file_ending
+    summary = Summary.read(training.folder.validation / "summary.json", ending=ending)
+    return summary, {} if info is None else label_names(info)

@@ -5,36 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, SpinBox
+from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QGroupBox,
-    QHBoxLayout,
-    QLabel,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import DetachedTraining
-from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainSettings
 from napari_nnunet.schema.trainers import trainers
-from napari_nnunet.widgets.frame.forms import add_row, let_shrink, with_refresh
+from napari_nnunet.widgets.frame.forms import add_row, field_widget, let_shrink
+from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.views import main_configuration, readable_configurations
 
-_NONE = "(no dataset yet)"
 _BUDGET, _EPOCHS = "Time budget", "Epochs"
 _FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4, "all")
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+_MOST_SEEDS = 2**31 - 1  # of a spin box
 
 
 class TrainForm(QGroupBox):
@@ -42,139 +34,114 @@ class TrainForm(QGroupBox):
 
     Parameters
     ----------
-    workspace : Workspace
-        Where planned datasets lie.
+    state : State
+        Workspace, dataset, plans and configuration.
     """
 
     changed = Signal()
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, state: State) -> None:
         super().__init__("1  What to train")
-        self.workspace = workspace
-        self.plans: Plans | None = None
+        self.state = state
+        self.head = Head(state, Workspace.dataset_names)
+        self.plans_box = PlansBox(state)
         self._make()
         self._lay_out()
         self._connect()
-        self.fill_datasets()
+        self.plans_box.show_dataset(self.head.preprocessed)
+        self._length_chosen()
 
     def _make(self) -> None:
-        self.dataset_box = ComboBox(label="Dataset", choices=[_NONE], tooltip="Datasets that are planned.")
-        self.plans_box = ComboBox(label="Plans", choices=[], nullable=True)
         self.configuration_box = ComboBox(label="Configuration", choices=[], nullable=True)
         self.folds = {fold: QCheckBox(str(fold)) for fold in _FOLDS}
         self.folds[0].setChecked(True)
         for fold, box in self.folds.items():
-            held = "holds out no case" if fold == "all" else "holds out another fifth of the cases"
-            box.setToolTip(f"Fold {fold} {held} for validation.")
+            held = "trains on all cases; nothing is left to validate" if fold == "all" else "validates on its own fifth"
+            box.setToolTip(f"Fold {fold}: {held}.")
             box.setAccessibleName(f"Fold {fold}")
         self.length_box = ComboBox(label="Length", choices=[_BUDGET, _EPOCHS])
         self.hours_box = FloatSpinBox(
             label="Hours per fold", value=2.0, min=0.01, max=1000, step=0.5, tooltip="Epochs are chosen to fit."
         )
-        self.epochs_box = SpinBox(label="Epochs", value=1000, min=1, max=100000, tooltip="1000 is nnU-Net's.")
-        self.device_box = ComboBox(
-            label="Device", choices=["auto", "cpu", "cuda", "mps"], value=read_preferences().device
-        )
-        self.trainer_box = ComboBox(
-            label="Trainer", choices=list(trainers()), value=DEFAULT_TRAINER, tooltip="nnU-Net's trainer names."
-        )
-        self.jitter_box = FloatSpinBox(
-            label="Foreground jitter",
-            value=0.0,
-            min=0,
-            max=1,
-            step=0.05,
-            tooltip="0 is nnU-Net's; 0.25 helps where small structures are missed off the centre of a patch.",
-        )
-        self.seed_box = SpinBox(
-            label="Seed", value=0, min=0, max=2**31 - 1, tooltip="The same seed repeats a training."
-        )
+        self.epochs_box = field_widget(TrainSettings, "epochs", value=1000, tooltip="1000 is nnU-Net's.")
+        device = read_preferences().device
+        self.device_box = field_widget(TrainSettings, "device", choices=_DEVICES, value=device)
         self.weights_edit = FileEdit(
             label="Begin with", filter="*.pth", nullable=True, tooltip="A checkpoint of the same plans; leave empty."
         )
-
-        self.npz_box = CheckBox(
-            text="Keep probabilities of the validation",
-            tooltip="Needed to compare ensembles and to calibrate; takes four bytes per voxel and class, compressed.",
-        )
+        self.extra = {
+            "trainer": field_widget(TrainSettings, "trainer", choices=list(trainers())),
+            "foreground_jitter": field_widget(TrainSettings, "foreground_jitter", step=0.05),
+            "seed": field_widget(TrainSettings, "seed", max=_MOST_SEEDS),
+            "probabilities": field_widget(TrainSettings, "probabilities"),
+        }
+        self.extra["probabilities"].text = "Keep probabilities of the validation"
 
     def _lay_out(self) -> None:
-        column = QVBoxLayout(self)
-        row, self.refresh = with_refresh(self.dataset_box)
-        column.addLayout(row)
-        self.form = QFormLayout()
-        column.addLayout(self.form)
-        add_row(self.form, self.plans_box)
-        add_row(self.form, self.configuration_box)
-        line = QHBoxLayout()
-        line.setSpacing(4)
+        folds = QWidget()
+        line = QHBoxLayout(folds)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(2)
         for box in self.folds.values():
             line.addWidget(box)
         line.addStretch(1)
-        holder = QWidget()
-        line.setContentsMargins(0, 0, 0, 0)
-        holder.setLayout(line)
-        self.form.addRow(QLabel("Folds"), holder)
+        self.form = QFormLayout()
+        self.form.addRow("Plans", self.plans_box)
+        add_row(self.form, self.configuration_box)
+        self.form.addRow("Folds", folds)
         for widget in (self.length_box, self.hours_box, self.epochs_box, self.device_box):
             add_row(self.form, widget)
         inner = QWidget()
         details = QFormLayout(inner)
         details.setContentsMargins(0, 0, 0, 0)
-        for extra in (self.trainer_box, self.jitter_box, self.seed_box, self.weights_edit, self.npz_box):
+        for extra in (*self.extra.values(), self.weights_edit):
             add_row(details, extra)
-        self.more = QCollapsible("Advanced")
-        self.more.addWidget(inner)
-        column.addWidget(self.more)
+        more = QCollapsible("Advanced")
+        more.addWidget(inner)
+        column = QVBoxLayout(self)
+        column.addWidget(self.head)
+        column.addLayout(self.form)
+        column.addWidget(more)
         let_shrink(self)
-        self._length_chosen()
 
     def _connect(self) -> None:
-        self.refresh.clicked.connect(lambda: self.fill_datasets())
-        self.dataset_box.changed.connect(self._dataset_chosen)
-        self.plans_box.changed.connect(self._plans_chosen)
+        self.head.changed.connect(lambda: self.plans_box.show_dataset(self.head.preprocessed))
+        self.plans_box.chosen.connect(self._plans_chosen)
         self.length_box.changed.connect(self._length_chosen)
-        for widget in (self.configuration_box, self.hours_box, self.epochs_box, self.device_box, self.trainer_box):
-            widget.changed.connect(lambda _: self.changed.emit())
+        self.configuration_box.changed.connect(self._configuration_chosen)
+        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit, *self.extra.values()):
+            widget.changed.connect(self._emit)
         for box in self.folds.values():
-            box.toggled.connect(lambda _: self.changed.emit())
+            box.toggled.connect(self._emit)
 
-    def fill_datasets(self) -> None:
-        """List the planned datasets of the workspace again."""
-        root = self.workspace.preprocessed
-        found = [path for path in sorted(root.glob("Dataset*_*")) if plan_files(path)] if root.is_dir() else []
-        before = self.dataset_box.value
-        with self.dataset_box.changed.blocked():
-            self.dataset_box.choices = [(path.name, path) for path in found] or [_NONE]
-            if before in found:
-                self.dataset_box.value = before
-        self._dataset_chosen()
-
-    def _dataset_chosen(self) -> None:
-        base = self.dataset_box.value
-        names = [path.stem for path in plan_files(base)] if isinstance(base, Path) else []
-        with self.plans_box.changed.blocked():
-            self.plans_box.choices = names
-            if names:
-                self.plans_box.value = names[0]
-        self.form.setRowVisible(self.plans_box.native, len(names) > 1)
-        self._plans_chosen()
-
-    def _plans_chosen(self) -> None:
-        self.plans = None
-        base, name = self.dataset_box.value, self.plans_box.value
-        if isinstance(base, Path) and name:
-            try:
-                self.plans = Plans.read(base / f"{name}.json")
-            except (NnunetError, OSError):
-                self.plans = None
-        names = list(readable_configurations(self.plans)) if self.plans is not None else []
-        with self.configuration_box.changed.blocked():
-            self.configuration_box.choices = names
-            if names and self.plans is not None:
-                self.configuration_box.value = main_configuration(self.plans)
+    def _emit(self, _: Any = None) -> None:
         self.changed.emit()
 
-    def _length_chosen(self) -> None:
+    def _plans_chosen(self) -> None:
+        """Offer the configurations; one that is preprocessed comes first."""
+        plans = self.plans_box.plans
+        self.form.setRowVisible(self.plans_box, self.plans_box.count() > 1)
+        names = list(readable_configurations(plans)) if plans is not None else []
+        ready = [name for name in names if self._preprocessed(name)]
+        kept = (self.state.choice.configuration, self.configuration_box.value)
+        with self.configuration_box.changed.blocked():
+            self.configuration_box.choices = [
+                (name if name in ready else f"{name} (not preprocessed)", name) for name in names
+            ]
+            if plans is not None and names:
+                order = (*kept, main_configuration(plans), *ready)
+                self.configuration_box.value = next((n for n in order if n in ready), main_configuration(plans))
+        self.changed.emit()
+
+    def _preprocessed(self, name: str) -> bool:
+        base, plans = self.head.preprocessed, self.plans_box.plans
+        return base is not None and plans is not None and (base / plans.configuration(name).data_identifier).is_dir()
+
+    def _configuration_chosen(self, name: str | None) -> None:
+        self.state.choose(dataset=self.head.dataset, plans=self.plans_box.name, configuration=name)
+        self.changed.emit()
+
+    def _length_chosen(self, _: Any = None) -> None:
         budget = self.length_box.value == _BUDGET
         self.form.setRowVisible(self.hours_box.native, budget)
         self.form.setRowVisible(self.epochs_box.native, not budget)
@@ -192,36 +159,26 @@ class TrainForm(QGroupBox):
         NotReadyError
             Saying what is missing.
         """
-        base = self.dataset_box.value
-        if not isinstance(base, Path):
-            raise NotReadyError(
-                f"There is no planned dataset in {self.workspace.preprocessed}. Plan one in the Plan dock."
-            )
-        if self.plans is None or not self.configuration_box.value:
-            raise NotReadyError("These plans cannot be read.")
+        dataset, plans, configuration = self.head.dataset, self.plans_box.plans, self.configuration_box.value
+        if dataset is None:
+            raise NotReadyError("This workspace has no dataset yet. Collect cases in the Training cases dock.")
+        if plans is None or not configuration:
+            raise NotReadyError(self.plans_box.problem or f"{dataset} is not planned yet. Plan it in the Plan dock.")
+        if not self._preprocessed(configuration):
+            raise NotReadyError(f"{configuration} is not preprocessed yet. Preprocess it in the Plan dock.")
         if not self.chosen_folds():
             raise NotReadyError("Tick at least one fold.")
         budget = self.length_box.value == _BUDGET
-        weights: Any = self.weights_edit.value
-        pretrained = Path(weights) if weights and str(weights) not in ("", ".") else None
+        weights = self.weights_edit.value
         settings = TrainSettings(
-            trainer=self.trainer_box.value,
             epochs=None if budget else self.epochs_box.value,
             time_budget=self.hours_box.value * 3600 if budget else None,
-            foreground_jitter=self.jitter_box.value,
-            seed=self.seed_box.value,
             device=self.device_box.value,
-            probabilities=bool(self.npz_box.value),
+            **{name: widget.value for name, widget in self.extra.items()},
         )
-        return DetachedTraining(
-            self.workspace,
-            base.name,
-            self.configuration_box.value,
-            self.plans.plans_name,
-            self.chosen_folds(),
-            settings,
-            pretrained=pretrained,
-        )
+        pretrained = Path(weights) if weights and str(weights) != "." else None
+        names = (self.head.workspace, dataset, configuration, plans.plans_name, self.chosen_folds())
+        return DetachedTraining(*names, settings, pretrained=pretrained)
 
 
 def button_text(request: DetachedTraining) -> str:

@@ -11,22 +11,23 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_nnunet.events import Job, Stage
+from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import label_of
-from napari_nnunet.widgets.files.reader import LayerData, case_layers
+from napari_nnunet.widgets.files.reader import LayerData, open_case
+from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, features_of
 
-MISSED, TOO_MUCH, ANOTHER = 1, 2, 3
-_DIFFERENCES = {MISSED: "missed", TOO_MUCH: "too much", ANOTHER: "another class"}
+MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
+_DIFFERENCES = {MISSED: "missed", FALSE_POSITIVE: "false positive", ANOTHER: "another class"}
 _COLOURS: dict[int | None, str] = {
     None: "transparent",
     0: "transparent",
     MISSED: "#00d5d5",
-    TOO_MUCH: "#e7298a",
+    FALSE_POSITIVE: "#e7298a",
     ANOTHER: "#f0e442",
 }
 
@@ -50,9 +51,10 @@ class FilmLayers:
         image = np.load(folder / "image.npy")
         self.epochs: list[int] = []
         title = label_of(folder.parent.parent.name)
-        self.image = Image(image, name=f"{title}: slice", colormap="gray")
+        self.image = Image(image, name=f"{title}: slice", colormap="gray", metadata={DERIVED: True})
         reference = np.load(folder / "reference.npy").astype(np.uint8)
         colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
+        colours["metadata"] = {DERIVED: True}
         self.reference = Labels(reference, name=f"{title}: reference", visible=False, **colours)
         self.labels = Labels(
             np.zeros((1, *image.shape), np.uint8), name=f"{title}: learning", axis_labels=["epoch", "y", "x"], **colours
@@ -89,10 +91,6 @@ class FilmLayers:
         if at_end:
             self.viewer.dims.set_current_step(0, len(kept) - 1)
 
-    def epoch_at(self, step: int) -> int | None:
-        """Return how many epochs a position on the axis stands for."""
-        return self.epochs[step] if 0 <= step < len(self.epochs) else None
-
 
 def _load(path: Path) -> NDArray[Any] | None:
     try:
@@ -102,10 +100,10 @@ def _load(path: Path) -> NDArray[Any] | None:
 
 
 def differences(reference: NDArray[Any], prediction: NDArray[Any], ignore_label: int | None) -> NDArray[np.uint8]:
-    """Return where a result differs: missed, too much, another class; ignored voxels are left out."""
+    """Return where a result differs: missed, false positive, another class; ignored voxels are left out."""
     out = np.zeros(reference.shape, dtype=np.uint8)
     out[(reference != 0) & (prediction == 0)] = MISSED
-    out[(reference == 0) & (prediction != 0)] = TOO_MUCH
+    out[(reference == 0) & (prediction != 0)] = FALSE_POSITIVE
     out[(reference != 0) & (prediction != 0) & (reference != prediction)] = ANOTHER
     if ignore_label is not None:
         out[reference == ignore_label] = 0
@@ -122,8 +120,7 @@ def show_largest_slice(viewer: Any, layer: Labels) -> None:
 
 def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
     """Read a validation case: image, reference, result and differences, as layer data."""
-    yield Stage(name=f"Opening {score.name}")
-    layers = case_layers(raw, score.name)
+    layers = yield from open_case(raw, score.name)
     info = read_info(raw)
     reference, place = layers[-1][0], dict(layers[-1][1])
     prediction, _ = read_labels(score.prediction, reader=info.reader)
@@ -143,6 +140,7 @@ def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
         "name": f"{score.name} differences",
         "colormap": DirectLabelColormap(color_dict=_COLOURS),
         "features": names,
+        "metadata": {DERIVED: True},
         **place,
     }
     return [*layers, (small, result, "labels"), (wrong, marked, "labels")]

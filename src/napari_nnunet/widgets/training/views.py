@@ -2,116 +2,97 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 import pyqtgraph
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QLabel, QTableWidget, QVBoxLayout, QWidget
 
 from napari_nnunet.events import EpochDone
 from napari_nnunet.formats.results.summary import CaseScore
-from napari_nnunet.processes.follow import TrainingView
+from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.widgets.frame.parts import Table, sentence
 
-_STATES = {
-    "running": "running",
-    "waiting": "waiting",
-    "finished": "finished",
-    "stopped": "stopped",
-    "failed": "failed",
-    "interrupted": "interrupted",
-}
 _ROWS = 5  # seen without scrolling
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
+_LOSS, _DICE, _SMOOTHED = "Loss", "Pseudo Dice", "mean, smoothed"
+_Curve: TypeAlias = tuple[str, str, list[float]]  # name, colour, values
 
 
-class TrainingTable(QTableWidget):
-    """All trainings of the workspace; emits ``chosen`` with the fold's path."""
+class TrainingTable(Table):
+    """All trainings of the workspace; emits ``chosen`` when another one is selected."""
 
-    chosen = Signal(str)
+    chosen = Signal()
 
     def __init__(self) -> None:
-        super().__init__(0, 4)
-        self.setHorizontalHeaderLabels(["Training", "State", "Epoch", "Dice"])
-        self.setAccessibleName("Trainings")
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        super().__init__("Trainings", ["Training", "State", "Epoch", "Pseudo Dice"], most=_ROWS)
+        self._wanted: Path | None = None
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        self.verticalHeader().setVisible(False)
-        header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        self.setWordWrap(True)
-        self.itemSelectionChanged.connect(self._selected)
+        self.horizontalHeaderItem(3).setToolTip("Mean over the classes on the validation patches of the last epoch.")
+        self.setWordWrap(True)  # the fold stands at the end
+        self.itemSelectionChanged.connect(self.chosen)
 
-    def show_trainings(self, rows: Sequence[tuple[TrainingView, str]]) -> None:
-        """Fill the table with trainings and their states; the selection stays."""
-        before = self.current()
-        self.blockSignals(True)
-        self.setRowCount(len(rows))
-        for i, (view, status) in enumerate(rows):
-            last = view.last
-            epoch = "–" if last is None else f"{last.epoch + 1}/{last.epochs}"
-            dice = "–" if last is None else _mean(last)
-            for column, text in enumerate((view.title, _STATES[status], epoch, dice)):
-                item = QTableWidgetItem(text)
-                item.setToolTip(f"{view.title}\n{view.folder.path}" if column == 0 else text)
-                item.setData(Qt.ItemDataRole.UserRole, str(view.folder.path))
-                self.setItem(i, column, item)
-            if str(view.folder.path) == before:
-                self.selectRow(i)
+    def show_trainings(self, trainings: Sequence[Training]) -> None:
+        """Fill the table; the selection stays, or goes to the one that was wanted, or to the first."""
+        paths = [training.folder.path for training in trainings]
+        wanted = next((path for path in (self._wanted, self.current(), *paths) if path in paths), None)
+        self._wanted = None if wanted == self._wanted else self._wanted
+        with QSignalBlocker(self):
+            self.fill([_row(training) for training in trainings])
+            for row, path in enumerate(paths):
+                item = self.item(row, 0)
+                if item is not None:
+                    item.setData(Qt.ItemDataRole.UserRole, path)
+                    item.setToolTip(f"{item.text()}\n{path}")
+            if wanted is not None:
+                self.selectRow(paths.index(wanted))
+
+    def fit(self) -> None:
+        """Be as high as the rows with their wrapped names."""
         self.resizeRowsToContents()
-        heights = [self.rowHeight(row) for row in range(min(len(rows), _ROWS))]
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + max(sum(heights), 30) + 4)
-        self.blockSignals(False)
+        super().fit()
 
-    def current(self) -> str | None:
-        """Return the path of the chosen fold."""
-        items = self.selectedItems()
-        return str(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
+    def current(self) -> Path | None:
+        """Return the folder of the chosen fold."""
+        row = self.currentRow()
+        item = self.item(row, 0) if self.selectedItems() else None
+        return None if item is None else item.data(Qt.ItemDataRole.UserRole)
 
-    def choose(self, path: str) -> None:
-        """Select a training by the path of its fold."""
-        for row in range(self.rowCount()):
-            item = self.item(row, 0)
-            if item is not None and item.data(Qt.ItemDataRole.UserRole) == path:
-                self.selectRow(row)
-                return
+    def choose_when_there(self, path: Path) -> None:
+        """Select a training as soon as it is listed."""
+        self._wanted = path
 
-    def _selected(self) -> None:
-        path = self.current()
-        if path is not None:
-            self.chosen.emit(path)
+
+def _row(training: Training) -> list[str]:
+    last = training.last
+    if last is None:
+        return [training.title, training.status, "–", "–"]
+    known = [value for value in last.dice if value is not None]
+    dice = f"{sum(known) / len(known):.3f}" if known else "–"
+    return [training.title, training.status, f"{last.epoch + 1}/{last.epochs}", dice]
 
 
 class Curves(QWidget):
-    """Losses above, Dice per class below."""
+    """Losses above, Dice per class below; what the colours mean stands over each plot, where it covers no curve."""
 
     def __init__(self) -> None:
         super().__init__()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.losses = self._plot("Loss", legend=(-4, 4))
-        self.dice = self._plot("Pseudo Dice", legend=(-4, -4))
-        self.dice.setYRange(0, 1)
-        self.dice.setLabel("bottom", "epoch")
-        self.dice.setFixedHeight(175)
-        layout.addWidget(self.losses)
-        layout.addWidget(self.dice)
+        self.plots: dict[str, pyqtgraph.PlotWidget] = {}
+        self.legends: dict[str, QLabel] = {}
+        for title in (_LOSS, _DICE):
+            self.legends[title] = sentence()
+            self.plots[title] = _plot(title)
+            layout.addWidget(self.legends[title])
+            layout.addWidget(self.plots[title])
+        self.plots[_DICE].setYRange(0, 1)
         self._shown: tuple[float, ...] = ()
-
-    @staticmethod
-    def _plot(title: str, *, legend: tuple[int, int]) -> pyqtgraph.PlotWidget:
-        plot = pyqtgraph.PlotWidget(background=None)
-        plot.setFixedHeight(150)
-        plot.setTitle(title, size="9pt")
-        plot.setMouseEnabled(x=False, y=False)
-        plot.hideButtons()
-        plot.setMenuEnabled(False)
-        plot.setAccessibleName(title)
-        plot.addLegend(offset=legend, labelTextSize="8pt", verSpacing=-6)
-        return plot
 
     def show_epochs(self, epochs: Sequence[EpochDone]) -> None:
         """Draw anew, if there is anything new."""
@@ -119,66 +100,62 @@ class Curves(QWidget):
         if key == self._shown:
             return
         self._shown = key
-        self.losses.clear()
-        self.dice.clear()
-        if not epochs:
-            return
+        losses: list[_Curve] = []
+        dice: list[_Curve] = []
+        if epochs:
+            losses = [
+                ("training", _TRAIN, [epoch.train_loss for epoch in epochs]),
+                ("validation", _VAL, [epoch.val_loss for epoch in epochs]),
+            ]
+            for c, name in enumerate(epochs[-1].names):
+                values = [_number(epoch.dice[c]) if c < len(epoch.dice) else math.nan for epoch in epochs]
+                dice.append((name, class_colour(c + 1), values))
+            dice.append((_SMOOTHED, _TRAIN, [_number(epoch.average) for epoch in epochs]))
         x = [epoch.epoch + 1 for epoch in epochs]
-        for name, colour, values in (
-            ("training", _TRAIN, [epoch.train_loss for epoch in epochs]),
-            ("validation", _VAL, [epoch.val_loss for epoch in epochs]),
-        ):
-            self._draw(self.losses, x, values, name, colour)
-        for c, name in enumerate(epochs[-1].names):
-            values = [_number(epoch.dice[c]) if c < len(epoch.dice) else math.nan for epoch in epochs]
-            self._draw(self.dice, x, values, name, class_colour(c + 1))
-        self._draw(self.dice, x, [_number(epoch.average) for epoch in epochs], "mean, smoothed", _TRAIN, dashed=True)
+        self._draw(_LOSS, x, losses)
+        self._draw(_DICE, x, dice)
 
-    @staticmethod
-    def _draw(
-        plot: pyqtgraph.PlotWidget,
-        x: Sequence[int],
-        values: Sequence[float],
-        name: str,
-        colour: str,
-        *,
-        dashed: bool = False,
-    ) -> None:
-        style = Qt.PenStyle.DashLine if dashed else Qt.PenStyle.SolidLine
-        plot.plot(
-            x,
-            values,
-            name=name,
-            connect="finite",
-            pen=pyqtgraph.mkPen(colour, width=2, style=style),
-            symbol="o" if len(x) < 3 else None,
-            symbolSize=5,
-            symbolBrush=colour,
-        )
+    def _draw(self, title: str, x: Sequence[int], curves: Sequence[_Curve]) -> None:
+        plot = self.plots[title]
+        plot.clear()
+        keys = "   ".join(f"<font color='{colour}'>■</font>&nbsp;{html.escape(name)}" for name, colour, _ in curves)
+        self.legends[title].setText(f"<b>{title}</b> by epoch: {keys}")
+        for name, colour, values in curves:
+            style = Qt.PenStyle.DashLine if name == _SMOOTHED else Qt.PenStyle.SolidLine
+            plot.plot(
+                x,
+                values,
+                name=name,
+                connect="finite",
+                pen=pyqtgraph.mkPen(colour, width=2, style=style),
+                symbol="o" if len(x) < 3 else None,
+                symbolSize=5,
+                symbolBrush=colour,
+            )
 
 
-def _mean(epoch: EpochDone) -> str:
-    known = [value for value in epoch.dice if value is not None]
-    return f"{sum(known) / len(known):.3f}" if known else "–"
+def _plot(title: str) -> pyqtgraph.PlotWidget:
+    plot = pyqtgraph.PlotWidget(background=None)
+    plot.setFixedHeight(140)
+    plot.setMouseEnabled(x=False, y=False)
+    plot.hideButtons()
+    plot.setMenuEnabled(False)
+    plot.setAccessibleName(title)
+    return plot
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-class ScoreTable(QTableWidget):
+class ScoreTable(Table):
     """Validation cases, worst first; emits ``opened`` with the row on a double click."""
 
     opened = Signal(int)
 
     def __init__(self) -> None:
-        super().__init__(0, 0)
+        super().__init__("Validation cases, worst first")
         self.scores: list[CaseScore] = []
-        self.setAccessibleName("Validation cases, worst first")
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self.verticalHeader().setVisible(False)
-        self.setMinimumHeight(160)
         self.setToolTip("Double click opens the case with reference, result and their differences.")
         self.cellDoubleClicked.connect(lambda row, _: self.opened.emit(row))
 
@@ -186,16 +163,9 @@ class ScoreTable(QTableWidget):
         """Fill the table; ``names`` are those of the labels."""
         self.scores = list(scores)
         labels = list(self.scores[0].dice) if self.scores else []
-        self.setColumnCount(2 + len(labels))
-        self.setHorizontalHeaderLabels(["Case", "Dice", *(names.get(label, label) for label in labels)])
-        self.setRowCount(len(self.scores))
-        for row, score in enumerate(self.scores):
-            values = [score.mean, *(score.dice[label] for label in labels)]
-            texts = [score.name, *("–" if math.isnan(value) else f"{value:.3f}" for value in values)]
-            for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setToolTip(text)
-                self.setItem(row, column, item)
-        header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.set_heads(["Case", "Mean", *(names.get(label, label) for label in labels)])
+        self.fill([[score.name, *map(_dice_text, (score.mean, *score.dice.values()))] for score in self.scores])
+
+
+def _dice_text(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

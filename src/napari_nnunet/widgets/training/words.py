@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from napari_nnunet.processes.follow import TrainingView
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.processes.follow import Training
+from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.widgets.frame.words import plain_time
+from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.widgets.frame.words import counted, plain_time
 
 _LOG_LINES = 12
 
@@ -19,32 +27,70 @@ def label_names(info: DatasetInfo) -> dict[str, str]:
     return {str(value): name for value, name in zip(values, names, strict=True)}
 
 
-def last_time(view: TrainingView) -> float:
-    """Return when the last epoch ended, 0 where none did."""
-    last = view.last
-    return 0.0 if last is None else last.time
+def dataset_of(training: Training) -> DatasetInfo | None:
+    """Return the dataset of a training, None where its file cannot be read."""
+    try:
+        return read_info(training.folder.path.parent)
+    except (NnunetError, OSError):
+        return None
 
 
-def status_line(view: TrainingView, status: str) -> str:
+def fold_folders(request: DetachedTraining) -> list[Path]:
+    """Return the folders of the folds a request trains."""
+    name = ModelName(request.settings.trainer, request.plans, request.configuration)
+    model = request.workspace.results / request.dataset / name.folder
+    return [FoldFolder.at(model, fold).path for fold in request.folds]
+
+
+def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> str:
+    """Return what to ask before folds are trained anew that were trained before; empty where there are none."""
+    if request.resume:
+        return ""
+    before = [
+        training for training in trainings if training.checkpoints and training.folder.path in fold_folders(request)
+    ]
+    if not before:
+        return ""
+    listed = "; ".join(f"{training.title} ({training.status})" for training in before)
+    return (
+        f"{listed}: train from the beginning again? What is there goes to the trash folder of the model. "
+        "To continue it instead, select it in the list and press 'Resume' or 'Train longer…'."
+    )
+
+
+def status_line(training: Training) -> str:
     """Return what a training is doing, in one line."""
-    last = view.last
-    if status == "waiting":
+    last, progress, running = training.last, training.progress, training.status == "running"
+    if training.status == "waiting":
         return "Waiting for its turn."
+    if running and training.stage == "Validation" and progress is not None:
+        return f"Validation: {progress.done} of {progress.total} cases."
     if last is None:
-        return f"{view.stage}…" if status == "running" else f"{status.capitalize()} before the first epoch."
+        return f"{training.stage}…" if running else f"{training.status.capitalize()} before the first epoch."
     parts = [f"Epoch {last.epoch + 1} of {last.epochs}", f"{plain_time(last.seconds)} each", f"rate {last.rate:.2g}"]
-    if status == "running" and view.stage == "Validation" and view.progress is not None:
-        return f"Validation: {view.progress.done} of {view.progress.total} cases."
-    if status == "running" and view.progress is not None and view.progress.seconds_left is not None:
-        parts.insert(1, f"{plain_time(view.progress.seconds_left)} left")
+    if running and progress is not None and progress.seconds_left is not None:
+        parts.insert(1, f"{plain_time(progress.seconds_left)} left")
     if last.waiting > 0.05:
         parts.append(f"{100 * last.waiting:.0f} % of the time waiting for data")
     return ", ".join(parts) + "."
 
 
-def ending(view: TrainingView) -> str:
-    """Return how it ended, empty where it did not."""
-    return "" if view.ended is None else view.ended.text
+def note_line(training: Training) -> str:
+    """Return what was said last while it runs, or how it ended."""
+    if training.alive:
+        return training.note
+    if training.status == "interrupted":
+        if not training.folder.path.exists():
+            return "Its folder was deleted while it was trained."
+        return "Its process ended without a word, perhaps with the computer. Resume continues from the last checkpoint."
+    return "" if training.ended is None else training.ended.text
+
+
+def validation_line(summary: Summary) -> str:
+    """Return how many cases were validated, and the mean Dice as nnU-Net states it: over cases, then over classes."""
+    dice = summary.foreground.get("Dice", math.nan)
+    mean = "" if math.isnan(dice) else f", mean Dice over the classes {dice:.4f}"
+    return f"{counted(len(summary.cases), 'validation case')}{mean}, the worst first. Double click opens one."
 
 
 def log_tail(log: Path) -> str:

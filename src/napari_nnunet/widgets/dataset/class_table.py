@@ -1,0 +1,105 @@
+"""The values of a painted layer, how often each occurs, and the class each stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_nnunet.events import Job, Progress
+from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
+from napari_nnunet.widgets.dataset.case_request import Painted, default_names
+from napari_nnunet.widgets.frame.latest import Latest
+from napari_nnunet.widgets.frame.words import failure_text
+
+_MOST_CLASSES = 256  # more values than that are no classes but instances
+_QUICK_VOXELS = 2e6  # counted at once; more of them on a thread, so that painting is not held up
+_ROWS = 6  # seen without scrolling
+
+
+class ClassTable(QTableWidget):
+    """Counts the values of a layer and lets each be named; emits ``itemChanged`` as every table."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 3)
+        self._values: tuple[int, ...] = ()
+        self._counter = Latest(self)
+        self.setHorizontalHeaderLabels(["Value", "Voxels", "Class"])
+        self.setAccessibleName("Classes of the painted values")
+        self.setToolTip("Double click a class to name it.")
+        self.setTabKeyNavigation(False)
+        self.verticalHeader().setVisible(False)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+
+    def clear_values(self) -> None:
+        """Show nothing, and forget the names that were typed."""
+        self._values = ()
+        self.setRowCount(0)
+        self.setVisible(False)
+
+    def painted(self) -> tuple[Painted, ...]:
+        """Return what the values of the layer mean."""
+        items = [self.item(row, 2) for row in range(len(self._values))]
+        return tuple(
+            Painted(value, "" if item is None else item.text().strip())
+            for value, item in zip(self._values, items, strict=True)
+        )
+
+    def count(self, part: Any, shown: Callable[[list[int], list[int]], object]) -> None:
+        """Count the values of an array and hand them on; of a large one on a thread, unless another is counted then."""
+        self._counter.stop()
+        if math.prod(part.shape) <= _QUICK_VOXELS:
+            shown(*count_values(part))
+        else:
+            self._counter.start(_count_job(part), returned=lambda found: shown(*found), errored=self._not_counted)
+
+    def _not_counted(self, error: BaseException) -> None:
+        self.clear_values()
+        self.setToolTip(failure_text(error))
+
+    def show_values(
+        self, values: Sequence[int], counts: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool
+    ) -> None:
+        """List values; names that were typed stay, but for the fixed ones of 0."""
+        typed = {entry.value: entry.name for entry in self.painted()}
+        self._values = tuple(values[:_MOST_CLASSES])
+        self.setRowCount(len(self._values))
+        guesses = default_names(self._values, labels, info, sparse=sparse)
+        for row, (guess, count) in enumerate(zip(guesses, counts, strict=False)):
+            before = typed.get(guess.value)
+            name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
+            items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
+            if guess.value:
+                items[0].setData(Qt.ItemDataRole.DecorationRole, QColor(class_colour(guess.value)))
+            for item in items[: 3 if guess.value == 0 else 2]:
+                item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+            for column, item in enumerate(items):
+                self.setItem(row, column, item)
+        heights = [self.rowHeight(row) for row in range(min(len(self._values), _ROWS))]
+        self.setVisible(bool(heights))
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + sum(heights) + 6)
+
+
+def count_values(part: Any) -> tuple[list[int], list[int]]:
+    """Return the values of an array, ascending, and how often each occurs."""
+    values, counts = np.unique(np.asarray(part), return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _count_job(part: Any) -> Job[tuple[list[int], list[int]]]:
+    """Count slice by slice, so that it can be given up when the layer is painted on."""
+    found: dict[int, int] = {}
+    for i, plane in enumerate(part):
+        for value, count in zip(*count_values(plane), strict=True):
+            found[value] = found.get(value, 0) + count
+        yield Progress(done=i + 1, total=len(part))
+    return sorted(found), [found[value] for value in sorted(found)]

@@ -1,0 +1,82 @@
+"""Which configurations of a plan are preprocessed, and the button that does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QCheckBox, QGroupBox, QVBoxLayout
+
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.planning import PreprocessRequest
+from napari_nnunet.widgets.frame.panel import RunPanel
+from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.words import counted
+from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.planning.views import readable_configurations
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.planning.preprocess import preprocess
+else:
+    preprocess = lazy("napari_nnunet.jobs.planning.preprocess:preprocess")
+
+
+class Preprocessing(QGroupBox):
+    """Configurations to tick, and a run panel.
+
+    Parameters
+    ----------
+    state : State
+        Told when cases were written.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__("2  Preprocess")
+        self.state = state
+        self.base: Path | None = None
+        self.plans: Plans | None = None
+        self.boxes: dict[str, QCheckBox] = {}
+        self.panel = RunPanel("Preprocess", stops="Stop, and keep the cases that are finished.")
+        self.panel.start = self.run
+        self._column = QVBoxLayout()
+        column = QVBoxLayout(self)
+        column.addLayout(self._column)
+        column.addWidget(self.panel)
+
+    def show_plans(self, base: Path, plans: Plans) -> None:
+        """Offer the configurations of plans; those that were unticked stay so."""
+        unticked = {name for name, box in self.boxes.items() if not box.isChecked()} if plans == self.plans else set()
+        self.base, self.plans = base, plans
+        for box in self.boxes.values():
+            self._column.removeWidget(box)
+            box.deleteLater()
+        # the cascade trains on the data of 3d_fullres
+        names = [name for name in readable_configurations(plans) if name != "3d_cascade_fullres"]
+        self.boxes = {name: QCheckBox(name) for name in names}
+        for name, box in self.boxes.items():
+            box.setChecked(name not in unticked)
+            self._column.addWidget(box)
+
+    def run(self) -> None:
+        """Preprocess the ticked configurations."""
+        names = [name for name, box in self.boxes.items() if box.isChecked()]
+        if not names:
+            self.panel.say("Tick at least one configuration.")
+        elif self.base is not None and self.plans is not None:
+            request = PreprocessRequest(
+                dataset=self.base.name,
+                plans=self.plans.plans_name,
+                configurations=tuple(names),
+                memory_gb=read_preferences().memory_gb,
+            )
+            self.panel.run(preprocess(self.state.workspace, request), done=self._done)
+
+    def _done(self, result: Any) -> str:
+        self.state.written.emit()
+        text = f"{counted(len(result.done), 'case')} preprocessed"
+        text += f", {len(result.skipped)} were up to date" if result.skipped else ""
+        if not result.failed:
+            return f"{text}. Ready to train."
+        listed = "; ".join(f"{name}: {reason}" for name, reason in list(result.failed.items())[:3])
+        return f"{text}, {len(result.failed)} failed – {listed}"

@@ -1,0 +1,104 @@
+"""The trainings of a workspace, looked at every second on a thread; the window only shows what was found."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_nnunet.events import Job
+from napari_nnunet.processes.follow import Follower, Training
+from napari_nnunet.processes.launch import DetachedTraining
+from napari_nnunet.widgets.frame.latest import Latest
+from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.training.words import fold_folders, log_tail
+
+T = TypeVar("T")
+_LOOK_MS = 1000
+
+
+class Watch(QObject):
+    """Follows trainings and the processes that were started here.
+
+    Emits ``seen`` after every look, ``died`` with what a process said that ended with an error, and ``over`` when a
+    training ended.
+
+    Parameters
+    ----------
+    state : State
+        Whose workspace is watched.
+    parent : QObject
+        The dock.
+    """
+
+    seen = Signal()
+    died = Signal(str)
+    over = Signal()
+
+    def __init__(self, state: State, parent: QObject) -> None:
+        super().__init__(parent)
+        self.state = state
+        self.trainings: list[Training] = []
+        self.started: list[tuple[subprocess.Popen[bytes], Path, dict[Path, float]]] = []
+        self._follower = Follower(state.workspace)
+        self._looking = Latest(self)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self.look)
+        self._timer.start()
+        state.changed.connect(self._follow)
+        self.look()
+
+    def find(self, path: Path | None) -> Training | None:
+        """Return the training of a fold, None where there is none."""
+        return next((training for training in self.trainings if training.folder.path == path), None)
+
+    def start(self, request: DetachedTraining) -> Path:
+        """Start the process of a request; returns the folder of its first fold."""
+        process, log = request.start()
+        folders = dict.fromkeys(fold_folders(request), time.time())
+        self.started.append((process, log, folders))
+        self.look()
+        return next(iter(folders))
+
+    def look(self) -> None:
+        """Look, unless the last look is still under way."""
+        for entry in list(self.started):
+            process, log, _ = entry
+            if process.poll() is not None:
+                self.started.remove(entry)
+                if process.returncode != 0:
+                    self.died.emit(log_tail(log))
+        if not self._looking.running:
+            starting = {path: begun for _, _, folders in self.started for path, begun in folders.items()}
+            job = on_a_thread(lambda: self._follower.look(starting))
+            self._looking.start(job, returned=self._found, errored=lambda error: self.died.emit(str(error)))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.stop()
+        self._looking.stop()
+
+    def _found(self, trainings: list[Training]) -> None:
+        alive = {training.folder.path for training in self.trainings if training.status == "running"}
+        self.trainings = trainings
+        self.seen.emit()
+        if alive - {training.folder.path for training in trainings if training.status == "running"}:
+            self.over.emit()
+
+    def _follow(self) -> None:
+        if self.state.workspace != self._follower.workspace:
+            self._looking.stop()
+            self._follower, self.trainings = Follower(self.state.workspace), []
+            self.seen.emit()
+            self.look()
+
+
+def on_a_thread(function: Callable[[], T]) -> Job[T]:
+    """Return a job that calls a function and has nothing to tell meanwhile."""
+    yield from ()
+    return function()

@@ -1,0 +1,25 @@
+"""The Training cases dock in a workspace of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_nnunet.widgets.frame.panel import State
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The workspace of the docks."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def cases(viewer, home, qtbot):
+    _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
+    yield widget
+    for panel in (widget.panel, widget.problems.panel):
+        panel.cancel()
+        qtbot.waitUntil(lambda panel=panel: panel.state is State.IDLE, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.cases._drawing.running, timeout=20000)

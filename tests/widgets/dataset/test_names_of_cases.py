@@ -1,0 +1,118 @@
+"""A case's name belongs to its image: nothing is replaced by another image without a question."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from casework import MM, layers, listed, press, settled, show
+from qtpy.QtWidgets import QMessageBox
+
+from helpers import make_dataset, smooth_image
+from napari_nnunet.formats.images.files import read_volume
+
+SHAPE = (20, 24, 22)
+PLACE = {"scale": (1.0, 0.8, 0.8), "units": MM}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was asked; the answer is no."""
+    monkeypatch.setattr(QMessageBox, "question", asked := Mock(return_value=QMessageBox.StandardButton.No))
+    return asked
+
+
+@pytest.fixture
+def opened(viewer, cases, home, qtbot):
+    """The case c1 of a dataset, open in the dock."""
+    raw = make_dataset(home, cases=3)
+    show(cases, raw)
+    listed(cases, qtbot, 3)
+    cases.open_case("c1")
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    return raw
+
+
+def another_image(viewer):
+    image = viewer.add_image(smooth_image(SHAPE, seed=50)[0], name="fresh", **PLACE)
+    painted = viewer.add_labels((image.data > 150).astype(int), name="painted", **PLACE)
+    return image, painted
+
+
+def test_another_image_gets_a_name_of_its_own(viewer, cases, opened, qtbot, asked):
+    before = (opened / "imagesTr" / "c1_0000.nii.gz").read_bytes()
+    viewer.layers.clear()
+    another_image(viewer)
+    assert "<b>Will add</b> 'fresh'" in settled(cases, qtbot)
+    press(cases, qtbot)
+    assert (opened / "imagesTr" / "c1_0000.nii.gz").read_bytes() == before
+    assert (opened / "imagesTr" / "fresh_0000.nii.gz").is_file()
+    asked.assert_not_called()
+
+
+def test_an_existing_name_for_another_image_is_asked_about(viewer, cases, opened, qtbot, asked):
+    before = (opened / "imagesTr" / "c1_0000.nii.gz").read_bytes()
+    viewer.layers.clear()
+    image, _ = another_image(viewer)
+    settled(cases, qtbot)
+    cases.form.case_edit.value = "c1"
+    assert "<b>Will replace</b> 'c1'" in settled(cases, qtbot)
+    press(cases, qtbot)
+    assert "has a case 'c1' already, and it is not of this image" in asked.call_args.args[2]
+    assert (opened / "imagesTr" / "c1_0000.nii.gz").read_bytes() == before
+    asked.return_value = QMessageBox.StandardButton.Yes
+    press(cases, qtbot)
+    np.testing.assert_allclose(read_volume([opened / "imagesTr" / "c1_0000.nii.gz"]).array[0], image.data, rtol=1e-6)
+    kept = next((opened / "trash").rglob("c1_0000.nii.gz"))
+    assert kept.read_bytes() == before
+
+
+def test_an_image_that_is_opened_beside_a_case_takes_its_place_in_the_form(viewer, cases, opened, qtbot):
+    settled(cases, qtbot)
+    image, painted = another_image(viewer)
+    assert "<b>Will add</b> 'fresh'" in settled(cases, qtbot)
+    assert (cases.form.image, cases.form.labels) == (image, painted)
+    viewer.layers.selection.active = viewer.layers["c1 labels"]
+    assert "<b>Will save changes to</b> 'c1'" in settled(cases, qtbot)
+    assert cases.form.image is viewer.layers["c1 MR"]
+
+
+def test_labels_of_one_case_are_not_saved_with_the_image_of_another(viewer, cases, opened, qtbot):
+    image = viewer.add_image(smooth_image(SHAPE, seed=50)[0], name="fresh", **PLACE)
+    assert cases.form.image is image
+    assert "'c1 labels' holds the labels of the case 'c1', and 'fresh' is another image" in settled(cases, qtbot)
+    assert not cases.panel.button.isEnabled()
+
+
+def test_after_saving_the_dock_speaks_of_the_case_that_is_there(viewer, cases, home, qtbot, asked):
+    _, painted = layers(viewer)
+    cases.form.name_edit.value = "Brains"
+    settled(cases, qtbot)
+    press(cases, qtbot)
+    assert "<b>Will save changes to</b> 'brain'" in settled(cases, qtbot)
+    painted.data[0, :2, :2] = 3
+    painted.events.paint(value=[])
+    assert "<b>Will save changes to</b> 'brain'" in settled(cases, qtbot)
+    press(cases, qtbot)
+    asked.assert_not_called()
+    assert len(list((home / "nnUNet_raw" / "Dataset001_Brains" / "labelsTr").iterdir())) == 1
+
+
+def test_a_result_that_was_corrected_is_chosen_as_a_training_case(viewer, cases, opened, qtbot):
+    viewer.layers.clear()
+    image, result = another_image(viewer)
+    other = viewer.add_image(smooth_image(SHAPE, seed=51)[0], name="other", **PLACE)
+    viewer.layers.selection.active = other
+    cases.use([image], result)
+    assert "<b>Will add</b> 'fresh'" in settled(cases, qtbot)
+    assert (cases.form.image, cases.form.labels) == (image, result)
+
+
+def test_names_of_classes_stay_with_their_dataset(viewer, cases, opened, qtbot):
+    another_image(viewer)
+    settled(cases, qtbot)
+    cases.form.table.item(1, 2).setText("organ")
+    cases.state.choose(dataset=None)
+    settled(cases, qtbot)
+    assert cases.form.table.item(1, 2).text() == "class_1"

@@ -1,0 +1,97 @@
+"""All docks of a viewer work on the same workspace, dataset and plans."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from unittest.mock import Mock
+
+import pytest
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+from helpers import DATASET, TRAINED, Recipe, make_dataset, make_trainable
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.widgets.frame.state import Choice, state_of
+from napari_nnunet.widgets.frame.tabs import open_dock
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def docks(viewer, home, qtbot):
+    """Three docks over two datasets, one of which is planned."""
+    make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
+    make_dataset(home, cases=2)
+    found = [open_dock(viewer, title) for title in ("Training cases", "Plan", "Train")]
+    yield found
+    cases, plan, train = found
+    train.watch.stop()
+    qtbot.waitUntil(lambda: not (plan._costing.running or cases.cases._drawing.running), timeout=60000)
+
+
+def test_what_belonged_to_another_dataset_is_forgotten_with_it(tmp_path):
+    choice = Choice(Workspace.at(tmp_path), "Dataset001_A", "nnUNetPlans", "2d", tmp_path)
+    assert choice.with_changes(dataset="Dataset002_B") == Choice(choice.workspace, "Dataset002_B", model=tmp_path)
+    assert choice.with_changes(plans="other").configuration is None
+    assert choice.with_changes(dataset="Dataset001_A", configuration="3d_fullres").plans == "nnUNetPlans"
+    assert choice.with_changes(workspace=Workspace.at(tmp_path / "b")) == Choice(Workspace.at(tmp_path / "b"))
+
+
+def test_docks_follow_the_dataset_of_each_other(docks, qtbot):
+    cases, plan, train = docks
+    plan.head.box.setCurrentText(DATASET)
+    plan.head.box.activated.emit(plan.head.box.currentIndex())
+    assert [dock.head.dataset for dock in (cases.form, plan, train.form)] == [DATASET] * 3
+    qtbot.waitUntil(lambda: f"{DATASET} is not planned yet. Plan it in the Plan dock." in train.summary.text())
+    train.form.head.box.setCurrentText(TRAINED)
+    train.form.head.box.activated.emit(0)
+    assert plan.head.dataset == cases.form.head.dataset == TRAINED
+    assert plan.plans is not None
+
+
+def test_lists_follow_files_that_another_dock_wrote(docks, home):
+    cases, plan, train = docks
+    shutil.copytree(home / "nnUNet_raw" / DATASET, home / "nnUNet_raw" / "Dataset009_New")
+    state_of(cases.viewer).written.emit()
+    for head in (cases.form.head, plan.head, train.form.head):
+        assert head.box.findText("Dataset009_New") >= 0
+
+
+def test_another_workspace_is_opened_in_all_docks(docks, tmp_path, monkeypatch):
+    cases, plan, train = docks
+    raw = make_dataset(tmp_path / "elsewhere", cases=2, name="Dataset031_Other")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(raw))
+    plan.head.other.click()
+    for head in (cases.form.head, plan.head, train.form.head):
+        assert head.place.text().endswith("elsewhere")
+        assert head.dataset == "Dataset031_Other"
+    assert train.watch.trainings == []
+
+
+def test_a_dataset_that_is_dropped_is_opened_where_it_lies(viewer, docks, tmp_path):
+    cases, plan, _ = docks
+    raw = make_dataset(tmp_path / "elsewhere", cases=2, name="Dataset031_Other")
+    viewer.open(str(raw), plugin="napari-nnunet")
+    assert cases.form.head.raw == plan.head.raw == raw
+    assert [layer.name for layer in viewer.layers] == ["c0 MR", "c0 labels"]
+
+
+def test_a_dataset_outside_of_any_workspace_is_copied_in_if_wanted(viewer, docks, home, qtbot, monkeypatch):
+    cases, plan, _ = docks
+    raw = make_dataset(home / "x", cases=2)
+    loose = home / "from a colleague" / "Livers"
+    shutil.copytree(raw, loose)
+    monkeypatch.setattr(QMessageBox, "question", ask := Mock(return_value=QMessageBox.StandardButton.Yes))
+    viewer.open(str(loose / "dataset.json"), plugin="napari-nnunet")
+    assert "Livers lies in no workspace. Copy it into" in ask.call_args.args[2]
+    copied = home / "nnUNet_raw" / "Dataset001_Livers"
+    qtbot.waitUntil(lambda: plan.head.raw == copied, timeout=20000)
+    assert cases.panel.status.text() == "Added Dataset001_Livers."
+    assert json.loads((copied / "dataset.json").read_text()) == json.loads((loose / "dataset.json").read_text())
+    assert len(list((copied / "imagesTr").iterdir())) == 2
+    assert not [path for path in (home / "nnUNet_raw").iterdir() if path.name.startswith(".")]

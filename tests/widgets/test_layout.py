@@ -1,0 +1,144 @@
+"""Nothing in a dock is cut on a small screen, whatever it shows; docks are tabs of each other."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from layout import cut_parts, unnamed_parts
+from qtpy.QtWidgets import QDockWidget, QMainWindow
+from superqt import QCollapsible
+
+from helpers import TRAINED, Recipe, make_dataset, make_trainable, smooth_image
+from napari_nnunet.events import Ended, EpochDone, Stage, to_json
+from napari_nnunet.formats.model.fold import FoldFolder
+
+DOCKS = (
+    "Segment",
+    "Training cases",
+    "Plan",
+    "Train",
+    "Ensemble",
+    "Compare",
+    "Models",
+    "Check my computer",
+)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture(params=["dark", "light"])
+def small(viewer, request):
+    """A window of 1280 x 800 in both themes."""
+    viewer.theme = request.param
+    viewer.window.resize(1280, 800)
+    return viewer
+
+
+def open_dock(viewer, title):
+    return viewer.window.add_plugin_dock_widget("napari-nnunet", title)[1]
+
+
+def settle(dock, qtbot):
+    """Wait until a dock has said what it has to say, and is laid out."""
+    later = getattr(dock, "_later", None)
+    qtbot.waitUntil(lambda: later is None or not later.isActive(), timeout=10000)
+    for more in dock.findChildren(QCollapsible):
+        more.expand(animate=False)
+    qtbot.wait(300)
+
+
+def check(dock, qtbot):
+    settle(dock, qtbot)
+    assert cut_parts(dock) == []
+    assert unnamed_parts(dock) == []
+
+
+def add_layers(viewer):
+    painted = np.zeros((6, 20, 24), int)
+    painted[1:3, 4:9, 4:9], painted[3:5, 12:16, 5:9] = 3, 9
+    place = {"scale": (2, 0.5, 0.5), "units": ["mm"] * 3}
+    viewer.add_image(smooth_image((6, 20, 24))[0], name="a brain with a rather long name of its layer", **place)
+    viewer.add_labels(painted, name="painted", **place)
+
+
+def trained(home):
+    """Write what a finished training leaves, without training."""
+    folder = FoldFolder(home / "nnUNet_results" / TRAINED / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0")
+    folder.validation.mkdir(parents=True)
+    folder.final.write_bytes(b"")
+    for name in ("dataset.json", "plans.json"):
+        source = home / "nnUNet_preprocessed" / TRAINED / name.replace("plans", "nnUNetPlans")
+        (folder.path.parent / name).write_bytes(source.read_bytes())
+    epochs = [
+        EpochDone(
+            epoch=i, epochs=12, train_loss=-0.1 * i, val_loss=-0.08 * i, dice=(0.1, 0.05 * i), names=("organ", "lesion"),
+            average=0.05, rate=0.01, seconds=61.0, waiting=0.3, seconds_left=100.0, best=True,
+        )
+        for i in range(12)
+    ]  # fmt: skip
+    end = Ended(how="finished", text="Finished after 12 epochs. Mean validation Dice 0.2101.")
+    folder.events.write_text("".join(to_json(e) + "\n" for e in (Stage(name="Epoch 1 of 12"), *epochs, end)))
+    cases = [
+        {
+            "metrics": {"1": {"Dice": 0.1 * i}, "2": {"Dice": 0.05 * i}},
+            "prediction_file": str(folder.validation / f"a_case_with_a_long_name_{i}.nii.gz"),
+            "reference_file": f"a_case_with_a_long_name_{i}.nii.gz",
+        }
+        for i in range(4)
+    ]
+    (folder.validation / "summary.json").write_text(
+        json.dumps({"foreground_mean": {"Dice": 0.2101}, "mean": {}, "metric_per_case": cases})
+    )
+
+
+@pytest.mark.parametrize("title", DOCKS)
+def test_a_dock_that_is_opened_empty_is_not_cut(small, home, qtbot, title):
+    check(open_dock(small, title), qtbot)
+
+
+def test_a_dock_that_collects_cases_is_not_cut(small, home, qtbot):
+    cases = open_dock(small, "Training cases")
+    add_layers(small)
+    check(cases, qtbot)
+    raw = make_dataset(home, cases=3)
+    cases.state.choose(dataset=raw.name)
+    check(cases, qtbot)
+    cases.problems.check()
+    qtbot.waitUntil(lambda: cases.problems.title.isVisible(), timeout=30000)
+    check(cases, qtbot)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+
+
+def test_docks_that_show_plans_and_trainings_are_not_cut(small, home, qtbot):
+    make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
+    trained(home)
+    plan = open_dock(small, "Plan")
+    for tab in range(plan.views.count()):
+        plan.views.setCurrentIndex(tab)
+        check(plan, qtbot)
+    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    check(plan, qtbot)
+    train = open_dock(small, "Train")
+    qtbot.waitUntil(lambda: train.details.scores.isVisible(), timeout=20000)
+    check(train, qtbot)
+    assert "mean Dice over the classes 0.2101" in train.details.scores_title.text()
+    train.watch.stop()
+
+
+def test_docks_are_tabs_of_each_other_and_each_is_there_once(viewer, home, qtbot):
+    for title in DOCKS[:4]:
+        open_dock(viewer, title)
+        qtbot.wait(50)
+    docks = [dock for dock in viewer.window._qt_window.findChildren(QDockWidget) if dock.windowTitle() in DOCKS]
+    assert sorted(dock.windowTitle() for dock in docks) == sorted(DOCKS[:4])
+    window = docks[0].parent()
+    assert isinstance(window, QMainWindow)
+    assert len(window.tabifiedDockWidgets(docks[0])) == 3
+    open_dock(viewer, "Train").watch.stop()
