@@ -15,6 +15,13 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Event, drain
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.best import find_best as find_best_job
+from napari_nnunet.jobs.choosing.evaluate import evaluate as evaluate_job
+from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
+from napari_nnunet.jobs.sharing.share import download_model, install_zip
+from napari_nnunet.jobs.sharing.share import export_models as export_models_job
+from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, FindBestRequest
 from napari_nnunet.schema.requests.dataset import VerifyRequest
@@ -157,7 +164,6 @@ def ensemble_predict(
     """
     from napari_nnunet.engine.prediction.vote import VoteSettings
     from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
-    from napari_nnunet.schema.cleaning import Cleaning
 
     pairs = [entry if isinstance(entry, tuple) else (entry, PredictSettings()) for entry in members]
     joined = tuple(Member(_opened(model), settings) for model, settings in pairs)
@@ -215,9 +221,7 @@ def find_best(
     Answer
         ``best``, ``scored``, ``postprocessing``; nnU-Net's files have been written.
     """
-    from napari_nnunet.jobs.choosing.best import find_best as job
-
-    return drain(job(_workspace(workspace), FindBestRequest.of(dataset=dataset, **changes)), on_event)
+    return drain(find_best_job(_workspace(workspace), FindBestRequest.of(dataset=dataset, **changes)), on_event)
 
 
 @keywords(EvaluateFolderRequest)
@@ -241,10 +245,8 @@ def evaluate(
     Evaluation
         ``summary``, ``dice``, ``cases``, ``csv()``.
     """
-    from napari_nnunet.jobs.choosing.evaluate import evaluate as job
-
     where = {"reference": reference, "prediction": prediction, "dataset_json": dataset_json}
-    return drain(job(EvaluateFolderRequest.of(**where, **changes)), on_event)
+    return drain(evaluate_job(EvaluateFolderRequest.of(**where, **changes)), on_event)
 
 
 @keywords(ExportSettings)
@@ -275,10 +277,8 @@ def export_models(
     Path
         The zip.
     """
-    from napari_nnunet.jobs.sharing.share import export_models as job
-
     opened = [_opened(model) for model in models]
-    return drain(job(opened, Path(target), ExportSettings.of(light=light, **changes)), on_event)
+    return drain(export_models_job(opened, Path(target), ExportSettings.of(light=light, **changes)), on_event)
 
 
 def install_models(
@@ -307,8 +307,6 @@ def install_models(
     tuple of Path
         The models' folders.
     """
-    from napari_nnunet.jobs.sharing.share import download_model, install_zip
-
     results = _workspace(workspace).results
     if str(source).startswith(("http://", "https://")):
         return drain(download_model(str(source), results, sha256=sha256, replace=replace), on_event).folders
@@ -337,8 +335,6 @@ def verify_dataset(
     Report
         ``problems`` (errors first), ``errors``, ``cases``.
     """
-    from napari_nnunet.jobs.dataset.verify import verify
-
     return drain(verify(_workspace(workspace), VerifyRequest.of(dataset=dataset, **changes)), on_event)
 
 
@@ -366,10 +362,8 @@ def plan_and_preprocess(
     Planned
         ``plans``, the file, and ``cases``: what was done, skipped, and failed with the reason.
     """
-    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job
-
     request = _request(PlanAndPreprocessRequest, settings, {"dataset": dataset, **changes})
-    return drain(job(_workspace(workspace), request), on_event)
+    return drain(plan_and_preprocess_job(_workspace(workspace), request), on_event)
 
 
 @keywords(TrainRequest)

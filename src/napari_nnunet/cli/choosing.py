@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from napari_nnunet.engine.prediction.vote import VoteSettings
+from napari_nnunet.formats.atomic import make_folder, write_text
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.formats.results.recipe import STYLES, read_recipe
+from napari_nnunet.jobs.choosing.best import find_best
+from napari_nnunet.jobs.choosing.calibrate import calibrate as calibrate_job
+from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
+from napari_nnunet.jobs.choosing.crossval import accumulate, usable_folds
+from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
+from napari_nnunet.jobs.choosing.evaluate import Rules, evaluate
+from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as apply_postprocessing_job
+from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as determine_postprocessing_job
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 
@@ -27,9 +39,6 @@ if TYPE_CHECKING:
 
 def ensemble(request: EnsembleRequest, shell: Shell) -> None:
     """Join the probabilities of several models."""
-    from napari_nnunet.engine.prediction.vote import VoteSettings
-    from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
-
     vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
     job = ensemble_folders(
         request.sources, request.target, vote, probabilities=request.probabilities, workers=request.workers
@@ -39,8 +48,6 @@ def ensemble(request: EnsembleRequest, shell: Shell) -> None:
 
 def evaluate_folder(request: EvaluateFolderRequest | EvaluateSimpleRequest, shell: Shell) -> None:
     """Measure by the labels of a dataset.json, or by label values."""
-    from napari_nnunet.jobs.choosing.evaluate import evaluate
-
     summary = shell.run(evaluate(request)).summary
     for label, values in summary.mean.items():
         print(f"{label}: Dice {values['Dice']:.4f}" + _surface_text(values))
@@ -57,9 +64,6 @@ def _surface_text(values: Mapping[str, float]) -> str:
 
 def compare(request: CompareRequest, shell: Shell) -> None:
     """Print two folders side by side."""
-    from napari_nnunet.formats.atomic import make_folder, write_text
-    from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
-
     rules, names = folder_rules(request.first, request.second, request.dataset_json)
     result = shell.run(compare_folders(request.first, request.second, rules, workers=request.workers))
     print(result.text(names), end="")
@@ -70,9 +74,6 @@ def compare(request: CompareRequest, shell: Shell) -> None:
 
 def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> None:
     """Put the validation cases of all folds together."""
-    from napari_nnunet.formats.model.folder import load_model
-    from napari_nnunet.jobs.choosing.crossval import accumulate, usable_folds
-
     folder = shell.workspace.model_folder(
         request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
     )
@@ -87,23 +88,18 @@ def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> Non
 
 def calibrate(request: CalibrateRequest, shell: Shell) -> None:
     """Find the temperature of a model or an ensemble."""
-    from napari_nnunet.formats.model.folder import load_model
-    from napari_nnunet.jobs.choosing.calibrate import calibrate as job
-
     names = {"trainer": request.trainer, "plans": request.plans}
     models = [
         load_model(shell.workspace.model_folder(request.dataset, configuration=configuration, **names))
         for configuration in request.configurations
     ]
-    result, path = shell.run(job(shell.workspace, models, request.folds))
+    result, path = shell.run(calibrate_job(shell.workspace, models, request.folds))
     print(f"Temperature: {result.temperature:.4f}")
     print(path)
 
 
 def find_best_configuration(request: FindBestRequest, shell: Shell) -> None:
     """Choose the best model or ensemble and print how to use it."""
-    from napari_nnunet.jobs.choosing.best import find_best
-
     answer = shell.run(find_best(shell.workspace, request))
     print(answer.instructions.read_text(encoding="utf-8"), end="")
     print(answer.instructions)
@@ -111,15 +107,11 @@ def find_best_configuration(request: FindBestRequest, shell: Shell) -> None:
 
 def recipe(request: RecipeRequest, _: Shell) -> None:
     """Print how segmentations were made."""
-    from napari_nnunet.formats.results.recipe import STYLES, read_recipe
-
     print(STYLES[request.style](read_recipe(request.folder)), end="")
 
 
 def _rules(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest) -> tuple[Rules, DatasetInfo]:
     """Return labels and reader from the files that are named, or are next to the segmentations."""
-    from napari_nnunet.jobs.choosing.evaluate import Rules
-
     info = DatasetInfo.read(request.dataset_json or request.source / "dataset.json")
     plans = request.plans_json or request.source / "plans.json"
     named = request.plans_json is not None or plans.is_file()
@@ -128,11 +120,9 @@ def _rules(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest)
 
 def determine_postprocessing(request: DeterminePostprocessingRequest, shell: Shell) -> None:
     """Find out which postprocessing helps."""
-    from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as job
-
     rules, info = _rules(request)
     result = shell.run(
-        job(
+        determine_postprocessing_job(
             request.source,
             request.reference,
             rules,
@@ -151,7 +141,11 @@ def determine_postprocessing(request: DeterminePostprocessingRequest, shell: She
 
 def apply_postprocessing(request: ApplyPostprocessingRequest, shell: Shell) -> None:
     """Apply a postprocessing to a folder."""
-    from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as job
-
     rules, _ = _rules(request)
-    print(shell.run(job(request.source, request.target, request.postprocessing, rules, workers=request.workers)))
+    print(
+        shell.run(
+            apply_postprocessing_job(
+                request.source, request.target, request.postprocessing, rules, workers=request.workers
+            )
+        )
+    )

@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.dataset.pairs import pair_folders
+from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json as write
+from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
+from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
+from napari_nnunet.jobs.dataset.overlays import plot_overlays
+from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest
 
 if TYPE_CHECKING:
@@ -23,8 +30,6 @@ if TYPE_CHECKING:
 
 def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
     """Check a dataset; the status tells whether there are errors."""
-    from napari_nnunet.jobs.dataset.verify import verify
-
     name = shell.workspace.dataset_name(request.dataset)
     report = shell.run(verify(shell.workspace, request))
     for problem in report.problems:
@@ -36,9 +41,6 @@ def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
 
 def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
     """Make a dataset of two folders, or show the pairs."""
-    from napari_nnunet.formats.dataset.pairs import pair_folders
-    from napari_nnunet.jobs.dataset.import_folders import import_folders as job
-
     if request.dry_run:
         pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
         for pair in pairing.pairs:
@@ -48,29 +50,22 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
         return
     if not request.name:
         raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
-    print(shell.run(job(shell.workspace, request)))
+    print(shell.run(import_folders_job(shell.workspace, request)))
 
 
 def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:
     """Convert a task of the Medical Segmentation Decathlon."""
-    from napari_nnunet.jobs.dataset.convert import convert_msd
-
     source = Path(os.path.abspath(request.source))
     print(shell.run(convert_msd(shell.workspace, ConvertMsdRequest(source=request.replace(source=source)))))
 
 
 def convert_old_nnUNet_dataset(request: ConvertOldRequest, shell: Shell) -> None:
     """Convert a dataset of nnU-Net v1."""
-    from napari_nnunet.jobs.dataset.convert import convert_old_nnunet
-
     print(shell.run(convert_old_nnunet(shell.workspace, request)))
 
 
 def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
     """Write a dataset.json."""
-    from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json as write
-    from napari_nnunet.formats.dataset.raw_writer import update_count
-
     labels = {"background": 0, **request.labels}
     path = write(
         request.folder,
@@ -86,6 +81,4 @@ def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
 
 def plot_overlay_pngs(request: OverlaysRequest, shell: Shell) -> int:
     """Draw a picture of every case; the status tells whether any was drawn."""
-    from napari_nnunet.jobs.dataset.overlays import plot_overlays
-
     return 0 if shell.run(plot_overlays(shell.workspace, request)) else 1

@@ -5,6 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_nnunet.jobs.dataset.verify import require_sound, verify
+from napari_nnunet.jobs.planning.move_plans import move_plans
+from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
+from napari_nnunet.jobs.planning.plan import plan_experiment as plan_experiment_job
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
+from napari_nnunet.jobs.planning.preprocess import preprocess as preprocess_job
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
     from napari_nnunet.jobs.planning.preprocess import PreprocessResult
@@ -19,39 +27,29 @@ if TYPE_CHECKING:
 
 def extract_fingerprint(request: FingerprintRequest, shell: Shell) -> None:
     """Measure a dataset; where it is checked first, errors end the verb and warnings are printed."""
-    from napari_nnunet.jobs.dataset.verify import require_sound, verify
-    from napari_nnunet.jobs.planning.plan import extract_fingerprint as job
-    from napari_nnunet.schema.requests.dataset import VerifyRequest
-
     name = shell.workspace.dataset_name(request.dataset)
     if request.check:
         report = shell.run(verify(shell.workspace, VerifyRequest(dataset=name, workers=request.workers)))
         require_sound(report)
         for problem in report.problems:
             print(problem, file=sys.stderr)
-    shell.run(job(shell.workspace, request))
+    shell.run(extract_fingerprint_job(shell.workspace, request))
     print(shell.workspace.preprocessed / name / "dataset_fingerprint.json")
 
 
 def plan_experiment(request: PlanRequest, shell: Shell) -> None:
     """Plan a dataset."""
-    from napari_nnunet.jobs.planning.plan import plan_experiment as job
-
-    print(shell.run(job(shell.workspace, request)))
+    print(shell.run(plan_experiment_job(shell.workspace, request)))
 
 
 def preprocess(request: PreprocessRequest, shell: Shell) -> int:
     """Preprocess a dataset."""
-    from napari_nnunet.jobs.planning.preprocess import preprocess as job
-
-    return _say(shell.run(job(shell.workspace, request)))
+    return _say(shell.run(preprocess_job(shell.workspace, request)))
 
 
 def plan_and_preprocess(request: PlanAndPreprocessRequest, shell: Shell) -> int:
     """Do everything between raw data and training."""
-    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job
-
-    result = shell.run(job(shell.workspace, request))
+    result = shell.run(plan_and_preprocess_job(shell.workspace, request))
     print(result.plans)
     return 0 if result.cases is None else _say(result.cases)
 
@@ -68,6 +66,4 @@ def _say(result: PreprocessResult) -> int:
 
 def move_plans_between_datasets(request: MovePlansRequest, shell: Shell) -> None:
     """Use the plans of one dataset for another."""
-    from napari_nnunet.jobs.planning.move_plans import move_plans
-
     print(move_plans(shell.workspace, request))

@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.prediction.combined import best_combination
+from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder, predict_folder
+from napari_nnunet.jobs.prediction.presets import measure_presets as measure_presets_job
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 
 if TYPE_CHECKING:
@@ -34,17 +38,12 @@ def predict_from_modelfolder(request: PredictFromModelfolderRequest, shell: Shel
 
 
 def _predict(model: Path, request: PredictFolderRequest, shell: Shell) -> int:
-    from napari_nnunet.formats.model.folder import load_model
-    from napari_nnunet.jobs.prediction.predict_files import predict_folder
 
     return _say(shell.run(predict_folder(load_model(model), request.only(PredictFolderRequest))))
 
 
 def predict_best(request: PredictBestRequest, shell: Shell) -> int:
     """Segment with what was found to be best."""
-    from napari_nnunet.jobs.prediction.combined import best_combination
-    from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder
-
     workspace = shell.workspace
     combination = best_combination(workspace, workspace.dataset_name(request.dataset), request.settings())
     if request.uncertainty:
@@ -61,10 +60,9 @@ def _say(result: FolderResult) -> int:
 
 def measure_presets(request: MeasurePresetsRequest, shell: Shell) -> None:
     """Print Dice and time of every preset."""
-    from napari_nnunet.formats.model.folder import load_model
-    from napari_nnunet.jobs.prediction.presets import measure_presets as job
-
     settings = PredictSettings(device=request.device)
-    measured = shell.run(job(load_model(request.model), request.source, request.labels, settings=settings))
+    measured = shell.run(
+        measure_presets_job(load_model(request.model), request.source, request.labels, settings=settings)
+    )
     for name, entry in measured.items():
         print(f"{name:<9} Dice {entry['dice']:.4f}   {entry['seconds_per_case']:.1f} s per case")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import ModelError, ResourceError
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.sharing.share import download_model, export_models, install_zip
 from napari_nnunet.schema.plans import TRAINABLE
 
 if TYPE_CHECKING:
@@ -27,13 +29,10 @@ if TYPE_CHECKING:
 
 def export_model_to_zip(request: ExportRequest, shell: Shell) -> None:
     """Write models into a zip."""
-    from napari_nnunet.jobs.sharing.share import export_models
-
     print(shell.run(export_models(_chosen(shell.workspace, request), request.target, request)))
 
 
 def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:
-    from napari_nnunet.formats.model.folder import load_model
 
     found, missing = [], None
     for configuration in request.configurations or TRAINABLE:
@@ -53,15 +52,11 @@ def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:
 
 def install_pretrained_model_from_zip(request: InstallRequest, shell: Shell) -> None:
     """Install the models of a zip."""
-    from napari_nnunet.jobs.sharing.share import install_zip
-
     _say(shell.run(install_zip(request.source, shell.workspace.results, replace=request.replace_models)))
 
 
 def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> None:
     """Download a zip and install its models."""
-    from napari_nnunet.jobs.sharing.share import download_model
-
     job = download_model(request.url, shell.workspace.results, sha256=request.sha256, replace=request.replace_models)
     _say(shell.run(job))
 
