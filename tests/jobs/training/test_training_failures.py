@@ -303,13 +303,13 @@ def test_a_worker_that_the_system_ends_is_told_at_once(workspace, monkeypatch):
 
 
 def test_a_step_too_large_for_memory_says_what_would_fit(workspace, monkeypatch):
-    from napari_nnunet.jobs.training import memory as _memory
+    from napari_nnunet.engine.network import device as _device
 
     needed = [float(f) for f in (_memory_need(workspace, n) for n in (1, 2))]
-    monkeypatch.setattr(_memory, "available_memory", lambda: int((needed[0] + needed[1]) / 2))
+    monkeypatch.setattr(_device, "available_memory", lambda: int((needed[0] + needed[1]) / 2))
     with pytest.raises(ResourceError, match="A batch of 1 would fit"):
         run(workspace)
-    monkeypatch.setattr(_memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(_device, "available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match="Not even one patch"):
         run(workspace)
 

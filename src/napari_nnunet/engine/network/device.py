@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from napari_nnunet.engine.machine import available_threads
+from napari_nnunet.engine.machine import available_memory, available_threads
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -82,6 +82,13 @@ def has_fast_bfloat16() -> bool:
 def has_openvino() -> bool:
     """True if OpenVINO is installed and supports this processor."""
     return find_spec("openvino") is not None and platform.machine().lower() in {"x86_64", "amd64", "arm64", "aarch64"}
+
+
+def free_memory(choice: Choice) -> float:
+    """Return the free bytes where a choice computes."""
+    if choice.kind == "cuda":
+        return float(torch.cuda.mem_get_info(torch.device(choice.device))[0])
+    return float(available_memory())
 
 
 def choose(settings: PredictSettings) -> Choice:

@@ -92,6 +92,11 @@ class Ensemble:
         return len(self._networks)
 
     @property
+    def bytes(self) -> int:
+        """Memory that the weights take, those of the compiled networks included."""
+        return 2 * sum(tensor.nbytes for network in self._networks for tensor in network.parameters())
+
+    @property
     def channels(self) -> int:
         """Channels of what :meth:`logits` returns: heads, or the features of all folds."""
         return self.width * self.folds if self.as_features else self.heads

@@ -26,7 +26,6 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
-from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.jobs.prediction.estimate import calibrate as calibrate_computer
 from napari_nnunet.jobs.prediction.estimate import estimate
 from napari_nnunet.jobs.prediction.predict import predict
@@ -192,7 +191,6 @@ def predict_combined(
     """
     started = time.monotonic()
     labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=combination.model.dataset.labels.dtype)
-    _predictor.keep(2 * len(combination.members))
     if combination.joins:
         result = yield from _joined(combination, volume, labels, probabilities, focus, roi, preview, folder)
     else:

@@ -176,6 +176,9 @@ def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRec
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if _predictor.forget():
+                yield Note(text="Memory ran out; the networks of earlier images were dropped. Trying again.")
+                continue
             on_device, ensemble = yield from _after_out_of_memory(ensemble, on_device=on_device, error=error)
         else:
             return record, ensemble.choice
@@ -375,6 +378,8 @@ def _network_focus(focus: Focus | None, record: PrepareRecord) -> tuple[float | 
 
 def _check_memory(expected: Estimate, limit_gb: float) -> None:
     free = available_memory()
+    if expected.memory_bytes > free and _predictor.forget():
+        free = available_memory()
     allowed = min(free, limit_gb * 1e9) if limit_gb else free
     if expected.memory_bytes > allowed:
         what = f"{free / 1e9:.1f} GB are free" if allowed == free else f"{limit_gb:g} GB are allowed"

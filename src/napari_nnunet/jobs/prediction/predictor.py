@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from napari_nnunet.engine.network import unet as network
-from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.device import Choice, choose, free_memory
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
@@ -18,7 +20,8 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
-_kept = 2  # a cascade needs two
+_MOST = 10  # a five-member ensemble of cascades needs as many for every image
+_SHARE = 0.25  # of the memory that would be free without them
 _cache: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
 _lock = threading.Lock()
 
@@ -106,17 +109,18 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
         return
     with _lock:
         _cache[key] = predictor
-        while len(_cache) > _kept:
+        held = [kept.ensemble.bytes for kept in _cache.values()]
+        room = _SHARE * (free_memory(choice) + sum(held))
+        while len(held) > _MOST or (len(held) > 1 and sum(held) > room):
             _cache.popitem(last=False)
+            del held[0]
 
 
-def keep(count: int) -> None:
-    """Keep at least so many networks from now on: an ensemble needs all of its own for every image."""
-    global _kept
-    _kept = max(_kept, count)
-
-
-def forget() -> None:
-    """Drop all kept networks and free their memory."""
+def forget() -> bool:
+    """Drop all kept networks because memory is needed; returns whether there were any."""
     with _lock:
+        dropped = bool(_cache)
         _cache.clear()
+    if dropped and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return dropped

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from napari_nnunet.engine.machine import available_memory
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import Choice, free_memory
 from napari_nnunet.engine.planning.cost import step_bytes
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.errors import ResourceError
@@ -16,7 +13,7 @@ def check_memory(order: Order, choice: Choice, group: Group) -> None:
     """Refuse a step that cannot fit, and say what would."""
     places = group.places(order.configuration.batch_size)
     batch = order.configuration.batch_size if places is None else len(places)
-    if _bytes(order, choice, batch) > _free(choice):
+    if _bytes(order, choice, batch) > free_memory(choice):
         raise too_large(order, choice)
 
 
@@ -31,15 +28,9 @@ def _bytes(order: Order, choice: Choice, batch: int) -> float:
     )
 
 
-def _free(choice: Choice) -> float:
-    if choice.kind == "cuda":
-        return float(torch.cuda.mem_get_info(torch.device(choice.device))[0])
-    return float(available_memory())
-
-
 def too_large(order: Order, choice: Choice, *, tried: bool = False) -> ResourceError:
     """Return the error for a step that will not fit, or did not when it was tried, with the batch that would."""
-    wanted, free = order.configuration.batch_size, _free(choice)
+    wanted, free = order.configuration.batch_size, free_memory(choice)
     needed = _bytes(order, choice, wanted)
     room = 0.9 * (min(free, needed) if tried else free)
     fitting = next((n for n in range(wanted - 1, 0, -1) if _bytes(order, choice, n) < room), 0)
