@@ -23,6 +23,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.training.train import train
+from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
@@ -35,7 +36,6 @@ _LENGTH = TrainSettings(epochs=20, iterations=25, validation_iterations=5)  # en
 _TRAINING_SEEDS = range(100, 110)
 _SEEDS = (1, 2, 3)
 _PLANS = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
-_COLOURS = np.array([[0, 0, 0], [0, 158, 255], [255, 140, 0]], dtype=np.float32)  # distinct to colour-blind eyes too
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,10 @@ def _write_picture(images: Path, truths: Path, results: Path, path: Path) -> Non
     result, _ = read_labels(results / f"{case}.nii.gz")
     z = int((truth > 0).sum(axis=(1, 2)).argmax())
     grey = np.clip(image[z] / np.percentile(image[z], 99.5), 0, 1)[..., None] * 255
+    colours = np.array([(0, 0, 0), *(class_rgb(value) for value in range(1, len(CLASSES)))], dtype=np.float32)
     panels: list[NDArray[Any]] = [np.repeat(grey, 3, axis=2)]
     for labels in (truth, result):
-        colour = _COLOURS[labels[z]]
+        colour = colours[labels[z]]
         panels.append(np.where((labels[z] > 0)[..., None], 0.45 * grey + 0.55 * colour, grey))
     gap = np.full((image.shape[1], 4, 3), 255.0)
     row = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1).astype(np.uint8)

@@ -9,6 +9,16 @@ _PALETTE = (
 )  # fmt: skip
 
 
+#: What two segmentations differ by: only in the first, only in the second, in both but not the same.
+DIFFERENCES: dict[int | None, str] = {1: _PALETTE[6], 2: _PALETTE[3], 3: _PALETTE[4]}
+
+
 def class_colour(value: int) -> str:
     """Return the colour of a label value: the same value always has the same colour."""
     return _PALETTE[(value - 1) % len(_PALETTE)]
+
+
+def class_rgb(value: int) -> tuple[int, int, int]:
+    """Return the same colour as red, green and blue, 0 to 255."""
+    red, green, blue = bytes.fromhex(class_colour(value).removeprefix("#"))
+    return red, green, blue

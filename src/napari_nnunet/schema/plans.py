@@ -102,12 +102,6 @@ class Plans(_Frozen):
     configurations: dict[str, Mapping[str, Any]] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
-    @property
-    def transpose_backward(self) -> tuple[int, int, int]:
-        """Inverse of ``transpose_forward``."""
-        forward = self.transpose_forward
-        return forward.index(0), forward.index(1), forward.index(2)
-
     def configuration(self, name: str) -> Configuration:
         """Resolve one configuration with all it inherits.
 

@@ -141,11 +141,6 @@ class AxisOperator:
     new_size: int
     blocks: tuple[tuple[int, int, int, int, NDArray[np.float32]], ...]
 
-    def rows_needed(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the half-open range of input indices that the outputs ``start:stop`` touch."""
-        touched = [(lo, hi) for a, b, lo, hi, _ in self.blocks if a < stop and b > start]
-        return min(lo for lo, _ in touched), max(hi for _, hi in touched)
-
 
 @lru_cache(maxsize=64)
 def axis_operator(size: int, new_size: int, order: int) -> AxisOperator | None:

@@ -20,13 +20,8 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
-
-#: Colours of labels 1, 2, ...: apart for the colour-blind as well (Okabe and Ito), then lighter and darker.
-COLOURS: tuple[tuple[int, int, int], ...] = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-    (160, 220, 120), (150, 110, 200), (120, 220, 220), (220, 90, 90), (90, 130, 60),
-)  # fmt: skip
 
 
 def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
@@ -118,7 +113,7 @@ def overlay(image: NDArray[Any], labels: NDArray[Any], intensity: float = 0.6) -
     picture = np.repeat(grey[..., None], 3, axis=-1)
     for value in np.unique(labels[labels > 0]):
         inside = labels == value
-        colour = np.array(COLOURS[(int(value) - 1) % len(COLOURS)], dtype=float)
+        colour = np.array(class_rgb(int(value)), dtype=float)
         picture[inside] = (1 - intensity) * picture[inside] + intensity * colour
     result: NDArray[np.uint8] = picture.astype(np.uint8)
     return result

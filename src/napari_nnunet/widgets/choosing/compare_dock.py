@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
@@ -19,14 +18,13 @@ from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFo
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import placement_of
+from napari_nnunet.widgets.frame.layers import differences_colormap, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 
 if TYPE_CHECKING:
     import napari
 
 _DIFFERENCES = {1: "only in the first", 2: "only in the second", 3: "another class"}
-_COLOURS: dict[int | None, str] = {None: "transparent", 0: "transparent", 1: "#00d5d5", 2: "#e7298a", 3: "#f0e442"}
 
 
 class CompareWidget(RequestDock[Pair, None]):
@@ -98,7 +96,7 @@ class CompareWidget(RequestDock[Pair, None]):
         layer = Labels(
             differences,
             name=name,
-            colormap=DirectLabelColormap(color_dict=_COLOURS),
+            colormap=differences_colormap(),
             features={"index": [0, *_DIFFERENCES], "name": ["same", *_DIFFERENCES.values()]},
             metadata={DERIVED: True},
             **place,

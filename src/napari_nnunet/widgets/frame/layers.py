@@ -12,13 +12,14 @@ from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.colours import DIFFERENCES, class_colour
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
 #: Metadata key of layers that are a training case: its dataset's folder and its name.
 ORIGIN = "nnunet_case"
+_COLOURED = 256  # label values that have a colour before anybody paints them
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
@@ -211,9 +212,16 @@ def colormap_of(scheme: LabelScheme) -> DirectLabelColormap:
 
 
 def colormap_of_values(values: Iterable[int]) -> DirectLabelColormap:
-    """Return fixed colours for label values."""
-    colours: dict[int | None, str] = {value: class_colour(value) for value in values if value != 0}
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+    """Return fixed colours for label values; classes that somebody paints later have theirs already."""
+    known = {*values, *range(1, _COLOURED)} - {0}
+    colours: dict[int | None, str] = {value: class_colour(value) for value in known}
+    return DirectLabelColormap(color_dict={None: class_colour(_COLOURED), 0: "transparent", **colours})
+
+
+def differences_colormap() -> DirectLabelColormap:
+    """Return the colours of a layer that shows what two segmentations differ by."""
+    colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    return DirectLabelColormap(color_dict=colours | DIFFERENCES)
 
 
 def features_of(scheme: LabelScheme) -> dict[str, list[Any]]:

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.architecture import Architecture
+from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -43,7 +44,7 @@ _ROWS = (
 )
 _AXES = ("z", "y", "x")
 _BOX = 124  # width of a stage in the drawing
-_COLOURS = ("#009eff", "#ff8c00", "#2fbf71")
+_COLOURS = tuple(class_colour(value) for value in (1, 2, 3))
 
 
 def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_nnunet.events import Job
@@ -19,17 +18,10 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.files.reader import LayerData, open_case
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, features_of
+from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, differences_colormap, features_of
 
 MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
 _DIFFERENCES = {MISSED: "missed", FALSE_POSITIVE: "false positive", ANOTHER: "another class"}
-_COLOURS: dict[int | None, str] = {
-    None: "transparent",
-    0: "transparent",
-    MISSED: "#00d5d5",
-    FALSE_POSITIVE: "#e7298a",
-    ANOTHER: "#f0e442",
-}
 
 
 class FilmLayers:
@@ -138,7 +130,7 @@ def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
     }
     marked = {
         "name": f"{score.name} differences",
-        "colormap": DirectLabelColormap(color_dict=_COLOURS),
+        "colormap": differences_colormap(),
         "features": names,
         "metadata": {DERIVED: True},
         **place,
