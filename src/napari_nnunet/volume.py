@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_nnunet.errors import ImageError
-
-if TYPE_CHECKING:
-    from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,5 +52,4 @@ class Volume:
     @property
     def shape_3d(self) -> tuple[int, int, int]:
         """Spatial shape with three entries; a 2-D image has one slice."""
-        z, y, x = self.shape if len(self.shape) == 3 else (1, *self.shape)
-        return z, y, x
+        return lift_shape(self.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -131,3 +131,26 @@ class Geometry(BaseModel):
 
 def _matrix(rows: Any) -> Matrix | None:
     return None if rows is None else tuple(tuple(float(v) for v in row) for row in rows)
+
+
+def lift(array: Any, *, channels: bool = False) -> Any:
+    """Return a view of an array with three spatial axes; a 2-D image becomes one slice.
+
+    Parameters
+    ----------
+    array : array-like, shape ([Z,] Y, X), with channels (C, [Z,] Y, X)
+        Whatever is written into the view of a numpy array is in the array.
+    channels : bool
+        Whether the first axis is that of the channels.
+    """
+    if len(array.shape) == 3 + channels:
+        return array
+    # Arrays of zarr cannot be given an axis; a single picture fits into memory.
+    known = array if hasattr(array, "transpose") else array[:]
+    return known[:, None] if channels else known[None]
+
+
+def lift_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return a spatial shape ([Z,] Y, X) with three entries; a 2-D image has one slice."""
+    z, y, x = shape if len(shape) == 3 else (1, *shape)
+    return z, y, x

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.architecture import Architecture
+from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.json_text import json_object, read_text
 from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.names import require_plain
@@ -89,6 +90,11 @@ class Configuration(_Frozen):
     def ndim(self) -> int:
         """2 for a slice-wise configuration, 3 for a volumetric one."""
         return len(self.patch_size)
+
+    @property
+    def patch_3d(self) -> tuple[int, int, int]:
+        """The patch with three entries; that of a slice-wise configuration is one slice."""
+        return lift_shape(self.patch_size)
 
 
 class Plans(_Frozen):

@@ -25,7 +25,7 @@ def test_an_empty_border_is_cropped_and_the_rest_standardised(model):
     data, record = prepare(Volume(array, Geometry(spacing=(1, 1, 1))), model.plans, model.configuration)
     assert record.box == ((4, 16), (3, 20), (5, 21))
     assert abs(data.mean()) < 1e-5
-    assert abs(data.std() - 1) < 1e-4
+    assert abs(data.std() - 1) < 1e-3
 
 
 def test_lazily_loaded_images_are_prepared_like_arrays_and_never_loaded_whole(model, volume):
@@ -54,7 +54,7 @@ def test_nan_and_infinity_become_zero_and_are_counted(model, volume):
     array = volume.array.copy()
     array[0, 3, 3, 3], array[0, 4, 4, 4] = np.nan, np.inf
     data, record = prepare(Volume(array, volume.geometry), model.plans, model.configuration)
-    assert np.isfinite(data).all()
+    assert data.isfinite().all()
     assert any("2 voxels were NaN or infinite" in note for note in record.notes)
 
 

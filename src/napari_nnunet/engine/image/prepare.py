@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,12 @@ from scipy import ndimage
 from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.resample import new_shape, resample_image, resample_labels
 from napari_nnunet.errors import ImageError
+from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Box3 = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _SLAB_BYTES = 64e6  # how much of a lazily read image is held at once
@@ -193,15 +197,6 @@ def _slabs(array: Any) -> list[tuple[int, int]]:
     return [(lo, min(lo + step, array.shape[1])) for lo in range(0, array.shape[1], step)]
 
 
-def lift(volume: Volume) -> Any:
-    """Return the array as (C, Z, Y, X); a 2-D image becomes one slice."""
-    array = volume.array
-    if len(array.shape) == 4:
-        return array
-    # zarr arrays do not know new axes; a single picture fits into memory
-    return array[:, None] if hasattr(array, "transpose") else np.asarray(array)[:, None]
-
-
 def prepare(
     volume: Volume,
     plans: Plans,
@@ -209,9 +204,9 @@ def prepare(
     *,
     previous: NDArray[Any] | None = None,
     foreground_labels: Sequence[int] = (),
-    device: Any = None,
+    device: Any = "cpu",
     roi: Sequence[tuple[int, int]] | None = None,
-) -> tuple[Any, PrepareRecord]:
+) -> tuple[Tensor, PrepareRecord]:
     """Bring an image to the network grid: transpose, crop, normalise, resample.
 
     Parameters
@@ -224,16 +219,16 @@ def prepare(
         Segmentation of the previous stage on the image grid; becomes one channel per foreground label.
     foreground_labels : sequence of int
         Labels of those channels.
-    device : torch.device, optional
-        Where to resample; the result is a tensor there. None computes with numpy and returns an array.
+    device : torch.device or str
+        Where to resample.
     roi : sequence of (int, int), optional
         Half-open box (Z, Y, X) that is wanted. Intensities are normalised by the whole image; the data are then cut to
         the box and half a window around it. If nothing of the box is nonzero, the record's box is empty.
 
     Returns
     -------
-    data : ndarray or Tensor of float32, shape (C, z, y, x)
-        What the network gets.
+    data : Tensor of float32, shape (C, z, y, x)
+        What the network gets, on the device.
     record : PrepareRecord
         How to get back.
 
@@ -242,13 +237,15 @@ def prepare(
     ImageError
         If channels are missing or values cannot be normalised.
     """
+    import torch  # the readers of training cases need this module, but no torch
+
     schemes = configuration.normalization_schemes
     if volume.channels != len(schemes):
         raise ImageError(
             f"The model expects {len(schemes)} channel{'s' if len(schemes) > 1 else ''}, "
             f"but the image has {volume.channels}."
         )
-    array = lift(volume)
+    array = lift(volume.array, channels=True)
     forward = plans.transpose_forward
     mask = np.transpose(read_mask(array), forward)
     box = nonzero_box(mask)
@@ -270,15 +267,16 @@ def prepare(
         outer = _with_margin(roi, volume, plans, configuration)
         data, box = _cut(data, box, outer)
     record = plan_grid(volume.shape_3d, volume.geometry.spacing_3d, plans, configuration, box, notes)
+    moved = torch.from_numpy(data).to(device)
     if data.size == 0:
-        return data, record
-    moved = data if device is None else _to_device(data, device)
+        return moved, record
     resampled = resample_image(
         moved, record.network_shape, record.spacing, record.network_spacing, configuration.resample_data
     )
     if previous is None:
         return resampled, record
-    return _append(resampled, _previous_channels(previous, record, configuration, foreground_labels)), record
+    channels = _previous_channels(previous, record, configuration, foreground_labels)
+    return torch.cat((resampled, torch.from_numpy(channels).to(device))), record
 
 
 def read_crop(array: Any, forward: tuple[int, int, int], box: Box3) -> tuple[NDArray[np.float32], int]:
@@ -308,9 +306,11 @@ def _with_margin(
     """Return the region in transposed order with half a window of context on every side."""
     forward = plans.transpose_forward
     spacing = [volume.geometry.spacing_3d[a] for a in forward]
-    patch = configuration.patch_size if configuration.ndim == 3 else (1, *configuration.patch_size)
     target = configuration.spacing if len(configuration.spacing) == 3 else (spacing[0], *configuration.spacing)
-    context = [0.0 if p == 1 else p / 2 * goal / own for p, goal, own in zip(patch, target, spacing, strict=True)]
+    context = [
+        0.0 if p == 1 else p / 2 * goal / own
+        for p, goal, own in zip(configuration.patch_3d, target, spacing, strict=True)
+    ]
     return [(roi[a][0] - c, roi[a][1] + c) for a, c in zip(forward, context, strict=True)]
 
 
@@ -323,20 +323,6 @@ def _cut(
         inner.append((start, max(start, stop)))
     slices = tuple(slice(a - lo, b - lo) for (a, b), (lo, _) in zip(inner, box, strict=True))
     return np.ascontiguousarray(data[(slice(None), *slices)]), (inner[0], inner[1], inner[2])
-
-
-def _to_device(data: NDArray[np.float32], device: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(data).to(device)
-
-
-def _append(data: Any, channels: NDArray[np.float32]) -> Any:
-    if isinstance(data, np.ndarray):
-        return np.concatenate((data, channels))
-    import torch
-
-    return torch.cat((data, torch.from_numpy(channels).to(data.device)))
 
 
 def _previous_channels(

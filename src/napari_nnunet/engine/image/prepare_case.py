@@ -15,7 +15,6 @@ from napari_nnunet.engine.image.prepare import (
     Box3,
     PrepareRecord,
     fill_holes,
-    lift,
     nonzero_box,
     plan_grid,
     read_crop,
@@ -24,7 +23,7 @@ from napari_nnunet.engine.image.prepare import (
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
 
@@ -88,13 +87,13 @@ def prepare_case(
     """
     _check(volume, labels, configurations)
     shape, geometry = volume.shape_3d, volume.geometry
-    array = lift(volume)
+    array = lift(volume.array, channels=True)
     mask = np.transpose(read_mask(array), plans.transpose_forward)
     box = nonzero_box(mask)
     slices = tuple(slice(lo, hi) for lo, hi in box)
     inside = fill_holes(mask)[slices]
     del mask
-    reference = np.transpose(labels if labels.ndim == 3 else labels[None], plans.transpose_forward)[slices]
+    reference = np.transpose(lift(labels), plans.transpose_forward)[slices]
     marked = np.ascontiguousarray(reference, dtype=np.int16)
     marked[(marked == 0) & ~inside] = -1
     del inside, reference, labels, volume  # where the caller holds no reference either, this frees most of a case
@@ -118,8 +117,8 @@ def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence
     if volume.channels != expected:
         plural = "s" if volume.channels > 1 else ""
         raise ImageError(f"The image has {volume.channels} channel{plural}, but the dataset has {expected}.")
-    shape = labels.shape if labels.ndim == 3 else (1, *labels.shape)
-    if tuple(shape) != volume.shape_3d:
+    shape = lift_shape(labels.shape)
+    if shape != volume.shape_3d:
         raise ImageError(f"The image has {volume.shape_3d} voxels, its labels have {tuple(shape)}.")
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.image.prepare import crop_to_nonzero, lift
+from napari_nnunet.engine.image.prepare import crop_to_nonzero
 from napari_nnunet.engine.planning.fingerprint import CaseMeasure, ChannelMeasure
 from napari_nnunet.errors import ImageError
+from napari_nnunet.schema.geometry import lift
 from napari_nnunet.volume import Volume
 
 _DISTINCT = 20_000  # with at most so many different values a case's distribution is kept exactly
@@ -34,8 +35,8 @@ def measure(volume: Volume, labels: NDArray[np.int32], *, draws: int | None = No
     ImageError
         If image and labels differ in shape, or the image holds NaN or infinite values.
     """
-    data = np.asarray(lift(volume))
-    reference = labels if labels.ndim == 3 else labels[None]
+    data = np.asarray(lift(volume.array, channels=True))
+    reference = lift(labels)
     if data.shape[1:] != reference.shape:
         raise ImageError(f"The image has {data.shape[1:]} voxels, its labels have {reference.shape}.")
     invalid = int(data.size - np.count_nonzero(np.isfinite(data)))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -238,14 +239,11 @@ class Assembler:
         return labels
 
     def _hard_regions(self, logits: Iterator[Tensor]) -> Tensor:
-        labels: Tensor | None = None
         threshold = 0.0 if self.average == "logits" else 0.5  # sigmoid(0) is 0.5
-        for value, candidate in zip(self.scheme.regions_class_order or (), logits, strict=True):
-            if labels is None:
-                labels = torch.zeros(candidate.shape, dtype=_label_type(self.scheme), device=candidate.device)
+        first = next(logits)
+        labels = torch.zeros(first.shape, dtype=_label_type(self.scheme), device=first.device)
+        for value, candidate in zip(self.scheme.regions_class_order or (), chain([first], logits), strict=True):
             labels.masked_fill_(candidate > threshold, value)
-        if labels is None:
-            raise ValueError("a region scheme has at least one region")
         return labels
 
 

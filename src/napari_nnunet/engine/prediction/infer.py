@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import combinations
 
 import torch
@@ -130,14 +130,18 @@ class Ensemble:
         axes = sorted({axis for subset in self.mirrors for axis in subset})
         return Ensemble(self._networks, choice, self.patch, axes, self.turn)
 
-    def logits(self, windows: Tensor) -> Iterator[Tensor | None]:
+    def logits(self, windows: Tensor) -> Generator[None, None, Tensor]:
         """Compute mean logits (or features, see the class) of windows (T, C, *patch).
 
         Yields
         ------
-        None or Tensor
-            None after every network run (a moment to cancel), and last the logits (T, channels, *patch), which the next
-            call may overwrite.
+        None
+            After every network run: a moment to cancel.
+
+        Returns
+        -------
+        Tensor, shape (T, channels, *patch)
+            The next call may overwrite it.
         """
         self.compile()
         jobs = [(t, mirror) for t in range(len(windows)) for mirror in self.mirrors]
@@ -151,8 +155,7 @@ class Ensemble:
                     out = self.turn(out)
                 if len(jobs) == 1 and self.folds == 1:
                     yield None
-                    yield out[:1]  # nothing to sum up; valid until the next run
-                    return
+                    return out[:1]  # nothing to sum up
                 if total is None:
                     total = out.new_zeros((len(windows), self.channels, *out.shape[2:]))
                 for i, (t, mirror) in enumerate(part):
@@ -161,7 +164,7 @@ class Ensemble:
         if total is None:
             raise ValueError("an ensemble needs at least one network and one window")
         total /= len(self.mirrors) * (1 if self.as_features else self.folds)
-        yield total
+        return total
 
     def _stack(self, windows: Tensor, part: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
         batch = torch.stack([_flip(windows[t], mirror) for t, mirror in part])

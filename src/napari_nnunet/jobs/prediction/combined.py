@@ -32,6 +32,7 @@ from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.geometry import lift, lift_shape
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -256,8 +257,8 @@ def _joined(
             result = yield from _shared_bar(job, i, count, f"{i + 1} of {count}, {member.name}")
             results.append(result)
         yield Stage(name="Joining")
-        vote = Vote(combination.model.dataset.labels, _three(volume.shape), count, combination.vote)
-        yield from _join(vote, [_lifted(store) for store in stores], probabilities)
+        vote = Vote(combination.model.dataset.labels, lift_shape(volume.shape), count, combination.vote)
+        yield from _join(vote, [lift(store, channels=True) for store in stores], probabilities)
         labels[...] = vote.finish().reshape(labels.shape)
         if roi is not None:
             _clear_outside(labels, roi)
@@ -274,15 +275,6 @@ def _joined(
     )
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    z, y, x = shape if len(shape) == 3 else (1, *shape)
-    return z, y, x
-
-
-def _lifted(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    return array if array.ndim == 4 else array[:, None]
-
-
 def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.float32] | None) -> Job[None]:
     """Combine class by class, some planes at a time."""
     c, z, y, x = stores[0].shape
@@ -291,7 +283,7 @@ def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.
         for lo in range(0, z, step):
             mean = vote.add(channel, lo, [np.asarray(store[channel, lo : lo + step]) for store in stores])
             if target is not None:
-                _lifted(target)[channel, lo : lo + step] = mean
+                lift(target, channels=True)[channel, lo : lo + step] = mean
         yield Progress(done=channel + 1, total=c)
 
 

@@ -20,6 +20,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.architecture import Architecture
+from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
 
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take
@@ -73,9 +74,8 @@ def estimate(
         What is asked for.
     """
     choice = choose(settings)
-    shape_3d = shape if len(shape) == 3 else (1, *shape)
     spacing_3d = spacing if len(spacing) == 3 else (999.0 * max(spacing), *spacing)
-    record = plan_grid(shape_3d, spacing_3d, model.plans, model.configuration)
+    record = plan_grid(lift_shape(shape), spacing_3d, model.plans, model.configuration)
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     ndim = model.configuration.ndim
     copies = len(mirror_sets(range(ndim))) if settings.mirroring else 1
@@ -103,7 +103,7 @@ def _estimate(
     wrapped: bool,
 ) -> Estimate:
     patch = model.configuration.patch_size
-    grid = TileGrid(record.network_shape, (1, *patch) if len(patch) == 2 else patch, settings.step)  # type: ignore[arg-type]
+    grid = TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
     heads = model.dataset.labels.heads
     # Where there are more classes than features, features are summed up (engine.infer.Ensemble).
     summed = min(heads, model.architecture.features[0] * folds)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,15 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model, recipe_
 from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, speed_key
 from napari_nnunet.jobs.prediction.predictor import Predictor
-from napari_nnunet.jobs.prediction.result import Focus, Prediction, Task, count_labels
+from napari_nnunet.jobs.prediction.result import (
+    Focus,
+    OpenedImage,
+    Prediction,
+    PreparedImage,
+    Segmentation,
+    count_labels,
+)
+from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
 from napari_nnunet.volume import Volume
@@ -90,12 +98,11 @@ def predict(
     result = canvas if canvas is not None else np.zeros(volume.shape, dtype=scheme.dtype)
     if settings.probabilities and probabilities is None:
         probabilities = np.zeros((scheme.heads, *volume.shape), dtype=np.float32)
-    task = Task(
-        volume,
+    task = Segmentation(
+        OpenedImage(volume, None if previous is None else lift(previous)),
         settings,
-        _lifted(result, 0),
-        None if probabilities is None else _lifted(probabilities, 1),
-        None if previous is None else _lifted(previous, 0),
+        lift(result),
+        None if probabilities is None else lift(probabilities, channels=True),
         focus,
         roi,
         preview,
@@ -134,11 +141,6 @@ def predict_series(
     return results
 
 
-def _lifted(array: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Return a view with a slice axis for 2-D images."""
-    return array if array.ndim == 3 + axis else np.expand_dims(array, axis)
-
-
 def _previous_stage(
     model: TrainedModel, volume: Volume, settings: PredictSettings, roi: Box | None
 ) -> Job[NDArray[Any]]:
@@ -159,7 +161,7 @@ def _previous_stage(
     return lower.labels
 
 
-def run_with_fallbacks(predictor: Predictor, task: Task) -> Job[tuple[PrepareRecord, Choice]]:
+def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[PrepareRecord, Choice]]:
     """Run; if GPU memory runs out or a 16-bit float overflows, say so and run again more carefully."""
     on_device = task.settings.on_device
     ensemble = predictor.ensemble
@@ -202,7 +204,7 @@ class _NotFiniteError(Exception):
     """Reduced precision overflowed."""
 
 
-def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Task, *, on_device: bool) -> Job[PrepareRecord]:
+def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, on_device: bool) -> Job[PrepareRecord]:
     model, settings = predictor.model, task.settings
     yield Stage(name="Preparing the image")
     on_device = on_device and ensemble.choice.kind != "cpu"
@@ -225,17 +227,15 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Task, *, on_devic
     return record
 
 
-def _prepared(model: TrainedModel, task: Task, device: torch.device) -> tuple[torch.Tensor, PrepareRecord]:
-    if task.prepared is not None:
-        data, record = task.prepared
-        return data.to(device), record
-    if task.volume is None:
-        raise ValueError("a task has a volume, or is prepared")
+def _prepared(model: TrainedModel, task: Segmentation, device: torch.device) -> tuple[torch.Tensor, PrepareRecord]:
+    image = task.image
+    if isinstance(image, PreparedImage):
+        return image.data.to(device), image.record
     return prepare(
-        task.volume,
+        image.volume,
         model.plans,
         model.configuration,
-        previous=task.previous,
+        previous=image.previous,
         foreground_labels=model.dataset.labels.foreground_labels,
         device=device,
         roi=None if task.roi is None else _lifted_box(task.roi),
@@ -252,12 +252,32 @@ def _clear_outside(probabilities: NDArray[np.float32], region: Any, *, backgroun
 
 
 def _grid(model: TrainedModel, record: PrepareRecord, settings: PredictSettings) -> TileGrid:
-    patch = model.configuration.patch_size
-    return TileGrid(record.network_shape, (1, *patch) if len(patch) == 2 else patch, settings.step)  # type: ignore[arg-type]
+    return TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
+
+
+@dataclass
+class _Bar:
+    """How many network runs of an image are done."""
+
+    total: int
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def follow(self, runs: Generator[None, None, torch.Tensor]) -> Job[torch.Tensor]:
+        """Say after every run how long the others will take; returns what the runs return."""
+        while True:
+            try:
+                next(runs)
+            except StopIteration as end:
+                logits: torch.Tensor = end.value
+                return logits
+            self.done += 1
+            left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
+            yield Progress(done=self.done, total=self.total, seconds_left=left)
 
 
 def _windows(
-    predictor: Predictor, ensemble: infer.Ensemble, task: Task, record: PrepareRecord, data: torch.Tensor
+    predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, record: PrepareRecord, data: torch.Tensor
 ) -> Job[None]:
     """Walk over all windows, sum them up, write what is complete."""
     model, settings = predictor.model, task.settings
@@ -280,22 +300,15 @@ def _windows(
     total = sum(ensemble.forwards(len(part)) for part in rounds)
     yield Stage(name="Segmenting", total=total)
     ensemble.compile()
-    done, began = 0, time.monotonic()
+    bar = _Bar(total)
     for part in rounds:
-        logits: torch.Tensor | None = None
-        for logits in ensemble.logits(infer.cut(data, part, slicewise=slicewise)):
-            if logits is None:
-                done += 1
-                left = (time.monotonic() - began) / done * (total - done)
-                yield Progress(done=done, total=total, seconds_left=left)
-        if logits is None:
-            raise RuntimeError("the ensemble returned no logits")
+        logits = yield from bar.follow(ensemble.logits(infer.cut(data, part, slicewise=slicewise)))
         if ensemble.choice.precision != "float32" and not bool(torch.isfinite(logits).all()):
             raise _NotFiniteError
         logits = logits.to(data.device)
         for tile, window in zip(part, logits[:, :, None] if slicewise else logits, strict=True):
             yield from _place(tile, window, grid, accumulator, assembler, task, scratch)
-    speed.remember(speed_key(model, ensemble), (time.monotonic() - began) / max(total, 1))
+    speed.remember(speed_key(model, ensemble), (time.monotonic() - bar.began) / max(total, 1))
 
 
 def _place(
@@ -304,7 +317,7 @@ def _place(
     grid: TileGrid,
     accumulator: Accumulator,
     assembler: decode.Assembler,
-    task: Task,
+    task: Segmentation,
     scratch: NDArray[Any],
 ) -> Job[None]:
     """Add one window; announce previews and finished planes."""
@@ -319,7 +332,9 @@ def _place(
             yield from _announce(((z0 + lo, z0 + hi), y, x), task, scratch, record, final=True)
 
 
-def _announce(box: Box | None, task: Task, scratch: NDArray[Any], record: PrepareRecord, *, final: bool) -> Job[None]:
+def _announce(
+    box: Box | None, task: Segmentation, scratch: NDArray[Any], record: PrepareRecord, *, final: bool
+) -> Job[None]:
     """Copy what lies inside the region to the canvas and report which part of the image changed."""
     if box is None:
         return
@@ -331,7 +346,7 @@ def _announce(box: Box | None, task: Task, scratch: NDArray[Any], record: Prepar
             return
         slices = tuple(slice(a, b) for a, b in own)
         task.labels[slices] = scratch[slices]
-    yield Painted(box=own[1:] if task.volume is not None and len(task.volume.shape) == 2 else own, final=final)
+    yield Painted(box=own if task.image.ndim == 3 else own[1:], final=final)
 
 
 def _paint_preview(

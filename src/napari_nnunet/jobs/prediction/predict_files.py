@@ -25,6 +25,7 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -85,10 +86,11 @@ def predict_folder(
     yield Stage(name="Cases", total=len(cases))
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
-        todo = [case for case in cases if not _finished(case, model, folder, settings)]
+        todo = [i for i, case in enumerate(cases) if not _finished(case, model, folder, settings)]
+        following = dict(zip(todo, [*todo[1:], None], strict=True))
         ahead: Future[Volume] | None = None
         for index, case in enumerate(cases):
-            if case not in todo:
+            if index not in following:
                 skipped.append(case.name)
                 yield CaseDone(
                     case=case.name, index=index, total=len(cases), path=str(_out(case, model, folder)), skipped=True
@@ -96,9 +98,9 @@ def predict_folder(
                 continue
             began = time.monotonic()
             current = ahead or reader.submit(_read, case, model)
-            following = todo[todo.index(case) + 1 :][:1]
+            upcoming = following[index]
             # Reading the next image overlaps with segmenting this one.
-            ahead = reader.submit(_read, following[0], model) if following else None
+            ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     result = yield from _one(case, current.result(), model, folder, settings, segment)
@@ -173,7 +175,7 @@ def _one(
         else:
             result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
         if probabilities is not None:
-            lifted = probabilities if probabilities.ndim == 4 else probabilities[:, None]
+            lifted = lift(probabilities, channels=True)
             write_probabilities(lifted, out.with_name(case.name + ".npz"))
             write_properties(result.properties, out.with_name(case.name + ".pkl"))
         if result.uncertainty is not None:

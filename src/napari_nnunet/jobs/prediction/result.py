@@ -62,22 +62,38 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """One image with everything that was decided about it.
+class OpenedImage:
+    """An image on its own grid, with the labels (Z, Y, X) of the previous stage where there is one."""
 
-    ``prepared`` is an image that is on the network's grid already, with what was done to it; ``also`` writes the same
-    result on other grids.
-    """
+    volume: Volume
+    previous: NDArray[Any] | None = None
 
-    volume: Volume | None
+    @property
+    def ndim(self) -> int:
+        """Spatial axes of the image."""
+        return len(self.volume.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image (C, z, y, x) that is on the network's grid already, with what was done to it."""
+
+    data: torch.Tensor
+    record: PrepareRecord
+    ndim: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """One image with everything that was decided about it; ``also`` writes the same result on other grids."""
+
+    image: OpenedImage | PreparedImage
     settings: PredictSettings
     labels: NDArray[Any]  # (Z, Y, X), written in place
-    probabilities: NDArray[np.float32] | None
-    previous: NDArray[Any] | None
+    probabilities: NDArray[np.float32] | None  # (C, Z, Y, X), likewise
     focus: Focus | None = None
     roi: Box | None = None
     preview: bool = False
-    prepared: tuple[torch.Tensor, PrepareRecord] | None = None
     also: tuple[decode.Assembler, ...] = ()
 
 

@@ -15,6 +15,7 @@ from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.jobs.training.loader import BatchSource
 from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.schema.geometry import lift_shape
 
 _FRAMES = 100  # of a whole training, about
 
@@ -62,7 +63,7 @@ class Film:
         """Return the patch around the largest cross-section of foreground, and write image and reference."""
         case = self._source.case(self._order.split.val[0])
         patch = self._order.configuration.patch_size
-        size = (1, *patch) if len(patch) == 2 else patch
+        size = lift_shape(patch)
         labels = np.asarray(case.labels[0])
         area = (labels > 0).sum(axis=(1, 2))
         z = int(area.argmax()) if area.any() else labels.shape[0] // 2

@@ -35,10 +35,10 @@ from napari_nnunet.formats.results.summary import FILE
 from napari_nnunet.jobs.choosing.evaluate import Pair, summary_of
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
-from napari_nnunet.jobs.prediction.result import Task
+from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.schema.dataset import Region
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 
@@ -102,14 +102,13 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
     found: dict[str, tuple[dict[Region, Metrics], _Case]] = {}
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, torch_threads(predictor.choice.threads):
-        ahead: Future[_Case] | None = reader.submit(_read, order, names[0]) if names else None
+        ahead = [reader.submit(_read, order, name) for name in names[:1]]
         writing: list[Future[None]] = []
         for i, name in enumerate(names):
             begun = time.monotonic()
-            current, ahead = ahead, reader.submit(_read, order, names[i + 1]) if i + 1 < len(names) else None
+            current = ahead.pop()
+            ahead += [reader.submit(_read, order, following) for following in names[i + 1 : i + 2]]
             try:
-                if current is None:
-                    raise RuntimeError("the case was not read ahead")
                 case = current.result()
                 with memory_told():
                     labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
@@ -156,7 +155,7 @@ def _read(order: Order, name: str) -> _Case:
         raise DatasetError(
             f"{stored.properties} does not record how {name} was cropped. Preprocess it again."
         ) from error
-    shape = reference.shape if reference.ndim == 3 else (1, *reference.shape)
+    shape = lift_shape(reference.shape)
     record = plan_grid(shape, geometry.spacing_3d, order.plans, order.configuration, crop)
     data = np.asarray(stored.data[:], dtype=np.float32)
     if data.shape[1:] != record.network_shape:
@@ -187,15 +186,13 @@ def _segment(
     with ExitStack() as stack:
         probabilities = None
         if order.settings.probabilities:
-            shape = (scheme.heads, *(labels.shape if labels.ndim == 3 else (1, *labels.shape)))
+            shape = (scheme.heads, *lift_shape(labels.shape))
             probabilities = stack.enter_context(scratch(shape, out.parent))
-        task = Task(
-            None,
+        task = Segmentation(
+            PreparedImage(case.data, case.record),
             settings,
-            labels if labels.ndim == 3 else labels[None],
+            lift(labels),
             probabilities,
-            None,
-            prepared=(case.data, case.record),
             also=tuple(assembler for assembler, _, _ in stages),
         )
         with closing(run_with_fallbacks(predictor, task)) as job:
