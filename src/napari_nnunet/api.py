@@ -19,8 +19,8 @@ from napari_nnunet.jobs.choosing.best import find_best as find_best_job
 from napari_nnunet.jobs.choosing.evaluate import evaluate as evaluate_job
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
-from napari_nnunet.jobs.sharing.share import download_model, install_zip
-from napari_nnunet.jobs.sharing.share import export_models as export_models_job
+from napari_nnunet.jobs.sharing.export import export_models as export_models_job
+from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, FindBestRequest

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.model.folder import load_model
-from napari_nnunet.jobs.sharing.share import download_model, export_models, install_zip
+from napari_nnunet.jobs.sharing.export import export_models
+from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.plans import TRAINABLE
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
     from napari_nnunet.formats.model.folder import TrainedModel
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.sharing.share import Installed
+    from napari_nnunet.jobs.sharing.install import Installed
     from napari_nnunet.schema.requests.sharing import (
         DemoRequest,
         DoctorRequest,
@@ -63,7 +64,7 @@ def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> 
 
 def _say(installed: Installed) -> None:
     if installed.card is not None:
-        from napari_nnunet.jobs.sharing.share import card_text
+        from napari_nnunet.jobs.sharing.cards import card_text
 
         print(card_text(installed.card))
     for folder in installed.folders:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_nnunet.engine.image import resample
-from napari_nnunet.engine.image.resample import axis_matrix, nearest_index, resample_image, resample_labels
+from napari_nnunet.engine.image.axis_operators import axis_matrix, nearest_index
+from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.schema.plans import Resampling
 
 SEG = Resampling(function="resample_data_or_seg_to_shape", is_seg=True, order=1)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.blocks import InstanceNorm
 from napari_nnunet.engine.network.device import has_fast_bfloat16
 from napari_nnunet.engine.network.openvino_backend import OpenVinoNetwork
 from napari_nnunet.engine.network.torch_backend import TorchNetwork
-from napari_nnunet.engine.network.unet import InstanceNorm
 from napari_nnunet.engine.prediction.infer import batch_size, mirror_sets
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.architecture import Architecture

@@ -11,7 +11,7 @@ from helpers import Recipe, make_model
 from napari_nnunet import load_model
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.known_models import known_models, remember_model
-from napari_nnunet.jobs.sharing.share import export_models
+from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.widgets.sharing import models_dock as models_module
 from napari_nnunet.widgets.sharing.export_dialog import ExportDialog

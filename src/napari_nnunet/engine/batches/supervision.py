@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_nnunet.engine.image.resample import nearest_index
+from napari_nnunet.engine.image.axis_operators import nearest_index
 
 Strides = Sequence[Sequence[int]]
 

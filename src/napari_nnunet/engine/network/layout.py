@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from napari_nnunet.engine.network.unet import InstanceNorm, UNet
+from napari_nnunet.engine.network.blocks import InstanceNorm
+from napari_nnunet.engine.network.unet import UNet
 
 Layout = Literal["plain", "channels_last"]
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -15,8 +15,9 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
+from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
 from napari_nnunet.engine.network.device import Precision
-from napari_nnunet.engine.network.unet import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage, UNet
+from napari_nnunet.engine.network.unet import UNet
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from napari_nnunet.engine.network.blocks import InstanceNorm
 from napari_nnunet.engine.network.device import Precision
-from napari_nnunet.engine.network.unet import InstanceNorm, UNet
+from napari_nnunet.engine.network.unet import UNet
 
 _TYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

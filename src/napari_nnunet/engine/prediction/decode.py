@@ -18,15 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_nnunet.engine.image.axis_operators import AxisOperator, apply_operator, axis_operator, nearest_index, take
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.image.resample import (
-    AxisOperator,
-    apply_operator,
-    axis_operator,
-    nearest_index,
-    separate_axis,
-    take,
-)
+from napari_nnunet.engine.image.resample import separate_axis
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import Average

@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.image.resample import nearest_index
+from napari_nnunet.engine.image.axis_operators import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, trash_path, write_error, written_beside

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,12 @@ from napari_nnunet.engine.image.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import Choice, choose
-from napari_nnunet.engine.prediction import decode, infer
-from napari_nnunet.engine.prediction.tiles import Accumulator, Tile, TileGrid, importance
+from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
-from napari_nnunet.events import Box, CaseDone, Job, Note, Painted, Progress, Stage
-from napari_nnunet.formats import speed
+from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, recipe_of
 from napari_nnunet.jobs.prediction import predictor as _predictor
-from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, speed_key
+from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import (
     Focus,
@@ -33,6 +31,7 @@ from napari_nnunet.jobs.prediction.result import (
     Segmentation,
     count_labels,
 )
+from napari_nnunet.jobs.prediction.windows import NotFiniteError, clear_outside, grid_of, lifted_box, segment_windows
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
@@ -169,7 +168,7 @@ def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[Pr
         predictor.reusable = ensemble is predictor.ensemble
         try:
             record = yield from _run(predictor, ensemble, task, on_device=on_device)
-        except _NotFiniteError:
+        except NotFiniteError:
             yield Note(
                 level="warning",
                 text=f"{ensemble.choice.precision} overflowed; repeating in float32.",
@@ -200,10 +199,6 @@ def _after_out_of_memory(
     return False, ensemble.rebuilt(choose(PredictSettings(device="cpu")))
 
 
-class _NotFiniteError(Exception):
-    """Reduced precision overflowed."""
-
-
 def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, on_device: bool) -> Job[PrepareRecord]:
     model, settings = predictor.model, task.settings
     yield Stage(name="Preparing the image")
@@ -212,7 +207,7 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, 
     data, record = _prepared(model, task, device)
     for text in record.notes:
         yield Note(text=text, level="warning")
-    region = tuple(slice(lo, hi) for lo, hi in _lifted_box(task.roi)) if task.roi is not None else ...
+    region = tuple(slice(lo, hi) for lo, hi in lifted_box(task.roi)) if task.roi is not None else ...
     task.labels[region] = 0  # what lies outside the nonzero part stays background
     if 0 in record.cropped_shape:
         yield Note(text="The region contains only zeros: everything is background.")
@@ -221,9 +216,9 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, 
         _check_memory(
             estimate_for(model, record, ensemble, settings, wrapped=task.focus is not None), settings.memory_gb
         )
-    yield from _windows(predictor, ensemble, task, record, infer.pad(data, _grid(model, record, settings)))
+    yield from segment_windows(predictor, ensemble, task, record, infer.pad(data, grid_of(model, record, settings)))
     if task.roi is not None and task.probabilities is not None:
-        _clear_outside(task.probabilities, region, background=not model.dataset.labels.has_regions)
+        clear_outside(task.probabilities, region, background=not model.dataset.labels.has_regions)
     return record
 
 
@@ -238,157 +233,8 @@ def _prepared(model: TrainedModel, task: Segmentation, device: torch.device) -> 
         previous=image.previous,
         foreground_labels=model.dataset.labels.foreground_labels,
         device=device,
-        roi=None if task.roi is None else _lifted_box(task.roi),
+        roi=None if task.roi is None else lifted_box(task.roi),
     )
-
-
-def _clear_outside(probabilities: NDArray[np.float32], region: Any, *, background: bool) -> None:
-    """Leave probabilities inside the region only; the context around it was computed as well."""
-    inside = probabilities[(slice(None), *region)].copy()
-    probabilities[:] = 0
-    if background:
-        probabilities[0] = 1
-    probabilities[(slice(None), *region)] = inside
-
-
-def _grid(model: TrainedModel, record: PrepareRecord, settings: PredictSettings) -> TileGrid:
-    return TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
-
-
-@dataclass
-class _Bar:
-    """How many network runs of an image are done."""
-
-    total: int
-    done: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    def follow(self, runs: Generator[None, None, torch.Tensor]) -> Job[torch.Tensor]:
-        """Say after every run how long the others will take; returns what the runs return."""
-        while True:
-            try:
-                next(runs)
-            except StopIteration as end:
-                logits: torch.Tensor = end.value
-                return logits
-            self.done += 1
-            left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
-            yield Progress(done=self.done, total=self.total, seconds_left=left)
-
-
-def _windows(
-    predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, record: PrepareRecord, data: torch.Tensor
-) -> Job[None]:
-    """Walk over all windows, sum them up, write what is complete."""
-    model, settings = predictor.model, task.settings
-    grid = _grid(model, record, settings)
-    slicewise = model.configuration.ndim == 2
-    scratch = task.labels if task.roi is None else np.zeros_like(task.labels)
-    assembler = decode.Assembler(
-        record,
-        model.dataset.labels,
-        model.configuration.resample_probabilities,
-        scratch,
-        task.probabilities,
-        ensemble.head(),
-        model.average,
-    )
-    accumulator = Accumulator(grid, ensemble.channels, _weights(grid, data.device, gaussian=settings.gaussian))
-    tiles = list(grid.tiles(_network_focus(task.focus, record)))
-    size = ensemble.windows_per_round
-    rounds = [tiles[i : i + size] for i in range(0, len(tiles), size)]
-    total = sum(ensemble.forwards(len(part)) for part in rounds)
-    yield Stage(name="Segmenting", total=total)
-    ensemble.compile()
-    bar = _Bar(total)
-    for part in rounds:
-        logits = yield from bar.follow(ensemble.logits(infer.cut(data, part, slicewise=slicewise)))
-        if ensemble.choice.precision != "float32" and not bool(torch.isfinite(logits).all()):
-            raise _NotFiniteError
-        logits = logits.to(data.device)
-        for tile, window in zip(part, logits[:, :, None] if slicewise else logits, strict=True):
-            yield from _place(tile, window, grid, accumulator, assembler, task, scratch)
-    speed.remember(speed_key(model, ensemble), (time.monotonic() - bar.began) / max(total, 1))
-
-
-def _place(
-    tile: Tile,
-    logits: torch.Tensor,
-    grid: TileGrid,
-    accumulator: Accumulator,
-    assembler: decode.Assembler,
-    task: Segmentation,
-    scratch: NDArray[Any],
-) -> Job[None]:
-    """Add one window; announce previews and finished planes."""
-    record = assembler.record
-    if task.preview:
-        yield from _announce(_paint_preview(tile, logits, grid, assembler, scratch), task, scratch, record, final=False)
-    for start, stop, mean in accumulator.add(tile, logits):
-        for other in task.also:
-            other.push(start, stop, mean)
-        for lo, hi in assembler.push(start, stop, mean):
-            (z0, _), y, x = record.box
-            yield from _announce(((z0 + lo, z0 + hi), y, x), task, scratch, record, final=True)
-
-
-def _announce(
-    box: Box | None, task: Segmentation, scratch: NDArray[Any], record: PrepareRecord, *, final: bool
-) -> Job[None]:
-    """Copy what lies inside the region to the canvas and report which part of the image changed."""
-    if box is None:
-        return
-    own: Box = tuple(box[record.transpose_forward.index(a)] for a in range(3))
-    if task.roi is not None:
-        roi = _lifted_box(task.roi)
-        own = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(own, roi, strict=True))
-        if any(a >= b for a, b in own):
-            return
-        slices = tuple(slice(a, b) for a, b in own)
-        task.labels[slices] = scratch[slices]
-    yield Painted(box=own if task.image.ndim == 3 else own[1:], final=final)
-
-
-def _paint_preview(
-    tile: Tile, logits: torch.Tensor, grid: TileGrid, assembler: decode.Assembler, scratch: NDArray[Any]
-) -> Box | None:
-    record = assembler.record
-    begin, slices = [], [slice(None)]
-    for start, size, (before, _), n in zip(tile.start, tile.size, grid.padding, record.network_shape, strict=True):
-        lo, hi = max(start, before), min(start + size, before + n)
-        begin.append(lo - before)
-        slices.append(slice(lo - start, hi - start))
-    labels, box = decode.preview(logits[tuple(slices)], (begin[0], begin[1], begin[2]), assembler)
-    if labels.size == 0:
-        return None
-    view = scratch.transpose(record.transpose_forward)
-    view[tuple(slice(lo, hi) for lo, hi in box)] = labels
-    return box
-
-
-def _weights(grid: TileGrid, device: torch.device, *, gaussian: bool) -> torch.Tensor:
-    if not gaussian:
-        return torch.ones(grid.patch, device=device)
-    patch = grid.patch[1:] if grid.patch[0] == 1 else grid.patch
-    weights = torch.from_numpy(importance(patch).astype(np.float32)).reshape(grid.patch)
-    return weights.to(device)
-
-
-def _lifted_box(box: Box) -> Box:
-    return box if len(box) == 3 else ((0, 1), *box)
-
-
-def _network_focus(focus: Focus | None, record: PrepareRecord) -> tuple[float | None, float | None, float | None]:
-    """Translate a position in image voxels to the network grid."""
-    if focus is None:
-        return None, None, None
-    lifted = list(focus) if len(focus) == 3 else [None, *focus]
-    moved = [lifted[a] for a in record.transpose_forward]
-    z, y, x = (
-        None if position is None else (position - lo) * n / max(hi - lo, 1)
-        for position, (lo, hi), n in zip(moved, record.box, record.network_shape, strict=True)
-    )
-    return z, y, x
 
 
 def _check_memory(expected: Estimate, limit_gb: float) -> None:

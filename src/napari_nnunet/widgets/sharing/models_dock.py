@@ -45,10 +45,10 @@ from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
 if TYPE_CHECKING:
     import napari
 
-    from napari_nnunet.jobs.sharing.share import download_model, install_zip
+    from napari_nnunet.jobs.sharing.install import download_model, install_zip
 else:
-    download_model = lazy("napari_nnunet.jobs.sharing.share:download_model")
-    install_zip = lazy("napari_nnunet.jobs.sharing.share:install_zip")
+    download_model = lazy("napari_nnunet.jobs.sharing.install:download_model")
+    install_zip = lazy("napari_nnunet.jobs.sharing.install:install_zip")
 
 T = TypeVar("T")
 _NOT_INSTALLED = "Cancelled. Nothing was installed."
@@ -158,7 +158,7 @@ class ModelsWidget(Dock):
             self.card.setText(html.escape(error.message))
             self.picture.setVisible(False)
             return
-        from napari_nnunet.jobs.sharing.share import card_model, read_card
+        from napari_nnunet.jobs.sharing.cards import card_model, read_card
 
         card = read_card(folder.parent)
         self.card.setText(_card_html(model, card_model(model, model.folds()), card))
@@ -260,7 +260,7 @@ class ModelsWidget(Dock):
         answer = QMessageBox.question(self, "Remove the model?", f"{folder.parent.name} / {folder.name}\n\n{what}")
         if answer != QMessageBox.StandardButton.Yes:
             return
-        from napari_nnunet.jobs.sharing.share import trash_model
+        from napari_nnunet.jobs.sharing.install import trash_model
 
         try:
             forget_model(folder)
@@ -299,6 +299,6 @@ def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
 
 
 def _export(folders: Sequence[Path], target: Path, settings: ExportSettings) -> Job[Path]:
-    from napari_nnunet.jobs.sharing.share import export_models
+    from napari_nnunet.jobs.sharing.export import export_models
 
     return (yield from export_models([load_model(folder) for folder in folders], target, settings))

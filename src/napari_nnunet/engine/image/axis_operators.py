@@ -1,0 +1,160 @@
+"""Interpolation along one axis: a banded matrix, applied in blocks of rows to arrays and tensors alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+ArrayT = TypeVar("ArrayT", bound=Any)
+_DECAY = 14  # voxels after which the response of a cubic spline is below 1e-8 (0.268 per voxel)
+_ROWS = {0: 64, 1: 32, 3: 48}  # output rows per block: wide enough for BLAS, narrow enough for a thin band
+
+
+@lru_cache(maxsize=64)
+def axis_matrix(size: int, new_size: int, order: int) -> NDArray[np.float64]:
+    """Return the (new_size, size) matrix of spline interpolation along one axis.
+
+    Half-pixel centres, edge replication, no anti-aliasing: its columns are scipy's response to unit vectors, which is
+    what scikit-image's ``resize(mode="edge", anti_aliasing=False)`` computes.
+    """
+    unit = np.eye(size)
+    if order == 0:
+        matrix = unit[nearest_index(size, new_size)]
+    elif order == 1:
+        matrix = _linear_matrix(size, new_size)
+    else:
+        # Only the first axis is filtered and sampled; the second is carried along as independent columns.
+        padded = np.pad(unit, ((12, 12), (0, 0)), mode="edge")
+        coefficients = ndimage.spline_filter1d(padded, order, axis=0, output=np.float64, mode="mirror")
+        positions = (np.arange(new_size) + 0.5) * size / new_size - 0.5 + 12
+        matrix = _sample_spline(coefficients, positions, order)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the voxels below and above every output position of an axis, and the weight of the upper one."""
+    positions = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
+    lower = np.minimum(np.floor(positions).astype(np.intp), size - 1)
+    return lower, np.minimum(lower + 1, size - 1), positions - lower
+
+
+def _linear_matrix(size: int, new_size: int) -> NDArray[np.float64]:
+    lower, upper, weight = neighbours(size, new_size)
+    matrix = np.zeros((new_size, size))
+    rows = np.arange(new_size)
+    np.add.at(matrix, (rows, lower), 1 - weight)
+    np.add.at(matrix, (rows, upper), weight)
+    return matrix
+
+
+def _sample_spline(
+    coefficients: NDArray[np.float64], positions: NDArray[np.float64], order: int
+) -> NDArray[np.float64]:
+    """Evaluate B-spline coefficients (n, k) at positions along axis 0; returns (len(positions), k)."""
+    if order != 3:
+        grid = np.broadcast_to(positions[:, None], (len(positions), coefficients.shape[1]))
+        columns = np.broadcast_to(np.arange(coefficients.shape[1])[None], grid.shape)
+        rows = [
+            ndimage.map_coordinates(coefficients[:, k], [grid[:, k]], order=order, mode="nearest", prefilter=False)
+            for k in range(columns.shape[1])
+        ]
+        return np.stack(rows, axis=1)
+    # A sample in the outermost half voxel leaves the image: scipy clamps to the replicated edge.
+    base = np.floor(positions).astype(int)
+    t = positions - base
+    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (3 * (1 - t) ** 3 - 6 * (1 - t) ** 2 + 4) / 6, t**3 / 6)
+    out = np.zeros((len(positions), coefficients.shape[1]))
+    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
+        out += weight[:, None] * coefficients[np.clip(base + offset, 0, len(coefficients) - 1)]
+    return out
+
+
+def nearest_index(size: int, new_size: int) -> NDArray[np.intp]:
+    """Return the source index of every output index: ``floor((i + 0.5) * size / new_size)``, clipped."""
+    return np.clip(np.floor((np.arange(new_size) + 0.5) * size / new_size), 0, size - 1).astype(np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class AxisOperator:
+    """A banded matrix along one axis, cut into blocks of rows.
+
+    Parameters
+    ----------
+    size, new_size : int
+        Extent before and after.
+    blocks : tuple of (row start, row stop, column start, column stop, matrix)
+        The dense parts of the band.
+    """
+
+    size: int
+    new_size: int
+    blocks: tuple[tuple[int, int, int, int, NDArray[np.float32]], ...]
+
+
+@lru_cache(maxsize=64)
+def axis_operator(size: int, new_size: int, order: int) -> AxisOperator | None:
+    """Return the operator of one axis, None if it is the identity."""
+    if size == new_size:
+        return None
+    matrix = axis_matrix(size, new_size, order)
+    reach = _DECAY if order > 1 else 0
+    rows = _ROWS.get(order, 48)
+    blocks = []
+    for start in range(0, new_size, rows):
+        stop = min(start + rows, new_size)
+        first = (start + 0.5) * size / new_size - 0.5
+        last = (stop - 0.5) * size / new_size - 0.5
+        lo = max(0, math.floor(first) - reach)
+        hi = min(size, math.floor(last) + 2 + reach)
+        lo, hi = min(lo, size - 1), max(hi, 1)
+        blocks.append((start, stop, lo, hi, np.ascontiguousarray(matrix[start:stop, lo:hi], dtype=np.float32)))
+    return AxisOperator(size, new_size, tuple(blocks))
+
+
+def apply_operator(x: ArrayT, operator: AxisOperator | None, axis: int) -> ArrayT:
+    """Apply a banded matrix along one axis of a float32 numpy array or torch tensor."""
+    if operator is None:
+        return x
+    shape = tuple(x.shape)
+    before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    new_shape = (*shape[:axis], operator.new_size, *shape[axis + 1 :])
+    flat = x.reshape(before, operator.size, after)
+    out = empty_like(x, (before, operator.new_size, after))
+    for start, stop, lo, hi, matrix in operator.blocks:
+        weights = as_kind(matrix, x)
+        if after == 1:
+            out[:, start:stop, 0] = flat[:, lo:hi, 0] @ weights.T
+        else:
+            out[:, start:stop] = weights @ flat[:, lo:hi]
+    return out.reshape(new_shape)
+
+
+def take(x: ArrayT, index: NDArray[np.intp], axis: int) -> ArrayT:
+    """Pick indices along one axis of a numpy array or torch tensor."""
+    if isinstance(x, np.ndarray):
+        picked: Any = np.take(x, index, axis=axis)
+        return picked
+    import torch
+
+    return x.index_select(axis, torch.from_numpy(index).to(x.device))
+
+
+def as_kind(matrix: NDArray[np.float32], x: Any) -> Any:
+    """Return a matrix as an array or a tensor like ``x``."""
+    if isinstance(x, np.ndarray):
+        return matrix.astype(x.dtype, copy=False)
+    import torch
+
+    return torch.tensor(matrix, dtype=x.dtype, device=x.device)
+
+
+def empty_like(x: Any, shape: tuple[int, ...]) -> Any:
+    """Return an array or tensor of the same kind, in the same place."""
+    return np.empty(shape, dtype=x.dtype) if isinstance(x, np.ndarray) else x.new_empty(shape)

@@ -1,0 +1,150 @@
+"""Take in models that somebody sent, from a zip or an address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, trash_path, write_error
+from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
+from napari_nnunet.formats.model.checkpoint import read_checkpoint
+from napari_nnunet.formats.model.download import download
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.schema.card import FILE, ModelCard
+
+TRASH = "trash"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Models that were installed.
+
+    Parameters
+    ----------
+    folders : tuple of Path
+        Where they are.
+    card : ModelCard or None
+        Where the zip had one.
+    """
+
+    folders: tuple[Path, ...]
+    card: ModelCard | None
+
+
+def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Installed]:
+    """Unpack models into ``nnUNet_results``; they appear when all of them were read and checked.
+
+    Parameters
+    ----------
+    path : Path
+        A zip of ours or nnU-Net's.
+    results : Path
+        ``nnUNet_results``.
+    replace : bool
+        Whether models of the same name are moved to the trash first; otherwise that is an error.
+
+    Returns
+    -------
+    Installed
+        The models.
+
+    Raises
+    ------
+    ModelError, ResourceError
+        If the zip is damaged, holds something else or is not safe, a model exists, or the disk is full. Nothing is left
+        behind then.
+    """
+    bundle = inspect(path)
+    target = make_folder(results) / bundle.dataset
+    remove_leftovers(results)
+    there = [name for name in bundle.models if (target / name).exists()]
+    if there and not replace:
+        raise ModelError(
+            f"{', '.join(there)} of {bundle.dataset} exist{'s' if len(there) == 1 else ''} in {results} already. "
+            "Use --replace to move what is there to the trash first."
+        )
+    beside = results / partial_name(bundle.dataset)
+    yield Stage(name=f"Unpacking {path.name}", total=100)
+    try:
+        for done in extract(bundle, beside):
+            yield Progress(done=round(100 * done / max(bundle.size, 1)), total=100)
+        yield Stage(name="Checking the models")
+        for name in bundle.models:
+            _check(beside / name)
+            yield Progress(done=1, total=1)
+        for name in there:
+            trash_model(target / name)
+        _move(beside, target, bundle)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Installed(tuple(target / name for name in bundle.models), bundle.card)
+
+
+def download_model(url: str, results: Path, *, sha256: str | None = None, replace: bool = False) -> Job[Installed]:
+    """Download a zip with models and install them; an interrupted download is continued by the same call.
+
+    Parameters
+    ----------
+    url : str
+        http or https.
+    results, replace
+        As for :func:`install_zip`.
+    sha256 : str, optional
+        Checksum of the zip.
+    """
+    yield Stage(name="Downloading", total=1000)
+    path: Path | None = None
+    with closing(download(url, cache_folder() / "downloads", sha256=sha256)) as pieces:  # type: ignore[type-var]
+        for piece in pieces:
+            if isinstance(piece, Path):
+                path = piece
+                continue
+            done, total = piece
+            yield Progress(done=round(1000 * done / total) if total else 0, total=1000)
+    if path is None:
+        raise ModelError(f"{url} returned no file.")
+    result = yield from install_zip(path, results, replace=replace)
+    path.unlink(missing_ok=True)
+    return result
+
+
+def _check(folder: Path) -> None:
+    """Make sure a model can be loaded, its weights included."""
+    model = load_model(folder)
+    for path in sorted(folder.glob("fold_*/checkpoint_*.pth")):
+        read_checkpoint(path)
+    if not model.checkpoints:
+        raise ModelError(f"{folder.name} has no usable checkpoint.")
+
+
+def _move(beside: Path, target: Path, bundle: Bundle) -> None:
+    """Bring unpacked models into place; what the dataset's folder has already stays, but for what was in the trash."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for child in sorted(beside.iterdir()):
+            if not (target / child.name).exists():
+                os.rename(child, target / child.name)
+            elif child.name == "ensembles":
+                for folder in child.iterdir():
+                    if not (target / "ensembles" / folder.name).exists():
+                        os.rename(folder, target / "ensembles" / folder.name)
+            elif child.name == FILE and bundle.card is not None:
+                os.replace(child, target / child.name)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
+def trash_model(folder: Path) -> Path:
+    """Move a model's folder to the trash of its ``nnUNet_results``; returns where it is."""
+    target = trash_path(folder.parent.parent / TRASH / folder.parent.name, folder.name)
+    try:
+        os.rename(folder, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    return target
