@@ -1,4 +1,4 @@
-"""Share models: export, install, download."""
+"""Write trained models into a zip that nnU-Net, too, installs."""
 
 from __future__ import annotations
 
