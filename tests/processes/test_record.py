@@ -9,7 +9,8 @@ import pytest
 from napari_nnunet.errors import DatasetError, InternalError
 from napari_nnunet.events import Ended, Note, Progress, drain, from_json
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.processes.follow import TrainingView
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.processes.follow import Follower
 from napari_nnunet.processes.record import Recorder, recorded
 
 
@@ -92,11 +93,12 @@ def test_of_many_steps_in_a_row_a_file_of_many_hours_keeps_few(tmp_path):
 
 
 def test_of_several_processes_the_first_that_fails_says_why(tmp_path):
-    folder = FoldFolder(tmp_path)
+    workspace = Workspace.at(tmp_path)
+    folder = FoldFolder(workspace.results / "Dataset001_A" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0")
+    folder.path.mkdir(parents=True)
     for error in (DatasetError("c1 is damaged."), RuntimeError("Connection closed by peer")):
         with pytest.raises(type(error)), Recorder(folder.events).failures():
             raise error
-    view = TrainingView(folder)
-    view.poll()
-    assert view.ended.text == "c1 is damaged."
-    assert isinstance(view.ended, Ended)
+    (training,) = Follower(workspace).look()
+    assert training.ended.text == "c1 is damaged."
+    assert isinstance(training.ended, Ended)

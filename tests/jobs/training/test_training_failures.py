@@ -32,7 +32,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import loader as _loader
 from napari_nnunet.jobs.training import session as _session
 from napari_nnunet.jobs.training.train import train
-from napari_nnunet.processes.follow import TrainingView
+from napari_nnunet.processes.follow import Follower
 from napari_nnunet.schema.requests.training import TrainRequest
 
 
@@ -133,8 +133,7 @@ def test_whatever_a_training_dies_of_is_known_to_those_who_ask_later(workspace, 
     monkeypatch.setattr(Learner, "step", fail)
     with pytest.raises((type(error), ResourceError)):
         run(workspace)
-    view = TrainingView(folder_of(workspace))
-    view.poll()
+    (view,) = Follower(workspace).look()
     assert view.status == "failed"
     assert view.ended.text.startswith(sentence)
     assert "in fail" not in view.ended.text
