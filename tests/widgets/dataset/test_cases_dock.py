@@ -202,6 +202,20 @@ def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch)
     assert cases.problems.title.text() == "<b>0 errors, 1 warning</b> in 4 cases"
 
 
+def test_the_tab_key_goes_from_the_dataset_to_its_layers(viewer, cases, qtbot):
+    layers(viewer)
+    settled(cases, qtbot)
+    part, names = cases.form.from_folders, []
+    while len(names) < 3:
+        part = part.nextInFocusChain()
+        if part.isVisible() and part.focusPolicy() & Qt.FocusPolicy.TabFocus and part.accessibleName():
+            names.append(part.accessibleName())
+    assert names == ["Layer of channel 1", "Name of channel 1", "Add channel"]
+    cases.form.table.setFocus()
+    qtbot.keyClick(cases.form.table, Qt.Key.Key_Tab)
+    assert not cases.form.table.hasFocus()
+
+
 def test_values_of_large_layers_are_counted_on_a_thread(viewer, cases, home, qtbot, monkeypatch):
     from napari_nnunet.widgets.dataset import class_table
 

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from helpers import DATASET, TRAINED, Recipe, make_dataset, make_trainable
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.widgets.choosing.members import FOLDS
 from napari_nnunet.widgets.frame.state import Choice, state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
@@ -95,3 +96,20 @@ def test_a_dataset_outside_of_any_workspace_is_copied_in_if_wanted(viewer, docks
     assert json.loads((copied / "dataset.json").read_text()) == json.loads((loose / "dataset.json").read_text())
     assert len(list((copied / "imagesTr").iterdir())) == 2
     assert not [path for path in (home / "nnUNet_raw").iterdir() if path.name.startswith(".")]
+
+
+def test_docks_that_offer_models_follow_the_workspace_and_what_is_trained(viewer, home, tmp_path, model, qtbot):
+    segment, ensemble, models = (open_dock(viewer, title) for title in ("Segment", "Ensemble", "Models"))
+    elsewhere = Workspace.at(tmp_path / "elsewhere")
+    state = state_of(viewer)
+    state.open_folder(tmp_path / "elsewhere")
+    for head in (segment.form.head, ensemble.members.head, models.head):
+        assert head.place.text().endswith("elsewhere")
+    folder = elsewhere.results / "Dataset031_Other" / model.folder.name
+    shutil.copytree(model.folder, folder)
+    state.trained.emit()
+    assert folder in [value for value in segment.form.model_box.choices if value != "sample"]
+    assert str(folder) in [models.list.item(i).data(0x0100) for i in range(models.list.count())]
+    ensemble.members.source_box.value = FOLDS
+    assert folder in ensemble.members.of_box.choices
+    qtbot.waitUntil(lambda: not segment._later.isActive() and not ensemble._later.isActive(), timeout=10000)

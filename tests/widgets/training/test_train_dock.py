@@ -184,6 +184,16 @@ def test_trainings_queue_and_can_be_called_off(train, qtbot):
     assert len(train.watch.started) == 1
 
 
+def test_a_process_that_does_not_even_wait_yet_can_be_called_off(train, qtbot):
+    begin(train, qtbot, epochs=5000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "waiting", timeout=20000)
+    process = train.watch.started[0][0]
+    train.stop()
+    qtbot.waitUntil(lambda: process.poll() is not None, timeout=60000)
+    qtbot.waitUntil(lambda: train.watch.trainings == [], timeout=20000)
+    assert "Traceback" not in train.panel.status.text()
+
+
 def test_the_window_itself_never_looks_for_trainings(train, qtbot, monkeypatch):
     threads = set()
     monkeypatch.setattr(follow, "find_folds", lambda *_: threads.add(threading.current_thread()) or [])

@@ -158,6 +158,7 @@ class MembersForm(QGroupBox):
         self.table.itemChanged.connect(self._edited)
         again.clicked.connect(self._source_chosen)
         self.head.changed.connect(self._source_chosen)
+        self.head.state.trained.connect(self._source_chosen)
         self.compare.clicked.connect(lambda: self.comparison_wanted.emit(self.of_box.value))
         events = viewer.layers.events
         for signal in (events.inserted, events.removed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -154,6 +155,9 @@ class CaseForm(LayerForm):
                     self._guess(box, i)
                 box.changed.connect(self._image_chosen)
                 edit.changed.connect(self._changed)
+        chain = [self.from_folders, *(part.native for row in self.rows for part in row), self.more]
+        for before, after in pairwise(chain):
+            QWidget.setTabOrder(before, after)
         self.more.setVisible(editable)
         self.fewer.setVisible(editable and len(self.rows) > 1)
 

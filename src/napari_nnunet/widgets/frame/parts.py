@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QApplication, QHeaderView, QLabel, QPushButton, QTableWidget, QTableWidgetItem
+from qtpy.QtGui import QColor, QIcon
+from qtpy.QtWidgets import QApplication, QHeaderView, QLabel, QPushButton, QTableWidget, QTableWidgetItem, QWidget
+from superqt import QCollapsible
 
 _COPIED_MS = 1500
 
@@ -34,6 +35,16 @@ def refresh_button(what: str) -> QPushButton:
     made.setToolTip(f"Look for {what} again.")
     made.setAccessibleName(f"Look for {what} again")
     made.setFixedWidth(30)
+    return made
+
+
+def folded_away(title: str, content: QWidget) -> QCollapsible:
+    """Return a part that is folded away behind its title; its arrow is text, which every theme colours."""
+    made = QCollapsible(f"▸ {title}")
+    for show in (made.setCollapsedIcon, made.setExpandedIcon):
+        show(QIcon())
+    made.toggled.connect(lambda shown: made.setText(f"{'▾' if shown else '▸'} {title}"))
+    made.addWidget(content)
     return made
 
 

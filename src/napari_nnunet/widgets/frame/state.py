@@ -57,12 +57,14 @@ _BELOW = {
 class State(QObject):
     """Holds the :class:`Choice` of a viewer.
 
-    Emits ``changed`` when another workspace, dataset, plans, configuration or model was chosen, and ``written`` when a
-    job wrote files that lists may show. Connect methods of the dock: Qt ends those connections with it.
+    Emits ``changed`` when another workspace, dataset, plans, configuration or model was chosen, ``written`` when a job
+    wrote files of datasets or plans, and ``trained`` when models came or went. Connect methods of the dock: Qt ends
+    those connections with it.
     """
 
     changed = Signal()
     written = Signal()
+    trained = Signal()
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()

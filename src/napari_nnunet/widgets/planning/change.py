@@ -6,7 +6,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, LineEdit, SpinBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_nnunet.engine.planning.derive import Derived, derive, entries_of
 from napari_nnunet.errors import NnunetError
@@ -34,11 +34,13 @@ class ChangeForm(QWidget):
         self.consequences = QLabel()
         self.consequences.setWordWrap(True)
         self.button = QPushButton("Add configuration")
-        form = QFormLayout(self)
+        form = QFormLayout()
         for widget in (self.base_box, self.patch_edit, self.batch_box, self.spacing_edit, self.name_edit):
             add_row(form, widget)
-        form.addRow(self.consequences)
-        form.addRow(self.button)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        column.addWidget(self.consequences)  # a form would cut its second line
+        column.addWidget(self.button)
         let_shrink(self)
         self.base_box.changed.connect(self._base_chosen)
         for edit in (self.patch_edit, self.batch_box, self.spacing_edit, self.name_edit):

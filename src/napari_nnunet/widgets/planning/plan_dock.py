@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.atomic import write_json
@@ -19,7 +18,7 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.latest import Latest
-from napari_nnunet.widgets.frame.parts import sentence
+from napari_nnunet.widgets.frame.parts import folded_away, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import counted, dataset_text
@@ -66,6 +65,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.info: DatasetInfo | None = None
         self.costs: dict[str, Any] = {}
         self.cases = 0
+        self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing = Latest(self)
         self.head = Head(self.state, lambda workspace: [path.name for path in workspace.raw_datasets()])
         self.plans_box = PlansBox(self.state)
@@ -75,8 +75,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.sentence.setFont(font)
         self.views = PlanViews()
         self.change = ChangeForm()
-        self.changing = QCollapsible("Change a configuration")
-        self.changing.addWidget(self.change)
+        self.changing = folded_away("Change a configuration", self.change)
         self.preprocessing = Preprocessing(self.state)
         form = self._form()
         self.lay_out(form, self.summary, self.panel, self.sentence, self.views, self.changing, self.preprocessing)
@@ -101,8 +100,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         for widget in (self.memory_box, self.spacing_edit, self.name_edit):
             add_row(details, widget)
             widget.changed.connect(self.check_soon)
-        more = QCollapsible("Advanced")
-        more.addWidget(inner)
+        more = folded_away("Advanced", inner)
         self.form = QFormLayout()
         add_row(self.form, self.preset_box)
         self.form.addRow(more)
@@ -143,6 +141,10 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         there = plans is not None and info is not None
         for part in (self.views, self.changing, self.preprocessing, self.sentence):
             part.setVisible(there)
+        shown, self._shown = self._shown, (self.head.preprocessed, plans, info)
+        if plans is not None and info is not None and shown == self._shown:
+            self._show_costs(self.costs, measuring=self._costing.running)  # the number of cases may be another
+            return
         self._costing.stop()
         if plans is None or info is None or self.head.preprocessed is None:
             self.panel.say(self.plans_box.problem)

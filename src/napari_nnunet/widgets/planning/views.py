@@ -87,6 +87,7 @@ class ConfigurationTable(QTableWidget):
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectColumns)
         self.setWordWrap(True)
+        self.setTabKeyNavigation(False)
 
     def show_plans(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
         """Fill the table; costs that are not measured yet are announced or left open."""

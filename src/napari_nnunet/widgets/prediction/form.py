@@ -17,18 +17,19 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
 from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, field_widget, let_shrink
+from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import size_text
 from napari_nnunet.widgets.prediction.request import OUTPUTS, Choices, default_axes, shape_box, visible_box
 from napari_nnunet.widgets.prediction.words import about_model
@@ -60,11 +61,14 @@ class SegmentForm(LayerForm):
         super().__init__(viewer)
         self.model: TrainedModel | None = None
         self._chooses_model = choose_model
+        self.head = Head(state_of(viewer))
         self._make_form()
         self._lay_out()
         self._connect()
         if choose_model:
             self._fill_models()
+            self.head.changed.connect(self._models_changed)
+            self.head.state.trained.connect(self._models_changed)
 
     def _make_form(self) -> None:
         preferences = read_preferences()
@@ -108,6 +112,7 @@ class SegmentForm(LayerForm):
         chooser.addWidget(self.browse)
         box = QGroupBox("1  Model")
         inner = QVBoxLayout(box)
+        inner.addWidget(self.head)
         inner.addLayout(chooser)
         inner.addWidget(self.about)
         image = QGroupBox("2  Image")
@@ -122,9 +127,7 @@ class SegmentForm(LayerForm):
         form.setContentsMargins(0, 0, 0, 0)
         for widget in (self.folds_box, self.checkpoint_box, self.mirroring_box, self.step_box, self.device_box):
             add_row(form, widget)
-        more = QCollapsible("Advanced")
-        more.addWidget(details)
-        inner.addWidget(more)
+        inner.addWidget(folded_away("Advanced", details))
         self.folds_box.native.setMaximumHeight(70)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -148,12 +151,18 @@ class SegmentForm(LayerForm):
         self._follow_layers()
 
     def _fill_models(self, select: Path | None = None) -> None:
-        paths = known_models(read_preferences().folders())
+        self._listed = paths = known_models(self.head.workspace)
         choices: list[tuple[str, Any]] = [(f"{path.parent.name} / {path.name.split('__')[-1]}", path) for path in paths]
         choices.append((_SAMPLE, "sample"))
         self.model_box.choices = distinct(choices)
         self.model_box.value = select if select is not None else choices[0][1]
         self._model_chosen()
+
+    def _models_changed(self) -> None:
+        """Offer the models there are now, if they are others; the chosen one stays if it still exists."""
+        value = self.model_box.value
+        if known_models(self.head.workspace) != self._listed:
+            self._fill_models(value if isinstance(value, Path) and is_model_folder(value) else None)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")

@@ -34,9 +34,10 @@ from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.widgets.frame.dock import Dock
+from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
-from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import size_text
 from napari_nnunet.widgets.frame.worker import lazy
@@ -72,6 +73,7 @@ class ModelsWidget(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
+        self.head = Head(state_of(viewer))
         self.list = QListWidget()
         self.list.setAccessibleName("Models")
         self.list.setMinimumHeight(110)
@@ -92,8 +94,8 @@ class ModelsWidget(Dock):
     def _lay_out_list(self) -> QWidget:
         box = QGroupBox("Models")
         column = QVBoxLayout(box)
-        column.addWidget(self.list)
-        column.addWidget(self.empty)
+        for part in (self.head, self.list, self.empty):
+            column.addWidget(part)
         row = QHBoxLayout()
         for part in (self.install, self.download, self.add):
             row.addWidget(part)
@@ -112,6 +114,8 @@ class ModelsWidget(Dock):
         return box
 
     def _connect(self) -> None:
+        self.head.changed.connect(self.refresh)
+        self.head.state.trained.connect(self.refresh)
         self.list.currentRowChanged.connect(self._show_card)
         self.install.clicked.connect(self._choose_zip)
         self.download.clicked.connect(self._ask_address)
@@ -127,7 +131,7 @@ class ModelsWidget(Dock):
     def refresh(self, select: Path | None = None) -> None:
         """Look for models again."""
         chosen = select or self.chosen()
-        paths = known_models(read_preferences().folders())
+        paths = known_models(self.head.workspace)
         self.list.blockSignals(True)
         self.list.clear()
         for path in paths:
@@ -174,7 +178,7 @@ class ModelsWidget(Dock):
         except NnunetError as error:
             self.panel.say(error.message)
             return
-        results = read_preferences().folders().results
+        results = self.head.workspace.results
         there = [name for name in bundle.models if (results / bundle.dataset / name).exists()]
         several = "s" if len(bundle.models) > 1 else ""
         text = f"{path.name} holds {len(bundle.models)} model{several} of {bundle.dataset}: "
@@ -198,6 +202,7 @@ class ModelsWidget(Dock):
         for folder in reversed(result.folders):
             remember_model(folder)
         self.refresh(result.folders[0])
+        self.head.state.trained.emit()
         return f"Installed {', '.join(label_of(folder.name) for folder in result.folders)}."
 
     def _choose_zip(self) -> None:
@@ -208,7 +213,7 @@ class ModelsWidget(Dock):
     def _ask_address(self) -> None:
         url, ok = QInputDialog.getText(self, "Download a model", "Address of a zip (https://…):")
         if ok and url.strip():
-            results = read_preferences().folders().results
+            results = self.head.workspace.results
             job = download_model(url.strip(), results)
             self._run("Download", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
@@ -223,6 +228,7 @@ class ModelsWidget(Dock):
             return
         remember_model(model.folder)
         self.refresh(model.folder)
+        self.head.state.trained.emit()
 
     def use(self) -> None:
         """Open the Segment dock with the model that is selected."""
@@ -239,7 +245,7 @@ class ModelsWidget(Dock):
         folder = self.chosen()
         if folder is None:
             return
-        siblings = [path for path in known_models(read_preferences().folders()) if path.parent == folder.parent]
+        siblings = [path for path in known_models(self.head.workspace) if path.parent == folder.parent]
         dialog = ExportDialog(self, folder, siblings)
         if dialog.exec():
             self._run(
@@ -253,7 +259,7 @@ class ModelsWidget(Dock):
         folder = self.chosen()
         if folder is None:
             return
-        inside = folder.is_relative_to(read_preferences().folders().results)
+        inside = folder.is_relative_to(self.head.workspace.results)
         what = (
             "Move it to the trash folder of the workspace?" if inside else "Remove it from this list? Its files stay."
         )
@@ -267,7 +273,7 @@ class ModelsWidget(Dock):
             text = f"Moved to {trash_model(folder)}." if inside else "Removed from the list. Its files stay."
         except NnunetError as error:
             text = error.message
-        self.refresh()
+        self.head.state.trained.emit()
         self.panel.say(text)
         show_info(text)
 

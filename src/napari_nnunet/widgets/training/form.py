@@ -8,7 +8,6 @@ from typing import Any
 from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import DetachedTraining
@@ -17,6 +16,7 @@ from napari_nnunet.schema.requests.training import TrainSettings
 from napari_nnunet.schema.trainers import trainers
 from napari_nnunet.widgets.frame.forms import add_row, field_widget, let_shrink
 from napari_nnunet.widgets.frame.head import Head
+from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import State
@@ -96,8 +96,7 @@ class TrainForm(QGroupBox):
         details.setContentsMargins(0, 0, 0, 0)
         for extra in (*self.extra.values(), self.weights_edit):
             add_row(details, extra)
-        more = QCollapsible("Advanced")
-        more.addWidget(inner)
+        more = folded_away("Advanced", inner)
         column = QVBoxLayout(self)
         column.addWidget(self.head)
         column.addLayout(self.form)

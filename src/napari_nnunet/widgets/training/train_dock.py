@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
@@ -38,6 +38,7 @@ else:
     check_training = lazy("napari_nnunet.jobs.training.order:check_training")
     correct_reference = lazy("napari_nnunet.jobs.dataset.cases:correct_reference")
 
+T = TypeVar("T")
 _FINISH_IN = 20  # epochs
 
 
@@ -70,7 +71,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         self.form.changed.connect(self.check_soon)
         self.watch.seen.connect(self._fill)
         self.watch.died.connect(self._died)
-        self.watch.over.connect(self.state.written)
+        self.watch.over.connect(self.state.trained)
         self.table.chosen.connect(self._show)
         for name, function in (
             ("stop", self.stop),
@@ -146,14 +147,14 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
 
     # --- what the buttons do ---
 
-    def _aside(self, function: Callable[[], object]) -> None:
-        """Do something with files or processes that may take a while, then look."""
-        follow(
-            self,
-            on_a_thread(function),
-            returned=lambda _: self.watch.look(),
-            errored=lambda error: show_error(failure_text(error)),
-        )
+    def _aside(self, function: Callable[[], T], then: Callable[[T], object] = lambda _: None) -> None:
+        """Do something with files or processes that may take a while, then something here, then look."""
+
+        def returned(found: T) -> None:
+            then(found)
+            self.watch.look()
+
+        follow(self, on_a_thread(function), returned=returned, errored=lambda e: show_error(failure_text(e)))
 
     def _confirmed(self, title: str, question: str) -> bool:
         return QMessageBox.question(self, title, question) == QMessageBox.StandardButton.Yes
@@ -165,7 +166,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
             return
         folder, workspace = training.folder, self.state.workspace
         if training.status == "waiting":
-            self._aside(lambda: call_off(folder, workspace))
+            self._aside(lambda: call_off(folder, workspace), lambda _: self.watch.withdraw(folder.path))
         elif self._asked == folder.path:
             self._aside(lambda: _end(folder))
         else:
@@ -224,7 +225,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         training = self.chosen
         if training is not None and not training.alive:
             path = training.folder.path
-            self._aside(lambda: shutil.rmtree(path, ignore_errors=True))
+            self._aside(lambda: shutil.rmtree(path, ignore_errors=True), lambda _: self.state.trained.emit())
 
     def segment_now(self) -> None:
         """Open the Segment dock with the best state of the chosen training, and run it if an image is ready."""

@@ -65,6 +65,15 @@ class Watch(QObject):
         self.look()
         return next(iter(folders))
 
+    def withdraw(self, path: Path) -> None:
+        """End a process that was started here for a fold, if it trains none yet: it may not look at the queue now."""
+        running = {training.folder.path for training in self.trainings if training.status == "running"}
+        for entry in list(self.started):
+            process, _, folders = entry
+            if path in folders and not running & set(folders):
+                self.started.remove(entry)
+                process.terminate()
+
     def look(self) -> None:
         """Look, unless the last look is still under way."""
         for entry in list(self.started):

@@ -1,0 +1,56 @@
+"""A dataset from elsewhere is copied into a workspace whole, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import make_dataset
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.events import Progress, drain
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset import cases
+from napari_nnunet.jobs.dataset.cases import copy_dataset
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = make_dataset(tmp_path / "elsewhere", cases=2, name="Dataset005_Test")
+    (folder / "trash").mkdir()
+    (folder / "trash" / "old.nii.gz").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.at(tmp_path / "own")
+
+
+def test_a_name_that_is_free_is_kept(source, workspace):
+    target = drain(copy_dataset(source, workspace))
+    assert target == workspace.raw / "Dataset005_Test"
+    assert [case.name for case in open_dataset(target).cases] == ["c0", "c1"]
+    assert not (target / "trash").exists()
+
+
+def test_a_name_that_is_taken_gets_the_next_number(source, workspace):
+    drain(copy_dataset(source, workspace))
+    assert drain(copy_dataset(source, workspace)).name == "Dataset001_Test"
+
+
+def test_a_cancelled_copy_leaves_nothing(source, workspace):
+    job = copy_dataset(source, workspace)
+    while not isinstance(next(job), Progress):
+        pass
+    job.close()
+    assert list(workspace.raw.iterdir()) == []
+
+
+def test_a_copy_that_fails_leaves_nothing_and_says_why(source, workspace, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cases.shutil, "copyfile", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        drain(copy_dataset(source, workspace))
+    assert list(workspace.raw.iterdir()) == []
