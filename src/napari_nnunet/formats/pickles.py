@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import written_beside
 
-_MULTIARRAY = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-_NUMERIC = import_module("numpy._core.numeric" if hasattr(np, "_core") else "numpy.core.numeric")
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that a pickle fills: only with as many bytes as its shape needs, and never with objects.
+
+    numpy's own way back from a pickle trusts it, down to the memory behind the array.
+    """
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("it holds an array of something other than numbers")
+        checked: Any = (1, _filled(data, dtype, shape).shape, dtype.dtype, bool(fortran), data)
+        super().__setstate__(checked)
+
+
+class _Dtype:
+    """What a pickle says of the type of an array: the letter and size of plain numbers, then their byte order."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biufc]\d{1,2}", code):
+            raise pickle.UnpicklingError(f"it holds values of type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError(f"it holds values in the byte order {state[1]!r}")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _filled(data: bytes, dtype: _Dtype, shape: Any, order: Any = "C") -> NDArray[Any]:
+    sides = tuple(int(n) for n in shape)
+    if any(n < 0 for n in sides) or math.prod(sides) * dtype.dtype.itemsize != len(data):
+        raise pickle.UnpicklingError(f"it holds {len(data)} bytes for an array of shape {sides}")
+    return np.frombuffer(data, dtype.dtype).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    """Stand for the function by which numpy begins an array; its state follows."""
+    return np.ndarray.__new__(_Array, (0,))
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return _filled(data, dtype, ())[()]
+
+
+def _ndarray(*_: Any) -> None:
+    """Stand for the class of arrays, which pickles name but do not call."""
+    raise pickle.UnpicklingError("it makes arrays of its own")
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -25,20 +73,28 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes(*content: Any) -> bytes:
+    """Stand for ``bytes``, which early pickle protocols call where there are none, as in an empty array."""
+    if content:
+        raise pickle.UnpicklingError("it makes bytes of its own")
+    return b""
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _ndarray,
     # numpy 1 and numpy 2 write different module names for the same functions
     **{
-        (f"numpy.{core}.{module.__name__.rpartition('.')[2]}", name): getattr(module, name)
+        (f"numpy.{core}.{name}", function): ours
         for core in ("core", "_core")
-        for module, name in ((_MULTIARRAY, "_reconstruct"), (_MULTIARRAY, "scalar"), (_NUMERIC, "_frombuffer"))
-    },
-    **{
-        ("numpy.dtypes", name): getattr(np.dtypes, name)
-        for name in ("Float32DType", "Float64DType", "Int16DType", "Int32DType", "Int64DType")
+        for name, function, ours in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _filled),
+        )
     },
 }
 
@@ -75,7 +131,7 @@ def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
         raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
-    except (EOFError, OSError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:  # a damaged pickle may ask for anything, more memory than there is included
         raise DatasetError(f"{path} is damaged ({error}).{_hint(path)}") from error
 
 
