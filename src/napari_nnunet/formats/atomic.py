@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def written_beside(
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long cannot be removed either
+            temporary.unlink()
 
 
 def write_error(path: Path, cause: OSError | str) -> ResourceError:
@@ -92,7 +93,7 @@ def remove_leftovers(folder: Path) -> None:
     """Delete temporary files and folders that a killed process left in a folder; those of running processes stay."""
     for path in folder.glob(f".*{_MARK}*"):
         owner = path.name.rpartition(_MARK)[2].partition("-")[0]
-        if owner.isdigit() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
+        if owner.isdecimal() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -12,6 +12,7 @@ import platformdirs
 
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.names import require_plain
 
 _VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
 
@@ -105,8 +106,8 @@ class Workspace:
             If no folder, or more than one, fits.
         """
         if re.fullmatch(r"Dataset\d{3,}_.+", name_or_id):
-            return name_or_id
-        if not name_or_id.isdigit():
+            return require_plain(name_or_id, "The dataset")
+        if not name_or_id.isdecimal():
             raise DatasetError(f"{name_or_id!r} is neither a dataset number nor a name such as Dataset004_Hippocampus.")
         names = {
             child.name

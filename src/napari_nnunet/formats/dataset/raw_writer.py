@@ -22,6 +22,7 @@ from napari_nnunet.formats.images.files import adapter_for, read_labels, read_vo
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.names import require_plain
 
 TRASH = "trash"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
@@ -37,7 +38,7 @@ def next_dataset_name(workspace: Workspace, name: str) -> str:
     """
     plain = name.strip().replace(" ", "_")
     if re.fullmatch(r"Dataset\d{3,}_.+", plain):
-        return plain
+        return require_plain(plain, "The dataset")
     if not _NAME.fullmatch(plain):
         raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
     taken = {

@@ -1,0 +1,187 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+
+import pytest
+
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.formats import atomic
+from napari_nnunet.formats.atomic import (
+    copy_file,
+    make_folder,
+    partial_name,
+    remove_leftovers,
+    replace_folder,
+    trash_path,
+    write_error,
+    write_json,
+    write_text,
+    written_beside,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_whatever_ends_a_write_the_old_file_stays_alone(tmp_path, failure):
+    path = tmp_path / "ä b.json"
+    path.write_text("old")
+
+    def interrupted():
+        with written_beside(path) as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    with pytest.raises(failure):
+        interrupted()
+    assert names(tmp_path) == ["ä b.json"]
+    assert path.read_text() == "old"
+
+
+def test_while_it_is_written_readers_see_the_old_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with written_beside(path, suffix=".nii.gz") as temporary:
+        assert temporary.name.startswith(".a.partial-")
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(ResourceError, match="produced no file"), written_beside(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_unfinished_files_can_lie_elsewhere(tmp_path):
+    staging = make_folder(tmp_path / "staging")
+    target = make_folder(tmp_path / "target")
+    with written_beside(target / "a", staging=staging, durable=False) as temporary:
+        assert temporary.parent == staging
+        temporary.write_text("x")
+        assert names(target) == []
+    assert names(target) == ["a"]
+    assert names(staging) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left"),
+        (errno.EDQUOT, "No space left"),
+        (errno.EFBIG, "No space left"),
+        (errno.EACCES, "No permission"),
+        (errno.EROFS, "No permission"),
+        (errno.EIO, "could not be written"),
+        (errno.ENAMETOOLONG, "could not be written"),
+    ],
+)
+def test_every_failure_names_the_file_and_the_cause(tmp_path, number, words):
+    error = write_error(tmp_path / "a.json", OSError(number, os.strerror(number)))
+    assert words in error.message
+    assert str(tmp_path / "a.json") in error.message
+
+
+def test_a_name_that_the_disk_refuses_is_a_sentence(tmp_path):
+    with pytest.raises(ResourceError, match="could not be written"):
+        write_text(tmp_path / ("x" * 300), "x")
+    with pytest.raises(ResourceError, match="could not be written"):
+        make_folder(tmp_path / ("x" * 300))
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="could not be written"):
+        make_folder(tmp_path / "file" / "below")
+
+
+def test_folders_are_made_with_their_parents_and_checked(tmp_path, monkeypatch):
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    monkeypatch.setattr(atomic.os, "access", lambda path, mode: False)
+    with pytest.raises(ResourceError, match="No permission"):
+        make_folder(tmp_path / "a")
+
+
+def test_leftovers_of_processes_that_are_gone_are_removed_and_no_others(tmp_path):
+    gone = 2**22 + 7  # beyond the highest number of a process
+    own = partial_name("mine")
+    for name in (
+        f".a.nii.gz.partial-{gone}-abc123.nii.gz",
+        own,
+        ".b.partial-x-1",
+        ".c.partial-²-1",
+        "d.partial-1",
+        "e",
+    ):
+        (tmp_path / name).write_text("x")
+    folder = tmp_path / f".results.partial-{gone}-abc123"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / f".parent.partial-{os.getppid()}-1").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted([own, ".b.partial-x-1", ".c.partial-²-1", f".parent.partial-{os.getppid()}-1", "d.partial-1", "e"])  # fmt: skip
+
+
+def test_json_is_written_as_nnunet_writes_it(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1, float("nan")], "a": "ä"}, sort_keys=True)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text.startswith('{\n    "a": ')
+    assert "NaN" in text
+    assert json.loads(text)["a"] == "ä"
+
+
+def test_json_that_cannot_be_said_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": {1, 2}})
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_what_goes_into_the_trash_never_meets_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "2020-01-01 10.00.00")
+    found = []
+    for _ in range(3):
+        found.append(trash_path(tmp_path / "trash", "fold_0"))
+        found[-1].mkdir()
+    assert [path.name for path in found] == [
+        "fold_0 2020-01-01 10.00.00", "fold_0 2020-01-01 10.00.00 (2)", "fold_0 2020-01-01 10.00.00 (3)",
+    ]  # fmt: skip
+
+
+def test_copies_are_whole_or_absent(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    copy_file(tmp_path / "a", tmp_path / "b", durable=True)
+    assert (tmp_path / "b").read_bytes() == b"content"
+    with pytest.raises(ResourceError, match="could not be written"):
+        copy_file(tmp_path / "none", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path, monkeypatch):
+    new, target = make_folder(tmp_path / "new"), make_folder(tmp_path / "target")
+    (new / "n").touch()
+    (target / "old").touch()
+    rename, calls = os.rename, []
+
+    def fails_once(source, goal):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "broken disk")
+        rename(source, goal)
+
+    monkeypatch.setattr(atomic.os, "rename", fails_once)
+    with pytest.raises(ResourceError, match="target could not be written"):
+        replace_folder(new, target)
+    assert names(target) == ["old"]
+    assert names(new) == ["n"]
+    replace_folder(new, target)
+    assert names(target) == ["n"]
+    assert names(tmp_path) == ["target"]
