@@ -96,7 +96,9 @@ class Architecture(BaseModel):
         stages = int(kwargs["n_stages"])
         kernel = kwargs["kernel_sizes"][0]
         ndim = len(kernel) if isinstance(kernel, Sequence) else _ndim(kwargs, where)
-        blocks = next(kwargs[key] for key in _BLOCK_COUNTS if kwargs.get(key))
+        blocks = next((kwargs[key] for key in _BLOCK_COUNTS if kwargs.get(key)), None)
+        if blocks is None:
+            raise PlanError(f"{where}: the blocks per stage are missing; one of {', '.join(_BLOCK_COUNTS)} is needed.")
         nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
         norm_kwargs = kwargs.get("norm_op_kwargs") or {}
         return cls(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.schema.json_text import json_object, read_text
@@ -173,6 +173,8 @@ class DatasetInfo(BaseModel):
         DatasetError
             If channels, labels or file ending are missing or wrong.
         """
+        if not isinstance(content, Mapping):
+            raise DatasetError(f"{where} must hold a JSON object, not {type(content).__name__}.")
         channels = content.get("channel_names", content.get("modality"))
         if not isinstance(channels, Mapping) or not channels:
             raise DatasetError(f"{where}: 'channel_names' is missing; expected an object such as {{'0': 'CT'}}.")
@@ -180,19 +182,22 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{where}: 'labels' is missing; expected {{'background': 0, 'name': 1, ...}}.")
         order = content.get("regions_class_order")
         reader = content.get("overwrite_image_reader_writer")
-        return cls(
-            channel_names=tuple(str(name) for name in channels.values()),
-            labels=LabelScheme(
-                labels={str(name): _region(value, where) for name, value in content["labels"].items()},
-                regions_class_order=None if order is None else tuple(int(v) for v in order),
-            ),
-            # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
-            file_ending=require_plain(str(content.get("file_ending", ".nii.gz")), f"{where}: 'file_ending'"),
-            num_training=content.get("numTraining"),
-            reader=None if reader in (None, "None") else str(reader),
-            name=str(content.get("name", "")),
-            raw=content,
-        )
+        try:
+            return cls(
+                channel_names=tuple(str(name) for name in channels.values()),
+                labels=LabelScheme(
+                    labels={str(name): _region(value, where) for name, value in content["labels"].items()},
+                    regions_class_order=None if order is None else tuple(int(v) for v in order),
+                ),
+                # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
+                file_ending=require_plain(str(content.get("file_ending", ".nii.gz")), f"{where}: 'file_ending'"),
+                num_training=content.get("numTraining"),
+                reader=None if reader in (None, "None") else str(reader),
+                name=str(content.get("name", "")),
+                raw=content,
+            )
+        except (ValidationError, ValueError, TypeError, OverflowError) as error:
+            raise DatasetError(f"{where} cannot be read: {error}.") from error
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "dataset.json") -> DatasetInfo:
@@ -208,5 +213,5 @@ class DatasetInfo(BaseModel):
 def _region(value: Any, where: str) -> Region:
     try:
         return tuple(int(v) for v in value) if isinstance(value, list | tuple) else int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"{where}: label value {value!r} is neither an integer nor a list of integers.") from error

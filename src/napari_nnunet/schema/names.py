@@ -34,6 +34,6 @@ def parse_fold(text: str) -> Fold:
     """
     if text == "all":
         return "all"
-    if not text.isdigit():
+    if not text.isdecimal():
         raise SettingsError(f"{text!r} is not a fold. Folds are 0, 1, 2, ... or 'all'.")
     return int(text)

@@ -144,7 +144,7 @@ class Plans(_Frozen):
         PlanError
             If the file lacks what every release writes.
         """
-        configurations = content.get("configurations")
+        configurations = content.get("configurations") if isinstance(content, Mapping) else None
         if not isinstance(configurations, Mapping) or not configurations:
             raise PlanError(f"{where}: no 'configurations'. Is this the plans.json of a trained nnU-Net v2 model?")
         statistics = content.get(
@@ -161,7 +161,7 @@ class Plans(_Frozen):
                 configurations=dict(configurations),
                 raw=content,
             )
-        except (ValidationError, ValueError, TypeError) as error:
+        except _WRONG as error:
             raise PlanError(f"{where} cannot be read: {_first_problem(error)}") from error
 
     @classmethod
@@ -175,15 +175,26 @@ class Plans(_Frozen):
         return cls.parse_json(read_text(path, PlanError), where=str(path))
 
 
+# What looking up, counting and converting raise if a value is missing or of another type.
+_WRONG = (ValidationError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
 def _first_problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']} (got {first['input']!r})."
-    return f"{error}."
+    return f"{error} is missing." if isinstance(error, KeyError) else f"{error}."
 
 
 def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
     where = f"plans.json, configuration '{name}'"
+    try:
+        return _parsed(name, entries, where)
+    except _WRONG as error:
+        raise PlanError(f"{where}: {_first_problem(error)}") from error
+
+
+def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
     missing = [key for key in ("patch_size", "spacing", "normalization_schemes") if key not in entries]
     if missing:
         raise PlanError(f"{where}: missing {', '.join(missing)}.")
@@ -194,25 +205,22 @@ def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
     if entries.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise PlanError(f"{where}: unknown preprocessor {entries['preprocessor_name']!r}. Known: DefaultPreprocessor.")
     next_stage = entries.get("next_stage") or ()
-    try:
-        return Configuration(
-            name=name,
-            patch_size=tuple(entries["patch_size"]),
-            spacing=tuple(entries["spacing"]),
-            batch_size=entries.get("batch_size", 2),
-            normalization_schemes=tuple(schemes),
-            use_mask_for_norm=tuple(entries.get("use_mask_for_norm", [False] * len(schemes))),
-            resample_data=_resampling(entries, "data", where),
-            resample_seg=_resampling(entries, "seg", where),
-            resample_probabilities=_resampling(entries, "probabilities", where),
-            architecture=Architecture.parse(entries, where),
-            data_identifier=require_plain(str(entries["data_identifier"]), f"{where}: 'data_identifier'"),
-            previous_stage=entries.get("previous_stage"),
-            next_stage=(next_stage,) if isinstance(next_stage, str) else tuple(next_stage),
-            batch_dice=entries.get("batch_dice", False),
-        )
-    except ValidationError as error:
-        raise PlanError(f"{where}: {_first_problem(error)}") from error
+    return Configuration(
+        name=name,
+        patch_size=tuple(entries["patch_size"]),
+        spacing=tuple(entries["spacing"]),
+        batch_size=entries.get("batch_size", 2),
+        normalization_schemes=tuple(schemes),
+        use_mask_for_norm=tuple(entries.get("use_mask_for_norm", [False] * len(schemes))),
+        resample_data=_resampling(entries, "data", where),
+        resample_seg=_resampling(entries, "seg", where),
+        resample_probabilities=_resampling(entries, "probabilities", where),
+        architecture=Architecture.parse(entries, where),
+        data_identifier=require_plain(str(entries["data_identifier"]), f"{where}: 'data_identifier'"),
+        previous_stage=entries.get("previous_stage"),
+        next_stage=(next_stage,) if isinstance(next_stage, str) else tuple(next_stage),
+        batch_dice=entries.get("batch_dice", False),
+    )
 
 
 def _resampling(entries: Mapping[str, Any], role: str, where: str) -> Resampling:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
@@ -63,7 +64,7 @@ def is_model_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return bool(_model_roots(_plain_names(archive)))
-    except (OSError, zipfile.BadZipFile, ModelError):
+    except (OSError, RuntimeError, zipfile.BadZipFile, ModelError):
         return False
 
 
@@ -109,7 +110,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
                 # Checkpoints are zips themselves: of a file that was cut off, one within is found instead.
                 raise zipfile.BadZipFile("its list of contents is missing")
             yield archive
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ModelError(
             f"{path} is not a complete zip ({error}). Was the download interrupted? Get it again."
         ) from error
@@ -169,7 +170,7 @@ def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, r
         return parent.name
     try:
         entry = next(e for e in archive.infolist() if PurePosixPath(e.filename) == root / "plans.json")
-        name = str(json.loads(archive.read(entry))["dataset_name"])
+        name = str(_json(archive, entry)["dataset_name"])
     except (StopIteration, ValueError, KeyError, TypeError):
         name = ""
     if is_plain(name) and re.fullmatch(r"Dataset\d{3,}_.+", name):
@@ -179,9 +180,17 @@ def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, r
     )
 
 
+def _json(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | str) -> Any:
+    """Return the content of a JSON file in a zip; raises ValueError or KeyError if it is damaged or missing."""
+    try:
+        return json.loads(archive.read(entry))
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
+
+
 def _card(archive: zipfile.ZipFile, parent: PurePosixPath) -> ModelCard | None:
     try:
-        return ModelCard.parse(json.loads(archive.read(str(parent / FILE))), where=FILE)
+        return ModelCard.parse(_json(archive, str(parent / FILE)), where=FILE)
     except (KeyError, ValueError, ModelError):
         return None  # a card is for people; a model without one works as well
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +70,11 @@ def read_raw(path: Path) -> dict[str, Any]:
     return content
 
 
+_DAMAGED = (
+    RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
+
+
 def read_torch(path: Path) -> dict[str, Any]:
     """Read the dictionary in a file of torch with its weights-only loader and an allow-list.
 
@@ -89,7 +95,7 @@ def read_torch(path: Path) -> dict[str, Any]:
             f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
             f"code. Nothing was executed. ({_reason(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
@@ -112,6 +118,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = read_raw(path)
     arguments = content.get("init_args") or {}
     axes = content.get("inference_allowed_mirroring_axes")
+    if axes is not None and not (isinstance(axes, list | tuple) and all(axis in (0, 1, 2) for axis in axes)):
+        raise ModelError(f"{path} allows mirroring along {axes!r}; axes are 0, 1 and 2.")
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),

@@ -140,7 +140,7 @@ class FoldFolder:
     def fold(self) -> Fold:
         """The fold's name."""
         name = self.path.name.removeprefix("fold_")
-        return int(name) if name.isdigit() else "all"
+        return int(name) if name.isdecimal() else "all"
 
     @property
     def final(self) -> Path:

@@ -73,7 +73,7 @@ class TrainedModel:
         whole = False
         for path in self.folder.glob(f"fold_*/{checkpoint}"):
             name = path.parent.name.removeprefix("fold_")
-            if name.isdigit():
+            if name.isdecimal():
                 numbered.append(int(name))
             whole = whole or name == "all"
         return tuple(sorted(numbered, key=int)) or (("all",) if whole else ())

@@ -85,7 +85,7 @@ def read_best(results: Path) -> Best:
             f"{path} does not exist: the models of {results.name} have not been compared yet. Run "
             f"'napari-nnunet find_best_configuration {results.name}' first."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, ModelError) as error:
         raise ModelError(f"{path} is not what find_best_configuration writes ({error}). Run it again.") from error
 
 

@@ -51,7 +51,7 @@ def read_cleaning(path: Path) -> Cleaning:
 def _read_json(path: Path) -> Cleaning:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        names, arguments = content["postprocessing_fns"], content["postprocessing_kwargs"]
+        names, arguments = list(content["postprocessing_fns"]), content["postprocessing_kwargs"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is not a postprocessing of nnU-Net ({error}).") from error
     unknown = sorted({str(name) for name in names} - {FUNCTION})
@@ -66,7 +66,7 @@ def _parse(arguments: Any, count: int, path: Path) -> Cleaning:
         if len(arguments) != count:
             raise ValueError(f"{count} functions, but {len(arguments)} sets of arguments")
         return Cleaning(steps=tuple(_step(dict(entry)) for entry in arguments))
-    except (ValueError, TypeError, KeyError, ValidationError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, ValidationError) as error:
         raise DatasetError(f"{path} is not a postprocessing of nnU-Net: {error}.") from error
 
 

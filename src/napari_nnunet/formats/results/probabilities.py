@@ -154,7 +154,7 @@ class ProbabilityReader:
             raise ImageError(
                 f"{self.path} is missing. Predict with --save_probabilities (validate with --npz) to have it."
             ) from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ImageError(f"{self.path} is not a complete probabilities file: {error}.") from error
 
 
@@ -163,7 +163,7 @@ def is_complete(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None and "probabilities.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile, EOFError):
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False
 
 

@@ -41,9 +41,11 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not _members(content):
             raise ValueError("it names no model")
+        for say in STYLES.values():  # so that whoever asks for one of them meets no value that is none
+            say(content)
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} has no {_NAME}: it holds no napari-nnunet results.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise DatasetError(f"{path} is not a recipe ({error}).") from error
     return content
 
@@ -111,7 +113,7 @@ def as_python(recipe: Recipe) -> str:
     ]
     calls = []
     for i, member in enumerate(members):
-        folds = tuple(int(f) if str(f).isdigit() else str(f) for f in member.get("folds", []))
+        folds = tuple(int(f) if str(f).isdecimal() else str(f) for f in member.get("folds", []))
         lines.append(f"model_{i} = load_model({str(member['folder'])!r})")
         options = [f"folds={folds!r}", f"checkpoint={member.get('checkpoint')!r}", f"step={member.get('step', 0.5)!r}"]
         options += [f"mirroring={bool(member.get('mirror_axes'))!r}", f"precision={member.get('precision')!r}"]

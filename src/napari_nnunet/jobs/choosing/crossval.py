@@ -24,7 +24,7 @@ def validated_folds(model: TrainedModel) -> tuple[Fold, ...]:
     ending = model.dataset.file_ending
     found = [path for path in model.folder.glob("fold_*") if any((path / "validation").glob(f"*{ending}"))]
     names = sorted(path.name.removeprefix("fold_") for path in found)
-    return tuple(int(name) if name.isdigit() else "all" for name in names)
+    return tuple(int(name) if name.isdecimal() else "all" for name in names)
 
 
 def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:

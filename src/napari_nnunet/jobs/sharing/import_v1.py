@@ -125,7 +125,7 @@ def _write_fold(
             plans=plans,
             dataset=dataset,
             configuration=configuration,
-            fold=int(name) if name.isdigit() else name,
+            fold=int(name) if name.isdecimal() else name,
             mirror_axes=tuple(range(converted.ndim)),
             epoch=1000,
         )

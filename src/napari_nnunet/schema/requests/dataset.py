@@ -26,7 +26,7 @@ def read_labels(words: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
 
 def _halves(word: str, example: str, *, number: int) -> tuple[str, str]:
     left, sign, right = word.partition("=")
-    if not sign or not left or not all(part.isdigit() for part in (left, right)[number].split(",")):
+    if not sign or not left or not all(part.isdecimal() for part in (left, right)[number].split(",")):
         raise SettingsError(f"{word!r} cannot be read; write it like {example}.")
     return left, right
 

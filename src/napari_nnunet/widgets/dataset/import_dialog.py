@@ -186,7 +186,7 @@ def class_names(text: str) -> dict[int, str]:
     found = {}
     for word in words(text):
         value, _, name = word.partition("=")
-        if not value.isdigit() or not name:
+        if not value.isdecimal() or not name:
             raise ValueError(f"'{word}' is not understood; write class names like 255=cell.")
         found[int(value)] = name
     return found
@@ -224,7 +224,7 @@ class JsonDialog(QDialog):
         classes: dict[str, int] = {"background": 0}
         for word in words(self.labels.text()):
             name, _, value = word.partition("=")
-            if not name or not value.isdigit():
+            if not name or not value.isdecimal():
                 self.about.setText(f"'{word}' is not understood; write classes like liver=1.")
                 return
             classes[name] = int(value)

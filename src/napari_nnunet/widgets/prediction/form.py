@@ -343,7 +343,7 @@ class SegmentForm(LayerForm):
 
     def settings(self) -> PredictSettings:
         """Return what the form says."""
-        folds = tuple(int(fold) if fold.isdigit() else "all" for fold in self.folds_box.value)
+        folds = tuple(int(fold) if fold.isdecimal() else "all" for fold in self.folds_box.value)
         return PredictSettings(
             folds=folds or None,
             checkpoint=self.checkpoint_box.value,
