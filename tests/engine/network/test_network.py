@@ -81,7 +81,7 @@ def test_group_norm_stands_in_for_instance_norm():
     torch.nn.init.normal_(norm.weight)
     x = torch.randn(2, 5, 6, 7, 8)
     expected = norm(x)
-    norm.as_group_norm = True
+    norm.path = "group"
     torch.testing.assert_close(norm(x), expected)
 
 

@@ -25,4 +25,4 @@ def test_the_fastest_of_several_steps_in_the_layout_of_training_counts(monkeypat
     assert found.seconds == 2.0  # two samples of one second each
     for network, image in seen:
         assert image.is_contiguous(memory_format=torch.channels_last_3d)
-        assert all(part.as_group_norm for part in network.modules() if isinstance(part, InstanceNorm))
+        assert all(part.path == "samples" for part in network.modules() if isinstance(part, InstanceNorm))

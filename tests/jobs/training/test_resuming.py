@@ -173,3 +173,16 @@ def test_stopping_a_fold_stops_those_after_it(prepared, tmp_path, monkeypatch, c
     assert main(["train", TRAINED, "3d_fullres", "0", "1", *words]) == 0
     assert seen == [0]
     assert "Fold 0 was stopped; --c resumes it. Not started: 1." in capsys.readouterr().out
+
+
+def test_a_training_keeps_the_normalisation_it_began_with(workspace):
+    """Results of both ways differ in the last bits; checkpoints of earlier releases do not name theirs."""
+    import torch
+
+    first, _ = run(workspace, settings=SHORT.replace(epochs=2), validation=False)
+    content = torch.load(first.folder.final, weights_only=False)
+    assert content["napari_nnunet"]["norms"] == "samples"
+    del content["napari_nnunet"]["norms"]
+    torch.save(content, first.folder.final)
+    again, _ = run(workspace, settings=SHORT.replace(epochs=3), resume=True, validation=False)
+    assert read_raw(again.folder.final)["napari_nnunet"]["norms"] == "torch"

@@ -36,7 +36,7 @@ class TorchNetwork:
             self._layout = torch.channels_last if network.architecture.ndim == 2 else torch.channels_last_3d
             for module in network.modules():
                 if isinstance(module, InstanceNorm):
-                    module.as_group_norm = True
+                    module.path = "group"
         self._network = network.eval().to(device=self._device)
         self._network = self._network.to(memory_format=self._layout)  # type: ignore[call-overload]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from napari_nnunet.engine.network.layout import best_layout, laid_out, lay_out
+from napari_nnunet.engine.network.layout import best_layout, choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.unet import UNet, build, multiply_adds
 from napari_nnunet.schema.architecture import Architecture
 
@@ -72,6 +72,8 @@ def measure_step(
     network.deep_supervision = True
     layout = best_layout(network, torch.device(device).type)  # as training has it
     lay_out(network, layout)
+    if torch.device(device).type == "cpu":
+        choose_norms(network, layout, "samples")
     image = laid_out(torch.randn(1, channels, *part, device=device), layout)
     _step(network, image)  # the first one allocates and chooses algorithms
     held = 0

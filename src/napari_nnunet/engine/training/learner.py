@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.network import unet as unets
 from napari_nnunet.engine.network.device import Choice
-from napari_nnunet.engine.network.layout import best_layout, laid_out, lay_out
+from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
@@ -71,10 +71,16 @@ class Learner:
         self.weights = output_weights(outputs)
         self.network = network.to(self.device)
         lay_out(self.network, self.layout)
+        self.use_norms("samples" if choice.kind == "cpu" and not compiled else "torch")
         self.optimizer = make_optimizer(network.parameters(), recipe)
         self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
         self._type = _TYPES.get(choice.precision)
         self.scaler = torch.amp.GradScaler("cuda") if self._type is torch.float16 and choice.kind == "cuda" else None
+
+    def use_norms(self, norms: Norms) -> None:
+        """Normalise in another way; a training that is resumed keeps the one it began with."""
+        self.norms: Norms = norms if self.choice.kind == "cpu" else "torch"
+        choose_norms(self.network, self.layout, self.norms)
 
     def distribute(self) -> None:
         """Average gradients over all processes of the group; each must hold the same weights.

@@ -329,6 +329,7 @@ class Session:
             best=self.log.best,
             own={
                 "seed": self.seed,
+                "norms": self.learner.norms,
                 "iteration": self.iteration,
                 "losses": list(self.losses),
                 "epoch_seconds": self._epoch_seconds,
@@ -346,6 +347,8 @@ class Session:
         self.log = TrainingLog.restore(content.get("logging") or {}, content.get("_best_ema"))
         self.epoch = int(content.get("current_epoch") or 0)
         own = content.get(OWN) or {}
+        if own:
+            self.learner.use_norms("samples" if own.get("norms") == "samples" else "torch")
         settings = self.order.settings
         self.seed = self.source.seed = int(own.get("seed", self.seed))
         lengths = {
