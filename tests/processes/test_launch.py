@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.model.fold import FoldFolder, Runner
+from napari_nnunet.formats.claim import Runner
+from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes import launch
 from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of

@@ -16,7 +16,8 @@ import psutil
 
 from napari_nnunet.engine.machine import LAUNCHER
 from napari_nnunet.formats.atomic import make_folder
-from napari_nnunet.formats.model.fold import FoldFolder, Runner, read_json
+from napari_nnunet.formats.claim import Runner
+from napari_nnunet.formats.model.fold import FoldFolder, read_json
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
 from napari_nnunet.schema.model_name import ModelName

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from napari_nnunet.formats.atomic import make_folder, write_json
-from napari_nnunet.formats.model.fold import Runner, read_json
+from napari_nnunet.formats.claim import Runner
+from napari_nnunet.formats.model.fold import read_json
 
 _FOLDER = ".trainings"
 

@@ -3,93 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
+from napari_nnunet.formats.claim import Runner, hold, runner_of
 from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
-_LARGEST_PID = 1 << 31
 _MOST_EPOCHS = 1_000_000
-_CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process
-
-
-@dataclass(frozen=True)
-class Runner:
-    """The process that trains a fold.
-
-    Parameters
-    ----------
-    pid : int
-        Its number.
-    host : str
-        Its computer.
-    created : float
-        When it began, so that another process with the same number is not taken for it.
-    command : tuple of str
-        What it was started with; empty if that is not known.
-    """
-
-    pid: int
-    host: str
-    created: float
-    command: tuple[str, ...] = ()
-
-    @classmethod
-    def own(cls) -> Runner:
-        """Return this process."""
-        process = psutil.Process()
-        return cls(process.pid, socket.gethostname(), process.create_time(), tuple(process.cmdline()))
-
-    @classmethod
-    def parse(cls, content: Mapping[str, Any]) -> Runner | None:
-        """Return the process that a file names, None if what it holds names none."""
-        pid, host, created = (content.get(name) for name in ("pid", "host", "created"))
-        command = content.get("command", [])
-        if type(pid) is not int or not 0 < pid < _LARGEST_PID or not isinstance(host, str):
-            return None
-        if not isinstance(created, int | float) or not math.isfinite(created) or not isinstance(command, list):
-            return None
-        return cls(pid, host, float(created), tuple(map(str, command)))
-
-    @property
-    def here(self) -> bool:
-        """Whether it runs on this computer."""
-        return self.host == socket.gethostname()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs; True for processes of other computers, of which nothing can be known."""
-        return not self.here or self._process() is not None
-
-    def _process(self) -> psutil.Process | None:
-        with suppress(psutil.Error):
-            process = psutil.Process(self.pid)
-            if (
-                process.status() != psutil.STATUS_ZOMBIE
-                and abs(process.create_time() - self.created) < _CLOCK_TOLERANCE
-            ):
-                return process
-        return None
-
-    def process(self) -> psutil.Process | None:
-        """Return the process if it is beyond doubt this one: it began then, and with this command."""
-        process = self._process() if self.here else None
-        with suppress(psutil.Error):
-            if process is not None and self.command and tuple(process.cmdline()) == self.command:
-                return process
-        return None
 
 
 @dataclass(frozen=True)
@@ -187,8 +113,7 @@ class FoldFolder:
 
     def runner(self) -> Runner | None:
         """Return the process that trains this fold now, None if there is none."""
-        found = Runner.parse(read_json(self._running))
-        return found if found is not None and found.alive else None
+        return runner_of(self._running)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -200,20 +125,9 @@ class FoldFolder:
             If another process trains it.
         """
         make_folder(self.path)
-        other = self.runner()
-        if other is not None and (other.pid, other.host) != (os.getpid(), socket.gethostname()):
-            where = "" if other.here else f" on {other.host}; if it is not running there, delete {self._running}"
-            raise SettingsError(
-                f"Fold {self.fold} of {self.path.parent.name} is already being trained (process {other.pid}{where}). "
-                "Wait for it, or stop it first."
-            )
-        self._wishes.unlink(missing_ok=True)
-        write_json(self._running, {**asdict(Runner.own()), "started": time.time()})
-        try:
+        with hold(self._running, f"Fold {self.fold} of {self.path.parent.name} is already being trained"):
+            self._wishes.unlink(missing_ok=True)
             yield
-        finally:
-            with suppress(OSError):
-                self._running.unlink(missing_ok=True)
 
     def put_aside(self) -> Path | None:
         """Move an earlier training to the model's trash; returns where it is, None if there was none."""

@@ -23,6 +23,7 @@ from napari_nnunet.formats.atomic import (
     write_json,
     write_text,
 )
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
 from napari_nnunet.formats.workspace import Workspace
@@ -109,6 +110,12 @@ def find_best(workspace: Workspace, request: FindBestRequest) -> Job[Answer]:
         If nothing that was asked for is trained, or folds that were asked for are missing.
     """
     dataset = workspace.dataset_name(request.dataset)
+    results = workspace.results / dataset
+    with claimed(results, f"The best model of {dataset} is already being looked for", part=INFORMATION):
+        return (yield from _find_best(workspace, dataset, request))
+
+
+def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> Job[Answer]:
     models = yield from _candidates(workspace, dataset, request)
     models, folds = yield from _common_folds(models, request.folds)
     scored: list[Scored] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
@@ -86,12 +87,19 @@ def accumulate(
     folder = target or model.folder / f"crossval_results_folds_{'_'.join(str(fold) for fold in folds)}"
     if own and not overwrite and (folder / "summary.json").is_file():
         return folder, None
-    if not own and folder.is_dir() and any(folder.iterdir()):
-        raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
+    with claimed(folder.parent, f"{folder} is already being filled with validation cases", part=folder.name):
+        if not own and folder.is_dir() and any(folder.iterdir()):
+            raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
+        return folder, (yield from _accumulate(workspace, model, folds, folder, workers))
+
+
+def _accumulate(
+    workspace: Workspace, model: TrainedModel, folds: Sequence[Fold], folder: Path, workers: int
+) -> Job[Evaluation]:
     reference = reference_folder(workspace, model.folder.parent.name)
     cases = validation_cases(model.folder, folds, model.dataset.file_ending)
     yield Stage(name=f"Collecting the folds of {model.folder.name}", total=len(cases))
-    remove_leftovers(make_folder(folder.parent))
+    remove_leftovers(folder.parent)
     beside = folder.parent / partial_name(folder.name)
     make_folder(beside)
     try:
@@ -104,7 +112,7 @@ def accumulate(
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return folder, result
+    return result
 
 
 def measured(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:

@@ -13,6 +13,7 @@ from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsError
 from napari_nnunet.events import CaseDone, Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, read_labels, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.pickles import read_pickle
@@ -215,7 +216,18 @@ def ensemble_cases(
 ) -> Job[list[str]]:
     """Combine the npz files of every case into ``target``; returns the names of the cases."""
     shapes = _shapes(members, rules)
-    remove_leftovers(make_folder(target))
+    with claimed(target, f"{target} is already being filled with segmentations"):
+        return (yield from _each(members, shapes, target, rules, workers))
+
+
+def _each(
+    members: Mapping[str, Sequence[Path]],
+    shapes: Mapping[str, tuple[int, int, int, int]],
+    target: Path,
+    rules: Rules,
+    workers: int,
+) -> Job[list[str]]:
+    remove_leftovers(target)
     if rules.vote.uncertainty:
         for name in UNCERTAINTY:
             remove_leftovers(make_folder(target / name))

@@ -16,6 +16,7 @@ from napari_nnunet.engine.choosing.metrics import Joint, Metrics, summarize
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
@@ -226,9 +227,10 @@ def apply_postprocessing(
     if source.absolute() == target.absolute():
         raise SettingsError(f"Input and output are the same folder, {source}. Choose another output folder.")
     pairs = pair_up(source, source, rules.ending)
-    remove_leftovers(make_folder(target))
-    yield Stage(name="Postprocessing", total=len(pairs))
-    results = yield from compare_cases(_apply_case, pairs, rules.reader, target, rules, steps, workers=workers)
+    with claimed(target, f"{target} is already being filled with postprocessed segmentations"):
+        remove_leftovers(target)
+        yield Stage(name="Postprocessing", total=len(pairs))
+        results = yield from compare_cases(_apply_case, pairs, rules.reader, target, rules, steps, workers=workers)
     with suppress(DatasetError):  # segmentations of other programs have no recipe
         name = str(cleaning) if isinstance(cleaning, Path) else None
         kept = [step.describe() for step in steps.steps]

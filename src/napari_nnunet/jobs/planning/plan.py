@@ -13,6 +13,7 @@ from napari_nnunet.engine.planning.planner import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
@@ -47,6 +48,8 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     ------
     DatasetError
         If cases cannot be read; all of them are named.
+    SettingsError
+        If another process measures the dataset.
     """
     dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
@@ -57,12 +60,13 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
-    yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
-    draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-    measures = yield from _measure_all(dataset, request.workers, draws, request.memory_gb)
-    fingerprint = merge(measures, sampled=request.sampled)
-    write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
-    write_json(folder / _SOURCES, sources)
+    with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
+        yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
+        draws = draws_per_case(len(dataset.cases)) if request.sampled else None
+        measures = yield from _measure_all(dataset, request.workers, draws, request.memory_gb)
+        fingerprint = merge(measures, sampled=request.sampled)
+        write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
+        write_json(folder / _SOURCES, sources)
     return fingerprint
 
 
@@ -126,21 +130,21 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
         )
     yield Stage(name=f"Planning {dataset_name}")
     target = folder / f"{request.plans_name or PLANNERS[request.planner].plans}.json"
-    existing = _own_configurations(target)
-    content = plan(
-        fingerprint,
-        dataset.info,
-        request,
-        dataset_name=dataset_name,
-        reader=reader_of(dataset),
-        existing=existing,
-    )
-    yield from _tell_of_trouble(content)
-    write_json(target, content)
-    copy_file(dataset.folder / "dataset.json", folder / "dataset.json")
-    splits = dataset.folder / "splits_final.json"
-    if splits.is_file():
-        copy_file(splits, folder / splits.name)
+    with claimed(folder, f"{target.stem} of {dataset_name} are already being planned", part=target.name):
+        content = plan(
+            fingerprint,
+            dataset.info,
+            request,
+            dataset_name=dataset_name,
+            reader=reader_of(dataset),
+            existing=_own_configurations(target),
+        )
+        yield from _tell_of_trouble(content)
+        write_json(target, content)
+        copy_file(dataset.folder / "dataset.json", folder / "dataset.json")
+        splits = dataset.folder / "splits_final.json"
+        if splits.is_file():
+            copy_file(splits, folder / splits.name)
     return target
 
 

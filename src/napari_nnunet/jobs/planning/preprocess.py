@@ -17,6 +17,7 @@ import numpy as np
 from napari_nnunet.errors import PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.preprocessed.cases import case_files, case_names, remove_case, remove_old_format, write_case
@@ -86,10 +87,17 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         If the raw dataset is incomplete.
     ResourceError
         If the disk has too little room.
+    SettingsError
+        If another process preprocesses the dataset.
     """
     dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
     base = make_folder(workspace.preprocessed / dataset_name)
+    with claimed(base, f"{dataset_name} is already being preprocessed", part="preprocessing"):
+        return (yield from _preprocess(dataset, base, request))
+
+
+def _preprocess(dataset: RawDataset, base: Path, request: PreprocessRequest) -> Job[PreprocessResult]:
     plans = read_plans(base, request.plans)
     targets = yield from _targets(base, plans, request.configurations, dataset)
     staging = make_folder(base / _STAGING)
@@ -101,7 +109,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
     _check_disk(base, targets, len(work))
-    yield Stage(name=f"Preprocessing {dataset_name}", total=len(work))
+    yield Stage(name=f"Preprocessing {base.name}", total=len(work))
     try:
         done, failed = yield from _run(dataset, plans, targets, work, staging, request.workers, request.memory_gb)
     finally:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases
 from napari_nnunet.formats.images.files import ADAPTERS, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -78,7 +79,20 @@ def predict_folder(
     cases = cases[folder.part :: folder.parts]
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
-    remove_leftovers(make_folder(folder.target))
+    # The parts of a folder that is shared out may be segmented at once (-num_parts).
+    part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
+    with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
+        return (yield from _each(cases, model, folder, settings, segment))
+
+
+def _each(
+    cases: Sequence[Case],
+    model: TrainedModel,
+    folder: PredictFolderRequest,
+    settings: PredictSettings,
+    segment: Segment | None,
+) -> Job[FolderResult]:
+    remove_leftovers(folder.target)
     _write_side_files(model, folder, settings)
     done: list[str] = []
     skipped: list[str] = []

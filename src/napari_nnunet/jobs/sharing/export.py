@@ -12,6 +12,7 @@ from pathlib import Path
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.checkpoint import light_checkpoint
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
@@ -49,14 +50,19 @@ def export_models(models: Sequence[TrainedModel], target: Path, settings: Export
     ModelError, SettingsError, ResourceError
         If a fold or checkpoint is missing, or the zip exists or cannot be written.
     """
-    if target.exists() and not settings.replace_zip:
-        raise SettingsError(f"{target} exists. Choose another name, or --replace.")
+    with claimed(target.parent, f"{target} is already being written", part=target.name):
+        if target.exists() and not settings.replace_zip:
+            raise SettingsError(f"{target} exists. Choose another name, or --replace.")
+        return (yield from _export(models, target, settings))
+
+
+def _export(models: Sequence[TrainedModel], target: Path, settings: ExportSettings) -> Job[Path]:
     chosen = yield from _with_first_stages(models)
     folds = {m.folder.name: m.resolve_folds(settings.folds, settings.checkpoints[0]) for m in chosen}
     listed = [(model, _files(model, folds[model.folder.name], settings)) for model in chosen]
     dataset = chosen[0].folder.parent
     yield Stage(name="Exporting", total=sum(len(files) for _, files in listed))
-    remove_leftovers(make_folder(target.parent))
+    remove_leftovers(target.parent)
     with zip_writer(target) as archive, _workplace(target.parent) as work:
         hashes: dict[str, dict[str, str]] = {}
         done = 0

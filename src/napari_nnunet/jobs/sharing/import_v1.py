@@ -15,6 +15,7 @@ from napari_nnunet.engine.network.generic_unet import OldNetwork
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, replace_folder, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -69,11 +70,19 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
             f"{', '.join(_CONFIGURATIONS)}."
         )
     target = results / dataset / ModelName(DEFAULT_TRAINER, PLANS, configuration).folder
-    if target.exists():
-        raise ModelError(f"{target} already exists. Remove it first, or choose another dataset name.")
+    with claimed(target.parent, f"{target} is already being imported", part=target.name):
+        if target.exists():
+            raise ModelError(f"{target} already exists. Remove it first, or choose another dataset name.")
+        yield from _import(source, folders, target, dataset_json)
+    return target
+
+
+def _import(source: Path, folders: Sequence[Path], target: Path, dataset_json: Path | None) -> Job[None]:
+    """Convert the folds of a model beside ``target``, which appears when all are done."""
+    dataset, configuration = target.parent.name, ModelName.parse(target.name).configuration
     old = read_pickle(source / "plans.pkl")
     yield Stage(name="Importing", total=len(folders))
-    remove_leftovers(make_folder(target.parent))
+    remove_leftovers(target.parent)
     beside = make_folder(target.parent / partial_name(target.name))
     try:
         for i, folder in enumerate(folders):
@@ -89,7 +98,6 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
         replace_folder(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return target
 
 
 def _say(plans: Mapping[str, Any], configuration: str) -> Job[None]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, trash_path, write_error
+from napari_nnunet.formats.atomic import partial_name, remove_leftovers, trash_path, write_error
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.download import download
@@ -61,7 +62,12 @@ def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Inst
         behind then.
     """
     bundle = inspect(path)
-    target = make_folder(results) / bundle.dataset
+    with claimed(results, f"Models of {bundle.dataset} are already being installed", part=bundle.dataset):
+        return (yield from _install(bundle, results, replace=replace))
+
+
+def _install(bundle: Bundle, results: Path, *, replace: bool) -> Job[Installed]:
+    target = results / bundle.dataset
     remove_leftovers(results)
     there = [name for name in bundle.models if (target / name).exists()]
     if there and not replace:
@@ -70,7 +76,7 @@ def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Inst
             "Use --replace to move what is there to the trash first."
         )
     beside = results / partial_name(bundle.dataset)
-    yield Stage(name=f"Unpacking {path.name}", total=100)
+    yield Stage(name=f"Unpacking {bundle.path.name}", total=100)
     try:
         for done in extract(bundle, beside):
             yield Progress(done=round(100 * done / max(bundle.size, 1)), total=100)

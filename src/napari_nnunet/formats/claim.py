@@ -1,0 +1,234 @@
+"""Who writes into a folder now: a small file that exactly one process can make, and that others respect while it runs.
+
+A process that was killed leaves its claim behind; the next one takes it over. Processes of other computers cannot be
+looked at, so their claims hold until somebody deletes the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.atomic import make_folder, write_error
+
+_LARGEST_PID = 1 << 31
+_CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process
+_WRITTEN_AFTER = 3.0  # seconds; a claim that is still empty then was left by a process killed while it wrote
+_PAUSE = 0.05  # seconds between two looks at a claim that another process writes or removes just now
+_TRIES = 200
+_LONGEST = 150  # bytes of a name within the name of its claim
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A process that trains a fold, or writes a folder.
+
+    Parameters
+    ----------
+    pid : int
+        Its number.
+    host : str
+        Its computer.
+    created : float
+        When it began, so that another process with the same number is not taken for it.
+    command : tuple of str
+        What it was started with; empty if that is not known.
+    """
+
+    pid: int
+    host: str
+    created: float
+    command: tuple[str, ...] = ()
+
+    @classmethod
+    def own(cls) -> Runner:
+        """Return this process."""
+        process = psutil.Process()
+        return cls(process.pid, socket.gethostname(), process.create_time(), tuple(process.cmdline()))
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Runner | None:
+        """Return the process that a file names, None if what it holds names none."""
+        pid, host, created = (content.get(name) for name in ("pid", "host", "created"))
+        command = content.get("command", [])
+        if type(pid) is not int or not 0 < pid < _LARGEST_PID or not isinstance(host, str):
+            return None
+        if not isinstance(created, int | float) or not math.isfinite(created) or not isinstance(command, list):
+            return None
+        return cls(pid, host, float(created), tuple(map(str, command)))
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this computer."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; True for processes of other computers, of which nothing can be known."""
+        return not self.here or self._process() is not None
+
+    def _process(self) -> psutil.Process | None:
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and abs(process.create_time() - self.created) < _CLOCK_TOLERANCE
+            ):
+                return process
+        return None
+
+    def process(self) -> psutil.Process | None:
+        """Return the process if it is beyond doubt this one: it began then, and with this command."""
+        process = self._process() if self.here else None
+        with suppress(psutil.Error):
+            if process is not None and self.command and tuple(process.cmdline()) == self.command:
+                return process
+        return None
+
+
+@contextmanager
+def claimed(folder: Path, doing: str, *, part: str = "") -> Iterator[None]:
+    """Claim a folder, or a part of it, for as long as the block lasts.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    doing : str
+        What is done, as the beginning of the sentence that others get: "Dataset004 is already being preprocessed".
+    part : str
+        What is claimed in the folder, where others may write the rest: the name of a file or folder, which need not
+        exist and may be replaced.
+
+    Raises
+    ------
+    SettingsError
+        If another job, of this process or another one, has it.
+    ResourceError
+        If the folder cannot be written.
+    """
+    with hold(_claim_file(make_folder(folder), part), doing):
+        yield
+
+
+def is_claimed(folder: Path, part: str = "") -> bool:
+    """Whether a process that runs has a folder, or a part of it."""
+    return runner_of(_claim_file(folder, part)) is not None
+
+
+def _claim_file(folder: Path, part: str) -> Path:
+    if len(part.encode()) > _LONGEST:
+        part = f"{part[: _LONGEST // 4]}~{hashlib.sha256(part.encode()).hexdigest()[:16]}"
+    return folder / f".{part}{'.' if part else ''}claimed"
+
+
+def runner_of(path: Path) -> Runner | None:
+    """Return the process that a claim's file names; None if there is none, or it no longer runs."""
+    found = _read(path)
+    runner = None if found is None else Runner.parse(found)
+    return runner if runner is not None and runner.alive else None
+
+
+@contextmanager
+def hold(path: Path, doing: str) -> Iterator[None]:
+    """Hold a claim's file; parameters and errors as for :func:`claimed`."""
+    token = secrets.token_hex(8)
+    _take(path, {**asdict(Runner.own()), "started": time.time(), "doing": doing, "token": token})
+    try:
+        yield
+    finally:
+        if (_read(path) or {}).get("token") == token:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _take(path: Path, content: Mapping[str, Any]) -> None:
+    for _ in range(_TRIES):
+        if _make(path, json.dumps(content)):
+            return
+        found = _read(path)
+        if found is None:
+            continue
+        runner = Runner.parse(found)
+        if runner is not None and runner.alive:
+            raise SettingsError(_sentence(path, found, runner))
+        if runner is None and _young(path):
+            time.sleep(_PAUSE)
+        else:
+            _remove_dead(path, found)
+    raise SettingsError(f"{path} cannot be taken over from a process that is gone. Delete it, then try again.")
+
+
+def _make(path: Path, text: str) -> bool:
+    """Make a file; False if it is there already, which the file system decides."""
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        with file:
+            file.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the entries of a claim, empty ones if they cannot be read; None if there is no claim."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _young(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < _WRITTEN_AFTER
+    except OSError:
+        return False
+
+
+def _remove_dead(path: Path, found: Mapping[str, Any]) -> None:
+    """Remove a dead claim, and no other that took its place meanwhile.
+
+    Several processes may find the same dead claim. Only who makes a file named after it may remove it; a second one
+    that comes later finds another claim there.
+    """
+    marker = path.with_name(f"{path.name}.{hashlib.sha256(repr(found).encode()).hexdigest()[:16]}")
+    if not _make(marker, ""):
+        time.sleep(_PAUSE)
+        if not _young(marker):  # its maker was killed just then
+            marker.unlink(missing_ok=True)
+        return
+    try:
+        if _read(path) == found:
+            path.unlink(missing_ok=True)
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _sentence(path: Path, found: Mapping[str, Any], runner: Runner) -> str:
+    started, doing = found.get("started"), found.get("doing", f"{path.parent} is already being written")
+    who = f"process {runner.pid}" + ("" if runner.here else f" on {runner.host}")
+    if isinstance(started, int | float) and 0 < started < 1e11:
+        who += f" since {time.strftime('%Y-%m-%d %H:%M', time.localtime(started))}"
+    todo = "Wait for it, or stop it first." if runner.here else f"Wait for it; if it no longer runs, delete {path}."
+    return f"{doing} by {who}. {todo}"

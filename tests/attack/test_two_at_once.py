@@ -1,0 +1,200 @@
+"""Two processes that want the same folder: one gets it, the other a sentence, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from helpers import DATASET, Recipe, make_dataset, make_model, smooth_image, write_nifti
+from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.events import Progress, drain
+from napari_nnunet.formats.claim import claimed, is_claimed
+from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.jobs.sharing.export import export_models
+from napari_nnunet.jobs.sharing.install import install_zip
+from napari_nnunet.schema.requests.planning import (
+    FingerprintRequest,
+    PlanAndPreprocessRequest,
+    PlanRequest,
+    PreprocessRequest,
+)
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+from napari_nnunet.schema.requests.sharing import ExportSettings
+
+CONTENDER = """
+import sys, time
+from pathlib import Path
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.claim import claimed
+print("ready", flush=True)
+time.sleep(max(0.0, float(sys.stdin.readline()) - time.time()))
+try:
+    with claimed(Path(sys.argv[1]), "The folder is already being filled"):
+        print("won", flush=True)
+        sys.stdin.readline()
+except SettingsError as error:
+    print(error.message, flush=True)
+"""
+
+
+def contenders(folder, count):
+    """Start processes that claim a folder at the same instant; returns them and what each of them said."""
+    found = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTENDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(count)
+    ]
+    assert [process.stdout.readline() for process in found] == ["ready\n"] * count
+    for process in found:
+        process.stdin.write(f"{time.time() + 0.3}\n")
+        process.stdin.flush()
+    return found, [process.stdout.readline() for process in found]
+
+
+def end(processes):
+    for process in processes:
+        process.communicate("\n", timeout=30)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a dead claim", "an empty claim"])
+def test_of_many_that_start_at_the_same_instant_exactly_one_wins(tmp_path, left):
+    old = {"pid": os.getpid(), "host": os.uname().nodename, "created": 1.0, "started": 1.0, "token": "old"}
+    for i in range(3):
+        folder = tmp_path / str(i)
+        if left != "nothing":
+            folder.mkdir()
+            (folder / ".claimed").write_text(json.dumps(old) if left == "a dead claim" else "")
+            os.utime(folder / ".claimed", (1, 1))
+        processes, said = contenders(folder, 4)
+        end(processes)
+        assert said.count("won\n") == 1, said
+        assert all(s == "won\n" or s.startswith("The folder is already being filled by") for s in said)
+        assert list(folder.iterdir()) == []
+
+
+def test_the_second_is_told_who_has_the_folder_since_when_and_what_to_do(tmp_path):
+    with claimed(tmp_path / "out", "Dataset001 is already being preprocessed"):
+        expected = rf"Dataset001 is already.* by process {os.getpid()} since \d{{4}}-\d\d-\d\d \d\d:\d\d\. Wait for it"
+        with pytest.raises(SettingsError, match=expected), claimed(tmp_path / "out", "Another"):
+            pass
+        assert is_claimed(tmp_path / "out")
+        with claimed(tmp_path / "out", "Another", part="x" * 240):
+            pass
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_claim_of_another_computer_holds_until_its_file_is_deleted(tmp_path):
+    there = {"pid": 1, "host": "elsewhere", "created": 1.0, "started": time.time(), "doing": "X is already being made"}
+    (tmp_path / ".claimed").write_text(json.dumps(there))
+    expected = r"X is already being made by process 1 on elsewhere since .* if it no longer runs, delete .*\.claimed"
+    with pytest.raises(SettingsError, match=expected), claimed(tmp_path, "Y"):
+        pass
+    (tmp_path / ".claimed").unlink()
+    with claimed(tmp_path, "Y"):
+        pass
+
+
+def test_a_process_that_was_killed_leaves_no_claim_that_holds(tmp_path):
+    (process,), said = contenders(tmp_path, 1)
+    assert said == ["won\n"]
+    assert is_claimed(tmp_path)
+    process.kill()
+    process.communicate()
+    assert (tmp_path / ".claimed").is_file()
+    with claimed(tmp_path, "Y"):
+        assert json.loads((tmp_path / ".claimed").read_text())["pid"] == os.getpid()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    workspace = Workspace.at(make_dataset(tmp_path).parents[1])
+    drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET, configurations=())))
+    return workspace
+
+
+def until(job, kind):
+    for event in job:
+        if isinstance(event, kind):
+            return
+
+
+def test_two_preprocessings_of_a_dataset_do_not_delete_each_others_cases(workspace):
+    first = preprocess(workspace, PreprocessRequest(dataset=DATASET, workers=0))
+    with closing(first):
+        until(first, Progress)
+        staging = workspace.preprocessed / DATASET / ".unfinished"
+        for _ in range(2):
+            with pytest.raises(SettingsError, match=f"{DATASET} is already being preprocessed by process"):
+                drain(preprocess(workspace, PreprocessRequest(dataset=DATASET)))
+        assert staging.is_dir()
+        result = None
+        while result is None:
+            try:
+                next(first)
+            except StopIteration as done:
+                result = done.value
+    assert sorted(result.done) == ["c0", "c1", "c2", "c3"]
+    assert [case_names(folder) for folder in result.folders] == [["c0", "c1", "c2", "c3"]] * len(result.folders)
+    assert drain(preprocess(workspace, PreprocessRequest(dataset=DATASET))).done == ()
+
+
+def test_a_dataset_is_measured_and_planned_by_one_at_a_time(workspace):
+    first = extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET, clean=True, workers=0))
+    with closing(first):
+        next(first)
+        with pytest.raises(SettingsError, match=f"{DATASET} is already being measured by process"):
+            drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET, clean=True)))
+    drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET, clean=True)))
+    with (
+        claimed(workspace.preprocessed / DATASET, "The plans are already being made", part="nnUNetPlans.json"),
+        pytest.raises(SettingsError, match="The plans are already being made by process"),
+    ):
+        drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
+
+
+def test_two_predictions_do_not_share_a_folder_unless_they_share_the_cases(tmp_path):
+    model = make_model(tmp_path / "results", Recipe())
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        write_nifti(tmp_path / "in" / f"{name}_0000.nii.gz", smooth_image((12, 20, 20), seed=1)[0])
+    request = PredictFolderRequest(source=tmp_path / "in", target=tmp_path / "out", device="cpu", folds=(0,))
+    first = predict_folder(model, request)
+    with closing(first):
+        next(first)
+        with pytest.raises(SettingsError, match="out is already being filled with segmentations by process"):
+            drain(predict_folder(model, request))
+    assert not is_claimed(tmp_path / "out")
+    first = predict_folder(model, request.replace(parts=2, part=0))
+    with closing(first):
+        next(first)
+        assert drain(predict_folder(model, request.replace(parts=2, part=1))).done == ("b",)
+
+
+def test_models_are_exported_and_installed_by_one_at_a_time(tmp_path):
+    model = make_model(tmp_path / "results", Recipe())
+    first = export_models([model], tmp_path / "m.zip", ExportSettings())
+    with closing(first):
+        next(first)
+        with pytest.raises(SettingsError, match=r"m\.zip is already being written by process"):
+            drain(export_models([model], tmp_path / "m.zip", ExportSettings()))
+    drain(export_models([model], tmp_path / "m.zip", ExportSettings()))
+    first = install_zip(tmp_path / "m.zip", tmp_path / "yours")
+    with closing(first):
+        next(first)
+        with pytest.raises(SettingsError, match="Models of Dataset001_Tiny are already being installed by process"):
+            drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
+    drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
+    with pytest.raises(ModelError, match="already"):
+        drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
