@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from napari_nnunet.engine.network.unet import InstanceNorm
+from napari_nnunet.engine.network.blocks import InstanceNorm
 from napari_nnunet.engine.planning import cost
 from napari_nnunet.schema.plans import Architecture
 
