@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.prediction import predictor as _predictor
+from napari_nnunet.jobs.prediction import predictor
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
@@ -27,7 +27,7 @@ def _own_folders(tmp_path_factory, monkeypatch):
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
     yield
-    _predictor.forget()
+    predictor.forget()
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_residual_networks_equal_those_of_dynamic_network_architectures(block):
     from dynamic_network_architectures.building_blocks import residual
     from torch import nn
 
-    from napari_nnunet.engine.network import unet as network
+    from napari_nnunet.engine.network import unet
     from napari_nnunet.schema.architecture import Architecture
 
     bottleneck = (2, 3, 4) if block == "BottleneckD" else None
@@ -50,10 +50,10 @@ def test_residual_networks_equal_those_of_dynamic_network_architectures(block):
         strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), blocks=(1, 2, 2), decoder_convs=(1, 1),
         block="bottleneck" if bottleneck else "basic", bottleneck_channels=bottleneck,
     )  # fmt: skip
-    ours = network.build(architecture, 2, 3).eval()
-    network.load_state(ours, theirs.state_dict())
+    ours = unet.build(architecture, 2, 3).eval()
+    unet.load_state(ours, theirs.state_dict())
     image = torch.randn(1, 2, 8, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(ours(image), theirs(image), atol=1e-5, rtol=1e-5)
-    assert list(network.nnunet_state(ours)) == list(theirs.state_dict())
-    theirs.load_state_dict(network.nnunet_state(ours), strict=True)
+    assert list(unet.nnunet_state(ours)) == list(theirs.state_dict())
+    theirs.load_state_dict(unet.nnunet_state(ours), strict=True)

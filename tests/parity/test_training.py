@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.patches import corner_around, corner_range, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.supervision import downsample_target, output_scales, output_weights
-from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.training import learner as learner_module
 from napari_nnunet.engine.training.learner import Learner
@@ -143,11 +143,11 @@ def test_six_steps_move_the_weights_as_nnunets_do(numerics, monkeypatch, layout,
         heads = len(case["regions_class_order"]) if regions else len(
             [n for n in case["labels"] if n != "ignore"]
         )  # fmt: skip
-        net = network.build(plans.configuration("x").architecture, arrays[f"{name}/data0"].shape[1], heads)
+        net = unet.build(plans.configuration("x").architecture, arrays[f"{name}/data0"].shape[1], heads)
         before = {
             key.split("/", 2)[2]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith(f"{name}/before/")
         }
-        network.load_state(net, before)
+        unet.load_state(net, before)
         loss = SegmentationLoss(
             regions=regions, ignore_label=case["labels"].get("ignore"), batch_dice=case["batch_dice"]
         )
@@ -160,7 +160,7 @@ def test_six_steps_move_the_weights_as_nnunets_do(numerics, monkeypatch, layout,
             value = learner.step(torch.from_numpy(arrays[f"{name}/data{i}"]), targets)
             assert value == pytest.approx(step["loss"], rel=closeness, abs=closeness)
             assert float(learner.last_norm) == pytest.approx(step["gradient_norm_before_clipping"], rel=10 * closeness)
-        moved = dict(network.nnunet_state(net))
+        moved = dict(unet.nnunet_state(net))
         for key in before if steps == 6 else ():
             np.testing.assert_allclose(moved[key].numpy(), arrays[f"{name}/after/{key}"], atol=10 * closeness)
 
@@ -168,17 +168,17 @@ def test_six_steps_move_the_weights_as_nnunets_do(numerics, monkeypatch, layout,
 def _augmented(case, image):
     match case["transform"]:
         case "brightness":
-            return augment.brightness(image, case["factors"])
+            return augmentation.brightness(image, case["factors"])
         case "contrast":
-            return augment.contrast(image, case["factors"])
+            return augmentation.contrast(image, case["factors"])
         case "gamma":
-            return augment.gamma(image, case["gammas"], inverted=case["inverted"])
+            return augmentation.gamma(image, case["gammas"], inverted=case["inverted"])
         case "low_resolution":
-            return augment.low_resolution(
+            return augmentation.low_resolution(
                 image, case["scales"], keep_first_axis=case.get("first_axis_untouched", False)
             )
         case "blur":
-            return augment.blur(image, [[case["sigma"]] * (image.ndim - 1)] * len(image))
+            return augmentation.blur(image, [[case["sigma"]] * (image.ndim - 1)] * len(image))
     raise AssertionError(case["transform"])
 
 
@@ -194,7 +194,7 @@ def test_augmentations_with_given_numbers(numerics):
         how = None
         if case["angles"] is not None:
             angles = case["angles"] if len(case["patch"]) == 3 else case["angles"][-1:]
-            how = augment.Turn(tuple(angles), case["scale"])
-        moved, labels = augment.turn(image, seg, case["patch"], how)
+            how = augmentation.Turn(tuple(angles), case["scale"])
+        moved, labels = augmentation.turn(image, seg, case["patch"], how)
         np.testing.assert_allclose(moved.numpy(), expected, atol=1e-5, err_msg=str(case))
         assert (labels.numpy() != arrays[f"{case['id']}_out_seg"]).sum() <= 2, case

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.patches import choose_corner, corner_range, cut, patch_rule
 from napari_nnunet.engine.batches.randomness import Draws, apply, draw, sample_generator
 
@@ -80,7 +80,7 @@ def test_without_luck_a_sample_is_the_middle_of_its_patch():
     rule = patch_rule((16, 24, 24))
     image = torch.arange(float(np.prod(rule.initial))).reshape(1, *rule.initial)
     moved, _ = apply(Draws(), rule, image, torch.zeros_like(image, dtype=torch.int16))
-    torch.testing.assert_close(moved, augment.crop_centre(image, rule.final, 0.0))
+    torch.testing.assert_close(moved, augmentation.crop_centre(image, rule.final, 0.0))
 
 
 def test_masked_channels_are_zero_outside_after_everything():

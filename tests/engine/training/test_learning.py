@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from napari_nnunet.engine.batches import cascade
-from napari_nnunet.engine.batches import randomness as draws
-from napari_nnunet.engine.batches import strong_augmentation as strong
+from napari_nnunet.engine.batches import cascade, randomness, strong_augmentation
 from napari_nnunet.engine.batches.batch import make_batch
 from napari_nnunet.engine.batches.patches import patch_rule
 from napari_nnunet.engine.choosing.metrics import measure, summarize
@@ -250,8 +248,8 @@ def test_the_strong_augmentation_keeps_shapes_and_labels(patch):
 
 
 def test_the_strong_augmentation_turns_as_often_as_nnunets():
-    how = patch_rule((16, 24, 24), scale=strong.SCALE[0])
-    turns = [strong.draw_turn(np.random.default_rng(i), how) for i in range(2000)]
+    how = patch_rule((16, 24, 24), scale=strong_augmentation.SCALE[0])
+    turns = [strong_augmentation.draw_turn(np.random.default_rng(i), how) for i in range(2000)]
     drawn = [turn for turn in turns if turn is not None]
     assert len(drawn) / 2000 == pytest.approx(1 - 0.6 * 0.8, abs=0.04)
     scaled = [turn.scale for turn in drawn if isinstance(turn.scale, tuple)]
@@ -264,10 +262,10 @@ def test_the_strong_augmentation_turns_as_often_as_nnunets():
 def test_nearest_interpolation_makes_no_new_values():
     how = patch_rule((16, 24, 24))
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (1, *how.initial))).float()
-    turn = draws.Turn((0.2, 0.1, -0.3), 1.2)
-    moved, _ = draws.turned(turn, how, image, image.long(), (0, 0))
+    turn = randomness.Turn((0.2, 0.1, -0.3), 1.2)
+    moved, _ = randomness.turned(turn, how, image, image.long(), (0, 0))
     assert set(moved.unique().tolist()) <= {0, 1, 2, 3, 4}
-    smooth, _ = draws.turned(turn, how, image, image.long(), (1, 1))
+    smooth, _ = randomness.turned(turn, how, image, image.long(), (1, 1))
     assert len(smooth.unique()) > 100
 
 

@@ -13,7 +13,7 @@ from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted, Progress, Stage, drain, from_json, to_json
 from napari_nnunet.jobs.prediction import predict as module
-from napari_nnunet.jobs.prediction import predictor as _predictor
+from napari_nnunet.jobs.prediction import predictor
 from napari_nnunet.jobs.prediction.predict import predict, predict_series
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -102,7 +102,7 @@ def test_summing_features_instead_of_many_logits_changes_nothing(new_model, volu
     one = drain(predict(model, volume, settings, preview=True))
     assert made[-1].as_features
     assert made[-1].channels == 4 * len(folds) < made[-1].heads
-    _predictor.forget()
+    predictor.forget()
     made[-1].as_features = False
     original = infer.Ensemble.__init__
 
@@ -239,7 +239,7 @@ def test_too_little_memory_is_said_before_anything_is_computed(model, volume):
 
 def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypatch):
     gpu = Choice("cuda:0", "torch", "float32", "a pretended GPU", 1)
-    monkeypatch.setattr(_predictor, "choose", lambda _: gpu)
+    monkeypatch.setattr(predictor, "choose", lambda _: gpu)
     asked = []
 
     def out_of_memory(network, choice, shape, **options):
@@ -258,7 +258,7 @@ def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypat
     assert len(asked) == 2
     assert ["keeping the sums in main memory" in notes[0], "continuing on the CPU" in notes[1]] == [True, True]
     assert result.recipe["device"] == "cpu"
-    assert not _predictor._cache  # its networks are no longer what was chosen
+    assert not predictor._cache  # its networks are no longer what was chosen
 
 
 def test_main_memory_that_does_not_suffice_is_told_with_what_was_needed(model, volume, monkeypatch):
@@ -287,8 +287,8 @@ def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume
 
 def test_networks_are_kept_for_the_next_image_unless_the_checkpoint_changed(model, volume, monkeypatch):
     built = []
-    real = _predictor.build
-    monkeypatch.setattr(_predictor, "build", lambda *a: built.append(1) or real(*a))
+    real = predictor.build
+    monkeypatch.setattr(predictor, "build", lambda *a: built.append(1) or real(*a))
     drain(predict(model, volume, CPU))
     drain(predict(model, volume, CPU))
     assert len(built) == 1

@@ -16,7 +16,7 @@ from torch import nn
 from helpers import Recipe, configuration_of, smooth_image
 from napari_nnunet import load_model, predict
 from napari_nnunet.cli import main
-from napari_nnunet.engine.network import generic_unet as old_network
+from napari_nnunet.engine.network import generic_unet
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
@@ -145,7 +145,7 @@ def _folder(root, networks, plans=None, *, configuration="3d_fullres"):
 @pytest.mark.parametrize("kernels", [KERNELS, ((3, 3, 3),) * 3, ((1, 3, 3), (1, 3, 3), (3, 3, 3))])
 def test_a_converted_network_gives_the_same_logits(kernels):
     old = _old(kernels=kernels)
-    found = old_network.convert(old.state_dict())
+    found = generic_unet.convert(old.state_dict())
     architecture = _architecture_of(found)
     unet = network.build(architecture, found.channels, found.heads).eval()
     network.load_state(unet, found.weights, where="test")
@@ -254,6 +254,6 @@ def test_what_cannot_be_taken_over_is_refused_and_leaves_nothing(tmp_path):
     state = _old().state_dict()
     state["attention.weight"] = torch.zeros(3)
     with pytest.raises(ModelError, match=r"attention\.weight"):
-        old_network.convert(state)
+        generic_unet.convert(state)
     assert not (tmp_path / "touched").exists()
     assert not [path for path in results.rglob("*") if path.is_file()]

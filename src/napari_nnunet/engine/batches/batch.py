@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_nnunet.engine.batches import augmentation as augment
-from napari_nnunet.engine.batches import cascade
-from napari_nnunet.engine.batches import randomness as draws
-from napari_nnunet.engine.batches import strong_augmentation as strong
+from napari_nnunet.engine.batches import cascade, randomness, strong_augmentation
+from napari_nnunet.engine.batches.augmentation import OUTSIDE
 from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
 from napari_nnunet.engine.batches.randomness import Draws
 from napari_nnunet.engine.batches.supervision import downsample_target
@@ -192,7 +190,7 @@ def draw_batch(
     samples, chosen = [], []
     fixed = forced_foreground(rule.batch_size, rule.foreground)
     for place in range(rule.batch_size) if places is None else places:
-        rng = draws.sample_generator(seed, epoch, index * rule.batch_size + place)
+        rng = randomness.sample_generator(seed, epoch, index * rule.batch_size + place)
         name = names[int(rng.integers(len(names)))]
         forced = bool(rng.random() < rule.foreground) if rule.probabilistic else fixed[place]
         try:
@@ -218,7 +216,7 @@ def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cp
     for sample in drawn.samples:
         image, seg = sample.image.to(device, non_blocking=True), sample.labels.to(device, non_blocking=True)
         if sample.numbers is not None:
-            image, seg = draws.apply(sample.numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
+            image, seg = randomness.apply(sample.numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
         images.append(image)
         targets.append(downsample_target(target_of(seg, rule.scheme), rule.scales))
     stacked = [torch.stack([sample[i] for sample in targets]) for i in range(len(rule.scales))]
@@ -228,7 +226,7 @@ def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cp
 def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: int, index: int) -> tuple[str, ...]:
     """Return which cases a batch is made of, without making it."""
     generators = (
-        draws.sample_generator(seed, epoch, index * rule.batch_size + place) for place in range(rule.batch_size)
+        randomness.sample_generator(seed, epoch, index * rule.batch_size + place) for place in range(rule.batch_size)
     )
     return tuple(names[int(rng.integers(len(names)))] for rng in generators)
 
@@ -238,18 +236,18 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
     pixels, seg = _patch(rng, case, rule, forced=forced)
     if rule.strong:
         axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
-        turn = strong.draw_turn(rng, rule.patch)
-        pixels, seg = draws.turned(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
-        pixels, seg = draws.cleaned(*strong.change(rng, rule.patch, pixels, seg, axes), rule.masked)
+        turn = strong_augmentation.draw_turn(rng, rule.patch)
+        pixels, seg = randomness.turned(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
+        pixels, seg = randomness.cleaned(*strong_augmentation.change(rng, rule.patch, pixels, seg, axes), rule.masked)
     elif rule.augmented:
-        numbers = draws.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
+        numbers = randomness.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
         if not rule.previous_labels:
             return Sample(pixels, seg, numbers)
-        pixels, seg = draws.apply(
+        pixels, seg = randomness.apply(
             numbers, rule.patch, pixels, seg, masked=rule.masked, orders=(rule.image_order, rule.label_order)
         )
     else:
-        seg = torch.where(seg == augment.OUTSIDE, 0, seg)
+        seg = torch.where(seg == OUTSIDE, 0, seg)
     if not rule.previous_labels:
         return Sample(pixels, seg)
     masks = cascade.one_hot(seg[1].numpy(), rule.previous_labels)
@@ -278,9 +276,9 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
         jitter=rule.jitter,
     )
     image = cut(case.data, corner, large, 0)
-    labels = cut(case.labels, corner, large, augment.OUTSIDE)
+    labels = cut(case.labels, corner, large, OUTSIDE)
     if rule.previous_labels:
-        before = cut(case.previous, corner, large, augment.OUTSIDE, lifted=True)
+        before = cut(case.previous, corner, large, OUTSIDE, lifted=True)
         labels = np.concatenate((labels, before.astype(labels.dtype)))
     if flat:
         image, labels = image[:, 0], labels[:, 0]

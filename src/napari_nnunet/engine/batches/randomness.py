@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.augmentation import Turn
 from napari_nnunet.engine.batches.patches import PatchRule
 
@@ -158,18 +158,18 @@ def apply(
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
         image = image + draws.noise * noise
     if draws.blur:
-        image = augment.blur(image, draws.blur)
+        image = augmentation.blur(image, draws.blur)
     if draws.brightness:
-        image = augment.brightness(image, draws.brightness)
+        image = augmentation.brightness(image, draws.brightness)
     if draws.contrast:
-        image = augment.contrast(image, draws.contrast)
+        image = augmentation.contrast(image, draws.contrast)
     if draws.low_resolution:
-        image = augment.low_resolution(image, draws.low_resolution, keep_first_axis=rule.dummy_2d)
+        image = augmentation.low_resolution(image, draws.low_resolution, keep_first_axis=rule.dummy_2d)
     if draws.gamma_inverted:
-        image = augment.gamma(image, draws.gamma_inverted, inverted=True)
+        image = augmentation.gamma(image, draws.gamma_inverted, inverted=True)
     if draws.gamma:
-        image = augment.gamma(image, draws.gamma)
-    image, labels = augment.mirror(image, draws.mirror), augment.mirror(labels, draws.mirror)
+        image = augmentation.gamma(image, draws.gamma)
+    image, labels = augmentation.mirror(image, draws.mirror), augmentation.mirror(labels, draws.mirror)
     return cleaned(image, labels, masked)
 
 
@@ -178,7 +178,7 @@ def cleaned(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Te
     for c, flag in enumerate(masked):
         if flag:
             image[c] = torch.where(labels[0] < 0, 0.0, image[c])
-    return image, torch.where(labels == augment.OUTSIDE, 0, labels)
+    return image, torch.where(labels == augmentation.OUTSIDE, 0, labels)
 
 
 def turned(
@@ -186,8 +186,8 @@ def turned(
 ) -> tuple[Tensor, Tensor]:
     """Cut the final patch, turned and scaled; slices one by one where the rule says so."""
     if not rule.dummy_2d:
-        return augment.turn(image, labels, rule.final, turn, orders)
+        return augmentation.turn(image, labels, rule.final, turn, orders)
     depth = rule.final[0]
     flat = [part.reshape(-1, *part.shape[2:]) for part in (image, labels)]
-    moved, turned = augment.turn(flat[0], flat[1], rule.final[1:], turn, orders)
+    moved, turned = augmentation.turn(flat[0], flat[1], rule.final[1:], turn, orders)
     return moved.reshape(-1, depth, *rule.final[1:]), turned.reshape(-1, depth, *rule.final[1:])

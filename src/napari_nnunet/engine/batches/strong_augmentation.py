@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 from torch import Tensor
 
-from napari_nnunet.engine.batches import augmentation as augment
+from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.augmentation import Turn
 from napari_nnunet.engine.batches.patches import PatchRule
 
@@ -76,12 +76,12 @@ def change(
         )
     if rng.random() < _LOW:
         scales = [float(rng.uniform(0.25, 1)) if rng.random() < _CHANNEL else 1.0 for _ in image]
-        image = augment.low_resolution(image, scales, keep_first_axis=rule.dummy_2d)
+        image = augmentation.low_resolution(image, scales, keep_first_axis=rule.dummy_2d)
     for _ in range(2):
         if rng.random() < _GAMMA:
-            image = augment.gamma(image, [_about_one(rng, _GAMMAS) for _ in image], inverted=True)
+            image = augmentation.gamma(image, [_about_one(rng, _GAMMAS) for _ in image], inverted=True)
     flipped = tuple(axis for axis in mirror_axes if rng.random() < _MIRROR)
-    image, labels = augment.mirror(image, flipped), augment.mirror(labels, flipped)
+    image, labels = augmentation.mirror(image, flipped), augmentation.mirror(labels, flipped)
     for probability, make in (
         (_BLANK, _blank),
         (_GRADIENT, _gradient),
@@ -134,7 +134,7 @@ def _smoothed(rng: np.random.Generator, image: Tensor) -> Tensor:
     for _ in image:
         sigma = float(rng.uniform(0.3, 1.5))
         sigmas.append((sigma,) * (image.ndim - 1) if rng.random() < _CHANNEL else ())
-    return augment.blur(image, sigmas)
+    return augmentation.blur(image, sigmas)
 
 
 def _median(channel: Tensor, size: int) -> Tensor:
@@ -143,7 +143,7 @@ def _median(channel: Tensor, size: int) -> Tensor:
 
 def _contrast(channel: Tensor, factor: float, *, clipped: bool) -> Tensor:
     if clipped:
-        return augment.contrast(channel[None], [factor])[0]
+        return augmentation.contrast(channel[None], [factor])[0]
     mean = channel.mean()
     return (channel - mean) * factor + mean
 

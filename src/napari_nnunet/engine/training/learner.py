@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_nnunet.engine.batches.supervision import output_weights
-from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.unet import UNet
@@ -183,7 +183,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Return weights with nnU-Net's names, optimizer and scaler."""
         return {
-            "network_weights": unets.nnunet_state(self.network),
+            "network_weights": unet.nnunet_state(self.network),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": None if self.scaler is None else self.scaler.state_dict(),
         }
@@ -196,7 +196,7 @@ class Learner:
         ModelError
             If the weights or the optimizer belong to another network.
         """
-        unets.load_state(self.network, state["network_weights"], where=where)
+        unet.load_state(self.network, state["network_weights"], where=where)
         optimizer = state.get("optimizer_state")
         if optimizer is not None:
             try:
@@ -225,7 +225,7 @@ def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str)
     ModelError
         Naming what is missing or differs in shape.
     """
-    own, given = network.state_dict(), unets.own_state(weights)
+    own, given = network.state_dict(), unet.own_state(weights)
     wanted = [name for name in own if ".seg_layers." not in name]
     missing = [name for name in wanted if name not in given]
     wrong = [

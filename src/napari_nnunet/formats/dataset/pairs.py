@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.formats.images import dicom as _dicom
+from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import ending_of
 
 _NOISE = {
@@ -90,7 +90,7 @@ def _entries(folder: Path) -> list[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if _dicom.is_series(path) or _files(path):
+            if dicom.is_series(path) or _files(path):
                 found.append(path)
         elif _is_image(path):
             found.append(path)
@@ -148,7 +148,7 @@ def _grouped(sources: Sequence[Path], split: Split) -> dict[str, tuple[Path, ...
     """Return the channel files of each case."""
     grouped: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sources:
-        if path.is_dir() and not _dicom.is_series(path):
+        if path.is_dir() and not dicom.is_series(path):
             grouped[path.name] = {file.name: file for file in _files(path)}
         else:
             case, channel = split(_stem(path))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
-from napari_nnunet.formats.images import tiff as _tiff
+from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -336,7 +336,7 @@ def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = (
 
 def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
     if path.name.lower().endswith((".tif", ".tiff")):
-        write_json(_tiff.sidecar(path), {"spacing": list(wished.spacing)})
+        write_json(tiff.sidecar(path), {"spacing": list(wished.spacing)})
         return
     array, geometry = read_labels(path, reader=reader) if path.parent.name == "labelsTr" else _read(path, reader)
     if geometry.ndim != wished.ndim or geometry.origin is None:

@@ -211,9 +211,9 @@ def count_invalid(path: Path, volume: Volume) -> int:
     ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
     """
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        from napari_nnunet.formats.images import nifti as _nifti
+        from napari_nnunet.formats.images import nifti
 
-        return _nifti.count_invalid(path)
+        return nifti.count_invalid(path)
     array = np.asarray(volume.array)
     return int(array.size - np.count_nonzero(np.isfinite(array)))
 
@@ -329,14 +329,14 @@ def split_channels(path: Path, targets: Sequence[Path]) -> None:
 
     Raises ImageError if the file does not hold as many volumes as there are targets.
     """
-    from napari_nnunet.formats.images import itk as _itk
+    from napari_nnunet.formats.images import itk
 
-    parts = _itk.volumes(path)
+    parts = itk.volumes(path)
     if len(parts) != len(targets):
         raise ImageError(f"{path.name} holds {len(parts)} volumes; {len(targets)} were expected.")
     for part, target in zip(parts, targets, strict=True):
         with written_beside(target, suffix=_temporary_ending(target)) as temporary:
-            _itk.write_volume(part, temporary)
+            itk.write_volume(part, temporary)
 
 
 _IMAGE_TYPES = ("uint8", "int16", "uint16", "int32", "float32")

@@ -17,7 +17,7 @@ from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.pairs import Pair, pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json
 from napari_nnunet.formats.dataset.raw_writer import compact_values, next_dataset_name, remap
-from napari_nnunet.formats.images import dicom as _dicom
+from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import (
     ending_of,
     read_header,
@@ -150,7 +150,7 @@ def look_at_pair(pair: Pair) -> _Seen:
 def _volume(pair: Pair) -> Volume:
     if not pair.images[0].is_dir():
         return read_volume(pair.images)
-    parts = [_dicom.read_series(path) for path in pair.images]
+    parts = [dicom.read_series(path) for path in pair.images]
     return Volume(np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1])
 
 
@@ -163,7 +163,7 @@ def _mask(pair: Pair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
         If it lies elsewhere, or on another grid.
     """
     if pair.mask.is_dir():
-        array, geometry = _dicom.read_series(pair.mask)
+        array, geometry = dicom.read_series(pair.mask)
         mask = array[0].astype(np.int32)
     else:
         mask, geometry = read_labels(pair.mask)

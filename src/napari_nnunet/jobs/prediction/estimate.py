@@ -181,7 +181,7 @@ def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[f
 
 def calibrate(choice: Choice) -> None:
     """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
-    from napari_nnunet.engine.network import unet as network
+    from napari_nnunet.engine.network import unet
 
     if speed.seconds_per_run(_rate_key(choice)) is not None:
         return
@@ -195,7 +195,7 @@ def calibrate(choice: Choice) -> None:
         decoder_convs=(2, 2),
     )
     patch = (48, 48, 48)
-    ensemble = Ensemble([network.build(architecture, 1, 3)], choice, patch, None)
+    ensemble = Ensemble([unet.build(architecture, 1, 3)], choice, patch, None)
     window = torch.zeros((1, 1, *patch))
     times = []
     for _ in range(3):

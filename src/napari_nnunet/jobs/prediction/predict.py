@@ -20,9 +20,8 @@ from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, recipe_of
-from napari_nnunet.jobs.prediction import predictor as _predictor
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
-from napari_nnunet.jobs.prediction.predictor import Predictor
+from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.result import (
     Focus,
     OpenedImage,
@@ -107,7 +106,7 @@ def predict(
         preview,
     )
     yield Stage(name="Loading the model")
-    with _predictor.borrowed(model, settings) as predictor, ExitStack() as stack:
+    with borrowed(model, settings) as predictor, ExitStack() as stack:
         yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
         stack.enter_context(torch_threads(predictor.choice.threads))
         record, used = yield from run_with_fallbacks(predictor, task)
@@ -177,7 +176,7 @@ def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[Pr
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if _predictor.forget():
+            if forget():
                 yield Note(text="Memory ran out; the networks of earlier images were dropped. Trying again.")
                 continue
             on_device, ensemble = yield from _after_out_of_memory(ensemble, on_device=on_device, error=error)
@@ -239,7 +238,7 @@ def _prepared(model: TrainedModel, task: Segmentation, device: torch.device) -> 
 
 def _check_memory(expected: Estimate, limit_gb: float) -> None:
     free = available_memory()
-    if expected.memory_bytes > free and _predictor.forget():
+    if expected.memory_bytes > free and forget():
         free = available_memory()
     allowed = min(free, limit_gb * 1e9) if limit_gb else free
     if expected.memory_bytes > allowed:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from napari_nnunet.engine.network import unet as network
 from napari_nnunet.engine.network.device import Choice, choose, free_memory
+from napari_nnunet.engine.network.unet import build as build_network
+from napari_nnunet.engine.network.unet import load_state
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
@@ -73,10 +74,10 @@ def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Pre
         architecture = model.architecture
         if checkpoint.trainer.endswith("BN"):
             architecture = architecture.replace_norm("batch")
-        unet = network.build(architecture, model.channels_in, model.dataset.labels.heads)
+        network = build_network(architecture, model.channels_in, model.dataset.labels.heads)
         where = str(model.checkpoint_path(fold, settings.checkpoint))
-        network.load_state(unet, checkpoint.weights, where=where)
-        networks.append(unet)
+        load_state(network, checkpoint.weights, where=where)
+        networks.append(network)
     ndim = model.configuration.ndim
     if axes and max(axes) >= ndim:
         raise ModelError(f"The checkpoint allows mirroring along axis {max(axes)}, but the network has {ndim} axes.")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.engine.network import generic_unet as old_network
-from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network import generic_unet
 from napari_nnunet.engine.network.generic_unet import OldNetwork
+from napari_nnunet.engine.network.unet import build, load_state, nnunet_state
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, replace_folder, write_json
@@ -110,7 +110,7 @@ def _convert(path: Path) -> OldNetwork:
     if not isinstance(content.get("state_dict"), Mapping):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v1: it has no 'state_dict'.")
     try:
-        return old_network.convert({name.removeprefix("module."): t for name, t in content["state_dict"].items()})
+        return generic_unet.convert({name.removeprefix("module."): t for name, t in content["state_dict"].items()})
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}") from error
 
@@ -125,11 +125,11 @@ def _write_fold(
         if not (folder / old).is_file():
             continue
         converted = _convert(folder / old)
-        unet = network.build(settings.architecture, converted.channels, info.labels.heads)
-        network.load_state(unet, converted.weights, where=str(folder / old))
+        network = build(settings.architecture, converted.channels, info.labels.heads)
+        load_state(network, converted.weights, where=str(folder / old))
         write_checkpoint(
             where / new,
-            {"network_weights": network.nnunet_state(unet)},
+            {"network_weights": nnunet_state(network)},
             plans=plans,
             dataset=dataset,
             configuration=configuration,

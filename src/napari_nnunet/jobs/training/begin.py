@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from napari_nnunet.engine.batches.batch import BatchRule
-from napari_nnunet.engine.network import unet as unets
 from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.unet import build, initialize
 from napari_nnunet.engine.training.learner import Learner, load_pretrained
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
@@ -46,10 +46,10 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
         If a checkpoint does not fit.
     """
     check_memory(order, choice, group)
-    unet = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
-    unets.initialize(unet, torch.Generator().manual_seed(order.settings.seed))
+    network = build(order.architecture, order.channels_in, order.info.labels.heads)
+    initialize(network, torch.Generator().manual_seed(order.settings.seed))
     if start.pretrained is not None:
-        fresh = load_pretrained(unet, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
+        fresh = load_pretrained(network, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
         yield Note(text=f"Initialised from {start.pretrained}; {len(fresh)} output-layer tensors start untrained.")
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
@@ -60,7 +60,7 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
         label_smoothing=order.recipe.label_smoothing,
         total=None if group.alone else group.total,
     )
-    learner = Learner(unet, order.recipe, loss, choice, compiled=order.settings.compile)
+    learner = Learner(network, order.recipe, loss, choice, compiled=order.settings.compile)
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.training.log import pseudo_dice
@@ -133,15 +133,15 @@ def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
 
 
-def _trained(order: Order, checkpoint: str) -> tuple[unets.UNet, int]:
+def _trained(order: Order, checkpoint: str) -> tuple[unet.UNet, int]:
     """Return the network of a checkpoint, and how many epochs it was trained."""
     path = order.folder.path / checkpoint
     if not path.is_file():
         there = ", ".join(found.name for found in order.folder.checkpoints) or "none"
         raise ModelError(f"{order.folder.path} has no {checkpoint} (there: {there}). Train the fold first.")
     content = read_raw(path)
-    network = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
-    unets.load_state(network, content["network_weights"], where=str(path))
+    network = unet.build(order.architecture, order.channels_in, order.info.labels.heads)
+    unet.load_state(network, content["network_weights"], where=str(path))
     return network, int(content.get("current_epoch") or 0)
 
 

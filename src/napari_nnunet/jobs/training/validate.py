@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.batches.cascade import one_hot
 from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
-from napari_nnunet.engine.network import unet as unets
+from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.network.unet import UNet
@@ -128,7 +128,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
 
 def _predictor(order: Order, network: UNet, choice: Choice) -> Predictor:
     """Copy the weights into a network of its own: prediction lays them out as it needs."""
-    copy = unets.build(order.architecture, order.channels_in, order.info.labels.heads)
+    copy = unet.build(order.architecture, order.channels_in, order.info.labels.heads)
     copy.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in network.state_dict().items()})
     settings = PredictSettings(device=choice.device, threads=choice.threads)
     model = TrainedModel(order.model, order.plans, order.info, order.settings.trainer, order.configuration)

@@ -43,9 +43,9 @@ def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
         return _read_dataset
     if is_model_folder(folder) or find_models(folder, depth=1):
         return _read_model
-    from napari_nnunet.formats.images import dicom as _dicom
+    from napari_nnunet.formats.images import dicom
 
-    return _read_dicom if _dicom.is_series(folder) else None
+    return _read_dicom if dicom.is_series(folder) else None
 
 
 def case_layers(folder: Path, name: str) -> list[LayerData]:
@@ -104,10 +104,10 @@ def _read_dataset(path: str | list[str]) -> list[LayerData]:
 
 
 def _read_dicom(path: str | list[str]) -> list[LayerData]:
-    from napari_nnunet.formats.images import dicom as _dicom
+    from napari_nnunet.formats.images import dicom
 
     folder = Path(path[0] if isinstance(path, list) else path)
-    array, geometry = _dicom.read_series(folder)
+    array, geometry = dicom.read_series(folder)
     return [(array[0], {"name": folder.name, **_place(geometry)}, "image")]
 
 
