@@ -36,7 +36,7 @@ from napari_nnunet.volume import Volume
 if TYPE_CHECKING:
     from napari_nnunet.jobs.choosing.best import Answer
     from napari_nnunet.jobs.choosing.evaluate import Evaluation
-    from napari_nnunet.jobs.dataset.verify import Report
+    from napari_nnunet.jobs.dataset.verify import DatasetReport
     from napari_nnunet.jobs.planning.plan_and_preprocess import Planned
     from napari_nnunet.jobs.prediction.result import Prediction
     from napari_nnunet.jobs.training.train import TrainResult
@@ -316,7 +316,7 @@ def install_models(
 @keywords(VerifyRequest)
 def verify_dataset(
     dataset: str, *, workspace: Folder | None = None, on_event: OnEvent | None = None, **changes: Any
-) -> Report:
+) -> DatasetReport:
     """Check a raw dataset and return every problem that was found.
 
     Parameters
@@ -332,7 +332,7 @@ def verify_dataset(
 
     Returns
     -------
-    Report
+    DatasetReport
         ``problems`` (errors first), ``errors``, ``cases``.
     """
     return drain(verify(_workspace(workspace), VerifyRequest.of(dataset=dataset, **changes)), on_event)

@@ -25,7 +25,7 @@ _BAD_TORCH = {"2.9": "its 3-D convolutions on CUDA are many times slower than in
 
 
 @dataclass(frozen=True)
-class Report:
+class ComputerReport:
     """Facts in groups, and advice.
 
     Parameters
@@ -52,7 +52,7 @@ class Report:
         return "\n".join(lines)
 
 
-def examine() -> Report:
+def examine() -> ComputerReport:
     """Look at Python, torch, GPU, processor, memory and folders; takes a second or two."""
     groups = {
         "Software": [("Python", platform.python_version()), ("System", platform.platform()), *_versions()],
@@ -61,7 +61,7 @@ def examine() -> Report:
         "Memory": _memory(),
         "Folders": _folders(),
     }
-    return Report(groups, tuple(_advice()))
+    return ComputerReport(groups, tuple(_advice()))
 
 
 def _versions() -> list[tuple[str, str]]:

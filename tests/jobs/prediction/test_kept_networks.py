@@ -20,13 +20,13 @@ FOLDS = (0, 1, 2, 3, 4)
 def members(new_model, monkeypatch):
     """An ensemble of five members, and how often a member's networks were built."""
     model = new_model(folds=FOLDS)
-    built, real = [], predictor.build
+    built, real = [], predictor.build_predictor
 
     def build(model, settings, choice):
         built.append((settings.folds, settings.mirroring))
         return real(model, settings, choice)
 
-    monkeypatch.setattr(predictor, "build", build)
+    monkeypatch.setattr(predictor, "build_predictor", build)
     return model, built
 
 

@@ -287,8 +287,8 @@ def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume
 
 def test_networks_are_kept_for_the_next_image_unless_the_checkpoint_changed(model, volume, monkeypatch):
     built = []
-    real = predictor.build
-    monkeypatch.setattr(predictor, "build", lambda *a: built.append(1) or real(*a))
+    real = predictor.build_predictor
+    monkeypatch.setattr(predictor, "build_predictor", lambda *a: built.append(1) or real(*a))
     drain(predict(model, volume, CPU))
     drain(predict(model, volume, CPU))
     assert len(built) == 1

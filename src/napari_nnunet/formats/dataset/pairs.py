@@ -22,7 +22,7 @@ _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """A future case: its channel files (or DICOM folders) and its mask."""
 
     name: str
@@ -36,13 +36,13 @@ class Pairing:
 
     Parameters
     ----------
-    pairs : tuple of Pair
+    pairs : tuple of ImagePair
         Sorted by name.
     images, masks : tuple of Path
         Left over.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ImagePair, ...]
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
 
@@ -164,7 +164,7 @@ def _match(cases: Mapping[str, tuple[Path, ...]], masks: Mapping[str, Path]) -> 
         mine, theirs = _unique(left, key), _unique(right, key)
         for common in sorted(set(mine) & set(theirs)):
             case, mask = mine[common], theirs[common]
-            pairs.append(Pair(_clean(case), left.pop(case), right.pop(mask)))
+            pairs.append(ImagePair(_clean(case), left.pop(case), right.pop(mask)))
     rest = tuple(path for files in left.values() for path in files)
     return Pairing(tuple(sorted(pairs, key=lambda pair: pair.name)), rest, tuple(right.values()))
 

@@ -234,7 +234,7 @@ def _from_checkpoint(path: Path, plans: Plans) -> tuple[str, str]:
     )
 
 
-def recipe_of(model: TrainedModel, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, Any]:
+def origin_of(model: TrainedModel, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, Any]:
     """Return where a result comes from: model, folds and hashes, in plain values."""
     return {
         "model": model.name,

@@ -35,8 +35,7 @@ from napari_nnunet.jobs.choosing.crossval import (
     reference_folder,
     validated_folds,
 )
-from napari_nnunet.jobs.choosing.ensemble import Rules as JoinRules
-from napari_nnunet.jobs.choosing.ensemble import ensemble_cases, validation_members
+from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases, validation_members
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
@@ -265,7 +264,7 @@ def _join(
     remove_leftovers(make_folder(folder.parent))
     beside = make_folder(folder.parent / partial_name("ensemble"))  # its own name is almost as long as is allowed
     try:
-        rules = JoinRules(first.dataset, first.plans.reader, VoteSettings())
+        rules = EnsembleRules(first.dataset, first.plans.reader, VoteSettings())
         yield from ensemble_cases(members, beside, rules, workers=workers)
         for name in ("dataset.json", "plans.json"):
             copy_file(first.folder / name, beside / name)

@@ -29,7 +29,7 @@ UNCERTAINTY = ("entropy", "disagreement")
 
 
 @dataclass(frozen=True)
-class Rules:
+class EnsembleRules:
     """How members are combined and what is written.
 
     Parameters
@@ -110,7 +110,7 @@ def ensemble_folders(
                 f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
             )
     members = _common_cases(folders)
-    rules = Rules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, probabilities)
+    rules = EnsembleRules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, probabilities)
     cases = yield from ensemble_cases(members, target, rules, workers=workers)
     for name in ("dataset.json", "plans.json"):
         if (folders[0] / name).is_file():
@@ -212,7 +212,7 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def ensemble_cases(
-    members: Mapping[str, Sequence[Path]], target: Path, rules: Rules, *, workers: int = 0
+    members: Mapping[str, Sequence[Path]], target: Path, rules: EnsembleRules, *, workers: int = 0
 ) -> Job[list[str]]:
     """Combine the npz files of every case into ``target``; returns the names of the cases."""
     shapes = _shapes(members, rules)
@@ -245,12 +245,12 @@ def _each(
     return list(members)
 
 
-def _memory(rules: Rules, shape: tuple[int, int, int, int], members: int) -> Any:
+def _memory(rules: EnsembleRules, shape: tuple[int, int, int, int], members: int) -> Any:
     per_voxel = 8 + (20 if rules.vote.uncertainty else 0) + (6 * members if rules.vote.method == "hard" else 0)
     return lambda: per_voxel * math.prod(shape[1:]) + 100e6
 
 
-def _shapes(members: Mapping[str, Sequence[Path]], rules: Rules) -> dict[str, tuple[int, int, int, int]]:
+def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict[str, tuple[int, int, int, int]]:
     """Read the headers of all files; raises DatasetError with everything that does not fit."""
     found, problems = {}, []
     heads = rules.info.labels.heads
@@ -275,7 +275,7 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: Rules) -> dict[str, tu
     return found
 
 
-def join_case(name: str, paths: Sequence[Path], target: Path, rules: Rules) -> None:
+def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRules) -> None:
     """Combine one case and write what was asked for; may run in a worker process."""
     out = target / (name + rules.info.file_ending)
     geometry, flat = _grid(name, paths, rules)
@@ -309,7 +309,7 @@ def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
     return segmentation.parent / kind / (segmentation.name[: -len(ending)] + own)
 
 
-def _grid(name: str, paths: Sequence[Path], rules: Rules) -> tuple[Geometry, bool]:
+def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geometry, bool]:
     """Return the grid of a case, and whether it is a picture: from a segmentation beside, else from the pkl."""
     for path in paths:
         beside = path.with_name(name + rules.info.file_ending)

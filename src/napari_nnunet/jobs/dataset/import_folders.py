@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, of_cases
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
-from napari_nnunet.formats.dataset.pairs import Pair, pair_folders
+from napari_nnunet.formats.dataset.pairs import ImagePair, pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json
 from napari_nnunet.formats.dataset.raw_writer import compact_values, next_dataset_name, remap
 from napari_nnunet.formats.images import dicom
@@ -103,7 +103,7 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
     return folder
 
 
-def _look(pairs: Sequence[Pair], workers: int) -> Job[dict[str, _Seen]]:
+def _look(pairs: Sequence[ImagePair], workers: int) -> Job[dict[str, _Seen]]:
     tasks = [Task(pair.name, (pair,), partial(_bytes, pair)) for pair in pairs]
     outcomes = yield from run_cases(look_at_pair, tasks, workers=workers)
     problems = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
@@ -119,7 +119,7 @@ def _look(pairs: Sequence[Pair], workers: int) -> Job[dict[str, _Seen]]:
     return seen
 
 
-def _bytes(pair: Pair) -> float:
+def _bytes(pair: ImagePair) -> float:
     """Return what reading a pair takes; folders of DICOM slices are judged by their size on disk."""
     total = 0.0
     for path in (*pair.images, pair.mask):
@@ -131,7 +131,7 @@ def _bytes(pair: Pair) -> float:
     return total
 
 
-def look_at_pair(pair: Pair) -> _Seen:
+def look_at_pair(pair: ImagePair) -> _Seen:
     """Read a pair and say what it holds; runs in a worker process."""
     volume = _volume(pair)
     mask, turned = _mask(pair, volume)
@@ -147,14 +147,14 @@ def look_at_pair(pair: Pair) -> _Seen:
     )
 
 
-def _volume(pair: Pair) -> Volume:
+def _volume(pair: ImagePair) -> Volume:
     if not pair.images[0].is_dir():
         return read_volume(pair.images)
     parts = [dicom.read_series(path) for path in pair.images]
     return Volume(np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1])
 
 
-def _mask(pair: Pair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
+def _mask(pair: ImagePair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
     """Return the mask on its image's grid, and whether it had to be turned.
 
     Raises
@@ -183,13 +183,13 @@ def _labels(mapping: Mapping[int, int], request: ImportFoldersRequest) -> dict[s
     }
 
 
-def _channel_names(facts: _Seen, pair: Pair) -> tuple[str, ...]:
+def _channel_names(facts: _Seen, pair: ImagePair) -> tuple[str, ...]:
     if len(pair.images) == 1 and facts.channels in (3, 4) and facts.ndim == 2:
         return ("R", "G", "B", "A")[: facts.channels]
     return tuple(f"channel_{c}" for c in range(facts.channels))
 
 
-def _ending(pairs: Sequence[Pair], seen: Mapping[str, _Seen], *, unchanged: bool) -> tuple[str, bool]:
+def _ending(pairs: Sequence[ImagePair], seen: Mapping[str, _Seen], *, unchanged: bool) -> tuple[str, bool]:
     """Return the ending of the dataset's files, and whether the given files can be copied as they are."""
     files = [path for pair in pairs for path in (*pair.images, pair.mask)]
     if not any(path.is_dir() for path in files):
@@ -202,7 +202,7 @@ def _ending(pairs: Sequence[Pair], seen: Mapping[str, _Seen], *, unchanged: bool
     return (".png" if all(f.eight_bit for f in facts) else ".tif"), False
 
 
-def write_pair(pair: Pair, folder: Path, ending: str, mapping: Mapping[int, int], copied: bool) -> None:
+def write_pair(pair: ImagePair, folder: Path, ending: str, mapping: Mapping[int, int], copied: bool) -> None:
     """Write one case of the new dataset; runs in a worker process."""
     targets = [folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}" for c in range(len(pair.images))]
     label = folder / "labelsTr" / f"{pair.name}{ending}"

@@ -60,7 +60,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """All problems of a dataset, errors first.
 
     Parameters
@@ -97,7 +97,7 @@ class CaseFacts:
     bytes_needed: float = 0.0
 
 
-def verify(workspace: Workspace, request: VerifyRequest) -> Job[Report]:
+def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
     """Check a raw dataset: files, labels, geometry, values, room on disk and in memory.
 
     Parameters
@@ -109,7 +109,7 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[Report]:
 
     Returns
     -------
-    Report
+    DatasetReport
         Every problem that was found.
     """
     dataset_name = workspace.dataset_name(request.dataset)
@@ -138,12 +138,12 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[Report]:
     return _report(dataset_name, len(dataset.cases), problems)
 
 
-def _report(name: str, cases: int, problems: Iterable[Problem]) -> Report:
+def _report(name: str, cases: int, problems: Iterable[Problem]) -> DatasetReport:
     ordered = sorted(problems, key=lambda problem: problem.level != "error")
-    return Report(name, cases, tuple(ordered))
+    return DatasetReport(name, cases, tuple(ordered))
 
 
-def require_sound(report: Report) -> None:
+def require_sound(report: DatasetReport) -> None:
     """Raise DatasetError with every error of a report; warnings pass."""
     if report.errors:
         listed = "\n  ".join(f"{problem.where}: {problem.text}" for problem in report.errors)

@@ -26,8 +26,7 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
-from napari_nnunet.jobs.prediction.estimate import calibrate as calibrate_computer
-from napari_nnunet.jobs.prediction.estimate import estimate
+from napari_nnunet.jobs.prediction.estimate import estimate, measure_speed
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
@@ -143,7 +142,7 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
     for member in combination.members:
         settings = member.settings.replace(probabilities=False)
         with torch_threads(choose(settings).threads):
-            calibrate_computer(choose(settings))
+            measure_speed(choose(settings))
         found.append((member, estimate(member.model, shape, spacing, settings)))
     times = [entry.seconds for _, entry in found]
     heads = combination.model.dataset.labels.heads

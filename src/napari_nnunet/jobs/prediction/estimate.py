@@ -179,7 +179,7 @@ def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[f
     return operations * batch * rate, False
 
 
-def calibrate(choice: Choice) -> None:
+def measure_speed(choice: Choice) -> None:
     """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
     from napari_nnunet.engine.network import unet
 
@@ -214,7 +214,7 @@ def estimate_presets(
     choice = choose(settings)
     yield Stage(name="Estimating")
     with torch_threads(choice.threads):
-        calibrate(choice)
+        measure_speed(choice)
     folds = model.resolve_folds(None, settings.checkpoint)
     found = {"own": estimate(model, shape, spacing, settings)}
     for name in PRESETS:

@@ -19,7 +19,7 @@ from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
-from napari_nnunet.formats.model.folder import TrainedModel, load_model, recipe_of
+from napari_nnunet.formats.model.folder import TrainedModel, load_model, origin_of
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.result import (
@@ -30,7 +30,7 @@ from napari_nnunet.jobs.prediction.result import (
     Segmentation,
     count_labels,
 )
-from napari_nnunet.jobs.prediction.windows import NotFiniteError, clear_outside, grid_of, lifted_box, segment_windows
+from napari_nnunet.jobs.prediction.windows import NotFiniteError, clear_outside, lifted_box, segment_windows, tiles_of
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
@@ -215,7 +215,7 @@ def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, 
         _check_memory(
             estimate_for(model, record, ensemble, settings, wrapped=task.focus is not None), settings.memory_gb
         )
-    yield from segment_windows(predictor, ensemble, task, record, infer.pad(data, grid_of(model, record, settings)))
+    yield from segment_windows(predictor, ensemble, task, record, infer.pad(data, tiles_of(model, record, settings)))
     if task.roi is not None and task.probabilities is not None:
         clear_outside(task.probabilities, region, background=not model.dataset.labels.has_regions)
     return record
@@ -251,7 +251,7 @@ def _check_memory(expected: Estimate, limit_gb: float) -> None:
 
 def _recipe(predictor: Predictor, settings: PredictSettings, choice: Choice) -> dict[str, Any]:
     return {
-        **recipe_of(predictor.model, predictor.folds, settings.checkpoint),
+        **origin_of(predictor.model, predictor.folds, settings.checkpoint),
         "mirror_axes": list(predictor.mirror_axes),
         "step": settings.step,
         "gaussian": settings.gaussian,

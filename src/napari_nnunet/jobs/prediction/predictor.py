@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from napari_nnunet.engine.network.device import Choice, choose, free_memory
-from napari_nnunet.engine.network.unet import build as build_network
-from napari_nnunet.engine.network.unet import load_state
+from napari_nnunet.engine.network.unet import build, load_state
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
@@ -57,7 +56,7 @@ class Predictor:
         return self.ensemble.choice
 
 
-def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Predictor:
+def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Predictor:
     """Read the weights of all folds and build their networks.
 
     Raises
@@ -74,7 +73,7 @@ def build(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Pre
         architecture = model.architecture
         if checkpoint.trainer.endswith("BN"):
             architecture = architecture.replace_norm("batch")
-        network = build_network(architecture, model.channels_in, model.dataset.labels.heads)
+        network = build(architecture, model.channels_in, model.dataset.labels.heads)
         where = str(model.checkpoint_path(fold, settings.checkpoint))
         load_state(network, checkpoint.weights, where=where)
         networks.append(network)
@@ -103,7 +102,7 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
     with _lock:
         predictor = _cache.pop(key, None)
     if predictor is None:
-        predictor = build(model, settings, choice)
+        predictor = build_predictor(model, settings, choice)
     yield predictor
     # Not after an error or a cancel: whatever state it left behind is dropped.
     if not predictor.reusable:

@@ -39,7 +39,7 @@ def clear_outside(probabilities: NDArray[np.float32], region: Any, *, background
     probabilities[(slice(None), *region)] = inside
 
 
-def grid_of(model: TrainedModel, record: PrepareRecord, settings: PredictSettings) -> TileGrid:
+def tiles_of(model: TrainedModel, record: PrepareRecord, settings: PredictSettings) -> TileGrid:
     """Return the windows of a prepared image."""
     return TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
 
@@ -70,7 +70,7 @@ def segment_windows(
 ) -> Job[None]:
     """Walk over all windows, sum them up, write what is complete."""
     model, settings = predictor.model, task.settings
-    grid = grid_of(model, record, settings)
+    grid = tiles_of(model, record, settings)
     slicewise = model.configuration.ndim == 2
     scratch = task.labels if task.roi is None else np.zeros_like(task.labels)
     assembler = decode.Assembler(
