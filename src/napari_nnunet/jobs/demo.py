@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -164,8 +165,6 @@ def _compare(truths: Path, results: Path) -> dict[str, float]:
 
 def _write_picture(images: Path, truths: Path, results: Path, path: Path) -> None:
     """Write image, truth and result of the first case side by side, the slice with most foreground."""
-    import imageio.v3 as iio
-
     case = _name(_SEEDS[0])
     image = np.asarray(read_volume([images / f"{case}_0000.nii.gz"]).array)[0]
     truth, _ = read_labels(truths / f"{case}.nii.gz")

@@ -55,7 +55,7 @@ def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integ
     """
     if not len(truth):
         raise ValueError("there is no voxel to calibrate with")
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize_scalar  # a second to load, which predictions need not wait
 
     logs = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), _TINY, 1))
     rows = np.arange(len(truth))

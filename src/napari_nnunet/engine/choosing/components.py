@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +30,6 @@ def beyond_largest(labels: NDArray[Any], values: Sequence[int] | None = None) ->
     values : sequence of int, optional
         The labels that count; all but 0 if not given.
     """
-    import cc3d
-
     if not labels.any():
         return None
     # cc3d takes nothing read-only, though it changes nothing; of pictures that are bool it takes some background along.
@@ -98,7 +97,7 @@ def boxes_of(labels: NDArray[Any], targets: Sequence[Region]) -> dict[Region, tu
     whole = (slice(None),) * labels.ndim
     if labels.size < _SMALL:
         return dict.fromkeys(targets, whole)
-    from scipy import ndimage
+    from scipy import ndimage  # a tenth of a second, which small images need not wait
 
     found = ndimage.find_objects(labels)
     boxes: dict[Region, tuple[slice, ...]] = {}

@@ -23,7 +23,7 @@ def require() -> Any:
         If MONAI is not installed.
     """
     try:
-        from monai import metrics
+        from monai import metrics  # an optional part of the installation
     except ImportError as error:
         raise ResourceError(
             "Surface distances are computed by MONAI, which is not installed. Install it with "
@@ -63,7 +63,7 @@ def surface_metrics(
         within the tolerance of the other (Nikolov et al., 2018). Both NaN if the label is in neither; where it is
         in one only, HD95 is NaN and NSD 0.
     """
-    import torch
+    import torch  # evaluating without surfaces needs none
 
     metrics = require()
     boxes = [boxes_of(array, labels) for array in (reference, prediction)]

@@ -141,7 +141,7 @@ def take(x: ArrayT, index: NDArray[np.intp], axis: int) -> ArrayT:
     if isinstance(x, np.ndarray):
         picked: Any = np.take(x, index, axis=axis)
         return picked
-    import torch
+    import torch  # only where the caller has it already: planning works on arrays alone
 
     return x.index_select(axis, torch.from_numpy(index).to(x.device))
 
@@ -150,9 +150,7 @@ def as_kind(matrix: NDArray[np.float32], x: Any) -> Any:
     """Return a matrix as an array or a tensor like ``x``."""
     if isinstance(x, np.ndarray):
         return matrix.astype(x.dtype, copy=False)
-    import torch
-
-    return torch.tensor(matrix, dtype=x.dtype, device=x.device)
+    return x.new_tensor(matrix)
 
 
 def empty_like(x: Any, shape: tuple[int, ...]) -> Any:

@@ -162,7 +162,7 @@ def _cpu(settings: PredictSettings, threads: int) -> Choice:
 @lru_cache(maxsize=1)
 def _openvino_precision() -> Precision:
     """float16 has more digits than bfloat16 and the same speed where both exist; else what the processor has."""
-    import openvino as ov
+    import openvino as ov  # an optional part of the installation
 
     capabilities: Any = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "FP16" in capabilities:

@@ -211,7 +211,7 @@ def count_invalid(path: Path, volume: Volume) -> int:
     ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
     """
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        from napari_nnunet.formats.images import nifti
+        from napari_nnunet.formats.images import nifti  # loads ITK, as the adapters do when they are needed
 
         return nifti.count_invalid(path)
     array = np.asarray(volume.array)
@@ -329,7 +329,7 @@ def split_channels(path: Path, targets: Sequence[Path]) -> None:
 
     Raises ImageError if the file does not hold as many volumes as there are targets.
     """
-    from napari_nnunet.formats.images import itk
+    from napari_nnunet.formats.images import itk  # loads ITK
 
     parts = itk.volumes(path)
     if len(parts) != len(targets):

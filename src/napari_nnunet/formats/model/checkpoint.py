@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
@@ -83,7 +84,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     ModelError
         If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is).
     """
-    import torch
+    import torch  # the docks look at checkpoints' names without it
 
     if not path.is_file():
         raise ModelError(f"The checkpoint {path} does not exist.")
@@ -176,9 +177,7 @@ def write_checkpoint(
     own : mapping, optional
         Plain values that nnU-Net passes over; see :data:`OWN`.
     """
-    import torch
-
-    from napari_nnunet.formats.atomic import write_error, written_beside
+    import torch  # the docks look at checkpoints' names without it
 
     content: dict[str, Any] = {
         "network_weights": state["network_weights"],
@@ -218,7 +217,7 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
 
     All keys that nnU-Net looks for are there; the state of the optimizer is empty.
     """
-    import torch
+    import torch  # the docks look at checkpoints' names without it
 
     content = read_raw(path)
     light: dict[str, Any] = {key: content[key] for key in _INFERENCE if key in content}
@@ -227,7 +226,5 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
     try:
         torch.save(light, target)
     except (RuntimeError, OSError) as error:
-        from napari_nnunet.formats.atomic import write_error
-
         raise write_error(target, f"the disk is full, or refuses the file ({_reason(error)})") from error
     return target

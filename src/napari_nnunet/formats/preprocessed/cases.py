@@ -93,7 +93,7 @@ def write_case(
 
 
 def _write_array(path: Path, array: NDArray[Any], patch: Sequence[int], staging: Path) -> None:
-    import blosc2
+    import blosc2  # only to open cases: planning and docks list them
 
     chunks, blocks = chunks_and_blocks(array.shape, patch, array.dtype.itemsize)
     contiguous = np.ascontiguousarray(array)
@@ -120,7 +120,7 @@ def _compression(array: NDArray[Any]) -> blosc2.CParams:
     fast. Labels and images that were interpolated pack better with their bytes shuffled, images of few grey values
     without.
     """
-    import blosc2
+    import blosc2  # only to open cases: planning and docks list them
 
     if array.dtype.kind != "f":
         return _parameters(blosc2.Filter.SHUFFLE, array.dtype.itemsize)
@@ -136,7 +136,7 @@ def _compression(array: NDArray[Any]) -> blosc2.CParams:
 
 
 def _parameters(kind: blosc2.Filter, itemsize: int) -> blosc2.CParams:
-    import blosc2
+    import blosc2  # only to open cases: planning and docks list them
 
     return blosc2.CParams(
         codec=blosc2.Codec.ZSTD, clevel=1, filters=[kind], filters_meta=[0], typesize=itemsize, nthreads=1
@@ -178,7 +178,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
 
 
 def _open_blosc(path: Path) -> Any:
-    import blosc2
+    import blosc2  # only to open cases: planning and docks list them
 
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
     return blosc2.open(urlpath=str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
@@ -221,7 +221,7 @@ def read_next_stage(folder: Path, name: str) -> Any:
 
 def write_next_stage(folder: Path, name: str, labels: NDArray[np.unsignedinteger], patch: Sequence[int]) -> None:
     """Write a segmentation (z, y, x) for the next stage's training."""
-    import blosc2
+    import blosc2  # only to open cases: planning and docks list them
 
     path = folder / f"{name}.b2nd"
     chunks, blocks = chunks_and_blocks((1, *labels.shape), patch, labels.dtype.itemsize)

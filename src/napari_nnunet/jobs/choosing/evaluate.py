@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
+from napari_nnunet.engine.choosing.surface import require, surface_metrics
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
@@ -216,8 +217,6 @@ def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
     reference, prediction, geometry = read_pair(pair, rules)
     found = Joint.count(reference, prediction).metrics(rules.labels, rules.ignore_label)
     if rules.surface is not None:
-        from napari_nnunet.engine.choosing.surface import surface_metrics
-
         more = surface_metrics(
             reference,
             prediction,
@@ -286,8 +285,6 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
         The metrics of every case.
     """
     if rules.surface is not None:
-        from napari_nnunet.engine.choosing.surface import require
-
         require()
     yield Stage(name="Comparing", total=len(pairs))
     cases = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)

@@ -59,9 +59,9 @@ def training_costs(
     dict of str to TrainingCost
         Per configuration.
     """
-    import torch
+    import torch  # only where time is measured; docks import this module
 
-    from napari_nnunet.engine.planning.cost import StepCost, measure_step
+    from napari_nnunet.engine.planning.cost import StepCost, measure_step  # loads torch
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     yield Stage(name="Measuring a training step", total=len(names))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
+from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import Choice, choose
 from napari_nnunet.engine.network.unet import multiply_adds
@@ -181,8 +182,6 @@ def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[f
 
 def measure_speed(choice: Choice) -> None:
     """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
-    from napari_nnunet.engine.network import unet
-
     if speed.seconds_per_run(_rate_key(choice)) is not None:
         return
     architecture = Architecture(

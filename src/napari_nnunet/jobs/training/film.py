@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.batches.cascade import one_hot
 from napari_nnunet.engine.batches.patches import cut
 from napari_nnunet.engine.prediction.decode import decode_probabilities
 from napari_nnunet.engine.training.learner import Learner
@@ -75,8 +76,6 @@ class Film:
         )
         image, reference = cut(case.data, corner, size, 0), cut(case.labels, corner, size, 0)
         if self._order.previous_labels:
-            from napari_nnunet.engine.batches.cascade import one_hot
-
             before = cut(case.previous, corner, size, 0, lifted=True)[0]
             image = np.concatenate((image, one_hot(before, self._order.previous_labels)))
         self._plane = z - corner[0]

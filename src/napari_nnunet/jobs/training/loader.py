@@ -173,7 +173,7 @@ class _Share:
 
     def set_thread_id(self, number: int) -> None:
         """Begin, in the worker. Batches take no number from these generators; a slip would still not repeat itself."""
-        import torch
+        import torch  # in the process that makes the batches
 
         end_with(self._parent)
         torch.manual_seed(number)

@@ -94,7 +94,7 @@ class Logbook:
 
 def _board(folder: Path) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # an optional part of the installation
     except ImportError as error:
         raise SettingsError("TensorBoard is not installed: pip install tensorboard.") from error
     return SummaryWriter(folder)
@@ -102,8 +102,8 @@ def _board(folder: Path) -> Any:
 
 def draw_progress(log: TrainingLog, path: Path) -> None:
     """Draw losses, pseudo Dice, epoch times and learning rates as nnU-Net does, at a size that a screen can show."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load, when an epoch is over
+    from matplotlib.figure import Figure  # likewise
 
     lists = log.lists
     x = list(range(log.epochs))
