@@ -14,8 +14,17 @@ from npe2 import PluginManifest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "napari_nnunet"
-LONGEST_FUNCTION = 60  # lines without docstring
-LONGEST_MODULE = 460
+LONGEST_FUNCTION = 50  # lines without docstring
+LONGEST_MODULE = 400
+#: Longer than that today; a number here only ever gets smaller.
+LONGER = {
+    "api.py": 412,
+    "widgets/prediction/form.py": 425,
+    "widgets/sharing/export_dialog.py:__init__": 53,
+}
+MOST_MODULES = 12  # in one folder
+FULLER = {"schema": 13, "cli": 13, "frame": 13}
+LATE_IMPORTS = 79  # within functions; likewise
 LONGEST_TEST_FILE = 400
 
 
@@ -101,15 +110,42 @@ def test_functions_and_modules_stay_short():
     long = []
     for path in SOURCE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if len(text.splitlines()) > LONGEST_MODULE:
+        if len(text.splitlines()) > LONGER.get(path.relative_to(SOURCE).as_posix(), LONGEST_MODULE):
             long.append(f"{path.name}: {len(text.splitlines())} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 documented = ast.get_docstring(node, clean=False)
                 body = node.end_lineno - node.lineno - len((documented or "").splitlines())
-                if body > LONGEST_FUNCTION:
+                if body > LONGER.get(f"{path.relative_to(SOURCE).as_posix()}:{node.name}", LONGEST_FUNCTION):
                     long.append(f"{path.name}: {node.name} has {body} lines")
     assert not long
+
+
+def test_a_folder_shows_what_is_in_it_at_a_glance():
+    counts = {folder: len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in SOURCE.rglob("*")}
+    assert not {folder.name: count for folder, count in counts.items() if count > FULLER.get(folder.name, MOST_MODULES)}
+
+
+def _late_imports(path):
+    """Return the lines of imports within functions."""
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    found = {x.lineno for f in functions for x in ast.walk(f) if isinstance(x, ast.Import | ast.ImportFrom)}
+    return [text.splitlines()[line - 1] for line in sorted(found)]
+
+
+def test_imports_within_functions_are_few_and_say_why():
+    """Each costs a reader a look to the middle of a module; loading torch, ITK or scipy late is worth it."""
+    late = {path: _late_imports(path) for path in SOURCE.rglob("*.py")}
+    assert sum(len(lines) for lines in late.values()) <= LATE_IMPORTS
+    floors = ("schema", "formats", "engine", "jobs")
+    assert not [
+        f"{path.name}: {line.strip()}"
+        for path, lines in late.items()
+        if path.relative_to(SOURCE).parts[0] in floors
+        for line in lines
+        if "  # " not in line
+    ]
 
 
 def test_test_files_stay_short_and_have_names_of_their_own():

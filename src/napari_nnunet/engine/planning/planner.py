@@ -143,9 +143,8 @@ def plan(
         math.prod(median) * dataset.num_training,
     )
     configurations = _configurations(grid, spacing, median, name, dataset, fingerprint, settings)
-    kept = {
-        key: value for key, value in ((existing or {}).get("configurations") or {}).items() if key not in configurations
-    }
+    added = (existing or {}).get("configurations") or {}
+    kept = {key: value for key, value in added.items() if key not in configurations}
     return {
         "dataset_name": dataset_name,
         "plans_name": name,

@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, survey
-from napari_nnunet.formats.images.files import adapter_for, count_invalid, read_labels, read_volume
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
+from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
 from napari_nnunet.processes.pool import Task, run_cases
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
-from napari_nnunet.schema.grid import Apart, Grid, Turned, relation
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
-FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
 _FEWEST = 5  # cases for nnU-Net's five folds
 _SMALLEST, _LARGEST = 1e-7, 100.0  # mm; electron microscopes reach nanometres, nothing reaches decimetres
 _THICKEST = 50.0  # ratio of the largest to the smallest spacing
 _OUTLIER = 4.0  # ratio to the dataset's median spacing
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong, or may be.
-
-    Parameters
-    ----------
-    level : {"error", "warning"}
-        Errors prevent training, warnings deserve a look.
-    where : str
-        File, case or key.
-    text : str
-        What is wrong and what to do.
-    fix : str, optional
-        Name of the remedy that exists for it.
-    """
-
-    level: Literal["error", "warning"]
-    where: str
-    text: str
-    fix: FixName | None = None
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -81,20 +51,6 @@ class DatasetReport:
     def errors(self) -> tuple[Problem, ...]:
         """Those that prevent training."""
         return tuple(problem for problem in self.problems if problem.level == "error")
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What was seen of one case."""
-
-    problems: tuple[Problem, ...]
-    labels: dict[int, int] = field(default_factory=dict)
-    spacing: tuple[float, ...] = ()
-    spacing_known: bool = True
-    orientation: str | None = None
-    digest: str = ""
-    bytes_stored: float = 0.0
-    bytes_needed: float = 0.0
 
 
 def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
@@ -210,7 +166,9 @@ def _reader(dataset: RawDataset, problems: list[Problem]) -> str | None:
 
 def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: float) -> Job[dict[str, CaseFacts]]:
     yield Stage(name=f"Checking {dataset.name}", total=len(dataset.cases))
-    tasks = [Task(case.name, (case, reader, dataset.info), partial(_bytes, case, reader)) for case in dataset.cases]
+    tasks = [
+        Task(case.name, (case, reader, dataset.info), partial(needed_bytes, case, reader)) for case in dataset.cases
+    ]
     outcomes = yield from run_cases(look_at_case, tasks, workers=workers, memory_gb=memory_gb)
     found: dict[str, CaseFacts] = {}
     for name, outcome in outcomes.items():
@@ -219,92 +177,6 @@ def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: fl
         else:
             found[name] = CaseFacts((Problem("error", name, outcome.error.message, "drop_case"),))
     return found
-
-
-def _bytes(case: TrainingCase, reader: str) -> float:
-    return 1.5 * measure_bytes(case, reader)
-
-
-def _place_problems(name: str, image: Grid, labels: Grid) -> list[Problem]:
-    """Return what the headers say against training with these labels; like nnU-Net, training goes by voxels."""
-    found = relation(image, labels)
-    if isinstance(found, Turned):
-        text = f"the labels are stored in another order than the image ({found}); training ignores that"
-        return [Problem("warning", name, text)]
-    if isinstance(found, Apart) and image.shape == labels.shape:
-        where = "elsewhere" if found.elsewhere else "on another grid"
-        text = f"the labels lie {where} ({found}); training ignores that. Do they overlap?"
-        return [Problem("warning", name, text)]
-    return []
-
-
-def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
-    """Read one case and note what is wrong with it; runs in a worker process."""
-    problems: list[Problem] = []
-    volume = read_volume(case.images, reader=reader)
-    labels, label_geometry = read_labels(case.label, reader=reader)
-    geometry = volume.geometry
-    if volume.channels != len(info.channel_names):
-        problems.append(
-            Problem(
-                "error",
-                case.name,
-                f"the image has {volume.channels} channels, dataset.json names {len(info.channel_names)} "
-                f"({', '.join(info.channel_names)})",
-            )
-        )
-    for path in case.images:
-        invalid = count_invalid(path, volume)
-        if invalid:
-            # ITK reads them as 0 in NIfTI files, and so do we and nnU-Net; every other reader keeps them.
-            silent = reader.startswith("SimpleITK") and path.name.endswith((".nii", ".nii.gz"))
-            what = "they are read as 0" if silent else "replace them"
-            text = f"{invalid} voxels are NaN or infinite; {what}"
-            problems.append(Problem("warning" if silent else "error", path.name, text))
-            if not silent:
-                break
-    if labels.shape != volume.shape:
-        text = f"the image has {_times(volume.shape)} voxels, its labels have {_times(labels.shape)}"
-        problems.append(Problem("error", case.name, text, "drop_case"))
-    if not np.allclose(geometry.spacing, label_geometry.spacing, rtol=1e-3):
-        text = (
-            f"the image has a spacing of {_times(geometry.spacing)} mm, its labels of {_times(label_geometry.spacing)}"
-        )
-        problems.append(Problem("error", case.name, text, "set_spacing"))
-    else:
-        problems += _place_problems(case.name, Grid(volume.shape, geometry), Grid(labels.shape, label_geometry))
-    values, counts = np.unique(labels, return_counts=True)
-    found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
-    problems += _value_problems(case, found, info.labels)
-    data = np.ascontiguousarray(volume.array)
-    if data.size and float(data.min()) == float(data.max()):
-        problems.append(Problem("warning", case.name, f"every voxel of the image is {float(data.flat[0]):g}"))
-    return CaseFacts(
-        problems=tuple(problems),
-        labels=found,
-        spacing=geometry.spacing,
-        spacing_known=geometry.spacing_known,
-        orientation=geometry.axes_code,
-        digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
-        bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
-        bytes_needed=_bytes(case, reader),
-    )
-
-
-def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelScheme) -> Iterable[Problem]:
-    allowed = {*scheme.all_labels} | ({scheme.ignore_label} if scheme.ignore_label is not None else set())
-    unknown = {value: count for value, count in found.items() if value not in allowed}
-    if unknown:
-        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(unknown.items())[:5])
-        listed += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        yield Problem(
-            "error",
-            case.label.name,
-            f"it contains {listed}, which dataset.json does not define; it has {', '.join(map(str, sorted(allowed)))}",
-            "remap_labels",
-        )
-    elif not any(value in found for value in scheme.foreground_labels):
-        yield Problem("warning", case.label.name, "it has no foreground: only background is labelled")
 
 
 def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterable[Problem]:
@@ -361,7 +233,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
         if not all(_SMALLEST <= s <= _LARGEST for s in fact.spacing) or max(fact.spacing) > _THICKEST * min(
             fact.spacing
         ):
-            text = f"a spacing of {_times(fact.spacing)} mm is implausible"
+            text = f"a spacing of {times(fact.spacing)} mm is implausible"
             yield Problem("warning", name, text, "set_spacing")
     lengths = {len(fact.spacing) for fact in facts.values()}
     if len(lengths) > 1:
@@ -371,7 +243,7 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
     for name, fact in sorted(facts.items()):
         ratio = np.asarray(fact.spacing) / median
         if ratio.max() > _OUTLIER or ratio.min() < 1 / _OUTLIER:
-            text = f"its spacing of {_times(fact.spacing)} mm is far from the usual {_times(median)}"
+            text = f"its spacing of {times(fact.spacing)} mm is far from the usual {times(median)}"
             yield Problem("warning", name, text)
 
 
@@ -396,7 +268,3 @@ def _room_problems(workspace: Workspace, facts: dict[str, CaseFacts]) -> Iterabl
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _times(numbers: Iterable[float]) -> str:
-    return " x ".join(f"{n:g}" for n in numbers)

@@ -1,0 +1,152 @@
+"""What is wrong with one training case, found in a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
+from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.grid import Apart, Grid, Turned, relation
+from napari_nnunet.volume import Volume
+
+FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong, or may be.
+
+    Parameters
+    ----------
+    level : {"error", "warning"}
+        Errors prevent training, warnings deserve a look.
+    where : str
+        File, case or key.
+    text : str
+        What is wrong and what to do.
+    fix : str, optional
+        Name of the remedy that exists for it.
+    """
+
+    level: Literal["error", "warning"]
+    where: str
+    text: str
+    fix: FixName | None = None
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.text}"
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What was seen of one case."""
+
+    problems: tuple[Problem, ...]
+    labels: dict[int, int] = field(default_factory=dict)
+    spacing: tuple[float, ...] = ()
+    spacing_known: bool = True
+    orientation: str | None = None
+    digest: str = ""
+    bytes_stored: float = 0.0
+    bytes_needed: float = 0.0
+
+
+def needed_bytes(case: TrainingCase, reader: str) -> float:
+    """Return the memory that looking at a case takes."""
+    return 1.5 * measure_bytes(case, reader)
+
+
+def _place_problems(name: str, image: Grid, labels: Grid) -> list[Problem]:
+    """Return what the headers say against training with these labels; like nnU-Net, training goes by voxels."""
+    found = relation(image, labels)
+    if isinstance(found, Turned):
+        text = f"the labels are stored in another order than the image ({found}); training ignores that"
+        return [Problem("warning", name, text)]
+    if isinstance(found, Apart) and image.shape == labels.shape:
+        where = "elsewhere" if found.elsewhere else "on another grid"
+        text = f"the labels lie {where} ({found}); training ignores that. Do they overlap?"
+        return [Problem("warning", name, text)]
+    return []
+
+
+def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
+    """Read one case and note what is wrong with it; runs in a worker process."""
+    problems: list[Problem] = []
+    volume = read_volume(case.images, reader=reader)
+    labels, label_geometry = read_labels(case.label, reader=reader)
+    geometry = volume.geometry
+    if volume.channels != len(info.channel_names):
+        problems.append(
+            Problem(
+                "error",
+                case.name,
+                f"the image has {volume.channels} channels, dataset.json names {len(info.channel_names)} "
+                f"({', '.join(info.channel_names)})",
+            )
+        )
+    problems += _invalid_voxels(case, volume, reader)
+    if labels.shape != volume.shape:
+        text = f"the image has {times(volume.shape)} voxels, its labels have {times(labels.shape)}"
+        problems.append(Problem("error", case.name, text, "drop_case"))
+    if not np.allclose(geometry.spacing, label_geometry.spacing, rtol=1e-3):
+        text = f"the image has a spacing of {times(geometry.spacing)} mm, its labels of {times(label_geometry.spacing)}"
+        problems.append(Problem("error", case.name, text, "set_spacing"))
+    else:
+        problems += _place_problems(case.name, Grid(volume.shape, geometry), Grid(labels.shape, label_geometry))
+    values, counts = np.unique(labels, return_counts=True)
+    found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+    problems += _value_problems(case, found, info.labels)
+    data = np.ascontiguousarray(volume.array)
+    if data.size and float(data.min()) == float(data.max()):
+        problems.append(Problem("warning", case.name, f"every voxel of the image is {float(data.flat[0]):g}"))
+    return CaseFacts(
+        problems=tuple(problems),
+        labels=found,
+        spacing=geometry.spacing,
+        spacing_known=geometry.spacing_known,
+        orientation=geometry.axes_code,
+        digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
+        bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
+        bytes_needed=needed_bytes(case, reader),
+    )
+
+
+def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable[Problem]:
+    """Name files with NaN or infinite voxels; ITK, and with it nnU-Net, reads them as 0 in NIfTI files."""
+    for path in case.images:
+        invalid = count_invalid(path, volume)
+        if invalid:
+            silent = reader.startswith("SimpleITK") and path.name.endswith((".nii", ".nii.gz"))
+            what = "they are read as 0" if silent else "replace them"
+            yield Problem("warning" if silent else "error", path.name, f"{invalid} voxels are NaN or infinite; {what}")
+            if not silent:
+                return  # other readers join the channels before they are counted
+
+
+def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelScheme) -> Iterable[Problem]:
+    allowed = {*scheme.all_labels} | ({scheme.ignore_label} if scheme.ignore_label is not None else set())
+    unknown = {value: count for value, count in found.items() if value not in allowed}
+    if unknown:
+        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(unknown.items())[:5])
+        listed += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        yield Problem(
+            "error",
+            case.label.name,
+            f"it contains {listed}, which dataset.json does not define; it has {', '.join(map(str, sorted(allowed)))}",
+            "remap_labels",
+        )
+    elif not any(value in found for value in scheme.foreground_labels):
+        yield Problem("warning", case.label.name, "it has no foreground: only background is labelled")
+
+
+def times(numbers: Iterable[float]) -> str:
+    """Return sizes as people write them: 1 x 0.5 x 0.5."""
+    return " x ".join(f"{n:g}" for n in numbers)
