@@ -70,7 +70,7 @@ def _assert_equal_but_for_ties(labels, recorded, case, plans, configuration) -> 
     volume = read_volume(case.images, reader=plans.reader)
     reference, _ = read_labels(case.label, reader=plans.reader)
     axes = plans.transpose_forward
-    data = np.transpose(np.asarray(lift(volume)), (0, *(a + 1 for a in axes)))
+    data = np.transpose(np.asarray(lift(volume.array, channels=True)), (0, *(a + 1 for a in axes)))
     _, marked, box = crop_to_nonzero(data, np.transpose(reference.reshape(volume.shape_3d), axes)[None])
     record = plan_grid(volume.shape_3d, volume.geometry.spacing_3d, plans, configuration, box)
     linear = configuration.resample_seg.model_copy(update={"is_seg": False, "order": 1})

@@ -41,9 +41,7 @@ def compile_network(network: UNet, choice: Choice, shape: Sequence[int], *, head
         Without it, the network returns the inputs of its last layer instead of logits.
     """
     if choice.backend == "openvino":
-        from napari_nnunet.engine.network.openvino_backend import (
-            OpenVinoNetwork,  # an optional part of the installation
-        )
+        from napari_nnunet.engine.network.openvino_backend import OpenVinoNetwork  # an optional dependency
 
         return OpenVinoNetwork(network, shape, precision=choice.precision, threads=choice.threads, head=head)
     return TorchNetwork(network, device=choice.device, precision=choice.precision, head=head)
