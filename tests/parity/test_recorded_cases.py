@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_nnunet.engine.image.locations import class_locations
-from napari_nnunet.engine.image.prepare import crop_to_nonzero, lift, plan_grid
+from napari_nnunet.engine.image.prepare import crop_to_nonzero, plan_grid
 from napari_nnunet.engine.image.resample import resample_image
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -19,6 +19,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 
