@@ -224,7 +224,7 @@ def _each(
     members: Mapping[str, Sequence[Path]],
     shapes: Mapping[str, tuple[int, int, int, int]],
     target: Path,
-    rules: Rules,
+    rules: EnsembleRules,
     workers: int,
 ) -> Job[list[str]]:
     remove_leftovers(target)
