@@ -35,9 +35,10 @@ from napari_nnunet.jobs.choosing.crossval import (
     reference_folder,
     validated_folds,
 )
-from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases, validation_members
+from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
+from napari_nnunet.jobs.choosing.validation import validation_members
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans

@@ -23,7 +23,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
-from napari_nnunet.jobs.choosing.ensemble import validation_members
+from napari_nnunet.jobs.choosing.validation import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold

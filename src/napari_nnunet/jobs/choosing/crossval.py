@@ -13,8 +13,8 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.choosing.ensemble import validation_cases
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
+from napari_nnunet.jobs.choosing.validation import validation_cases
 from napari_nnunet.schema.names import Fold
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)

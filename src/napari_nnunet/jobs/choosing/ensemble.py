@@ -22,7 +22,6 @@ from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
 from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Plans
 
 UNCERTAINTY = ("entropy", "disagreement")
@@ -324,79 +323,3 @@ def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geome
         raise DatasetError(f"{properties} does not contain the properties of a case.")
     flat = rules.reader == "NaturalImage2DIO"
     return Geometry.from_properties(content, ndim=2 if flat else 3), flat
-
-
-def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str) -> dict[str, tuple[Path, ...]]:
-    """Return the npz files of the validation cases that all models predicted, by case.
-
-    Parameters
-    ----------
-    models : sequence of Path
-        Model folders.
-    folds : sequence
-        Folds that count.
-    ending : str
-        Of the segmentations.
-
-    Raises
-    ------
-    ModelError, DatasetError
-        If a fold has no validation, a case is in two folds, an npz is missing, or the models validated different cases.
-    """
-    found: list[dict[str, Path]] = []
-    for model in models:
-        cases = validation_cases(model, folds, ending)
-        missing = sorted(str(path) for path in cases.values() if not _npz(path, ending).is_file())
-        if missing:
-            raise ModelError(
-                f"{len(missing)} validation cases of {model.name} have no probabilities (.npz), {missing[0]} for "
-                f"instance. Write them with {validate_command(model, folds)}"
-            )
-        found.append({name: _npz(path, ending) for name, path in cases.items()})
-    for model, cases in zip(models[1:], found[1:], strict=True):
-        if set(cases) != set(found[0]):
-            apart = sorted(set(cases) ^ set(found[0]))
-            raise DatasetError(
-                f"{models[0].name} and {model.name} were validated on different cases ({', '.join(apart[:4])}): they "
-                "were trained with different splits, and cannot be compared."
-            )
-    return {name: tuple(cases[name] for cases in found) for name in sorted(found[0])}
-
-
-def validate_command(model: Path, folds: Sequence[Any]) -> str:
-    """Return the command that validates folds of a model again and keeps the probabilities."""
-    name = ModelName.of(model.name)
-    which, more = ("CONFIGURATION", "") if name is None else (name.configuration, name.flags)
-    listed = " ".join(str(fold) for fold in folds)
-    return f"'napari-nnunet train {model.parent.name} {which} {listed}{more} --val --npz'."
-
-
-def _npz(path: Path, ending: str) -> Path:
-    return path.with_name(path.name.removesuffix(ending) + ".npz")
-
-
-def validation_cases(model: Path, folds: Sequence[Any], ending: str) -> dict[str, Path]:
-    """Return the segmentations of all validation cases of a model, by case.
-
-    Raises
-    ------
-    ModelError, DatasetError
-        If a fold has no validation, or a case is in two folds.
-    """
-    found: dict[str, Path] = {}
-    for fold in folds:
-        folder = model / f"fold_{fold}" / "validation"
-        files = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
-        if not files:
-            raise ModelError(
-                f"Fold {fold} of {model.name} has no validation ({folder}). Train it, or validate it with --val."
-            )
-        for path in files:
-            name = path.name.removesuffix(ending)
-            if name in found:
-                raise DatasetError(
-                    f"{name} was validated in two folds of {model.name}: {found[name].parent.parent.name} and "
-                    f"{folder.parent.name}. The folds come from different splits."
-                )
-            found[name] = path
-    return found
