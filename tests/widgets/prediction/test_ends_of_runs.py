@@ -1,0 +1,127 @@
+"""However a run of the Segment dock ends, the window is in order, the dock tells the truth and can run again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from docks import MM, Halting, add_image, wait_until_idle
+from napari.layers import Labels
+from napari.utils.progress import progress
+
+from helpers import smooth_image
+from napari_nnunet.widgets.prediction import segment_dock
+
+
+def _ready(dock, qtbot):
+    qtbot.waitUntil(lambda: "About" in dock.summary.text() and not dock._later.isActive(), timeout=30000)
+
+
+@pytest.fixture
+def ready(viewer, dock, model, qtbot):
+    """The dock with a model and an image."""
+    dock.add_model(model.folder)
+    add_image(viewer)
+    _ready(dock, qtbot)
+    return dock
+
+
+def _labels(viewer):
+    return [layer for layer in viewer.layers if isinstance(layer, Labels)]
+
+
+def test_a_run_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again(viewer, ready, qtbot, monkeypatch):
+    job = Halting(segment_dock.predict_series)
+    monkeypatch.setattr(segment_dock, "predict_series", job)
+    ready.run()
+    wait_until_idle(qtbot, ready)
+    steps, expected = job.steps, _labels(viewer)[0].data.copy()
+    assert steps > 4
+    for step in (0, 1, steps // 2, steps - 2, steps - 1):
+        for layer in _labels(viewer):
+            viewer.layers.remove(layer)
+        job.cancel_in(step, ready, qtbot, ready.run)
+        assert not list(progress._all_instances)
+        said, layers = ready.panel.status.text(), _labels(viewer)
+        if step == steps - 1:  # nothing was left to cancel
+            assert said.startswith("Done in")
+            assert layers[0].metadata["nnunet"]["partial"] is False
+            np.testing.assert_array_equal(layers[0].data, expected)
+        else:
+            assert said.startswith("Cancelled")
+            assert all("(partial" in layer.name and layer.data.any() for layer in layers)
+            assert ("kept." in said and "no layer" not in said) == bool(layers)
+    for layer in _labels(viewer):
+        viewer.layers.remove(layer)
+    ready.run()
+    wait_until_idle(qtbot, ready)
+    np.testing.assert_array_equal(_labels(viewer)[0].data, expected)
+
+
+def test_cancel_before_the_first_tile_leaves_no_empty_layer(viewer, ready, qtbot, monkeypatch):
+    job = Halting(segment_dock.predict_series)
+    monkeypatch.setattr(segment_dock, "predict_series", job)
+    job.cancel_in(0, ready, qtbot, ready.run)
+    assert ready.panel.status.text() == "Cancelled before anything was finished."
+    assert not _labels(viewer)
+
+
+def test_after_the_layer_was_deleted_nothing_is_said_to_be_kept(viewer, ready, qtbot):
+    ready.run()
+    viewer.layers.remove(_labels(viewer)[0])
+    wait_until_idle(qtbot, ready)
+    assert ready.panel.status.text() == "Cancelled. The result's layer had been removed; nothing is kept."
+    assert not _labels(viewer)
+
+
+def test_a_result_whose_data_was_replaced_meanwhile_gets_a_layer_of_its_own(viewer, ready, qtbot, monkeypatch):
+    job = Halting(segment_dock.predict_series)
+    job.at = 1
+    monkeypatch.setattr(segment_dock, "predict_series", job)
+    ready.run()
+    assert job.reached.wait(20)
+    taken = _labels(viewer)[0]
+    taken.data = np.zeros(taken.data.shape, np.uint8)
+    job.go.set()
+    wait_until_idle(qtbot, ready)
+    result = _labels(viewer)[-1]
+    assert result is not taken
+    assert result.data.any()
+    assert not taken.data.any()
+
+
+def test_what_was_said_stays_when_a_layer_comes(viewer, ready, qtbot):
+    ready.run()
+    wait_until_idle(qtbot, ready)
+    viewer.add_image(np.zeros((4, 4)), name="another")
+    qtbot.wait(300)
+    assert ready.panel.status.text().startswith("Done in")
+
+
+def test_a_dock_closed_while_it_runs_leaves_the_window_in_order(viewer, dock, model, qtbot):
+    dock.add_model(model.folder)
+    viewer.add_image(smooth_image((60, 60, 60))[0], units=MM, name="image")
+    _ready(dock, qtbot)
+    dock.run()
+    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1, timeout=20000)
+    viewer.window.remove_dock_widget(dock)
+    wait_until_idle(qtbot, dock)
+    assert not list(progress._all_instances)
+    assert all("(partial" in layer.name for layer in _labels(viewer))
+    assert dock.result.running is None
+
+
+def test_in_three_dimensions_a_run_needs_no_mouse_over_the_canvas(viewer, ready, qtbot):
+    viewer.dims.ndisplay = 3
+    ready.run()
+    wait_until_idle(qtbot, ready)
+    assert ready.panel.status.text().startswith("Done in")
+    assert _labels(viewer)[0].data.any()
+
+
+def test_every_input_has_a_name_and_tab_leaves_the_tables(ready):
+    from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit, QTableView
+
+    inputs = [part for kind in (QComboBox, QAbstractSpinBox, QLineEdit) for part in ready.findChildren(kind)]
+    own = [part for part in inputs if not part.objectName().startswith("qt_")]
+    assert [type(part).__name__ for part in own if not part.accessibleName()] == []
+    assert [table.accessibleName() for table in ready.findChildren(QTableView) if table.tabKeyNavigation()] == []
