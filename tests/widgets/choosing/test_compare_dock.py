@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from docks import open_dock, press, wait_until_idle
+from docks import Halting, open_dock, press, wait_until_idle
 
 from helpers import smooth_image, write_nifti
+from napari_nnunet.widgets.choosing import compare_dock
 
 
 @pytest.fixture
@@ -80,3 +81,26 @@ def test_the_layer_of_differences_is_not_offered(viewer, compare, qtbot):
     viewer.layers.remove("B")
     qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text(), timeout=5000)
     assert compare.form.second_box.value is None
+
+
+def test_a_comparison_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again(compare, tmp_path, qtbot, monkeypatch):
+    job = Halting(compare_dock._compare_folders)
+    monkeypatch.setattr(compare_dock, "_compare_folders", job)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for case in ("a", "b"):
+            write_nifti(tmp_path / folder / f"{case}.nii.gz", np.ones((4, 8, 8), np.uint8))
+    compare.form.tabs.setCurrentIndex(1)
+    compare.form.first_folder.setText(str(tmp_path / "one"))
+    compare.form.second_folder.setText(str(tmp_path / "two"))
+    compare.check()
+    press(qtbot, compare)
+    expected, steps = compare.csv(), job.steps
+    for step in range(steps):
+        compare.result.setVisible(False)
+        job.cancel_in(step, compare, qtbot, compare.run)
+        finished = step == steps - 1
+        assert compare.panel.status.text() == ("" if finished else "Cancelled.")
+        assert compare.result.isVisible() is finished
+    press(qtbot, compare)
+    assert compare.csv() == expected

@@ -21,7 +21,7 @@ def job():
     finally:
         print("closed", flush=True)
 
-worker = JobWorker(job)
+worker = JobWorker(job())
 worker.start()
 time.sleep(0.3)
 """

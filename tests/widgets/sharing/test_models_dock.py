@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
-from docks import open_dock, wait_until_idle
+from docks import Halting, open_dock, wait_until_idle
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
@@ -97,3 +99,32 @@ def test_a_damaged_model_shows_why(dock, workspace):
     dock.refresh(folder)
     assert "plans.json" in dock.card.text()
     assert load_model(next(path for path in known_models(workspace) if path != folder)).folds()
+
+
+def test_an_installation_cancelled_in_any_step_leaves_all_or_nothing(dock, workspace, tmp_path, qtbot, monkeypatch):
+    elsewhere = make_model(tmp_path / "theirs", Recipe(name="Dataset009_Sent"))
+    drain(export_models([elsewhere], tmp_path / "sent.zip", ExportSettings()))
+    _answer(monkeypatch, QMessageBox.StandardButton.Yes)
+    job = Halting(models_module.install_zip)
+    monkeypatch.setattr(models_module, "install_zip", job)
+    there = workspace.results / "Dataset009_Sent"
+
+    def install():
+        dock.offer(tmp_path / "sent.zip")
+
+    install()
+    wait_until_idle(qtbot, dock)
+    steps = job.steps
+    for step in range(steps):
+        shutil.rmtree(there)
+        job.cancel_in(step, dock, qtbot, install)
+        if step == steps - 1:
+            assert dock.panel.status.text() == "Installed 3d_fullres."
+        else:
+            assert dock.panel.status.text() == "Cancelled. Nothing was installed."
+            assert not list(workspace.results.glob("Dataset009*/*__*"))
+            there.mkdir(exist_ok=True)
+    shutil.rmtree(there)
+    install()
+    wait_until_idle(qtbot, dock)
+    assert load_model(next(there.glob("*__*"))).folds() == (0,)

@@ -43,10 +43,6 @@ class RunPanel(QWidget):
         What Cancel does, in its tool tip.
     """
 
-    happened = Signal(object)
-    finished = Signal(object)
-    cancelled = Signal(float)
-    failed = Signal(object)
     idle = Signal()
 
     def __init__(self, text: str, *, stops: str = "Stop, and keep what is finished.") -> None:
@@ -105,7 +101,7 @@ class RunPanel(QWidget):
 
     def run(
         self,
-        job: Job[T] | Callable[[], Job[T]],
+        job: Job[T],
         *,
         done: Callable[[T], str | None] | None = None,
         cancelled: Callable[[float], str | None] | None = None,
@@ -116,8 +112,8 @@ class RunPanel(QWidget):
 
         Parameters
         ----------
-        job : Job or callable
-            One that has not begun, or what makes it.
+        job : Job
+            Not begun.
         done : callable, optional
             Given the result; what it returns is said. A job that was asked to stop but came to its end is done too.
         cancelled : callable, optional
@@ -141,13 +137,11 @@ class RunPanel(QWidget):
         def on_result(result: T) -> None:
             self._end("")
             self._say_if(None if done is None else done(result))
-            self.finished.emit(result)
             self.idle.emit()
 
         def on_cancel() -> None:
             self._end("Cancelled.")
             self._say_if(None if cancelled is None else cancelled(self._fraction))
-            self.cancelled.emit(self._fraction)
             self.idle.emit()
 
         def on_error(error: BaseException) -> None:
@@ -157,7 +151,6 @@ class RunPanel(QWidget):
             show_error(text)
             if failed is not None:
                 failed(error)
-            self.failed.emit(error)
             self.idle.emit()
 
         self._worker = follow(self, job, happened=on_event, returned=on_result, cancelled=on_cancel, errored=on_error)
@@ -220,7 +213,6 @@ class RunPanel(QWidget):
                 self.say(f"{event.case} failed: {event.message}")
             case _:
                 pass
-        self.happened.emit(event)
 
     def _on_progress(self, event: Progress) -> None:
         done, count = self._cases

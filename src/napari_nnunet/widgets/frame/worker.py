@@ -58,12 +58,11 @@ class JobWorker(WorkerBase):
 
     Parameters
     ----------
-    job : Job or callable
-        One that has not begun, or what makes it; its first step is taken in the thread, so that heavy imports do not
-        hold up the window.
+    job : Job
+        Not begun; its first step is taken in the thread, so that heavy imports do not hold up the window.
     """
 
-    def __init__(self, job: Job[Any] | Callable[[], Job[Any]]) -> None:
+    def __init__(self, job: Job[Any]) -> None:
         super().__init__(SignalsClass=_Signals)
         self._job = job
         _made.add(self)
@@ -74,7 +73,7 @@ class JobWorker(WorkerBase):
 
     def _drive(self) -> End:
         try:
-            with Pump(self._job() if callable(self._job) else self._job) as pump:
+            with Pump(self._job) as pump:
                 events = iter(pump)
                 while not self.abort_requested:
                     event = next(events, None)
@@ -88,7 +87,7 @@ class JobWorker(WorkerBase):
 
 def follow(
     owner: QObject,
-    job: Job[T] | Callable[[], Job[T]],
+    job: Job[T],
     *,
     happened: Callable[[Event], object] | None = None,
     returned: Callable[[T], object] | None = None,
@@ -101,59 +100,48 @@ def follow(
     ----------
     owner : QObject
         The widget. When it goes, so do the connections: nobody calls into a dock that was closed.
-    job : Job or callable
-        As in :class:`JobWorker`.
+    job : Job
+        Not begun.
     happened, returned, errored, cancelled : callable
         Called in the window's thread. A failure must be said somewhere, so ``errored`` is not optional.
     """
     worker = JobWorker(job)
-    Listener(owner, worker, yielded=happened, returned=returned, errored=errored, cancelled=cancelled)
+    listener = _Listener(owner, happened, returned, errored, cancelled)
+    worker.happened.connect(listener.on_event)
+    worker.ended.connect(listener.on_end)
     worker.start()
     return worker
 
 
-class Listener(QObject):
+class _Listener(QObject):
     """Passes on what a worker says for as long as its owner lives.
 
-    Qt ends the connections of a widget's own methods when the widget goes; those of plain functions would call into a
+    Qt ends the connections of an object's own methods when the object goes; those of plain functions would call into a
     dock that was closed meanwhile.
-
-    Parameters
-    ----------
-    owner : QObject
-        The widget.
-    worker : JobWorker
-        Not started yet.
-    yielded, returned, errored, cancelled : callable, optional
-        Told of events, the result, failures and a cancelled job.
     """
 
     def __init__(
         self,
         owner: QObject,
-        worker: JobWorker,
-        *,
-        yielded: Callable[[Any], object] | None = None,
-        returned: Callable[[Any], object] | None = None,
-        errored: Callable[[Any], object] | None = None,
-        cancelled: Callable[[], object] | None = None,
+        happened: Callable[[Event], object] | None,
+        returned: Callable[[Any], object] | None,
+        errored: Callable[[BaseException], object],
+        cancelled: Callable[[], object] | None,
     ) -> None:
         super().__init__(owner)
-        self._yielded, self._returned, self._errored, self._cancelled = yielded, returned, errored, cancelled
-        worker.happened.connect(self._on_event)
-        worker.ended.connect(self._on_end)
+        self._happened, self._returned, self._errored, self._cancelled = happened, returned, errored, cancelled
 
-    def _on_event(self, event: Event) -> None:
-        if self._yielded is not None:
-            self._yielded(event)
+    def on_event(self, event: Event) -> None:
+        if self._happened is not None:
+            self._happened(event)
 
-    def _on_end(self, end: End) -> None:
+    def on_end(self, end: End) -> None:
         self.deleteLater()
         match end:
-            case Returned() if self._returned is not None:
-                self._returned(end.result)
-            case Failed() if self._errored is not None:
-                self._errored(end.error)
+            case Failed(error):
+                self._errored(error)
+            case Returned(result) if self._returned is not None:
+                self._returned(result)
             case Cancelled() if self._cancelled is not None:
                 self._cancelled()
             case _:
