@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
-from napari_nnunet.events import drain
+import napari_nnunet
+from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, of_cases, out_of_memory
+from napari_nnunet.events import CaseFailed, drain
 
 
 def _torch_on_a_cpu():
@@ -92,3 +97,45 @@ def test_every_job_that_runs_out_of_memory_raises_an_error_for_people():
     with pytest.raises(ResourceError, match="another 288,230,376.2 GB were needed") as caught:
         drain(job())
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+ROOMS = ("schema", "formats", "engine", "processes", "jobs")
+_ONE_PLACE = re.compile(r"(?<![\w'-])--?[a-zA-Z]\w+|\b[Dd]ock\b|'(plan|preprocess|plan_and_preprocess|train|predict)'")
+
+
+def _messages():
+    """Yield place, positional words, and those for a shell and for a window, of every error that is raised."""
+    source = Path(napari_nnunet.__file__).parent
+    for path in sorted(p for room in ROOMS for p in (source / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if name.endswith("Error") or name in ("memory_told", "out_of_memory"):
+                words = [p.value for arg in node.args for p in ast.walk(arg) if isinstance(p, ast.Constant)]
+                ways = {key.arg: ast.unparse(key.value) for key in node.keywords}
+                where = f"{path.relative_to(source)}:{node.lineno}"
+                yield where, " ".join(word for word in words if isinstance(word, str)), ways
+
+
+def test_what_only_a_shell_or_only_a_window_can_do_is_never_part_of_the_message_itself():
+    found = list(_messages())
+    assert len(found) > 100
+    assert [(where, text) for where, text, _ in found if _ONE_PLACE.search(text)] == []
+    assert [where for where, _, ways in found if "dock" in ways.get("shell", "").lower()] == []
+    assert [where for where, _, ways in found if re.search(r"[ '(]--?[a-zA-Z]\w+", ways.get("window", ""))] == []
+
+
+def test_an_error_says_what_to_do_in_a_shell_and_in_a_window():
+    error = ModelError("No fold is validated.", shell="Validate with --val.", window="Train one in the Train dock.")
+    for same in (error, pickle.loads(pickle.dumps(error))):  # as it comes from a worker process
+        assert str(same) == same.message == "No fold is validated. Validate with --val."
+        assert same.in_window == "No fold is validated. Train one in the Train dock."
+
+
+def test_errors_of_many_cases_keep_both_ways():
+    failures = {"b": ResourceError("Full.", shell="Use -np.", window="Press it."), "a": ResourceError("Empty.")}
+    error = of_cases(failures, 3, "measured")
+    assert error.message == "2 of 3 cases could not be measured:\n  a: Empty.\n  b: Full. Use -np."
+    assert error.in_window == "2 of 3 cases could not be measured:\n  a: Empty.\n  b: Full. Press it."
+    assert isinstance(error, ResourceError)
+    event = CaseFailed.of("b", failures["b"], 0, 3)
+    assert (event.message, event.in_window) == ("Full. Use -np.", "Full. Press it.")

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+_NEW_LINE = "\n"
+
 
 class NnunetError(Exception):
     """Something the user can understand and fix.
@@ -26,8 +28,9 @@ class NnunetError(Exception):
     """
 
     def __init__(self, message: str, *, shell: str = "", window: str = "") -> None:
-        self.message = f"{message} {shell}".rstrip()
-        self.in_window = f"{message} {window}".rstrip()
+        self.message, self.in_window = (
+            f"{message}{'' if way.startswith(_NEW_LINE) else ' '}{way}".rstrip() for way in (shell, window)
+        )
         super().__init__(self.message)
 
 
@@ -101,31 +104,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None
 
 
-def out_of_memory(error: BaseException, advice: str = "Close other programs.") -> ResourceError:
+def out_of_memory(
+    error: BaseException, advice: str = "Close other programs.", *, shell: str = "", window: str = ""
+) -> ResourceError:
     """Return the sentence for an error that :func:`is_out_of_memory`.
 
     Parameters
     ----------
     error : BaseException
         Of any library; where it says how much was asked for, the sentence does too.
-    advice : str
-        What to do.
+    advice, shell, window : str
+        What to do; more of that in a shell and in a window.
     """
     where = "GPU memory" if _ON_GPU.search(str(error)) else "main memory"
     asked = _ASKED.search(str(error))
     needed = f": another {float(asked[1]) * _UNITS[asked[2].lower()] / 1e9:,.1f} GB were needed" if asked else ""
-    return ResourceError(f"Not enough {where}{needed}. {advice}")
+    return ResourceError(f"Not enough {where}{needed}. {advice}", shell=shell, window=window)
 
 
 @contextmanager
-def memory_told(advice: str = "Close other programs.") -> Iterator[None]:
+def memory_told(advice: str = "Close other programs.", *, shell: str = "", window: str = "") -> Iterator[None]:
     """Turn whatever means that memory ran out within the block into a :class:`ResourceError`."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise out_of_memory(error, advice) from error
+        raise out_of_memory(error, advice, shell=shell, window=window) from error
 
 
 def for_people(error: Exception) -> NnunetError:
@@ -155,11 +160,17 @@ def of_cases(failures: Mapping[str, NnunetError], total: int, verb: str) -> Nnun
     NnunetError
         A ResourceError or an InternalError if all of them are, else a DatasetError.
     """
-    lines = [f"{name}: {error.message}" for name, error in sorted(failures.items())]
-    lines[_LISTED:] = [f"... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-    message = "\n  ".join([f"{len(failures)} of {total} cases could not be {verb}:", *lines])
+    message = f"{len(failures)} of {total} cases could not be {verb}:"
+    shell = _listed({name: error.message for name, error in failures.items()})
+    window = _listed({name: error.in_window for name, error in failures.items()})
     kinds = {type(error) for error in failures.values()}
-    reports = [error.report for error in failures.values() if isinstance(error, InternalError)]
     if kinds == {InternalError}:
-        return InternalError(message, reports[0])
-    return (ResourceError if kinds == {ResourceError} else DatasetError)(message)
+        report = next(error.report for error in failures.values() if isinstance(error, InternalError))
+        return InternalError(message + shell, report)
+    return (ResourceError if kinds == {ResourceError} else DatasetError)(message, shell=shell, window=window)
+
+
+def _listed(texts: Mapping[str, str]) -> str:
+    lines = [f"{name}: {text}" for name, text in sorted(texts.items())]
+    lines[_LISTED:] = [f"... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return "".join(f"\n  {line}" for line in lines)

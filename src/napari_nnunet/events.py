@@ -76,20 +76,25 @@ class CaseDone(_Event):
 
 
 class CaseFailed(_Event):
-    """One case of many failed; the others continue. ``report`` is the traceback of a fault of this program."""
+    """One case of many failed; the others continue. ``report`` is the traceback of a fault of this program.
+
+    ``in_window`` says the same as ``message``, with what to do in a window instead of in a shell.
+    """
 
     kind: Literal["case_failed"] = "case_failed"
     case: str
     index: int
     total: int
     message: str
+    in_window: str = ""
     report: str = ""
 
     @classmethod
     def of(cls, case: str, error: NnunetError, index: int, total: int) -> Self:
         """Return what to tell about a case's error."""
         report = error.report if isinstance(error, InternalError) else ""
-        return cls(case=case, index=index, total=total, message=error.message, report=report)
+        texts = {"message": error.message, "in_window": error.in_window}
+        return cls(case=case, index=index, total=total, report=report, **texts)
 
 
 class EpochDone(_Event):

@@ -121,8 +121,9 @@ class Workspace:
         if names:
             raise DatasetError(f"Dataset {name_or_id} is ambiguous: {', '.join(sorted(names))}. Give the full name.")
         raise DatasetError(
-            f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}. "
-            "Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results."
+            f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}.",
+            shell="Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",
+            window="Choose another workspace.",
         )
 
     def model(self, dataset: str, name: ModelName) -> Path:
@@ -147,7 +148,7 @@ class Workspace:
         if not folder.is_dir():
             there = ", ".join(model.folder for model in self.models(name))
             raise ModelError(
-                f"{folder} does not exist. Trained models of {name}: {there or 'none'}. "
-                "They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c)."
+                f"{folder} does not exist. Trained models of {name}: {there or 'none'}.",
+                shell="They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c).",
             )
         return folder

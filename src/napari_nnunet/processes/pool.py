@@ -234,7 +234,7 @@ def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     """Run in the worker: errors come back as values, with the traceback of those that nobody expected."""
     begun = time.monotonic()
     try:
-        with memory_told("Use fewer workers (-np), or close other programs."):
+        with memory_told(shell="Or use fewer workers (-np).", window="Or use fewer workers."):
             return function(*arguments), None, time.monotonic() - begun
     except Exception as error:
         return None, for_people(error), 0.0

@@ -154,7 +154,11 @@ def test_a_step_that_memory_does_not_suffice_for_says_what_would_fit(workspace, 
 @pytest.mark.parametrize(
     ("error", "kind", "sentence"),
     [
-        (MemoryError(), ResourceError, "Not enough main memory. Use fewer of the processes"),
+        (
+            MemoryError(),
+            ResourceError,
+            "Not enough main memory. Close other programs. Or let fewer processes make batches (--workers).",
+        ),
         (DatasetError("c1 is damaged."), DatasetError, "c1 is damaged."),
     ],
 )

@@ -125,8 +125,9 @@ def choose(settings: PredictSettings) -> Choice:
 def _cuda(device: str, settings: PredictSettings, threads: int) -> Choice:
     if not torch.cuda.is_available():
         raise ResourceError(
-            f"The device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU. Use '-device cpu' "
-            "or 'auto', or run 'napari-nnunet doctor' to see why."
+            f"The device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU.",
+            shell="Use '-device cpu' or 'auto', or run 'napari-nnunet doctor' to see why.",
+            window="Choose the device cpu or auto, or open 'Check my computer' to see why.",
         )
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():

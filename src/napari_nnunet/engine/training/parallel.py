@@ -87,8 +87,8 @@ class Group:
             return None
         if batch < self.size:
             raise SettingsError(
-                f"The batch has {batch} samples, too few for {self.size} processes. Use at most {batch} (-num_gpus), "
-                "or plan with a larger batch."
+                f"The batch has {batch} samples, too few for {self.size} processes.",
+                shell=f"Use at most {batch} (-num_gpus), or plan with a larger batch.",
             )
         share, more = divmod(batch, self.size)
         start = self.rank * share + min(self.rank, more)

@@ -105,12 +105,13 @@ class TrainedModel:
         folds = self.folds(checkpoint) if asked is None else asked
         if not folds:
             names = self.checkpoints
-            hint = (
-                f"it has {' and '.join(names)}: choose that one (-chk {names[0]})."
-                if names
-                else "it has no checkpoint at all; the training did not finish."
+            if not names:
+                raise ModelError(f"{self.folder} has no checkpoint at all; the training did not finish.")
+            raise ModelError(
+                f"No fold of {self.folder} has a {checkpoint}; it has {' and '.join(names)}.",
+                shell=f"Choose that one (-chk {names[0]}).",
+                window="Choose that checkpoint.",
             )
-            raise ModelError(f"No fold of {self.folder} has a {checkpoint}; {hint}")
         for fold in folds:
             self.checkpoint_path(fold, checkpoint)
         return folds

@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import partial_name, write_error, written_beside
 
+KEEP_PROBABILITIES = {
+    "shell": "Predict with --save_probabilities (validate with --npz) to have it.",
+    "window": "Predict, or train, with 'Probabilities' ticked to have it.",
+}
 _CHUNK_BYTES = 16 << 20
 _LEVEL = 1  # deflate: four times as fast as the default level and about as small for softmax values
 
@@ -151,9 +155,7 @@ class ProbabilityReader:
         try:
             yield
         except FileNotFoundError as error:
-            raise ImageError(
-                f"{self.path} is missing. Predict with --save_probabilities (validate with --npz) to have it."
-            ) from error
+            raise ImageError(f"{self.path} is missing.", **KEEP_PROBABILITIES) from error
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ImageError(f"{self.path} is not a complete probabilities file: {error}.") from error
 

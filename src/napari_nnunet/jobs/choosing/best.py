@@ -38,7 +38,7 @@ from napari_nnunet.jobs.choosing.crossval import (
 from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
-from napari_nnunet.jobs.choosing.validation import validation_members
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_members
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Plans
@@ -209,7 +209,7 @@ def _common_folds(
         if model not in usable:
             yield Note(level="warning", text=f"{model.folder.name} has no validated fold; skipped.")
     if not usable:
-        raise ModelError("No model has a validated fold. Train at least one fold to its end, or validate with --val.")
+        raise ModelError("No model has a validated fold.", **VALIDATE_FIRST)
     folds = tuple(fold for fold in DEFAULT_FOLDS if all(fold in there[model.folder.name] for model in usable))
     if not folds:
         listed = "; ".join(f"{model.folder.name}: {list(there[model.folder.name])}" for model in usable)

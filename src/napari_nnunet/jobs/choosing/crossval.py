@@ -14,7 +14,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
-from napari_nnunet.jobs.choosing.validation import validation_cases
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
 from napari_nnunet.schema.names import Fold
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
@@ -33,7 +33,7 @@ def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:
     there = validated_folds(model)
     folds = tuple(fold for fold in DEFAULT_FOLDS if fold in there) or there
     if not folds:
-        raise ModelError(f"{model.folder.name} has no validated fold. Train one to its end, or validate with --val.")
+        raise ModelError(f"{model.folder.name} has no validated fold.", **VALIDATE_FIRST)
     return folds
 
 

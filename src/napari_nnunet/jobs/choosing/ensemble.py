@@ -17,7 +17,12 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, read_labels, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.pickles import read_pickle
-from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once, probability_writer
+from napari_nnunet.formats.results.probabilities import (
+    KEEP_PROBABILITIES,
+    ProbabilityReader,
+    planes_at_once,
+    probability_writer,
+)
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
 from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -196,7 +201,7 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     names = [{path.stem for path in folder.glob("*.npz") if not path.name.startswith(".")} for folder in folders]
     every = set().union(*names)
     if not every:
-        raise DatasetError(f"There are no .npz files in {folders[0]}. Predict with --save_probabilities.")
+        raise DatasetError(f"There are no .npz files in {folders[0]}.", **KEEP_PROBABILITIES)
     problems = [
         f"{folder} lacks {', '.join(f'{name}.npz' for name in sorted(every - own)[:5])}"
         + (f" and {len(every - own) - 5} more" if len(every - own) > 5 else "")
@@ -204,9 +209,7 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
         if every - own
     ]
     if problems:
-        raise DatasetError(
-            "The folders hold different cases: " + "; ".join(problems) + ". Predict them with --save_probabilities."
-        )
+        raise DatasetError("The folders hold different cases: " + "; ".join(problems) + ".", **KEEP_PROBABILITIES)
     return {name: tuple(folder / f"{name}.npz" for folder in folders) for name in sorted(every)}
 
 

@@ -163,11 +163,10 @@ def pair_up(reference: Path, prediction: Path, ending: str, *, missing_ok: bool 
     if orphans:
         problems.append(f"{_some(orphans)} of {prediction} are not in {reference}")
     if absent:
-        problems.append(
-            f"{_some(absent)} of {reference} are not in {prediction} (--chill leaves missing predictions out)"
-        )
+        problems.append(f"{_some(absent)} of {reference} are not in {prediction}")
     if problems:
-        raise DatasetError("The folders hold different cases: " + "; ".join(problems) + ".")
+        text = "The folders hold different cases: " + "; ".join(problems) + "."
+        raise DatasetError(text, shell="--chill leaves missing predictions out." if absent and not orphans else "")
     return tuple(Pair(name.removesuffix(ending), real[name], predicted[name]) for name in sorted(predicted))
 
 
@@ -208,7 +207,7 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
         if reference.shape != prediction.shape:
             raise
         raise ImageError(
-            f"{error.message} If their headers are wrong, compare by voxels (--ignore-geometry)."
+            error.message, shell="If their headers are wrong, compare by voxels (--ignore-geometry)."
         ) from error
 
 

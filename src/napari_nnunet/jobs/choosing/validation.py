@@ -9,6 +9,11 @@ from typing import Any
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
 
+VALIDATE_FIRST = {
+    "shell": "Train one to its end, or validate with --val.",
+    "window": "Train one to its end in the Train dock.",
+}
+
 
 def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str) -> dict[str, tuple[Path, ...]]:
     """Return the npz files of the validation cases that all models predicted, by case.
@@ -34,7 +39,9 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
         if missing:
             raise ModelError(
                 f"{len(missing)} validation cases of {model.name} have no probabilities (.npz), {missing[0]} for "
-                f"instance. Write them with {validate_command(model, folds)}"
+                "instance.",
+                shell=f"Write them with {validate_command(model, folds)}",
+                window="Train the folds with 'Probabilities' ticked, or combine segmentations instead.",
             )
         found.append({name: _npz(path, ending) for name, path in cases.items()})
     for model, cases in zip(models[1:], found[1:], strict=True):
@@ -72,9 +79,7 @@ def validation_cases(model: Path, folds: Sequence[Any], ending: str) -> dict[str
         folder = model / f"fold_{fold}" / "validation"
         files = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
         if not files:
-            raise ModelError(
-                f"Fold {fold} of {model.name} has no validation ({folder}). Train it, or validate it with --val."
-            )
+            raise ModelError(f"Fold {fold} of {model.name} has no validation ({folder}).", **VALIDATE_FIRST)
         for path in files:
             name = path.name.removesuffix(ending)
             if name in found:

@@ -117,7 +117,9 @@ def _refuse_taken(workspace: Workspace, number: int) -> None:
     for root in (workspace.raw, workspace.preprocessed, workspace.results):
         for child in root.glob(f"Dataset{number:03d}_*"):
             raise DatasetError(
-                f"The number {number} is taken by {child}. Choose another (-overwrite_id), or remove it."
+                f"The number {number} is taken by {child}.",
+                shell="Choose another (-overwrite_id), or remove it.",
+                window="Choose another number, or remove it.",
             )
 
 

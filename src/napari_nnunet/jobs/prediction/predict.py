@@ -147,8 +147,9 @@ def _previous_stage(
     if folder is None or not folder.is_dir():
         raise ModelError(
             f"{model.configuration.name} needs the segmentation of its previous stage "
-            f"'{model.configuration.previous_stage}'. Its model was looked for in {folder}, but is not there; put it "
-            "there, or pass the segmentations (-prev_stage_predictions)."
+            f"'{model.configuration.previous_stage}'. Its model was looked for in {folder}, but is not there.",
+            shell="Put it there, or pass the segmentations (-prev_stage_predictions).",
+            window="Put it there.",
         )
     first = load_model(folder)
     available = first.folds(settings.checkpoint)

@@ -52,7 +52,11 @@ def export_models(models: Sequence[TrainedModel], target: Path, settings: Export
     """
     with claimed(target.parent, f"{target} is already being written", part=target.name):
         if target.exists() and not settings.replace_zip:
-            raise SettingsError(f"{target} exists. Choose another name, or --replace.")
+            raise SettingsError(
+                f"{target} exists.",
+                shell="Choose another name, or --replace.",
+                window="Choose another name, or confirm that it is to be replaced.",
+            )
         return (yield from _export(models, target, settings))
 
 

@@ -72,8 +72,9 @@ def _install(bundle: Bundle, results: Path, *, replace: bool) -> Job[Installed]:
     there = [name for name in bundle.models if (target / name).exists()]
     if there and not replace:
         raise ModelError(
-            f"{', '.join(there)} of {bundle.dataset} exist{'s' if len(there) == 1 else ''} in {results} already. "
-            "Use --replace to move what is there to the trash first."
+            f"{', '.join(there)} of {bundle.dataset} exist{'s' if len(there) == 1 else ''} in {results} already.",
+            shell="Use --replace to move what is there to the trash first.",
+            window="Move what is there to the trash first: choose it in the Models dock and press Remove.",
         )
     beside = results / partial_name(bundle.dataset)
     yield Stage(name=f"Unpacking {bundle.path.name}", total=100)

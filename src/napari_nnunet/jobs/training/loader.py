@@ -105,7 +105,8 @@ class BatchSource:
     def __getitem__(self, place: Place) -> Batch | Drawn | NnunetError:
         """Return a batch, or why there is none: an exception would lose its traceback on the way."""
         try:
-            with memory_told("Use fewer of the processes that make batches (--workers), or close other programs."):
+            way = "Or let fewer processes make batches"
+            with memory_told(shell=f"{way} (--workers).", window=f"{way} ('Loader processes')."):
                 return self.make(place)
         except Exception as error:
             return for_people(error)

@@ -34,18 +34,21 @@ def too_large(order: Order, choice: Choice, *, tried: bool = False) -> ResourceE
     needed = _bytes(order, choice, wanted)
     room = 0.9 * (min(free, needed) if tried else free)
     fitting = next((n for n in range(wanted - 1, 0, -1) if _bytes(order, choice, n) < room), 0)
-    what = (
-        f"A batch of {fitting} would fit: change 'batch_size' of {order.configuration.name} in "
-        f"{order.plans.plans_name}.json (or in the Plan dock)."
-        if fitting
-        else "Not even one patch would fit: plan again for less GPU memory (-gpu_memory_target)."
-    )
+    if fitting:
+        what = f"A batch of {fitting} would fit."
+        shell = f"Change 'batch_size' of {order.configuration.name} in {order.plans.plans_name}.json."
+        window = f"Change the batch of {order.configuration.name} in the Plan dock."
+    else:
+        what = "Not even one patch would fit."
+        shell = "Plan again for less GPU memory (-gpu_memory_target)."
+        window = "Plan again for less GPU memory in the Plan dock."
     step = f"a training step with {wanted} patches of {'x'.join(map(str, order.configuration.patch_size))} voxels"
     if tried:
-        return ResourceError(
-            f"Not enough memory on {choice.device} for {step}: about {needed / 1e9:.1f} GB were expected. {what}"
-        )
+        text = f"Not enough memory on {choice.device} for {step}: about {needed / 1e9:.1f} GB were expected. {what}"
+        return ResourceError(text, shell=shell, window=window)
     return ResourceError(
         f"{step.capitalize()} needs about {needed / 1e9:.1f} GB on {choice.device}, but {free / 1e9:.1f} GB are free. "
-        f"{what}"
+        f"{what}",
+        shell=shell,
+        window=window,
     )

@@ -84,9 +84,17 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
         return (yield from validate(workspace, request))
     resume = request.resume
     if resume and request.pretrained is not None:
-        raise SettingsError("A training is either resumed (--c) or begun from other weights (-pretrained_weights).")
+        raise SettingsError(
+            "A training is either resumed or begun from other weights.",
+            shell="Leave out --c or -pretrained_weights.",
+            window="Press Resume, or choose weights and press Train.",
+        )
     if request.finish_in is not None and not resume:
-        raise SettingsError("Only a training that was begun can be finished: resume it (--c --finish-in N).")
+        raise SettingsError(
+            "Only a training that was begun can be finished.",
+            shell="Resume it with --c --finish-in N.",
+            window="Choose it in the list of trainings and press 'Finish soon'.",
+        )
     start = Start(resume=resume, finish_in=request.finish_in, pretrained=request.pretrained)
     choice = training_choice(request)
     order = yield from make_order(workspace, request)

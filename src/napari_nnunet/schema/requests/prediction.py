@@ -158,8 +158,8 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
     def _part_exists(self) -> Self:
         if self.part >= self.parts:
             raise SettingsError(
-                f"Part {self.part} of {self.parts} does not exist: -part_id runs from 0 to {self.parts - 1} "
-                f"when -num_parts is {self.parts}."
+                f"Part {self.part} of {self.parts} does not exist; they are numbered from 0 to {self.parts - 1}.",
+                shell="Change -part_id or -num_parts.",
             )
         return self
 

@@ -210,7 +210,7 @@ class RunPanel(QWidget):
             case CaseDone():
                 self._cases = (event.index + 1, event.total)
             case CaseFailed():
-                self.say(f"{event.case} failed: {event.message}")
+                self.say(f"{event.case} failed: {event.in_window or event.message}")
             case _:
                 pass
 
