@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import closing
 
 import imageio.v3 as iio
 import numpy as np
@@ -10,14 +13,14 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
-from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import Note, drain
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Note, Progress, drain
+from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.pairs import pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json, open_dataset
 from napari_nnunet.formats.dataset.raw_writer import (
     compact_values,
     create_dataset,
-    next_dataset_name,
     save_case,
 )
 from napari_nnunet.formats.images.files import read_labels, read_volume
@@ -316,3 +319,69 @@ def test_rules_of_dataset_json():
     with pytest.raises(DatasetError, match="lack 'background': 0"):
         dataset_json(["CT"], {"a": 1}, 3, ".nii.gz")
     assert compact_values([7, 3], ignore=3) == {0: 0, 7: 1, 3: 2}
+
+
+@pytest.fixture
+def pictures(folders):
+    for i in range(3):
+        iio.imwrite(folders[0] / f"a{i}.png", picture(i))
+        iio.imwrite(folders[1] / f"a{i}.png", (picture(i) > 120).astype(np.uint8))
+    return folders
+
+
+def test_two_imports_at_once_never_get_the_same_number(workspace, pictures):
+    request = ImportFoldersRequest(images=pictures[0], masks=pictures[1], name="Cells")
+    first = import_folders(workspace, request)
+    next(first)
+    second = import_folders(workspace, request.replace(name="Dataset001_Others"))
+    with pytest.raises(SettingsError, match="Dataset001_Cells is already being made by"):
+        next(second)
+    assert run(workspace, pictures)[0].name == "Dataset002_Cells"
+    assert drain(first).name == "Dataset001_Cells"
+    assert sorted(path.name for path in workspace.raw.iterdir()) == ["Dataset001_Cells", "Dataset002_Cells"]
+
+
+def test_an_import_that_was_killed_leaves_no_half_of_a_dataset_and_no_gap(workspace, pictures):
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from napari_nnunet.formats.workspace import Workspace\n"
+        "from napari_nnunet.jobs.dataset.import_folders import import_folders\n"
+        "from napari_nnunet.schema.requests.dataset import ImportFoldersRequest\n"
+        "root, images, masks = map(Path, sys.argv[1:])\n"
+        "request = ImportFoldersRequest(images=images, masks=masks, name='Cells', workers=1)\n"
+        "for event in import_folders(Workspace.at(root), request):\n"
+        "    if getattr(event, 'name', '').startswith('Writing'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = workspace.raw.parent
+    subprocess.run([sys.executable, "-c", program, root, *pictures], check=False)
+    assert any(path.name.startswith(".") for path in workspace.raw.iterdir())
+    assert workspace.raw_datasets() == []
+    assert run(workspace, pictures)[0].name == "Dataset001_Cells"
+    assert [path.name for path in workspace.raw.iterdir()] == ["Dataset001_Cells"]
+
+
+@pytest.mark.parametrize("kind", ["msd", "old"])
+def test_a_conversion_that_was_broken_off_can_be_run_again(workspace, tmp_path, kind):
+    source = tmp_path / "Task07_Organ"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (source / part).mkdir(parents=True)
+    for i in range(2):
+        image = smooth_image((6, 12, 12), seed=i)[0]
+        write_nifti(source / "imagesTr" / f"o_{i}.nii.gz", image)
+        write_nifti(source / "labelsTr" / f"o_{i}.nii.gz", (image > 120).astype(np.uint8))
+    content = {"labels": {"0": "background", "1": "organ"}, "modality": {"0": "CT"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+
+    def convert():
+        if kind == "msd":
+            return convert_msd(workspace, ConvertMsdRequest(source=source))
+        return convert_old_nnunet(workspace, ConvertOldRequest(source=source, name="Dataset007_Organ"))
+
+    with closing(convert()) as first:
+        for event in first:
+            if isinstance(event, Progress):
+                break
+    assert list(workspace.raw.iterdir()) == []
+    assert drain(convert()).name == "Dataset007_Organ"

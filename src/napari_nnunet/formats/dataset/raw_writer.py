@@ -19,37 +19,11 @@ from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, w
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
-from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.names import require_plain
 
 TRASH = "trash"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
-
-
-def next_dataset_name(workspace: Workspace, name: str) -> str:
-    """Return ``DatasetXXX_Name`` with the first free number; a name that is complete already is kept.
-
-    Raises
-    ------
-    DatasetError
-        If the name has characters that cannot be part of a folder's name.
-    """
-    plain = name.strip().replace(" ", "_")
-    if re.fullmatch(r"Dataset\d{3,}_.+", plain):
-        return require_plain(plain, "The dataset")
-    if not _NAME.fullmatch(plain):
-        raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
-    taken = {
-        int(match[1])
-        for root in (workspace.raw, workspace.preprocessed, workspace.results)
-        if root.is_dir()
-        for child in root.iterdir()
-        if (match := re.match(r"Dataset(\d+)_", child.name))
-    }
-    number = next(n for n in range(1, 10_000) if n not in taken)
-    return f"Dataset{number:03d}_{plain}"
 
 
 def create_dataset(

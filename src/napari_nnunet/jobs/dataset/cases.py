@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.axis_operators import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, trash_path, write_error, written_beside
+from napari_nnunet.formats.atomic import make_folder, trash_path, written_beside
+from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import (
     TRASH,
     create_dataset,
-    next_dataset_name,
     remap,
     save_case,
     set_labels,
@@ -162,22 +162,15 @@ def copy_dataset(source: Path, workspace: Workspace) -> Job[Path]:
     name = next_dataset_name(workspace, source.name)
     if (workspace.raw / name).exists():
         name = next_dataset_name(workspace, re.sub(r"^Dataset\d+_", "", source.name))
-    target = make_folder(workspace.raw) / name
     files = [path for path in sorted(source.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     files = [path for path in files if path.relative_to(source).parts[0] not in (TRASH, _FOLDER)]
-    yield Stage(name=f"Copying {source.name}", total=len(files))
-    staging = target.with_name(partial_name(name))
-    try:
+    with new_dataset(workspace, name) as (beside, target):
+        yield Stage(name=f"Copying {source.name}", total=len(files))
         for i, path in enumerate(files):
-            place = staging / path.relative_to(source)
+            place = beside / path.relative_to(source)
             make_folder(place.parent)
             shutil.copyfile(path, place)
             yield Progress(done=i + 1, total=len(files))
-        staging.rename(target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

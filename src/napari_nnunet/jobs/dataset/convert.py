@@ -12,6 +12,7 @@ from typing import Any
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.images.files import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, results_of, run_cases
@@ -48,8 +49,12 @@ def convert_msd(workspace: Workspace, request: ConvertMsdRequest) -> Job[Path]:
         )
     content = _source_json(source, ("imagesTr", "labelsTr", "imagesTs"), ("labels", "modality"))
     chosen = int(match[1]) if request.number is None else request.number
-    folder = workspace.raw / f"Dataset{chosen:03d}_{match[2]}"
-    _refuse_taken(workspace, chosen)
+    with new_dataset(workspace, f"Dataset{chosen:03d}_{match[2]}", own_number=True) as (beside, folder):
+        yield from _convert_msd(source, beside, content, request.workers)
+    return folder
+
+
+def _convert_msd(source: Path, folder: Path, content: dict[str, Any], workers: int) -> Job[None]:
     files = [
         (path, part)
         for part in ("imagesTr", "imagesTs", "labelsTr")
@@ -63,7 +68,7 @@ def convert_msd(workspace: Workspace, request: ConvertMsdRequest) -> Job[Path]:
         Task(f"{part}/{path.name}", (path, folder / part, part == "labelsTr"), partial(_bytes, path))
         for path, part in files
     ]
-    outcomes = yield from run_cases(convert_file, tasks, workers=request.workers)
+    outcomes = yield from run_cases(convert_file, tasks, workers=workers)
     results_of(outcomes, "converted")
     content["labels"] = {name: int(value) for value, name in content["labels"].items()}
     content["file_ending"] = _ENDING
@@ -71,7 +76,6 @@ def convert_msd(workspace: Workspace, request: ConvertMsdRequest) -> Job[Path]:
     for key in ("modality", "training", "test"):
         content.pop(key, None)
     write_json(folder / "dataset.json", content)
-    return folder
 
 
 def _bytes(path: Path) -> float:
@@ -113,16 +117,6 @@ def _source_json(source: Path, folders: tuple[str, ...], keys: tuple[str, ...]) 
     return content
 
 
-def _refuse_taken(workspace: Workspace, number: int) -> None:
-    for root in (workspace.raw, workspace.preprocessed, workspace.results):
-        for child in root.glob(f"Dataset{number:03d}_*"):
-            raise DatasetError(
-                f"The number {number} is taken by {child}.",
-                shell="Choose another (-overwrite_id), or remove it.",
-                window="Choose another number, or remove it.",
-            )
-
-
 def convert_old_nnunet(workspace: Workspace, request: ConvertOldRequest) -> Job[Path]:
     """Convert a dataset of nnU-Net v1 (a task folder).
 
@@ -147,9 +141,12 @@ def convert_old_nnunet(workspace: Workspace, request: ConvertOldRequest) -> Job[
     if not re.fullmatch(r"Dataset\d{3,}_.+", name):
         raise DatasetError(f"{name!r} is not of the form DatasetXXX_Name.")
     content = _source_json(source, ("imagesTr", "labelsTr"), ("labels", "modality"))
-    folder = workspace.raw / name
-    if folder.exists():
-        raise DatasetError(f"{folder} already exists. Choose another name.")
+    with new_dataset(workspace, name) as (beside, folder):
+        yield from _convert_old(source, beside, content)
+    return folder
+
+
+def _convert_old(source: Path, folder: Path, content: dict[str, Any]) -> Job[None]:
     parts = [
         part
         for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "imagesVal", "labelsVal")
@@ -167,4 +164,3 @@ def convert_old_nnunet(workspace: Workspace, request: ConvertOldRequest) -> Job[
     content["labels"] = {text: int(value) for value, text in content["labels"].items()}
     content["file_ending"] = _ENDING
     write_json(folder / "dataset.json", content)
-    return folder

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, of_cases
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.dataset.pairs import ImagePair, pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json
-from napari_nnunet.formats.dataset.raw_writer import compact_values, next_dataset_name, remap
+from napari_nnunet.formats.dataset.raw_writer import compact_values, remap
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import (
     ending_of,
@@ -68,11 +69,15 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
         if rest:
             listed = ", ".join(path.name for path in rest[:5]) + (", ..." if len(rest) > 5 else "")
             yield Note(level="warning", text=f"{len(rest)} {what} files have no counterpart and are skipped: {listed}.")
-    folder = workspace.raw / next_dataset_name(workspace, request.name)
-    if (folder / "dataset.json").exists():
-        raise DatasetError(f"{folder} already contains a dataset; choose another name.")
-    yield Stage(name="Reading masks", total=len(pairing.pairs))
-    seen = yield from _look(pairing.pairs, request.workers)
+    with new_dataset(workspace, request.name) as (beside, folder):
+        yield from _import(pairing.pairs, beside, folder.name, request)
+    return folder
+
+
+def _import(pairs: Sequence[ImagePair], folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
+    """Fill a folder that will be a dataset of that name."""
+    yield Stage(name="Reading masks", total=len(pairs))
+    seen = yield from _look(pairs, request.workers)
     mapping = compact_values([value for facts in seen.values() for value in facts.values], request.ignore)
     if len(mapping) < 2:
         raise DatasetError("The masks contain only 0: there is no class to learn.")
@@ -87,20 +92,19 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
             f"The masks of {len(turned)} of {len(seen)} cases are stored in another order and turned onto their images"
         )
         yield Note(level="warning", text=f"{text}: {', '.join(turned[:5])}{', ...' if len(turned) > 5 else ''}.")
-    ending, copied = _ending(pairing.pairs, seen, unchanged=not changed and not turned)
+    ending, copied = _ending(pairs, seen, unchanged=not changed and not turned)
     first = next(iter(seen.values()))
-    names = request.channel_names or _channel_names(first, pairing.pairs[0])
+    names = request.channel_names or _channel_names(first, pairs[0])
     if len(names) != first.channels:
         raise DatasetError(f"{len(names)} channel names were given, but the images have {first.channels} channels.")
-    content = dataset_json(names, labels, len(pairing.pairs), ending)
+    content = dataset_json(names, labels, len(pairs), ending)
     for part in ("imagesTr", "labelsTr"):
         make_folder(folder / part)
-    yield Stage(name=f"Writing {folder.name}", total=len(pairing.pairs))
-    tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairing.pairs]
+    yield Stage(name=f"Writing {name}", total=len(pairs))
+    tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairs]
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
     results_of(outcomes, "imported")
     write_json(folder / "dataset.json", content)
-    return folder
 
 
 def _look(pairs: Sequence[ImagePair], workers: int) -> Job[dict[str, _Seen]]:

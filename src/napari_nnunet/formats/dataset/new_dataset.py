@@ -1,0 +1,126 @@
+"""A new raw dataset gets its number and its folder: complete, or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, write_error
+from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.workspace import Workspace
+
+_NUMBERED = re.compile(r"Dataset(\d{3,})_.+")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
+
+
+def next_dataset_name(workspace: Workspace, name: str) -> str:
+    """Return ``DatasetXXX_Name`` with the first free number; a name that is complete already is kept.
+
+    Raises
+    ------
+    DatasetError
+        If the name has characters that cannot be part of a folder's name.
+    """
+    return next(_names(workspace, name))
+
+
+def _names(workspace: Workspace, name: str) -> Iterator[str]:
+    """Yield the names that a new dataset may get, the first number first."""
+    plain = name.strip().replace(" ", "_")
+    if _NUMBERED.fullmatch(plain):
+        yield plain
+        return
+    if not _PLAIN.fullmatch(plain):
+        raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
+    taken = _taken(workspace)
+    yield from (f"Dataset{n:03d}_{plain}" for n in itertools.count(1) if n not in taken)
+
+
+def _roots(workspace: Workspace) -> list[Path]:
+    return [root for root in (workspace.raw, workspace.preprocessed, workspace.results) if root.is_dir()]
+
+
+def _taken(workspace: Workspace) -> set[int]:
+    return {
+        int(match[1])
+        for root in _roots(workspace)
+        for child in root.iterdir()
+        if (match := re.match(r"Dataset(\d+)_", child.name))
+    }
+
+
+@contextmanager
+def new_dataset(workspace: Workspace, name: str, *, own_number: bool = False) -> Iterator[tuple[Path, Path]]:
+    """Give a folder to build a raw dataset in; when the block ends well, it gets the dataset's name.
+
+    What a killed process left is removed. Nobody else gets the number meanwhile.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where it goes.
+    name : str
+        ``DatasetXXX_Name``, or only a name: then the next free number is put in front.
+    own_number : bool
+        Whether the number of a complete name must be free, too.
+
+    Yields
+    ------
+    tuple of Path
+        The folder to write into, and what it will be called.
+
+    Raises
+    ------
+    DatasetError
+        If the name cannot be that of a folder, or there is such a folder already.
+    SettingsError
+        If another process makes a dataset of that number.
+    ResourceError
+        If it cannot be written.
+    """
+    make_folder(workspace.raw)
+    with ExitStack() as stack:
+        target = _reserve(workspace, name, own_number, stack)
+        remove_leftovers(workspace.raw)
+        beside = make_folder(workspace.raw / partial_name(target.name))
+        try:
+            yield beside, target
+            os.rename(beside, target)
+        except OSError as error:
+            raise write_error(target, error) from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack) -> Path:
+    """Claim the number of a dataset, the next free one if the name has none."""
+    complete = _NUMBERED.fullmatch(name.strip().replace(" ", "_")) is not None
+    for found in _names(workspace, name):
+        number = found.partition("_")[0]
+        try:
+            claim = claimed(workspace.raw, f"{found} is already being made", part=number)
+            stack.enter_context(claim)
+        except SettingsError:
+            if complete:
+                raise
+            continue
+        target = workspace.raw / found
+        if complete and own_number:
+            for child in (child for root in _roots(workspace) for child in root.glob(f"{number}_*")):
+                raise DatasetError(
+                    f"The number {int(number.removeprefix('Dataset'))} is taken by {child}.",
+                    shell="Choose another (-overwrite_id), or remove it.",
+                    window="Choose another number, or remove it.",
+                )
+        if complete and target.exists():
+            raise DatasetError(f"{target} already exists. Choose another name, or remove it first.")
+        if complete or int(number.removeprefix("Dataset")) not in _taken(workspace):
+            return target
+        stack.close()  # another process finished its dataset between the look and the claim
+    raise DatasetError(f"No number is free for {name!r}.")
