@@ -8,9 +8,8 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from napari_nnunet.cli.flags import choices_of, default_of, sentence_of
-from napari_nnunet.cli.nnunet_names import UNUSED
 from napari_nnunet.cli.shell import ShellRequest
-from napari_nnunet.cli.verbs import VERBS
+from napari_nnunet.cli.verbs import UNUSED, VERBS
 from napari_nnunet.schema.requests.option import Flag, Request
 from napari_nnunet.schema.requests.words import is_switch
 

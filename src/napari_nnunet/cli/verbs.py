@@ -1,4 +1,4 @@
-"""What the command line can do: a literal table of verbs, their requests and the functions that carry them out."""
+"""What the command line can do: a literal table of verbs, their requests, their functions, and nnU-Net's odd names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from napari_nnunet.cli.nnunet_names import ALIASES, UNUSED
 from napari_nnunet.schema.requests.option import Request
+
+#: Other spellings.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "convert_MSD_dataset": ("convert_msd_dataset",),
+    "convert_old_nnUNet_dataset": ("convert_old_nnunet_dataset",),
+}
+
+#: Flags that nnU-Net's users type and that have no meaning here: prediction needs no worker processes, and there is
+#: one way to measure a dataset.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "predict": ("-npp", "-nps"),
+    "predict_from_modelfolder": ("-npp", "-nps"),
+    "plan_and_preprocess": ("-fpe",),
+    "extract_fingerprint": ("-fpe",),
+}
 
 Parsers = Any  # argparse names its own type only privately
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
 from napari_nnunet.engine.choosing.surface import require, surface_metrics
+from napari_nnunet.engine.image.grid import Grid, onto
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
@@ -23,7 +24,6 @@ from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.grid import Grid, onto
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
 

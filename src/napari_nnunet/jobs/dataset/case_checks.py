@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from napari_nnunet.engine.image.grid import Apart, Grid, Turned, relation
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
-from napari_nnunet.schema.grid import Apart, Grid, Turned, relation
 from napari_nnunet.volume import Volume
 
 FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.image.grid import Grid, Turned, onto, relation
 from napari_nnunet.errors import DatasetError, of_cases
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
@@ -29,7 +30,6 @@ from napari_nnunet.formats.images.files import (
 )
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, results_of, run_cases
-from napari_nnunet.schema.grid import Grid, Turned, onto, relation
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import Volume
 

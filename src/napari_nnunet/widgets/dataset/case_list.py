@@ -18,10 +18,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.events import CaseDone, CaseFailed
-from napari_nnunet.widgets.frame.latest import Latest
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.words import counted, failure_text
-from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.cases import thumbnails

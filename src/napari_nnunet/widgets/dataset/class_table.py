@@ -16,8 +16,8 @@ from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import Painted, default_names
-from napari_nnunet.widgets.frame.latest import Latest
 from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.worker import Latest
 
 _MOST_CLASSES = 256  # more values than that are no classes but instances
 _QUICK_VOXELS = 2e6  # counted at once; more of them on a thread, so that painting is not held up

@@ -148,6 +148,64 @@ class _Listener(QObject):
                 pass
 
 
+class Latest:
+    """Follows the latest job of a widget; one that still runs is cancelled, and nothing more is heard of it.
+
+    Parameters
+    ----------
+    owner : QObject
+        The widget.
+    """
+
+    def __init__(self, owner: QObject) -> None:
+        self._owner = owner
+        self._number = 0
+        self._worker: JobWorker | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the latest job has not ended."""
+        return self._worker is not None
+
+    def stop(self) -> None:
+        """Cancel what runs."""
+        self._number += 1
+        if self._worker is not None:
+            self._worker.quit()
+            self._worker = None
+
+    def start(
+        self,
+        job: Job[T],
+        *,
+        returned: Callable[[T], object],
+        errored: Callable[[BaseException], object],
+        happened: Callable[[Event], object] | None = None,
+    ) -> None:
+        """Run a job on a thread; the functions are called in the window's thread."""
+        self.stop()
+        number = self._number
+
+        def if_latest(function: Callable[[Any], object] | None, *, ends: bool) -> Callable[[Any], None]:
+            def call(argument: Any) -> None:
+                if number != self._number:
+                    return
+                if ends:
+                    self._worker = None
+                if function is not None:
+                    function(argument)
+
+            return call
+
+        self._worker = follow(
+            self._owner,
+            job,
+            happened=if_latest(happened, ends=False),
+            returned=if_latest(returned, ends=True),
+            errored=if_latest(errored, ends=True),
+        )
+
+
 def lazy(reference: str) -> Callable[..., Job[Any]]:
     """Return a stand-in for a job; its module (and torch with it) is imported at the job's first step.
 

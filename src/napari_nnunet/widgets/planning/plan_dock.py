@@ -17,12 +17,11 @@ from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, Pla
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.latest import Latest
 from napari_nnunet.widgets.frame.parts import folded_away, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import counted, dataset_text
-from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.preprocessing import Preprocessing

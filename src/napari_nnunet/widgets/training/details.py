@@ -9,9 +9,9 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QV
 from napari_nnunet.events import Job
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import Training
-from napari_nnunet.widgets.frame.latest import Latest
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
 from napari_nnunet.widgets.training.words import dataset_of, label_names, note_line, status_line, validation_line
 

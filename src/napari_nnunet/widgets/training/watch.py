@@ -13,8 +13,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_nnunet.events import Job
 from napari_nnunet.processes.follow import Follower, Training
 from napari_nnunet.processes.launch import DetachedTraining
-from napari_nnunet.widgets.frame.latest import Latest
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.words import fold_folders, log_tail
 
 T = TypeVar("T")

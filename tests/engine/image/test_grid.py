@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_nnunet.engine.image.grid import Apart, Grid, Same, Turned, relation
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.grid import Apart, Grid, Same, Turned, relation
 
 EYE = tuple(np.eye(3).ravel())
 FLAT = Geometry(spacing=(3.0, 2.0, 1.0), origin=(10.0, -20.0, 30.0), direction=EYE)
