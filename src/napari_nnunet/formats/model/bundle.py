@@ -230,17 +230,26 @@ def extract(bundle: Bundle, target: Path) -> Iterator[int]:
 
 
 def _copy(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[bytes]:
+    content = _content(archive, name)
     try:
-        with archive.open(name) as source, path.open("wb") as file:
-            while chunk := source.read(_CHUNK):
+        with path.open("wb") as file:
+            for chunk in content:
                 file.write(chunk)
                 yield chunk
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    """Yield a file of a zip; whatever goes wrong while it is read lies with the zip, not with where it goes."""
+    try:
+        with archive.open(name) as source:
+            while chunk := source.read(_CHUNK):
+                yield chunk
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
             f"{archive.filename} is damaged at {name} ({error}). Was the download interrupted? Get it again."
         ) from error
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def _expected_hashes(bundle: Bundle) -> dict[str, str]:
