@@ -224,3 +224,12 @@ def test_a_write_that_fails_leaves_the_old_pickle(tmp_path):
     assert read_pickle(tmp_path / "x.pkl") == {"a": 1}
     with pytest.raises(ResourceError, match="could not be written"):
         write_pickle(tmp_path / "none" / "x.pkl", {})
+
+
+def test_what_was_read_is_written_as_plain_arrays(tmp_path):
+    write_pickle(tmp_path / "a.pkl", {"a": np.arange(6, dtype=np.int16).reshape(2, 3)})
+    write_pickle(tmp_path / "b.pkl", read_pickle(tmp_path / "a.pkl"))
+    with (tmp_path / "b.pkl").open("rb") as file:
+        again = pickle.load(file)["a"]
+    assert type(again) is np.ndarray
+    assert again.tolist() == [[0, 1, 2], [3, 4, 5]]

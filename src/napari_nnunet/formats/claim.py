@@ -168,7 +168,7 @@ def _take(path: Path, content: Mapping[str, Any]) -> None:
             time.sleep(_PAUSE)
         else:
             _remove_dead(path, found)
-    raise SettingsError(f"{path} cannot be taken over from a process that is gone. Delete it, then try again.")
+    raise SettingsError(f"{path} was left by a process that is gone, and cannot be removed. Delete it, then try again.")
 
 
 def _make(path: Path, text: str) -> bool:

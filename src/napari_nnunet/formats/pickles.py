@@ -30,6 +30,10 @@ class _Array(np.ndarray[Any, Any]):
         checked: Any = (1, _filled(data, dtype, shape).shape, dtype.dtype, bool(fortran), data)
         super().__setstate__(checked)
 
+    def __reduce__(self) -> Any:
+        """Be written as the plain array it is."""
+        return np.asarray(self).view(np.ndarray).__reduce__()
+
 
 class _Dtype:
     """What a pickle says of the type of an array: the letter and size of plain numbers, then their byte order."""
