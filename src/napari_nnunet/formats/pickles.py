@@ -17,15 +17,19 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import written_beside
 
 
-class _Array(np.ndarray[Any, Any]):
+class NumberArray(np.ndarray[Any, Any]):
     """An array that a pickle fills: only with as many bytes as its shape needs, and never with objects.
 
     numpy's own way back from a pickle trusts it, down to the memory behind the array.
     """
 
+    def __new__(cls, *_: Any) -> NumberArray:
+        """Refuse: a pickle names the class of arrays, but begins them by another function."""
+        raise pickle.UnpicklingError("it makes arrays of its own")
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        if not isinstance(dtype, NumberType) or not isinstance(data, bytes):
             raise pickle.UnpicklingError("it holds an array of something other than numbers")
         checked: Any = (1, _filled(data, dtype, shape).shape, dtype.dtype, bool(fortran), data)
         super().__setstate__(checked)
@@ -35,7 +39,7 @@ class _Array(np.ndarray[Any, Any]):
         return np.asarray(self).view(np.ndarray).__reduce__()
 
 
-class _Dtype:
+class NumberType:
     """What a pickle says of the type of an array: the letter and size of plain numbers, then their byte order."""
 
     def __init__(self, code: str, *_: Any) -> None:
@@ -49,25 +53,21 @@ class _Dtype:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _filled(data: bytes, dtype: _Dtype, shape: Any, order: Any = "C") -> NDArray[Any]:
+def _filled(data: bytes, dtype: NumberType, shape: Any, order: Any = "C") -> NDArray[Any]:
     sides = tuple(int(n) for n in shape)
     if any(n < 0 for n in sides) or math.prod(sides) * dtype.dtype.itemsize != len(data):
         raise pickle.UnpicklingError(f"it holds {len(data)} bytes for an array of shape {sides}")
     return np.frombuffer(data, dtype.dtype).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
 
 
-def _reconstruct(*_: Any) -> _Array:
+def begin_array(*_: Any) -> NumberArray:
     """Stand for the function by which numpy begins an array; its state follows."""
-    return np.ndarray.__new__(_Array, (0,))
+    return np.ndarray.__new__(NumberArray, (0,))
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
+def number(dtype: NumberType, data: bytes) -> Any:
+    """Stand for the function by which numpy makes a number again."""
     return _filled(data, dtype, ())[()]
-
-
-def _ndarray(*_: Any) -> None:
-    """Stand for the class of arrays, which pickles name but do not call."""
-    raise pickle.UnpicklingError("it makes arrays of its own")
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -88,15 +88,15 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _no_bytes,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): NumberType,
+    ("numpy", "ndarray"): NumberArray,
     # numpy 1 and numpy 2 write different module names for the same functions
     **{
         (f"numpy.{core}.{name}", function): ours
         for core in ("core", "_core")
         for name, function, ours in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
+            ("multiarray", "_reconstruct", begin_array),
+            ("multiarray", "scalar", number),
             ("numeric", "_frombuffer", _filled),
         )
     },

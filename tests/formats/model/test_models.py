@@ -14,7 +14,7 @@ import torch
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.model.checkpoint import read_checkpoint
+from napari_nnunet.formats.model.checkpoint import read_checkpoint, read_raw
 from napari_nnunet.formats.model.folder import find_models, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.predict import predict
@@ -141,7 +141,7 @@ def test_folds_are_found_and_missing_ones_listed(new_model):
     assert new_model(name="Dataset002_All", folds=("all",)).folds() == ("all",)
     with pytest.raises(ModelError, match=r"Fold 1 has no checkpoint_final.pth. .*fold_0/checkpoint_final.pth"):
         model.resolve_folds((1,), "checkpoint_final.pth")
-    with pytest.raises(ModelError, match="choose that one .-chk checkpoint_final.pth"):
+    with pytest.raises(ModelError, match="Choose that one .-chk checkpoint_final.pth"):
         model.resolve_folds(None, "checkpoint_best.pth")
 
 
@@ -162,3 +162,40 @@ def test_models_of_a_workspace_are_found_by_number_or_name(new_model, tmp_path):
     (workspace.results / "Dataset100_Small").mkdir()
     assert workspace.dataset_name("100") == "Dataset100_Small"
     assert find_models(workspace.results) == [model.folder]
+
+
+class _Asks:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_numbers_and_arrays_in_a_log_are_read(model):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    content["logging"] = {"mean_fg_dice": [np.float16(0.5), np.float64(0.25)], "curve": np.arange(3.0)}
+    torch.save(content, path)
+    found = read_raw(path)["logging"]
+    assert found["mean_fg_dice"] == [0.5, 0.25]
+    assert found["curve"].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        _Asks(np._core.multiarray.scalar, np.dtype("O"), b"\x01\x02\x03\x04\x05\x06\x07\x08"),
+        _Asks(np.ndarray, (10**6,), "O"),
+        _Asks(np.ndarray, (4,), "u1", b"abcd"),
+        _Asks(np._core.multiarray.scalar, np.dtype([("a", "O")]), b"\x01" * 8),
+        _Asks(np._core.multiarray.scalar, np.dtype("f8"), b"\x01"),
+    ],
+)
+def test_forged_numbers_are_refused_before_numpy_sees_them(model, forged):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(path, weights_only=False), "logging": forged}, path)
+    with pytest.raises(ModelError, match=r"refused|not a complete checkpoint"):
+        read_raw(path)

@@ -8,14 +8,12 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error, written_beside
+from napari_nnunet.formats.pickles import NumberArray, NumberType, begin_array, number
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
@@ -52,15 +50,14 @@ class Checkpoint:
     epoch: int | None
 
 
-def _allowed() -> list[Any]:
-    """Numpy scalars in the training log are all that nnU-Net pickles besides plain values and tensors."""
-    scalar = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray").scalar
-    types = [np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType, np.dtypes.Int32DType]
-    return [
-        *types,
-        (scalar, "numpy._core.multiarray.scalar"),  # numpy 2 wrote it
-        (scalar, "numpy.core.multiarray.scalar"),  # numpy 1 wrote it
-    ]
+#: Numbers and arrays of numpy in logs are all that trainers pickle besides plain values and tensors. Their names stand
+#: for functions of ours: numpy's own would build values of any type, and so follow forged pointers.
+_ALLOWED: list[Any] = [
+    (NumberType, "numpy.dtype"),
+    (NumberArray, "numpy.ndarray"),
+    *((number, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    *((begin_array, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
+]
 
 
 def read_raw(path: Path) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"The checkpoint {path} does not exist.")
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except pickle.UnpicklingError as error:
         raise ModelError(
