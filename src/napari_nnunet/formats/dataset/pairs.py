@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError
@@ -66,7 +67,7 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> 
     Raises
     ------
     DatasetError
-        If a folder is missing or empty, or nothing matches.
+        If a folder is missing or empty, two of its files have the same name but for the ending, or nothing matches.
     """
     sources, targets = _entries(images), _entries(masks)
     best: Pairing | None = None
@@ -96,6 +97,13 @@ def _entries(folder: Path) -> list[Path]:
             found.append(path)
     if not found:
         raise DatasetError(f"{folder} contains no images that can be read.")
+    by_stem: dict[str, Path] = {}
+    for path in found:
+        first = by_stem.setdefault(_stem(path), path)
+        if first is not path:
+            raise DatasetError(
+                f"{first.name} and {path.name} in {folder} have the same name but for the ending. Keep one of them."
+            )
     return found
 
 
@@ -159,14 +167,15 @@ def _grouped(sources: Sequence[Path], split: Split) -> dict[str, tuple[Path, ...
 def _match(cases: Mapping[str, tuple[Path, ...]], masks: Mapping[str, Path]) -> Pairing:
     """Match by name without noise, then what is left by number."""
     left, right = dict(cases), dict(masks)
-    pairs = []
+    pairs: dict[str, ImagePair] = {}
     for key in (_words, _digits):
         mine, theirs = _unique(left, key), _unique(right, key)
         for common in sorted(set(mine) & set(theirs)):
             case, mask = mine[common], theirs[common]
-            pairs.append(ImagePair(_clean(case), left.pop(case), right.pop(mask)))
+            name = _free(_clean(case), pairs)
+            pairs[name] = ImagePair(name, left.pop(case), right.pop(mask))
     rest = tuple(path for files in left.values() for path in files)
-    return Pairing(tuple(sorted(pairs, key=lambda pair: pair.name)), rest, tuple(right.values()))
+    return Pairing(tuple(pairs[name] for name in sorted(pairs)), rest, tuple(right.values()))
 
 
 def _unique(names: Mapping[str, object], key: Callable[[str], str]) -> dict[str, str]:
@@ -191,3 +200,8 @@ def _clean(name: str) -> str:
     """Return a case name without characters that make trouble in file names."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "case"
     return f"{plain}x" if plain.endswith("_seg") else plain
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Return a name that is not taken: names that differ only in letters a file name lacks here get numbers."""
+    return next(free for n in count(1) if (free := f"{name}_{n}" if n > 1 else name) not in taken)

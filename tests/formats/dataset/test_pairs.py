@@ -1,0 +1,92 @@
+"""Images find their masks by name, and nothing is lost or mixed up where names do not tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.dataset.pairs import pair_folders
+
+
+@pytest.fixture
+def pair(tmp_path):
+    def make(images, masks, **options):
+        for part, names in (("images", images), ("masks", masks)):
+            (tmp_path / part).mkdir()
+            for name in names:
+                (tmp_path / part / name).parent.mkdir(exist_ok=True)
+                (tmp_path / part / name).touch()
+        return pair_folders(tmp_path / "images", tmp_path / "masks", **options)
+
+    return make
+
+
+def test_cases_whose_names_differ_in_other_letters_only_stay_two(pair):
+    found = pair(["Fäll.png", "Föll.png", "ä.png", "ö.png"], ["Fäll.png", "Föll.png", "ä.png", "ö.png"])
+    assert [(p.name, p.images[0].name, p.mask.name) for p in found.pairs] == [
+        ("F_ll", "Fäll.png", "Fäll.png"),
+        ("F_ll_2", "Föll.png", "Föll.png"),
+        ("case", "ä.png", "ä.png"),
+        ("case_2", "ö.png", "ö.png"),
+    ]
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("names", [["a.png", "a.tif"], ["a.nii.gz", "a.nii", "b.nii"], ["a.png", "a/slice.png"]])
+def test_two_files_of_one_name_are_not_chosen_between(pair, part, names):
+    with pytest.raises(DatasetError, match="the same name but for the ending. Keep one") as told:
+        pair(*((names, ["a.png"]) if part == "images" else (["a.png"], names)))
+    assert part in str(told.value)
+
+
+def test_images_that_differ_only_in_words_of_no_meaning_are_left_over(pair):
+    found = pair(["a_image.png", "a_raw.png", "b.png"], ["a.png", "b_mask.png", "c.png"])
+    assert [p.name for p in found.pairs] == ["b"]
+    assert [path.name for path in found.images] == ["a_image.png", "a_raw.png"]
+    assert [path.name for path in found.masks] == ["a.png", "c.png"]
+
+
+def test_numbers_pair_what_words_do_not_unless_two_have_the_same(pair):
+    found = pair(["scan 007.png", "slide 1.png", "tile 1.png"], ["patient_7_gt.png", "annotation 1.png"])
+    assert [(p.name, p.mask.name) for p in found.pairs] == [("scan_007", "patient_7_gt.png")]
+    assert [path.name for path in found.images] == ["slide 1.png", "tile 1.png"]
+
+
+def test_channels_come_in_the_order_of_their_numbers_not_of_their_names(pair):
+    found = pair(["a_ch10.png", "a_ch2.png", "a_ch1.png"], ["a.png"])
+    assert [path.name for path in found.pairs[0].images] == ["a_ch1.png", "a_ch2.png", "a_ch10.png"]
+
+
+def test_channels_by_suffix_come_in_the_order_of_the_suffixes(pair):
+    found = pair(["a_rot.png", "a_grün.png"], ["a.png"], suffixes=("_rot", "_grün"))
+    assert [path.name for path in found.pairs[0].images] == ["a_rot.png", "a_grün.png"]
+
+
+def test_a_folder_of_images_is_a_case_with_a_file_per_channel(pair):
+    found = pair(["case 1/t2.png", "case 1/t1.png", "case 1/notes.txt"], ["case_1.png"])
+    assert [(p.name, [path.name for path in p.images]) for p in found.pairs] == [("case_1", ["t1.png", "t2.png"])]
+
+
+def test_a_case_is_not_named_as_preprocessed_labels_are(pair):
+    found = pair(["x_SEG_seg.png"], ["x_seg_SEG.png"])
+    assert not found.pairs[0].name.endswith("_seg")
+
+
+def test_hidden_files_and_folders_without_images_are_no_images(pair):
+    found = pair(["a.png", ".a.png", "notes.txt", "notes/read me.txt"], ["a.png", "Thumbs.db"])
+    assert [p.name for p in found.pairs] == ["a"]
+    assert not found.images
+    assert not found.masks
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "said"),
+    [
+        ([], ["a.png"], "contains no images"),
+        (["a.png"], ["notes.txt"], "masks contains no images"),
+        (["image.png"], ["mask.png"], r"e\.g\. image\.png and mask\.png"),
+    ],
+)
+def test_what_cannot_be_paired_is_told(pair, images, masks, said):
+    with pytest.raises(DatasetError, match=said):
+        pair(images, masks)
