@@ -20,6 +20,7 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.names import is_plain
 
 _SHOWN = 20  # problems listed in one message
+_MARKED = "a case name must not end in _seg, which marks preprocessed labels"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
         elif name not in labels:
             problems.append(FileProblem(name, f"labelsTr/{name}{ending} is missing", case=True))
         elif name.endswith("_seg"):
-            problems.append(FileProblem(name, "a case name must not end in _seg, which marks preprocessed labels"))
+            problems.append(FileProblem(name, _MARKED))
         else:
             cases.append(
                 TrainingCase(name, tuple(files[c] for c in sorted(files)), folder / "labelsTr" / f"{name}{ending}")
@@ -191,7 +192,12 @@ def _listed(folder: Path, listed: Mapping[str, Any]) -> tuple[list[TrainingCase]
         if not is_plain(name):
             problems.append(FileProblem(name, "this case name cannot be part of a file name"))
             continue
+        if name.endswith("_seg"):
+            problems.append(FileProblem(name, _MARKED))
+            continue
         try:
+            if isinstance(entry["images"], str) or not entry["images"]:
+                raise TypeError
             case = TrainingCase(name, tuple(resolve(image) for image in entry["images"]), resolve(entry["label"]))
         except (KeyError, TypeError) as error:
             raise DatasetError(
