@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import Geometry
+
+_POSITION = "0020|0032"  # of a slice's first voxel, x\\y\\z in mm
+_UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
 
 
 def is_dicom(path: Path) -> bool:
@@ -44,11 +48,20 @@ def read_series(folder: Path) -> tuple[NDArray[Any], Geometry]:
         found = f"{len(series)} DICOM series" if series else "no DICOM series"
         raise ImageError(f"{folder} holds {found}; give one folder per series.")
     reader = sitk.ImageSeriesReader()
+    reader.MetaDataDictionaryArrayUpdateOn()
     reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise ImageError(f"The DICOM series in {folder} cannot be read: {str(error).splitlines()[-1]}") from error
+    _check_gaps(
+        folder,
+        [
+            reader.GetMetaData(i, _POSITION)
+            for i in range(len(reader.GetFileNames()))
+            if reader.HasMetaDataKey(i, _POSITION)
+        ],
+    )
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise ImageError(f"The DICOM series in {folder} is in colour; export its channels one by one.")
     geometry = Geometry(
@@ -57,3 +70,14 @@ def read_series(folder: Path) -> tuple[NDArray[Any], Geometry]:
         direction=tuple(float(v) for v in image.GetDirection()),
     )
     return np.asarray(sitk.GetArrayFromImage(image))[None], geometry
+
+
+def _check_gaps(folder: Path, positions: Sequence[str]) -> None:
+    """Refuse slices that lie unevenly: ITK gives all of them the mean distance, so that the volume is distorted."""
+    places = np.array([[float(number) for number in text.split("\\")] for text in positions])
+    gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    if len(gaps) and np.ptp(gaps) > _UNEVEN * np.median(gaps):
+        raise ImageError(
+            f"The slices of the DICOM series in {folder} lie {gaps.min():.3g} to {gaps.max():.3g} mm apart. Is one "
+            "missing, or there twice? Export the series again, with all its slices."
+        )
