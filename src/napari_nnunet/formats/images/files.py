@@ -269,11 +269,14 @@ def _whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
 def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         with memory_told():
-            return adapter.read(path)
+            array, geometry = adapter.read(path)
     except NnunetError:
         raise
     except Exception as error:
         raise _unreadable(path, adapter, error) from error
+    if not array.size:
+        raise ImageError(f"{path} holds no voxel: it has {_times(array.shape[1:])}. Was it written completely?")
+    return array, geometry
 
 
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:

@@ -1,0 +1,90 @@
+"""Pictures are told from stacks, and their colours from slices."""
+
+from __future__ import annotations
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+
+import nasty
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images import natural
+from napari_nnunet.formats.images.files import ADAPTERS, adapter_for, read_header, read_labels, read_volume
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "picture"),
+    [
+        ((6, 7), "YX", True), ((1, 1), "YX", True), ((6, 7, 3), "YXS", True), ((6, 7, 4), "YXS", True),
+        ((3, 6, 7), "SYX", True), ((3, 6, 7), "ZYX", False), ((4, 6, 7), "ZYX", False), ((9, 6, 7), "ZYX", False),
+        ((2, 9, 6, 7), "CZYX", False),
+    ],
+)  # fmt: skip
+def test_a_tiff_is_a_picture_unless_it_has_slices(tmp_path, shape, axes, picture):
+    path = tmp_path / "Größe 1.TIF"
+    colours = {"photometric": "rgb"} if "S" in axes else {"photometric": "minisblack"}
+    options = {"planarconfig": "separate"} if axes == "SYX" else {}
+    tifffile.imwrite(path, np.zeros(shape, np.uint8), metadata={"axes": axes}, **colours, **options)
+    assert natural.is_natural(path) == picture
+    assert adapter_for(path) is ADAPTERS["NaturalImage2DIO" if picture else "Tiff3DIO"]
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_colours_come_first_however_a_tiff_has_them(tmp_path, planar):
+    picture = np.arange(3 * 6 * 7, dtype=np.uint16).reshape(3, 6, 7)
+    stored = picture if planar else np.moveaxis(picture, 0, -1)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig="separate" if planar else "contig")
+    array, geometry = natural.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(array, picture)
+    assert not geometry.spacing_known
+    assert natural.header(tmp_path / "a.tif") == ((3, 6, 7), 2, None)
+
+
+def test_transparency_of_a_grey_picture_is_no_channel(tmp_path):
+    picture = np.dstack([np.arange(42, dtype=np.uint8).reshape(6, 7), np.full((6, 7), 9, np.uint8)])
+    iio.imwrite(tmp_path / "a.png", picture, mode="LA")
+    array, _ = natural.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(array, picture[None, ..., 0])
+
+
+def test_black_and_white_becomes_0_and_1(tmp_path):
+    mask = np.eye(5, dtype=bool)
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    labels, _ = read_labels(tmp_path / "a.tif")
+    np.testing.assert_array_equal(labels, mask.astype(np.int32))
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".jpg", ".tif"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (6, 7), (6, 7, 3)])
+def test_a_header_says_what_reading_gives(tmp_path, ending, shape):
+    path = tmp_path / f"a{ending}"
+    iio.imwrite(path, np.zeros(shape, np.uint8))
+    array = read_volume([path], as_stored=True).array
+    assert read_header(path) == (array.shape, array.dtype.itemsize, None)
+
+
+def test_a_film_is_no_picture(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 9, 6, 7), np.uint8), photometric="minisblack")
+    with pytest.raises(ImageError, match="4 dimensions; a picture has 2"):
+        natural.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX"])
+def test_a_tiff_damaged_anywhere_is_read_or_an_error_of_images(tmp_path, axes):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.ones((3, 4, 5)[-len(axes) :], np.uint8),
+        photometric="minisblack",
+        metadata={"axes": axes},
+    )
+    path, said = tmp_path / "b.tif", []
+    for data in nasty.damaged((tmp_path / "a.tif").read_bytes(), count=25):
+        path.write_bytes(data)
+        for read in (read_labels, read_header, lambda path: read_volume([path])):
+            try:
+                read(path)
+            except ImageError as error:
+                said.append(str(error))
+    assert len(said) > 30
+    assert all("b.tif" in text for text in said)
