@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,14 @@ def _geometry(path: Path) -> Geometry:
     if not beside.is_file():
         return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
     try:
-        spacing = tuple(float(v) for v in json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+        entries = list(json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+        spacing = tuple(float(v) for v in entries if not isinstance(v, str))
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
     if len(spacing) != 3:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
+    if not all(0 < v < math.inf for v in spacing):
+        raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
     return Geometry(spacing=spacing)
 
 

@@ -1,0 +1,84 @@
+"""Stacks of TIFF pages and the file beside them that says how large a voxel is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_nnunet.errors import ImageError, ResourceError
+from napari_nnunet.formats.images import tiff
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.schema.geometry import Geometry
+
+STACK = Geometry(spacing=(3.0, 0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "expected"),
+    [
+        ("a_0000.tif", (), "a.json"), ("a_0000.tif", ("a_0000.json",), "a_0000.json"),
+        ("a_0000.tif", ("a.json", "a_0000.json"), "a.json"), ("a.tif", (), "a.json"),
+        ("Zelle größer 1_0003.TIFF", (), "Zelle größer 1.json"), ("a.b_0000.tif", (), "a.b.json"),
+    ],
+)  # fmt: skip
+def test_the_file_beside_is_that_of_the_case_or_else_of_the_channel(tmp_path, name, there, expected):
+    for other in there:
+        (tmp_path / other).touch()
+    assert tiff.sidecar(tmp_path / name) == tmp_path / expected
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 6, 7), (3, 6, 7), (4, 6, 7), (9, 6, 3)])
+def test_stacks_of_any_size_come_back_with_their_spacing(tmp_path, shape):
+    labels = (np.arange(np.prod(shape)) % 3).astype(np.uint8).reshape(shape)
+    path = tmp_path / "Fall ä 1.tif"
+    write_labels(labels, STACK, path)
+    back, geometry = read_labels(path)
+    np.testing.assert_array_equal(back, labels)
+    assert geometry == STACK
+    assert tiff.header(path) == ((1, *shape), 1, STACK.spacing)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["Fall ä 1.json", "Fall ä 1.tif"]
+
+
+def test_without_a_file_beside_the_size_of_a_voxel_is_not_known(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6, 7), np.uint8))
+    _, geometry = tiff.read(tmp_path / "a.tif")
+    assert geometry == Geometry(spacing=(1, 1, 1), spacing_known=False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{}", '{"spacing": null}', '{"spacing": 1}', '{"spacing": [1, "x", 1]}', '{"spacing": [[1], 1, 1]}',
+     '{"spacing": []}', '{"spacing": [1, 1, 1, 1]}', '{"spacing": [1, 1, 0]}', '{"spacing": [1, 1, -1]}',
+     '{"spacing": [1, 1, NaN]}', '{"spacing": [1, 1, Infinity]}', '{"spacing": "123"}'],
+)  # fmt: skip
+def test_a_file_beside_without_three_sizes_is_an_error_that_names_it(tmp_path, content):
+    tifffile.imwrite(tmp_path / "a_0000.tif", np.zeros((5, 6, 7), np.uint8))
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ImageError, match=r"a\.json"):
+        read_volume([tmp_path / "a_0000.tif"])
+
+
+def test_pages_of_four_axes_and_single_ones_are_no_stack(tmp_path):
+    for shape in ((6, 7), (2, 5, 6, 7)):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), photometric="minisblack")
+        with pytest.raises(ImageError, match=f"has {len(shape)} dimensions; a stack has 3"):
+            tiff.read(tmp_path / "a.tif")
+
+
+def test_no_spacing_is_left_beside_a_stack_that_could_not_be_written(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tifffile, "imwrite", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        write_labels(np.zeros((5, 6, 7), np.uint8), STACK, tmp_path / "a.tif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_spacing_beside_is_replaced_with_its_stack(tmp_path):
+    for spacing in ((1.0, 1.0, 1.0), (2.0, 3.0, 4.0)):
+        write_labels(np.zeros((5, 6, 7), np.uint8), Geometry(spacing=spacing), tmp_path / "a.tif")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"spacing": [2.0, 3.0, 4.0]}
