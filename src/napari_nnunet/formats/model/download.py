@@ -11,12 +11,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from napari_nnunet.errors import ResourceError, SettingsError
-from napari_nnunet.formats.atomic import make_folder, write_error
+from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 
 _CHUNK = 1 << 20
+_MEANT = "%/:=&?~#+!$,;'@()*[]"  # characters with a meaning in addresses; others, as umlauts, are encoded
 _TIMEOUT = 60.0  # seconds without a byte
 
 
@@ -40,15 +41,19 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
     ResourceError
         If the server does not answer or refuses, the disk is full, or the checksum is wrong.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SettingsError(f"{url!r} is not the address of a file: {error}.") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise SettingsError(f"{url!r} is not the address of a file; it must begin with https://.")
     name = "".join(c for c in unquote(parts.path).rpartition("/")[2] if c.isalnum() or c in "._- ") or "model.zip"
     name = name if name.strip(".") else "model.zip"
     part, notes = make_folder(folder) / f"{name}.part", folder / f"{name}.part.json"
-    have = part.stat().st_size if part.is_file() and _read(notes).get("url") == url else 0
+    # The last byte is asked for once more: of a file that had arrived completely, servers refuse what comes after it.
+    have = max(0, part.stat().st_size - 1) if part.is_file() and _read(notes).get("url") == url else 0
     known = _read(notes).get("version") if have else None
-    request = urllib.request.Request(url, headers={"User-Agent": "napari-nnunet"})
+    request = urllib.request.Request(quote(url, safe=_MEANT), headers={"User-Agent": "napari-nnunet"})
     if have and known:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", str(known))
@@ -60,7 +65,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
             total = None if length is None else have + int(length)
             _check_room(folder, total, have)
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-            notes.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
+            write_json(notes, {"url": url, "version": version})
             yield from _save(answer, part, have, total)
     except urllib.error.HTTPError as error:
         raise ResourceError(f"{url} was refused by its server: {error.code} {error.reason}.") from error
@@ -116,7 +121,10 @@ def _finished(part: Path, notes: Path, target: Path, sha256: str | None, url: st
                 f"The file from {url} is not the expected file: its SHA-256 is {found} instead of {sha256}. It was "
                 "deleted."
             )
-    part.replace(target)
+    try:
+        part.replace(target)
+    except OSError as error:
+        raise write_error(target, error) from error
     notes.unlink(missing_ok=True)
     return target
 
