@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import blosc2
 
 # blosc2 takes a quarter of a second to load; whoever only looks for files does without.
+_DAMAGED = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 
 
@@ -173,7 +176,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
         if image.is_file():
             return StoredCase(name, _open_blosc(image), _open_blosc(seg), properties)
         return StoredCase(name, *_open_numpy(folder, name), properties)
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+    except _DAMAGED as error:
         raise DatasetError(f"The preprocessed case {name} in {folder} cannot be read: {error}") from error
 
 
@@ -189,7 +192,8 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
     unpacked, seg = folder / f"{name}.npy", folder / f"{name}_seg.npy"
     if unpacked.is_file() and seg.is_file():
         return np.load(unpacked, mmap_mode="r"), np.load(seg, mmap_mode="r")
-    with np.load(folder / f"{name}.npz") as archive:
+    # opened here: numpy leaves an archive open that it cannot read
+    with (folder / f"{name}.npz").open("rb") as file, np.load(file) as archive:
         return archive["data"], archive["seg"]
 
 
@@ -213,9 +217,9 @@ def read_next_stage(folder: Path, name: str) -> Any:
     try:
         if path.suffix == ".b2nd":
             return _open_blosc(path)
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             return archive["seg"]
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+    except _DAMAGED as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
