@@ -29,7 +29,7 @@ def plan_files(base: Path) -> list[Path]:
     for path in sorted(base.glob("*.json")):
         try:
             content = json.loads(path.read_text("utf-8"))
-        except ValueError:
+        except (OSError, ValueError):
             continue
         if isinstance(content, Mapping) and "configurations" in content:
             found.append(path)
