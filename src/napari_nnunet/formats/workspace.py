@@ -12,7 +12,7 @@ import platformdirs
 
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import require_plain
+from napari_nnunet.schema.names import is_dataset_name, require_dataset_name
 
 _VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
 
@@ -83,7 +83,7 @@ class Workspace:
     def dataset_of(self, folder: Path) -> str | None:
         """Return the name of the dataset whose folder this is, in any of the three; None for other folders."""
         inside = folder.parent in (self.raw, self.preprocessed, self.results)
-        return folder.name if inside and re.fullmatch(r"Dataset\d{3,}_.+", folder.name) else None
+        return folder.name if inside and is_dataset_name(folder.name) else None
 
     def raw_datasets(self) -> list[Path]:
         """Return the folders of raw datasets, those without a dataset.json too, sorted by name."""
@@ -105,8 +105,8 @@ class Workspace:
         DatasetError
             If no folder, or more than one, fits.
         """
-        if re.fullmatch(r"Dataset\d{3,}_.+", name_or_id):
-            return require_plain(name_or_id, "The dataset")
+        if name_or_id.startswith("Dataset"):
+            return require_dataset_name(name_or_id)
         if not name_or_id.isdecimal():
             raise DatasetError(f"{name_or_id!r} is neither a dataset number nor a name such as Dataset004_Hippocampus.")
         names = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.names import Fold, is_plain
+from napari_nnunet.schema.names import Fold, fault_of
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -36,7 +36,7 @@ class ModelName:
     def __post_init__(self) -> None:
         for what in ("trainer", "plans", "configuration"):
             name = getattr(self, what)
-            if not is_plain(name) or _BETWEEN in name:
+            if fault_of(name) is not None or _BETWEEN in name:
                 raise ModelError(
                     f"The {what} of a model is named {name!r}, which cannot be part of the folder's name "
                     "TRAINER__PLANS__CONFIGURATION; use letters, digits, '.', '-' and single '_'."

@@ -16,7 +16,7 @@ from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.json_text import json_object, read_text
 from napari_nnunet.schema.model_name import DEFAULT_PLANS
-from napari_nnunet.schema.names import require_plain
+from napari_nnunet.schema.names import fault_of
 
 NormalizationScheme = Literal[
     "ZScoreNormalization",
@@ -151,10 +151,14 @@ class Plans(_Frozen):
             "foreground_intensity_properties_per_channel",
             content.get("foreground_intensity_properties_by_modality", {}),
         )
+        for what, name in (("dataset_name", content.get("dataset_name") or "-"), ("plans_name", _plans_name(content))):
+            _require_plain(name, f"{where}: '{what}'")
+        for name in configurations:
+            _require_plain(name, f"{where}: a configuration's name")
         try:
             return cls(
                 dataset_name=content.get("dataset_name", ""),
-                plans_name=content.get("plans_name", DEFAULT_PLANS),
+                plans_name=_plans_name(content),
                 reader=content.get("image_reader_writer", "SimpleITKIO"),
                 transpose_forward=tuple(content.get("transpose_forward", (0, 1, 2))),
                 intensities=tuple(statistics[key] for key in sorted(statistics, key=int)),
@@ -177,6 +181,18 @@ class Plans(_Frozen):
 
 # What looking up, counting and converting raise if a value is missing or of another type.
 _WRONG = (ValidationError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
+def _plans_name(content: Mapping[str, Any]) -> Any:
+    return content.get("plans_name", DEFAULT_PLANS)
+
+
+def _require_plain(name: Any, what: str) -> str:
+    """Return a name that plans give to a file or folder; raises PlanError where it is none, or leads elsewhere."""
+    fault = fault_of(name) if isinstance(name, str) else "it is no text"
+    if fault is not None:
+        raise PlanError(f"{what} is {name!r:.200}, which cannot be part of a file name: {fault}.")
+    return str(name)
 
 
 def _first_problem(error: Exception) -> str:
@@ -205,6 +221,9 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
     if entries.get("preprocessor_name", "DefaultPreprocessor") != "DefaultPreprocessor":
         raise PlanError(f"{where}: unknown preprocessor {entries['preprocessor_name']!r}. Known: DefaultPreprocessor.")
     next_stage = entries.get("next_stage") or ()
+    stages = (next_stage,) if isinstance(next_stage, str) else tuple(next_stage)
+    for stage in (*stages, entries.get("previous_stage") or "-"):
+        _require_plain(stage, f"{where}: 'next_stage' or 'previous_stage'")
     return Configuration(
         name=name,
         patch_size=tuple(entries["patch_size"]),
@@ -216,9 +235,9 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
         resample_seg=_resampling(entries, "seg", where),
         resample_probabilities=_resampling(entries, "probabilities", where),
         architecture=Architecture.parse(entries, where),
-        data_identifier=require_plain(str(entries["data_identifier"]), f"{where}: 'data_identifier'"),
+        data_identifier=_require_plain(entries["data_identifier"], f"{where}: 'data_identifier'"),
         previous_stage=entries.get("previous_stage"),
-        next_stage=(next_stage,) if isinstance(next_stage, str) else tuple(next_stage),
+        next_stage=stages,
         batch_dice=entries.get("batch_dice", False),
     )
 

@@ -292,7 +292,7 @@ def test_names_from_files_lead_nowhere_else(workspace, raw, name):
     plans = json.loads(path.read_text())
     plans["configurations"]["2d"]["data_identifier"] = name
     path.write_text(json.dumps(plans))
-    with pytest.raises(DatasetError, match="'data_identifier' is .* cannot be part of a file name"):
+    with pytest.raises(PlanError, match="'data_identifier' is .* cannot be part of a file name"):
         _run(workspace, configurations=["2d"])
     entry = {"images": ["imagesTr/c0_0000.nii.gz"], "label": "labelsTr/c0.nii.gz"}
     dataset_json(raw, dataset={name: entry})

@@ -232,7 +232,7 @@ def test_ct_keeps_its_intensities(tmp_path):
 def test_what_cannot_be_taken_over_is_refused_and_leaves_nothing(tmp_path):
     results = tmp_path / "r"
     source = _folder(tmp_path, [_old()])
-    with pytest.raises(ModelError, match="not a dataset name"):
+    with pytest.raises(DatasetError, match="not of the form DatasetXXX_Name"):
         drain(import_v1_model(source, results, "Old"))
     with pytest.raises(ModelError, match="not a trained model of nnU-Net v1"):
         drain(import_v1_model(tmp_path, results, "Dataset007_Old"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.names import fault_of, is_plain, shown
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,20 @@ def find_cases(folder: Path, *, ending: str, channels: int) -> list[Case]:
             f"{folder} has no files ending in {ending}, which is what the model was trained on"
             + (f"; it has {', '.join(others)}." if others else ".")
         )
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}", re.DOTALL)
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
     for name in names:
         match = pattern.fullmatch(name)
         if match is None:
-            problems.append(f"{name}: the name must end in _0000{ending} (the channel number)")
+            problems.append(f"{shown(name)}: the name must end in _0000{ending} (the channel number)")
         else:
             grouped[match[1]][int(match[2])] = folder / name
     expected = set(range(channels))
     one_each = all(len(files) == 1 for files in grouped.values())
     for case, files in grouped.items():
+        if not is_plain(case):
+            problems.append(f"{shown(case)} cannot name a case: {fault_of(case)}; rename the file")
         missing = sorted(expected - set(files))
         if missing and not (one_each and 0 in files):
             listed = ", ".join(f"{case}_{c:04d}{ending}" for c in missing)

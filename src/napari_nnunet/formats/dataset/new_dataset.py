@@ -14,8 +14,9 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.names import require_dataset_name
 
-_NUMBERED = re.compile(r"Dataset(\d{3,})_.+")
+_NUMBERED = re.compile(r"Dataset\d{3,}_.")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
@@ -33,11 +34,12 @@ def next_dataset_name(workspace: Workspace, name: str) -> str:
 def _names(workspace: Workspace, name: str) -> Iterator[str]:
     """Yield the names that a new dataset may get, the first number first."""
     plain = name.strip().replace(" ", "_")
-    if _NUMBERED.fullmatch(plain):
-        yield plain
+    if _NUMBERED.match(plain):
+        yield require_dataset_name(plain)
         return
     if not _PLAIN.fullmatch(plain):
         raise DatasetError(f"{name!r} is not a valid dataset name; use letters, digits, '-' and '_'.")
+    require_dataset_name(f"Dataset001_{plain}")
     taken = _taken(workspace)
     yield from (f"Dataset{n:03d}_{plain}" for n in itertools.count(1) if n not in taken)
 
@@ -100,7 +102,7 @@ def new_dataset(workspace: Workspace, name: str, *, own_number: bool = False) ->
 
 def _reserve(workspace: Workspace, name: str, own_number: bool, stack: ExitStack) -> Path:
     """Claim the number of a dataset, the next free one if the name has none."""
-    complete = _NUMBERED.fullmatch(name.strip().replace(" ", "_")) is not None
+    complete = _NUMBERED.match(name.strip().replace(" ", "_")) is not None
     for found in _names(workspace, name):
         number = found.partition("_")[0]
         try:

@@ -17,7 +17,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.names import is_plain
+from napari_nnunet.schema.names import is_plain, shown
 
 _SHOWN = 20  # problems listed in one message
 _MARKED = "a case name must not end in _seg, which marks preprocessed labels"
@@ -151,6 +151,8 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
             problems.append(FileProblem(name, f"{listed} is missing; the dataset has {channels} channels", case=True))
         elif name not in labels:
             problems.append(FileProblem(name, f"labelsTr/{name}{ending} is missing", case=True))
+        elif not is_plain(name):
+            problems.append(FileProblem(shown(name), "this case name cannot be part of a file name"))
         elif name.endswith("_seg"):
             problems.append(FileProblem(name, _MARKED))
         else:
@@ -158,7 +160,7 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
                 TrainingCase(name, tuple(files[c] for c in sorted(files)), folder / "labelsTr" / f"{name}{ending}")
             )
     for name in sorted(set(labels) - set(images)):
-        problems.append(FileProblem(f"labelsTr/{name}{ending}", "this label file has no image", fatal=False))
+        problems.append(FileProblem(f"labelsTr/{shown(name + ending)}", "this label file has no image", fatal=False))
     if not images:
         problems.append(FileProblem("imagesTr", f"no file ends in {ending}, the 'file_ending' of dataset.json"))
     return cases, problems
@@ -166,7 +168,7 @@ def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[Fi
 
 def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[FileProblem]]:
     """Return the channel files of each case, and the files whose names fit no case."""
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}", re.DOTALL)
     grouped: dict[str, dict[int, Path]] = defaultdict(dict)
     problems = []
     for path in sorted(folder.iterdir()):
@@ -177,7 +179,7 @@ def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list
             grouped[match[1]][int(match[2])] = path
         elif path.name.endswith(ending):
             problems.append(
-                FileProblem(f"imagesTr/{path.name}", f"the name must end in _0000{ending} (the channel number)")
+                FileProblem(f"imagesTr/{shown(path.name)}", f"the name must end in _0000{ending} (the channel number)")
             )
     return grouped, problems
 
@@ -190,7 +192,7 @@ def _listed(folder: Path, listed: Mapping[str, Any]) -> tuple[list[TrainingCase]
     cases, problems = [], []
     for name, entry in listed.items():
         if not is_plain(name):
-            problems.append(FileProblem(name, "this case name cannot be part of a file name"))
+            problems.append(FileProblem(shown(name), "this case name cannot be part of a file name"))
             continue
         if name.endswith("_seg"):
             problems.append(FileProblem(name, _MARKED))

@@ -21,6 +21,7 @@ from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.names import require_plain
 
 TRASH = "trash"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
@@ -51,6 +52,8 @@ def create_dataset(
 def check_case_name(name: str) -> str:
     """Return a case's name without blanks at its ends; raises DatasetError if no file can be named so."""
     plain = name.strip()
+    if _NAME.fullmatch(plain):
+        require_plain(plain, "The name of the case")
     if not _NAME.fullmatch(plain) or plain.endswith("_seg"):
         raise DatasetError(
             f"{name!r} cannot name a case; use letters, digits, '.', '-', '_' and blanks, and not '_seg' at the end."

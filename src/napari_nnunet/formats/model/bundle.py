@@ -13,7 +13,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,10 +22,11 @@ from typing import Any
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
 from napari_nnunet.schema.card import FILE, ModelCard
-from napari_nnunet.schema.names import is_plain
+from napari_nnunet.schema.names import is_dataset_name, is_plain
 
 _CHUNK = 4 << 20
-_MOST_ENTRIES = 200_000
+_MOST_ENTRIES = 10_000  # a model has some ten files; with all its validation cases, thousands
+_LONGEST_PLACE = 1000  # characters
 _RATIO = 200  # of the content to the file; weights shrink by a tenth, empty label maps by a few hundred at most
 _FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
 _STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
@@ -89,11 +90,11 @@ def inspect(path: Path) -> Bundle:
         parents = {root.parent for root in roots}
         if len(parents) > 1:
             raise ModelError(
-                f"{path} contains models of several datasets ({', '.join(sorted(str(p) for p in parents))}). "
+                f"{path} contains models of several datasets ({', '.join(sorted(str(p) for p in parents)[:5])}). "
                 "Unpack it yourself and choose one."
             )
-        parent = parents.pop()
-        files = {name: place.relative_to(parent) for name, place in names.items() if _below(place, parent, roots)}
+        parent, models = parents.pop(), set(roots)
+        files = {name: place.relative_to(parent) for name, place in names.items() if _below(place, parent, models)}
         dataset = _dataset_name(path, archive, parent, roots[0])
         size = sum(archive.getinfo(name).file_size for name in files)
         card = _card(archive, parent)
@@ -120,22 +121,27 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
     """Return the files of a zip by name; refuses names that could leave the folder they are unpacked to."""
     entries = archive.infolist()
     if len(entries) > _MOST_ENTRIES:
-        raise ModelError(f"{archive.filename} has {len(entries)} entries; no model has so many, so it was refused.")
+        raise ModelError(
+            f"{archive.filename} was refused: it has {len(entries):,} entries, at most {_MOST_ENTRIES:,} are allowed. "
+            "Export the models without their validation cases, or unpack the file yourself."
+        )
     found: dict[str, PurePosixPath] = {}
+    places: set[PurePosixPath] = set()
     for entry in entries:
         text = entry.filename.replace("\\", "/")
-        place = PurePosixPath(text)
-        outside = text.startswith("/") or not all(is_plain(part) for part in place.parts)
+        place = PurePosixPath(text[:_LONGEST_PLACE])
+        outside = text.startswith("/") or len(text) > _LONGEST_PLACE or not all(is_plain(part) for part in place.parts)
         if outside or (entry.external_attr >> 16 and stat.S_ISLNK(entry.external_attr >> 16)):
             raise ModelError(
-                f"{archive.filename} was refused: its entry {entry.filename!r} could write outside of the models' "
+                f"{archive.filename} was refused: its entry {entry.filename!r:.200} could write outside of the models' "
                 "folder. Do not trust this file."
             )
         if entry.flag_bits & 1:
             raise ModelError(f"{archive.filename} is encrypted. Ask for a copy without a password.")
         if not entry.is_dir() and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
-            if place in found.values():
+            if place in places:
                 raise ModelError(f"{archive.filename} was refused: it holds {place} twice.")
+            places.add(place)
             found[entry.filename] = place
     return found
 
@@ -155,9 +161,9 @@ def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
         )
 
 
-def _below(place: PurePosixPath, parent: PurePosixPath, roots: Sequence[PurePosixPath]) -> bool:
+def _below(place: PurePosixPath, parent: PurePosixPath, roots: Set[PurePosixPath]) -> bool:
     """Whether a file belongs to a model, or to the dataset's folder itself (its card, its ensembles)."""
-    if any(place.is_relative_to(root) for root in roots):
+    if PurePosixPath(*place.parts[: len(parent.parts) + 1]) in roots:  # all of them lie in one folder
         return True
     if not place.is_relative_to(parent) or parent == PurePosixPath("."):
         return False
@@ -166,14 +172,14 @@ def _below(place: PurePosixPath, parent: PurePosixPath, roots: Sequence[PurePosi
 
 
 def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, root: PurePosixPath) -> str:
-    if re.fullmatch(r"Dataset\d{3,}_.+", parent.name):
+    if is_dataset_name(parent.name):
         return parent.name
     try:
         entry = next(e for e in archive.infolist() if PurePosixPath(e.filename) == root / "plans.json")
         name = str(_json(archive, entry)["dataset_name"])
     except (StopIteration, ValueError, KeyError, TypeError):
         name = ""
-    if is_plain(name) and re.fullmatch(r"Dataset\d{3,}_.+", name):
+    if is_dataset_name(name):
         return name
     raise ModelError(
         f"Could not determine the dataset of the models in {path}. Put them in a folder such as Dataset004_Hippocampus."

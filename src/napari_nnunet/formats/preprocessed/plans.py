@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 
 
 def read_plans(base: Path, name: str) -> Plans:
     """Read a plans file of a preprocessed dataset; the error lists the files there are."""
-    path = base / f"{name}.json"
+    path = base / f"{require_plain(name, 'The name of the plans')}.json"
     if not path.is_file():
         there = ", ".join(p.stem for p in plan_files(base)) or "none"
         raise PlanError(

@@ -16,6 +16,7 @@ from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.images.files import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, results_of, run_cases
+from napari_nnunet.schema.names import require_dataset_name
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest, ConvertOldRequest
 
 _ENDING = ".nii.gz"
@@ -137,9 +138,7 @@ def convert_old_nnunet(workspace: Workspace, request: ConvertOldRequest) -> Job[
     DatasetError
         If the source is no such dataset, the name is not of that form, or is taken.
     """
-    source, name = request.source, request.name
-    if not re.fullmatch(r"Dataset\d{3,}_.+", name):
-        raise DatasetError(f"{name!r} is not of the form DatasetXXX_Name.")
+    source, name = request.source, require_dataset_name(request.name)
     content = _source_json(source, ("imagesTr", "labelsTr"), ("labels", "modality"))
     with new_dataset(workspace, name) as (beside, folder):
         yield from _convert_old(source, beside, content)

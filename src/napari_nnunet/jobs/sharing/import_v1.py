@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
+from napari_nnunet.schema.names import require_dataset_name
 from napari_nnunet.schema.plans import Plans
 
 PLANS = "nnUNetPlansV1"
@@ -55,8 +55,7 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
     ModelError, DatasetError
         If something is missing, or the network, its normalisation or its classes have no counterpart in v2.
     """
-    if not re.fullmatch(r"Dataset\d{3,}_.+", dataset):
-        raise ModelError(f"{dataset!r} is not a dataset name; it must look like Dataset004_Hippocampus.")
+    require_dataset_name(dataset)
     folders = sorted(p.parent for p in source.glob("fold_*/model_final_checkpoint.model"))
     folders = folders or sorted(p.parent for p in source.glob("all/model_final_checkpoint.model"))
     if not (source / "plans.pkl").is_file() or not folders:
