@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from napari_nnunet.engine.planning.planner import PLANNERS, architecture_entry, features_per_stage
-from napari_nnunet.engine.planning.topology import feature_map_size, topology
+from napari_nnunet.engine.planning.topology import Topology, feature_map_size, topology
 from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.plans import Configuration, Plans
 
@@ -66,12 +68,13 @@ def derive(
     before = plans.configuration(base)
     _check(plans, name, before, patch, batch, spacing)
     goal = tuple(float(s) for s in (spacing or before.spacing))
-    shape = topology(goal, tuple(patch or before.patch_size))
+    moved = goal != before.spacing
+    resized = moved or (patch is not None and tuple(patch) != before.patch_size)
+    shape = topology(goal, tuple(patch or before.patch_size)) if resized else _shape_of(before)
     if shape.stages < 2:
         raise PlanError(f"A patch of {_times(shape.patch)} voxels is too small for a U-Net; use at least 8 per axis.")
     entries: dict[str, Any] = {"inherits_from": base}
     said: list[str] = []
-    moved = spacing is not None and goal != before.spacing
     if moved:
         entries["data_identifier"] = f"{plans.plans_name}_{name}"
         entries["spacing"] = list(goal)
@@ -112,7 +115,7 @@ def _check(
     if name in plans.configurations:
         raise PlanError(f"A configuration {name} already exists; choose another name.")
     for what, values in (("patch", patch), ("spacing", spacing)):
-        if values is not None and (len(values) != before.ndim or not all(v > 0 for v in values)):
+        if values is not None and (len(values) != before.ndim or not all(0 < v < math.inf for v in values)):
             raise PlanError(f"The {what} needs {before.ndim} positive numbers, not {list(values)}.")
     if patch is not None and max(patch) < _LEAST_PATCH:
         raise PlanError(f"A patch of {_times(patch)} voxels is too small for a U-Net; use at least 8 per axis.")
@@ -127,26 +130,26 @@ def _resembling(before: Configuration) -> Any:
     return replace(planner, width=before.architecture.features[0])
 
 
-def _memory(before: Configuration, shape: Any, batch: int, labels: int) -> str:
+def _shape_of(before: Configuration) -> Topology:
+    """Return the shape of a network as it is, which need not follow the rule: people edit plans."""
+    strides = before.architecture.strides
+    divisor = tuple(math.prod(along) for along in zip(*strides, strict=True))
+    return Topology(before.patch_size, strides, before.architecture.kernel_sizes, divisor)
+
+
+def _memory(before: Configuration, shape: Topology, batch: int, labels: int) -> str:
     architecture = before.architecture
-    residual = architecture.name == "ResidualEncoderUNet"
-    old = feature_map_size(
-        topology(before.spacing, before.patch_size),
-        architecture.features,
-        architecture.blocks,
-        architecture.decoder_convs[0],
-        labels,
-        residual=residual,
+    measured = partial(
+        feature_map_size,
+        decoder_convs=architecture.decoder_convs[0],
+        heads=labels,
+        residual=architecture.name == "ResidualEncoderUNet",
     )
-    blocks = [*architecture.blocks, *[architecture.blocks[-1]] * shape.stages][: shape.stages]
-    new = feature_map_size(
-        shape,
-        features_per_stage(shape.stages, before.ndim, architecture.features[0]),
-        blocks,
-        architecture.decoder_convs[0],
-        labels,
-        residual=residual,
-    )
+    own = _shape_of(before)
+    old = new = measured(own, architecture.features, architecture.blocks)
+    if shape != own:
+        blocks = [*architecture.blocks, *[architecture.blocks[-1]] * shape.stages][: shape.stages]
+        new = measured(shape, features_per_stage(shape.stages, before.ndim, architecture.features[0]), blocks)
     ratio = new * batch / (old * before.batch_size)
     return f"Training takes about {ratio:.2g} times the memory and time per step of {before.name}"
 
