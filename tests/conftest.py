@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import sleeping_threads  # noqa: F401
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.prediction import predictor
