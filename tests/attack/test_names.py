@@ -144,7 +144,7 @@ def test_a_zip_of_as_many_entries_as_are_allowed_is_checked_at_once(tmp_path):
     path = write_zip(tmp_path / "many.zip", models)
     began = time.perf_counter()
     assert len(bundle.inspect(path).files) == 9000
-    assert time.perf_counter() - began < 5  # 40 seconds where every entry was compared with every other
+    assert time.perf_counter() - began < 5
 
 
 def test_a_zip_with_more_entries_than_any_model_needs_is_refused(tmp_path):

@@ -80,7 +80,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
         (["-f", "seven"], "'seven' is not a fold"),
         (["-f", "3"], "Fold 3 has no checkpoint_final.pth"),
         (["-step_size", "0"], "The setting 'step' cannot be 0"),
-        (["-chk", "checkpoint_best.pth"], "choose that one"),
+        (["-chk", "checkpoint_best.pth"], "Choose that one"),
         (["-device", "quantum"], "Unknown device 'quantum'"),
         (["-prev_stage_predictions", "nowhere"], "lacks the previous stage's segmentation of 3 of 3 cases"),
     ],

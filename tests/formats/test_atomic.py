@@ -185,3 +185,10 @@ def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path, monkeypatch)
     replace_folder(new, target)
     assert names(target) == ["n"]
     assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("name", ["c" * 240 + ".nii.gz", "ü" * 120 + ".nii.gz"])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    with written_beside(tmp_path / name, suffix=".nii.gz") as temporary:
+        temporary.write_bytes(b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"

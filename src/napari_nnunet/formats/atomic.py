@@ -18,11 +18,16 @@ import psutil
 from napari_nnunet.errors import ResourceError
 
 _MARK = ".partial-"
+_LONGEST = 200  # bytes; file systems take 255
 
 
 def partial_name(name: str) -> str:
-    """Return the name of a temporary file next to ``name``: hidden, and with its owner's process number."""
-    return f".{name}{_MARK}{os.getpid()}-{secrets.token_hex(3)}"
+    """Return the name of a temporary file next to ``name``: hidden, and with its owner's process number.
+
+    Long names are cut, so that whatever a file may be called, its temporary file can be.
+    """
+    short = name.encode()[:_LONGEST].decode(errors="ignore")
+    return f".{short}{_MARK}{os.getpid()}-{secrets.token_hex(3)}"
 
 
 @contextmanager

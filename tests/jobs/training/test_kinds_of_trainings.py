@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from trainings import MODEL, SHORT, of, run
+from trainings import MODEL, SHORT, folder_of, of, run
 
 from helpers import TRAINED, Recipe
 from napari_nnunet.engine.batches.patches import patch_rule
@@ -102,3 +102,13 @@ def test_a_cascade_trains_on_what_its_first_stage_segmented(new_workspace):
     assert result.validation.dice is not None
     weights = read_raw(result.folder.final)["network_weights"]
     assert weights["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == 3
+
+
+def test_a_case_is_never_in_training_and_validation_at_once(new_workspace):
+    workspace = new_workspace()
+    path = workspace.preprocessed / TRAINED / "splits_final.json"
+    names = [f"c{i}" for i in range(5)]
+    path.write_text(json.dumps([{"train": names, "val": names[:1]}]))
+    with pytest.raises(DatasetError, match="Fold 0 .* 1 of its cases in both training and validation: c0"):
+        run(workspace)
+    assert not folder_of(workspace).path.exists()

@@ -223,8 +223,9 @@ def _split(base: Path, names: Sequence[str], fold: Fold) -> Job[Split]:
     split = split_of(names, fold, splits)
     both = sorted(set(split.train) & set(split.val))
     if both:
-        yield Note(
-            level="warning", text=f"{len(both)} cases are in both training and validation: {', '.join(both[:5])}."
+        raise DatasetError(
+            f"Fold {fold} in {path} has {len(both)} of its cases in both training and validation: "
+            f"{', '.join(both[:5])}. Its scores would mean nothing. Correct the file, or train the fold 'all'."
         )
     if not split.train or not split.val:
         raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
