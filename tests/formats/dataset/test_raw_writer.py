@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from helpers import make_dataset, smooth_image
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.formats.dataset import raw_writer
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, drop_case, save_case
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.schema.geometry import Geometry
@@ -69,3 +70,79 @@ def test_the_voxel_size_beside_a_picture_stays_with_it_and_goes_with_it(tmp_path
     drop_case(folder, "a")
     assert not list((folder / "imagesTr").iterdir())
     assert not list((folder / "labelsTr").iterdir())
+
+
+@pytest.mark.parametrize("name", ["", " ", "x_seg", "a/b", "../a", ".a", "Fäll", "a\0", "-a"])
+def test_names_that_files_cannot_have_are_refused_before_anything_is_written(raw, name):
+    before = sorted(raw.rglob("*"))
+    image = np.zeros((20, 24, 22), np.float32)
+    with pytest.raises(DatasetError, match="cannot name a case"):
+        save_case(raw, name, [image], image.astype(np.uint8), Geometry(spacing=(1, 1, 1)))
+    assert sorted(raw.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("channels", "labels", "said"),
+    [
+        ([], np.zeros((2, 3)), "has 1 channels"), ([np.zeros((2, 3))] * 2, np.zeros((2, 3)), "but 2 were given"),
+        ([np.zeros((2, 3))], np.zeros((3, 2)), "must have the same shape"),
+        ([np.zeros((2, 3))], np.full((2, 3), 7), "contain 7, which dataset.json does not define"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_dataset_is_no_case(raw, channels, labels, said):
+    with pytest.raises(DatasetError, match=said):
+        save_case(raw, "new", channels, labels.astype(np.uint8), Geometry(spacing=(1, 1)))
+    assert not list(raw.rglob("new*"))
+
+
+def test_removing_a_case_leaves_those_whose_names_begin_alike(tmp_path):
+    folder = tmp_path / "Dataset001_A"
+    create_dataset(folder, ("MR",), {"background": 0, "cell": 1}, ".png")
+    picture = np.zeros((4, 5), np.uint8)
+    for name in ("a", "a_0000", "a.b", "ab"):
+        save_case(folder, name, [picture], picture, Geometry(spacing=(1, 1)))
+    drop_case(folder, "a")
+    assert [case.name for case in open_dataset(folder).cases] == ["a.b", "a_0000", "ab"]
+    assert open_dataset(folder).info.raw["numTraining"] == 3
+    with pytest.raises(DatasetError, match="has no case a"):
+        drop_case(folder, "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "ignore", "expected"),
+    [
+        ([], None, {0: 0}), ([255], None, {0: 0, 255: 1}), ([0, 3, 3, 7], None, {0: 0, 3: 1, 7: 2}),
+        ([0, 3, 7], 3, {0: 0, 7: 1, 3: 2}), ([1], 9, {0: 0, 1: 1, 9: 2}),
+    ],
+)  # fmt: skip
+def test_values_are_numbered_in_their_order_with_background_first_and_ignore_last(values, ignore, expected):
+    assert raw_writer.compact_values(values, ignore) == expected
+
+
+def test_values_without_an_entry_stay_and_swapped_ones_do_not_meet():
+    labels = np.array([[0, 3, 7], [65535, 7, 3]], np.uint16)
+    assert raw_writer.remap(labels, {3: 7, 7: 3}).tolist() == [[0, 7, 3], [65535, 3, 7]]
+    assert raw_writer.remap(np.zeros((0, 3), np.uint8), {1: 2}).shape == (0, 3)
+
+
+def test_a_voxel_size_is_written_into_the_cases_that_were_named(raw):
+    raw_writer.set_spacing(raw, (3.0, 0.5, 0.25), ["c1"])
+    sizes = {path.name: read_volume([path]).geometry.spacing for path in sorted(raw.rglob("*.nii.gz"))}
+    assert sizes["c1_0000.nii.gz"] == sizes["c1.nii.gz"] == (3.0, 0.5, 0.25)
+    assert sizes["c0_0000.nii.gz"] == sizes["c0.nii.gz"] == pytest.approx((1.0, 0.8, 0.8))
+
+
+def test_a_picture_has_no_voxel_size_to_set(tmp_path):
+    folder = tmp_path / "Dataset001_A"
+    create_dataset(folder, ("MR",), {"background": 0, "cell": 1}, ".png")
+    picture = np.zeros((4, 5), np.uint8)
+    save_case(folder, "a", [picture], picture, Geometry(spacing=(1, 1)))
+    with pytest.raises(DatasetError, match="the format does not store it"):
+        raw_writer.set_spacing(folder, (2.0, 2.0))
+
+
+def test_classes_that_break_a_rule_leave_the_others(raw):
+    before = (raw / "dataset.json").read_bytes()
+    with pytest.raises(DatasetError, match="background"):
+        raw_writer.set_labels(raw, {"cell": 1})
+    assert (raw / "dataset.json").read_bytes() == before
