@@ -49,7 +49,7 @@ def test_a_dataset_is_found_by_number_in_any_of_the_three_folders(places):
     "wrong", ["", "x", "-1", "1.5", "²", "Dataset1_x", "Dataset001", "Dataset001_", "dataset001_x"]
 )
 def test_what_is_neither_number_nor_name_is_refused(places, wrong):
-    with pytest.raises(DatasetError, match="neither a dataset number nor a name"):
+    with pytest.raises(DatasetError, match="neither a dataset number nor a name|not of the form DatasetXXX_Name"):
         places.dataset_name(wrong)
 
 
