@@ -30,7 +30,7 @@ def parse(kind, *typed):
 
 @pytest.mark.parametrize("verb", sorted(FLAGS))
 def test_every_flag_that_was_ever_taken_is_taken(verb):
-    parser = build_parser(named(verb))
+    parser = build_parser([named(verb)])
     verbs = next(action for action in parser._actions if isinstance(action.choices, dict)).choices
     assert set(FLAGS[verb]) <= {flag for action in verbs[verb]._actions for flag in action.option_strings}
 

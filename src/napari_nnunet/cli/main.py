@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from napari_nnunet.cli.verbs import VERBS, Verb, named
@@ -20,8 +20,8 @@ with 'nnUNetv2_' replaced by 'napari-nnunet '. 'napari-nnunet VERB --help' expla
 """
 
 
-def build_parser(only: Verb | None = None) -> argparse.ArgumentParser:
-    """Return the parser with all verbs; with the flags of one of them, where it is named, else of all."""
+def build_parser(whole: Collection[Verb] = VERBS) -> argparse.ArgumentParser:
+    """Return the parser with all verbs, and with the flags of some: those of all take a while to make."""
     parser = argparse.ArgumentParser(
         prog="napari-nnunet",
         description="Segment 2-D and 3-D images with trained nnU-Net models.",
@@ -32,7 +32,7 @@ def build_parser(only: Verb | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-nnunet {__version__}")
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        verb.add_to(parsers, whole=only is None or verb is only)
+        verb.add_to(parsers, whole=verb in whole)
     return parser
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and not words[0].startswith("-"):
         words[0] = words[0].replace("-", "_")
     verb = named(words[0]) if words else None
-    options = build_parser(verb or VERBS[0]).parse_args(words)
+    options = build_parser(() if verb is None else (verb,)).parse_args(words)
     verb = named(options.verb)
     try:
         return 0 if verb is None else _carry_out(verb, options)

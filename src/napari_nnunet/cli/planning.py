@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from napari_nnunet.jobs.dataset.verify import require_sound, verify
 from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
 from napari_nnunet.jobs.planning.plan import plan_experiment as plan_experiment_job
-from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
-from napari_nnunet.jobs.planning.preprocess import preprocess as preprocess_job
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
 if TYPE_CHECKING:
@@ -29,6 +26,8 @@ def extract_fingerprint(request: FingerprintRequest, shell: Shell) -> None:
     """Measure a dataset; where it is checked first, errors end the verb and warnings are printed."""
     name = shell.workspace.dataset_name(request.dataset)
     if request.check:
+        from napari_nnunet.jobs.dataset.verify import require_sound, verify  # planning starts sooner without
+
         report = shell.run(verify(shell.workspace, VerifyRequest(dataset=name, workers=request.workers)))
         require_sound(report)
         for problem in report.problems:
@@ -44,11 +43,16 @@ def plan_experiment(request: PlanRequest, shell: Shell) -> None:
 
 def preprocess(request: PreprocessRequest, shell: Shell) -> int:
     """Preprocess a dataset."""
+    from napari_nnunet.jobs.planning.preprocess import preprocess as preprocess_job  # planning starts sooner without
+
     return _say(shell.run(preprocess_job(shell.workspace, request)))
 
 
 def plan_and_preprocess(request: PlanAndPreprocessRequest, shell: Shell) -> int:
     """Do everything between raw data and training."""
+    # planning alone starts sooner without
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
+
     result = shell.run(plan_and_preprocess_job(shell.workspace, request))
     print(result.plans)
     return 0 if result.cases is None else _say(result.cases)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.processes.launch import relaunch_distributed
+from napari_nnunet.processes.queue import ahead_of, ticket
 from napari_nnunet.schema.model_name import ModelName
 
 if TYPE_CHECKING:
@@ -23,10 +26,6 @@ _BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
 
 def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
     """Train fold after fold; whoever stops one stops them all."""
-    from napari_nnunet.formats.model.fold import FoldFolder
-    from napari_nnunet.processes.launch import relaunch_distributed
-    from napari_nnunet.processes.queue import ticket
-
     command = requests[0]
     _check(command)
     workspace = shell.workspace
@@ -58,8 +57,6 @@ def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
 
 def _wait(own: Any, results: Path) -> bool:
     """Wait for the trainings before; returns False where this one was cancelled meanwhile."""
-    from napari_nnunet.processes.queue import ahead_of
-
     said = None
     while (ahead := ahead_of(own, results)) != 0:
         if ahead is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_nnunet.schema.requests.option import Request
+if TYPE_CHECKING:
+    from napari_nnunet.schema.requests.option import Request
+
 
 #: Other spellings.
 ALIASES: dict[str, tuple[str, ...]] = {
