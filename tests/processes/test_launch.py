@@ -60,7 +60,7 @@ def test_the_words_of_a_detached_training_are_read_as_its_settings(tmp_path, nam
 
     settings = TrainSettings(**{name: OTHER[name] for name in names})
     words = training(Workspace.at(tmp_path), settings).arguments()
-    requests = read(TrainCommand, build_parser(named("train")).parse_args(words))
+    requests = read(TrainCommand, build_parser([named("train")]).parse_args(words))
     assert [request.fold for request in requests] == [0, "all"]
     assert [request.settings for request in requests] == [settings, settings]
 
