@@ -18,7 +18,6 @@ LONGEST_FUNCTION = 50  # lines without docstring
 LONGEST_MODULE = 400
 #: Longer than that today; a number here only ever gets smaller.
 LONGER = {
-    "api.py": 412,
     "widgets/prediction/form.py": 434,
     "widgets/sharing/export_dialog.py:__init__": 53,
 }

@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
-from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Event, drain
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
@@ -22,7 +19,6 @@ from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess 
 from napari_nnunet.jobs.sharing.export import export_models as export_models_job
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, FindBestRequest
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
@@ -31,7 +27,7 @@ from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.schema.requests.training import TrainRequest
-from napari_nnunet.volume import Volume
+from napari_nnunet.volume import Volume, as_volume
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.choosing.best import Answer
@@ -91,7 +87,7 @@ def predict(
     from napari_nnunet.jobs.prediction.predict import predict as job  # loads torch
 
     opened = _opened(model)
-    volume = _volume(image, spacing, len(opened.dataset.channel_names))
+    volume = as_volume(image, spacing, len(opened.dataset.channel_names))
     return drain(job(opened, volume, _request(PredictSettings, settings, changes)), on_event)
 
 
@@ -103,26 +99,6 @@ def _request(kind: type[R], settings: Request | None, changes: dict[str, Any]) -
 
 def _opened(model: TrainedModel | Folder) -> TrainedModel:
     return model if isinstance(model, TrainedModel) else load_model(model)
-
-
-def _volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
-    if isinstance(image, Volume):
-        return image
-    array = image if hasattr(image, "shape") else np.asarray(image)
-    if spacing is None:
-        raise ImageError(
-            "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "
-            "picture; (1, 1) if it has none."
-        )
-    ndim = len(spacing)
-    if len(array.shape) == ndim:
-        array = array[None]
-    if len(array.shape) != ndim + 1 or array.shape[0] != channels:
-        raise ImageError(
-            f"The array has shape {tuple(array.shape)}; with {ndim} spacings the model expects "
-            f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
-        )
-    return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
 
 
 def ensemble_predict(
@@ -169,7 +145,7 @@ def ensemble_predict(
     joined = tuple(Member(_opened(model), settings) for model, settings in pairs)
     vote = VoteSettings(method, weights, uncertainty, temperature)
     combination = Combination(joined, vote, Cleaning.of(keep_largest))
-    volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
+    volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))
     return drain(predict_combined(combination, volume), on_event)
 
 
@@ -200,7 +176,7 @@ def predict_best(
 
     place = _workspace(workspace)
     combination = best_combination(place, place.dataset_name(dataset), _request(PredictSettings, settings, changes))
-    volume = _volume(image, spacing, len(combination.model.dataset.channel_names))
+    volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))
     return drain(predict_combined(combination, volume), on_event)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import Geometry, lift_shape
 
@@ -53,3 +55,39 @@ class Volume:
     def shape_3d(self) -> tuple[int, int, int]:
         """Spatial shape with three entries; a 2-D image has one slice."""
         return lift_shape(self.shape)
+
+
+def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
+    """Return a volume of an array.
+
+    Parameters
+    ----------
+    image : Volume or array-like, shape ([C,] [Z,] Y, X)
+        A volume is returned as it is; the first axis may be missing where there is one channel.
+    spacing : tuple of float, optional
+        In mm, one number per spatial axis; arrays need it.
+    channels : int
+        How many there must be.
+
+    Raises
+    ------
+    ImageError
+        If the spacing is missing, or does not fit the array.
+    """
+    if isinstance(image, Volume):
+        return image
+    array = image if hasattr(image, "shape") else np.asarray(image)
+    if spacing is None:
+        raise ImageError(
+            "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "
+            "picture; (1, 1) if it has none."
+        )
+    ndim = len(spacing)
+    if len(array.shape) == ndim:
+        array = array[None]
+    if len(array.shape) != ndim + 1 or array.shape[0] != channels:
+        raise ImageError(
+            f"The array has shape {tuple(array.shape)}; with {ndim} spacings the model expects "
+            f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
+        )
+    return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
