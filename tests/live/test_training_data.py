@@ -58,7 +58,7 @@ def _raw(real_data: Path, name: str, place: Path, cases: int) -> Workspace:
         for path in (*case.images, case.label):
             (target / path.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target / path.parent.name)
-    content = {**json.loads(dataset.text), "numTraining": cases}
+    content = {**dataset.info.raw, "numTraining": cases}
     (target / "dataset.json").write_text(json.dumps(content))
     return Workspace.at(place)
 
