@@ -108,7 +108,6 @@ def test_what_is_written_is_read(tmp_path):
         lambda touch: collections.defaultdict(list),
         lambda touch: touch,
         lambda touch: slice(1, 2),
-        lambda touch: np.dtype,
         lambda touch: np.arange,
         lambda touch: np.random.default_rng,
         lambda touch: np.array([object()], dtype=object),
@@ -123,8 +122,6 @@ def test_what_is_written_is_read(tmp_path):
 def test_what_is_no_number_text_or_container_is_refused_and_nothing_runs(tmp_path, make, protocol):
     touched = tmp_path / "touched"
     thing = make(touched)
-    if thing is np.dtype:
-        pytest.skip("the name alone is harmless")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"deep": [1, (thing,)]}, protocol=protocol))
     with pytest.raises(DatasetError, match=r"x\.pkl (was refused|is damaged)"):
         read_pickle(tmp_path / "x.pkl")

@@ -117,11 +117,6 @@ class PlanAndPreprocessRequest(PlanSettings):
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
 
-    @property
-    def settings(self) -> PlanSettings:
-        """How it is planned."""
-        return self.only(PlanSettings)
-
 
 class MovePlansRequest(Request):
     """Write the plans of one dataset for another; preprocess it with them afterwards."""
