@@ -19,7 +19,6 @@ LONGEST_MODULE = 400
 #: Longer than that today; a number here only ever gets smaller.
 LONGER = {
     "widgets/prediction/form.py": 434,
-    "widgets/sharing/export_dialog.py:__init__": 53,
 }
 MOST_MODULES = 12  # in one folder
 LATE_IMPORTS = 79  # within functions; likewise

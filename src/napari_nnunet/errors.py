@@ -29,7 +29,7 @@ class NnunetError(Exception):
 
     def __init__(self, message: str, *, shell: str = "", window: str = "") -> None:
         self.message, self.in_window = (
-            f"{message}{'' if way.startswith(_NEW_LINE) else ' '}{way}".rstrip() for way in (shell, window)
+            f"{message}{'' if way.startswith(_NEW_LINE) else ' '}{way}".strip() for way in (shell, window)
         )
         super().__init__(self.message)
 

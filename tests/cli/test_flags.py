@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +12,16 @@ import pytest
 
 from napari_nnunet.cli import build_parser
 from napari_nnunet.cli.flags import add_flags, read
+from napari_nnunet.cli.reference import MARK, reference, table
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.requests.choosing import EnsembleRequest
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import option
-from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
+from napari_nnunet.schema.requests.prediction import PredictRequest, PredictSettings
+from napari_nnunet.schema.requests.sharing import ExportRequest
 from napari_nnunet.schema.requests.training import TrainCommand, TrainRequest, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
@@ -21,8 +29,6 @@ FLAGS = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="ut
 
 
 def parse(kind, *typed):
-    import argparse
-
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     add_flags(parser, kind)
     return read(kind, parser.parse_args([str(word) for word in typed]))
@@ -66,19 +72,43 @@ def test_what_is_not_typed_is_told_from_a_default():
     assert request.model_fields_set == {"dataset", "configuration", "fold", "seed"}
 
 
-def test_a_field_is_a_line_in_one_place():
-    class More(TrainCommand):
-        """Train."""
+ASKED = {
+    TrainCommand: {"dataset": "4", "configuration": "2d", "fold": 0},
+    PlanAndPreprocessRequest: {"dataset": "4"},
+    PredictRequest: {"dataset": "4", "configuration": "2d", "source": Path("in"), "target": Path("out")},
+    EnsembleRequest: {"sources": (Path("a"), Path("b")), "target": Path("out")},
+    ExportRequest: {"dataset": "4", "target": Path("a.zip")},
+    ImportFoldersRequest: {"name": "X", "images": Path("in"), "masks": Path("out"), "channel_names": ("CT",)},
+}
+
+
+@pytest.mark.parametrize("kind", ASKED, ids=lambda kind: kind.__name__)
+def test_a_field_is_a_line_in_one_place(kind):
+    """In verb, page of flags, words of a detached process, and Python; the rows of docks have a test of their own."""
+
+    class More(kind):
+        """Do more."""
 
         sharpness: Annotated[float, option("Sharpness", "--sharpness S", "How sharp.", otherwise="blunt")] = 0.5
 
-    import argparse
+    @keywords(More)
+    def python(**changes):
+        """Do more.
+
+            Parameters
+            ----------
+        **changes
+        """
 
     parser = argparse.ArgumentParser()
     add_flags(parser, More)
     assert "--sharpness S" in parser.format_help() and "how sharp (default: blunt)" in parser.format_help()
-    assert parse(More, "4", "2d", "0", "--sharpness", "0.75")[0].sharpness == 0.75
-    assert words([More(dataset="4", configuration="2d", fold=0, sharpness=2.0)])[-2:] == ["--sharpness", "2.0"]
+    asked = More.of(**ASKED[kind], sharpness=2.0)
+    assert words([asked])[-2:] == ["--sharpness", "2.0"]
+    assert parse(More, *words([asked])) == [asked]
+    assert "| `--sharpness S` | how sharp | blunt |" in table(More)
+    assert inspect.signature(python).parameters["sharpness"].default == 0.5
+    assert "    sharpness : float, optional\n        How sharp.\n" in python.__doc__
 
 
 @pytest.mark.parametrize(
@@ -95,15 +125,11 @@ def test_a_wrong_value_is_named_with_its_flag(typed, said):
 
 
 def test_the_page_of_flags_is_as_the_requests_say():
-    from napari_nnunet.cli.reference import MARK, reference
-
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert page.partition(MARK)[2].strip() == reference().strip(), MARK
 
 
 def test_python_lists_the_same_fields():
-    import inspect
-
     import napari_nnunet
 
     for function, kind in ((napari_nnunet.train, TrainRequest), (napari_nnunet.predict, PredictSettings)):

@@ -40,7 +40,7 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
         click(cases.panel, qtbot)
     viewer.window.remove_dock_widget("all")
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
-    plan.preset_box.value, plan.memory_box.value = "SmallPlanner", 0.03
+    plan.preset_box.value, plan.rows.widgets["gpu_memory_gb"].value = "SmallPlanner", "0.03"
     click(plan.panel, qtbot)
     plan.preprocessing.boxes["2d"].setChecked(False)
     click(plan.preprocessing.panel, qtbot)

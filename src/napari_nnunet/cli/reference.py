@@ -18,15 +18,16 @@ MARK = "<!-- generated: python -m napari_nnunet.cli.reference docs/cli.md -->\n"
 
 def reference() -> str:
     """Return a section per verb, with a table of its flags."""
-    parts = ["## Flags of every verb\n\n" + _table(ShellRequest)]
+    parts = ["## Flags of every verb\n\n" + table(ShellRequest)]
     for verb in VERBS:
         unused = UNUSED.get(verb.name, ())
         note = f"\n{', '.join(f'`{flag}`' for flag in unused)}: accepted, not needed.\n" if unused else ""
-        parts.append(f"## {verb.name}\n\n{verb.description}\n\n{_table(verb.kind)}{note}")
+        parts.append(f"## {verb.name}\n\n{verb.description}\n\n{table(verb.kind)}{note}")
     return "\n".join(parts)
 
 
-def _table(kind: type[Request]) -> str:
+def table(kind: type[Request]) -> str:
+    """Return the flags of a request as a table."""
     rows = []
     for _, field, flag in kind.flags():
         value = "" if flag.positional or is_switch(field, flag) else f" {_placeholder(field, flag)}"

@@ -76,11 +76,11 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
 
 def test_presets_and_wishes_reach_the_plans(plan, home, qtbot):
     plan.preset_box.value = "nnUNetPlannerResEncM"
-    plan.spacing_edit.value = "2 one 1"
+    plan.rows.widgets["target_spacing"].value = "2 one 1"
     qtbot.waitUntil(lambda: "The voxel size '2 one 1' cannot be read" in plan.summary.text(), timeout=5000)
     assert not plan.panel.button.isEnabled()
-    plan.spacing_edit.value = "2 1.6 1.6"
-    plan.name_edit.value = "coarse"
+    plan.rows.widgets["target_spacing"].value = "2 1.6 1.6"
+    plan.rows.widgets["plans_name"].value = "coarse"
     qtbot.waitUntil(plan.panel.button.isEnabled, timeout=5000)
     run(plan, qtbot)
     content = json.loads((home / "nnUNet_preprocessed" / DATASET / "coarse.json").read_text())

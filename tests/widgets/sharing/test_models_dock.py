@@ -67,7 +67,7 @@ def test_models_are_exported_with_their_card(dock, workspace, tmp_path, qtbot, m
     dialog.file.setText(str(tmp_path / "none" / "x.zip"))
     assert "does not exist" in dialog.reason.text()
     dialog.file.setText(str(tmp_path / "x.zip"))
-    dialog.texts["licence"].setText("CC0")
+    dialog.rows.widgets["licence"].value = "CC0"
     for box in dialog.boxes:
         box.setChecked(True)
     assert dialog.reason.text() == ""

@@ -71,7 +71,7 @@ class Flag:
 _LIMITS = ("ge", "gt", "le", "lt", "min_length")
 
 
-def option(title: str, flag: str, text: str, *, default: Any = ..., **how: Any) -> Any:
+def option(title: str, flag: str, text: str, *, default: Any = ..., row: bool = False, **how: Any) -> Any:
     """Describe a field of a request, or, within ``Annotated``, of several.
 
     Parameters
@@ -85,6 +85,8 @@ def option(title: str, flag: str, text: str, *, default: Any = ..., **how: Any) 
         A sentence: the help of the flag, the tool tip of the row, the docstring of the keyword.
     default : object
         What counts where nothing is said; a field without one is required.
+    row : bool
+        Whether the dock that makes such requests has a row for it among its further settings.
     **how
         Limits of the value (``ge``, ``gt``, ``le``, ``lt``, ``min_length``), and further fields of :class:`Flag`.
     """
@@ -92,7 +94,7 @@ def option(title: str, flag: str, text: str, *, default: Any = ..., **how: Any) 
     rest = [word for word in flag.split() if not word.startswith("-")]
     limits = {name: how.pop(name) for name in _LIMITS if name in how}
     made = Flag(names or tuple(rest), rest[0] if rest else None, **how) if flag else None
-    extra: Any = {"flag": made} if made else None
+    extra: Any = {"flag": made, "row": row}
     return Field(default, title=title, description=text, json_schema_extra=extra, **limits)
 
 
@@ -101,6 +103,12 @@ def flag_of(field: FieldInfo) -> Flag | None:
     extra = field.json_schema_extra
     found = extra.get("flag") if isinstance(extra, dict) else None
     return found if isinstance(found, Flag) else None
+
+
+def rows_of(kind: type[BaseModel]) -> tuple[str, ...]:
+    """Return the fields that a dock has rows for."""
+    extras = {name: field.json_schema_extra for name, field in kind.model_fields.items()}
+    return tuple(name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("row"))
 
 
 class Request(BaseModel):
@@ -120,7 +128,7 @@ class Request(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(_in_words(error, cls)) from error
+            raise _in_words(error, cls) from error
 
     @classmethod
     def like(cls, other: Request, **values: Any) -> Self:
@@ -142,14 +150,17 @@ class Request(BaseModel):
         yield from sorted(found, key=lambda entry: (not entry[2].positional, not entry[1].is_required()))
 
 
-def _in_words(error: ValidationError, kind: type[Request]) -> str:
+def _in_words(error: ValidationError, kind: type[Request]) -> SettingsError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return f"The setting '{name}' is missing."
+        return SettingsError(f"The setting '{name}' is missing.")
     if first["type"] == "extra_forbidden":
-        return f"There is no setting '{name}'. Known: {', '.join(kind.model_fields)}."
-    return f"The setting '{name}' cannot be {first['input']!r}: {first['msg']}."
+        return SettingsError(f"There is no setting '{name}'. Known: {', '.join(kind.model_fields)}.")
+    field = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    title = (field.title if field is not None else None) or name
+    shell, window = (f"The setting '{said}' cannot be {first['input']!r}: {first['msg']}." for said in (name, title))
+    return SettingsError("", shell=shell, window=window)
 
 
 Workers = Annotated[
@@ -163,7 +174,7 @@ DatasetPosition = Annotated[str, option("Dataset", "DATASET", "Number or name of
 DatasetFlag = Annotated[str, option("Dataset", "-d DATASET", "Number or name of the dataset.")]
 EachDataset = Annotated[str, option("Dataset", "-d DATASET", "Numbers or names of datasets.", each=True)]
 PlansName = Annotated[str, option("Plans", "-p PLANS", "Name of the plans.")]
-TrainerName = Annotated[str, option("Trainer", "-tr TRAINER", "One of nnU-Net's trainer names.")]
+TrainerName = Annotated[str, option("Trainer", "-tr TRAINER", "One of nnU-Net's trainer names.", row=True)]
 Folds = tuple[Fold, ...] | None
 
 

@@ -41,7 +41,10 @@ class PlanSettings(Request):
     """How a dataset is planned."""
 
     planner: str = option(
-        "Planner", "-pl PLANNER", "nnU-Net's planners, or SmallPlanner for CPUs.", default="ExperimentPlanner"
+        "Preset",
+        "-pl PLANNER",
+        "nnU-Net's planners, or SmallPlanner for CPUs; larger networks need more GPU memory and are a little better.",
+        default="ExperimentPlanner",
     )
     gpu_memory_gb: float | None = option(
         "GPU memory (GB)",
@@ -50,6 +53,7 @@ class PlanSettings(Request):
         default=None,
         gt=0,
         otherwise="the planner's",
+        row=True,
     )
     target_spacing: tuple[float, float, float] | None = option(
         "Target spacing (mm)",
@@ -58,9 +62,15 @@ class PlanSettings(Request):
         default=None,
         otherwise="the data decide",
         axes=("Z", "Y", "X"),
+        row=True,
     )
     plans_name: str | None = option(
-        "Plans name", "-overwrite_plans_name NAME", "Name of the plans.", default=None, otherwise="the planner's"
+        "Plans name",
+        "-overwrite_plans_name NAME",
+        "Name of the plans.",
+        default=None,
+        otherwise="the planner's",
+        row=True,
     )
     preprocessor: Literal["DefaultPreprocessor"] = option(
         "Preprocessor", "-preprocessor_name", "The only one there is.", default="DefaultPreprocessor"

@@ -22,17 +22,37 @@ class ExportSettings(Request):
         "Validation", "--exp_cv_preds", "Also the segmentations of the validation cases.", default=False
     )
     light: bool = option(
-        "Light", "--light", "Only what inference needs: half the size, cannot be trained further.", default=False
+        "Only what segmenting needs: half the size",
+        "--light",
+        "Only what inference needs: half the size, cannot be trained further.",
+        default=False,
+        row=True,
     )
-    title: str | None = option("Title", "--title TEXT", "On the card: its title.", default=None)
+    title: str | None = option(
+        "Title", "--title TEXT", "On the card: what the model is called.", default=None, row=True
+    )
     description: str | None = option(
-        "Description", "--description TEXT", "On the card: what the model is for.", default=None
+        "Description",
+        "--description TEXT",
+        "On the card: what the model is for, and on which images it was trained.",
+        default=None,
+        row=True,
     )
-    authors: str | None = option("Authors", "--authors TEXT", "On the card: who made it.", default=None)
-    licence: str | None = option("Licence", "--licence TEXT", "On the card: licence of the weights.", default=None)
-    citation: str | None = option("Citation", "--citation TEXT", "On the card: what to cite.", default=None)
+    authors: str | None = option("Authors", "--authors TEXT", "On the card: who made it.", default=None, row=True)
+    licence: str | None = option(
+        "Licence",
+        "--licence TEXT",
+        "On the card: the licence under which others may use the weights, e.g. CC BY 4.0.",
+        default=None,
+        row=True,
+    )
+    citation: str | None = option("Citation", "--citation TEXT", "On the card: what to cite.", default=None, row=True)
     thumbnail: Path | None = option(
-        "Thumbnail", "--thumbnail PNG", "On the card: a picture (remember that it may show a patient).", default=None
+        "Picture",
+        "--thumbnail PNG",
+        "On the card: a picture (remember that it may show a patient).",
+        default=None,
+        row=True,
     )
     replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
 

@@ -54,10 +54,11 @@ class TrainSettings(Request):
     time_budget: Seconds | None = option(
         "Time budget",
         "--time_budget --time-budget TIME",
-        "Measure the step, then choose epochs and learning rate so that training takes this long (45m, 2h, 1d).",
+        "Measure the step, then choose epochs and learning rate so that training takes this long.",
         default=None,
         gt=0,
         reads=parse_duration,
+        shell="Measure the step, then choose epochs and learning rate so that training takes this long (45m, 2h, 1d).",
     )
     early_stop: int | None = option(
         "Early stop (epochs)",
@@ -74,6 +75,7 @@ class TrainSettings(Request):
         default=0.0,
         ge=0,
         le=1,
+        row=True,
     )
     seed: int = option(
         "Seed",
@@ -81,6 +83,7 @@ class TrainSettings(Request):
         "Decides the first weights and every batch; the same seed repeats a training.",
         default=0,
         ge=0,
+        row=True,
     )
     device: Device = "auto"
     precision: Arithmetic = "auto"
@@ -115,7 +118,11 @@ class TrainSettings(Request):
         shell="Keep nothing of the training.",
     )
     probabilities: bool = option(
-        "Probabilities", "--npz", "Also keep the validation's probabilities, for ensembles.", default=False
+        "Keep probabilities of the validation",
+        "--npz",
+        "Also keep the validation's probabilities, for ensembles.",
+        default=False,
+        row=True,
     )
 
     def recipe(self) -> Recipe:
@@ -145,7 +152,7 @@ class TrainRequest(TrainSettings):
     plans: PlansName = "nnUNetPlans"
     resume: bool = option("Resume", "--c", "Continue from the newest checkpoint, exactly where it was.", default=False)
     pretrained: Path | None = option(
-        "First weights",
+        "Begin with",
         "-pretrained_weights FILE",
         "Checkpoint to initialise from; its output layers are not used.",
         default=None,

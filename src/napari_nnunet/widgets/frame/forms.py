@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from magicgui.widgets import CheckBox, create_widget
+from magicgui.widgets import CheckBox, FileEdit, LineEdit, create_widget
 from napari.layers import Image
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QScrollArea, QVBoxLayout, QWidget
+
+from napari_nnunet.schema.requests.option import flag_of, rows_of
+from napari_nnunet.widgets.frame.ready import typed_spacing
 
 if TYPE_CHECKING:
     import napari
@@ -78,21 +82,86 @@ def field_widget(model: type[BaseModel], name: str, **own: Any) -> Any:
     name : str
         Of the field.
     **own
-        What the form says otherwise, or the field does not say: ``value``, ``choices`` (a combo box takes the place of
-        a line then), ``step``, ``min``, ``max``, ``nullable``, ``widget_type``.
+        What the form says otherwise, or the field does not say: ``label``, ``value``, ``choices`` (a combo box takes
+        the place of a line then), ``step``, ``min``, ``max``, ``nullable``, ``widget_type``.
+
+    Returns
+    -------
+    magicgui widget
+        For a field that may stay open, where the form gives no value, a line; empty, it shows what counts then.
     """
     field = model.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     optional = len(kinds) < len(get_args(field.annotation))
     annotation = kinds[0] if optional and len(kinds) == 1 else field.annotation
     options: dict[str, Any] = {"tooltip": field.description or ""}
-    if annotation in (int, float):
-        options |= _limits(field.metadata, whole=annotation is int, step=own.get("step"))
     if "choices" in own:
         options["widget_type"] = "ComboBox"
+    elif optional and annotation is Path:
+        options["nullable"] = True
+    elif optional and "value" not in own:
+        annotation = str
+    elif annotation in (int, float):
+        options |= _limits(field.metadata, whole=annotation is int, step=own.get("step"))
     value = own.pop("value", field.get_default(call_default_factory=True))
     wanted = {} if value is None or value is PydanticUndefined else {"value": value}
-    return create_widget(annotation=annotation, label=field.title, options={**options, **own}, **wanted)
+    label = own.pop("label", field.title)
+    widget = create_widget(annotation=annotation, label=label, options={**options, **own}, **wanted)
+    flag = flag_of(field)
+    if isinstance(widget, LineEdit) and flag is not None and flag.otherwise:
+        widget.native.setPlaceholderText(flag.otherwise)
+    return widget
+
+
+class FieldRows:
+    """Rows for all fields of a request that say they have one, and what is typed into them.
+
+    Parameters
+    ----------
+    kind : type of BaseModel
+        The request.
+    own : mapping of str to mapping, optional
+        Of a field: what the form says otherwise, as for :func:`field_widget`.
+    """
+
+    def __init__(self, kind: type[BaseModel], own: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.kind = kind
+        self.widgets = {name: field_widget(kind, name, **(own or {}).get(name, {})) for name in rows_of(kind)}
+
+    def add_to(self, form: QFormLayout, changed: Callable[[Any], object]) -> None:
+        """Add the rows to a form; ``changed`` is called with the new value of any of them."""
+        for widget in self.widgets.values():
+            add_row(form, widget)
+            widget.changed.connect(changed)
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields as the request takes them.
+
+        Raises
+        ------
+        NotReadyError or SettingsError
+            If what was typed cannot be read; what is not allowed is found by the request itself.
+        """
+        return {name: self._value(name, widget) for name, widget in self.widgets.items()}
+
+    def _value(self, name: str, widget: Any) -> Any:
+        field, value = self.kind.model_fields[name], widget.value
+        flag = flag_of(field)
+        if isinstance(widget, FileEdit):
+            return chosen_file(widget)
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if not text and not field.is_required():
+            return field.get_default(call_default_factory=True)
+        if flag is not None and flag.axes:
+            return typed_spacing(text, "".join(flag.axes))
+        return flag.reads(text) if flag is not None and flag.reads is not None else text
+
+
+def chosen_file(widget: FileEdit) -> Path | None:
+    """Return the file that was chosen, if one was."""
+    return None if widget.value is None or str(widget.value) == "." else Path(widget.value)
 
 
 def _limits(metadata: Sequence[Any], *, whole: bool, step: float | None) -> dict[str, float]:

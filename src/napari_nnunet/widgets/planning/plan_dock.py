@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
@@ -15,10 +14,10 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.forms import add_row, field_widget
+from napari_nnunet.widgets.frame.forms import FieldRows, add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import folded_away, sentence
-from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
+from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import counted, dataset_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -85,20 +84,12 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.check()
 
     def _form(self) -> QGroupBox:
-        self.preset_box = ComboBox(
-            label="Preset",
-            choices=list(_PRESETS.items()),
-            tooltip="nnU-Net's planners: the larger networks need more GPU memory and are a little better.",
-        )
-        self.memory_box = field_widget(PlanSettings, "gpu_memory_gb", value=0, min=0, max=1024)
-        self.spacing_edit = field_widget(PlanSettings, "target_spacing", widget_type="LineEdit")
-        self.name_edit = field_widget(PlanSettings, "plans_name", widget_type="LineEdit")
+        self.preset_box = field_widget(PlanSettings, "planner", choices=list(_PRESETS.items()))
+        self.rows = FieldRows(PlanSettings)
         inner = QWidget()
         details = QFormLayout(inner)
         details.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.memory_box, self.spacing_edit, self.name_edit):
-            add_row(details, widget)
-            widget.changed.connect(self.check_soon)
+        self.rows.add_to(details, self.check_soon)
         more = folded_away("Advanced", inner)
         self.form = QFormLayout()
         add_row(self.form, self.preset_box)
@@ -171,14 +162,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         """Return what the form says."""
         if self.info is None:
             raise NotReadyError(self.about.text())
-        text = self.spacing_edit.value.strip()
-        z, y, x = typed_spacing(text, "zyx") if text else (1.0, 1.0, 1.0)
-        return PlanSettings(
-            planner=self.preset_box.value,
-            gpu_memory_gb=self.memory_box.value or None,
-            target_spacing=(z, y, x) if text else None,
-            plans_name=self.name_edit.value.strip() or None,
-        )
+        return PlanSettings.of(planner=self.preset_box.value, **self.rows.values())
 
     def describe(self, request: PlanSettings) -> str:
         """Return what will be done."""

@@ -22,14 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.requests.sharing import ExportSettings
-
-_TEXTS = {
-    "title": "What the model is called.",
-    "description": "What it is for, and on which images it was trained.",
-    "authors": "Who made it.",
-    "licence": "Under which others may use the weights, e.g. CC BY 4.0.",
-    "citation": "What to cite.",
-}
+from napari_nnunet.widgets.frame.forms import FieldRows
 
 
 class ExportDialog(QDialog):
@@ -61,24 +54,13 @@ class ExportDialog(QDialog):
             models.addWidget(box)
             self.boxes.append(box)
         form.addRow("Models", models)
-        self.texts = {}
-        for name, tip in _TEXTS.items():
-            self.texts[name] = edit = QLineEdit(folder.parent.name if name == "title" else "")
-            edit.setToolTip(tip)
-            edit.setAccessibleName(name.capitalize())
-            form.addRow(name.capitalize(), edit)
-        self.picture = QLineEdit()
-        self.picture.setPlaceholderText("none – remember that it may show a patient")
-        self.picture.setAccessibleName("Picture")
-        browse = QPushButton("Browse…")
-        browse.clicked.connect(self._browse_picture)
-        row = QHBoxLayout()
-        row.addWidget(self.picture, 1)
-        row.addWidget(browse)
-        form.addRow("Picture", row)
-        self.light = QCheckBox("Only what segmenting needs: half the size, cannot be trained further")
-        self.light.setChecked(True)
-        form.addRow("", self.light)
+        own: dict[str, dict[str, Any]] = {
+            "title": {"value": folder.parent.name},
+            "light": {"value": True},
+            "thumbnail": {"filter": "*.png"},
+        }
+        self.rows = FieldRows(ExportSettings, own)
+        self.rows.add_to(form, self._check)
         self.file = QLineEdit(str(Path.home() / f"{folder.parent.name}.zip"))
         self.file.setAccessibleName("File")
         choose = QPushButton("Browse…")
@@ -92,8 +74,7 @@ class ExportDialog(QDialog):
         self.ok = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
         self.ok.accepted.connect(self.accept)
         self.ok.rejected.connect(self.reject)
-        for edit in (self.file, self.picture):
-            edit.textChanged.connect(self._check)
+        self.file.textChanged.connect(self._check)
         column = QVBoxLayout(self)
         column.addLayout(form)
         column.addWidget(self.reason)
@@ -105,22 +86,17 @@ class ExportDialog(QDialog):
         if path:
             self.file.setText(path if path.endswith(".zip") else f"{path}.zip")
 
-    def _browse_picture(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Choose a picture", "", "PNG (*.png)")
-        if path:
-            self.picture.setText(path)
-
     def _check(self, _: Any = None) -> None:
         """Say what is missing, and let OK be pressed when nothing is."""
         problem = ""
-        picture = self.picture.text().strip()
+        picture = self.rows.values()["thumbnail"]
         if not self.folders():
             problem = "Choose at least one model."
         elif not self.file.text().strip().endswith(".zip"):
             problem = "The file's name must end in .zip."
         elif not self.target().parent.is_dir():
             problem = f"The folder {self.target().parent} does not exist."
-        elif picture and not (picture.lower().endswith(".png") and Path(picture).is_file()):
+        elif picture is not None and not (picture.suffix.lower() == ".png" and picture.is_file()):
             problem = "The picture must be a PNG file that exists."
         elif self.target().exists():
             self.reason.setText(f"{self.target().name} exists and will be replaced.")
@@ -140,8 +116,4 @@ class ExportDialog(QDialog):
 
     def settings(self) -> ExportSettings:
         """Return what goes in; the file dialog asked before it gave a name that exists."""
-        picture = self.picture.text().strip()
-        card = {name: edit.text().strip() or None for name, edit in self.texts.items()}
-        return ExportSettings.of(
-            light=self.light.isChecked(), thumbnail=Path(picture) if picture else None, replace_zip=True, **card
-        )
+        return ExportSettings.of(replace_zip=True, **self.rows.values())

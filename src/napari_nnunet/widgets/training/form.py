@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox
+from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.training import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import trainers
-from napari_nnunet.widgets.frame.forms import add_row, field_widget, let_shrink
+from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -52,7 +51,7 @@ class TrainForm(QGroupBox):
         self._length_chosen()
 
     def _make(self) -> None:
-        self.configuration_box = ComboBox(label="Configuration", choices=[], nullable=True)
+        self.configuration_box = field_widget(TrainRequest, "configuration", choices=[], nullable=True)
         self.folds = {fold: QCheckBox(str(fold)) for fold in _FOLDS}
         self.folds[0].setChecked(True)
         for fold, box in self.folds.items():
@@ -60,22 +59,13 @@ class TrainForm(QGroupBox):
             box.setToolTip(f"Fold {fold}: {held}.")
             box.setAccessibleName(f"Fold {fold}")
         self.length_box = ComboBox(label="Length", choices=[_BUDGET, _EPOCHS])
-        self.hours_box = FloatSpinBox(
-            label="Hours per fold", value=2.0, min=0.01, max=1000, step=0.5, tooltip="Epochs are chosen to fit."
-        )
-        self.epochs_box = field_widget(TrainSettings, "epochs", value=1000, tooltip="1000 is nnU-Net's.")
+        hours = {"label": "Hours per fold", "widget_type": "FloatSpinBox", "min": 0.01, "max": 1000, "step": 0.5}
+        self.hours_box = field_widget(TrainSettings, "time_budget", value=2.0, **hours)
+        self.epochs_box = field_widget(TrainSettings, "epochs", value=1000)
         device = read_preferences().device
         self.device_box = field_widget(TrainSettings, "device", choices=_DEVICES, value=device)
-        self.weights_edit = FileEdit(
-            label="Begin with", filter="*.pth", nullable=True, tooltip="A checkpoint of the same plans; leave empty."
-        )
-        self.extra = {
-            "trainer": field_widget(TrainSettings, "trainer", choices=list(trainers())),
-            "foreground_jitter": field_widget(TrainSettings, "foreground_jitter", step=0.05),
-            "seed": field_widget(TrainSettings, "seed", max=_MOST_SEEDS),
-            "probabilities": field_widget(TrainSettings, "probabilities"),
-        }
-        self.extra["probabilities"].text = "Keep probabilities of the validation"
+        self.weights_edit = field_widget(TrainRequest, "pretrained", filter="*.pth")
+        self.rows = FieldRows(TrainSettings, {"trainer": {"choices": list(trainers())}, "seed": {"max": _MOST_SEEDS}})
 
     def _lay_out(self) -> None:
         folds = QWidget()
@@ -94,8 +84,8 @@ class TrainForm(QGroupBox):
         inner = QWidget()
         details = QFormLayout(inner)
         details.setContentsMargins(0, 0, 0, 0)
-        for extra in (*self.extra.values(), self.weights_edit):
-            add_row(details, extra)
+        self.rows.add_to(details, self._emit)
+        add_row(details, self.weights_edit)
         more = folded_away("Advanced", inner)
         column = QVBoxLayout(self)
         column.addWidget(self.head)
@@ -108,7 +98,7 @@ class TrainForm(QGroupBox):
         self.plans_box.chosen.connect(self._plans_chosen)
         self.length_box.changed.connect(self._length_chosen)
         self.configuration_box.changed.connect(self._configuration_chosen)
-        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit, *self.extra.values()):
+        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit):
             widget.changed.connect(self._emit)
         for box in self.folds.values():
             box.toggled.connect(self._emit)
@@ -168,16 +158,14 @@ class TrainForm(QGroupBox):
         if not self.chosen_folds():
             raise NotReadyError("Tick at least one fold.")
         budget = self.length_box.value == _BUDGET
-        weights = self.weights_edit.value
-        settings = TrainSettings(
+        settings = TrainSettings.of(
             epochs=None if budget else self.epochs_box.value,
             time_budget=self.hours_box.value * 3600 if budget else None,
             device=self.device_box.value,
-            **{name: widget.value for name, widget in self.extra.items()},
+            **self.rows.values(),
         )
-        pretrained = Path(weights) if weights and str(weights) != "." else None
         names = (self.head.workspace, dataset, configuration, plans.plans_name, self.chosen_folds())
-        return DetachedTraining(*names, settings, pretrained=pretrained)
+        return DetachedTraining(*names, settings, pretrained=chosen_file(self.weights_edit))
 
 
 def button_text(request: DetachedTraining) -> str:
