@@ -78,7 +78,7 @@ def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> Non
         request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
     )
     model = load_model(folder)
-    folds = usable_folds(model) if request.folds is None else request.folds
+    folds = usable_folds(shell.workspace, model) if request.folds is None else request.folds
     job = accumulate(shell.workspace, model, folds, target=request.target, workers=request.workers)
     folder, evaluation = shell.run(job)
     if evaluation is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
 from napari_nnunet.jobs.planning.plan import plan_experiment as plan_experiment_job
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.planning.preprocess import PreprocessResult
     from napari_nnunet.schema.requests.planning import (
         FingerprintRequest,
+        FoldsRequest,
         MovePlansRequest,
         PlanAndPreprocessRequest,
         PlanRequest,
         PreprocessRequest,
     )
+
+_SHOWN = 6  # names of a fold in a line
 
 
 def extract_fingerprint(request: FingerprintRequest, shell: Shell) -> None:
@@ -66,6 +70,18 @@ def _say(result: PreprocessResult) -> int:
     total = len(result.failed) + len(result.done) + len(result.skipped)
     print(f"{len(result.failed)} of {total} cases failed: {', '.join(sorted(result.failed))}.", file=sys.stderr)
     return 1
+
+
+def folds(request: FoldsRequest, shell: Shell) -> None:
+    """Show the folds of a dataset as a table, made first where others are asked for."""
+    found = shell.run(fold_job(shell.workspace, request))
+    for row in found.rows:
+        listed = ", ".join(row.held[:_SHOWN]) + (
+            f" and {len(row.held) - _SHOWN} more" if len(row.held) > _SHOWN else ""
+        )
+        print(f"fold {row.fold}: {row.train} train, {row.val} validate: {listed}")
+    if not found.stored:
+        print("These folds are not written yet" + ("." if request.dry_run else "; the first training does."))
 
 
 def move_plans_between_datasets(request: MovePlansRequest, shell: Shell) -> None:

@@ -117,6 +117,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("preprocess", "planning", "PreprocessRequest", "preprocess planned datasets"),
     Verb("verify_dataset_integrity", "dataset", "VerifyRequest", "check raw datasets and list every problem"),
     Verb("move_plans_between_datasets", "planning", "MovePlansRequest", "use the plans of one dataset for another"),
+    Verb("folds", "planning", "FoldsRequest", "show which cases train and validate in every fold, or make other folds"),
     Verb("train", "training", "TrainCommand", "train folds of a configuration", together=True),
     Verb("ensemble", "choosing", "EnsembleRequest", "combine the predictions of several models"),
     Verb("evaluate_folder", "choosing", "EvaluateFolderRequest", "evaluate segmentations against references"),

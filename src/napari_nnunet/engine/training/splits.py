@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,44 @@ def make_splits(cases: Sequence[str], folds: int = FOLDS) -> tuple[Split, ...]:
         found.append(Split(tuple(names[~held].tolist()), tuple(names[held].tolist())))
         start += size
     return tuple(found)
+
+
+def group_splits(groups: Mapping[str, str], folds: int) -> tuple[Split, ...]:
+    """Return a cross-validation in which no group trains and validates at once.
+
+    As many folds as groups leave one group out each, in the order of their names. Otherwise large groups are dealt out
+    first, each to the fold with the fewest cases, so that folds of unequal groups come out about equally large.
+
+    Parameters
+    ----------
+    groups : mapping of str to str
+        The group of every case.
+    folds : int
+        How many, at least 2.
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer groups than folds.
+    """
+    members: dict[str, list[str]] = {}
+    for case in sorted(groups):
+        members.setdefault(groups[case], []).append(case)
+    if not 2 <= folds <= len(members):
+        raise DatasetError(
+            f"{len(groups)} cases in {len(members)} group{'s' if len(members) != 1 else ''} cannot be split into "
+            f"{folds} folds; a fold needs a group of its own. Ask for fewer folds (at least 2), or group otherwise."
+        )
+    names = sorted(members)
+    held: list[list[str]] = [[] for _ in range(folds)]
+    if folds == len(names):
+        held = [members[name] for name in names]
+    else:
+        np.random.RandomState(_SEED).shuffle(names)
+        for name in sorted(names, key=lambda name: -len(members[name])):
+            min(held, key=len).extend(members[name])
+    everyone = sorted(groups)
+    return tuple(Split(tuple(name for name in everyone if name not in set(val)), tuple(sorted(val))) for val in held)
 
 
 def split_of(cases: Sequence[str], fold: int | str, splits: Sequence[Split]) -> Split:

@@ -28,8 +28,8 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
-    DEFAULT_FOLDS,
     accumulate,
+    dataset_folds,
     mean_dice,
     measured,
     reference_folder,
@@ -117,7 +117,7 @@ def find_best(workspace: Workspace, request: FindBestRequest) -> Job[Answer]:
 
 def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> Job[Answer]:
     models = yield from _candidates(workspace, dataset, request)
-    models, folds = yield from _common_folds(models, request.folds)
+    models, folds = yield from _common_folds(models, request.folds, dataset_folds(workspace, dataset))
     scored: list[Scored] = []
     for model in models:
         folder, _ = yield from accumulate(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
@@ -189,7 +189,7 @@ def _candidates(workspace: Workspace, dataset: str, request: FindBestRequest) ->
 
 
 def _common_folds(
-    models: list[TrainedModel], wanted: tuple[Fold, ...] | None
+    models: list[TrainedModel], wanted: tuple[Fold, ...] | None, every: tuple[Fold, ...]
 ) -> Job[tuple[list[TrainedModel], tuple[Fold, ...]]]:
     """Return the models and folds that can be compared; what was asked for by number must be there."""
     there = {model.folder.name: validated_folds(model) for model in models}
@@ -204,26 +204,26 @@ def _common_folds(
                 "Folds without validation: " + "; ".join(missing) + ". Train them, or name the folds to compare (-f)."
             )
         return models, wanted
-    usable = [model for model in models if set(there[model.folder.name]) & set(DEFAULT_FOLDS)]
+    usable = [model for model in models if set(there[model.folder.name]) & set(every)]
     for model in models:
         if model not in usable:
             yield Note(level="warning", text=f"{model.folder.name} has no validated fold; skipped.")
     if not usable:
         raise ModelError("No model has a validated fold.", **VALIDATE_FIRST)
-    folds = tuple(fold for fold in DEFAULT_FOLDS if all(fold in there[model.folder.name] for model in usable))
+    folds = tuple(fold for fold in every if all(fold in there[model.folder.name] for model in usable))
     if not folds:
         listed = "; ".join(f"{model.folder.name}: {list(there[model.folder.name])}" for model in usable)
         raise ModelError(f"The models have no validated fold in common ({listed}). Train the same folds of each.")
-    missing_folds = [fold for fold in DEFAULT_FOLDS if fold not in folds]
+    missing_folds = [fold for fold in every if fold not in folds]
     if missing_folds:
         lacking = "; ".join(
-            f"{model.folder.name} lacks {', '.join(str(f) for f in DEFAULT_FOLDS if f not in there[model.folder.name])}"
+            f"{model.folder.name} lacks {', '.join(str(f) for f in every if f not in there[model.folder.name])}"
             for model in usable
-            if set(DEFAULT_FOLDS) - set(there[model.folder.name])
+            if set(every) - set(there[model.folder.name])
         )
         yield Note(
             level="warning",
-            text=f"Compared on fold {', '.join(map(str, folds))} only, not on all five: {lacking}. "
+            text=f"Compared on fold {', '.join(map(str, folds))} only, not on all {len(every)}: {lacking}. "
             "More folds make the choice more reliable.",
         )
     return usable, folds

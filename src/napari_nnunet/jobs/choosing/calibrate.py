@@ -57,7 +57,7 @@ def calibrate(
         If there is no validation, or no probabilities of it.
     """
     first = models[0]
-    chosen = tuple(folds) if folds is not None else usable_folds(first)
+    chosen = tuple(folds) if folds is not None else usable_folds(workspace, first)
     info = first.dataset
     members = validation_members([model.folder for model in models], chosen, info.file_ending)
     references = reference_folder(workspace, first.folder.parent.name)

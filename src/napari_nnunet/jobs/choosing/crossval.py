@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +25,24 @@ def validated_folds(model: TrainedModel) -> tuple[Fold, ...]:
     """Return the folds with validation cases."""
     ending = model.dataset.file_ending
     found = [path for path in model.folder.glob("fold_*") if any((path / "validation").glob(f"*{ending}"))]
-    names = sorted(path.name.removeprefix("fold_") for path in found)
+    names = sorted((path.name.removeprefix("fold_") for path in found), key=lambda name: (len(name), name))
     return tuple(int(name) if name.isdecimal() else "all" for name in names)
 
 
-def usable_folds(model: TrainedModel) -> tuple[Fold, ...]:
-    """Return those of nnU-Net's five folds that were validated, or "all"; raises ModelError if there is none."""
+def dataset_folds(workspace: Workspace, dataset: str) -> tuple[Fold, ...]:
+    """Return the folds in which every case of a dataset validates once: splits_final.json's, else nnU-Net's five."""
+    path = workspace.preprocessed / dataset / "splits_final.json"
+    try:
+        return tuple(range(len(json.loads(path.read_text(encoding="utf-8"))))) or DEFAULT_FOLDS
+    except (OSError, ValueError, TypeError):
+        return DEFAULT_FOLDS  # the data stayed elsewhere
+
+
+def usable_folds(workspace: Workspace, model: TrainedModel) -> tuple[Fold, ...]:
+    """Return those of the dataset's folds that were validated, or "all"; raises ModelError if there is none."""
     there = validated_folds(model)
-    folds = tuple(fold for fold in DEFAULT_FOLDS if fold in there) or there
+    wanted = dataset_folds(workspace, model.folder.parent.name)
+    folds = tuple(fold for fold in wanted if fold in there) or there
     if not folds:
         raise ModelError(f"{model.folder.name} has no validated fold.", **VALIDATE_FIRST)
     return folds

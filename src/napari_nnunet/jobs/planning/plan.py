@@ -18,6 +18,8 @@ from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, 
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.jobs.planning.folds import FILE as SPLITS
+from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import require_plain
@@ -129,6 +131,7 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
             "extract it again."
         )
     yield Stage(name=f"Planning {dataset_name}")
+    yield from _fold(workspace, dataset, request)
     target = folder / f"{request.plans_name or PLANNERS[request.planner].plans}.json"
     with claimed(folder, f"{target.stem} of {dataset_name} are already being planned", part=target.name):
         content = plan(
@@ -142,10 +145,21 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
         yield from _tell_of_trouble(content)
         write_json(target, content)
         copy_file(dataset.folder / "dataset.json", folder / "dataset.json")
-        splits = dataset.folder / "splits_final.json"
-        if splits.is_file():
-            copy_file(splits, folder / splits.name)
     return target
+
+
+def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Job[None]:
+    """Take the folds that the raw dataset brings, or make those that are asked for; else training makes them."""
+    names = [case.name for case in dataset.cases]
+    base = workspace.preprocessed / dataset.name
+    own = dataset.folder / SPLITS
+    if request.asks:
+        yield from make_folds(workspace, dataset.name, names, request)
+        return
+    if own.is_file():
+        copy_file(own, base / SPLITS)
+    if len(names) > 1:
+        yield from (Note(level="warning", text=text) for text in folds_of(base, names, request).warnings)
 
 
 def _own_configurations(target: Path) -> dict[str, Any] | None:

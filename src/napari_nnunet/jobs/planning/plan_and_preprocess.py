@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
+from napari_nnunet.jobs.planning.folds import look_at_folds
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import PreprocessResult, preprocess
 from napari_nnunet.processes.pool import warm_up
@@ -52,6 +53,10 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         What the steps raise.
     """
     measuring = {"dataset": request.dataset, "workers": request.measure_workers, "memory_gb": request.memory_gb}
+    if request.asks:
+        look_at_folds(
+            workspace, request.dataset, request
+        )  # what is wrong with them is said before anything is measured
     warm_up(request.measure_workers)
     if request.check:
         report = yield from verify(workspace, VerifyRequest(**measuring))

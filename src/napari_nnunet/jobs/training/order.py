@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
-from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits, split_of
+from napari_nnunet.engine.training.splits import Split, split_of
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.folds import FILE, settled_splits
 from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -161,7 +160,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
     _refuse_stale(workspace, plans, configuration, data)
-    split = yield from _split(base, names, request.fold)
+    split = yield from _split(workspace, dataset_name, names, request)
     previous = None
     if configuration.previous_stage is not None:
         before = ModelName(settings.trainer, request.plans, configuration.previous_stage)
@@ -201,46 +200,30 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         )
 
 
-def _split(base: Path, names: Sequence[str], fold: Fold) -> Job[Split]:
+def _split(workspace: Workspace, name: str, cases: Sequence[str], request: TrainRequest) -> Job[Split]:
+    fold = request.fold
     if fold == "all":
-        return split_of(names, fold, ())
-    path = base / "splits_final.json"
-    if path.is_file():
-        splits: Sequence[Split] = _read_splits(path)
-    else:
-        if len(names) < 2:
-            raise DatasetError(
-                "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
-            )
-        splits = make_splits(names, min(FOLDS, len(names)))
-        write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
-        yield Note(text=f"Made {len(splits)} folds of {len(names)} cases: {path}.")
+        return split_of(cases, fold, ())
+    splits = yield from settled_splits(workspace, name, cases, request)
     if int(fold) >= len(splits):
+        if request.asks:
+            raise DatasetError(f"There is no fold {fold}: the folds are 0 to {len(splits) - 1}, or 'all'.")
         yield Note(
             level="warning",
-            text=f"splits_final.json has {len(splits)} folds; fold {fold} uses a random 80:20 split instead.",
+            text=f"splits_final.json has {len(splits)} folds; fold {fold} uses a random 80:20 split instead, which "
+            "keeps no groups together.",
         )
-    split = split_of(names, fold, splits)
+    split = split_of(cases, fold, splits)
     both = sorted(set(split.train) & set(split.val))
     if both:
         raise DatasetError(
-            f"Fold {fold} in {path} has {len(both)} of its cases in both training and validation: "
-            f"{', '.join(both[:5])}. Its scores would mean nothing. Correct the file, or train the fold 'all'."
+            f"Fold {fold} in {workspace.preprocessed / name / FILE} has {len(both)} of its cases in both training and "
+            f"validation: {', '.join(both[:5])}. Its scores would mean nothing. Correct the file, or train the fold "
+            "'all'."
         )
     if not split.train or not split.val:
         raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
     return split
-
-
-def _read_splits(path: Path) -> list[Split]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
-            "make new folds."
-        ) from error
 
 
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:

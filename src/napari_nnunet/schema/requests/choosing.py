@@ -22,7 +22,7 @@ Csv = Annotated[Path | None, option("CSV", "--csv FILE", "Also write one line pe
 Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]
 Segmentations = Annotated[Path, option("Segmentations", "-i DIR", "Folder with segmentations.")]
 ChosenFolds = Annotated[
-    Folds, option("Folds", "-f FOLD", "Folds.", otherwise="those of 0 1 2 3 4 that are trained", reads=read_folds)
+    Folds, option("Folds", "-f FOLD", "Folds.", otherwise="the dataset's that are trained", reads=read_folds)
 ]
 
 

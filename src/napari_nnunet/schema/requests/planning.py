@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
+from pydantic import field_validator
 
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.requests.option import EachDataset, Memory, Request, Workers, option, read_largest
 
+_FEWEST_FOLDS = 2
 Clean = Annotated[bool, option("From scratch", "--clean", "Do it again even if nothing changed.")]
 Check = Annotated[bool, option("Check first", "--verify_dataset_integrity", "Check the dataset first.")]
 Sampled = Annotated[
@@ -35,6 +38,56 @@ SeveralWorkers = Annotated[
         reads=read_largest,
     ),
 ]
+
+
+FoldCount = int | Literal["loo"]
+
+
+def parse_fold_count(text: str) -> FoldCount:
+    """Return a number of folds given as text, or "loo".
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
+    cleaned = text.strip().lower()
+    if cleaned == "loo":
+        return "loo"
+    if not cleaned.isdecimal() or int(cleaned) < _FEWEST_FOLDS:
+        raise SettingsError(f"{text!r} is no number of folds; give 2 or more, or 'loo' to leave one out at a time.")
+    return int(cleaned)
+
+
+class FoldSettings(Request):
+    """Which cases train and which validate, where nnU-Net's five random folds do not fit."""
+
+    group_by: str | None = option(
+        "Group by",
+        "--group_by --group-by PATTERN",
+        "Keep cases of one group (patient) together: a regular expression whose brackets find the group in a case's "
+        "name, such as '^(patient[0-9]+)', or a CSV file with the columns case, group.",
+        default=None,
+        otherwise="every case for itself",
+    )
+    folds: FoldCount | None = option(
+        "Number of folds",
+        "--folds N",
+        "How many folds; 'loo' leaves one case, or group, out at a time.",
+        default=None,
+        otherwise="5",
+        reads=parse_fold_count,
+    )
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        return value if value is None else parse_fold_count(str(value))
+
+    @property
+    def asks(self) -> bool:
+        """Whether other folds are asked for than those that are there, or nnU-Net's."""
+        return self.group_by is not None or self.folds is not None
 
 
 class PlanSettings(Request):
@@ -88,7 +141,7 @@ class FingerprintRequest(Request):
     memory_gb: Memory = 0
 
 
-class PlanRequest(PlanSettings):
+class PlanRequest(FoldSettings, PlanSettings):
     """Choose spacing, patch, network and batch of every configuration from the fingerprint."""
 
     dataset: EachDataset
@@ -105,7 +158,7 @@ class PreprocessRequest(Request):
     clean: Clean = False
 
 
-class PlanAndPreprocessRequest(PlanSettings):
+class PlanAndPreprocessRequest(FoldSettings, PlanSettings):
     """Do everything between raw data and training: check (on request), measure, plan, preprocess."""
 
     dataset: EachDataset
@@ -126,6 +179,13 @@ class PlanAndPreprocessRequest(PlanSettings):
     configurations: Configurations = STANDARD
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
+
+
+class FoldsRequest(FoldSettings):
+    """Show which cases train and validate in every fold; with --group_by or --folds make such folds first."""
+
+    dataset: EachDataset
+    dry_run: bool = option("Only show", "--dry_run", "Show the folds and write nothing.", default=False)
 
 
 class MovePlansRequest(Request):

@@ -10,6 +10,7 @@ from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold, parse_fold
 from napari_nnunet.schema.requests.option import DatasetPosition, PlansName, Request, TrainerName, option
+from napari_nnunet.schema.requests.planning import FoldSettings
 from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
 from napari_nnunet.schema.trainers import Recipe, Seconds, recipe_of
 
@@ -135,7 +136,7 @@ class TrainSettings(Request):
         return recipe_of(self.trainer).replace(**own)
 
 
-class TrainRequest(TrainSettings):
+class TrainRequest(FoldSettings, TrainSettings):
     """Train folds of a planned and preprocessed dataset, one after the other, and validate each."""
 
     dataset: DatasetPosition

@@ -1,0 +1,124 @@
+"""Which cases belong together (time points, both sides of a patient), by their names or by a table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, SettingsError
+
+_SEPARATORS = ",;\t"
+_HEADINGS = ("case", "name", "id", "identifier", "file", "filename")
+#: How names tell cases of one patient apart: sides, time points, slices and frames of one image, BIDS.
+_USUAL = (
+    r"^(sub-[A-Za-z0-9]+)",
+    r"^(.+?)[ _.-]?(?i:left|right|lt|rt|od|os)$",
+    r"^(.+?)[ _.-](?i:l|r|a|b|ed|es|bl|fu|pre|post|baseline|follow[ _-]?up\d*)$",
+    r"^(.+?)[ _.-](?i:t|tp|time|timepoint|ses|session|visit|v|scan|day|d|week|w|month|m|year|y|fu)[ _.-]?\d+$",
+    r"^(.+?)[ _.-](?i:slice|sl|z|frame|fr|tile|patch|crop|roi|fov|section)[ _.-]?\d+$",
+    r"^(.+?)[ _.-](?:19|20)\d\d[ _.-]?[01]\d[ _.-]?[0-3]\d$",
+    r"^(.*\d)[_-]\d{1,2}$",
+)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of every case.
+
+    Parameters
+    ----------
+    by : str
+        The pattern, or the table's file.
+    of : mapping of str to str
+        Every case's group.
+    alone : tuple of str
+        Cases that the pattern or the table does not name; each is a group of its own.
+    """
+
+    by: str
+    of: Mapping[str, str]
+    alone: tuple[str, ...] = ()
+
+
+def read_groups(cases: Sequence[str], by: str) -> Groups:
+    """Return the groups of cases.
+
+    Parameters
+    ----------
+    cases : sequence of str
+        Their names.
+    by : str
+        A regular expression, which is searched in each name (its brackets are the group, or the whole match where it
+        has none), or the path of a CSV file with the columns case and group.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    DatasetError
+        If it names no case, or one case twice.
+    """
+    table = by.lower().endswith((".csv", ".tsv"))
+    found = _read_table(Path(by).expanduser(), set(cases)) if table else _search(cases, by)
+    if not found:
+        what = f"The table {by}" if table else f"The pattern {by!r}"
+        raise DatasetError(
+            f"{what} names none of the {len(cases)} cases, which are called {', '.join(sorted(cases)[:3])}, ..."
+        )
+    groups = set(found.values())
+    alone = tuple(sorted(name for name in cases if name not in found and name not in groups))
+    # A case that is called like a group ("anna" beside "anna_left") belongs to it.
+    return Groups(by, {name: found.get(name, name) for name in cases}, alone)
+
+
+def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(
+            f"The pattern {pattern!r} is no regular expression ({error}). Write it like '(.+)_(?:left|right)', or name "
+            "a .csv file with the columns case, group."
+        ) from error
+    matches = {name: compiled.search(name) for name in cases}
+    found = {
+        name: " ".join(part for part in (match.groups() if compiled.groups else (match.group(),)) if part)
+        for name, match in matches.items()
+        if match is not None
+    }
+    return {name: group for name, group in found.items() if group}
+
+
+def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The table of groups {path} cannot be read: {error}.") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
+    found: dict[str, str] = {}
+    for i, row in enumerate(csv.reader(lines, delimiter=separator)):
+        name, group = (cell.strip() for cell in row[:2]) if len(row) > 1 else (row[0].strip(), "")
+        if i == 0 and name not in cases and name.lower() in _HEADINGS:
+            continue
+        if not group:
+            raise SettingsError(f"{path}: {','.join(row)!r} has no group. Each line must be: case,group.")
+        if found.setdefault(name, group) != group:
+            raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {group}.")
+    return {name: group for name, group in found.items() if name in cases}
+
+
+def likely_pattern(cases: Sequence[str]) -> str | None:
+    """Return a pattern that finds groups in names that look like several images of one patient; None if none does.
+
+    At least half of the cases must share their group with another one, and there must be two such groups.
+    """
+    for pattern in _USUAL:
+        sizes = Counter(_search(cases, pattern).values())
+        shared = [size for size in sizes.values() if size > 1]
+        if len(shared) > 1 and 2 * sum(shared) >= len(cases):
+            return pattern
+    return None

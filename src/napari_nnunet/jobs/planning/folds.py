@@ -1,0 +1,288 @@
+"""The folds of a dataset: which cases train and which validate, shown, made and kept in splits_final.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.dataset.groups import Groups, likely_pattern, read_groups
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
+
+FILE = "splits_final.json"
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """A fold, as a table shows it.
+
+    Parameters
+    ----------
+    fold : int
+        Its number.
+    train, val : int
+        How many cases.
+    held : tuple of str
+        Groups that validate, or cases where there are no groups.
+    """
+
+    fold: int
+    train: int
+    val: int
+    held: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which cases train and which validate.
+
+    Parameters
+    ----------
+    splits : tuple of Split
+        As in splits_final.json.
+    groups : Groups, optional
+        What was kept together, where that was asked for.
+    stored : bool
+        Whether splits_final.json says so already.
+    warnings : tuple of str
+        What to look at before hours are spent.
+    """
+
+    splits: tuple[Split, ...]
+    groups: Groups | None = None
+    stored: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[FoldRow, ...]:
+        """The folds as lines of a table."""
+        of = {} if self.groups is None else self.groups.of
+        return tuple(
+            FoldRow(i, len(split.train), len(split.val), tuple(sorted({of.get(name, name) for name in split.val})))
+            for i, split in enumerate(self.splits)
+        )
+
+
+def look_at_folds(workspace: Workspace, dataset: str, request: FoldSettings) -> Folds:
+    """Return the folds that a request means, and write nothing: those asked for, else those there are or would be made.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    dataset : str
+        Number or name.
+    request : FoldSettings
+        What is asked for.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such dataset, or its cases cannot be split like that.
+    SettingsError
+        If a pattern or a table of groups cannot be read.
+    """
+    name = workspace.dataset_name(dataset)
+    return folds_of(workspace.preprocessed / name, _cases(workspace, name), request)
+
+
+def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[Folds]:
+    """Return the folds that a request means; those that are asked for are written, unless it is a dry run.
+
+    Raises
+    ------
+    DatasetError, SettingsError
+        As :func:`look_at_folds`, and if models were trained with other folds.
+    """
+    if request.asks and not request.dry_run:
+        name = workspace.dataset_name(request.dataset)
+        return (yield from make_folds(workspace, name, _cases(workspace, name), request))
+    found = look_at_folds(workspace, request.dataset, request)
+    yield from (Note(level="warning", text=text) for text in found.warnings)
+    return found
+
+
+def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> Folds:
+    """Return the folds of cases.
+
+    Parameters
+    ----------
+    base : Path
+        The dataset's folder in nnUNet_preprocessed, where splits_final.json may lie.
+    cases : sequence of str
+        All there are.
+    request : FoldSettings
+        What is asked for; where it is nothing, what the file says, else nnU-Net's five folds.
+    """
+    path = base / FILE
+    there = read_splits(path) if path.is_file() else None
+    if not request.asks:
+        if there is not None:
+            return Folds(there, None, True, tuple(_warnings(there, None, cases)))
+        splits = _five(cases)
+        return Folds(splits, None, False, tuple(_warnings(splits, None, cases)))
+    groups = None if request.group_by is None else read_groups(cases, request.group_by)
+    units = len(cases) if groups is None else len(set(groups.of.values()))
+    count = units if request.folds == "loo" else request.folds or min(FOLDS, units)
+    splits = make_splits(cases, count) if groups is None else group_splits(groups.of, count)
+    return Folds(splits, groups, there == splits, tuple(_warnings(splits, groups, cases)))
+
+
+def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: FoldSettings) -> Job[Folds]:
+    """Write the folds that are asked for to splits_final.json; others that lie there are kept beside it.
+
+    Raises
+    ------
+    DatasetError
+        If the cases cannot be split like that, the raw dataset brings its own folds, or models were trained with
+        others.
+    """
+    base = make_folder(workspace.preprocessed / name)
+    found = folds_of(base, cases, request)
+    yield from (Note(level="warning", text=text) for text in found.warnings)
+    if found.stored:
+        return found
+    own = workspace.raw / name / FILE
+    if own.is_file():
+        raise DatasetError(f"{own} says which folds there are, so no others can be made. Move it away first.")
+    path = base / FILE
+    if path.is_file():
+        trained = _trained(workspace.results / name)
+        if trained:
+            raise DatasetError(
+                f"{path} has other folds, and {trained[0].parent.name}/{trained[0].name} was trained with them: models "
+                "of different folds cannot be compared. Train with the folds there are, or move "
+                f"{'this folder' if len(trained) == 1 else f'these {len(trained)} folders'} of folds away first."
+            )
+        kept = _unused(base)
+        path.rename(kept)
+        yield Note(text=f"The folds there were are kept in {kept.name}.")
+    _write(path, found.splits)
+    what = "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
+    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{what}: {path}.")
+    return Folds(found.splits, found.groups, True, found.warnings)
+
+
+def settled_splits(
+    workspace: Workspace, name: str, cases: Sequence[str], request: FoldSettings
+) -> Job[Sequence[Split]]:
+    """Return the folds a training goes by; makes those that are asked for, or nnU-Net's where there are none.
+
+    Raises
+    ------
+    DatasetError
+        As :func:`make_folds`, or if there is only one case.
+    """
+    if request.asks:
+        return (yield from make_folds(workspace, name, cases, request)).splits
+    path = workspace.preprocessed / name / FILE
+    if path.is_file():
+        return read_splits(path)
+    splits = _five(cases)
+    yield from (Note(level="warning", text=text) for text in _warnings(splits, None, cases))
+    _write(path, splits)
+    yield Note(text=f"Made {len(splits)} folds of {len(cases)} cases: {path}.")
+    return splits
+
+
+def read_splits(path: Path) -> tuple[Split, ...]:
+    """Read splits_final.json.
+
+    Raises
+    ------
+    DatasetError
+        If it is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
+            "make new folds."
+        ) from error
+
+
+def _five(cases: Sequence[str]) -> tuple[Split, ...]:
+    if len(cases) < 2:
+        raise DatasetError(
+            "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
+        )
+    return make_splits(cases, min(FOLDS, len(cases)))
+
+
+def _write(path: Path, splits: Sequence[Split]) -> None:
+    write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
+
+
+def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> list[str]:
+    found = []
+    if groups is None:
+        found += [sentence for sentence in (apart_warning(splits, cases),) if sentence]
+    else:
+        if groups.alone:
+            found.append(
+                f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "
+                f"{_some(groups.alone)}. Do they belong to a group?"
+            )
+        if max(Counter(groups.of.values()).values()) == 1:
+            found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
+    nowhere = sorted(set(cases) - {name for split in splits for name in (*split.train, *split.val)})
+    if nowhere:
+        found.append(f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {_some(nowhere)}.")
+    return found
+
+
+def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
+    """Return what to say where names look like several images of a patient, and folds part these; None if not."""
+    pattern = likely_pattern(cases)
+    if pattern is None:
+        return None
+    of = read_groups(cases, pattern).of
+    parted: set[str] = set()
+    for split in splits:
+        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
+    if not parted:
+        return None
+    group = min(parted)
+    members = sorted(name for name in cases if of[name] == group)
+    return (
+        f"{_some(members)} look like images of one patient, but would be in training and validation at once, as those "
+        f"of {len(parted)} patients are: the scores come out too high. Where that is so, keep them together with "
+        f"--group_by '{pattern}'."
+    )
+
+
+def _trained(results: Path) -> list[Path]:
+    """Return the folders of numbered folds that were trained."""
+    folders = {path.parent for path in results.glob("*/fold_*/checkpoint_*.pth")}
+    return sorted(folder for folder in folders if folder.name.removeprefix("fold_").isdecimal())
+
+
+def _unused(base: Path) -> Path:
+    number = 1
+    while (path := base / f"splits_before_{number}.json").exists():
+        number += 1
+    return path
+
+
+def _cases(workspace: Workspace, name: str) -> list[str]:
+    """Return the cases of a dataset: of the raw one, or where only preprocessed ones are left, of these."""
+    raw = workspace.raw / name
+    if (raw / "dataset.json").is_file():
+        return [case.name for case in open_dataset(raw).cases]
+    folders = [path for path in (workspace.preprocessed / name).glob("*") if path.is_dir()]
+    return sorted({case for folder in folders for case in case_names(folder)})
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

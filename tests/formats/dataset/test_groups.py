@@ -1,0 +1,92 @@
+"""Which cases belong together is read from names and tables; what is not certain is said or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+
+SIDES = ["anna_left", "anna_right", "bob_left", "bob_right", "carl"]
+
+
+def test_the_brackets_of_a_pattern_are_the_group():
+    found = read_groups(SIDES, "^(.+)_(?:left|right)$")
+    assert found.of == {
+        "anna_left": "anna",
+        "anna_right": "anna",
+        "bob_left": "bob",
+        "bob_right": "bob",
+        "carl": "carl",
+    }
+    assert found.alone == ("carl",)
+
+
+def test_without_brackets_the_match_is_the_group():
+    assert set(read_groups(SIDES, "^[a-z]+").of.values()) == {"anna", "bob", "carl"}
+
+
+def test_a_case_called_like_a_group_belongs_to_it():
+    found = read_groups(["anna", "anna_left", "bob_left"], "^(.+)_left$")
+    assert found.of == {"anna": "anna", "anna_left": "anna", "bob_left": "bob"}
+    assert not found.alone
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("heading", [True, False])
+def test_a_table_names_groups(tmp_path, separator, heading):
+    lines = ["case,group"] * heading + ["anna_left,A", "anna_right, A", "stranger,A"]
+    path = tmp_path / "groups.csv"
+    path.write_text("\ufeff" + "\n".join(line.replace(",", separator) for line in lines), encoding="utf-8")
+    found = read_groups(SIDES[:3], str(path))
+    assert found.of == {"anna_left": "A", "anna_right": "A", "bob_left": "bob_left"}
+    assert found.alone == ("bob_left",)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="is no regular expression"):
+        read_groups(SIDES, "(")
+    with pytest.raises(DatasetError, match="names none of the 5 cases, which are called anna_left"):
+        read_groups(SIDES, "patient")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_groups(SIDES, str(tmp_path / "none.csv"))
+    path = tmp_path / "twice.csv"
+    path.write_text("anna_left,A\nanna_left,B\n")
+    with pytest.raises(DatasetError, match="two groups, A and B"):
+        read_groups(SIDES, str(path))
+    path.write_text("anna_left\n")
+    with pytest.raises(SettingsError, match="has no group"):
+        read_groups(SIDES, str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["anna_left", "anna_right", "bob_left", "bob_right"],
+        ["sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1", "sub-02_ses-2"],
+        ["p1_t0", "p1_t1", "p2_t0", "p2_t1", "p3_t0"],
+        ["patient001_frame01", "patient001_frame12", "patient002_frame01", "patient002_frame13"],
+        ["a_20200101", "a_20210101", "b_20200203", "b_20211231"],
+        ["vol1_slice3", "vol1_slice4", "vol2_slice3", "vol2_slice4"],
+    ],
+)
+def test_names_of_one_patient_are_recognised(names):
+    pattern = likely_pattern(names)
+    assert pattern is not None
+    assert len(set(read_groups(names, pattern).of.values())) < len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"hippocampus_{i:03d}" for i in range(40)],
+        [f"BraTS20_Training_{i:03d}" for i in range(40)],
+        [f"c{i}" for i in range(12)],
+        [f"case_{i:05d}" for i in range(12)],
+        [f"la_{i:03d}" for i in range(12)],
+        [f"img_t{i}" for i in range(12)],
+        ["anna", "bob", "carl"],
+    ],
+)
+def test_plain_numbering_is_no_group(names):
+    assert likely_pattern(names) is None

@@ -1,0 +1,126 @@
+"""Folds are shown before training, made as they are asked for, and never exchanged under trained models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from helpers import DATASET, make_dataset
+from napari_nnunet.cli import main
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest, PlanAndPreprocessRequest
+
+NAMES = ("anna_left", "anna_right", "bob_left", "bob_right")
+BY = "^(.+)_(left|right)$"
+SIDES = "^([a-z]+)_"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    folder = make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
+    for i, name in enumerate(NAMES):
+        (folder / "imagesTr" / f"c{i}_0000.nii.gz").rename(folder / "imagesTr" / f"{name}_0000.nii.gz")
+        (folder / "labelsTr" / f"c{i}.nii.gz").rename(folder / "labelsTr" / f"{name}.nii.gz")
+    return Workspace.at(tmp_path)
+
+
+def _file(workspace):
+    return workspace.preprocessed / DATASET / "splits_final.json"
+
+
+def _make(workspace, **asked):
+    notes = []
+    found = drain(fold_job(workspace, FoldsRequest(dataset=DATASET, **asked)), notes.append)
+    return found, [note.text for note in notes if isinstance(note, Note)]
+
+
+def test_the_folds_that_training_would_make_are_shown_and_nothing_is_written(workspace):
+    found = look_at_folds(workspace, DATASET, FoldSettings())
+    assert [(row.train, row.val) for row in found.rows] == [(3, 1)] * 4
+    assert not found.stored
+    assert not _file(workspace).exists()
+    assert "look like images of one patient" in found.warnings[0]
+    assert "--group_by '" in found.warnings[0]
+
+
+def test_groups_stay_together_and_are_shown(workspace):
+    found, notes = _make(workspace, group_by=SIDES)
+    assert [row.held for row in found.rows] == [("anna",), ("bob",)]
+    assert json.loads(_file(workspace).read_text()) == [
+        {"train": list(NAMES[2:]), "val": list(NAMES[:2])},
+        {"train": list(NAMES[:2]), "val": list(NAMES[2:])},
+    ]
+    assert any("Made 2 folds of 4 cases in 2 groups" in note for note in notes)
+    assert not look_at_folds(workspace, DATASET, FoldSettings()).warnings
+
+
+def test_several_brackets_tell_more_groups_apart(workspace):
+    _, notes = _make(workspace, group_by=BY, folds=2)
+    assert any("a group of its own for every case" in note for note in notes)
+
+
+def test_one_case_can_be_left_out_at_a_time(workspace):
+    found, _ = _make(workspace, folds="loo")
+    assert sorted(row.held for row in found.rows) == [(name,) for name in NAMES]
+    with pytest.raises(DatasetError, match="4 cases cannot be split into 7 folds"):
+        look_at_folds(workspace, DATASET, FoldSettings(folds=7))
+    with pytest.raises(SettingsError, match="is no number of folds"):
+        FoldSettings.of(folds="many")
+
+
+def test_other_folds_are_kept_beside_the_new_ones_unless_a_model_was_trained_with_them(workspace):
+    _make(workspace, folds=2)
+    before = _file(workspace).read_text()
+    _, notes = _make(workspace, group_by=SIDES)
+    assert (workspace.preprocessed / DATASET / "splits_before_1.json").read_text() == before
+    assert any("kept in splits_before_1.json" in note for note in notes)
+    fold = workspace.results / DATASET / "nnUNetTrainer__nnUNetPlans__2d" / "fold_1"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").write_bytes(b"")
+    with pytest.raises(DatasetError, match="nnUNetTrainer__nnUNetPlans__2d/fold_1 was trained with them"):
+        _make(workspace, folds=2)
+    _make(workspace, group_by=SIDES)  # those that are there may be asked for again
+
+
+def test_folds_of_the_raw_dataset_are_not_overruled(workspace):
+    splits = [{"train": list(NAMES[:3]), "val": [NAMES[3]]}]
+    (workspace.raw / DATASET / "splits_final.json").write_text(json.dumps(splits))
+    with pytest.raises(DatasetError, match="says which folds there are"):
+        _make(workspace, folds=2)
+
+
+def test_a_case_in_no_fold_is_named(workspace):
+    _file(workspace).parent.mkdir(parents=True)
+    _file(workspace).write_text(json.dumps([{"train": list(NAMES[:2]), "val": [NAMES[2]]}]))
+    warnings = look_at_folds(workspace, DATASET, FoldSettings()).warnings
+    assert any("1 of 4 cases are in no fold and are never used: bob_right" in text for text in warnings)
+
+
+def test_planning_makes_the_folds_that_are_asked_for_and_says_first_what_cannot_be(workspace):
+    with pytest.raises(DatasetError, match="names none of the 4 cases"):
+        drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET, group_by="x")))
+    assert not (workspace.preprocessed / DATASET / "dataset_fingerprint.json").exists()
+    request = PlanAndPreprocessRequest(dataset=DATASET, group_by=SIDES, preprocess=False)
+    drain(plan_and_preprocess(workspace, request))
+    assert len(json.loads(_file(workspace).read_text())) == 2
+
+
+def test_the_shell_shows_a_line_per_fold(workspace, capsys):
+    where = ["folds", "-d", DATASET, "--workspace", str(workspace.raw.parent)]
+    assert main([*where, "--group-by", SIDES, "--dry_run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "fold 0: 2 train, 2 validate: anna",
+        "fold 1: 2 train, 2 validate: bob",
+        "These folds are not written yet.",
+    ]
+    assert main([*where, "--folds", "loo"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    shutil.rmtree(workspace.raw)
+    _file(workspace).unlink()
+    assert main(where) == 1
