@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 
 import pytest
 
@@ -17,7 +16,6 @@ from napari_nnunet.formats.atomic import (
     partial_name,
     remove_leftovers,
     replace_folder,
-    trash_path,
     write_error,
     write_json,
     write_text,
@@ -142,17 +140,6 @@ def test_json_that_cannot_be_said_leaves_the_old_file(tmp_path):
         write_json(tmp_path / "a.json", {"a": {1, 2}})
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
     assert names(tmp_path) == ["a.json"]
-
-
-def test_what_goes_into_the_trash_never_meets_what_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "strftime", lambda form: "2020-01-01 10.00.00")
-    found = []
-    for _ in range(3):
-        found.append(trash_path(tmp_path / "trash", "fold_0"))
-        found[-1].mkdir()
-    assert [path.name for path in found] == [
-        "fold_0 2020-01-01 10.00.00", "fold_0 2020-01-01 10.00.00 (2)", "fold_0 2020-01-01 10.00.00 (3)",
-    ]  # fmt: skip
 
 
 def test_copies_are_whole_or_absent(tmp_path):

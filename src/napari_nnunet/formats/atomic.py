@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -115,15 +114,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text."""
     with written_beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def trash_path(trash: Path, name: str) -> Path:
-    """Return where something goes in a trash folder, which is made: its name and the time, and a number if needed."""
-    dated = make_folder(trash) / f"{name} {time.strftime('%Y-%m-%d %H.%M.%S')}"
-    path, number = dated, 2
-    while path.exists():
-        path, number = dated.with_name(f"{dated.name} ({number})"), number + 1
-    return path
 
 
 def copy_file(source: Path, target: Path, *, durable: bool = False) -> None:

@@ -18,11 +18,8 @@ from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.pairs import pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json, open_dataset
-from napari_nnunet.formats.dataset.raw_writer import (
-    compact_values,
-    create_dataset,
-    save_case,
-)
+from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case
+from napari_nnunet.formats.dataset.relabel import compact_values
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from helpers import DATASET, dataset_json, make_dataset, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.dataset.raw_writer import drop_case, remap_dataset, set_spacing, update_count
+from napari_nnunet.formats.dataset.raw_writer import drop_case, set_spacing, update_count
+from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset import verify as module
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
@@ -118,9 +119,9 @@ def test_an_interrupted_renumbering_is_finished_and_never_done_twice(raw, monkey
         array[5:9], array[12:15] = 2, 3
         labels(raw, f"c{i}", array)
     dataset_json(raw, labels={"background": 0, "a": 2, "b": 3})
-    from napari_nnunet.formats.dataset import raw_writer
+    from napari_nnunet.formats.dataset import relabel
 
-    moved, replace = [], raw_writer.os.replace
+    moved, replace = [], relabel.os.replace
 
     def stop_after_two(source, target):
         if str(target).startswith(str(raw / "labelsTr")):
@@ -129,10 +130,10 @@ def test_an_interrupted_renumbering_is_finished_and_never_done_twice(raw, monkey
                 raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(raw_writer.os, "replace", stop_after_two)
+    monkeypatch.setattr(relabel.os, "replace", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         remap_dataset(raw)
-    monkeypatch.setattr(raw_writer.os, "replace", replace)
+    monkeypatch.setattr(relabel.os, "replace", replace)
     assert remap_dataset(raw) == {0: 0, 2: 1, 3: 2}
     for i in range(5):
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"c{i}.nii.gz")))

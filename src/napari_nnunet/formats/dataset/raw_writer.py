@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
-from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, dataset_json, read_info, survey
+from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.formats.dataset.case_trash import case_files, homes_of, in_trash, moved
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.trash import Trashed
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.names import require_plain
 
-TRASH = "trash"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
@@ -101,7 +100,7 @@ def save_case(
     kept |= {path.with_name(path.name.removesuffix(ending) + ".json") for path in kept}  # their voxel size
     kept |= set() if changed else {folder / "imagesTr" / f"{name}.json"}
     old = [path for path in case_files(folder, name, info) if path not in kept]
-    with _in_trash(folder, name, old):
+    with in_trash(folder, name, old):
         for path, channel in changed.items():
             write_image(np.asarray(channel), geometry, path)
         write_labels(labels, geometry, target)
@@ -130,23 +129,6 @@ def _same_place(stored: Geometry, wanted: Geometry) -> bool:
     )
 
 
-@contextmanager
-def _in_trash(folder: Path, name: str, files: Sequence[Path]) -> Iterator[Path]:
-    """Move files of a case to the dataset's trash folder; back again if what should replace them fails."""
-    trash = trash_path(folder / TRASH, name) if files else folder / TRASH
-    moved: dict[Path, Path] = {}
-    try:
-        for path in files:
-            target = make_folder(trash / path.parent.name) / path.name
-            shutil.move(path, target)
-            moved[path] = target
-        yield trash
-    except BaseException as error:
-        for path, target in moved.items():
-            shutil.move(target, path)
-        raise write_error(trash, error) if isinstance(error, OSError) else error from None
-
-
 def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer]) -> None:
     if len(channels) != len(info.channel_names):
         raise DatasetError(
@@ -168,11 +150,12 @@ def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[
 def update_count(folder: Path) -> int:
     """Write the number of complete cases into dataset.json and return it."""
     dataset, _ = survey(folder)
-    _change_json(folder, numTraining=len(dataset.cases))
+    change_json(folder, numTraining=len(dataset.cases))
     return len(dataset.cases)
 
 
-def _change_json(folder: Path, **changes: Any) -> None:
+def change_json(folder: Path, **changes: Any) -> None:
+    """Write entries of dataset.json, if they are others than before."""
     path = folder / "dataset.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     if any(content.get(key) != value for key, value in changes.items()):
@@ -182,7 +165,7 @@ def _change_json(folder: Path, **changes: Any) -> None:
 def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]]) -> None:
     """Replace the classes of a dataset; label files are not touched. Raises DatasetError where a rule is broken."""
     DatasetInfo.parse({**read_info(folder).raw, "labels": dict(labels)})
-    _change_json(folder, labels=dict(labels))
+    change_json(folder, labels=dict(labels))
 
 
 def drop_case(folder: Path, name: str) -> Path:
@@ -199,95 +182,43 @@ def drop_case(folder: Path, name: str) -> Path:
         if name not in listed:
             raise DatasetError(f"{folder.name} has no case {name}.")
         rest = {case: files for case, files in listed.items() if case != name}
-        _change_json(folder, dataset=rest, numTraining=len(rest))
+        change_json(folder, dataset=rest, numTraining=len(rest))
         return folder / "dataset.json"
     files = case_files(folder, name, info)
     if not files:
         raise DatasetError(f"{folder.name} has no case {name}.")
-    with _in_trash(folder, name, files) as trash:
+    with in_trash(folder, name, files) as trash:
         pass
     update_count(folder)
     return trash
 
 
-def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
-    """Return the files of a case: images, labels, and what lies next to them."""
-    plain, ending = re.escape(name), re.escape(info.file_ending)
-    patterns = {
-        "imagesTr": rf"{plain}_\d{{4}}({ending}|\.json)|{plain}\.json",
-        "labelsTr": rf"{plain}({ending}|\.json)",
-    }
-    return [
-        path
-        for where, pattern in patterns.items()
-        if (folder / where).is_dir()
-        for path in sorted((folder / where).iterdir())
-        if re.fullmatch(pattern, path.name)
-    ]
+def bring_case_back(folder: Path, entry: Trashed) -> None:
+    """Put files of the trash where they were; what is there now goes to the trash instead.
 
+    Parameters
+    ----------
+    folder : Path
+        The dataset.
+    entry : Trashed
+        Of :func:`cases_in_trash`.
 
-def compact_values(values: Sequence[int], ignore: int | None = None) -> dict[int, int]:
-    """Return a mapping of label values to 0, 1, 2, ... in their order; the ignore label comes last.
-
-    Background stays 0, whether it occurs or not.
+    Raises
+    ------
+    NnunetError
+        If files cannot be moved; everything stays as it is then.
     """
-    ordered = sorted({0, *(int(v) for v in values)} - {ignore})
-    mapping = {value: i for i, value in enumerate(ordered)}
-    if ignore is not None:
-        mapping[ignore] = len(mapping)
-    return mapping
-
-
-def remap(labels: NDArray[np.integer], mapping: Mapping[int, int]) -> NDArray[np.int32]:
-    """Return labels with their values replaced; values without an entry stay."""
-    values, inverse = np.unique(labels, return_inverse=True)
-    table = np.array([mapping.get(int(value), int(value)) for value in values], dtype=np.int32)
-    return table[inverse.reshape(labels.shape)]
-
-
-def remap_dataset(folder: Path) -> dict[int, int]:
-    """Renumber the labels of a whole dataset to 0, 1, 2, ..., in its files and in dataset.json.
-
-    Values that dataset.json does not name get the name ``label_VALUE``. All files are written aside first and moved
-    in place only when they are complete; an interrupted move is finished by the next call.
-
-    Returns
-    -------
-    dict of int to int
-        Old value to new value.
-    """
-    dataset, _ = survey(folder)
-    info = dataset.info
-    if info.labels.has_regions:
-        raise DatasetError("Regions join label values; renumber them by hand, in the files and in dataset.json.")
-    aside = make_folder(folder / ".renumbered")
-    complete = aside / "complete.json"
-    if complete.is_file():
-        mapping = {int(old): int(new) for old, new in json.loads(complete.read_text(encoding="utf-8")).items()}
-    else:
-        mapping = _write_remapped(dataset, aside)
-        write_json(complete, {str(old): new for old, new in mapping.items()})
-    for case in dataset.cases:
-        written = aside / case.label.name
-        if written.is_file():
-            os.replace(written, case.label)
-    names = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)}
-    ordered = sorted(mapping.items(), key=lambda entry: entry[1])
-    _change_json(folder, labels={names.get(old, f"label_{old}"): new for old, new in ordered})
-    shutil.rmtree(aside)
-    return mapping
-
-
-def _write_remapped(dataset: RawDataset, aside: Path) -> dict[int, int]:
-    reader = dataset.info.reader
-    found: set[int] = set()
-    for case in dataset.cases:
-        found.update(int(v) for v in np.unique(read_labels(case.label, reader=reader)[0]))
-    mapping = compact_values(sorted(found), dataset.info.labels.ignore_label)
-    for case in dataset.cases:
-        labels, geometry = read_labels(case.label, reader=reader)
-        write_labels(remap(labels, mapping), geometry, aside / case.label.name, writer=reader)
-    return mapping
+    homes = homes_of(folder, entry)
+    now = [path for path in case_files(folder, entry.name, read_info(folder)) if path in homes.values()]
+    if any(path.parent.name == "imagesTr" for path in homes.values()):
+        now = case_files(folder, entry.name, read_info(folder))  # another number of channels must not stay beside
+    try:
+        with in_trash(folder, entry.name, now), moved(homes):
+            pass
+    except OSError as error:
+        raise write_error(folder, error) from error
+    shutil.rmtree(entry.path, ignore_errors=True)
+    update_count(folder)
 
 
 def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = ()) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.formats.atomic import make_folder, trash_path, write_error, write_json
+from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.claim import Runner, hold, runner_of
+from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
@@ -133,7 +134,7 @@ class FoldFolder:
         """Move an earlier training to the model's trash; returns where it is, None if there was none."""
         if not self.checkpoints:
             return None
-        target = trash_path(self.path.parent / "trash", self.path.name)
+        target = trash_path(self.path.parent / TRASH, self.path.name)
         try:
             os.rename(self.path, target)
         except OSError as error:

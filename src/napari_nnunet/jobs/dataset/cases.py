@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.axis_operators import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, trash_path, written_beside
+from napari_nnunet.formats.atomic import make_folder, written_beside
+from napari_nnunet.formats.dataset.case_trash import in_trash
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
-from napari_nnunet.formats.dataset.raw_writer import (
-    TRASH,
-    create_dataset,
-    remap,
-    save_case,
-    set_labels,
-)
+from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case, set_labels
+from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import overlay, telling_slice
 from napari_nnunet.schema.dataset import LabelScheme
@@ -131,9 +128,8 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         raise DatasetError(
             f"The corrected reference contains {strange}; {folder.name} defines only {sorted(scheme.all_labels)}."
         )
-    aside = make_folder(trash_path(folder / TRASH, name))
-    shutil.copy2(case.label, aside / case.label.name)
-    write_labels(labels, geometry, case.label, writer=dataset.info.reader)
+    with in_trash(folder, name, [case.label]):
+        write_labels(labels, geometry, case.label, writer=dataset.info.reader)
     return case.label
 
 

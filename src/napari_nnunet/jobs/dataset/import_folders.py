@@ -18,7 +18,7 @@ from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.dataset.pairs import ImagePair, pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json
-from napari_nnunet.formats.dataset.raw_writer import compact_values, remap
+from napari_nnunet.formats.dataset.relabel import compact_values, remap
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import (
     ending_of,

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.formats.atomic import partial_name, remove_leftovers, trash_path, write_error
+from napari_nnunet.formats.atomic import partial_name, remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.card import FILE, ModelCard
-
-TRASH = "trash"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 from napari.layers import Image, Labels
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.case_trash import case_files
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
-from napari_nnunet.formats.dataset.raw_writer import case_files, check_case_name
+from napari_nnunet.formats.dataset.raw_writer import check_case_name
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo

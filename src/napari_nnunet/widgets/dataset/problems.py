@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetIt
 
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
-from napari_nnunet.formats.dataset.raw_writer import drop_case, remap_dataset, set_spacing, update_count
+from napari_nnunet.formats.dataset.raw_writer import drop_case, set_spacing, update_count
+from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.widgets.frame.panel import RunPanel
