@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from napari_nnunet.errors import ImageError
 
 Matrix = tuple[tuple[float, ...], ...]
+#: Sources of a spacing: what a person said, and what lies inside pictures and TIFFs, where nnU-Net does not look.
+GIVEN = "what was given"
+IMAGEJ, OME, RESOLUTION = "ImageJ's metadata", "OME metadata", "the resolution tags"
+INSIDE = (IMAGEJ, OME, RESOLUTION)
 
 
 class Geometry(BaseModel):
@@ -32,6 +36,12 @@ class Geometry(BaseModel):
         The original DICOM orientation code ("LPS", "RAI", ...) when ITK turned the voxels.
     spacing_known : bool
         False if the file or layer says nothing about the size of its voxels and 1 was put in its place.
+    spacing_source : str
+        Where the spacing comes from, in words: one of :data:`GIVEN` and :data:`INSIDE`, the name of a JSON file;
+        empty for the file's own header.
+    remarks : tuple of str
+        What is odd about the file and how it was read nevertheless, as clauses: "it is a pyramid; its largest level
+        was read".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +53,8 @@ class Geometry(BaseModel):
     reoriented_affine: Matrix | None = None
     orientation: str | None = None
     spacing_known: bool = True
+    spacing_source: str = ""
+    remarks: tuple[str, ...] = ()
 
     @field_validator("spacing")
     @classmethod
@@ -52,6 +64,31 @@ class Geometry(BaseModel):
         if not all(math.isfinite(v) and v > 0 for v in value):
             raise ImageError(f"The spacing {value} is invalid: every voxel size must be a positive number of mm.")
         return value
+
+    def with_spacing(self, spacing: Sequence[float], source: str) -> Geometry:
+        """Return the grid with voxels of another size; its first voxel and its directions stay where they are.
+
+        Raises
+        ------
+        ImageError
+            If there is not one positive number per axis.
+        """
+        if len(spacing) != self.ndim:
+            raise ImageError(
+                f"{len(spacing)} voxel sizes were given for an image with {self.ndim} axes; give one per axis, "
+                f"{' '.join('zyx'[-self.ndim :])}."
+            )
+        factors = [new / old for new, old in zip(reversed(spacing), reversed(self.spacing), strict=True)]
+        changes: dict[str, Any] = {
+            "spacing": tuple(float(v) for v in spacing),
+            "spacing_known": True,
+            "spacing_source": source,
+        }
+        if self.affine is not None and self.reoriented_affine is None:
+            changes["affine"] = tuple(
+                tuple(value * factor for value, factor in zip(row, (*factors, 1.0), strict=True)) for row in self.affine
+            )
+        return Geometry(**{**self.model_dump(), **changes})
 
     @property
     def ndim(self) -> int:

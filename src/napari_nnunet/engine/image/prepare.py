@@ -6,6 +6,7 @@ transposed order in which the network sees it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from scipy import ndimage
 
 from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.resample import new_shape, resample_image, resample_labels
-from napari_nnunet.errors import ImageError
+from napari_nnunet.engine.machine import available_memory
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Box3 = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _SLAB_BYTES = 64e6  # how much of a lazily read image is held at once
+_CERTAIN_BYTES = 256e6  # what fits without a look at how much is free
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,24 @@ def plan_grid(
             "Check the spacing.",
         )
     return PrepareRecord(forward, (z, y, x), box, (dz, dy, dx), (nz, ny, nx), (goal[0], goal[1], goal[2]), notes)
+
+
+def require_room(record: PrepareRecord, channels: int) -> None:
+    """Raise ResourceError if an image on the network grid is larger than the free memory; nothing is allocated."""
+    needed = 4.0 * channels * math.prod(record.network_shape)
+    if needed < _CERTAIN_BYTES:
+        return
+    free = available_memory()
+    if needed > free:
+        raise ResourceError(
+            f"Resampled from {_times(record.cropped_shape)} voxels of {_mm(record.spacing)} to voxels of "
+            f"{_mm(record.network_spacing)}, the image would have {_times(record.network_shape)} voxels, which take "
+            f"{needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free. Is the voxel size right?"
+        )
+
+
+def _times(numbers: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in numbers)
 
 
 def _mm(spacing: Sequence[float]) -> str:
@@ -236,6 +257,8 @@ def prepare(
     ------
     ImageError
         If channels are missing or values cannot be normalised.
+    ResourceError
+        If the resampled image cannot fit into memory.
     """
     import torch  # the readers of training cases need this module, but no torch
 
@@ -270,6 +293,7 @@ def prepare(
     moved = torch.from_numpy(data).to(device)
     if data.size == 0:
         return moved, record
+    require_room(record, volume.channels if moved.device.type == "cpu" else 0)  # GPUs have memory of their own
     resampled = resample_image(
         moved, record.network_shape, record.spacing, record.network_spacing, configuration.resample_data
     )

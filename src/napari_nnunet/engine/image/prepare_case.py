@@ -19,6 +19,7 @@ from napari_nnunet.engine.image.prepare import (
     plan_grid,
     read_crop,
     read_mask,
+    require_room,
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.errors import ImageError
@@ -84,6 +85,8 @@ def prepare_case(
     ------
     ImageError
         If channels are missing, shapes differ, values are not finite or cannot be normalised.
+    ResourceError
+        If the resampled image cannot fit into memory.
     """
     _check(volume, labels, configurations)
     shape, geometry = volume.shape_3d, volume.geometry
@@ -144,6 +147,7 @@ def _resampled(
     configuration: Configuration,
     scheme: LabelScheme,
 ) -> PreparedCase:
+    require_room(record, len(data))
     grids = (record.network_shape, record.spacing, record.network_spacing)
     resampled = resample_image(data, *grids, configuration.resample_data)
     labels = resample_labels(marked, *grids, configuration.resample_seg)

@@ -30,6 +30,7 @@ from napari_nnunet.jobs.prediction.result import (
     Segmentation,
     count_labels,
 )
+from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import NotFiniteError, clear_outside, lifted_box, segment_windows, tiles_of
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -87,8 +88,11 @@ def predict(
     ------
     ModelError, ImageError, PlanError, ResourceError
         If model and image do not fit, or there is not enough memory.
+    SettingsError
+        If the voxels are more than ten times from the model's and the settings do not accept that.
     """
     settings = settings or PredictSettings()
+    require_near(model, volume.geometry, settings)
     started = time.monotonic()
     scheme = model.dataset.labels
     if previous is None and model.configuration.previous_stage is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, memory_told
+from napari_nnunet.errors import DatasetError, ImageError, SettingsError, for_people, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -26,7 +26,8 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
-from napari_nnunet.schema.geometry import lift
+from napari_nnunet.jobs.prediction.voxel_size import as_trained
+from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -111,15 +112,16 @@ def _each(
                 )
                 continue
             began = time.monotonic()
-            current = ahead or reader.submit(_read, case, model)
+            current = ahead or reader.submit(_read, case, model, folder.spacing)
             upcoming = following[index]
             # Reading the next image overlaps with segmenting this one.
-            ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model)
+            ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model, folder.spacing)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     result = yield from _one(case, current.result(), model, folder, settings, segment)
                 write_recipe(folder.target, result.recipe)
-            except NnunetError as error:
+            except Exception as unforeseen:  # whatever it is, the cases after it are segmented
+                error = for_people(unforeseen)
                 failed[case.name] = error.message
                 yield CaseFailed.of(case.name, error, index, len(cases))
                 continue
@@ -174,6 +176,8 @@ def _one(
     segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
+    geometry = volume.geometry
+    volume = Volume(volume.array, as_trained(model.plans, model.configuration, geometry))
     previous = None
     ending = model.dataset.file_ending
     if folder.previous is not None:
@@ -193,25 +197,27 @@ def _one(
             write_probabilities(lifted, out.with_name(case.name + ".npz"))
             write_properties(result.properties, out.with_name(case.name + ".pkl"))
         if result.uncertainty is not None:
-            _write_uncertainty(result, volume, out)
+            _write_uncertainty(result, geometry, out)
         # The segmentation comes last: where it exists, everything of the case does.
-        write_labels(result.labels, volume.geometry, out, writer=_reader(model))
+        write_labels(result.labels, geometry, out, writer=_reader(model))
     return result
 
 
-def _write_uncertainty(result: Prediction, volume: Volume, out: Path) -> None:
+def _write_uncertainty(result: Prediction, geometry: Geometry, out: Path) -> None:
     for kind, values in zip(UNCERTAINTY, result.uncertainty or (), strict=True):
-        target = uncertainty_path(out, kind, flat=len(volume.shape) == 2)
+        target = uncertainty_path(out, kind, flat=geometry.ndim == 2)
         make_folder(target.parent)
-        write_image(values, volume.geometry, target)
+        write_image(values, geometry, target)
 
 
 def _reader(model: TrainedModel) -> str:
     return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
 
 
-def _read(case: Case, model: TrainedModel) -> Volume:
+def _read(case: Case, model: TrainedModel, spacing: tuple[float, ...] | None) -> Volume:
     volume = read_volume(case.files, reader=_reader(model))
+    if spacing is not None:
+        volume = Volume(volume.array, volume.geometry.with_spacing(spacing, GIVEN))
     channels = len(model.dataset.channel_names)
     if volume.channels != channels:
         raise ImageError(

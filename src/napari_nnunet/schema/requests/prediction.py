@@ -47,6 +47,14 @@ Mirroring = Annotated[
         shell="No mirroring: up to 8 times faster, a little less accurate.",
     ),
 ]
+AnySpacing = Annotated[
+    bool,
+    option(
+        "Any voxel size",
+        "--any_spacing",
+        "Segment images whose voxels are more than ten times larger or smaller than those the model was trained on.",
+    ),
+]
 
 
 class PredictSettings(Request):
@@ -97,6 +105,7 @@ class PredictSettings(Request):
         "ensembles).",
         default=False,
     )
+    any_spacing: AnySpacing = False
 
 
 #: What the presets set (everything else stays as it is). ``full`` is nnU-Net's own setting.
@@ -130,6 +139,13 @@ class FolderRequest(Request):
     source: Source
     target: Target
     keep_finished: KeepFinished = False
+    spacing: tuple[float, ...] | None = option(
+        "Voxel size",
+        "--spacing MM",
+        "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
+        default=None,
+        otherwise="what the files say",
+    )
 
     @model_validator(mode="after")
     def _other_folder(self) -> Self:
@@ -199,10 +215,13 @@ class PredictBestRequest(FolderRequest):
         "Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).", default=False
     )
     device: Device = "auto"
+    any_spacing: AnySpacing = False
 
     def settings(self) -> PredictSettings:
         """Return how each member predicts."""
-        return PredictSettings(device=self.device, step=self.step, mirroring=self.mirroring)
+        return PredictSettings(
+            device=self.device, step=self.step, mirroring=self.mirroring, any_spacing=self.any_spacing
+        )
 
 
 class MeasurePresetsRequest(Request):

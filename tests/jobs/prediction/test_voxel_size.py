@@ -1,0 +1,128 @@
+"""Voxels far from those a model was trained on are asked about; models without a voxel size count voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers import smooth_image, write_nifti
+from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.events import CaseFailed, drain
+from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.jobs.prediction.voxel_size import as_trained, far_voxels
+from napari_nnunet.schema.geometry import GIVEN, IMAGEJ, RESOLUTION, Geometry
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.volume import Volume
+
+CPU = PredictSettings(device="cpu", precision="float32", mirroring=False)
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (9, 0.9, 0.11), (0.2, 5, 10)])
+def test_voxels_within_a_factor_of_ten_pass(model, spacing):
+    assert far_voxels(model, Geometry(spacing=spacing)) is None
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axes"), [((1000, 1, 1), "z"), ((0.0005, 0.00025, 0.00025), "zyx"), ((1, 11, 1), "y")]
+)
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+def test_voxels_in_another_unit_are_told_with_both_sizes(new_model, spacing, axes, transpose):
+    found = far_voxels(new_model(transpose=transpose), Geometry(spacing=spacing))
+    assert found is not None
+    assert found.axes == axes
+    assert " x ".join(f"{v:g}" for v in spacing) in found.text
+    assert "1 x 1 x 1 mm" in found.text
+
+
+def test_a_slice_wise_model_takes_any_distance_of_slices(new_model):
+    model = new_model(patch=(16, 16), spacing=(1.0, 1.0), configuration="2d")
+    assert far_voxels(model, Geometry(spacing=(70, 1, 1))) is None
+    assert far_voxels(model, Geometry(spacing=(1, 70, 70))).axes == "yx"
+    assert far_voxels(model, Geometry(spacing=(0.01, 0.01))).axes == "yx"
+
+
+def test_an_assumed_millimetre_is_named_as_such(new_model):
+    model = new_model(spacing=(0.0005, 0.00025, 0.00025))
+    found = far_voxels(model, Geometry(spacing=(1, 1, 1), spacing_known=False))
+    assert "does not say its voxel size, so 1 mm was taken" in found.text
+
+
+def test_predicting_refuses_far_voxels_until_they_are_accepted(model):
+    volume = Volume(smooth_image((8, 12, 12)), Geometry(spacing=(1, 1, 20)))
+    with pytest.raises(SettingsError, match=r"1 x 1 x 20 mm.*--spacing.*--any_spacing"):
+        drain(predict(model, volume, CPU))
+    assert drain(predict(model, volume, CPU.replace(any_spacing=True))).labels.shape == (8, 12, 12)
+
+
+def test_a_size_that_cannot_fit_is_refused_before_anything_is_made(new_model):
+    model = new_model(spacing=(0.0005, 0.0005, 0.0005))
+    volume = Volume(smooth_image((12, 20, 24)), Geometry(spacing=(1, 1, 1)))
+    with pytest.raises(ResourceError, match=r"12 x 20 x 24 voxels of 1 x 1 x 1 mm.*24000 x 40000 x 48000 voxels"):
+        drain(predict(model, volume, CPU.replace(any_spacing=True)))
+
+
+def test_one_case_in_another_unit_does_not_end_the_folder(model, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, spacing in (("a", (1, 1, 1)), ("b", (1000.0, 1, 1)), ("c", (1, 1, 1))):
+        write_nifti(source / f"{name}_0000.nii.gz", smooth_image((8, 12, 12))[0], spacing)
+    events = []
+    request = PredictFolderRequest(source=source, target=tmp_path / "out", **CPU.model_dump(exclude_unset=True))
+    result = drain(predict_folder(model, request), events.append)
+    assert result.done == ("a", "c")
+    assert "1000 x 1 x 1 mm" in result.failed["b"]
+    assert [event.case for event in events if isinstance(event, CaseFailed)] == ["b"]
+
+
+def test_a_given_spacing_wins_over_the_file_and_is_written(model, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write_nifti(source / "a_0000.nii.gz", smooth_image((8, 12, 12))[0], (1000.0, 1, 1))
+    request = PredictFolderRequest(
+        source=source, target=out, spacing=(2, 0.5, 0.5), **CPU.model_dump(exclude_unset=True)
+    )
+    assert drain(predict_folder(model, request)).done == ("a",)
+    assert read_volume([out / "a.nii.gz"]).geometry.spacing == pytest.approx((2, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("sizes", [(2.0, 0.5), (1.0, 1.0, 0.0)])
+def test_spacings_that_fit_no_axis_are_refused(model, tmp_path, sizes):
+    source = tmp_path / "in"
+    source.mkdir()
+    write_nifti(source / "a_0000.nii.gz", smooth_image((8, 12, 12))[0])
+    request = PredictFolderRequest(
+        source=source, target=tmp_path / "out", spacing=sizes, **CPU.model_dump(exclude_unset=True)
+    )
+    assert "voxel size" in drain(predict_folder(model, request)).failed["a"]
+
+
+def test_a_changed_size_keeps_place_and_directions():
+    affine = ((0.0, -2.0, 0.0, 5.0), (1.0, 0.0, 0.0, 6.0), (0.0, 0.0, 3.0, 7.0), (0.0, 0.0, 0.0, 1.0))
+    found = Geometry(spacing=(3, 2, 1), affine=affine).with_spacing((6, 2, 0.5), GIVEN)
+    np.testing.assert_allclose(found.affine, [[0, -2, 0, 5], [0.5, 0, 0, 6], [0, 0, 6, 7], [0, 0, 0, 1]])
+    assert found.spacing == (6, 2, 0.5)
+    assert found.spacing_source == GIVEN
+
+
+def test_models_that_never_knew_a_voxel_size_count_voxels(new_model):
+    pictures = new_model(
+        patch=(16, 16), spacing=(1.0, 1.0), configuration="2d", reader="NaturalImage2DIO", file_ending=".png"
+    )
+    stacks = new_model(reader="Tiff3DIO", file_ending=".tif", name="Dataset002_Stacks")
+    microns = new_model(
+        reader="Tiff3DIO", file_ending=".tif", spacing=(0.0005, 0.00025, 0.00025), name="Dataset003_Microns"
+    )
+    inside = Geometry(spacing=(0.0005, 0.00025, 0.00025), spacing_source=IMAGEJ)
+    beside = inside.model_copy(update={"spacing_source": "cell.json"})
+    picture = Geometry(spacing=(0.00025, 0.00025), spacing_source=RESOLUTION)
+    assert seen_by(pictures, picture) == (1, 1)
+    assert seen_by(pictures, picture.with_spacing((2, 2), GIVEN)) == (2, 2)
+    assert seen_by(stacks, inside) == (1, 1, 1)
+    assert seen_by(stacks, beside) == beside.spacing
+    assert seen_by(microns, inside) == inside.spacing
+
+
+def seen_by(model, geometry):
+    return as_trained(model.plans, model.configuration, geometry).spacing
