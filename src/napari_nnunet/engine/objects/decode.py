@@ -1,0 +1,270 @@
+"""From the probabilities of cores and borders to numbered objects, in pieces, with nothing lost at the seams.
+
+Parts of the core are seeds. They grow step by step over what is probably an object; where two seeds reach a voxel in
+the same step, the one whose neighbouring voxel is more probably core takes it. A voxel's fate so depends on no more
+than what lies within as many steps, which is why a picture decoded in pieces equals the picture decoded at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Probabilities = tuple[NDArray[np.float32], NDArray[np.float32]]
+_PIECE = 1 << 22  # voxels decoded at once
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How probabilities become objects.
+
+    Parameters
+    ----------
+    width : float
+        Width of the learnt border in network voxels.
+    seed : float
+        Probability of core from which a voxel is part of a seed.
+    inside : float
+        Probability of core or border from which a voxel can belong to an object.
+    smallest : int
+        Voxels below which an object is left out.
+    smallest_seed : int
+        Voxels below which a part of the core is no seed.
+    """
+
+    width: float = 2.0
+    seed: float = 0.5
+    inside: float = 0.5
+    smallest: int = 1
+    smallest_seed: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Steps that a seed grows: over the border it lost, twice, for cores come out smaller than they were drawn."""
+        return 2 * math.ceil(self.width) + 2
+
+
+def decode(
+    core: NDArray[np.float32], inside: NDArray[np.float32], rule: Rule, voxel: Sequence[float] | None = None
+) -> NDArray[np.uint32]:
+    """Find the objects of probabilities that lie in memory.
+
+    Parameters
+    ----------
+    core : ndarray of float32, shape ([Z,] Y, X)
+        Probability of being core.
+    inside : ndarray of float32, same shape
+        Probability of being core or border.
+    rule : Rule
+        Thresholds.
+    voxel : sequence of float, optional
+        Relative size of a voxel along each axis: seeds grow less often along long edges. Equal edges if not given.
+
+    Returns
+    -------
+    ndarray of uint32, same shape
+        Objects from 1 on in the order of their first voxel; 0 elsewhere.
+    """
+    objects = np.zeros(core.shape, dtype=np.uint32)
+    decode_into(objects, lambda start, stop: (core[start:stop], inside[start:stop]), rule, voxel)
+    return objects
+
+
+def decode_into(
+    objects: NDArray[np.uint32],
+    read: Callable[[int, int], Probabilities],
+    rule: Rule,
+    voxel: Sequence[float] | None = None,
+    planes: int | None = None,
+) -> int:
+    """Find objects slab by slab along the first axis; no more than a slab and the steps around it are looked at.
+
+    Parameters
+    ----------
+    objects : ndarray of uint32, shape ([Z,] Y, X)
+        Written in place; may be a memory map. What is there is overwritten.
+    read : callable
+        Takes the first plane and the one after the last; returns the probabilities of core and of inside.
+    rule, voxel
+        As in `decode`.
+    planes : int, optional
+        Planes of a slab; about four million voxels if not given. The result does not depend on it.
+
+    Returns
+    -------
+    int
+        Number of objects.
+    """
+    size = objects.shape[0]
+    planes = planes or max(2 * rule.steps, _PIECE // max(1, math.prod(objects.shape[1:])))
+    slabs = [(start, min(start + planes, size)) for start in range(0, size, planes)]
+    numbers = _seeds(objects, read, slabs, rule)
+    _grow(objects, read, slabs, rule, numbers, _pace(voxel or (1.0,) * objects.ndim))
+    _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
+    return _tidy(objects, slabs, rule.smallest)
+
+
+def _seeds(
+    objects: NDArray[np.uint32], read: Callable[[int, int], Probabilities], slabs: list[tuple[int, int]], rule: Rule
+) -> NDArray[np.uint32]:
+    """Write the parts of the core into `objects`; return the object each of them belongs to, 0 for those too small."""
+    objects[...] = 0
+    roots, sizes = _parts(objects, lambda a, b: read(a, b)[0] >= rule.seed, slabs, first=1)
+    kept = np.zeros(len(roots), dtype=bool)
+    kept[1:] = sizes[roots[1:]] >= rule.smallest_seed
+    numbers = np.cumsum(kept & (roots == np.arange(len(roots))), dtype=np.uint32)
+    return np.where(kept, numbers[roots], 0).astype(np.uint32)
+
+
+def _parts(
+    objects: NDArray[np.uint32],
+    mask: Callable[[int, int], NDArray[np.bool_]],
+    slabs: list[tuple[int, int]],
+    first: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the parts of a mask slab by slab, in the order of their first voxels, and write the numbers.
+
+    Returns
+    -------
+    roots : ndarray of int64, shape (parts + 1,)
+        By the part's number less ``first - 1``, the lowest such number of what it joins across seams.
+    sizes : ndarray of int64, shape (parts + 1,)
+        Voxels of everything with this root.
+    """
+    counts: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+    seams: list[NDArray[np.int64]] = []
+    total = 0
+    above: NDArray[np.int64] | None = None
+    for start, stop in slabs:
+        inside = np.ascontiguousarray(mask(start, stop))
+        parts, count = cc3d.connected_components(
+            inside.view(np.uint8), connectivity=6 if inside.ndim == 3 else 4, return_N=True
+        )
+        parts = parts.astype(np.int64)
+        counts.append(np.bincount(parts.reshape(-1), minlength=count + 1)[1:])
+        parts[inside] += total
+        if above is not None:
+            both = (above != 0) & (parts[0] != 0)
+            seams.append(np.unique(np.stack([above[both], parts[0][both]]), axis=1))
+        above = parts[-1].copy()
+        np.copyto(objects[start:stop], (parts + (first - 1)).astype(np.uint32), where=inside)
+        total += count
+    if total + first > np.iinfo(np.uint32).max:
+        raise OverflowError(f"{total} parts cannot be numbered in 32 bits")
+    touching = np.concatenate(seams, axis=1) if seams else np.zeros((2, 0), dtype=np.int64)
+    graph = coo_array((np.ones(touching.shape[1], dtype=bool), (touching[0], touching[1])), shape=(total + 1,) * 2)
+    _, group = connected_components(graph, directed=False)
+    lowest = np.full(int(group.max(initial=0)) + 1, total + 1, dtype=np.int64)
+    np.minimum.at(lowest, group, np.arange(total + 1))
+    roots = lowest[group]
+    return roots, np.bincount(roots, weights=np.concatenate(counts), minlength=total + 1).astype(np.int64)
+
+
+def _grow(
+    objects: NDArray[np.uint32],
+    read: Callable[[int, int], Probabilities],
+    slabs: list[tuple[int, int]],
+    rule: Rule,
+    numbers: NDArray[np.uint32],
+    pace: Sequence[int],
+) -> None:
+    """Let the seeds in `objects` grow, each slab with as many planes around it as seeds can come from."""
+    before = objects[:0].copy()
+    for start, stop in slabs:
+        low, high = start - len(before), min(stop + rule.steps, objects.shape[0])
+        seeds = np.concatenate([before, objects[start:high]])
+        before = seeds[: stop - low][-rule.steps :].copy()
+        core, inside = read(low, high)
+        grown = _grown(numbers[seeds], core, inside >= rule.inside, rule.steps, pace)
+        objects[start:stop] = grown[start - low : stop - low]
+
+
+def _grown(
+    seeds: NDArray[np.uint32], core: NDArray[np.float32], inside: NDArray[np.bool_], steps: int, pace: Sequence[int]
+) -> NDArray[np.uint32]:
+    """Return seeds grown over a mask; along an axis every `pace` steps."""
+    found = np.pad(seeds, 1)
+    probable = np.pad(core, 1).reshape(-1)
+    flat = found.reshape(-1)
+    strides = [math.prod(found.shape[axis + 1 :]) for axis in range(found.ndim)]
+    todo = np.flatnonzero(np.pad(inside, 1).reshape(-1) & (flat == 0))
+    for step in range(1, steps + 1):
+        best = np.full(len(todo), -1, dtype=np.float32)
+        taker = np.zeros(len(todo), dtype=np.uint32)
+        for stride, every in zip(strides, pace, strict=True):
+            if step % every:
+                continue
+            for neighbour in (todo - stride, todo + stride):
+                number = flat[neighbour]
+                height = np.where(number, probable[neighbour], np.float32(-1))
+                better = height > best
+                np.copyto(best, height, where=better)
+                np.copyto(taker, number, where=better)
+        taken = taker != 0
+        flat[todo[taken]] = taker[taken]
+        todo = todo[~taken]
+        if not len(todo):
+            break
+    return found[(slice(1, -1),) * found.ndim]
+
+
+def _pace(voxel: Sequence[float]) -> tuple[int, ...]:
+    """Return in which steps seeds grow along each axis: every step along the shortest edges."""
+    return tuple(max(1, round(edge / min(voxel))) for edge in voxel)
+
+
+def _join_rest(
+    objects: NDArray[np.uint32],
+    read: Callable[[int, int], Probabilities],
+    slabs: list[tuple[int, int]],
+    rule: Rule,
+    count: int,
+) -> None:
+    """Make objects of what is inside but has no seed; what only lies farther from its seed than it grows is dropped."""
+    roots, _ = _parts(
+        objects, lambda a, b: (read(a, b)[1] >= rule.inside) & (objects[a:b] == 0), slabs, first=count + 1
+    )
+    beside = np.zeros(len(roots), dtype=bool)
+    above: NDArray[np.uint32] | None = None
+    for start, stop in slabs:
+        here = objects[start:stop] if above is None else np.concatenate([above, objects[start:stop]])
+        for axis in range(here.ndim):
+            for one, other in _neighbours(here, axis):
+                meets = (one > count) & (other != 0) & (other <= count)
+                beside[roots[one[meets].astype(np.int64) - count]] = True
+        above = objects[stop - 1 : stop].copy()
+    keep = np.where(beside[roots], 0, roots + count).astype(np.uint32)
+    keep[0] = 0
+    for start, stop in slabs:
+        slab = objects[start:stop]
+        rest = slab > count
+        slab[rest] = keep[slab[rest].astype(np.int64) - count]
+
+
+def _neighbours(x: NDArray[Any], axis: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    first = x[(slice(None),) * axis + (slice(None, -1),)]
+    second = x[(slice(None),) * axis + (slice(1, None),)]
+    yield first, second
+    yield second, first
+
+
+def _tidy(objects: NDArray[np.uint32], slabs: list[tuple[int, int]], smallest: int) -> int:
+    """Leave out what is too small, and number what stays without gaps."""
+    highest = max((int(objects[a:b].max(initial=0)) for a, b in slabs), default=0)
+    sizes = np.zeros(highest + 1, dtype=np.int64)
+    for a, b in slabs:
+        sizes += np.bincount(objects[a:b].reshape(-1), minlength=highest + 1)
+    kept = sizes >= max(1, smallest)
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
+    for a, b in slabs:
+        objects[a:b] = numbers[objects[a:b]]
+    return int(numbers.max(initial=0))

@@ -1,0 +1,98 @@
+"""Objects are found again from probabilities, the same in pieces as at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from napari_nnunet.engine.objects.choose import Known, best_rule
+from napari_nnunet.engine.objects.decode import Rule, decode, decode_into
+from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.engine.objects.shell import thin
+
+
+def probabilities(shape: tuple[int, ...], seed: int, smooth: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth random probabilities of core and of inside, of which the second is never lower."""
+    rough = np.random.default_rng(seed).standard_normal(shape)
+    p = ndimage.gaussian_filter(rough, smooth)
+    p /= p.std()
+    return (1 / (1 + np.exp(-4 * (p - 0.6)))).astype(np.float32), (1 / (1 + np.exp(-4 * p))).astype(np.float32)
+
+
+@given(
+    st.sampled_from([(23, 17), (11, 9, 8), (1, 30), (40, 3)]),
+    st.integers(0, 1000),
+    st.integers(1, 9),
+    st.sampled_from([1.0, 2.0]),
+    st.integers(1, 6),
+)
+@settings(max_examples=60, deadline=None)
+def test_pieces_give_what_the_whole_gives(
+    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int
+) -> None:
+    core, inside = probabilities(shape, seed)
+    rule = Rule(width, smallest=smallest, smallest_seed=2)
+    voxel = (3.0, 1.0, 1.0)[-len(shape) :]
+    whole = decode(core, inside, rule, voxel)
+    pieces = np.empty(shape, dtype=np.uint32)
+    count = decode_into(pieces, lambda a, b: (core[a:b], inside[a:b]), rule, voxel, planes=planes)
+    np.testing.assert_array_equal(pieces, whole)
+    assert count == whole.max()
+    assert set(np.unique(whole)) - {0} == set(range(1, count + 1))
+
+
+@given(arrays(np.float32, (9, 11), elements=st.floats(0, 1, width=32)), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_objects_lie_inside_and_none_is_too_small(inside: np.ndarray, smallest: int) -> None:
+    objects = decode(inside * 0.8, inside, Rule(smallest=smallest))
+    assert not objects[inside < 0.5].any()
+    assert (np.bincount(objects.ravel())[1:] >= smallest).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (14, 40, 60)])
+def test_touching_objects_are_told_apart(shape: tuple[int, ...]) -> None:
+    truth = np.ones(shape, dtype=np.int32)
+    truth[..., 20:40], truth[..., 40:] = 2, 3
+    truth[..., :4, :] = 0
+    core = thin(truth, 2.0, (1.0,) * len(shape)).core
+    found = decode(core.astype(np.float32), (truth > 0).astype(np.float32), Rule(2.0))
+    assert Matching.of(truth, found).counts(0.95) == (3, 0, 0)
+
+
+def test_what_is_inside_without_a_seed_is_an_object_unless_it_belongs_to_one() -> None:
+    core = np.zeros((9, 60), dtype=np.float32)
+    inside = np.zeros_like(core)
+    core[4, 3:6] = 1
+    inside[3:6, 2:40] = 1  # far beyond the steps that the seed grows
+    inside[2:5, 50:53] = 1
+    found = decode(core, inside, Rule(1.0))
+    assert found.max() == 2
+    assert (found == 2).sum() == 9
+    assert 0 < (found == 1).sum() < 3 * 38
+
+
+def test_seeds_grow_less_often_along_long_edges() -> None:
+    core = np.zeros((9, 9, 9), dtype=np.float32)
+    core[4, 4, 4] = 1
+    found = decode(core, np.ones_like(core), Rule(1.0), (4.0, 1.0, 1.0))
+    extents = [np.flatnonzero(found.any(axis=tuple(b for b in range(3) if b != a))).size for a in range(3)]
+    assert extents == [3, 9, 9]
+
+
+def test_thresholds_are_chosen_on_known_pictures() -> None:
+    rows, columns = np.ogrid[:60, :60]
+    truth = np.zeros((60, 60), dtype=np.int32)
+    for n, (y, x) in enumerate([(14, 14), (14, 31), (40, 20), (40, 44)], start=1):
+        truth[(rows - y) ** 2 + (columns - x) ** 2 <= 64] = n
+    # A timid network: it is never surer of core than 0.45.
+    core = 0.45 * ndimage.gaussian_filter(thin(truth, 2.0, (1, 1)).core.astype(np.float32), 0.7)
+    inside = 0.9 * ndimage.gaussian_filter((truth > 0).astype(np.float32), 0.7)
+    known = Known(core.astype(np.float32), inside.astype(np.float32), truth, (1, 1))
+    rule, reached = best_rule([known], Rule(2.0, inside=0.7))
+    assert rule.seed < 0.45
+    assert reached > 0.9
+    assert Matching.of(truth, decode(known.core, known.inside, rule)).counts(0.5) == (4, 0, 0)
