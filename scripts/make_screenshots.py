@@ -157,7 +157,7 @@ def two_models(folder):
     from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.choosing.best import find_best
-    from napari_nnunet.jobs.choosing.calibrate import calibrate
+    from napari_nnunet.jobs.choosing.calibrate import calibrate_models
     from napari_nnunet.jobs.demo import DATASET, make_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
     from napari_nnunet.jobs.training.train import train
@@ -192,7 +192,7 @@ def two_models(folder):
         )
     )
     folders = [workspace.results / DATASET / f"nnUNetTrainer__{planned.plans.stem}__{name}" for name in names]
-    drain(calibrate(workspace, [load_model(path) for path in folders], (0,)))
+    drain(calibrate_models(workspace, [load_model(path) for path in folders], (0,)))
 
 
 def together(folder):

@@ -25,7 +25,7 @@ from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import Request
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.sharing import ExportSettings
+from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.volume import Volume, as_volume
 
@@ -283,10 +283,11 @@ def install_models(
     tuple of Path
         The models' folders.
     """
-    results = _workspace(workspace).results
+    place = _workspace(workspace)
     if str(source).startswith(("http://", "https://")):
-        return drain(download_model(str(source), results, sha256=sha256, replace=replace), on_event).folders
-    return drain(install_zip(Path(source), results, replace=replace), on_event).folders
+        address = DownloadRequest.of(url=str(source), sha256=sha256, replace_models=replace)
+        return drain(download_model(place, address), on_event).folders
+    return drain(install_zip(place, InstallRequest.of(source=source, replace_models=replace)), on_event).folders
 
 
 @keywords(VerifyRequest)

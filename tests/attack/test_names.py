@@ -27,6 +27,7 @@ from napari_nnunet.schema.names import fault_of, is_dataset_name, is_plain, show
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.dataset import ConvertOldRequest
 from napari_nnunet.schema.requests.planning import PlanRequest
+from napari_nnunet.schema.requests.sharing import ImportV1Request
 
 ODD = {
     "": "names no file",
@@ -104,7 +105,7 @@ def test_a_new_dataset_stays_in_its_folder(tmp_path, name):
         lambda: workspace.dataset_name(name),
         lambda: next_dataset_name(workspace, name),
         lambda: drain(convert_old_nnunet(workspace, request)),
-        lambda: drain(import_v1_model(tmp_path, workspace.results, name)),
+        lambda: drain(import_v1_model(workspace, ImportV1Request(source=tmp_path, name=name))),
     ):
         with pytest.raises(DatasetError, match="cannot be part of a file name"):
             make()

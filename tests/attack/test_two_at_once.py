@@ -30,7 +30,7 @@ from napari_nnunet.schema.requests.planning import (
     PreprocessRequest,
 )
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
-from napari_nnunet.schema.requests.sharing import ExportSettings
+from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
 
 CONTENDER = """
 import sys, time
@@ -190,11 +190,12 @@ def test_models_are_exported_and_installed_by_one_at_a_time(tmp_path):
         with pytest.raises(SettingsError, match=r"m\.zip is already being written by process"):
             drain(export_models([model], tmp_path / "m.zip", ExportSettings()))
     drain(export_models([model], tmp_path / "m.zip", ExportSettings()))
-    first = install_zip(tmp_path / "m.zip", tmp_path / "yours")
+    yours, sent = Workspace.at(tmp_path / "yours"), InstallRequest(source=tmp_path / "m.zip")
+    first = install_zip(yours, sent)
     with closing(first):
         next(first)
         with pytest.raises(SettingsError, match="Models of Dataset001_Tiny are already being installed by process"):
-            drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
-    drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
+            drain(install_zip(yours, sent))
+    drain(install_zip(yours, sent))
     with pytest.raises(ModelError, match="already"):
-        drain(install_zip(tmp_path / "m.zip", tmp_path / "yours"))
+        drain(install_zip(yours, sent))

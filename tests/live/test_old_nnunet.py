@@ -14,9 +14,11 @@ from torch import nn
 from helpers import smooth_image
 from napari_nnunet import load_model, predict
 from napari_nnunet.events import drain
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.sharing import ImportV1Request
 from napari_nnunet.volume import Volume
 
 pytestmark = [pytest.mark.live, pytest.mark.filterwarnings("ignore")]
@@ -65,7 +67,9 @@ def test_predictions_are_those_of_nnunet_v1(tmp_path):
             {"state_dict": unet.state_dict(), "epoch": 1000}, source / f"fold_{i}" / "model_final_checkpoint.model"
         )
     (source / "plans.pkl").write_bytes(pickle.dumps(plans))
-    model = load_model(drain(import_v1_model(source, tmp_path / "r", "Dataset007_Old")))
+    model = load_model(
+        drain(import_v1_model(Workspace.at(tmp_path), ImportV1Request(source=source, name="Dataset007_Old")))
+    )
     image = smooth_image((12, 30, 28))
     settings = PredictSettings(device="cpu", backend="torch", precision="float32", probabilities=True)
     ours = predict(model, Volume(image, Geometry(spacing=(1.0,) * 3)), settings=settings)

@@ -12,7 +12,6 @@ import pytest
 
 from helpers import read_probabilities
 from napari_nnunet.engine.choosing.components import to_remove
-from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning
@@ -20,9 +19,9 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
-from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing
+from napari_nnunet.jobs.choosing.postprocess import determine
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.requests.choosing import FindBestRequest
+from napari_nnunet.schema.requests.choosing import EnsembleRequest, FindBestRequest
 
 pytestmark = pytest.mark.parity
 
@@ -71,7 +70,7 @@ def test_the_same_postprocessing_is_chosen(real_data, tmp_path, name):
     pred = tmp_path / "pred"
     shutil.copytree(folder / "pred", pred)
     info = _info(pred)
-    found = drain(determine_postprocessing(pred, folder / "ref", Rules.of(info), info.labels))
+    found = drain(determine(pred, folder / "ref", Rules.of(info), info.labels))
     expected = folder / "expected"
     assert found.cleaning == read_cleaning(expected / "postprocessing.pkl")
     assert read_cleaning(pred / "postprocessing.pkl") == found.cleaning
@@ -103,7 +102,11 @@ def test_largest_components_are_the_recorded_ones(real_data):
 def test_ensembles_are_identical(real_data, tmp_path, name):
     folder = real_data / "parity" / "numerics" / "ensemble" / name
     members = sorted(folder.glob("member_*"))
-    drain(ensemble_folders(members, tmp_path / "out", VoteSettings(uncertainty=True), probabilities=True))
+    drain(
+        ensemble_folders(
+            EnsembleRequest(sources=members, target=tmp_path / "out", uncertainty=True, probabilities=True)
+        )
+    )
     ending = _info(members[0]).file_ending
     for path in sorted((folder / "expected").glob("*.npz")):
         ours = tmp_path / "out" / path.name
@@ -140,7 +143,13 @@ def test_the_same_configuration_is_best(real_data, tmp_path, name):
 @pytest.mark.real
 def test_the_ensemble_of_two_trained_models_is_nnunets(real_data, tmp_path):
     folder = real_data / "models" / "predictions"
-    drain(ensemble_folders([folder / "2d_probabilities", folder / "3d_fullres_probabilities"], tmp_path / "out"))
+    drain(
+        ensemble_folders(
+            EnsembleRequest(
+                sources=[folder / "2d_probabilities", folder / "3d_fullres_probabilities"], target=tmp_path / "out"
+            )
+        )
+    )
     for path in sorted((folder / "ensemble").glob("*.nii.gz")):
         np.testing.assert_array_equal(read_labels(tmp_path / "out" / path.name)[0], read_labels(path)[0])
 

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.formats.atomic import make_folder, write_text
-from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.recipe import STYLES, read_recipe
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.calibrate import calibrate as calibrate_job
 from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
-from napari_nnunet.jobs.choosing.crossval import accumulate, usable_folds
+from napari_nnunet.jobs.choosing.crossval import accumulate
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
-from napari_nnunet.jobs.choosing.evaluate import Rules, evaluate
+from napari_nnunet.jobs.choosing.evaluate import evaluate
 from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as apply_postprocessing_job
 from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as determine_postprocessing_job
-from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.plans import Plans
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
-    from napari_nnunet.jobs.choosing.evaluate import Rules
     from napari_nnunet.schema.requests.choosing import (
         AccumulateRequest,
         ApplyPostprocessingRequest,
@@ -39,11 +34,7 @@ if TYPE_CHECKING:
 
 def ensemble(request: EnsembleRequest, shell: Shell) -> None:
     """Join the probabilities of several models."""
-    vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
-    job = ensemble_folders(
-        request.sources, request.target, vote, probabilities=request.probabilities, workers=request.workers
-    )
-    shell.run(job)
+    shell.run(ensemble_folders(request))
 
 
 def evaluate_folder(request: EvaluateFolderRequest | EvaluateSimpleRequest, shell: Shell) -> None:
@@ -74,26 +65,16 @@ def compare(request: CompareRequest, shell: Shell) -> None:
 
 def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> None:
     """Put the validation cases of all folds together."""
-    folder = shell.workspace.model_folder(
-        request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
-    )
-    model = load_model(folder)
-    folds = usable_folds(shell.workspace, model) if request.folds is None else request.folds
-    job = accumulate(shell.workspace, model, folds, target=request.target, workers=request.workers)
-    folder, evaluation = shell.run(job)
-    if evaluation is not None:
-        print(f"Mean Dice of {len(evaluation.cases)} cases, folds {' '.join(map(str, folds))}: {evaluation.dice:.4f}")
-    print(folder)
+    found = shell.run(accumulate(shell.workspace, request))
+    if found.evaluation is not None:
+        folds = " ".join(map(str, found.folds))
+        print(f"Mean Dice of {len(found.evaluation.cases)} cases, folds {folds}: {found.evaluation.dice:.4f}")
+    print(found.folder)
 
 
 def calibrate(request: CalibrateRequest, shell: Shell) -> None:
     """Find the temperature of a model or an ensemble."""
-    names = {"trainer": request.trainer, "plans": request.plans}
-    models = [
-        load_model(shell.workspace.model_folder(request.dataset, configuration=configuration, **names))
-        for configuration in request.configurations
-    ]
-    result, path = shell.run(calibrate_job(shell.workspace, models, request.folds))
+    result, path = shell.run(calibrate_job(shell.workspace, request))
     print(f"Temperature: {result.temperature:.4f}")
     print(path)
 
@@ -110,29 +91,11 @@ def recipe(request: RecipeRequest, _: Shell) -> None:
     print(STYLES[request.style](read_recipe(request.folder)), end="")
 
 
-def _rules(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest) -> tuple[Rules, DatasetInfo]:
-    """Return labels and reader from the files that are named, or are next to the segmentations."""
-    info = DatasetInfo.read(request.dataset_json or request.source / "dataset.json")
-    plans = request.plans_json or request.source / "plans.json"
-    named = request.plans_json is not None or plans.is_file()
-    return Rules.of(info, reader=Plans.read(plans).reader if named else None), info
-
-
 def determine_postprocessing(request: DeterminePostprocessingRequest, shell: Shell) -> None:
     """Find out which postprocessing helps."""
-    rules, info = _rules(request)
-    result = shell.run(
-        determine_postprocessing_job(
-            request.source,
-            request.reference,
-            rules,
-            info.labels,
-            keep_cleaned=request.keep_cleaned,
-            workers=request.workers,
-        )
-    )
+    result = shell.run(determine_postprocessing_job(request))
     before, after = result.before.dice, result.after.dice
-    kept = result.cleaning.describe(info.labels)
+    kept = result.cleaning.describe(result.scheme)
     print(
         f"Keep {kept}: Dice {before:.4f} -> {after:.4f}." if kept else f"No postprocessing helps (Dice {before:.4f})."
     )
@@ -141,11 +104,4 @@ def determine_postprocessing(request: DeterminePostprocessingRequest, shell: She
 
 def apply_postprocessing(request: ApplyPostprocessingRequest, shell: Shell) -> None:
     """Apply a postprocessing to a folder."""
-    rules, _ = _rules(request)
-    print(
-        shell.run(
-            apply_postprocessing_job(
-                request.source, request.target, request.postprocessing, rules, workers=request.workers
-            )
-        )
-    )
+    print(shell.run(apply_postprocessing_job(request)))

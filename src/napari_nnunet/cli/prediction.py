@@ -11,7 +11,7 @@ from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.prediction.combined import best_combination
 from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder, predict_folder
 from napari_nnunet.jobs.prediction.presets import measure_presets as measure_presets_job
-from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -60,9 +60,5 @@ def _say(result: FolderResult) -> int:
 
 def measure_presets(request: MeasurePresetsRequest, shell: Shell) -> None:
     """Print Dice and time of every preset."""
-    settings = PredictSettings(device=request.device)
-    measured = shell.run(
-        measure_presets_job(load_model(request.model), request.source, request.labels, settings=settings)
-    )
-    for name, entry in measured.items():
+    for name, entry in shell.run(measure_presets_job(request)).items():
         print(f"{name:<9} Dice {entry['dice']:.4f}   {entry['seconds_per_case']:.1f} s per case")

@@ -53,13 +53,12 @@ def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:
 
 def install_pretrained_model_from_zip(request: InstallRequest, shell: Shell) -> None:
     """Install the models of a zip."""
-    _say(shell.run(install_zip(request.source, shell.workspace.results, replace=request.replace_models)))
+    _say(shell.run(install_zip(shell.workspace, request)))
 
 
 def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> None:
     """Download a zip and install its models."""
-    job = download_model(request.url, shell.workspace.results, sha256=request.sha256, replace=request.replace_models)
-    _say(shell.run(job))
+    _say(shell.run(download_model(shell.workspace, request)))
 
 
 def _say(installed: Installed) -> None:
@@ -75,8 +74,7 @@ def import_old_nnunet_model(request: ImportV1Request, shell: Shell) -> None:
     """Import a model of nnU-Net v1."""
     from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 
-    results = shell.workspace.results
-    print(shell.run(import_v1_model(request.source, results, request.name, dataset_json=request.dataset_json)))
+    print(shell.run(import_v1_model(shell.workspace, request)))
 
 
 def doctor(_: DoctorRequest, __: Shell) -> None:
@@ -90,7 +88,7 @@ def demo(request: DemoRequest, shell: Shell) -> None:
     """Do the main job from nothing."""
     from napari_nnunet.jobs.demo import demo as job
 
-    result = shell.run(job(request.target, minutes=request.minutes))
+    result = shell.run(job(request))
     for name, value in result.dice.items():
         print(f"Dice {name:<8} {value:.3f}")
     print(f"Image, truth, result: {result.picture}")

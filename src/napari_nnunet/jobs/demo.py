@@ -29,6 +29,7 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+from napari_nnunet.schema.requests.sharing import DemoRequest
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 DATASET = "Dataset001_Demo"
@@ -73,21 +74,21 @@ def sample_geometry() -> Geometry:
     return Geometry(spacing=(z, y, x), origin=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
-def demo(folder: Path, *, minutes: float | None = None) -> Job[DemoResult]:
+def demo(request: DemoRequest) -> Job[DemoResult]:
     """Do the whole job with synthetic volumes: dataset, plan, preprocessing, training, segmentation, comparison.
 
     Parameters
     ----------
-    folder : Path
-        Everything is written below it: ``workspace``, ``imagesTs``, ``labelsTs``, ``predictions``, ``demo.png``.
-    minutes : float, optional
-        How long to train; 500 steps if not given, which a slow computer does as well, only later.
+    request : DemoRequest
+        Everything is written below its folder: ``workspace``, ``imagesTs``, ``labelsTs``, ``predictions``,
+        ``demo.png``. Without minutes, 500 steps are trained, which a slow computer does as well, only later.
 
     Raises
     ------
     SettingsError
         If the time is not positive.
     """
+    folder, minutes = request.target, request.minutes
     if minutes is not None and not 0 < minutes < math.inf:
         raise SettingsError(f"The demo cannot train for {minutes:g} minutes; give a positive number, 3 for instance.")
     settings = _LENGTH if minutes is None else TrainSettings(time_budget=60 * minutes)

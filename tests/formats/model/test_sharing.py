@@ -24,11 +24,12 @@ from napari_nnunet.formats.model import bundle, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.results.summary import CaseScore, Summary
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.cards import card_text, read_card
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import download_model, install_zip, trash_model
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.sharing import ExportSettings
+from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
 
 CPU = PredictSettings(device="cpu", precision="float32")
 
@@ -48,8 +49,8 @@ def sent(tmp_path):
     return model, path
 
 
-def _results(tmp_path):
-    return tmp_path / "yours" / "nnUNet_results"
+def _workspace(tmp_path):
+    return Workspace.at(tmp_path / "yours")
 
 
 def _files(folder):
@@ -59,7 +60,7 @@ def _files(folder):
 def test_a_model_comes_back_as_it_was_sent_with_its_card(sent, tmp_path, volume):
     model, path = sent
     assert is_model_zip(path)
-    installed = drain(install_zip(path, _results(tmp_path)))
+    installed = drain(install_zip(_workspace(tmp_path), InstallRequest(source=path)))
     (folder,) = installed.folders
     np.testing.assert_array_equal(
         predict(load_model(folder), volume, settings=CPU).labels, predict(model, volume, settings=CPU).labels
@@ -100,7 +101,7 @@ def test_a_light_checkpoint_predicts_the_same_and_cannot_be_trained_on(sent, tmp
         zips[light] = tmp_path / f"{light}.zip"
         drain(export_models([model], zips[light], ExportSettings(folds=(0,), light=light)))
     assert zips[True].stat().st_size < 0.5 * zips[False].stat().st_size
-    (folder,) = drain(install_zip(zips[True], _results(tmp_path))).folders
+    (folder,) = drain(install_zip(_workspace(tmp_path), InstallRequest(source=zips[True]))).folders
     assert read_raw(folder / "fold_0" / "checkpoint_final.pth")["optimizer_state"] is None
     settings = CPU.replace(folds=(0,))
     ours = predict(load_model(folder), volume, settings=settings).labels
@@ -119,15 +120,15 @@ def test_a_cascade_takes_its_first_stage_along(tmp_path):
 
 def test_what_exists_is_never_overwritten_and_can_be_replaced(sent, tmp_path):
     _, path = sent
-    results = _results(tmp_path)
-    (folder,) = drain(install_zip(path, results)).folders
+    workspace = _workspace(tmp_path)
+    (folder,) = drain(install_zip(workspace, InstallRequest(source=path))).folders
     (folder / "mine.txt").write_text("x")
     with pytest.raises(ModelError, match=r"exists in .* already.*--replace"):
-        drain(install_zip(path, results))
+        drain(install_zip(workspace, InstallRequest(source=path)))
     assert (folder / "mine.txt").is_file()
-    drain(install_zip(path, results, replace=True))
+    drain(install_zip(workspace, InstallRequest(source=path, replace_models=True)))
     assert not (folder / "mine.txt").exists()
-    assert list(results.glob("trash/Dataset001_Tiny/*/mine.txt"))
+    assert list(workspace.results.glob("trash/Dataset001_Tiny/*/mine.txt"))
     aside = trash_model(folder)
     assert aside.is_dir() and not folder.exists()
 
@@ -147,9 +148,9 @@ def _zip(path, entries, *, mode=None):
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     path = _zip(tmp_path / "z.zip", {"D/M/plans.json": "{}", "D/M/dataset.json": "{}", name: "x"})
     with pytest.raises(ModelError, match="Do not trust this file"):
-        drain(install_zip(path, _results(tmp_path)))
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=path)))
     assert not is_model_zip(path)
-    assert _files(tmp_path / "yours") == [] or _files(_results(tmp_path)) == []
+    assert _files(tmp_path / "yours") == [] or _files(_workspace(tmp_path).results) == []
 
 
 def test_links_are_refused(tmp_path):
@@ -168,22 +169,22 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     }
     path = _zip(tmp_path / "z.zip", entries)
     with pytest.raises(ModelError, match="would unpack to"):
-        drain(install_zip(path, _results(tmp_path)))
-    assert _files(_results(tmp_path)) == []
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=path)))
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_a_zip_of_something_else_and_a_half_one_are_told_apart(sent, tmp_path):
     _, path = sent
     other = _zip(tmp_path / "photos.zip", {"holiday/beach.jpg": b"x"})
     with pytest.raises(ModelError, match=r"contains no trained model.*beach\.jpg"):
-        drain(install_zip(other, _results(tmp_path)))
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=other)))
     half = tmp_path / "half.zip"
     half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ModelError, match="not a complete zip"):
-        drain(install_zip(half, _results(tmp_path)))
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=half)))
     with pytest.raises(ModelError, match="does not exist"):
         inspect(tmp_path / "none.zip")
-    assert _files(_results(tmp_path)) == []
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_a_flipped_byte_and_an_exchanged_checkpoint_leave_nothing_behind(sent, tmp_path):
@@ -196,12 +197,12 @@ def test_a_flipped_byte_and_an_exchanged_checkpoint_leave_nothing_behind(sent, t
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(data)
     with pytest.raises(ModelError, match=r"damaged at .*fold_1/checkpoint_final\.pth"):
-        drain(install_zip(damaged, _results(tmp_path)))
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=damaged)))
     names = [name for name in contents if name.endswith("checkpoint_final.pth")]
     contents[names[0]] = contents[names[1]]
     with pytest.raises(ModelError, match="does not match the checksum in its model card"):
-        drain(install_zip(_zip(tmp_path / "other.zip", contents), _results(tmp_path)))
-    assert _files(_results(tmp_path)) == []
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=_zip(tmp_path / "other.zip", contents))))
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_a_checkpoint_that_would_execute_something_is_refused(sent, tmp_path):
@@ -216,9 +217,9 @@ def test_a_checkpoint_that_would_execute_something_is_refused(sent, tmp_path):
     name = next(name for name in contents if name.endswith("checkpoint_final.pth"))
     contents[name] = pickle.dumps({"network_weights": Harmful()}, protocol=2)
     with pytest.raises(ModelError, match="was refused"):
-        drain(install_zip(_zip(tmp_path / "evil.zip", contents), _results(tmp_path)))
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=_zip(tmp_path / "evil.zip", contents))))
     assert not (tmp_path / "touched").exists()
-    assert _files(_results(tmp_path)) == []
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_no_room_is_known_before_anything_is_written(sent, tmp_path, monkeypatch):
@@ -226,16 +227,16 @@ def test_no_room_is_known_before_anything_is_written(sent, tmp_path, monkeypatch
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(ResourceError, match="Free some disk space"):
-        drain(install_zip(path, _results(tmp_path)))
-    assert _files(_results(tmp_path)) == []
+        drain(install_zip(_workspace(tmp_path), InstallRequest(source=path)))
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_a_cancelled_installation_leaves_nothing(sent, tmp_path):
-    job = install_zip(sent[1], _results(tmp_path))
+    job = install_zip(_workspace(tmp_path), InstallRequest(source=sent[1]))
     for _ in range(3):
         next(job)
     job.close()
-    assert _files(_results(tmp_path)) == []
+    assert _files(_workspace(tmp_path).results) == []
 
 
 def test_a_model_zipped_by_hand_is_taken_in_as_well(sent, tmp_path):
@@ -246,8 +247,10 @@ def test_a_model_zipped_by_hand_is_taken_in_as_well(sent, tmp_path):
         if p.is_file()
     }
     plain["__MACOSX/._x"] = b""
-    (folder,) = drain(install_zip(_zip(tmp_path / "hand.zip", plain), _results(tmp_path))).folders
-    assert folder == _results(tmp_path) / "Dataset001_Tiny" / model.folder.name  # as its plans say
+    (folder,) = drain(
+        install_zip(_workspace(tmp_path), InstallRequest(source=_zip(tmp_path / "hand.zip", plain)))
+    ).folders
+    assert folder == _workspace(tmp_path).results / "Dataset001_Tiny" / model.folder.name  # as its plans say
     assert read_card(folder.parent) is None
 
 
@@ -314,27 +317,29 @@ def test_an_interrupted_download_goes_on_where_it_was(sent, server, tmp_path, mo
     monkeypatch.setattr(download, "_CHUNK", 1024)
     handler.breaks_after = 5000
     with pytest.raises(ResourceError, match="the same command continues it"):
-        drain(download_model(f"{address}/model.zip", _results(tmp_path)))
+        drain(download_model(_workspace(tmp_path), DownloadRequest(url=f"{address}/model.zip")))
     handler.breaks_after = None
     digest = hashlib.sha256(sent[1].read_bytes()).hexdigest()
-    (folder,) = drain(download_model(f"{address}/model.zip", _results(tmp_path), sha256=digest)).folders
+    (folder,) = drain(
+        download_model(_workspace(tmp_path), DownloadRequest(url=f"{address}/model.zip", sha256=digest))
+    ).folders
     assert load_model(folder).folds() == (0, 1)
     assert handler.requests == [None, "bytes=4999-"]
 
 
 def test_a_wrong_checksum_a_missing_file_and_no_server_are_errors(server, tmp_path):
     _, address = server
-    results = _results(tmp_path)
+    workspace = _workspace(tmp_path)
     with pytest.raises(ResourceError, match="SHA-256"):
-        drain(download_model(f"{address}/model.zip", results, sha256="0" * 64))
+        drain(download_model(workspace, DownloadRequest(url=f"{address}/model.zip", sha256="0" * 64)))
     with pytest.raises(ResourceError, match="404"):
-        drain(download_model(f"{address}/missing.zip", results))
+        drain(download_model(workspace, DownloadRequest(url=f"{address}/missing.zip")))
     with pytest.raises(ResourceError, match="could not be downloaded"):
-        drain(download_model("http://127.0.0.1:9/model.zip", results))
+        drain(download_model(workspace, DownloadRequest(url="http://127.0.0.1:9/model.zip")))
     for url in ("file:///etc/passwd", "model.zip"):
         with pytest.raises(SettingsError, match="not the address"):
-            drain(download_model(url, results))
-    assert _files(results) == []
+            drain(download_model(workspace, DownloadRequest(url=url)))
+    assert _files(workspace.results) == []
 
 
 def test_bad_zips_from_the_verbs_end_with_a_sentence(tmp_path, capsys):

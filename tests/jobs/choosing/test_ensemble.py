@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 
 import numpy as np
@@ -16,12 +17,16 @@ from choices import (
 )
 
 from helpers import read_probabilities
-from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.processes import pool
+from napari_nnunet.schema.requests.choosing import EnsembleRequest
+
+
+def _asked(folder, *names, **more):
+    return EnsembleRequest.of(sources=[folder / name for name in names], target=folder / "o", **more)
 
 
 def test_members_are_joined_where_only_properties_tell_the_grid(tmp_path):
@@ -42,7 +47,7 @@ def test_members_are_joined_where_only_properties_tell_the_grid(tmp_path):
 def test_cases_are_joined_in_processes_as_without(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(pool, "_WORTH_PROCESSES", 0)
     first, second = (member_folder(tmp_path / name, seed=i) for i, name in enumerate("xy"))
-    drain(ensemble_folders([tmp_path / "x", tmp_path / "y"], tmp_path / "o", workers=workers))
+    drain(ensemble_folders(_asked(tmp_path, "x", "y", workers=workers)))
     for name in "ab":
         expected = ((first[name] + second[name]) / 2).argmax(axis=0)
         np.testing.assert_array_equal(read_labels(tmp_path / "o" / f"{name}.nii.gz")[0], expected)
@@ -84,7 +89,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
         member_folder(tmp_path / name, seed=i)
     _break(tmp_path, what)
     with pytest.raises(NnunetError, match=words):
-        drain(ensemble_folders([tmp_path / "x", tmp_path / "y"], tmp_path / "o"))
+        drain(ensemble_folders(_asked(tmp_path, "x", "y")))
     assert not (tmp_path / "o").exists()
 
 
@@ -97,14 +102,15 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
         (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weights"),
         (["x", "y"], {"weights": (0.0, 0.0)}, "not all zero"),
         (["x", "y"], {"weights": (-1.0, 2.0)}, "≥ 0 and not all zero"),
-        (["x", "y"], {"temperature": 0.0}, "not a positive number"),
+        (["x", "y"], {"temperature": 0.0}, "'temperature' cannot be 0.0"),
+        (["x", "y"], {"temperature": math.inf}, "not a positive number"),
     ],
 )
 def test_a_senseless_ensemble_is_refused(tmp_path, folders, vote, words):
     for i, name in enumerate("xyo"):
         member_folder(tmp_path / name, seed=i)
     with pytest.raises(SettingsError, match=words):
-        drain(ensemble_folders([tmp_path / name for name in folders], tmp_path / "o", VoteSettings(**vote)))
+        drain(ensemble_folders(_asked(tmp_path, *folders, **vote)))
 
 
 def test_a_huge_deflated_member_is_read_in_pieces_and_its_end_is_missed(tmp_path):

@@ -22,8 +22,8 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.results.inference_information import read_best
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.calibrate import calibrate, known_temperature
-from napari_nnunet.jobs.choosing.crossval import accumulate
-from napari_nnunet.schema.requests.choosing import FindBestRequest
+from napari_nnunet.jobs.choosing.crossval import collect
+from napari_nnunet.schema.requests.choosing import CalibrateRequest, FindBestRequest
 
 
 def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
@@ -80,22 +80,23 @@ def test_folds_that_were_asked_for_must_be_there(tmp_path):
 def test_an_accumulated_folder_is_replaced_whole_and_one_of_the_users_never(tmp_path):
     workspace = validated(tmp_path, "3d_fullres", (0, 1), quality=0.8)
     model = napari_nnunet.load_model(workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres")
-    folder, first = drain(accumulate(workspace, model, (0, 1)))
+    first = drain(collect(workspace, model, (0, 1)))
+    folder = first.folder
     stale = folder / "postprocessing.pkl"
     stale.write_bytes(b"of earlier results")
-    _, second = drain(accumulate(workspace, model, (0, 1)))
-    assert second.summary == first.summary
+    second = drain(collect(workspace, model, (0, 1)))
+    assert second.evaluation.summary == first.evaluation.summary
     assert not stale.exists()
     recorded = json.loads((folder / "summary.json").read_text())["metric_per_case"]
     assert all(Path(entry["prediction_file"]).is_file() for entry in recorded)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(SettingsError, match="not empty"):
-        drain(accumulate(workspace, model, (0, 1), target=tmp_path / "mine"))
+        drain(collect(workspace, model, (0, 1), target=tmp_path / "mine"))
     # A case in two folds: the folds come from different splits.
     shutil.copy(model.folder / "fold_0" / "validation" / "c0.nii.gz", model.folder / "fold_1" / "validation")
     with pytest.raises(DatasetError, match="validated in two folds"):
-        drain(accumulate(workspace, model, (0, 1)))
+        drain(collect(workspace, model, (0, 1)))
     assert (folder / "summary.json").is_file()
     assert not [path for path in model.folder.iterdir() if path.name.startswith(".")]
 
@@ -106,7 +107,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     gone = model.folder / ".crossval_results_folds_0.partial-999999-abc123"
     gone.mkdir()
     (gone / "x").write_text("x")
-    drain(accumulate(workspace, model, (0,)))
+    drain(collect(workspace, model, (0,)))
     assert not gone.exists()
 
 
@@ -144,4 +145,4 @@ def test_a_model_and_an_ensemble_are_calibrated_on_their_validation(tmp_path, ca
     assert content["cases"] == 2 and content["loss_after"] <= content["loss_before"]
     (folders["2d"] / "fold_1" / "validation" / "c1.npz").unlink()
     with pytest.raises(ModelError, match="--val --npz"):
-        drain(calibrate(workspace, [napari_nnunet.load_model(folders["2d"])]))
+        drain(calibrate(workspace, CalibrateRequest(dataset="Dataset001_Tiny", configurations=("2d",))))

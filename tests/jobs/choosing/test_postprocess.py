@@ -24,7 +24,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning
 from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
-from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing, determine_postprocessing
+from napari_nnunet.jobs.choosing.postprocess import apply_cleaning, determine
 from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import DatasetInfo
 
@@ -60,7 +60,7 @@ def test_postprocessing_is_found_applied_and_does_what_it_says(tmp_path, capsys)
     truth, wrong = speckled()
     label_folder(tmp_path / "ref", {"a": truth, "b": truth})
     label_folder(tmp_path / "pred", {"a": wrong, "b": wrong})
-    found = drain(determine_postprocessing(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
+    found = drain(determine(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
     assert found.cleaning == Cleaning.of([1])  # the foreground as a whole would lose label 2
     assert not (tmp_path / "pred" / "postprocessed").exists()
     words = ("-i", tmp_path / "pred", "-o", tmp_path / "out", "-pp_pkl_file", tmp_path / "pred" / "postprocessing.pkl")
@@ -69,7 +69,7 @@ def test_postprocessing_is_found_applied_and_does_what_it_says(tmp_path, capsys)
     assert run_verb("determine_postprocessing", "-i", tmp_path / "pred", "-ref", tmp_path / "ref") == 0
     assert "the largest part of organ" in capsys.readouterr().out
     with pytest.raises(SettingsError, match="same folder"):
-        drain(apply_postprocessing(tmp_path / "pred", tmp_path / "pred", found.cleaning, RULES))
+        drain(apply_cleaning(tmp_path / "pred", tmp_path / "pred", found.cleaning, RULES))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_scores_predicted_by_the_search_are_those_of_the_files_it_writes(tmp_pat
         wrong[name][(rng.random(array.shape) > 0.97) & (array == 0)] = rng.integers(1, 4)
     label_folder(tmp_path / "pred", wrong)
     rules = Rules.of(info)
-    found = drain(determine_postprocessing(tmp_path / "pred", tmp_path / "ref", rules, info.labels))
+    found = drain(determine(tmp_path / "pred", tmp_path / "ref", rules, info.labels))
     again = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred" / "postprocessed", rules, Output(tmp_path / "s")))
     for label, values in found.after.mean.items():
         np.testing.assert_equal(again.summary.mean[label], values)
@@ -107,6 +107,6 @@ def test_a_postprocessing_may_write_a_value_that_the_file_type_does_not_hold(tmp
     labels[5, 8, 8] = 1
     label_folder(tmp_path / "pred", {"a": labels})
     steps = Cleaning(steps=(Step(target=1, background=300),))
-    drain(apply_postprocessing(tmp_path / "pred", tmp_path / "out", steps, RULES))
+    drain(apply_cleaning(tmp_path / "pred", tmp_path / "out", steps, RULES))
     cleaned = read_labels(tmp_path / "out" / "a.nii.gz")[0]
     assert cleaned[5, 8, 8] == 300 and (cleaned == 1).sum() == 27

@@ -18,7 +18,7 @@ from napari_nnunet.jobs import doctor
 from napari_nnunet.jobs.prediction.estimate import estimate, estimate_presets
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.presets import measure_presets
-from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.prediction import MeasurePresetsRequest, PredictSettings
 
 
 @pytest.mark.parametrize("changes", [{}, {"mirroring": False}, {"step": 0.75, "folds": (1,)}])
@@ -75,15 +75,16 @@ def test_presets_are_measured_on_labelled_cases_and_noted_beside_the_model(model
     images, labels = tmp_path / "images", tmp_path / "labels"
     images.mkdir()
     labels.mkdir()
+    asked = MeasurePresetsRequest(model=model.folder, source=images, labels=labels)
     with pytest.raises(DatasetError, match="no files ending in .nii.gz"):
-        drain(measure_presets(model, images, labels))
+        drain(measure_presets(asked))
     sitk.WriteImage(sitk.GetImageFromArray(smooth_image((10, 20, 20))[0]), str(images / "a_0000.nii.gz"))
     with pytest.raises(DatasetError, match="has a label file"):
-        drain(measure_presets(model, images, labels))
+        drain(measure_presets(asked))
     truth = np.zeros((10, 20, 20), np.uint8)
     truth[:, 5:15] = 1
     sitk.WriteImage(sitk.GetImageFromArray(truth), str(labels / "a.nii.gz"))
-    measured = drain(measure_presets(model, images, labels))
+    measured = drain(measure_presets(asked))
     assert set(measured) == {"fast", "balanced", "full"}
     assert json.loads((model.folder / "inference_presets.json").read_text())["cases"] == ["a"]
     assert load_model(model.folder).preset_dice == {name: entry["dice"] for name, entry in measured.items()}

@@ -20,10 +20,12 @@ from napari_nnunet.engine.network import generic_unet
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.sharing import ImportV1Request
 from napari_nnunet.volume import Volume
 
 CPU = PredictSettings(device="cpu", backend="torch", precision="float32")
@@ -124,6 +126,10 @@ def _plans(ndim=3, **changes):
     }
 
 
+def _request(source, *, name="Dataset007_Old", **more):
+    return ImportV1Request(source=source, name=name, **more)
+
+
 def _folder(root, networks, plans=None, *, configuration="3d_fullres"):
     folder = root / "nnUNet" / configuration / "Task001_Tiny" / "nnUNetTrainerV2__nnUNetPlansv2.1"
     for i, unet in enumerate(networks):
@@ -210,7 +216,7 @@ def test_a_model_is_taken_over_and_predicts_by_the_rule_of_v1(tmp_path, capsys):
 def test_a_flat_model_is_taken_over(tmp_path):
     kernels, pools = ((3, 3),) * 3, ((2, 2), (2, 2))
     source = _folder(tmp_path, [_old(kernels=kernels, pools=pools)], _plans(2), configuration="2d")
-    model = load_model(drain(import_v1_model(source, tmp_path / "r", "Dataset007_Old")))
+    model = load_model(drain(import_v1_model(Workspace.at(tmp_path), _request(source))))
     assert model.configuration.name == "2d" and model.configuration.patch_size == (16, 16)
     assert model.dataset.labels.head_names == ("background", "class_1", "class_2")
     labels = predict(model, smooth_image((3, 20, 22)), spacing=(1.0,) * 3, settings=CPU).labels
@@ -224,25 +230,25 @@ def test_ct_keeps_its_intensities(tmp_path):
         normalization_schemes=OrderedDict({0: "CT"}),
         dataset_properties={"intensityproperties": OrderedDict({0: {k: np.float32(v) for k, v in values.items()}})},
     )
-    model = load_model(drain(import_v1_model(_folder(tmp_path, [_old()], plans), tmp_path / "r", "Dataset007_Old")))
+    model = load_model(drain(import_v1_model(Workspace.at(tmp_path), _request(_folder(tmp_path, [_old()], plans)))))
     assert model.plans.intensities[0].std == 40.0
     assert model.configuration.normalization_schemes == ("CTNormalization",)
 
 
 def test_what_cannot_be_taken_over_is_refused_and_leaves_nothing(tmp_path):
-    results = tmp_path / "r"
+    workspace = Workspace.at(tmp_path)
     source = _folder(tmp_path, [_old()])
     with pytest.raises(DatasetError, match="not of the form DatasetXXX_Name"):
-        drain(import_v1_model(source, results, "Old"))
+        drain(import_v1_model(workspace, _request(source, name="Old")))
     with pytest.raises(ModelError, match="not a trained model of nnU-Net v1"):
-        drain(import_v1_model(tmp_path, results, "Dataset007_Old"))
+        drain(import_v1_model(workspace, _request(tmp_path)))
     (source / "plans.pkl").write_bytes(pickle.dumps(_plans(normalization_schemes={0: "CT2"})))
     with pytest.raises(ModelError, match="CT2"):
-        drain(import_v1_model(source, results, "Dataset007_Old"))
+        drain(import_v1_model(workspace, _request(source)))
     (source / "plans.pkl").write_bytes(pickle.dumps(_plans()))
     (tmp_path / "d.json").write_text(json.dumps({"modality": {"0": "T1"}, "labels": {"0": "background", "1": "a"}}))
     with pytest.raises(ModelError, match="has 3 outputs"):
-        drain(import_v1_model(source, results, "Dataset007_Old", dataset_json=tmp_path / "d.json"))
+        drain(import_v1_model(workspace, _request(source, dataset_json=tmp_path / "d.json")))
 
     class Harmful:
         def __reduce__(self):
@@ -250,10 +256,10 @@ def test_what_cannot_be_taken_over_is_refused_and_leaves_nothing(tmp_path):
 
     (source / "plans.pkl").write_bytes(pickle.dumps({"plans_per_stage": Harmful()}))
     with pytest.raises(DatasetError, match="refused"):
-        drain(import_v1_model(source, results, "Dataset007_Old"))
+        drain(import_v1_model(workspace, _request(source)))
     state = _old().state_dict()
     state["attention.weight"] = torch.zeros(3)
     with pytest.raises(ModelError, match=r"attention\.weight"):
         generic_unet.convert(state)
     assert not (tmp_path / "touched").exists()
-    assert not [path for path in results.rglob("*") if path.is_file()]
+    assert not [path for path in workspace.results.rglob("*") if path.is_file()]

@@ -28,7 +28,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
-    accumulate,
+    collect,
     dataset_folds,
     mean_dice,
     measured,
@@ -37,7 +37,7 @@ from napari_nnunet.jobs.choosing.crossval import (
 )
 from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases
 from napari_nnunet.jobs.choosing.evaluate import Rules
-from napari_nnunet.jobs.choosing.postprocess import Determined, determine_postprocessing
+from napari_nnunet.jobs.choosing.postprocess import Determined, determine
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_members
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
@@ -120,14 +120,13 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
     models, folds = yield from _common_folds(models, request.folds, dataset_folds(workspace, dataset))
     scored: list[Scored] = []
     for model in models:
-        folder, _ = yield from accumulate(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
-        scored.append(Scored(model.folder.name, (name_of(model),), folder, mean_dice(folder)))
+        found = yield from collect(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
+        scored.append(Scored(model.folder.name, (name_of(model),), found.folder, mean_dice(found.folder)))
         yield Note(text=f"{model.folder.name}: Dice {scored[-1].dice:.4f}")
     if request.ensembling:
         for size in (2, 3) if request.triples else (2,):
             for members in itertools.combinations(models, size):
-                found = yield from _score_ensemble(workspace, dataset, members, folds, request)
-                scored.extend(found)
+                scored.extend((yield from _score_ensemble(workspace, dataset, members, folds, request)))
     # Of equal ones the first, so a single model; what cannot be judged is never the best.
     winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
     if math.isnan(winner.dice):
@@ -136,7 +135,7 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
             "is not a number. Remove that label from dataset.json, or add cases that have it."
         )
     first = next(model for model in models if name_of(model) == winner.models[0])
-    determined = yield from determine_postprocessing(
+    determined = yield from determine(
         winner.folder,
         reference_folder(workspace, dataset),
         Rules.of(first.dataset, reader=first.plans.reader),

@@ -19,7 +19,7 @@ from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
@@ -27,12 +27,26 @@ from napari_nnunet.jobs.choosing.validation import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.choosing import CalibrateRequest
 
 FILE = "calibration.json"
 _PER_CASE = 20_000  # voxels, drawn at random
 
 
-def calibrate(
+def calibrate(workspace: Workspace, request: CalibrateRequest) -> Job[tuple[Calibration, Path]]:
+    """Fit a temperature to models of the workspace, as :func:`calibrate_models` does.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If there is no such model, no validation, or no probabilities of it.
+    """
+    names = {"trainer": request.trainer, "plans": request.plans}
+    folders = [workspace.model_folder(request.dataset, configuration=name, **names) for name in request.configurations]
+    return (yield from calibrate_models(workspace, [load_model(folder) for folder in folders], request.folds))
+
+
+def calibrate_models(
     workspace: Workspace, models: Sequence[TrainedModel], folds: Sequence[Fold] | None = None
 ) -> Job[tuple[Calibration, Path]]:
     """Fit a temperature to the probabilities of the validation cases (validate with ``--npz`` to have them).

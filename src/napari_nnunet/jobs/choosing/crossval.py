@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.choosing import AccumulateRequest
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
 
@@ -63,7 +65,54 @@ def reference_folder(workspace: Workspace, dataset: str) -> Path:
     raise DatasetError(f"The references of {dataset} are in neither {choices[0]} nor {choices[1]}.")
 
 
-def accumulate(
+@dataclass(frozen=True)
+class Collected:
+    """The validation cases of a model in one folder.
+
+    Parameters
+    ----------
+    folder : Path
+        With the cases and summary.json.
+    folds : tuple of int or "all"
+        Those that were collected.
+    evaluation : Evaluation, optional
+        None where the folder was there before.
+    """
+
+    folder: Path
+    folds: tuple[Fold, ...]
+    evaluation: Evaluation | None
+
+
+def accumulate(workspace: Workspace, request: AccumulateRequest) -> Job[Collected]:
+    """Collect the validation cases of all folds of a model in one folder and score them.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where model and references are.
+    request : AccumulateRequest
+        Which model and folds; the folder must be new or empty.
+
+    Returns
+    -------
+    Collected
+        Folder and scores.
+
+    Raises
+    ------
+    ModelError, DatasetError, SettingsError
+        If there is no such model, a fold has no validation cases, or the folder is in use.
+    """
+    folder = workspace.model_folder(
+        request.dataset, trainer=request.trainer, plans=request.plans, configuration=request.configuration
+    )
+    model = load_model(folder)
+    folds = usable_folds(workspace, model) if request.folds is None else request.folds
+    return (yield from collect(workspace, model, folds, target=request.target, workers=request.workers))
+
+
+def collect(
     workspace: Workspace,
     model: TrainedModel,
     folds: Sequence[Fold],
@@ -71,8 +120,8 @@ def accumulate(
     target: Path | None = None,
     overwrite: bool = True,
     workers: int = 0,
-) -> Job[tuple[Path, Evaluation | None]]:
-    """Collect the validation cases of all folds of a model in one folder and score them.
+) -> Job[Collected]:
+    """Collect the validation cases of folds of a model, and score them.
 
     Parameters
     ----------
@@ -91,20 +140,20 @@ def accumulate(
 
     Returns
     -------
-    tuple of (Path, Evaluation or None)
-        The folder, and the evaluation unless it was there before.
+    Collected
+        Folder and scores.
     """
     own = target is None
     folder = target or model.folder / f"crossval_results_folds_{'_'.join(str(fold) for fold in folds)}"
     if own and not overwrite and (folder / "summary.json").is_file():
-        return folder, None
+        return Collected(folder, tuple(folds), None)
     with claimed(folder.parent, f"{folder} is already being filled with validation cases", part=folder.name):
         if not own and folder.is_dir() and any(folder.iterdir()):
             raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
-        return folder, (yield from _accumulate(workspace, model, folds, folder, workers))
+        return Collected(folder, tuple(folds), (yield from _collect(workspace, model, folds, folder, workers)))
 
 
-def _accumulate(
+def _collect(
     workspace: Workspace, model: TrainedModel, folds: Sequence[Fold], folder: Path, workers: int
 ) -> Job[Evaluation]:
     reference = reference_folder(workspace, model.folder.parent.name)

@@ -28,6 +28,7 @@ from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.choosing import EnsembleRequest
 
 UNCERTAINTY = ("entropy", "disagreement")
 
@@ -70,28 +71,14 @@ class Ensembled:
     cases: tuple[str, ...]
 
 
-def ensemble_folders(
-    folders: Sequence[Path],
-    target: Path,
-    vote: VoteSettings | None = None,
-    *,
-    probabilities: bool = False,
-    workers: int = 0,
-) -> Job[Ensembled]:
+def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     """Combine the predictions of several models, one folder of npz files each.
 
     Parameters
     ----------
-    folders : sequence of Path
-        With CASE.npz and CASE.pkl, dataset.json and plans.json as ``predict --save_probabilities`` leaves them.
-    target : Path
-        Folder for the segmentations.
-    vote : VoteSettings, optional
-        nnU-Net's mean if not given.
-    probabilities : bool
-        Also write the mean (``--save_npz``).
-    workers : int
-        Processes, at most; 0 means one per core.
+    request : EnsembleRequest
+        Its folders hold CASE.npz and CASE.pkl, dataset.json and plans.json as ``predict --save_probabilities`` leaves
+        them.
 
     Returns
     -------
@@ -104,7 +91,8 @@ def ensemble_folders(
         If there are fewer than two folders, they hold different cases or labels, or files of another shape; all
         problems that are known before are named before anything is written.
     """
-    vote = vote or VoteSettings()
+    folders, target = request.sources, request.target
+    vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
     _check_members(folders, target, vote)
     infos = [info_beside(folder) for folder in folders]
     for folder, info in zip(folders[1:], infos[1:], strict=True):
@@ -114,8 +102,8 @@ def ensemble_folders(
                 f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
             )
     members = _common_cases(folders)
-    rules = EnsembleRules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, probabilities)
-    cases = yield from ensemble_cases(members, target, rules, workers=workers)
+    rules = EnsembleRules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, request.probabilities)
+    cases = yield from ensemble_cases(members, target, rules, workers=request.workers)
     for name in ("dataset.json", "plans.json"):
         if (folders[0] / name).is_file():
             copy_file(folders[0] / name, target / name)

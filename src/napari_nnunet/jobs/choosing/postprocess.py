@@ -23,7 +23,9 @@ from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.jobs.choosing.evaluate import Pair, Rules, compare_cases, pair_up, read_pair, summary_of
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
-from napari_nnunet.schema.dataset import LabelScheme, Region
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, Region
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.choosing import ApplyPostprocessingRequest, DeterminePostprocessingRequest
 
 CaseMetrics = dict[Region, Metrics]
 
@@ -38,6 +40,8 @@ class Determined:
         The accepted steps; none if nothing helps.
     before, after : Summary
         Scores without and with them.
+    scheme : LabelScheme
+        What the labels mean.
     file : Path
         postprocessing.pkl.
     """
@@ -45,10 +49,46 @@ class Determined:
     cleaning: Cleaning
     before: Summary
     after: Summary
+    scheme: LabelScheme
     file: Path
 
 
-def determine_postprocessing(
+def determine_postprocessing(request: DeterminePostprocessingRequest) -> Job[Determined]:
+    """Find out which postprocessing makes the segmentations of a folder better, as :func:`determine` does.
+
+    Raises
+    ------
+    DatasetError, PlanError, ImageError
+        If dataset.json or plans.json cannot be read, or the folders hold different cases or grids.
+    """
+    rules, info = _rules_of(request)
+    job = determine(
+        request.source,
+        request.reference,
+        rules,
+        info.labels,
+        keep_cleaned=request.keep_cleaned,
+        workers=request.workers,
+    )
+    return (yield from job)
+
+
+def apply_postprocessing(request: ApplyPostprocessingRequest) -> Job[Path]:
+    """Apply the postprocessing of a file to a folder, as :func:`apply_cleaning` does."""
+    rules, _ = _rules_of(request)
+    job = apply_cleaning(request.source, request.target, request.postprocessing, rules, workers=request.workers)
+    return (yield from job)
+
+
+def _rules_of(request: DeterminePostprocessingRequest | ApplyPostprocessingRequest) -> tuple[Rules, DatasetInfo]:
+    """Return labels and reader from the files that are named, or are next to the segmentations."""
+    info = DatasetInfo.read(request.dataset_json or request.source / "dataset.json")
+    plans = request.plans_json or request.source / "plans.json"
+    named = request.plans_json is not None or plans.is_file()
+    return Rules.of(info, reader=Plans.read(plans).reader if named else None), info
+
+
+def determine(
     prediction: Path,
     reference: Path,
     rules: Rules,
@@ -90,9 +130,9 @@ def determine_postprocessing(
     if not (prediction / FILE).is_file():
         scores[0].write(prediction / FILE)
     file = prediction / "postprocessing.pkl"
-    result = Determined(cleaning, *scores, file)
+    result = Determined(cleaning, *scores, scheme, file)
     if keep_cleaned:
-        yield from apply_postprocessing(prediction, make_folder(folder), cleaning, rules, workers=workers)
+        yield from apply_cleaning(prediction, make_folder(folder), cleaning, rules, workers=workers)
         result.after.write(folder / FILE)
     write_report(prediction / "postprocessing.json", cleaning, result.before, result.after)
     write_cleaning(file, cleaning)
@@ -197,7 +237,7 @@ def _without(joint: Joint, reference: Any, prediction: Any, target: Target) -> J
     return joint.without(joint.recount(reference[wrong], prediction[wrong]))
 
 
-def apply_postprocessing(
+def apply_cleaning(
     source: Path, target: Path, cleaning: Cleaning | Path, rules: Rules, *, workers: int = 0
 ) -> Job[Path]:
     """Apply a postprocessing to every segmentation of a folder.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,19 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.case_files import find_cases
 from napari_nnunet.formats.images.files import read_labels, read_volume
-from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, MeasurePresetsRequest, PredictSettings, preset
 
 
-def measure_presets(
-    model: TrainedModel, images: Path, labels: Path, *, settings: PredictSettings | None = None
-) -> Job[dict[str, dict[str, float]]]:
+def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, float]]]:
     """Segment labelled cases with every preset and compare.
 
     Parameters
     ----------
-    model : TrainedModel
-        The model; ``inference_presets.json`` is written into its folder.
-    images, labels : Path
-        ``CASE_0000.ext`` and ``CASE.ext``; cases the model has not been trained on, or the figures flatter it.
-    settings : PredictSettings, optional
-        Device and the like.
+    request : MeasurePresetsRequest
+        ``inference_presets.json`` is written into the folder of its model. Images are ``CASE_0000.ext``, labels
+        ``CASE.ext``: cases the model has not been trained on, or the figures flatter it.
 
     Returns
     -------
@@ -43,12 +37,13 @@ def measure_presets(
     DatasetError
         If no case has a label.
     """
+    model, labels = load_model(request.model), request.labels
     ending, reader = model.dataset.file_ending, model.plans.reader
-    cases = find_cases(images, ending=ending, channels=len(model.dataset.channel_names))
+    cases = find_cases(request.source, ending=ending, channels=len(model.dataset.channel_names))
     cases = [case for case in cases if (labels / (case.name + ending)).is_file()]
     if not cases:
-        raise DatasetError(f"No case of {images} has a label file in {labels}.")
-    base = settings or PredictSettings()
+        raise DatasetError(f"No case of {request.source} has a label file in {labels}.")
+    base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
     measured: dict[str, dict[str, float]] = {}
     for name in PRESETS:

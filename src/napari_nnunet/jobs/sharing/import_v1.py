@@ -17,10 +17,12 @@ from napari_nnunet.formats.atomic import make_folder, partial_name, remove_lefto
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import require_dataset_name
 from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.sharing import ImportV1Request
 
 PLANS = "nnUNetPlansV1"
 _CHECKPOINTS = {"model_final_checkpoint.model": "checkpoint_final.pth", "model_best.model": "checkpoint_best.pth"}
@@ -28,7 +30,7 @@ _SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "
 _CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 
 
-def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: Path | None = None) -> Job[Path]:
+def import_v1_model(workspace: Workspace, request: ImportV1Request) -> Job[Path]:
     """Turn a trained model of nnU-Net v1 into one of v2.
 
     v1 averages probabilities over windows, mirrors and folds where v2 averages logits; the model is marked so that this
@@ -36,14 +38,11 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
 
     Parameters
     ----------
-    source : Path
-        ``nnUNet/CONFIGURATION/TaskXXX_Name/TRAINER__PLANS`` with plans.pkl and fold_*.
-    results : Path
-        ``nnUNet_results``.
-    dataset : str
-        DatasetXXX_Name.
-    dataset_json : Path, optional
-        The task's, for the names of channels and classes.
+    workspace : Workspace
+        Which receives it.
+    request : ImportV1Request
+        Its folder is ``nnUNet/CONFIGURATION/TaskXXX_Name/TRAINER__PLANS`` with plans.pkl and fold_*; the task's
+        dataset.json knows the names of channels and classes.
 
     Returns
     -------
@@ -55,7 +54,8 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
     ModelError, DatasetError
         If something is missing, or the network, its normalisation or its classes have no counterpart in v2.
     """
-    require_dataset_name(dataset)
+    source = request.source
+    require_dataset_name(request.name)
     folders = sorted(p.parent for p in source.glob("fold_*/model_final_checkpoint.model"))
     folders = folders or sorted(p.parent for p in source.glob("all/model_final_checkpoint.model"))
     if not (source / "plans.pkl").is_file() or not folders:
@@ -68,11 +68,11 @@ def import_v1_model(source: Path, results: Path, dataset: str, *, dataset_json: 
             f"Could not determine the configuration of {source}: no folder above it is called "
             f"{', '.join(_CONFIGURATIONS)}."
         )
-    target = results / dataset / ModelName(DEFAULT_TRAINER, PLANS, configuration).folder
+    target = workspace.model(request.name, ModelName(DEFAULT_TRAINER, PLANS, configuration))
     with claimed(target.parent, f"{target} is already being imported", part=target.name):
         if target.exists():
             raise ModelError(f"{target} already exists. Remove it first, or choose another dataset name.")
-        yield from _import(source, folders, target, dataset_json)
+        yield from _import(source, folders, target, request.dataset_json)
     return target
 
 

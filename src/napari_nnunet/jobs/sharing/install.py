@@ -18,7 +18,9 @@ from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.trash import TRASH, trash_path
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.card import FILE, ModelCard
+from napari_nnunet.schema.requests.sharing import DownloadRequest, InstallRequest
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,15 @@ class Installed:
     card: ModelCard | None
 
 
-def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Installed]:
+def install_zip(workspace: Workspace, request: InstallRequest) -> Job[Installed]:
     """Unpack models into ``nnUNet_results``; they appear when all of them were read and checked.
 
     Parameters
     ----------
-    path : Path
-        A zip of ours or nnU-Net's.
-    results : Path
-        ``nnUNet_results``.
-    replace : bool
-        Whether models of the same name are moved to the trash first; otherwise that is an error.
+    workspace : Workspace
+        Which receives them.
+    request : InstallRequest
+        A zip of ours or nnU-Net's; models of the same name are an error unless they are to be replaced.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def install_zip(path: Path, results: Path, *, replace: bool = False) -> Job[Inst
         If the zip is damaged, holds something else or is not safe, a model exists, or the disk is full. Nothing is left
         behind then.
     """
-    bundle = inspect(path)
+    bundle, results = inspect(request.source), workspace.results
     with claimed(results, f"Models of {bundle.dataset} are already being installed", part=bundle.dataset):
-        return (yield from _install(bundle, results, replace=replace))
+        return (yield from _install(bundle, results, replace=request.replace_models))
 
 
 def _install(bundle: Bundle, results: Path, *, replace: bool) -> Job[Installed]:
@@ -92,21 +92,18 @@ def _install(bundle: Bundle, results: Path, *, replace: bool) -> Job[Installed]:
     return Installed(tuple(target / name for name in bundle.models), bundle.card)
 
 
-def download_model(url: str, results: Path, *, sha256: str | None = None, replace: bool = False) -> Job[Installed]:
-    """Download a zip with models and install them; an interrupted download is continued by the same call.
+def download_model(workspace: Workspace, request: DownloadRequest) -> Job[Installed]:
+    """Download a zip with models and install them; an interrupted download is continued by the same request.
 
-    Parameters
-    ----------
-    url : str
-        http or https.
-    results, replace
-        As for :func:`install_zip`.
-    sha256 : str, optional
-        Checksum of the zip.
+    Raises
+    ------
+    ModelError, ResourceError
+        As :func:`install_zip`, and if the address cannot be read or returned another file than expected.
     """
+    folder = cache_folder() / "downloads"
     yield Stage(name="Downloading", total=1000)
     path: Path | None = None
-    with closing(download(url, cache_folder() / "downloads", sha256=sha256)) as pieces:  # type: ignore[type-var]
+    with closing(download(request.url, folder, sha256=request.sha256)) as pieces:  # type: ignore[type-var]
         for piece in pieces:
             if isinstance(piece, Path):
                 path = piece
@@ -114,8 +111,9 @@ def download_model(url: str, results: Path, *, sha256: str | None = None, replac
             done, total = piece
             yield Progress(done=round(1000 * done / total) if total else 0, total=1000)
     if path is None:
-        raise ModelError(f"{url} returned no file.")
-    result = yield from install_zip(path, results, replace=replace)
+        raise ModelError(f"{request.url} returned no file.")
+    install = InstallRequest(source=path, replace_models=request.replace_models)
+    result = yield from install_zip(workspace, install)
     path.unlink(missing_ok=True)
     return result
 

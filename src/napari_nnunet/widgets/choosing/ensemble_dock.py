@@ -41,9 +41,9 @@ from napari_nnunet.widgets.prediction.words import describe
 if TYPE_CHECKING:
     import napari
 
-    from napari_nnunet.jobs.choosing.calibrate import calibrate
+    from napari_nnunet.jobs.choosing.calibrate import calibrate_models
 else:
-    calibrate = lazy("napari_nnunet.jobs.choosing.calibrate:calibrate")
+    calibrate_models = lazy("napari_nnunet.jobs.choosing.calibrate:calibrate_models")
 
 _SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
 
@@ -211,7 +211,8 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         """Find out on the members' validation how sure they may be."""
         members = {member.model.folder: member.model for member in self.members.chosen()}
         if self.panel.state is State.IDLE and members:
-            self.panel.run(calibrate(self.members.head.workspace, list(members.values())), done=_calibrated)
+            job = calibrate_models(self.members.head.workspace, list(members.values()))
+            self.panel.run(job, done=_calibrated)
 
 
 def _calibrated(found: Any) -> str:

@@ -32,7 +32,7 @@ from napari_nnunet.formats.model.known_models import forget_model, known_models,
 from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.sharing import ExportSettings
+from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
@@ -189,7 +189,7 @@ class ModelsWidget(Dock):
             text += f"\n\n{len(there)} of them already exist and will be moved to the trash folder."
         answer = QMessageBox.question(self, "Install models?", text + f"\n\nInstall into {results}?")
         if answer == QMessageBox.StandardButton.Yes:
-            job = install_zip(path, results, replace=bool(there))
+            job = install_zip(self.head.workspace, InstallRequest(source=path, replace_models=bool(there)))
             self._run("Install", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
     def _run(self, name: str, job: Job[T], *, done: Callable[[T], str], cancelled: str) -> None:
@@ -213,8 +213,7 @@ class ModelsWidget(Dock):
     def _ask_address(self) -> None:
         url, ok = QInputDialog.getText(self, "Download a model", "Address of a zip (https://…):")
         if ok and url.strip():
-            results = self.head.workspace.results
-            job = download_model(url.strip(), results)
+            job = download_model(self.head.workspace, DownloadRequest(url=url.strip()))
             self._run("Download", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
     def _add_folder(self) -> None:
