@@ -163,10 +163,13 @@ def from_json(line: str) -> Event:
 
     Raises
     ------
-    pydantic.ValidationError
+    ValueError
         If the line is no event of the closed set.
     """
-    event: Event = _ADAPTER.validate_python(json.loads(line))
+    try:
+        event: Event = _ADAPTER.validate_python(json.loads(line))
+    except RecursionError as error:
+        raise ValueError("It nests lists too deeply.") from error
     return event
 
 

@@ -30,7 +30,7 @@ def _plans(**changes):
         pytest.param({"labels": {"a": 1}}, "lack 'background': 0", id="no background"),
         pytest.param({"labels": {"background": 0, "a": 1, "ignore": 1}}, "must be the single value 2", id="ignore"),
         pytest.param({"labels": {"background": 0, "a": [1, 2]}}, "regions_class_order", id="regions without order"),
-        pytest.param({"labels": {"background": 0, "a": "x"}}, "neither an integer nor a list", id="label is text"),
+        pytest.param({"labels": {"background": 0, "a": "x"}}, "'a' is 'x'; it must be an integer", id="label is text"),
         pytest.param({"labels": None}, "'labels' is missing", id="no labels"),
         pytest.param({"channel_names": {}}, "'channel_names' is missing", id="no channels"),
     ],

@@ -119,3 +119,82 @@ def test_names_that_lead_elsewhere_are_not_plain(name):
 @pytest.mark.parametrize("name", ["a", "..x", "ä b.c", "-x", "nnUNetTrainer__nnUNetPlans__2d"])
 def test_other_names_are_plain(name):
     assert require_plain(name, "The case") == name
+
+
+def architecture_with(**changes):
+    content = nasty.spoiled(PLANS, ("configurations", "3d_fullres", "batch_size"), 2)
+    content["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(changes)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch_size", 0, "'batch_size' is 0: it must be greater than or equal to 1"),
+        ("spacing", [0.0, 1.0, 1.0], r"'spacing\.0' is 0\.0: it must be greater than 0"),
+        ("spacing", [1.0, 1.0], r"'spacing' is \[1\.0, 1\.0\], with 2 entries; the network has 3 axes"),
+        ("patch_size", [15, 16, 17], r"'patch_size' is .*divide it by.*The nearest that works is \[16, 16, 16\]"),
+        ("use_mask_for_norm", [], "'use_mask_for_norm' is .*with 0 entries"),
+    ],
+)
+def test_a_slip_in_a_configuration_is_named_with_what_would_work(key, value, sentence):
+    content = nasty.spoiled(PLANS, ("configurations", "3d_fullres", key), value)
+    with pytest.raises(PlanError, match=f"x/nnUNetPlans.json, configuration '3d_fullres': {sentence}"):
+        Plans.parse(content, where="x/nnUNetPlans.json").configuration("3d_fullres")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n_stages": 10**9}, "'n_stages' is 1000000000; it must be a number from 1 to 12"),
+        (
+            {"features_per_stage": [4]},
+            r"'features_per_stage' is \[4\], with 1 entries.*The nearest that works is \[4, 4",
+        ),
+        ({"features_per_stage": 5000}, r"'features_per_stage\.0' is 5000: it must be less than or equal to 4096"),
+        ({"kernel_sizes": 4}, r"'kernel_sizes' has \[4, 4, 4\]; sizes are odd\. The nearest is \[5, 5, 5\]"),
+        ({"kernel_sizes": 13}, r"'kernel_sizes\.0\.0' is 13: it must be less than or equal to 11"),
+        ({"strides": 2}, r"'strides' begins with \[2, 2, 2\]; the first stage works at full resolution"),
+        ({"features_per_stage": 4096, "kernel_sizes": 11}, "would have about .* billion weights"),
+        ({"features_per_stage": "many"}, "'features_per_stage' is 'many'; it must be a list"),
+    ],
+)
+def test_a_network_that_nobody_can_mean_is_refused_before_it_is_built(changes, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        Plans.parse(architecture_with(**changes)).configuration("3d_fullres")
+
+
+def test_configurations_that_inherit_in_a_long_chain_are_refused():
+    chain = {f"c{i}": {"inherits_from": f"c{i + 1}"} for i in range(5_000)}
+    content = {**PLANS, "configurations": {**chain, "c5000": PLANS["configurations"]["3d_fullres"]}}
+    with pytest.raises(PlanError, match="more than 20 configurations inherit from each other"):
+        Plans.parse(content).configuration("c0")
+    assert (
+        Plans.parse(content).configuration("c4990").batch_size
+        == Plans.parse(PLANS).configuration("3d_fullres").batch_size
+    )
+
+
+def test_ct_without_intensities_is_refused():
+    content = nasty.spoiled(PLANS, ("configurations", "3d_fullres", "normalization_schemes"), ["CTNormalization"])
+    for statistics in ({}, {"0": {**STATISTICS, "mean": float("nan")}}):
+        content["foreground_intensity_properties_per_channel"] = statistics
+        with pytest.raises(PlanError, match="channel 0 has CTNormalization"):
+            Plans.parse(content).configuration("3d_fullres")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"numTraining": "four"}, "'numTraining' is 'four'; it must be the number of training cases"),
+        ({"regions_class_order": [[1], [2]]}, r"'regions_class_order' is \[\[1\], \[2\]\]; it must be a list"),
+        ({"labels": {"background": 0, "a": []}}, r"'labels': 'a' is \[\]; it must be an integer"),
+        ({"labels": {"background": 0, "a": 1.5}}, r"'labels': 'a' is 1\.5; it must be an integer"),
+        ({"labels": {"background": 0, "a": -1}}, "'labels': 'a' is -1; it must be an integer"),
+        ({"channel_names": {"0": ["CT"]}}, "'channel_names': '0' is .*a channel's name is a text"),
+        ({"file_ending": 3}, "'file_ending' is 3; it must be a text"),
+    ],
+)
+def test_a_slip_in_dataset_json_is_named_with_file_and_key(changes, sentence):
+    with pytest.raises(DatasetError, match=f"raw/dataset.json: {sentence}"):
+        DatasetInfo.parse({**DATASET, **changes}, where="raw/dataset.json")

@@ -22,6 +22,7 @@ import psutil
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, write_error
+from napari_nnunet.schema.json_text import message
 
 _LARGEST_PID = 1 << 31
 _CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process
@@ -190,13 +191,7 @@ def _make(path: Path, text: str) -> bool:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the entries of a claim, empty ones if they cannot be read; None if there is no claim."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return message(path) or ({} if path.exists() else None)
 
 
 def _young(path: Path) -> bool:

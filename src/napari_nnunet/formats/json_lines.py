@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from napari_nnunet.formats.atomic import make_folder, write_error
+from napari_nnunet.schema.json_text import MESSAGE
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
@@ -31,10 +32,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Give the objects in a file, none where there is no file; lines that are torn or something else are skipped."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
+    with path.open("rb") as file:
+        for line in _lines(file):
+            try:
+                entry = json.loads(line.decode("utf-8", errors="replace"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Give the lines of a file but those that no program of this package wrote, for their length."""
+    while line := file.readline(MESSAGE):
+        if line.endswith(b"\n") or len(line) < MESSAGE:
+            yield line
             continue
-        if isinstance(entry, dict):
-            yield entry
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MESSAGE)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from napari_nnunet.events import Ended, EpochDone, Event, Note, Previewed, Progress, Stage, from_json
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
 from napari_nnunet.formats.workspace import Workspace
@@ -106,7 +104,8 @@ class _Reader:
                 file.seek(self._position)
                 while content := file.read(_BYTES):
                     self._position += len(content)
-                    *lines, self._rest = (self._rest + content).split(b"\n")
+                    *lines, rest = (self._rest + content).split(b"\n")
+                    self._rest = rest[:_BYTES]  # a line that is longer is no event
                     self._take(_parsed(lines))
         except OSError:
             return
@@ -155,7 +154,7 @@ def _parsed(lines: Iterable[bytes]) -> list[Event]:
     for line in lines:
         try:
             found.append(from_json(line.decode("utf-8")))
-        except (ValidationError, ValueError):  # torn by a kill, or of a later version
+        except ValueError:  # torn by a kill, or of a later version
             continue
     return found
 

@@ -17,9 +17,10 @@ import psutil
 from napari_nnunet.engine.machine import LAUNCHER
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import Runner
-from napari_nnunet.formats.model.fold import FoldFolder, read_json
+from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import queue_folder
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
@@ -175,7 +176,7 @@ class DetachedTraining:
 def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
     """Return the request that resumes a training, with the settings it was begun with."""
     name = ModelName.parse(folder.path.parent.name)
-    stored = read_json(folder.path / "debug.json").get("settings")
+    stored = message(folder.path / "debug.json").get("settings")
     try:
         settings = TrainSettings.model_validate(stored if isinstance(stored, dict) else {})
     except ValueError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.claim import Runner
-from napari_nnunet.formats.model.fold import read_json
+from napari_nnunet.schema.json_text import message
 
 _FOLDER = ".trainings"
 
@@ -66,7 +66,7 @@ def tickets(results: Path) -> list[Ticket]:
     """Return the queue on this computer, first come first; tickets of processes that are gone are removed."""
     found = []
     for path in sorted(queue_folder(results).glob("*.json")):
-        content = read_json(path)
+        content = message(path)
         runner, folders = Runner.parse(content), content.get("folders")
         if runner is None or not isinstance(folders, list) or not runner.here:
             continue

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.json_text import first_problem, shortened
 
 ARCHITECTURES: tuple[str, ...] = ("PlainConvUNet", "ResidualEncoderUNet")
 _BLOCKS: dict[str, Literal["basic", "bottleneck"]] = {"BasicBlockD": "basic", "BottleneckD": "bottleneck"}
 _BLOCK_COUNTS = ("n_blocks_per_stage", "n_conv_per_stage", "n_conv_per_stage_encoder")
+# What a network can plausibly be: the largest that nnU-Net plans have 9 stages, 512 features, 6 blocks, kernels of 3.
+_STAGES = 12
+_Features = Annotated[int, Ge(1), Le(4096)]
+_Kernel = Annotated[int, Ge(1), Le(11)]
+_Stride = Annotated[int, Ge(1), Le(8)]
+_Blocks = Annotated[int, Ge(1), Le(32)]
+_Share = Annotated[float, Ge(0), Le(1)]
+_MOST_WEIGHTS = 4e9  # 16 GB; those of nnU-Net's largest residual encoder are 0.5e9
+_KEYS = {  # of the fields, in the file
+    "features": "features_per_stage",
+    "blocks": "n_conv_per_stage, or n_blocks_per_stage,",
+    "decoder_convs": "n_conv_per_stage_decoder",
+    "slope": "nonlin_kwargs: negative_slope",
+    "norm_eps": "norm_op_kwargs: eps",
+    "norm_affine": "norm_op_kwargs: affine",
+    "dropout": "dropout_op_kwargs: p",
+}
 _PACKAGE = "dynamic_network_architectures"
 _PATHS = {
     "PlainConvUNet": f"{_PACKAGE}.architectures.unet.PlainConvUNet",
@@ -44,27 +64,33 @@ class Architecture(BaseModel):
 
     name: Literal["PlainConvUNet", "ResidualEncoderUNet"]
     ndim: Literal[2, 3]
-    features: tuple[int, ...]
-    kernel_sizes: tuple[tuple[int, ...], ...]
-    strides: tuple[tuple[int, ...], ...]
-    blocks: tuple[int, ...]
-    decoder_convs: tuple[int, ...]
+    features: tuple[_Features, ...]
+    kernel_sizes: tuple[tuple[_Kernel, ...], ...]
+    strides: tuple[tuple[_Stride, ...], ...]
+    blocks: tuple[_Blocks, ...]
+    decoder_convs: tuple[_Blocks, ...]
     conv_bias: bool = True
     norm: Literal["instance", "batch", "none"] = "instance"
-    norm_eps: float = 1e-5
+    norm_eps: _Share = 1e-5
     norm_affine: bool = True
-    dropout: float | None = None
+    dropout: _Share | None = None
     nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu"
-    slope: float = 0.01
+    slope: _Share = 0.01
     nonlin_first: bool = False
     block: Literal["basic", "bottleneck"] = "basic"
-    bottleneck_channels: tuple[int, ...] | None = None
-    stem_channels: int | None = None
+    bottleneck_channels: tuple[_Features, ...] | None = None
+    stem_channels: _Features | None = None
 
     @property
     def stages(self) -> int:
         """Number of resolutions."""
         return len(self.features)
+
+    @property
+    def weights(self) -> float:
+        """About how many numbers the network learns; the decoder has fewer than the encoder."""
+        kernels = [math.prod(kernel) for kernel in self.kernel_sizes]
+        return float(sum(b * f * f * k for b, f, k in zip(self.blocks, self.features, kernels, strict=True)))
 
     @property
     def divisor(self) -> tuple[int, ...]:
@@ -93,34 +119,32 @@ class Architecture(BaseModel):
         name = path.rsplit(".", 1)[-1]
         if name not in ARCHITECTURES:
             raise PlanError(f"{where}: unknown architecture {path!r}. Known: {', '.join(ARCHITECTURES)}.")
-        stages = int(kwargs["n_stages"])
-        kernel = kwargs["kernel_sizes"][0]
-        ndim = len(kernel) if isinstance(kernel, Sequence) else _ndim(kwargs, where)
-        blocks = next((kwargs[key] for key in _BLOCK_COUNTS if kwargs.get(key)), None)
+        stages = _stages(kwargs["n_stages"], where)
+        kernels = kwargs["kernel_sizes"]
+        first = kernels[0] if isinstance(kernels, Sequence) else kernels
+        ndim = len(first) if isinstance(first, Sequence) else _ndim(kwargs, where)
+        blocks = next((key for key in _BLOCK_COUNTS if kwargs.get(key)), None)
         if blocks is None:
             raise PlanError(f"{where}: the blocks per stage are missing; one of {', '.join(_BLOCK_COUNTS)} is needed.")
-        nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
-        norm_kwargs = kwargs.get("norm_op_kwargs") or {}
-        return cls(
-            name=name,
-            ndim=ndim,
-            features=_per_stage(kwargs["features_per_stage"], stages),
-            kernel_sizes=tuple(_axes(k, ndim) for k in kwargs["kernel_sizes"]),
-            strides=tuple(_axes(s, ndim) for s in kwargs["strides"]),
-            blocks=_per_stage(blocks, stages),
-            decoder_convs=_per_stage(kwargs["n_conv_per_stage_decoder"], stages - 1),
-            conv_bias=bool(kwargs.get("conv_bias", False)),
-            norm=_norm(kwargs.get("norm_op"), where),
-            norm_eps=norm_kwargs.get("eps", 1e-5),
-            norm_affine=norm_kwargs.get("affine", False),
-            dropout=(kwargs.get("dropout_op_kwargs") or {}).get("p", 0.5) if kwargs.get("dropout_op") else None,
-            nonlinearity=_nonlinearity(kwargs.get("nonlin"), where),
-            slope=nonlin_kwargs.get("negative_slope", 0.01),
-            nonlin_first=bool(kwargs.get("nonlin_first", False)),
-            block=_block(kwargs.get("block"), where),
-            bottleneck_channels=_optional_per_stage(kwargs.get("bottleneck_channels"), stages),
-            stem_channels=kwargs.get("stem_channels"),
-        )
+        values = {
+            "name": name,
+            "ndim": ndim,
+            "features": _per_stage(kwargs, "features_per_stage", stages, where),
+            "kernel_sizes": _axes_per_stage(kwargs, "kernel_sizes", stages, ndim, where),
+            "strides": _axes_per_stage(kwargs, "strides", stages, ndim, where),
+            "blocks": _per_stage(kwargs, blocks, stages, where),
+            "decoder_convs": _per_stage(kwargs, "n_conv_per_stage_decoder", stages - 1, where),
+            "stem_channels": kwargs.get("stem_channels"),
+            **_details(kwargs, where),
+        }
+        if kwargs.get("bottleneck_channels") is not None:
+            values["bottleneck_channels"] = _per_stage(kwargs, "bottleneck_channels", stages, where)
+        try:
+            network = cls.model_validate(values)
+        except ValidationError as error:
+            raise PlanError(f"{where}: {first_problem(error, _KEYS)}") from error
+        _check(network, where)
+        return network
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry ``architecture`` as nnU-Net writes it."""
@@ -176,6 +200,7 @@ def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
             "Which network this is cannot be known."
         )
     strides = entries["pool_op_kernel_sizes"]
+    _stages(len(strides), where)
     base, cap = entries["UNet_base_num_features"], entries["unet_max_num_features"]
     return {
         "n_stages": len(strides),
@@ -191,6 +216,42 @@ def _legacy_kwargs(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
+def _check(network: Architecture, where: str) -> None:
+    """Refuse what no convolution of nnU-Net's can be, or no memory can hold; raises PlanError."""
+    if any(stride != 1 for stride in network.strides[0]):
+        raise PlanError(
+            f"{where}: 'strides' begins with {list(network.strides[0])}; the first stage works at full resolution: "
+            f"{[1] * network.ndim}."
+        )
+    even = next((kernel for kernel in network.kernel_sizes if any(size % 2 == 0 for size in kernel)), None)
+    if even is not None:
+        nearest = [size + 1 - size % 2 for size in even]
+        raise PlanError(f"{where}: 'kernel_sizes' has {list(even)}; sizes are odd. The nearest is {nearest}.")
+    if network.weights > _MOST_WEIGHTS:
+        raise PlanError(
+            f"{where}: the network would have about {network.weights / 1e9:,.0f} billion weights, at most "
+            f"{_MOST_WEIGHTS / 1e9:.0f} billion are allowed. Look at 'features_per_stage', 'kernel_sizes' and the "
+            "blocks per stage."
+        )
+
+
+def _details(kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a convolution is followed by."""
+    nonlin_kwargs = kwargs.get("nonlin_kwargs") or {}
+    norm_kwargs = kwargs.get("norm_op_kwargs") or {}
+    return {
+        "conv_bias": bool(kwargs.get("conv_bias", False)),
+        "norm": _norm(kwargs.get("norm_op"), where),
+        "norm_eps": norm_kwargs.get("eps", 1e-5),
+        "norm_affine": norm_kwargs.get("affine", False),
+        "dropout": (kwargs.get("dropout_op_kwargs") or {}).get("p", 0.5) if kwargs.get("dropout_op") else None,
+        "nonlinearity": _nonlinearity(kwargs.get("nonlin"), where),
+        "slope": nonlin_kwargs.get("negative_slope", 0.01),
+        "nonlin_first": bool(kwargs.get("nonlin_first", False)),
+        "block": _block(kwargs.get("block"), where),
+    }
+
+
 def _ndim(kwargs: Mapping[str, Any], where: str) -> int:
     for ndim in (2, 3):
         if str(kwargs.get("conv_op", "")).endswith(f"Conv{ndim}d"):
@@ -198,16 +259,37 @@ def _ndim(kwargs: Mapping[str, Any], where: str) -> int:
     raise PlanError(f"{where}: 'conv_op' is {kwargs.get('conv_op')!r}; known are Conv2d and Conv3d.")
 
 
-def _axes(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    return (int(value),) * ndim if isinstance(value, int) else tuple(int(v) for v in value)
+def _stages(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _STAGES:
+        raise PlanError(f"{where}: 'n_stages' is {shortened(value)}; it must be a number from 1 to {_STAGES}.")
+    return value
 
 
-def _per_stage(value: int | Sequence[int], stages: int) -> tuple[int, ...]:
-    return (int(value),) * stages if isinstance(value, int) else tuple(int(v) for v in value)
+def _per_stage(kwargs: Mapping[str, Any], key: str, count: int, where: str) -> tuple[Any, ...]:
+    """Return an entry with one value per stage; what the values are is checked by the network's fields."""
+    value = kwargs[key]
+    if isinstance(value, int):
+        return (value,) * count
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise PlanError(f"{where}: '{key}' is {shortened(value)}; it must be a list of {count} numbers, or one number.")
+    if len(value) != count:
+        fitting = [*value, *list(value[-1:]) * count][:count]
+        raise PlanError(
+            f"{where}: '{key}' is {shortened(value)}, with {len(value)} entries; 'n_stages' {kwargs['n_stages']} needs "
+            f"{count}. The nearest that works is {shortened(fitting)}."
+        )
+    return tuple(value)
 
 
-def _optional_per_stage(value: int | Sequence[int] | None, stages: int) -> tuple[int, ...] | None:
-    return None if value is None else _per_stage(value, stages)
+def _axes_per_stage(
+    kwargs: Mapping[str, Any], key: str, stages: int, ndim: int, where: str
+) -> tuple[tuple[Any, ...], ...]:
+    entries = _per_stage(kwargs, key, stages, where)
+    axes = [(entry,) * ndim if isinstance(entry, int) else entry for entry in entries]
+    wrong = next((entry for entry in axes if not isinstance(entry, list | tuple) or len(entry) != ndim), None)
+    if wrong is not None:
+        raise PlanError(f"{where}: '{key}' has the entry {shortened(wrong)}; {ndim} axes need {ndim} numbers.")
+    return tuple(tuple(entry) for entry in axes)
 
 
 def _norm(path: str | None, where: str) -> Literal["instance", "batch", "none"]:

@@ -9,13 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.schema.json_text import json_object, read_text
+from napari_nnunet.schema.json_text import first_problem, json_object, read_text, shortened
 from napari_nnunet.schema.names import require_plain
 
 Region = int | tuple[int, ...]
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+_LARGEST_LABEL = 2**32 - 1
 
 
 class LabelScheme(BaseModel):
@@ -180,24 +181,26 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{where}: 'channel_names' is missing; expected an object such as {{'0': 'CT'}}.")
         if not isinstance(content.get("labels"), Mapping):
             raise DatasetError(f"{where}: 'labels' is missing; expected {{'background': 0, 'name': 1, ...}}.")
-        order = content.get("regions_class_order")
+        # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
+        ending = content.get("file_ending", ".nii.gz")
+        if not isinstance(ending, str):
+            raise DatasetError(f"{where}: 'file_ending' is {shortened(ending)}; it must be a text such as '.nii.gz'.")
         reader = content.get("overwrite_image_reader_writer")
         try:
             return cls(
-                channel_names=tuple(str(name) for name in channels.values()),
+                channel_names=tuple(_channel(key, name, where) for key, name in channels.items()),
                 labels=LabelScheme(
-                    labels={str(name): _region(value, where) for name, value in content["labels"].items()},
-                    regions_class_order=None if order is None else tuple(int(v) for v in order),
+                    labels={str(name): _region(name, value, where) for name, value in content["labels"].items()},
+                    regions_class_order=_order(content.get("regions_class_order"), where),
                 ),
-                # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
-                file_ending=require_plain(str(content.get("file_ending", ".nii.gz")), f"{where}: 'file_ending'"),
-                num_training=content.get("numTraining"),
+                file_ending=require_plain(ending, f"{where}: 'file_ending'"),
+                num_training=_count(content.get("numTraining"), where),
                 reader=None if reader in (None, "None") else str(reader),
                 name=str(content.get("name", "")),
                 raw=content,
             )
-        except (ValidationError, ValueError, TypeError, OverflowError) as error:
-            raise DatasetError(f"{where} cannot be read: {error}.") from error
+        except ValidationError as error:
+            raise DatasetError(f"{where} cannot be read: {first_problem(error)}") from error
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "dataset.json") -> DatasetInfo:
@@ -210,8 +213,51 @@ class DatasetInfo(BaseModel):
         return cls.parse_json(read_text(path, DatasetError), where=str(path))
 
 
-def _region(value: Any, where: str) -> Region:
-    try:
-        return tuple(int(v) for v in value) if isinstance(value, list | tuple) else int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DatasetError(f"{where}: label value {value!r} is neither an integer nor a list of integers.") from error
+def _channel(key: Any, name: Any, where: str) -> str:
+    if not isinstance(name, str | int | float):
+        raise DatasetError(f"{where}: 'channel_names': '{key}' is {shortened(name)}; a channel's name is a text.")
+    return str(name)
+
+
+def _region(name: Any, value: Any, where: str) -> Region:
+    if isinstance(value, list | tuple) and value:
+        numbers = [_whole(v) for v in value]
+        if None not in numbers:
+            return tuple(n for n in numbers if n is not None)
+    number = _whole(value)
+    if number is None:
+        raise DatasetError(
+            f"{where}: 'labels': '{name}' is {shortened(value)}; it must be an integer from 0 to "
+            f"{_LARGEST_LABEL:,}, or a list of such integers for a region."
+        )
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    """Return a label value, also one written as text; None for what is none."""
+    text = str(value) if isinstance(value, str) or type(value) is int else ""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else text
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 12 and int(text) <= _LARGEST_LABEL else None
+
+
+def _order(value: Any, where: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    numbers = [_whole(v) for v in value] if isinstance(value, list | tuple) else [None]
+    if None in numbers:
+        raise DatasetError(
+            f"{where}: 'regions_class_order' is {shortened(value)}; it must be a list with one label value for each "
+            "region, such as [1, 2]: the value that is painted for it."
+        )
+    return tuple(n for n in numbers if n is not None)
+
+
+def _count(value: Any, where: str) -> int | None:
+    if value is None:
+        return None
+    number = _whole(value)
+    if number is None:
+        raise DatasetError(
+            f"{where}: 'numTraining' is {shortened(value)}; it must be the number of training cases, such as 20."
+        )
+    return number

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.schema.json_text import read_text
+from napari_nnunet.schema.json_text import first_problem, json_object, read_text
+
+_Side = Annotated[int, Ge(1), Le(10_000_000)]  # voxels
+_Spacing = Annotated[float, Gt(0), Lt(math.inf)]
 
 
 class IntensityProperties(BaseModel):
@@ -45,8 +50,8 @@ class Fingerprint(BaseModel):
 
     foreground_intensity_properties_per_channel: dict[str, IntensityProperties]
     median_relative_size_after_cropping: float
-    shapes_after_crop: tuple[tuple[int, int, int], ...]
-    spacings: tuple[tuple[float, float, float], ...]
+    shapes_after_crop: tuple[tuple[_Side, _Side, _Side], ...]
+    spacings: tuple[tuple[_Spacing, _Spacing, _Spacing], ...]
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "dataset_fingerprint.json") -> Fingerprint:
@@ -57,10 +62,11 @@ class Fingerprint(BaseModel):
         DatasetError
             If it is damaged or empty.
         """
+        content = json_object(text, where, DatasetError)
         try:
-            found = cls.model_validate_json(text)
+            found = cls.model_validate(content)
         except ValidationError as error:
-            raise DatasetError(f"{where} is damaged; extract the fingerprint again. ({error})") from error
+            raise DatasetError(f"{where} is damaged: {first_problem(error)} Extract the fingerprint again.") from error
         if not found.spacings or len(found.spacings) != len(found.shapes_after_crop):
             raise DatasetError(f"{where} has no cases, or not a shape for every spacing; extract it again.")
         return found

@@ -5,16 +5,18 @@ Names in a plans file are looked up in literal tables; nothing is imported becau
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
-from napari_nnunet.schema.json_text import json_object, read_text
+from napari_nnunet.schema.json_text import first_problem, json_object, read_text, shortened
 from napari_nnunet.schema.model_name import DEFAULT_PLANS
 from napari_nnunet.schema.names import fault_of
 
@@ -37,6 +39,11 @@ STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
 #: Those, and the cascade, which needs no preprocessing of its own.
 TRAINABLE: tuple[str, ...] = (*STANDARD, "3d_cascade_fullres")
 RESAMPLERS: tuple[str, ...] = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack")
+_Positive = Annotated[float, Gt(0), Lt(math.inf)]
+_Order = Annotated[int, Ge(0), Le(5)]  # of a spline
+_Side = Annotated[int, Ge(1), Le(1 << 16)]
+_Batch = Annotated[int, Ge(1), Le(1 << 16)]
+_LONGEST_CHAIN = 20  # configurations that inherit from each other
 
 
 class _Frozen(BaseModel):
@@ -48,10 +55,10 @@ class Resampling(_Frozen):
 
     function: Literal["resample_data_or_seg_to_shape", "resample_torch_fornnunet", "no_resampling_hack"]
     is_seg: bool = False
-    order: int = 3
-    order_z: int = 0
+    order: _Order = 3
+    order_z: _Order = 0
     force_separate_z: bool | None = None
-    separate_z_anisotropy_threshold: float = 3.0
+    separate_z_anisotropy_threshold: Annotated[float, Gt(0)] = 3.0
     memefficient_seg_resampling: bool = False
 
 
@@ -63,6 +70,11 @@ class IntensityStatistics(_Frozen):
     percentile_00_5: float
     percentile_99_5: float
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether an image can be normalised by them; those of a channel without foreground are not numbers."""
+        return all(math.isfinite(v) for v in (self.mean, self.std, self.percentile_00_5, self.percentile_99_5))
+
 
 class Configuration(_Frozen):
     """One configuration with everything inherited filled in.
@@ -72,9 +84,9 @@ class Configuration(_Frozen):
     """
 
     name: str
-    patch_size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    batch_size: int = 2
+    patch_size: tuple[_Side, ...]
+    spacing: tuple[_Positive, ...]
+    batch_size: _Batch = 2
     normalization_schemes: tuple[NormalizationScheme, ...]
     use_mask_for_norm: tuple[bool, ...]
     resample_data: Resampling
@@ -98,7 +110,7 @@ class Configuration(_Frozen):
 
 
 class Plans(_Frozen):
-    """A parsed plans.json; ``raw`` is the file's own dictionary, for copying it along."""
+    """A parsed plans.json; ``raw`` is the file's own dictionary, for copying it along, ``where`` its name in errors."""
 
     dataset_name: str = ""
     plans_name: str = DEFAULT_PLANS
@@ -107,6 +119,7 @@ class Plans(_Frozen):
     intensities: tuple[IntensityStatistics, ...] = ()
     configurations: dict[str, Mapping[str, Any]] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+    where: str = Field(default="plans.json", repr=False)
 
     def configuration(self, name: str) -> Configuration:
         """Resolve one configuration with all it inherits.
@@ -118,7 +131,16 @@ class Plans(_Frozen):
         """
         entries = self.resolved(name)
         entries["data_identifier"] = entries.get("data_identifier") or f"{self.plans_name}_{name}"
-        return _configuration(name, entries)
+        configuration = _configuration(name, entries, self.where)
+        for channel, scheme in enumerate(configuration.normalization_schemes):
+            if scheme == "CTNormalization" and not (
+                channel < len(self.intensities) and self.intensities[channel].is_finite
+            ):
+                raise PlanError(
+                    f"{self.where}, configuration '{name}': channel {channel} has CTNormalization, but "
+                    f"'foreground_intensity_properties_per_channel' has no numbers for it. Plan the dataset again."
+                )
+        return configuration
 
     def resolved(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the entries of a configuration as in the file, with all it inherits."""
@@ -129,7 +151,12 @@ class Plans(_Frozen):
             )
         if name in seen:
             raise PlanError(
-                f"plans.json: configurations inherit from each other in a circle: {' -> '.join((*seen, name))}."
+                f"{self.where}: configurations inherit from each other in a circle: {' -> '.join((*seen, name))}."
+            )
+        if len(seen) > _LONGEST_CHAIN:
+            raise PlanError(
+                f"{self.where}: more than {_LONGEST_CHAIN} configurations inherit from each other: "
+                f"{' -> '.join(seen[:3])} -> ..."
             )
         own = dict(self.configurations[name])
         parent = own.get("inherits_from")
@@ -160,13 +187,14 @@ class Plans(_Frozen):
                 dataset_name=content.get("dataset_name", ""),
                 plans_name=_plans_name(content),
                 reader=content.get("image_reader_writer", "SimpleITKIO"),
-                transpose_forward=tuple(content.get("transpose_forward", (0, 1, 2))),
+                transpose_forward=_permutation(content.get("transpose_forward", (0, 1, 2)), where),
                 intensities=tuple(statistics[key] for key in sorted(statistics, key=int)),
                 configurations=dict(configurations),
                 raw=content,
+                where=where,
             )
         except _WRONG as error:
-            raise PlanError(f"{where} cannot be read: {_first_problem(error)}") from error
+            raise PlanError(f"{where} cannot be read: {first_problem(error)}") from error
 
     @classmethod
     def parse_json(cls, text: str, *, where: str = "plans.json") -> Plans:
@@ -187,6 +215,12 @@ def _plans_name(content: Mapping[str, Any]) -> Any:
     return content.get("plans_name", DEFAULT_PLANS)
 
 
+def _permutation(axes: Any, where: str) -> tuple[int, int, int]:
+    if not isinstance(axes, list | tuple) or any(type(axis) is not int for axis in axes) or sorted(axes) != [0, 1, 2]:
+        raise PlanError(f"{where}: 'transpose_forward' is {shortened(axes)}; it must hold 0, 1 and 2 in some order.")
+    return axes[0], axes[1], axes[2]
+
+
 def _require_plain(name: Any, what: str) -> str:
     """Return a name that plans give to a file or folder; raises PlanError where it is none, or leads elsewhere."""
     fault = fault_of(name) if isinstance(name, str) else "it is no text"
@@ -195,19 +229,12 @@ def _require_plain(name: Any, what: str) -> str:
     return str(name)
 
 
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']} (got {first['input']!r})."
-    return f"{error} is missing." if isinstance(error, KeyError) else f"{error}."
-
-
-def _configuration(name: str, entries: Mapping[str, Any]) -> Configuration:
-    where = f"plans.json, configuration '{name}'"
+def _configuration(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
+    where = f"{where}, configuration '{name}'"
     try:
         return _parsed(name, entries, where)
     except _WRONG as error:
-        raise PlanError(f"{where}: {_first_problem(error)}") from error
+        raise PlanError(f"{where}: {first_problem(error)}") from error
 
 
 def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
@@ -224,7 +251,7 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
     stages = (next_stage,) if isinstance(next_stage, str) else tuple(next_stage)
     for stage in (*stages, entries.get("previous_stage") or "-"):
         _require_plain(stage, f"{where}: 'next_stage' or 'previous_stage'")
-    return Configuration(
+    found = Configuration(
         name=name,
         patch_size=tuple(entries["patch_size"]),
         spacing=tuple(entries["spacing"]),
@@ -240,6 +267,27 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
         next_stage=stages,
         batch_dice=entries.get("batch_dice", False),
     )
+    _check(found, where)
+    return found
+
+
+def _check(found: Configuration, where: str) -> None:
+    """Refuse entries that contradict each other; raises PlanError."""
+    ndim, schemes = found.architecture.ndim, found.normalization_schemes
+    for key, entry, needed, why in (
+        ("patch_size", found.patch_size, ndim, f"the network has {ndim} axes"),
+        ("spacing", found.spacing, ndim, f"the network has {ndim} axes"),
+        ("use_mask_for_norm", found.use_mask_for_norm, len(schemes), f"'normalization_schemes' has {len(schemes)}"),
+    ):
+        if len(entry) != needed:
+            raise PlanError(f"{where}: '{key}' is {shortened(list(entry))}, with {len(entry)} entries; {why}.")
+    divisor = found.architecture.divisor
+    if any(side % d for side, d in zip(found.patch_size, divisor, strict=True)):
+        nearest = [max(1, round(side / d)) * d for side, d in zip(found.patch_size, divisor, strict=True)]
+        raise PlanError(
+            f"{where}: 'patch_size' is {list(found.patch_size)}, but the 'strides' of the network divide it by "
+            f"{list(divisor)}, so every entry must be a multiple of that. The nearest that works is {nearest}."
+        )
 
 
 def _resampling(entries: Mapping[str, Any], role: str, where: str) -> Resampling:

@@ -8,7 +8,8 @@ import pytest
 
 import nasty
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.model.fold import FoldFolder, Wishes, find_folds, read_json
+from napari_nnunet.formats.model.fold import FoldFolder, Wishes, find_folds
+from napari_nnunet.schema.json_text import message
 
 
 @pytest.fixture
@@ -102,6 +103,6 @@ def test_folds_of_a_workspace_are_found_and_nothing_else(tmp_path):
 
 def test_only_objects_are_read_from_json(tmp_path):
     for content in nasty.VALUES:
-        found = read_json(nasty.write(tmp_path / "a.json", content))
+        found = message(nasty.write(tmp_path / "a.json", content))
         assert found == (content if isinstance(content, dict) else {})
-    assert read_json(tmp_path) == read_json(tmp_path / "nowhere") == {}
+    assert message(tmp_path) == message(tmp_path / "nowhere") == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.json_text import message
 
 _CLASSES = "classes.json"  # what the values meant when files were put into the trash
 
@@ -106,10 +106,7 @@ def doubts(folder: Path, entry: Trashed) -> str:
     newer = [path for path in images if path.stat().st_mtime_ns > entry.path.stat().st_mtime_ns]
     if newer and not homes & set(newer):
         said.append(f"{newer[0].name} was replaced after these labels were put into the trash.")
-    try:
-        before = json.loads((entry.path / _CLASSES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
+    before = message(entry.path / _CLASSES)
     now = dict(info.labels.labels)
     changed = [name for name, value in before.items() if now.get(name) != _value(value)]
     if changed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from napari_nnunet.formats.images.files import adapter_for, read_labels, read_vo
 from napari_nnunet.formats.trash import Trashed
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
@@ -157,7 +157,7 @@ def update_count(folder: Path) -> int:
 def change_json(folder: Path, **changes: Any) -> None:
     """Write entries of dataset.json, if they are others than before."""
     path = folder / "dataset.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_object(path, DatasetError)
     if any(content.get(key) != value for key, value in changes.items()):
         write_json(path, {**content, **changes})
 

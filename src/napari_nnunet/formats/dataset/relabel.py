@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from napari_nnunet.formats.dataset.raw_writer import set_labels
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
+from napari_nnunet.schema.json_text import read_object
 
 ALL_LABELS = "labels of all cases"  # what an entry in the trash is called
 _ASIDE = ".renumbered"
@@ -190,7 +189,7 @@ def _finish(folder: Path) -> dict[int, int] | None:
     if not (aside / _COMPLETE).is_file():
         shutil.rmtree(aside, ignore_errors=True)
         return None
-    content: dict[str, Any] = json.loads((aside / _COMPLETE).read_text(encoding="utf-8"))
+    content = read_object(aside / _COMPLETE, DatasetError)
     trash = make_folder(folder / TRASH / content["trash"] / "labelsTr")
     if not (trash.parent / "dataset.json").is_file():
         copy_file(folder / "dataset.json", trash.parent / "dataset.json")

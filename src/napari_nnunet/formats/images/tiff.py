@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.json_text import read_object
 
 
 def sidecar(path: Path) -> Path:
@@ -38,7 +38,7 @@ def _geometry(path: Path) -> Geometry:
     if not beside.is_file():
         return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
     try:
-        entries = list(json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+        entries = list(read_object(beside, ImageError)["spacing"])
         spacing = tuple(float(v) for v in entries if not isinstance(v, str))
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error

@@ -7,7 +7,6 @@ refused, and nothing appears in the models' folder before all of it was read and
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import stat
@@ -22,6 +21,7 @@ from typing import Any
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
 from napari_nnunet.schema.card import FILE, ModelCard
+from napari_nnunet.schema.json_text import MESSAGE, decoded, json_object
 from napari_nnunet.schema.names import is_dataset_name, is_plain
 
 _CHUNK = 4 << 20
@@ -189,7 +189,8 @@ def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, r
 def _json(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | str) -> Any:
     """Return the content of a JSON file in a zip; raises ValueError or KeyError if it is damaged or missing."""
     try:
-        return json.loads(archive.read(entry))
+        with archive.open(entry) as file:
+            return json_object(decoded(file.read(MESSAGE))[0], str(entry), ModelError)
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error
 

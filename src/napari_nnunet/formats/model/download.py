@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import shutil
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.schema.json_text import message
 
 _CHUNK = 1 << 20
 _MEANT = "%/:=&?~#+!$,;'@()*[]"  # characters with a meaning in addresses; others, as umlauts, are encoded
@@ -51,8 +51,8 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
     name = name if name.strip(".") else "model.zip"
     part, notes = make_folder(folder) / f"{name}.part", folder / f"{name}.part.json"
     # The last byte is asked for once more: of a file that had arrived completely, servers refuse what comes after it.
-    have = max(0, part.stat().st_size - 1) if part.is_file() and _read(notes).get("url") == url else 0
-    known = _read(notes).get("version") if have else None
+    have = max(0, part.stat().st_size - 1) if part.is_file() and message(notes).get("url") == url else 0
+    known = message(notes).get("version") if have else None
     request = urllib.request.Request(quote(url, safe=_MEANT), headers={"User-Agent": "napari-nnunet"})
     if have and known:
         request.add_header("Range", f"bytes={have}-")
@@ -127,11 +127,3 @@ def _finished(part: Path, notes: Path, target: Path, sha256: str | None, url: st
         raise write_error(target, error) from error
     notes.unlink(missing_ok=True)
     return target
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.claim import Runner, hold, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
@@ -143,13 +143,13 @@ class FoldFolder:
 
     def ask(self, **wishes: Any) -> None:
         """Tell the process that trains: ``stop=True`` (save and end), or ``finish_in=N`` epochs."""
-        write_json(self._wishes, {**read_json(self._wishes), **wishes})
+        write_json(self._wishes, {**message(self._wishes), **wishes})
 
     def wishes(self) -> Wishes:
         """Return what was asked for and forget it; nothing if there is nothing."""
         if not self._wishes.is_file():
             return Wishes()
-        content = read_json(self._wishes)
+        content = message(self._wishes)
         with suppress(OSError):
             self._wishes.unlink(missing_ok=True)
         return Wishes.parse(content or {self._wishes.name: "unreadable"})
@@ -167,12 +167,3 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
     """
     found = results.glob(f"{dataset or 'Dataset*'}/*__*__*/fold_*")
     return [FoldFolder(path) for path in sorted(found) if path.is_dir()]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

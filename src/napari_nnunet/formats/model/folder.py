@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_c
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -138,9 +138,9 @@ class TrainedModel:
     def preset_dice(self) -> dict[str, float]:
         """Mean foreground Dice of each preset if somebody measured it (``measure_presets``)."""
         try:
-            content = json.loads((self.folder / "inference_presets.json").read_text(encoding="utf-8"))
+            content = message(self.folder / "inference_presets.json")
             return {str(name): float(entry["dice"]) for name, entry in content["presets"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def previous_stage_folder(self) -> Path | None:

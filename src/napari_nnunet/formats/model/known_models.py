@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import platformdirs
@@ -10,6 +9,7 @@ import platformdirs
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.json_text import message
 
 _KEPT = 50
 
@@ -45,6 +45,6 @@ def forget_model(folder: Path) -> None:
 
 def _read() -> list[Path]:
     try:
-        return [Path(entry) for entry in json.loads(_path().read_text(encoding="utf-8"))["models"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [Path(entry) for entry in message(_path())["models"]]
+    except (KeyError, TypeError):
         return []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 
@@ -28,10 +28,6 @@ def plan_files(base: Path) -> list[Path]:
     """Return the plans files of a preprocessed dataset."""
     found = []
     for path in sorted(base.glob("*.json")):
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, Mapping) and "configurations" in content:
-            found.append(path)
+        with suppress(PlanError):
+            found += [path] if "configurations" in read_object(path, PlanError) else []
     return found

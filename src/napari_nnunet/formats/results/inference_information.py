@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 
@@ -61,8 +61,13 @@ def read_best(results: Path) -> Best:
         If there is none, or it is not nnU-Net's.
     """
     path = results / INFORMATION
+    if not path.exists():
+        raise ModelError(
+            f"{path} does not exist: the models of {results.name} have not been compared yet. Run "
+            f"'napari-nnunet find_best_configuration {results.name}' first."
+        )
+    content = read_object(path, ModelError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         best = content["best_model_or_ensemble"]
         models = tuple(
             ModelName(str(m["trainer"]), str(m["plans_identifier"]), str(m["configuration"]))
@@ -80,12 +85,7 @@ def read_best(results: Path) -> Best:
             postprocessing=_found(best["postprocessing_file"], results),
             plans_file=_found(best["some_plans_file"], results),
         )
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{path} does not exist: the models of {results.name} have not been compared yet. Run "
-            f"'napari-nnunet find_best_configuration {results.name}' first."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, ModelError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, ModelError) as error:
         raise ModelError(f"{path} is not what find_best_configuration writes ({error}). Run it again.") from error
 
 

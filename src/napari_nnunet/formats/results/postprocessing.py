@@ -6,7 +6,6 @@ without the module being there.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from napari_nnunet.formats.atomic import write_json, written_beside
 from napari_nnunet.formats.pickles import read_with
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.cleaning import FUNCTION, Cleaning, Step, Target
+from napari_nnunet.schema.json_text import read_object
 
 _MODULE = "nnunetv2.postprocessing.remove_connected_components"
 _ENDING = ".pkl"
@@ -49,10 +49,10 @@ def read_cleaning(path: Path) -> Cleaning:
 
 
 def _read_json(path: Path) -> Cleaning:
+    content = read_object(path, DatasetError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         names, arguments = list(content["postprocessing_fns"]), content["postprocessing_kwargs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is not a postprocessing of nnU-Net ({error}).") from error
     unknown = sorted({str(name) for name in names} - {FUNCTION})
     if unknown:

@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.schema.json_text import message, read_object
 
 _NAME = "recipe.json"
 _AXES = ("first", "second", "third")
@@ -20,12 +21,8 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     """Write recipe.json into a folder of segmentations, unless the same is there."""
     path = folder / _NAME
     content = json.loads(json.dumps(recipe))
-    try:
-        if json.loads(path.read_text(encoding="utf-8")) == content:
-            return
-    except (OSError, ValueError):
-        pass
-    write_json(path, content)
+    if message(path) != content:
+        write_json(path, content)
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -37,15 +34,15 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         If there is none, or the file holds something else.
     """
     path = folder if folder.is_file() else folder / _NAME
+    if not path.exists():
+        raise DatasetError(f"{folder} has no {_NAME}: it holds no napari-nnunet results.")
+    content = read_object(path, DatasetError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not _members(content):
+        if not _members(content):
             raise ValueError("it names no model")
         for say in STYLES.values():  # so that whoever asks for one of them meets no value that is none
             say(content)
-    except FileNotFoundError as error:
-        raise DatasetError(f"{folder} has no {_NAME}: it holds no napari-nnunet results.") from error
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise DatasetError(f"{path} is not a recipe ({error}).") from error
     return content
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.schema.json_text import read_object
 
 FILE = "summary.json"
 
@@ -80,14 +80,14 @@ class Summary:
         DatasetError
             If the file is not there, or not a summary.
         """
+        content = read_object(path, DatasetError)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 _numbers(content["foreground_mean"]),
                 {str(label): _numbers(values) for label, values in content["mean"].items()},
                 tuple(_case(entry, ending) for entry in content["metric_per_case"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path} is not a summary.json of nnU-Net ({error}).") from error
 
     @property

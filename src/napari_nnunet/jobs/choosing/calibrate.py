@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
 from napari_nnunet.jobs.choosing.validation import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.choosing import CalibrateRequest
@@ -117,8 +117,8 @@ def known_temperature(models: Sequence[Path]) -> float | None:
 
 def _read(path: Path) -> float | None:
     try:
-        value = float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
-    except (OSError, ValueError, KeyError, TypeError):
+        value = float(message(path)["temperature"])
+    except (ValueError, KeyError, TypeError):
         return None
     return value if 0 < value < math.inf else None
 

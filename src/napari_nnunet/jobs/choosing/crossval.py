@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.choosing import AccumulateRequest
 
@@ -35,8 +35,8 @@ def dataset_folds(workspace: Workspace, dataset: str) -> tuple[Fold, ...]:
     """Return the folds in which every case of a dataset validates once: splits_final.json's, else nnU-Net's five."""
     path = workspace.preprocessed / dataset / "splits_final.json"
     try:
-        return tuple(range(len(json.loads(path.read_text(encoding="utf-8"))))) or DEFAULT_FOLDS
-    except (OSError, ValueError, TypeError):
+        return tuple(range(len(read_json(path, DatasetError)))) or DEFAULT_FOLDS
+    except (DatasetError, TypeError):
         return DEFAULT_FOLDS  # the data stayed elsewhere
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from functools import partial
@@ -16,6 +15,7 @@ from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.images.files import read_header, split_channels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, results_of, run_cases
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_dataset_name
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest, ConvertOldRequest
 
@@ -111,7 +111,7 @@ def _source_json(source: Path, folders: tuple[str, ...], keys: tuple[str, ...]) 
         missing.append("dataset.json")
     if missing:
         raise DatasetError(f"{source} lacks {', '.join(missing)}.")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = read_object(path, DatasetError)
     absent = [key for key in keys if key not in content]
     if absent:
         raise DatasetError(f"{path} lacks the keys {', '.join(absent)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.json_text import decoded, read_object
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
 _FEWEST = 5  # cases for nnU-Net's five folds
@@ -110,11 +110,13 @@ def _json_problems(folder: Path) -> Iterable[Problem]:
     """Name every key that nnU-Net needs and dataset.json lacks."""
     path = folder / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_object(path, DatasetError)
+    except DatasetError:
         return  # said by the reader of the dataset
-    if not isinstance(content, dict):
-        return
+    encoding = decoded(path.read_bytes())[1]
+    if encoding != "utf-8":
+        text = f"it is written in {encoding}, which nnU-Net does not read; save it again as UTF-8"
+        yield Problem("warning", "dataset.json", text)
     for key, meaning in (
         ("channel_names", 'the channels, for instance {"0": "CT"}'),
         ("labels", 'the classes, for instance {"background": 0, "liver": 1}'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from napari_nnunet.formats.dataset.groups import Groups, likely_pattern, read_gr
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
 
 FILE = "splits_final.json"
@@ -202,8 +202,8 @@ def read_splits(path: Path) -> tuple[Split, ...]:
     DatasetError
         If it is none.
     """
+    content = read_json(path, DatasetError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return tuple(Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content)
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(

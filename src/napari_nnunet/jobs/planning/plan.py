@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from napari_nnunet.jobs.planning.folds import FILE as SPLITS
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
@@ -58,7 +58,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     folder = make_folder(workspace.preprocessed / dataset_name)
     sources = _sources(dataset, sampled=request.sampled)
     if not request.clean and (folder / _FINGERPRINT).is_file():
-        if not (folder / _SOURCES).is_file() or json.loads((folder / _SOURCES).read_text("utf-8")) == sources:
+        if not (folder / _SOURCES).is_file() or message(folder / _SOURCES) == sources:
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")

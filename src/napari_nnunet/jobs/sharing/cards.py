@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.inference_information import INFORMATION, read_best
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
+from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.version import __version__
@@ -75,8 +75,8 @@ def card_model(model: TrainedModel, folds: Sequence[Fold], hashes: dict[str, str
 def read_card(folder: Path) -> ModelCard | None:
     """Return the card in a dataset's folder of results, None if there is none."""
     try:
-        return ModelCard.parse(json.loads((folder / FILE).read_text(encoding="utf-8")), where=str(folder / FILE))
-    except (OSError, ValueError, NnunetError):
+        return ModelCard.parse(read_json(folder / FILE, NnunetError), where=str(folder / FILE))
+    except NnunetError:
         return None
 
 

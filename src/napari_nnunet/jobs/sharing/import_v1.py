@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import require_dataset_name
 from napari_nnunet.schema.plans import Plans
@@ -143,8 +143,8 @@ def _dataset_json(old: Mapping[str, Any], unet: OldNetwork, dataset: str, given:
     labels = {"background": 0, **{f"class_{i}": i for i in range(1, unet.heads)}}
     channels = {str(i): str(name) for i, name in dict(modalities).items()}
     if given is not None:
+        task = read_object(given, ModelError)
         try:
-            task = json.loads(given.read_text(encoding="utf-8"))
             named = {int(value): str(name) for value, name in task["labels"].items()}
             channels = {str(i): str(name) for i, name in task["modality"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,0 +1,95 @@
+"""Every JSON file is read by one reader: in any encoding that can be told, within limits, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema import json_text
+from napari_nnunet.schema.json_text import json_object, json_value, message, read_json, read_object
+
+CONTENT = {"name": "Kühe", "labels": {"background": 0, "Größe": 1}}
+
+
+def refused(text, sentence):
+    with pytest.raises(DatasetError, match=sentence):
+        json_value(text, "a.json", DatasetError)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "cp1252"]
+)
+def test_a_file_is_read_in_the_encoding_it_was_saved_in(tmp_path, encoding):
+    path = tmp_path / "dataset.json"
+    path.write_bytes(json.dumps(CONTENT, ensure_ascii=False).encode(encoding))
+    assert read_object(path, DatasetError) == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x81", b"\x80\x81\x82", b"\xff\xfe\x00\xd8\x00"])
+def test_a_file_that_is_no_text_is_refused(tmp_path, content):
+    path = tmp_path / "dataset.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"dataset\.json is (no text in UTF-8, UTF-16 or cp1252|not valid JSON)"):
+        read_json(path, DatasetError)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_as_one(tmp_path):
+    with pytest.raises(DatasetError, match="is a folder; a JSON file is wanted"):
+        read_json(tmp_path, DatasetError)
+
+
+def test_a_file_of_a_size_that_none_has_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_text, "LARGEST", 100)
+    path = tmp_path / "dataset.json"
+    path.write_text("[" + "1," * 100 + "1]")
+    with pytest.raises(DatasetError, match="has more than 100 bytes"):
+        json_text.read_text(path, DatasetError, largest=100)
+
+
+@pytest.mark.parametrize("depth", [101, 500, 5_000, 100_000])
+def test_nesting_that_no_file_has_is_refused(depth):
+    refused("[" * depth + "]" * depth, "nests objects and lists more than 100 deep")
+    refused('{"a":' * depth + "1" + "}" * depth, "nests objects and lists more than 100 deep")
+
+
+def test_nesting_that_a_file_may_have_is_read():
+    assert json_value("[" * 50 + "]" * 50, "a.json", DatasetError)
+
+
+@pytest.mark.parametrize(("digits", "written"), [(19, "19"), (400, "400"), (6_000, "6,000")])
+def test_a_number_of_more_digits_than_any_count_is_refused_with_its_key(digits, written):
+    refused('{"a": {"b": [1, -' + "9" * digits + "]}}", rf"a\.json: 'a\.b\.1' is a number of {written} digits")
+
+
+def test_a_text_that_cannot_be_written_again_is_refused():
+    refused(r'{"name": "\ud800"}', "half of a character")
+    assert json_value(r'{"name": "\ud83d\ude00"}', "a.json", DatasetError) == {"name": "😀"}
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("{", "is not valid JSON"), ("[1]", "a JSON object, not list")])
+def test_what_is_no_object_is_said(text, sentence):
+    with pytest.raises(DatasetError, match=f"a.json .*{sentence}"):
+        json_object(text, "a.json", DatasetError)
+
+
+def test_a_message_that_cannot_be_read_says_nothing(tmp_path):
+    path = tmp_path / "control.json"
+    for content in (b"", b"{", b"\xff\xff", b"[" * 100_000, b'{"a": ' + b"9" * 6_000 + b"}", b" " * (2 << 20) + b"{}"):
+        path.write_bytes(content)
+        assert message(path) == {}
+    assert message(tmp_path) == message(tmp_path / "missing.json") == {}
+
+
+def test_looking_for_excess_takes_little_of_the_time_of_reading():
+    text = json.dumps({str(i): [1.5, i, "x"] for i in range(200_000)})
+
+    def seconds(read):
+        begun = time.process_time()
+        read(text)
+        return time.process_time() - begun
+
+    plain = min(seconds(json.loads) for _ in range(5))
+    assert min(seconds(lambda text: json_value(text, "a.json", DatasetError)) for _ in range(5)) < 1.3 * plain
