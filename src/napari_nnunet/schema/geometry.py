@@ -102,6 +102,25 @@ class Geometry(BaseModel):
             return self.spacing[0], self.spacing[1], self.spacing[2]
         return 999.0 * max(self.spacing), self.spacing[0], self.spacing[1]
 
+    def deepened(self) -> Geometry:
+        """Return the grid with three axes; that of a picture gets one slice, as thick as its pixels."""
+        if self.ndim == 3:
+            return self
+        place: dict[str, Any] = {}
+        if self.origin is not None and self.direction is not None:
+            a, b, c, d = self.direction
+            place = {"origin": (*self.origin, 0.0), "direction": (a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0)}
+        return Geometry(spacing=(max(self.spacing), *self.spacing), spacing_known=self.spacing_known, **place)
+
+    def planar(self) -> Geometry:
+        """Return the grid of one slice, as a picture has it."""
+        if self.ndim == 2:
+            return self
+        place: dict[str, Any] = {}
+        if self.origin is not None and self.direction is not None:
+            place = {"origin": self.origin[:2], "direction": (*self.direction[0:2], *self.direction[3:5])}
+        return Geometry(spacing=self.spacing[1:], spacing_known=self.spacing_known, **place)
+
     @property
     def axes_code(self) -> str | None:
         """Where the voxel axes x, y, z lead, "LPS" or "RAS" for instance; None if nothing is known."""

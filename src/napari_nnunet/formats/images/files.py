@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
@@ -54,11 +55,18 @@ class Adapter:
         functions = self._functions
         return functions.read_reoriented(path) if self.reorients else functions.read(path)
 
-    def write(self, labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
-        """Write labels ([Z,] Y, X), turned back where the reader turned them."""
+    def write(self, labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
+        """Write labels ([Z,] Y, X), turned back where the reader turned them; with a note also a time series."""
         functions = self._functions
-        write = functions.write_reoriented if self.reorients and self.module == "itk" else functions.write
-        write(labels, geometry, path)
+        if self.reorients and self.module == "itk":
+            functions.write_reoriented(labels, geometry, path)
+        else:
+            functions.write(labels, geometry, path, note)
+
+    def note(self, path: Path) -> str | None:
+        """Return the text of the note in a file."""
+        text: str | None = self._functions.note(path)
+        return text
 
     def header(self, path: Path) -> Header:
         """Return (shape (C, [Z,] Y, X), bytes per value, spacing or None) without reading the voxels."""
@@ -286,19 +294,23 @@ def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
     )
 
 
-def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer: str | None = None) -> None:
+def write_labels(
+    labels: NDArray[Any], geometry: Geometry, path: Path, *, writer: str | None = None, note: LabelNote | None = None
+) -> None:
     """Write a segmentation in the geometry of its image; the file appears only when it is complete.
 
     Parameters
     ----------
     labels : ndarray of int or bool, shape ([Z,] Y, X)
-        From 0 to 65535; written as uint8 below 255, as uint16 from 255 on.
+        From 0 to 65535; written as uint8 below 255, as uint16 from 255 on. With a note also ([T,] [Z,] Y, X).
     geometry : Geometry
         As the reader gave it.
     path : Path
         The ending decides the format.
     writer : str, optional
         nnU-Net's class name.
+    note : LabelNote, optional
+        Kept in the file's metadata.
 
     Raises
     ------
@@ -315,7 +327,7 @@ def write_labels(labels: NDArray[Any], geometry: Geometry, path: Path, *, writer
     small = labels.astype(np.uint8 if highest < 255 else np.uint16, copy=False)
     with written_beside(path, suffix=_temporary_ending(path)) as temporary:
         try:
-            adapter.write(small, geometry, temporary)
+            adapter.write(small, geometry, temporary, note)
         except RuntimeError as error:
             # ITK reports a full disk and a forbidden folder as RuntimeError.
             raise OSError(_one_line(error)) from error

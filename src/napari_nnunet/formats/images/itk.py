@@ -17,6 +17,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images import nifti
+from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)
@@ -228,13 +230,43 @@ def _is_whole(path: Path, size: int) -> bool:
     return header is None or path.stat().st_size >= header + size
 
 
-def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
-    """Write labels ([Z,] Y, X) with spacing, origin and direction, compressed."""
+def note(path: Path) -> str | None:
+    """Return the text of the note in a file."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return nifti.note(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetMetaData(NOTE_KEY) if reader.HasMetaDataKey(NOTE_KEY) else None
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
+    """Write labels ([T,] [Z,] Y, X) with spacing, origin and direction, compressed."""
     if path.name.lower().endswith(".gipl") and not _is_upright(labels, geometry):
         raise ImageError(
             "GIPL holds volumes along x, y and z only, no slices and no directions; write .nrrd or .nii.gz."
         )
-    _save(_image(labels, geometry), path)
+    image = _image(labels, geometry) if note is None or "T" not in note.axes else _series(labels, geometry, note)
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    if note is not None and not is_nifti:
+        image.SetMetaData(NOTE_KEY, note.text())
+    _save(image, path)
+    if note is not None and is_nifti:
+        nifti.add_note(path, note)
+
+
+def _series(labels: NDArray[Any], geometry: Geometry, note: LabelNote) -> sitk.Image:
+    """Return a time series (T, [Z,] Y, X) with four axes; pictures become volumes of one slice."""
+    space = geometry.deepened()
+    array = labels if labels.ndim == 4 else labels[:, None]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=False)
+    image.SetSpacing((*reversed(space.spacing), note.time_step))
+    if space.origin is not None and space.direction is not None:
+        direction = np.eye(4)
+        direction[:3, :3] = np.reshape(space.direction, (3, 3))
+        image.SetOrigin((*space.origin, 0.0))
+        image.SetDirection(direction.ravel().tolist())
+    return image
 
 
 def _is_upright(labels: NDArray[Any], geometry: Geometry) -> bool:

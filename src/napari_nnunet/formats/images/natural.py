@@ -9,8 +9,11 @@ import imageio.v3 as iio
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngInfo
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images import tiff
+from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
@@ -66,19 +69,32 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
     return (shape[-1], *shape[:-1]) if colours_last else shape, itemsize, None
 
 
-def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+def note(path: Path) -> str | None:
+    """Return the text of the note in a PNG or TIFF."""
+    if _is_tiff(path):
+        return tiff.note(path)
+    text = iio.immeta(path).get(NOTE_KEY)
+    return None if text is None else str(text)
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
     """Write labels (Y, X) without loss."""
     if labels.ndim != 2:
         raise ImageError(
-            f"{path.name} is a picture and cannot store a volume; write volumes as .nii.gz, .nrrd or .tif."
+            f"{path.name} is a picture and cannot store a volume or a time series; write .nii.gz, .nrrd or .tif."
         )
     if path.name.lower().endswith((".jpg", ".jpeg")):
         raise ImageError("JPEG changes label values; write labels as .png or .tif.")
     if _is_tiff(path):
-        tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack")
+        about = {} if note is None else {"metadata": tiff.about("YX", note)}
+        tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack", **about)
     elif path.name.lower().endswith(".bmp") and labels.dtype != np.uint8:
         raise ImageError("BMP stores labels up to 254; write them as .png.")
     elif labels.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"PNG stores whole numbers from 0 to 65535, not {labels.dtype}; write a .tif.")
+    elif note is not None and path.name.lower().endswith(".png"):
+        text = PngInfo()
+        text.add_text(NOTE_KEY, note.text())
+        iio.imwrite(path, labels, pnginfo=text)
     else:
         iio.imwrite(path, labels)

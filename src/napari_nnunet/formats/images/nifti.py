@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry, Matrix
+
+_HEADER_BYTES = 348
+_OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
+_COMMENT = 6  # code of extensions that are plain text
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -65,11 +73,38 @@ def _rows(affine: NDArray[Any]) -> Matrix:
     return tuple(tuple(float(v) for v in row) for row in affine)
 
 
-def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
-    """Write labels (Z, Y, X), turned back to the original orientation where the reader turned them."""
+def note(path: Path) -> str | None:
+    """Return the text of the note in a NIfTI file."""
+    begin = f"{NOTE_KEY}: "
+    for extension in nibabel.load(str(path)).header.extensions:
+        if extension.code == _COMMENT and extension.text.startswith(begin):
+            return str(extension.text.removeprefix(begin))
+    return None
+
+
+def _extension(note: LabelNote) -> Any:
+    return nibabel.nifti1.Nifti1Extension("comment", f"{NOTE_KEY}: {note.text()}".encode())
+
+
+def add_note(path: Path, note: LabelNote) -> None:
+    """Add a note to a little-endian NIfTI file, between its header and its voxels."""
+    packed = path.name.lower().endswith(".gz")
+    content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    extension = io.BytesIO(b"\1\0\0\0")  # an extension follows
+    extension.seek(0, io.SEEK_END)
+    _extension(note).write_to(extension, byteswap=False)
+    header = bytearray(content[:_HEADER_BYTES])
+    begin = int(struct.unpack_from("<f", header, _OFFSET)[0])
+    struct.pack_into("<f", header, _OFFSET, _HEADER_BYTES + extension.tell())
+    content = bytes(header) + extension.getvalue() + content[begin:]
+    path.write_bytes(gzip.compress(content, compresslevel=6) if packed else content)
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
+    """Write labels ([T,] Z, Y, X), turned back to the original orientation where the reader turned them."""
     if geometry.affine is None:
         raise ImageError("Writing NIfTI through nibabel needs the affine of the image; it was read by another reader.")
-    voxels = np.ascontiguousarray(labels.transpose(2, 1, 0))
+    voxels = np.ascontiguousarray(labels.transpose())
     if geometry.reoriented_affine is None:
         image = nibabel.Nifti1Image(voxels, np.asarray(geometry.affine))
     else:
@@ -80,4 +115,8 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
         ))  # fmt: skip
         image = nibabel.Nifti1Image(np.asarray(image.dataobj), np.asarray(geometry.affine))
     image.set_data_dtype(voxels.dtype)
+    if note is not None:
+        image.header.extensions.append(_extension(note))
+        if labels.ndim > 3:
+            image.header.set_zooms((*image.header.get_zooms()[:3], note.time_step))
     nibabel.save(image, str(path))

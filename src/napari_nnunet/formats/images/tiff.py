@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.json_text import read_object
 
@@ -56,13 +57,26 @@ def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
         return (1, *series.shape), int(series.dtype.itemsize), _geometry(path).spacing
 
 
-def write(labels: NDArray[Any], geometry: Geometry, path: Path) -> None:
+def about(axes: str, note: LabelNote | None) -> dict[str, str]:
+    """Return the metadata of a stack: the names of the axes, which tell few slices from colours, and a note."""
+    return {"axes": axes} if note is None else {"axes": note.axes, NOTE_KEY: note.text()}
+
+
+def note(path: Path) -> str | None:
+    """Return the text of the note in a TIFF."""
+    with tifffile.TiffFile(path) as file:
+        entries = file.shaped_metadata
+    return entries[0].get(NOTE_KEY) if entries else None
+
+
+def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote | None = None) -> None:
     """Write labels (Z, Y, X) compressed; the spacing goes next to them under the final name."""
-    if labels.ndim != 3:
+    if labels.ndim != 3 and note is None:
         raise ImageError(f"{path.name} has {labels.ndim} dimensions; a stack has 3 (z, y, x).")
-    # The names of the axes tell few slices from colours.
     stack = np.ascontiguousarray(labels)
-    tifffile.imwrite(path, stack, compression="zlib", photometric="minisblack", metadata={"axes": "ZYX"})
+    tifffile.imwrite(path, stack, compression="zlib", photometric="minisblack", metadata=about("ZYX", note))
+    if labels.ndim != geometry.ndim:
+        return  # of a time series the note has the spacing
     # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
     final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)
     stem = re.sub(r"\.tiff?$", "", final, flags=re.IGNORECASE)

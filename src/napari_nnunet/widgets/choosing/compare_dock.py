@@ -18,7 +18,7 @@ from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFo
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import differences_colormap, placement_of
+from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class CompareWidget(RequestDock[Pair, None]):
         if isinstance(request, TwoFolders):
             self.panel.run(_compare_folders(request.first, request.second), done=lambda found: self._show_cases(*found))
             return
-        names = class_names_of(request.first) or class_names_of(request.second)
+        known = class_names_of(request.first.features) or class_names_of(request.second.features)
+        names: dict[Region, str] = dict(known.items())
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
         self.panel.run(_compare_layers(request), done=lambda found: self._show_layers(found, names, titles, place))
 
@@ -154,14 +155,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.4f}"
     return str(value)
-
-
-def class_names_of(layer: Labels) -> dict[Region, str]:
-    """Return the class names in a layer's features table, empty where it has none."""
-    table = layer.features
-    if "index" not in table or "name" not in table:
-        return {}
-    return {int(i): str(name) for i, name in zip(table["index"], table["name"], strict=True) if int(i) != 0}
 
 
 def _look_at_worst(viewer: Any, layer: Labels) -> None:

@@ -18,7 +18,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.frame.layers import ORIGIN, full_resolution, geometry_from, voxel_size_mm
+from napari_nnunet.widgets.files.place import STORED, geometry_to_save
+from napari_nnunet.widgets.frame.layers import ORIGIN, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
@@ -211,25 +212,22 @@ def _channels(layer: Image, index: tuple[Any, ...]) -> list[Any]:
 def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[Any, ...]) -> Geometry:
     axes = [axis for axis, part in enumerate(index) if isinstance(part, slice)]
     keep = len(axes)
-    stored = first.metadata.get("nnunet_geometry") or labels.metadata.get("nnunet_geometry")
     typed = choices.spacing_text.strip()
     if typed:
         return Geometry(spacing=typed_spacing(typed, "zyx"[-keep:]))
-    if stored is not None:
-        geometry = Geometry.model_validate(stored)
-        if geometry.ndim == keep and np.allclose(geometry.spacing, np.asarray(first.scale)[-keep:], rtol=1e-3):
-            return geometry
+    kept = first.metadata.get(STORED) or labels.metadata.get(STORED)
     known, _ = voxel_size_mm(first)
-    if known is None and keep == 3:
+    if known is not None or kept:
+        placed = {**first.as_layer_data_tuple()[1], "metadata": {STORED: kept}}
+        space = iter("ZYX"[-keep:])
+        letters = "".join(next(space) if isinstance(part, slice) else "T" for part in index)
+        return geometry_to_save(full_resolution(first).shape[: len(index)], placed, letters)
+    if keep == 3:
         raise NotReadyError(
             f"How large are the voxels? '{first.name}' is in pixels and does not say. Type the voxel size in mm as "
             "z, y, x; if it is not known, 1 1 1."
         )
-    if known is None:
-        return Geometry(spacing=(1.0,) * keep, spacing_known=False)
-    if keep == first.ndim:
-        return geometry_from(keep, first.as_layer_data_tuple()[1])
-    return Geometry(spacing=tuple(known[axis] for axis in axes))
+    return Geometry(spacing=(1.0,) * keep, spacing_known=False)
 
 
 def _named(choices: CaseChoices, first: Image, count: int) -> tuple[str, ...]:

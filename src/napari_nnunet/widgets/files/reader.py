@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
+from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.formats.images.notes import read_note, read_noted, reader_of
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
-from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
+from napari_nnunet.widgets.files.place import placement, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
@@ -63,14 +67,14 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     reader = dataset.info.reader
     volume = read_volume(case.images, reader=reader, as_stored=True)
     labels, _ = read_labels(case.label, reader=reader)
-    place = _place(volume.geometry)
+    place = placement(volume.geometry)
     place["metadata"][ORIGIN] = {"folder": str(folder), "name": name}
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
         for c, channel in enumerate(volume.array)
     ]
-    small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    small = _small(labels)
     scheme = dataset.info.labels
     values = {value: label for label, value in scheme.labels.items() if isinstance(value, int)}
     if scheme.has_regions:
@@ -108,7 +112,7 @@ def _read_dicom(path: str | list[str]) -> list[LayerData]:
 
     folder = Path(path[0] if isinstance(path, list) else path)
     array, geometry = dicom.read_series(folder)
-    return [(array[0], {"name": folder.name, **_place(geometry)}, "image")]
+    return [(array[0], {"name": folder.name, **placement(geometry)}, "image")]
 
 
 def _read_model(path: str | list[str]) -> list[LayerData]:
@@ -143,17 +147,44 @@ def _read_images(path: str | list[str]) -> list[LayerData]:
 
 
 def _read_one(path: Path) -> list[LayerData]:
+    note = read_note(path)
+    noted = None if note is None else _noted_layer(path, note)
+    if noted is not None:
+        return [noted]
     dataset = _dataset_beside(path)
     name = path.name[: -len(ending_of(path))]
     if dataset is not None and path.parent.name not in ("imagesTr", "imagesTs", "imagesVal"):
         labels, keywords = label_layer(path)
         if set(np.unique(labels)) <= {*dataset.labels.names, *_ignore(dataset)}:
             return [(labels, keywords, "labels")]
-    volume = read_volume([path])
-    place = _place(volume.geometry)
+    volume = read_volume([path], reader=reader_of(path))
+    place = placement(volume.geometry)
     if volume.channels == 1:
         return [(np.asarray(volume.array)[0], {"name": name, **place}, "image")]
     return [(np.asarray(channel), {"name": f"{name} {c}", **place}, "image") for c, channel in enumerate(volume.array)]
+
+
+def _noted_layer(path: Path, note: LabelNote) -> LayerData | None:
+    """Return the Labels layer that was saved, with its names and colours; None if the file is another by now."""
+    found = read_noted(path, note)
+    if found is None:
+        return None
+    labels, note = found
+    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(note.geometry)}
+    if "T" in note.axes:
+        keywords |= with_time(keywords, note.time_step, note.time_unit)
+    if note.names or note.colours:
+        colours = dict(colormap_of_values({*note.names, *note.colours}).color_dict)
+        colours.update(note.colours)
+        keywords["colormap"] = DirectLabelColormap(color_dict=colours)
+    if note.names:
+        names = {0: BACKGROUND, **note.names}
+        keywords["features"] = {"index": list(names), "name": list(names.values())}
+    return _small(labels), keywords, "labels"
+
+
+def _small(labels: NDArray[Any]) -> NDArray[Any]:
+    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
 
 
 def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -164,12 +195,12 @@ def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
     ImageError
         If the file cannot be read.
     """
-    labels, geometry = read_labels(path)
-    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **_place(geometry)}
+    labels, geometry = read_labels(path, reader=reader_of(path))
+    keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(geometry)}
     dataset = _dataset_beside(path)
     if dataset is not None:
         keywords |= {"colormap": colormap_of(dataset.labels), "features": features_of(dataset.labels)}
-    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16), keywords
+    return _small(labels), keywords
 
 
 def _ignore(dataset: DatasetInfo) -> tuple[int, ...]:
@@ -186,27 +217,3 @@ def _dataset_beside(path: Path) -> DatasetInfo | None:
             except (NnunetError, OSError):
                 return None
     return None
-
-
-def _place(geometry: Geometry) -> dict[str, Any]:
-    """Return the layer keywords of a grid; an oblique direction becomes the layer's affine."""
-    ndim = geometry.ndim
-    place: dict[str, Any] = {
-        "scale": geometry.spacing,
-        "units": ["mm" if geometry.spacing_known else "pixel"] * ndim,
-        "axis_labels": list("zyx")[-ndim:],
-        "metadata": {"nnunet_geometry": geometry.model_dump()},
-    }
-    if geometry.origin is not None and geometry.direction is not None:
-        direction = np.asarray(geometry.direction).reshape(ndim, ndim)
-        # From ITK's (x, y, z) to the array's (z, y, x): rows and columns turn around.
-        rotation = direction[::-1, ::-1]
-        place["translate"] = tuple(reversed(geometry.origin))
-        if not np.allclose(rotation, np.eye(ndim)):
-            affine = np.eye(ndim + 1)
-            affine[:ndim, :ndim] = rotation
-            origin = np.asarray(geometry.origin[::-1])
-            place["translate"] = (0.0,) * ndim
-            affine[:ndim, ndim] = origin
-            place["affine"] = affine
-    return place

@@ -1,38 +1,80 @@
-"""Save a Labels layer as a medical image or a picture, with its geometry."""
+"""Save a Labels layer as a medical image or a picture, with its geometry, classes and colours."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.raw_writer import save_case
-from napari_nnunet.formats.images.files import write_labels
-from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.frame.layers import geometry_from
+from napari_nnunet.formats.images.files import ending_of, write_labels
+from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.widgets.files.place import STORED, axes_of, for_format, geometry_to_save
+from napari_nnunet.widgets.frame.layers import class_names_of
+
+_MOST_COLOURS = 256  # more values are numbered objects, whose colours mean nothing
 
 
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write one Labels layer.
+    """Write one Labels layer: a picture, a volume, or a time series of them.
 
-    The geometry of the file the layer was read from is kept; other layers are written with their spacing in mm.
+    The geometry of the file the layer was read from is kept unless the layer was moved since; other layers are
+    written where they lie, in mm. Names and colours of the classes go into the file's metadata.
 
     Parameters
     ----------
     path : str
         The ending decides the format.
     data : array-like
-        Labels ([Z,] Y, X).
+        Labels ([T,] [Z,] Y, X).
     attributes : dict
         napari's description of the layer.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If the format cannot hold the layer or the place where it lies.
     """
-    labels = np.asarray(data)
-    stored = attributes.get("metadata", {}).get("nnunet_geometry")
-    geometry = Geometry.model_validate(stored) if stored else geometry_from(labels.ndim, attributes)
-    write_labels(labels, geometry, Path(path))
+    labels = np.asarray(data[0] if attributes.get("multiscale") else data)
+    axes = axes_of(labels.ndim, attributes)
+    ordered = "".join(letter for letter in "TZYX" if letter in axes)
+    geometry = geometry_to_save(labels.shape, attributes, axes)
+    labels = labels.transpose([axes.index(letter) for letter in ordered])
+    space = labels.shape[ordered.count("T") :]
+    note = LabelNote(
+        axes=ordered,
+        shape=labels.shape,
+        geometry=geometry,
+        names=class_names_of(attributes.get("features", {})),
+        colours=_colours(labels, attributes),
+        **_time(axes, attributes),
+    )
+    write_labels(labels, for_format(geometry, space, ending_of(Path(path))), Path(path), note=note)
     return [path]
+
+
+def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if "T" not in axes or "scale" not in attributes:
+        return {}
+    axis = axes.index("T")
+    return {"time_step": float(attributes["scale"][axis]), "time_unit": str(attributes["units"][axis])}
+
+
+def _colours(labels: NDArray[Any], attributes: Mapping[str, Any]) -> dict[int, str]:
+    """Return the colours of the classes that somebody chose, as #rrggbb."""
+    colours = attributes.get("colormap")
+    if not isinstance(colours, DirectLabelColormap):
+        return {}
+    there = {int(value) for plane in labels for value in np.unique(plane)}
+    values = sorted({*class_names_of(attributes.get("features", {})), *there} - {0})
+    rgb = [np.round(255 * np.asarray(colours.map(value))[:3]).astype(int) for value in values[:_MOST_COLOURS]]
+    return {value: "#{:02x}{:02x}{:02x}".format(*colour) for value, colour in zip(values, rgb, strict=False)}
 
 
 def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
@@ -48,7 +90,7 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
 
     Raises
     ------
-    DatasetError
+    DatasetError, ImageError
         If the folder is no dataset, or the layers do not fit it.
     """
     target = Path(path)
@@ -59,9 +101,12 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
         )
     images = [(data, attributes) for data, attributes, kind in layers if kind == "image"]
     labels, about = next((data, attributes) for data, attributes, kind in layers if kind == "labels")
-    stored = about.get("metadata", {}).get("nnunet_geometry") or images[0][1].get("metadata", {}).get("nnunet_geometry")
     array = np.asarray(labels)
-    geometry = Geometry.model_validate(stored) if stored else geometry_from(array.ndim, images[0][1])
+    kept = {STORED: about.get("metadata", {}).get(STORED) or images[0][1].get("metadata", {}).get(STORED)}
+    placed = {**images[0][1], "metadata": kept}
+    geometry = geometry_to_save(array.shape, placed, "ZYX"[-array.ndim :])
+    ending = DatasetInfo.read(target.parent / "dataset.json").file_ending
+    geometry = for_format(geometry, array.shape, ending)
     channels = [np.asarray(data) for data, _ in images]
     if images[0][1].get("rgb"):
         channels = [channels[0][..., c] for c in range(3)]

@@ -76,12 +76,7 @@ def voxel_size_mm(layer: Image) -> tuple[tuple[float, ...] | None, tuple[float, 
     origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     steps = [np.asarray(layer.data_to_world(row)) - origin for row in np.eye(layer.ndim)]
     own = tuple(float(np.linalg.norm(step)) for step in steps)
-    factors: list[float | None] = []
-    for unit in layer.units:
-        try:
-            factors.append(float((1 * unit).to("mm").magnitude))
-        except Exception:  # pint has its own errors for pixels, seconds and the like; all mean "not a length"
-            factors.append(None)
+    factors = [length_in_mm(unit) for unit in layer.units]
     spatial = factors[-2:]
     if any(factor is None for factor in spatial):
         return None, own
@@ -276,30 +271,19 @@ def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
     return tuple(found[letter] for letter in "ZYX" if letter in found)
 
 
-def geometry_from(ndim: int, attributes: dict[str, Any]) -> Geometry:
-    """Return spacing, origin and direction of a layer, in mm."""
-    matrix = np.asarray(attributes.get("affine", np.eye(ndim + 1)), dtype=float)
-    scale = np.asarray(attributes.get("scale", np.ones(ndim)), dtype=float)
-    translate = np.asarray(attributes.get("translate", np.zeros(ndim)), dtype=float)
-    rotate = np.asarray(attributes.get("rotate", np.eye(ndim)), dtype=float)
-    factor = np.array([_to_mm(unit) for unit in attributes.get("units", ["pixel"] * ndim)])
-    linear = factor[:, None] * (matrix[:ndim, :ndim] @ rotate @ np.diag(scale))
-    spacing = np.linalg.norm(linear, axis=0)
-    direction = (linear / spacing)[::-1, ::-1]
-    origin = factor * (matrix[:ndim, :ndim] @ translate + matrix[:ndim, ndim])
-    return Geometry(
-        spacing=tuple(float(s) for s in spacing),
-        origin=tuple(float(v) for v in origin[::-1]),
-        direction=tuple(float(v) for v in direction.ravel()),
-    )
-
-
-def _to_mm(unit: Any) -> float:
-    """Return mm per unit, 1 for pixels."""
+def length_in_mm(unit: Any) -> float | None:
+    """Return mm per unit; None for pixels, seconds and the like."""
     import pint
 
     try:
         quantity = (1 * unit) if hasattr(unit, "dimensionality") else pint.get_application_registry()(str(unit))
         return float(quantity.to("mm").magnitude)
     except (pint.PintError, AttributeError, TypeError):
-        return 1.0
+        return None
+
+
+def class_names_of(features: Any) -> dict[int, str]:
+    """Return the class names in a layer's features table, without background; empty where it has none."""
+    if "index" not in features or "name" not in features:
+        return {}
+    return {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True) if int(i) != 0}
