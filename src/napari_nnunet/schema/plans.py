@@ -276,7 +276,8 @@ def _check(found: Configuration, where: str) -> None:
     ndim, schemes = found.architecture.ndim, found.normalization_schemes
     for key, entry, needed, why in (
         ("patch_size", found.patch_size, ndim, f"the network has {ndim} axes"),
-        ("spacing", found.spacing, ndim, f"the network has {ndim} axes"),
+        # nnU-Net resamples slices along the third axis as well where a third spacing is given
+        ("spacing", found.spacing, 3 if len(found.spacing) == 3 else ndim, f"the network has {ndim} axes"),
         ("use_mask_for_norm", found.use_mask_for_norm, len(schemes), f"'normalization_schemes' has {len(schemes)}"),
     ):
         if len(entry) != needed:
