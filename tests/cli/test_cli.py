@@ -169,6 +169,8 @@ def test_continuing_skips_complete_cases_and_redoes_truncated_ones(model, images
     assert "c.nii.gz (already there)" in text
     assert (tmp_path / "o" / "a.nii.gz").read_bytes() == good
     np.load(npz)["probabilities"]
+    assert _run(*words, "--c") == 0  # there is nothing left to do
+    assert capsys.readouterr().err.count("already there") == 3
 
 
 def test_ctrl_c_keeps_finished_cases_and_leaves_nothing_half_written(model, images, tmp_path):

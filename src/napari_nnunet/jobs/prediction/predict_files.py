@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _each(
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
         todo = [i for i, case in enumerate(cases) if not _finished(case, model, folder, settings)]
-        following = dict(zip(todo, [*todo[1:], None], strict=True))
+        following = dict(zip_longest(todo, todo[1:]))
         ahead: Future[Volume] | None = None
         for index, case in enumerate(cases):
             if index not in following:
