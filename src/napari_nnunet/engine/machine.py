@@ -8,6 +8,10 @@ import time
 
 import psutil
 
+from napari_nnunet.memory import available_memory
+
+__all__ = ["LAUNCHER", "available_memory", "available_threads", "end_with"]
+
 LAUNCHER = "NAPARI_NNUNET_LAUNCHER"  # variable with the number of the process that several work for
 _LOOK = 1.0  # seconds between two looks at the other process
 
@@ -16,22 +20,6 @@ def available_threads() -> int:
     """Return the number of cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)
-
-
-def available_memory() -> int:
-    """Return the free main memory in bytes, within the limit of a container if there is one."""
-    free = int(psutil.virtual_memory().available)
-    limit = _container_limit()
-    return free if limit is None else min(free, max(limit - int(psutil.Process().memory_info().rss), 0))
-
-
-def _container_limit() -> int | None:
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            text = file.read().strip()
-        return None if text == "max" else int(text)
-    except (OSError, ValueError):
-        return None
 
 
 def end_with(other: int) -> None:

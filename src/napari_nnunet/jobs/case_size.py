@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import read_header
 
@@ -34,11 +34,11 @@ def grid_of(case: TrainingCase, reader: str | None) -> Grid | None:
         return None
     try:
         headers = [read_header(path, reader=reader) for path in case.images]
-    except ImageError:
+    except NnunetError:
         return None
-    shape, itemsize, spacing = headers[0]
-    channels = sum(header[0][0] for header in headers)
-    return Grid(float(np.prod(shape[1:])), channels, itemsize, spacing or (1.0, 1.0))
+    shape, itemsize, geometry = headers[0]
+    channels = sum(header.shape[0] for header in headers)
+    return Grid(float(np.prod(shape[1:])), channels, itemsize, geometry.spacing)
 
 
 def measure_bytes(case: TrainingCase, reader: str | None) -> float:

@@ -63,7 +63,7 @@ def test_thin_volumes_keep_their_axes(tmp_path, shape):
 def test_a_header_says_what_reading_gives(tmp_path):
     save(tmp_path / "a.nii.gz", kind=np.int16)
     array, geometry = nifti.read(tmp_path / "a.nii.gz")
-    assert nifti.header(tmp_path / "a.nii.gz") == (array.shape, array.dtype.itemsize, geometry.spacing)
+    assert nifti.header(tmp_path / "a.nii.gz") == (array.shape, array.dtype.itemsize, geometry)
     assert geometry.spacing == tuple(reversed(SPACING))
 
 

@@ -37,8 +37,8 @@ def test_stacks_of_any_size_come_back_with_their_spacing(tmp_path, shape):
     write_labels(labels, STACK, path)
     back, geometry = read_labels(path)
     np.testing.assert_array_equal(back, labels)
-    assert geometry == STACK
-    assert tiff.header(path) == ((1, *shape), 1, STACK.spacing)
+    assert geometry == STACK.model_copy(update={"spacing_source": "Fall ä 1.json"})
+    assert tiff.header(path) == ((1, *shape), 1, geometry)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["Fall ä 1.json", "Fall ä 1.tif"]
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from helpers import smooth_image, write_nifti
+from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.events import CaseFailed, drain
 from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
-from napari_nnunet.jobs.prediction.voxel_size import as_trained, far_voxels
+from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.schema.geometry import GIVEN, IMAGEJ, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume

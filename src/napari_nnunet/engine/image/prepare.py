@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.resample import new_shape, resample_image, resample_labels
+from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.schema.geometry import lift
@@ -289,7 +290,8 @@ def prepare(
     if roi is not None:
         outer = _with_margin(roi, volume, plans, configuration)
         data, box = _cut(data, box, outer)
-    record = plan_grid(volume.shape_3d, volume.geometry.spacing_3d, plans, configuration, box, notes)
+    spacing = as_trained(plans, configuration, volume.geometry).spacing_3d
+    record = plan_grid(volume.shape_3d, spacing, plans, configuration, box, notes)
     moved = torch.from_numpy(data).to(device)
     if data.size == 0:
         return moved, record
@@ -329,7 +331,7 @@ def _with_margin(
 ) -> list[tuple[float, float]]:
     """Return the region in transposed order with half a window of context on every side."""
     forward = plans.transpose_forward
-    spacing = [volume.geometry.spacing_3d[a] for a in forward]
+    spacing = [as_trained(plans, configuration, volume.geometry).spacing_3d[a] for a in forward]
     target = configuration.spacing if len(configuration.spacing) == 3 else (spacing[0], *configuration.spacing)
     context = [
         0.0 if p == 1 else p / 2 * goal / own

@@ -22,6 +22,7 @@ from napari_nnunet.engine.image.prepare import (
     require_room,
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
+from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
@@ -111,7 +112,7 @@ def prepare_case(
         if not groups:
             del array
         for configuration in group:
-            record = plan_grid(shape, geometry.spacing_3d, plans, configuration, box)
+            record = plan_grid(shape, as_trained(plans, configuration, geometry).spacing_3d, plans, configuration, box)
             yield _resampled(normalised, marked, record, geometry, configuration, scheme)
 
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
 _LABEL_BYTES = 4
 _HIGHEST_LABEL = 65535  # of nnU-Net's label files
-Header = tuple[tuple[int, ...], int, tuple[float, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ class Adapter:
         return text
 
     def header(self, path: Path) -> Header:
-        """Return (shape (C, [Z,] Y, X), bytes per value, spacing or None) without reading the voxels."""
-        return self._functions.header(path)
+        """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels."""
+        found: Header = self._functions.header(path)
+        return found
 
     def accepts(self, path: Path) -> bool:
         """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
@@ -161,7 +162,8 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
     paths : sequence of Path or str
         One file per channel (or one with several channels), in channel order.
     reader : str, optional
-        nnU-Net's class name; found from the first file if not given.
+        nnU-Net's class name; found from the first file if not given. The reader of pictures, where it is named, takes
+        every pixel for 1 x 1, as nnU-Net does, whatever the file says.
     as_stored : bool
         Keep the type of the file, which may take a fraction of the memory.
 
@@ -182,7 +184,7 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
     if missing:
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
     adapter = adapter_for(files[0], reader)
-    parts = [_read_one(adapter, path) for path in files]
+    parts = [_read_one(adapter, path, reader) for path in files]
     first, geometry = parts[0]
     for path, (array, other) in zip(files[1:], parts[1:], strict=True):
         if array.shape[1:] != first.shape[1:]:
@@ -200,7 +202,7 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
 
 
 def read_header(path: Path, *, reader: str | None = None) -> Header:
-    """Return shape (C, [Z,] Y, X), bytes per value and spacing (mm, None if unknown) without reading the voxels.
+    """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels.
 
     Axes that a reader turns come in the order of the file. Raises ImageError if the file is missing or damaged.
     """
@@ -208,7 +210,10 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
         raise ImageError(f"The image file {path} does not exist.")
     adapter = adapter_for(path, reader)
     try:
-        return adapter.header(path)
+        found = adapter.header(path)
+        return found._replace(geometry=_as_named(found.geometry, reader))
+    except NnunetError:
+        raise
     except Exception as error:
         raise _unreadable(path, adapter, error) from error
 
@@ -251,7 +256,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     """
     if not path.is_file():
         raise ImageError(f"The label file {path} does not exist.")
-    array, geometry = _read_one(adapter_for(path, reader), path)
+    array, geometry = _read_one(adapter_for(path, reader), path, reader)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")
     labels = array[0]
@@ -274,7 +279,7 @@ def _whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
-def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
+def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
     try:
         with memory_told():
             array, geometry = adapter.read(path)
@@ -284,7 +289,14 @@ def _read_one(adapter: Adapter, path: Path) -> tuple[NDArray[Any], Geometry]:
         raise _unreadable(path, adapter, error) from error
     if not array.size:
         raise ImageError(f"{path} holds no voxel: it has {_times(array.shape[1:])}. Was it written completely?")
-    return array, geometry
+    return array, _as_named(geometry, reader)
+
+
+def _as_named(geometry: Geometry, reader: str | None) -> Geometry:
+    """Return what nnU-Net's class of that name makes of a grid: its reader of pictures knows no size of a pixel."""
+    if reader != "NaturalImage2DIO" or not geometry.spacing_known:
+        return geometry
+    return Geometry(spacing=(1.0, 1.0), spacing_known=False, remarks=geometry.remarks)
 
 
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:

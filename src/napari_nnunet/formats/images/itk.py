@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 
@@ -103,15 +104,15 @@ def _grid(header: bytes) -> sitk.ImageFileReader | None:
     return reader if reader.GetNumberOfComponents() == 1 else None
 
 
-def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
-    """Return (shape (C, [Z,] Y, X), bytes per value, spacing) from the file's header."""
+def header(path: Path) -> Header:
+    """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
     itemsize = sitk.Image([1] * 2, reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
-    return shape, itemsize, tuple(abs(float(s)) for s in reversed(reader.GetSpacing()[:3]))
+    return Header(shape, itemsize, _geometry(reader, path))
 
 
 def check_gzip(path: Path) -> None:
@@ -160,22 +161,23 @@ def _refuse_vectors(components: int, path: Path) -> None:
 
 def _placed(array: NDArray[Any], grid: sitk.Image | sitk.ImageFileReader, path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X), geometry) of voxels in storage order and the grid that ITK knows of them."""
+    return array if grid.GetDimension() == 4 else array[None], _geometry(grid, path)
+
+
+def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
     dimension = grid.GetDimension()
     spacing, origin, direction = grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
     if dimension == 4:
         # nnU-Net takes the fourth axis for channels; the grid is that of the first volume.
         spacing, origin = spacing[:3], origin[:3]
         direction = tuple(np.asarray(direction).reshape(4, 4)[:3, :3].ravel())
-    elif dimension in _SPATIAL:
-        array = array[None]
-    else:
+    elif dimension not in _SPATIAL:
         raise ImageError(f"{path.name} has {dimension} dimensions; images have 2 or 3.")
-    geometry = Geometry(
+    return Geometry(
         spacing=tuple(abs(float(s)) for s in reversed(spacing)),
         origin=tuple(float(v) for v in origin),
         direction=tuple(float(v) for v in direction),
     )
-    return array, geometry
 
 
 def volumes(path: Path) -> list[sitk.Image]:

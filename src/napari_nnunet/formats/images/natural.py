@@ -13,10 +13,17 @@ from PIL.PngImagePlugin import PngInfo
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import tiff
+from napari_nnunet.formats.images.header import Header, require_room
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.pixel_sizes import png_facts, sizes_of
+from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
+
+
+def _is_png(path: Path) -> bool:
+    return path.name.lower().endswith(".png")
 
 
 def _is_tiff(path: Path) -> bool:
@@ -29,18 +36,32 @@ def is_natural(path: Path) -> bool:
     A damaged file is none; whoever reads it finds the words.
     """
     try:
-        with tifffile.TiffFile(path) as file:
-            shape, axes = file.series[0].shape, file.series[0].axes
+        with opened(path) as file:
+            pages = pages_of(file, path)
     except Exception:  # of many kinds: tifffile trusts what a file says of itself
         return False
-    if "Z" in axes:
+    return _is_picture(pages)
+
+
+def _is_picture(pages: Pages) -> bool:
+    shape, axes = pages.shape, pages.axes
+    if "Z" in axes or (axes == "QYX" and len(pages.parts) > 1):
         return False
     return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in _COLOURS or shape[0] in _COLOURS))
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Return (array (C, Y, X), geometry); the size of a pixel is not known."""
-    array = tifffile.imread(path) if _is_tiff(path) else iio.imread(path)
+    """Return (array (C, Y, X), geometry); the size of a pixel where the file says it."""
+    if _is_tiff(path):
+        with opened(path) as file:
+            pages = pages_of(file, path)
+            _refuse_stacks(pages, path)
+            array, geometry = pages.read(path), _geometry(sizes_of(file, 2), pages.remarks)
+    else:
+        found = png_facts(path) if _is_png(path) else None
+        if found is not None:
+            require_room(path, found.shape, found.itemsize)
+        array, geometry = iio.imread(path), _geometry(found and found.spacing)
     if array.dtype == bool:
         array = array.astype(np.uint8)
     if array.ndim == 3:
@@ -52,21 +73,38 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         array = array[None]
     else:
         raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, plus colour channels.")
-    return array, Geometry(spacing=(1.0, 1.0), spacing_known=False)
+    return array, geometry
 
 
-def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
-    """Return (shape (C, Y, X), bytes per value, spacing) from the file's header."""
+def _refuse_stacks(pages: Pages, path: Path) -> None:
+    if len(pages.parts) > 1:
+        raise ImageError(
+            f"{path.name} holds {len(pages.parts)} pages; a picture has one. Save every page as a picture of its own."
+        )
+
+
+def _geometry(found: tuple[tuple[float, ...], str] | None, remarks: tuple[str, ...] = ()) -> Geometry:
+    if found is None:
+        return Geometry(spacing=(1.0, 1.0), spacing_known=False, remarks=remarks)
+    return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
+
+
+def header(path: Path) -> Header:
+    """Return what the file says without its voxels: shape (C, Y, X), bytes per value, geometry."""
     if _is_tiff(path):
-        with tifffile.TiffFile(path) as file:
-            shape, itemsize = tuple(file.series[0].shape), int(file.series[0].dtype.itemsize)
+        with opened(path) as file:
+            pages = pages_of(file, path)
+            _refuse_stacks(pages, path)
+            shape, itemsize = pages.shape, int(pages.dtype.itemsize)
+            geometry = _geometry(sizes_of(file, 2), pages.remarks)
     else:
         properties = iio.improps(path)
         shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
+        geometry = _geometry(png_facts(path).spacing if _is_png(path) else None)
     if len(shape) == 2:
-        return (1, *shape), itemsize, None
+        return Header((1, *shape), itemsize, geometry)
     colours_last = shape[-1] in (*_COLOURS, 2)
-    return (shape[-1], *shape[:-1]) if colours_last else shape, itemsize, None
+    return Header((shape[-1], *shape[:-1]) if colours_last else shape, itemsize, geometry)
 
 
 def note(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
@@ -35,10 +36,14 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     return _array(image), geometry
 
 
-def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
-    """Return (shape (C, Z, Y, X), bytes per value, spacing) from the file's header; nibabel computes in float32."""
+def header(path: Path) -> Header:
+    """Return what the file says without its voxels: shape (C, Z, Y, X), bytes per value, geometry.
+
+    nibabel computes in float32.
+    """
     image = _load(path)
-    return (1, *(int(n) for n in reversed(image.shape))), 4, _spacing(image)
+    geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine))
+    return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 
 
 def count_invalid(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Stacks of TIFF pages, with the spacing (z, y, x) in a JSON file next to them."""
+"""Stacks of TIFF pages, with the spacing (z, y, x) in a JSON file next to them, or in their own words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.pixel_sizes import sizes_of
+from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.json_text import read_object
 
@@ -27,17 +30,47 @@ def sidecar(path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Return (array (1, Z, Y, X), geometry); the sidecar's spacing is in array order (z, y, x)."""
-    array = tifffile.imread(path)
-    if array.ndim != 3:
-        raise ImageError(f"{path.name} has {array.ndim} dimensions; a stack has 3 (z, y, x).")
-    return array[None], _geometry(path)
+    """Return (array (C, Z, Y, X), geometry); channels only where the file names an axis so."""
+    with opened(path) as file:
+        pages = pages_of(file, path)
+        order, _ = _order(pages, path)
+        array = pages.read(path)
+        return array.transpose(order) if order else array[None], _geometry(path, file, pages)
 
 
-def _geometry(path: Path) -> Geometry:
+def header(path: Path) -> Header:
+    """Return what the file says without its voxels: shape (C, Z, Y, X), bytes per value, geometry."""
+    with opened(path) as file:
+        pages = pages_of(file, path)
+        return Header(_order(pages, path)[1], int(pages.dtype.itemsize), _geometry(path, file, pages))
+
+
+def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how axes are put into the order C, Z, Y, X (empty where there are no channels), and the shape then.
+
+    Three axes are a stack, whatever their names, as for nnU-Net; with four, one must be named as channels.
+    """
+    shape, axes = pages.shape, pages.axes
+    if len(shape) == 3 and not axes.endswith("S"):
+        return (), (1, *shape)
+    if len(shape) == 4 and sorted(axes) == sorted("CZYX") and axes.endswith("YX"):
+        order = tuple(axes.index(letter) for letter in "CZYX")
+        return order, tuple(shape[axis] for axis in order)
+    advice = " Save every channel and every time point as a stack of its own (CASE_0000, CASE_0001, ...)."
+    raise ImageError(
+        f"{path.name} has {len(shape)} dimensions; a stack has 3 (z, y, x), this file has {axes}: "
+        f"{' x '.join(map(str, shape))}.{advice if len(shape) > 2 else ''}"
+    )
+
+
+def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
+    """Return the grid: the file beside wins over what the TIFF says itself."""
     beside = sidecar(path)
     if not beside.is_file():
-        return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
+        found = sizes_of(file, 3)
+        if found is None:
+            return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=pages.remarks)
+        return Geometry(spacing=found[0], spacing_source=found[1], remarks=pages.remarks)
     try:
         entries = list(read_object(beside, ImageError)["spacing"])
         spacing = tuple(float(v) for v in entries if not isinstance(v, str))
@@ -47,14 +80,7 @@ def _geometry(path: Path) -> Geometry:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
-    return Geometry(spacing=spacing)
-
-
-def header(path: Path) -> tuple[tuple[int, ...], int, tuple[float, ...] | None]:
-    """Return (shape (C, Z, Y, X), bytes per value, spacing) from the file's header."""
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        return (1, *series.shape), int(series.dtype.itemsize), _geometry(path).spacing
+    return Geometry(spacing=spacing, spacing_source=beside.name, remarks=pages.remarks)
 
 
 def about(axes: str, note: LabelNote | None) -> dict[str, str]:

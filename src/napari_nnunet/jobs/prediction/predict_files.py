@@ -27,7 +27,6 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
-from napari_nnunet.jobs.prediction.voxel_size import as_trained
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
@@ -177,8 +176,6 @@ def _one(
     segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
-    geometry = volume.geometry
-    volume = Volume(volume.array, as_trained(model.plans, model.configuration, geometry))
     previous = None
     ending = model.dataset.file_ending
     if folder.previous is not None:
@@ -198,9 +195,9 @@ def _one(
             write_probabilities(lifted, out.with_name(case.name + ".npz"))
             write_properties(result.properties, out.with_name(case.name + ".pkl"))
         if result.uncertainty is not None:
-            _write_uncertainty(result, geometry, out)
+            _write_uncertainty(result, volume.geometry, out)
         # The segmentation comes last: where it exists, everything of the case does.
-        write_labels(result.labels, geometry, out, writer=_reader(model))
+        write_labels(result.labels, volume.geometry, out, writer=_reader(model))
     return result
 
 

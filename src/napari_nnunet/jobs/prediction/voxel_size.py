@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.schema.geometry import GIVEN, INSIDE, Geometry
-from napari_nnunet.schema.plans import Configuration, Plans
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 #: Voxels that differ by more than this from those a model was trained on are asked about; a wrong unit is a factor of
 #: 1000, scanners and microscopes of one kind differ by less than 10.
 FAR = 10.0
-_UNIT = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,12 @@ def far_voxels(model: TrainedModel, geometry: Geometry) -> FarVoxels | None:
     model : TrainedModel
         The model.
     geometry : Geometry
-        Of the image, as it will be segmented (:func:`as_trained`).
+        Of the image.
     """
+    geometry = as_trained(model.plans, model.configuration, geometry)
     forward = model.plans.transpose_forward
     spacing = [geometry.spacing_3d[axis] for axis in forward]
-    sizes = _trained_sizes(model.plans, model.configuration)
+    sizes = trained_sizes(model.plans, model.configuration)
     first = 3 - len(model.configuration.spacing)
     far = {
         forward[i]
@@ -91,49 +90,3 @@ def require_near(model: TrainedModel, geometry: Geometry, settings: PredictSetti
             shell="Give the right size (--spacing), or segment the image as it is (--any_spacing).",
             window="Correct the voxel size, or confirm it.",
         )
-
-
-def counts_voxels(plans: Plans, configuration: Configuration) -> bool:
-    """Whether a model was trained on images without a voxel size, so that it takes every voxel for 1 x 1 x 1.
-
-    nnU-Net never knows the pixel size of pictures, and that of TIFF stacks only from a JSON file beside them.
-    """
-    if plans.reader == "NaturalImage2DIO":
-        return True
-    if plans.reader != "Tiff3DIO":
-        return False
-    resampled = slice(3 - len(configuration.spacing), 3)
-    return all(size[resampled] == _UNIT[resampled] for size in _trained_sizes(plans, configuration))
-
-
-def as_trained(plans: Plans, configuration: Configuration, geometry: Geometry) -> Geometry:
-    """Return the grid on which a model sees an image.
-
-    The grid itself, but for a model that was trained on images without a voxel size: sizes that nnU-Net does not read
-    (any of pictures, those inside of TIFFs) would contradict what it learned. What a person says counts always.
-    """
-    if not geometry.spacing_known or geometry.spacing_source == GIVEN:
-        return geometry
-    unread = plans.reader == "NaturalImage2DIO" or geometry.spacing_source in INSIDE
-    if unread and counts_voxels(plans, configuration):
-        return geometry.with_spacing((1.0,) * geometry.ndim, "").model_copy(update={"spacing_known": False})
-    return geometry
-
-
-def _trained_sizes(plans: Plans, configuration: Configuration) -> list[tuple[float, float, float]]:
-    """Return the voxel sizes a model knows in transposed order: the one it works at, and the median of its cases."""
-    median = plans.raw.get("original_median_spacing_after_transp")
-    known = _three(median) if isinstance(median, Sequence) and len(median) == 3 else None
-    own = configuration.spacing
-    if len(own) == 2:
-        own = (known[0] if known else 999.0 * max(own), *own)
-    works_at = (own[0], own[1], own[2])
-    if known is None:
-        return [works_at]
-    # The first stage of a cascade works at a coarser size than that of its cases.
-    return [known] if configuration.next_stage else [works_at, known]
-
-
-def _three(numbers: Sequence[float]) -> tuple[float, float, float]:
-    z, y, x = (float(number) for number in numbers)
-    return z, y, x

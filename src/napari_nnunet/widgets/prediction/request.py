@@ -162,14 +162,14 @@ def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float,
     text = choices.spacing_text.strip()
     if text:
         return typed_spacing(text, spatial), True
+    model = choices.model
+    if model is not None and model.plans.reader == "NaturalImage2DIO":
+        return (1.0,) * len(spatial), False  # pictures have no voxel size, here or in training
     known, own = voxel_size_mm(layer)
     picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
     order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
     if known is not None:
         return tuple(known[i] for i in order), True
-    model = choices.model
-    if model is not None and model.plans.reader == "NaturalImage2DIO":
-        return (1.0,) * len(spatial), False  # pictures have no voxel size, here or in training
     hint = " x ".join(f"{own[i]:g}" for i in order)
     raise NotReadyError(
         f"'{layer.name}' has no voxel size. Type it in mm, as {' '.join(letter.lower() for letter in spatial)}"

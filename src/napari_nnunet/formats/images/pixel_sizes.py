@@ -1,0 +1,182 @@
+"""How large the pixels of TIFF and PNG files are, as far as these say: OME, ImageJ, tifffile, resolution tags, pHYs."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import tifffile
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.schema.geometry import IMAGEJ, OME, RESOLUTION
+
+Found = tuple[tuple[float, ...], str]
+
+#: Lengths in mm, by the names that ImageJ, OME and people write; both signs for "micro" are in use.
+UNITS: dict[str, float] = {
+    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
+    **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
+    **dict.fromkeys(("å", "angstrom"), 1e-7),
+    **dict.fromkeys(("pm",), 1e-9),
+}
+_INCH = 25.4
+_TAG_UNITS = {2: _INCH, 3: 10.0}
+#: Dots per inch that programs write when nobody measured anything: of screens, printers, scanners' defaults.
+_SCREEN = (
+    *(72, 75, 90, 96, 100, 110, 120, 144, 150, 160, 175, 180, 192, 200, 204, 216, 220, 225, 240, 250, 264, 288, 300),
+    *(320, 326, 350, 360, 400, 450, 480, 500, 600, 640, 720, 800, 900, 960, 1000, 1200, 1440, 2400, 4800),
+)
+_ROUNDING = 5e-4  # PNG stores whole pixels per metre: 72 dpi become 2835
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # per pixel, by colour type; a palette becomes colours
+_LONGEST = 1 << 20  # bytes looked through for pHYs, which stands before the pixels
+_LARGEST = 10.0  # mm; 1 pixel per inch or centimetre is what writers put where nothing is known
+
+
+def is_measured(pixel: float) -> bool:
+    """Whether a resolution says how large a pixel (mm) is, and is not one of those that programs write by default."""
+    if not 0 < pixel < _LARGEST:
+        return False
+    dots = _INCH / pixel
+    return not any(abs(dots - default) <= _ROUNDING * default for default in _SCREEN)
+
+
+def sizes_of(file: tifffile.TiffFile, ndim: int) -> Found | None:
+    """Return (spacing ([z,] y, x) in mm, source) that a TIFF says of itself, None if it says nothing usable.
+
+    Parameters
+    ----------
+    file : TiffFile
+        Open.
+    ndim : int
+        2 for a picture, 3 for a stack; a stack without a distance of slices says nothing.
+    """
+    for source, look in ((OME, _ome), (IMAGEJ, _imagej), (RESOLUTION, _resolution)):
+        found = look(file)
+        if found is not None and len(found) >= ndim and all(0 < v < math.inf for v in found[-ndim:]):
+            return tuple(found[-ndim:]), source
+    return None
+
+
+def _ome(file: tifffile.TiffFile) -> tuple[float, ...] | None:
+    text = file.ome_metadata if file.is_ome else None
+    if not text:
+        return None
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return None
+    pixels = next((element for element in root.iter() if element.tag.endswith("}Pixels")), None)
+    if pixels is None:
+        return None
+    sizes = [_ome_size(pixels.attrib, axis) for axis in "ZYX"]
+    known = [size for size in sizes if size is not None]
+    return tuple(known) if len(known) == 3 or sizes[0] is None else None
+
+
+def _ome_size(entries: Mapping[str, str], axis: Literal["Z", "Y", "X"] | str) -> float | None:
+    unit = UNITS.get(entries.get(f"PhysicalSize{axis}Unit", "µm").lower())  # µm is OME's own default
+    try:
+        size = float(entries[f"PhysicalSize{axis}"])
+    except (KeyError, ValueError):
+        return None
+    return size * unit if unit is not None and size > 0 else None
+
+
+def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
+    """Return the sizes that ImageJ writes: pixels per unit in the tags, unit and distance of slices in words."""
+    entries = _words(file)
+    unit = _unit(entries.get("unit"))
+    resolution = _per_pixel(file)
+    if unit is None or resolution is None:
+        return None
+    y, x = resolution
+    y, x = y * (_unit(entries.get("yunit")) or unit), x * unit
+    if unit in (_INCH, 10.0) and not (is_measured(y) and is_measured(x)):
+        return None
+    # ImageJ leaves the distance of slices out where it is one unit.
+    z = abs(float(entries.get("spacing", 1.0))) * (_unit(entries.get("zunit")) or unit)
+    return z, y, x
+
+
+def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
+    if file.is_imagej and file.imagej_metadata:
+        return file.imagej_metadata
+    if file.is_shaped and file.shaped_metadata:  # tifffile writes the same words as JSON
+        entries = file.shaped_metadata[0]
+        return entries if isinstance(entries.get("spacing"), int | float) else {}
+    return {}
+
+
+def _unit(name: Any) -> float | None:
+    if not isinstance(name, str):
+        return None
+    plain = re.sub(r"\\u00[bB]5", "µ", name).strip().lower()
+    return _INCH if plain in ("inch", "inches", "in") else UNITS.get(plain)
+
+
+def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Return the size of a pixel (y, x) in units of the resolution tags, whatever these are."""
+    tags = file.pages.first.tags
+    sizes = []
+    for name in ("YResolution", "XResolution"):
+        value = tags[name].value if name in tags else None
+        if not isinstance(value, tuple) or len(value) != 2 or not all(value):
+            return None
+        sizes.append(value[1] / value[0])
+    return sizes[0], sizes[1]
+
+
+def _resolution(file: tifffile.TiffFile) -> tuple[float, ...] | None:
+    tags = file.pages.first.tags
+    unit = _TAG_UNITS.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+    found = _per_pixel(file)
+    if unit is None or found is None:
+        return None
+    y, x = found[0] * unit, found[1] * unit
+    return (y, x) if is_measured(y) and is_measured(x) else None
+
+
+class PngFacts(NamedTuple):
+    """Shape (Y, X, samples), bytes per sample, and the spacing (y, x) in mm with its source where it was measured."""
+
+    shape: tuple[int, int, int]
+    itemsize: int
+    spacing: tuple[tuple[float, ...], str] | None
+
+
+def png_facts(path: Path) -> PngFacts:
+    """Return what a PNG says before its pixels (W3C PNG, chunks IHDR and pHYs); raises ImageError if it is no PNG."""
+    with path.open("rb") as file:
+        if file.read(8) != _SIGNATURE or len(start := file.read(25)) < 25 or start[4:8] != b"IHDR":
+            raise ImageError(f"{path.name} is no PNG, whatever its name says.")
+        width, height, depth, colour = struct.unpack(">IIBB", start[8:18])
+        spacing = None
+        while file.tell() < _LONGEST and len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind in (b"IDAT", b"IEND"):
+                break
+            if kind == b"pHYs" and length == 9:
+                spacing = _png_spacing(file.read(9))
+                break
+            file.seek(length + 4, 1)  # content and checksum
+    return PngFacts((height, width, _SAMPLES.get(colour, 4)), 2 if depth == 16 else 1, spacing)
+
+
+def _png_spacing(content: bytes) -> tuple[tuple[float, ...], str] | None:
+    """Return the size (y, x) of a pixel in mm; None where only a ratio is known, or a screen's resolution."""
+    if len(content) < 9:
+        return None
+    x, y, unit = struct.unpack(">IIB", content)
+    if unit != 1 or not x or not y:
+        return None
+    found = (1000.0 / y, 1000.0 / x)
+    return (found, RESOLUTION) if all(is_measured(size) for size in found) else None
