@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import Header
+from napari_nnunet.formats.images.header import Header, as_named
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
@@ -211,7 +211,7 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
     adapter = adapter_for(path, reader)
     try:
         found = adapter.header(path)
-        return found._replace(geometry=_as_named(found.geometry, reader))
+        return found._replace(geometry=as_named(found.geometry, reader))
     except NnunetError:
         raise
     except Exception as error:
@@ -289,14 +289,7 @@ def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray
         raise _unreadable(path, adapter, error) from error
     if not array.size:
         raise ImageError(f"{path} holds no voxel: it has {_times(array.shape[1:])}. Was it written completely?")
-    return array, _as_named(geometry, reader)
-
-
-def _as_named(geometry: Geometry, reader: str | None) -> Geometry:
-    """Return what nnU-Net's class of that name makes of a grid: its reader of pictures knows no size of a pixel."""
-    if reader != "NaturalImage2DIO" or not geometry.spacing_known:
-        return geometry
-    return Geometry(spacing=(1.0, 1.0), spacing_known=False, remarks=geometry.remarks)
+    return array, as_named(geometry, reader)
 
 
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:

@@ -44,3 +44,10 @@ def require_room(path: Path, shape: Sequence[int], itemsize: int) -> None:
             f"{free / 1e9:,.1f} GB of memory are free. Close other programs, crop the image, or check where it "
             "comes from."
         )
+
+
+def as_named(geometry: Geometry, reader: str | None) -> Geometry:
+    """Return what nnU-Net's class of that name makes of a grid: its reader of pictures knows no size of a pixel."""
+    if reader != "NaturalImage2DIO" or not geometry.spacing_known:
+        return geometry
+    return Geometry(spacing=(1.0, 1.0), spacing_known=False, remarks=geometry.remarks)
