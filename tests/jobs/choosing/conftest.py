@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from choices import (
     validated,
 )
-
 from helpers import smooth_image, write_nifti
 from napari_nnunet.events import drain
 from napari_nnunet.formats.results.postprocessing import write_cleaning

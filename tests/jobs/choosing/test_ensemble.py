@@ -9,13 +9,13 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from choices import (
     DATASET_JSON,
     SHAPE,
     member_folder,
     run_verb,
 )
-
 from helpers import read_probabilities
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError
 from napari_nnunet.events import drain

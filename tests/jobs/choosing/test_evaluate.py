@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+
+import napari_nnunet
 from choices import (
     INFO,
     RULES,
@@ -15,8 +17,6 @@ from choices import (
     random_labels,
     run_verb,
 )
-
-import napari_nnunet
 from helpers import write_nifti
 from napari_nnunet.engine.choosing import components
 from napari_nnunet.engine.choosing.surface import surface_metrics

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import napari_nnunet
 from choices import (
     notes,
     random_labels,
     run_verb,
     validated,
 )
-
-import napari_nnunet
 from helpers import write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import drain

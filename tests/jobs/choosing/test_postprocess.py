@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from choices import (
     DATASET_JSON,
     INFO,
@@ -16,7 +17,6 @@ from choices import (
     run_verb,
     speckled,
 )
-
 from helpers import smooth_image
 from napari_nnunet.engine.choosing import components
 from napari_nnunet.errors import DatasetError, SettingsError

@@ -7,14 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
+
+import napari_nnunet
 from choices import (
     CPU,
     fold_members,
     run_verb,
     validated,
 )
-
-import napari_nnunet
 from helpers import smooth_image
 from napari_nnunet.cli import main
 from napari_nnunet.engine.prediction.vote import VoteSettings
