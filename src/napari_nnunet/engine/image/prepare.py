@@ -290,8 +290,7 @@ def prepare(
     if roi is not None:
         outer = _with_margin(roi, volume, plans, configuration)
         data, box = _cut(data, box, outer)
-    spacing = as_trained(plans, configuration, volume.geometry).spacing_3d
-    record = plan_grid(volume.shape_3d, spacing, plans, configuration, box, notes)
+    record = plan_grid(volume.shape_3d, _spacing(volume, plans, configuration), plans, configuration, box, notes)
     moved = torch.from_numpy(data).to(device)
     if data.size == 0:
         return moved, record
@@ -326,12 +325,16 @@ def read_crop(array: Any, forward: tuple[int, int, int], box: Box3) -> tuple[NDA
     return image, invalid
 
 
+def _spacing(volume: Volume, plans: Plans, configuration: Configuration) -> tuple[float, float, float]:
+    return as_trained(plans, configuration, volume.geometry).spacing_3d
+
+
 def _with_margin(
     roi: Sequence[tuple[int, int]], volume: Volume, plans: Plans, configuration: Configuration
 ) -> list[tuple[float, float]]:
     """Return the region in transposed order with half a window of context on every side."""
     forward = plans.transpose_forward
-    spacing = [as_trained(plans, configuration, volume.geometry).spacing_3d[a] for a in forward]
+    spacing = [_spacing(volume, plans, configuration)[a] for a in forward]
     target = configuration.spacing if len(configuration.spacing) == 3 else (spacing[0], *configuration.spacing)
     context = [
         0.0 if p == 1 else p / 2 * goal / own
