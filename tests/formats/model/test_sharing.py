@@ -23,11 +23,12 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.model import bundle, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.results.summary import CaseScore, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.cards import card_text, read_card
 from napari_nnunet.jobs.sharing.export import export_models
-from napari_nnunet.jobs.sharing.install import download_model, install_zip, trash_model
+from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
 

@@ -91,6 +91,11 @@ def test_a_model_is_removed_to_the_trash_or_forgotten(dock, workspace, tmp_path,
     qtbot.mouseClick(dock.buttons["remove"], Qt.MouseButton.LeftButton)
     assert not inside.exists() and list(workspace.results.glob(f"trash/*/{inside.name}*"))
     assert dock.list.count() == 1
+    qtbot.mouseClick(dock.trash, Qt.MouseButton.LeftButton)
+    assert inside.parent.name in dock.trash.dialog.table.texts()[1][0]
+    qtbot.mouseClick(dock.trash.dialog.back, Qt.MouseButton.LeftButton)
+    dock.trash.dialog.accept()
+    assert inside.is_dir() and dock.list.count() == 2 and not dock.trash.isVisible()
 
 
 def test_a_damaged_model_shows_why(dock, workspace):

@@ -163,6 +163,13 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     train.discard()
     qtbot.waitUntil(lambda: train.table.rowCount() == 0, timeout=10000)
     assert not folder.path.exists()
+    qtbot.waitUntil(train.trash.isVisible, timeout=5000)
+    qtbot.mouseClick(train.trash, Qt.MouseButton.LeftButton)
+    assert train.trash.dialog.table.texts()[1][0] == f"{TRAINED} / 3d_fullres, fold 0"
+    qtbot.mouseClick(train.trash.dialog.back, Qt.MouseButton.LeftButton)
+    train.trash.dialog.accept()
+    wait(train, qtbot, "finished")
+    assert folder.final.is_file()
 
 
 def test_trainings_queue_and_can_be_called_off(train, qtbot):

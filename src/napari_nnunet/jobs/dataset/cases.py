@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -191,8 +192,10 @@ def thumbnails(folder: Path) -> Job[int]:
     for i, case in enumerate(dataset.cases):
         target = place / f"{case.name}.png"
         try:
-            if not target.is_file() or target.stat().st_mtime_ns < case.label.stat().st_mtime_ns:
+            newest = max(path.stat().st_mtime_ns for path in (case.label, case.images[0]))
+            if not target.is_file() or target.stat().st_mtime_ns != newest:  # files from the trash are older
                 _draw(case, dataset.info.reader, target)
+                os.utime(target, ns=(newest, newest))
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
         except NnunetError as error:
             yield CaseFailed.of(case.name, error, i, len(dataset.cases))

@@ -17,7 +17,7 @@ from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.known_models import cache_folder
-from napari_nnunet.formats.trash import TRASH, trash_path
+from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.card import FILE, ModelCard
 from napari_nnunet.schema.requests.sharing import DownloadRequest, InstallRequest
@@ -142,13 +142,3 @@ def _move(beside: Path, target: Path, bundle: Bundle) -> None:
                 os.replace(child, target / child.name)
     except OSError as error:
         raise write_error(target, error) from error
-
-
-def trash_model(folder: Path) -> Path:
-    """Move a model's folder to the trash of its ``nnUNet_results``; returns where it is."""
-    target = trash_path(folder.parent.parent / TRASH / folder.parent.name, folder.name)
-    try:
-        os.rename(folder, target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    return target

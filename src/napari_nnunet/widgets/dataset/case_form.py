@@ -14,12 +14,12 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWi
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
 from napari_nnunet.widgets.dataset.class_table import ClassTable
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import voxel_size_mm
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import dataset_text, size_text
@@ -56,6 +56,7 @@ class CaseForm(LayerForm):
     def _make(self) -> None:
         self.from_folders = button("From folders…", "Make a dataset of a folder of images and a folder of masks.")
         self.describe = button("Write dataset.json…", "Name the channels and classes of a folder of training cases.")
+        self.edit = button("Edit dataset…", "Rename it, rename, join or remove its classes, or remove all of it.")
         self.name_edit = LineEdit(label="Name", tooltip="Name of the new dataset, e.g. Nuclei; the number is assigned.")
         self.about = sentence()
         self.more = button("Add channel", "Another image layer of the same grid, such as a second stain or sequence.")
@@ -89,7 +90,7 @@ class CaseForm(LayerForm):
         for part in (self.more, self.fewer):
             buttons.addWidget(part)
         groups: tuple[tuple[str, tuple[Any, ...]], ...] = (
-            ("1  Dataset", (self.head, self.dataset_form, self.about, self.describe, self.from_folders)),
+            ("1  Dataset", (self.head, self.dataset_form, self.about, self.edit, self.describe, self.from_folders)),
             ("2  Layers", (self.channel_form, buttons, self.layer_form, self.table)),
             ("3  Case", (case,)),
         )
@@ -107,8 +108,9 @@ class CaseForm(LayerForm):
         self.head.changed.connect(self.show_dataset)
         self.more.clicked.connect(self._add_channel)
         self.fewer.clicked.connect(self._remove_channel)
-        for box in (self.labels_box, self.sparse_box, self.extent_box):
+        for box in (self.labels_box, self.extent_box):
             box.changed.connect(self._labels_chosen)
+        self.sparse_box.changed.connect(self._sparse_chosen)
         for edit in (self.name_edit, self.spacing_edit, self.case_edit):
             edit.changed.connect(self._changed)
         self.table.itemChanged.connect(self._changed)
@@ -133,6 +135,7 @@ class CaseForm(LayerForm):
         self.about.setVisible(bool(text))
         self.describe.setVisible(folder is not None and not (folder / "dataset.json").is_file())
         self.from_folders.setVisible(folder is None)
+        self.edit.setVisible(self.info is not None)
         self.dataset_form.setRowVisible(self.name_edit.native, folder is None)
         names = list(self.info.channel_names) if self.info is not None else ["image"]
         self._make_rows(names, editable=self.info is None)
@@ -286,6 +289,7 @@ class CaseForm(LayerForm):
             return
         labels = self.labels
         self.layer_form.setRowVisible(self.extent_box.native, labels is not None and labels.ndim > 2)
+        self._show_sparse(labels)
         if labels is None:
             with self._quietly():
                 self.table.clear_values()
@@ -293,6 +297,20 @@ class CaseForm(LayerForm):
             return
         part = labels.data[cut_of(labels, self.extent_box.value, self.viewer.dims.current_step)]
         self.table.count(part, lambda values, counts: self._show_values(labels, values, counts))
+
+    def _show_sparse(self, labels: Labels | None) -> None:
+        """Whether 0 means "nobody looked here" belongs to the layer, and else to the dataset."""
+        if labels is not None:
+            sparse = labels.metadata.get(SPARSE)
+            if sparse is None:
+                sparse = ORIGIN not in labels.metadata and self.info is not None and IGNORE in self.info.labels.labels
+            with self._quietly():
+                self.sparse_box.value = bool(sparse)
+
+    def _sparse_chosen(self, sparse: bool) -> None:
+        if not self._filling and self.labels is not None:
+            self.labels.metadata[SPARSE] = sparse
+            self._labels_chosen()
 
     def _show_values(self, labels: Labels, values: Sequence[int], counts: Sequence[int]) -> None:
         with self._quietly():
@@ -324,7 +342,6 @@ class CaseForm(LayerForm):
             for (box, _), layer in zip(self.rows, images, strict=False):
                 box.value = layer
             self.labels_box.value = labels
-            self.sparse_box.value = False
             self.table.clear_values()
         self._image_chosen()
 

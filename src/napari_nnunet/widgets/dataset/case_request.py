@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from napari.layers import Image, Labels
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import case_files
@@ -19,12 +20,13 @@ from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.files.place import STORED, geometry_to_save
-from napari_nnunet.widgets.frame.layers import ORIGIN, full_resolution, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 WHOLE, SLICE = "Whole volume", "Current slice"
 _PICTURE_TYPES = ("uint8", "bool")
+Replaced = Literal["nothing", "itself", "changed", "another"]
 
 
 @dataclass(frozen=True)
@@ -163,29 +165,94 @@ def belongs(labels: Labels, image: Image) -> bool:
     return tuple(labels.data.shape) == shape and _same_case(labels, image)
 
 
+def _case(layer: Any) -> tuple[Any, Any]:
+    origin = layer.metadata.get(ORIGIN, {})
+    return origin.get("folder"), origin.get("name")
+
+
 def _same_case(labels: Labels, image: Image) -> bool:
-    return ORIGIN not in labels.metadata or labels.metadata[ORIGIN] == image.metadata.get(ORIGIN)
+    return ORIGIN not in labels.metadata or _case(labels) == _case(image)
 
 
-def replaces(case: NewCase, choices: CaseChoices) -> Literal["nothing", "itself", "another"]:
-    """Return what saving a case would replace: nothing, the case its layers were opened from, or another image's."""
+def replaces(case: NewCase, choices: CaseChoices) -> Replaced:
+    """Return what saving a case would replace.
+
+    Nothing; the case its layers were opened from ("itself"), which somebody else may have "changed" since; or "another"
+    image's case.
+    """
     if choices.info is None or not case_files(case.folder, case.name, choices.info):
         return "nothing"
-    own = {"folder": str(case.folder), "name": case.name}
     layers = [layer for layer in (*choices.layers, choices.labels) if layer is not None]
+    origins = [layer.metadata.get(ORIGIN, {}) for layer in layers if isinstance(layer, Image)]
     whole = all(len(case.labels.shape) == layer.ndim for layer in layers)
-    opened = all(layer.metadata.get(ORIGIN) == own for layer in layers if isinstance(layer, Image))
-    return "itself" if whole and opened else "another"
+    own = (str(case.folder), case.name)
+    if not whole or any((origin.get("folder"), origin.get("name")) != own for origin in origins):
+        return "another"
+    label = case.folder / "labelsTr" / f"{case.name}{choices.info.file_ending}"
+    return "changed" if any(changed_since(origin, label) for origin in origins) else "itself"
 
 
-def describe_case(case: NewCase, replaced: Literal["nothing", "itself", "another"]) -> str:
+def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
+    """Return what is to be asked before a case is saved; empty where nothing is doubtful."""
+    asked = []
+    if replaced == "another":
+        asked.append(
+            f"{case.folder.name} has a case '{case.name}' already, and it is not of this image. Replace it? The old "
+            "files go to the dataset's trash folder."
+        )
+    elif replaced == "changed":
+        asked.append(
+            f"The labels of '{case.name}' were changed elsewhere since they were opened here. Replace them? They go to "
+            "the dataset's trash folder."
+        )
+    known: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else case.classes
+    added = [name for name in case.classes if name not in known]
+    others = 0 if choices.info is None else choices.info.raw.get("numTraining", 0) - (replaced != "nothing")
+    if added and others > 0 and added != [IGNORE]:
+        asked.append(
+            f"'{added[0]}' is a new class. Nothing is labelled '{added[0]}' in the {counted(others, 'other case')}, so "
+            "training takes it for background there. Add the class?"
+        )
+    return "\n\n".join(asked)
+
+
+def turned(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
+    """Exchange 0 and the ignore label: sparse labels as they are painted for labels as they are stored, and back."""
+    out = labels.copy()
+    out[labels == 0], out[labels == ignore] = ignore, 0
+    return out
+
+
+def as_painted(labels: NDArray[Any], names: Mapping[int, str]) -> tuple[NDArray[Any], dict[int, str]] | None:
+    """Return stored labels as somebody painted them who left most voxels out, and what the values mean then.
+
+    Returns
+    -------
+    tuple or None
+        None where the labels are not sparse: less is ignored than is background.
+    """
+    ignore = next((value for value, name in names.items() if name == IGNORE), None)
+    if ignore is None or np.count_nonzero(labels == ignore) <= np.count_nonzero(labels == 0):
+        return None
+    return turned(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
+
+
+_VERBS = {
+    "nothing": "Will add",
+    "itself": "Will save changes to",
+    "changed": "Will replace",
+    "another": "Will replace",
+}
+
+
+def describe_case(case: NewCase, replaced: Replaced) -> str:
     """Return what saving a case will do (rich text, without its full stop)."""
     names = {value: name for name, value in case.classes.items() if isinstance(value, int)}
     becomes = ", ".join(
         f"{old} → {new} {names.get(new, '')}".rstrip() for old, new in sorted(case.mapping.items()) if old or new
     )
     size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
-    verb = {"nothing": "Will add", "itself": "Will save changes to", "another": "Will replace"}[replaced]
+    verb = _VERBS[replaced]
     new = "" if (case.folder / "dataset.json").is_file() else " (new)"
     sparse = IGNORE in case.classes and names.get(case.mapping.get(0, 0)) == IGNORE
     return (
@@ -299,6 +366,10 @@ def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | Non
     if {"index", "name"} <= set(features.columns):
         own = {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
     known = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)} if info else {}
+    classes = [name for value, name in known.items() if value and name != IGNORE]
+    strange = [value for value in values if value and value not in known and value not in own]
+    if len(classes) == 1 and strange and set(values) == {0, *strange[:1]}:
+        known[strange[0]] = classes[0]  # such as 255 for the one class there is
     out = []
     for value in values:
         name = own.get(value) or known.get(value) or f"class_{value}"

@@ -16,13 +16,16 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.widgets.dataset.case_form import CaseForm
 from napari_nnunet.widgets.dataset.case_list import CaseList
-from napari_nnunet.widgets.dataset.case_request import describe_case, replaces, resolve_case
+from napari_nnunet.widgets.dataset.case_request import as_painted, describe_case, questions, replaces, resolve_case
+from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog, JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList
-from napari_nnunet.widgets.files.reader import open_case
+from napari_nnunet.widgets.dataset.rubbish import rubbish_of
+from napari_nnunet.widgets.files.reader import LayerData, open_case
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, colormap_of_values, origin_of
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 
@@ -34,7 +37,12 @@ else:
     add_case = lazy("napari_nnunet.jobs.dataset.cases:add_case")
     copy_dataset = lazy("napari_nnunet.jobs.dataset.cases:copy_dataset")
 
-_BUTTONS = {"nothing": "Add case", "itself": "Save changes to this case", "another": "Replace case…"}
+_BUTTONS = {
+    "nothing": "Add case",
+    "itself": "Save changes to this case",
+    "changed": "Replace case…",
+    "another": "Replace case…",
+}
 
 
 class CasesWidget(RequestDock[NewCase, None]):
@@ -52,15 +60,18 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.form = CaseForm(viewer)
         self.cases = CaseList()
         self.problems = ProblemList()
+        self.trash = TrashButton(self._rubbish)
         self.collection = QGroupBox("Cases")
         column = QVBoxLayout(self.collection)
         for part in (self.cases, self.problems):
             column.addWidget(part)
-        self.lay_out(self.form, self.summary, self.panel, self.collection)
+        self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash)
         self.form.changed.connect(self._form_changed)
         self.form.head.changed.connect(self._show_dataset)
         self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())
         self.form.describe.clicked.connect(lambda: self.json_dialog().open())
+        self.form.edit.clicked.connect(lambda: self.dataset_dialog().open())
+        self.trash.emptied.connect(self._brought_back)
         self.cases.opened.connect(self.open_case)
         self.cases.dropped.connect(self.drop_case)
         self.problems.mended.connect(self.state.written)
@@ -80,6 +91,26 @@ class CasesWidget(RequestDock[NewCase, None]):
         dialog = JsonDialog(self.form.head.raw or self.state.workspace.raw, self)
         dialog.accepted.connect(self.state.written)
         return dialog
+
+    def dataset_dialog(self) -> DatasetDialog:
+        """Return a new dialog that changes the chosen dataset."""
+        dialog = DatasetDialog(self.state.workspace, str(self.form.head.dataset), self)
+        dialog.changed.connect(self._edited)
+        return dialog
+
+    def _edited(self, name: str | None, text: str) -> None:
+        self.state.choose(dataset=name)
+        self.state.written.emit()
+        self.state.trained.emit()  # models have other names, too
+        self.panel.say(text)
+
+    def _rubbish(self) -> list[Rubbish]:
+        """Return what was replaced in or removed from the dataset, and the datasets that were removed."""
+        return rubbish_of(self.state.workspace, self.form.head.raw)
+
+    def _brought_back(self, text: str) -> None:
+        self.state.written.emit()
+        self.panel.say(text)
 
     def offer(self, folder: Path) -> None:
         """Open a dataset where it lies in a workspace; ask to copy it into ours where it lies elsewhere."""
@@ -103,6 +134,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.collection.setVisible(folder is not None)
         self.problems.show_dataset(self.state.workspace, folder)
         self.cases.show_dataset(folder)
+        self.trash.look_again()
 
     def confirmed(self, question: str) -> bool:
         """Ask before something is replaced, removed or copied."""
@@ -128,11 +160,8 @@ class CasesWidget(RequestDock[NewCase, None]):
 
     def begin(self, request: NewCase) -> None:
         """Save the chosen layers as a case; another image's case only after asking."""
-        question = (
-            f"{request.folder.name} has a case '{request.name}' already, and it is not of this image. Replace it? "
-            "The old files go to the dataset's trash folder."
-        )
-        if self._replaces != "another" or self.confirmed(question):
+        question = questions(request, self.form.choices(), self._replaces)
+        if not question or self.confirmed(question):
             layers = [*self.form.images, self.form.labels]
             self.panel.run(add_case(request), done=lambda case: self._added(case, layers))
 
@@ -140,7 +169,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         folder = case.label.parent.parent
         for layer in layers:
             if layer is not None:
-                layer.metadata[ORIGIN] = {"folder": str(folder), "name": case.name}
+                layer.metadata[ORIGIN] = origin_of(folder, case.name, case.label)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."
 
@@ -154,6 +183,7 @@ class CasesWidget(RequestDock[NewCase, None]):
             follow(self, open_case(folder, name), returned=self._opened, errored=self._not_opened)
 
     def _opened(self, layers: list[Any]) -> None:
+        layers[-1] = _painted(layers[-1])
         added = [
             self.viewer.add_layer((Image if kind == "image" else Labels)(data, **attributes))
             for data, attributes, kind in layers
@@ -186,3 +216,19 @@ class CasesWidget(RequestDock[NewCase, None]):
             return
         self.state.written.emit()
         self.panel.say(f"Moved {name} to the trash folder of {folder.name}.")
+
+
+def _painted(layer: LayerData) -> LayerData:
+    """Return the labels of a sparse case as they were painted: what nobody looked at is empty."""
+    labels, attributes, kind = layer
+    features = attributes["features"]
+    found = as_painted(labels, dict(zip(features["index"], features["name"], strict=True)))
+    if found is None:
+        return layer
+    painted, names = found
+    changed = {
+        "features": {"index": list(names), "name": list(names.values())},
+        "colormap": colormap_of_values(names),
+        "metadata": {**attributes["metadata"], SPARSE: True},
+    }
+    return painted, {**attributes, **changed}, kind

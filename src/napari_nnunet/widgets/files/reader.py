@@ -20,7 +20,7 @@ from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.widgets.files.place import placement, with_time
-from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of, origin_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -68,7 +68,7 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     volume = read_volume(case.images, reader=reader, as_stored=True)
     labels, _ = read_labels(case.label, reader=reader)
     place = placement(volume.geometry)
-    place["metadata"][ORIGIN] = {"folder": str(folder), "name": name}
+    place["metadata"][ORIGIN] = origin_of(folder, name, case.label)
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,21 @@ from napari_nnunet.volume import Volume
 
 #: Metadata key of layers that are a training case: its dataset's folder and its name.
 ORIGIN = "nnunet_case"
+#: Metadata key of a Labels layer whose 0 means "nobody looked here", as sparse painting is shown.
+SPARSE = "nnunet_sparse"
 _COLOURED = 256  # label values that have a colour before anybody paints them
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+
+
+def origin_of(folder: Path, name: str, label: Path) -> dict[str, Any]:
+    """Return what layers of a training case remember: where it lies, and which state of its labels they were."""
+    state = label.stat()
+    return {"folder": str(folder), "name": name, "state": (state.st_size, state.st_mtime_ns)}
+
+
+def changed_since(origin: Mapping[str, Any], label: Path) -> bool:
+    """Whether the labels of a case are others than those a layer was opened with."""
+    return not label.is_file() or origin_of(label.parent, "", label)["state"] != tuple(origin.get("state", ()))
 
 
 def full_resolution(layer: Image) -> Any:

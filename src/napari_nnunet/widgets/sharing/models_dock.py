@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
+from napari_nnunet.formats.model.model_trash import bring_training_back, models_in_trash, trash_model
 from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
@@ -39,6 +41,7 @@ from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import size_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
@@ -80,6 +83,7 @@ class ModelsWidget(Dock):
         self.empty = sentence("No model is known yet. Train one, install a zip, or add the folder of one.")
         self.card = sentence()
         self.picture = QLabel()
+        self.trash = TrashButton(self._rubbish)
         self.install = button("Install zip…", "Install the models of a zip. You can also drop the zip on napari.")
         self.download = button("Download…", "Download a zip from an address and install its models.")
         self.add = button("Add folder…", "Add the folder of a model outside the workspace.")
@@ -100,6 +104,7 @@ class ModelsWidget(Dock):
         for part in (self.install, self.download, self.add):
             row.addWidget(part)
         column.addLayout(row)
+        column.addWidget(self.trash)
         return box
 
     def _lay_out_card(self) -> QWidget:
@@ -120,6 +125,7 @@ class ModelsWidget(Dock):
         self.install.clicked.connect(self._choose_zip)
         self.download.clicked.connect(self._ask_address)
         self.add.clicked.connect(self._add_folder)
+        self.trash.emptied.connect(self._brought_back)
         for name, action in (
             ("use", self.use),
             ("export", self._export),
@@ -144,7 +150,21 @@ class ModelsWidget(Dock):
         self.empty.setVisible(not paths)
         if paths:
             self.list.setCurrentRow(paths.index(chosen) if chosen in paths else 0)
+        self.trash.look_again()
         self._show_card()
+
+    def _rubbish(self) -> list[Rubbish]:
+        """Return the models that were removed or replaced."""
+        return [
+            Rubbish(
+                f"{home.parent.name} / {label_of(home.name)}", entry.time, partial(bring_training_back, entry, home)
+            )
+            for entry, home in models_in_trash(self.head.workspace.results)
+        ]
+
+    def _brought_back(self, text: str) -> None:
+        self.head.state.trained.emit()
+        self.panel.say(text)
 
     def chosen(self) -> Path | None:
         """Return the folder of the model that is selected."""
@@ -265,8 +285,6 @@ class ModelsWidget(Dock):
         answer = QMessageBox.question(self, "Remove the model?", f"{folder.parent.name} / {folder.name}\n\n{what}")
         if answer != QMessageBox.StandardButton.Yes:
             return
-        from napari_nnunet.jobs.sharing.install import trash_model
-
         try:
             forget_model(folder)
             text = f"Moved to {trash_model(folder)}." if inside else "Removed from the list. Its files stay."

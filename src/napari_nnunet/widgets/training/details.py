@@ -19,7 +19,7 @@ _BUTTONS = {
     "stop": ("Pause", "Save and stop, without starting remaining folds. Resume continues here."),
     "resume": ("Resume", "Continue exactly where it stopped."),
     "finish": ("Finish soon…", "Lower the learning rate to zero over a few more epochs, and end."),
-    "discard": ("Discard…", "Delete checkpoints and logs of this fold."),
+    "discard": ("Discard…", "Move checkpoints and logs of this fold to the trash of the model."),
     "segment": ("Segment with it now", "Open the Segment dock with the best state so far."),
     "film": ("Watch it learn", "Open a slice of a validation case with the labels after every few epochs."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,14 +13,19 @@ from napari.layers import Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QMessageBox, QVBoxLayout
 
-from napari_nnunet.errors import TrainingError
+from napari_nnunet.errors import NnunetError, TrainingError
+from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.processes.follow import Training, call_off
 from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
+from napari_nnunet.schema.model_name import label_of
+from napari_nnunet.widgets.dataset.case_request import turned
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.details import TrainingDetails
@@ -59,11 +65,15 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         self.form = TrainForm(self.state)
         self.table = TrainingTable()
         self.details = TrainingDetails()
+        self.trash = TrashButton(self._rubbish)
         trainings = QGroupBox("2  Trainings")
-        QVBoxLayout(trainings).addWidget(self.table)
+        column = QVBoxLayout(trainings)
+        for part in (self.table, self.trash):
+            column.addWidget(part)
         self.watch = Watch(self.state, self)
         self.lay_out(self.form, self.summary, self.panel, trainings, self.details)
         self._connect()
+        self.trash.look_again()
         self._show()
         self.check()
 
@@ -72,6 +82,9 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         self.watch.seen.connect(self._fill)
         self.watch.died.connect(self._died)
         self.watch.over.connect(self.state.trained)
+        self.trash.emptied.connect(self._brought_back)
+        for changed in (self.state.changed, self.state.trained):
+            changed.connect(self.trash.look_again)
         self.table.chosen.connect(self._show)
         for name, function in (
             ("stop", self.stop),
@@ -216,16 +229,32 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
     def _ask_discard(self) -> None:
         training = self.chosen
         if training is not None and self._confirmed(
-            "Discard this training?", f"Delete checkpoints, logs and validation of {training.title}?"
+            "Discard this training?", f"Move checkpoints, logs and validation of {training.title} to the trash?"
         ):
             self.discard()
 
     def discard(self) -> None:
-        """Delete the chosen training."""
+        """Move the chosen training to the trash; one that saved nothing yet is deleted."""
         training = self.chosen
         if training is not None and not training.alive:
-            path = training.folder.path
-            self._aside(lambda: shutil.rmtree(path, ignore_errors=True), lambda _: self.state.trained.emit())
+            folder = training.folder
+            self._aside(lambda: _put_away(folder), lambda _: self.state.trained.emit())
+
+    def _rubbish(self) -> list[Rubbish]:
+        """Return the folds that were discarded or trained anew."""
+        return [
+            Rubbish(
+                f"{home.parents[1].name} / {label_of(home.parent.name)}, fold {FoldFolder(home).fold}",
+                entry.time,
+                partial(bring_training_back, entry, home),
+            )
+            for entry, home in folds_in_trash(self.state.workspace.results)
+        ]
+
+    def _brought_back(self, text: str) -> None:
+        self.state.trained.emit()
+        self.watch.look()
+        self.panel.say(text)
 
     def segment_now(self) -> None:
         """Open the Segment dock with the best state of the chosen training, and run it if an image is ready."""
@@ -275,7 +304,15 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         if origin is None:
             show_info("Select the labels of a validation case that was opened from this table, then press again.")
             return
-        job = correct_reference(Path(origin["folder"]), origin["name"], np.asarray(layer.data))
+        folder, labels = Path(origin["folder"]), np.asarray(layer.data)
+        try:
+            info = read_info(folder)
+        except (NnunetError, OSError) as error:
+            show_error(failure_text(error))
+            return
+        if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
+            labels = turned(labels, info.labels.ignore_label)
+        job = correct_reference(folder, origin["name"], labels)
         follow(self, job, returned=self._corrected, errored=lambda error: show_error(failure_text(error)))
 
     def _corrected(self, path: Path) -> None:
@@ -289,6 +326,11 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         """Look no more."""
         self.watch.stop()
         super().close_down()
+
+
+def _put_away(folder: FoldFolder) -> None:
+    if folder.put_aside() is None:
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _end(folder: FoldFolder) -> None:

@@ -1,0 +1,125 @@
+"""Whole datasets are renamed, removed to the trash and brought back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.atomic import write_error, write_json
+from napari_nnunet.formats.claim import runner_of
+from napari_nnunet.formats.model.fold import find_folds, read_json
+from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.names import require_dataset_name
+
+
+def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
+    """Give a dataset another name, in its images, plans and models; its number stays.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where it lies.
+    name : str
+        ``DatasetXXX_Name``.
+    new : str
+        The new name, with or without the number.
+
+    Returns
+    -------
+    str
+        The complete new name.
+
+    Raises
+    ------
+    DatasetError
+        If the name cannot be that of a folder, or is taken.
+    SettingsError
+        If the dataset is being preprocessed or trained.
+    """
+    yield Stage(name=f"Renaming {name}")
+    number = name.partition("_")[0]
+    plain = new.strip().replace(" ", "_")
+    plain = plain.removeprefix(f"{number}_")
+    if re.match(r"Dataset\d+_", plain):
+        raise DatasetError(f"{name} keeps its number when it is renamed; type only the part after {number}_.")
+    target = require_dataset_name(f"{number}_{plain}")
+    _require_rest(workspace, name)
+    roots = (workspace.raw, workspace.preprocessed, workspace.results)
+    taken = next((root / target for root in roots if (root / target).exists()), None)
+    if taken is not None:
+        raise DatasetError(f"{taken} already exists; choose another name.")
+    with _renamed([(root / name, root / target) for root in roots]):
+        for path in (
+            *(workspace.preprocessed / target).glob("*.json"),
+            *(workspace.results / target).glob("*__*__*/plans.json"),
+        ):
+            content = read_json(path)
+            if content.get("dataset_name") == name:
+                write_json(path, {**content, "dataset_name": target})
+    return target
+
+
+def remove_dataset(workspace: Workspace, name: str) -> Job[None]:
+    """Move images, labels, plans and preprocessed cases of a dataset to the trash; its models stay.
+
+    Raises
+    ------
+    SettingsError
+        If the dataset is being preprocessed or trained.
+    """
+    yield Stage(name=f"Removing {name}")
+    _require_rest(workspace, name)
+    roots = (workspace.raw, workspace.preprocessed)
+    with _renamed([(root / name, trash_path(root / TRASH, name)) for root in roots if (root / name).is_dir()]):
+        pass
+
+
+def datasets_in_trash(workspace: Workspace) -> list[Trashed]:
+    """Return the datasets that were removed, the latest first."""
+    return trashed(workspace.raw / TRASH)
+
+
+def bring_dataset_back(workspace: Workspace, entry: Trashed) -> None:
+    """Bring a dataset back, with the plans that went with it.
+
+    Raises
+    ------
+    DatasetError
+        If there is a dataset of that name.
+    """
+    if (workspace.raw / entry.name).exists():
+        raise DatasetError(f"{entry.name} exists again. Rename it first.")
+    exchange(entry, workspace.raw / entry.name)
+    plans = [other for other in trashed(workspace.preprocessed / TRASH) if other.name == entry.name]
+    if plans and not (workspace.preprocessed / entry.name).exists():
+        exchange(plans[0], workspace.preprocessed / entry.name)
+
+
+def _require_rest(workspace: Workspace, name: str) -> None:
+    """Refuse while something works on a dataset."""
+    if any(fold.runner() is not None for fold in find_folds(workspace.results, name)):
+        raise SettingsError(f"{name} is being trained. Pause its trainings first.")
+    if any(runner_of(claim) is not None for claim in (workspace.preprocessed / name).glob(".*claimed")):
+        raise SettingsError(f"{name} is being measured or preprocessed. Wait until that has ended, or cancel it.")
+
+
+@contextmanager
+def _renamed(pairs: list[tuple[Path, Path]]) -> Iterator[None]:
+    """Rename folders that exist; back again if that or what follows fails."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in pairs:
+            if source.exists():
+                os.rename(source, target)
+                done.append((source, target))
+        yield
+    except BaseException as error:
+        for source, target in reversed(done):
+            os.rename(target, source)
+        raise write_error(pairs[0][0], error) if isinstance(error, OSError) else error from None

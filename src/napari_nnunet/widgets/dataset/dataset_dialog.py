@@ -1,0 +1,163 @@
+"""The name and the classes of a dataset are changed, or all of it is removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QMessageBox,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.dataset.relabel import change_classes
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
+from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.parts import Table, button, sentence
+from napari_nnunet.widgets.frame.worker import lazy
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.dataset.manage import remove_dataset, rename_dataset
+else:
+    remove_dataset = lazy("napari_nnunet.jobs.dataset.manage:remove_dataset")
+    rename_dataset = lazy("napari_nnunet.jobs.dataset.manage:rename_dataset")
+
+
+class DatasetDialog(QDialog):
+    """Edits a dataset; emits ``changed`` with its name, None where it was removed, and a sentence.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where it lies.
+    name : str
+        ``DatasetXXX_Name``.
+    parent : QWidget
+        The dock.
+    """
+
+    changed = Signal(object, str)
+
+    def __init__(self, workspace: Workspace, name: str, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.workspace, self.name = workspace, name
+        self.setWindowTitle(f"Edit {name}")
+        self.setMinimumWidth(420)
+        self.name_edit = QLineEdit(name.partition("_")[2])
+        self.name_edit.setAccessibleName("Name of the dataset")
+        self.name_edit.setToolTip("Its number stays. Images, plans and models get the new name.")
+        self.table = Table("Classes of the dataset", ("Class", "New name"), most=12)
+        self.table.setEditTriggers(Table.EditTrigger.AllEditTriggers)
+        self.about = sentence()
+        self.panel = RunPanel("Apply", stops="Stop, if nothing is written yet.")
+        self.remove = button("Remove dataset…", "Move it to the trash of the workspace; its models stay.")
+        self.close_button = button("Close")
+        form = QFormLayout()
+        form.addRow("Name", self.name_edit)
+        row = QHBoxLayout()
+        for part in (self.remove, self.close_button):
+            row.addWidget(part)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        for part in (self.table, self.about, self.panel):
+            column.addWidget(part)
+        column.addLayout(row)
+        self._fill()
+        self.name_edit.textChanged.connect(self._update)
+        self.table.itemChanged.connect(self._update)
+        self.panel.start = self.apply
+        self.remove.clicked.connect(self._remove)
+        self.close_button.clicked.connect(self.reject)
+        self._update()
+
+    def _fill(self) -> None:
+        try:
+            labels = read_info(self.workspace.raw / self.name).labels.labels
+        except (NnunetError, OSError) as error:
+            self.about.setText(str(error))
+            labels = {}
+        self._classes = [name for name in labels if name not in (BACKGROUND, IGNORE)]
+        colours = [class_colour(value if isinstance(value, int) else value[0]) for value in labels.values()]
+        self.table.setRowCount(len(self._classes))
+        shown = [(name, colour) for name, colour in zip(labels, colours, strict=True) if name in self._classes]
+        for row, (name, colour) in enumerate(shown):
+            first = QTableWidgetItem(name)
+            first.setData(Qt.ItemDataRole.DecorationRole, QColor(colour))
+            first.setFlags(first.flags() & ~Qt.ItemFlag.ItemIsEditable)
+            self.table.setItem(row, 0, first)
+            self.table.setItem(row, 1, QTableWidgetItem(name))
+        self.table.horizontalHeader().setSectionResizeMode(1, self.table.horizontalHeader().ResizeMode.Stretch)
+        self.table.fit()
+
+    def new_names(self) -> dict[str, str]:
+        """Return the classes that get another name; an empty one is for the background."""
+        items = [self.table.item(row, 1) for row in range(self.table.rowCount())]
+        names = ["" if item is None else item.text().strip() for item in items]
+        return {old: new for old, new in zip(self._classes, names, strict=True) if old != new}
+
+    def _new_name(self) -> str | None:
+        text = self.name_edit.text().strip()
+        return text if text and text != self.name.partition("_")[2] else None
+
+    def _update(self, _: Any = None) -> None:
+        """Say what Apply would do."""
+        names = self.new_names()
+        said = [f"The dataset is renamed to {self._new_name()}."] if self._new_name() else []
+        removed = [old for old, new in names.items() if new in ("", BACKGROUND)]
+        kept = [names.get(name, name) for name in self._classes]
+        merged = [name for name in dict.fromkeys(kept) if kept.count(name) > 1 and name not in ("", BACKGROUND)]
+        if removed:
+            said.append(f"{', '.join(removed)} becomes background.")
+        said += [f"{kept.count(name)} classes become '{name}'." for name in merged]
+        if removed or merged:
+            said.append("The labels of all cases are written anew; the old ones go to the trash.")
+        elif names:
+            said.append("Classes get other names; their voxels stay.")
+        if names:
+            said.append("Plan and train again to use the new classes: models there are keep the old ones.")
+        self.about.setText(" ".join(said) or "Same names join classes; an empty name makes a class background.")
+        self.panel.set_ready(None if names or self._new_name() else "Nothing is changed yet.")
+
+    def apply(self) -> None:
+        """Change what was edited."""
+        self.panel.run(
+            _edit(self.workspace, self.name, self.new_names(), self._new_name()),
+            done=lambda name: self._end(name, f"Changed {name}."),
+        )
+
+    def _remove(self) -> None:
+        question = (
+            f"Remove {self.name}? Its images, labels and plans go to the trash of the workspace; its models stay."
+        )
+        if QMessageBox.question(self, "Remove the dataset?", question) == QMessageBox.StandardButton.Yes:
+            job = remove_dataset(self.workspace, self.name)
+            self.panel.run(job, done=lambda _: self._end(None, f"Moved {self.name} to the trash."))
+
+    def _end(self, name: str | None, text: str) -> str:
+        self.changed.emit(name, text)
+        self.accept()
+        return text
+
+    def reject(self) -> None:
+        """Close, but not while files are written."""
+        if self.panel.state is State.IDLE:
+            super().reject()
+
+
+def _edit(workspace: Workspace, name: str, classes: dict[str, str], new: str | None) -> Job[str]:
+    if classes:
+        yield Stage(name="Changing classes")
+        change_classes(workspace.raw / name, classes)
+    return (yield from rename_dataset(workspace, name, new)) if new else name
