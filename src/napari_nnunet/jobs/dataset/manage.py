@@ -12,9 +12,10 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import write_error, write_json
 from napari_nnunet.formats.claim import runner_of
-from napari_nnunet.formats.model.fold import find_folds, read_json
+from napari_nnunet.formats.model.fold import find_folds
 from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_dataset_name
 
 
@@ -59,7 +60,7 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
             *(workspace.preprocessed / target).glob("*.json"),
             *(workspace.results / target).glob("*__*__*/plans.json"),
         ):
-            content = read_json(path)
+            content = read_object(path, DatasetError)
             if content.get("dataset_name") == name:
                 write_json(path, {**content, "dataset_name": target})
     return target
