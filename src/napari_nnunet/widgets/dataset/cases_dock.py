@@ -22,10 +22,10 @@ from napari_nnunet.widgets.dataset.import_dialog import ImportDialog, JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
 from napari_nnunet.widgets.files.reader import LayerData, open_case
+from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, colormap_of_values, origin_of
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 

@@ -10,7 +10,7 @@ from napari_nnunet.formats.dataset.raw_writer import bring_case_back
 from napari_nnunet.formats.dataset.relabel import ALL_LABELS, bring_labels_back
 from napari_nnunet.formats.trash import TRASH, trashed
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.widgets.frame.trash import Rubbish
+from napari_nnunet.widgets.files.trash import Rubbish
 
 
 def rubbish_of(workspace: Workspace, folder: Path | None) -> list[Rubbish]:

@@ -35,13 +35,13 @@ from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
+from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import size_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.export_dialog import ExportDialog

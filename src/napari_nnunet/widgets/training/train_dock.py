@@ -21,11 +21,11 @@ from napari_nnunet.processes.follow import Training, call_off
 from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.dataset.case_request import turned
+from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.details import TrainingDetails
