@@ -21,6 +21,8 @@ class Volume:
         Anything with ``shape``, ``dtype`` and slicing: numpy, dask, zarr. It is read slab by slab, never changed.
     geometry : Geometry
         Grid of the spatial axes; ``geometry.ndim`` equals ``array.ndim - 1``.
+    notes : tuple of str
+        What was done to bring the channels together, in sentences for the user.
 
     Raises
     ------
@@ -30,6 +32,7 @@ class Volume:
 
     array: Any
     geometry: Geometry
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.array.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -20,9 +21,12 @@ from helpers import read_probabilities
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.results.probabilities import write_probabilities, write_properties
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.processes import pool
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
+from test_grid import turned_copy
 
 
 def _asked(folder, *names, **more):
@@ -41,6 +45,35 @@ def test_members_are_joined_where_only_properties_tell_the_grid(tmp_path):
     entropy = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o" / "entropy" / "b.nii.gz")))
     assert entropy.shape == SHAPE and 0 < entropy.max() <= 1
     assert json.loads((tmp_path / "o" / "ensemble.json").read_text())["weights"] == [1.0, 3.0]
+
+
+WAYS = [(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)]
+
+
+def _store(folder, probabilities, geometry):
+    write_probabilities(np.ascontiguousarray(probabilities), folder / "a.npz")
+    write_properties(geometry.properties(), folder / "a.pkl")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_member_stored_any_way_is_joined_on_the_grid_of_the_first(tmp_path, way):
+    first, second = (member_folder(tmp_path / name, ("a",), seed=i) for i, name in enumerate("xy"))
+    place = Geometry(spacing=(3.0, 2.0, 1.0), origin=(3.0, 2.0, 1.0), direction=tuple(np.eye(3).ravel()))
+    _store(tmp_path / "x", first["a"], place)
+    stored = [turned_copy(channel, place, *way) for channel in second["a"]]
+    _store(tmp_path / "y", np.stack([array for array, _ in stored]), stored[0][1])
+    drain(ensemble_folders(_asked(tmp_path, "x", "y")))
+    labels, geometry = read_labels(tmp_path / "o" / "a.nii.gz")
+    np.testing.assert_array_equal(labels, ((first["a"] + second["a"]) / 2).argmax(axis=0))
+    assert geometry.origin == (3.0, 2.0, 1.0)
+
+
+def test_a_member_from_elsewhere_is_refused(tmp_path):
+    first, _ = (member_folder(tmp_path / name, ("a",), seed=i) for i, name in enumerate("xy"))
+    away = Geometry(spacing=(1.0, 1.0, 1.0), origin=(3.0, 52.0, 1.0), direction=tuple(np.eye(3).ravel()))
+    _store(tmp_path / "y", first["a"], away)
+    with pytest.raises(NnunetError, match=r"y/a\.npz and .*x/a\.npz do not lie on the same grid: places 50 mm apart"):
+        drain(ensemble_folders(_asked(tmp_path, "x", "y")))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

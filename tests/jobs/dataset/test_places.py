@@ -7,14 +7,17 @@ import json
 import numpy as np
 import pytest
 
+from helpers import make_dataset
 from napari_nnunet.cli import main
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.dataset.raw_writer import place_labels
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_folders import import_folders
+from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
 
 UP = Geometry(spacing=(2.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
 #: The same place, with x running the other way (20 voxels of 1 mm).
@@ -95,3 +98,62 @@ def test_what_a_float32_header_rounds_is_no_difference(scored):
     rounded = UP.model_copy(update={"origin": (0.0004, 0.0, 0.0), "spacing": (2.0, 1.00001, 1.0)})
     write_labels(blob(), rounded, scored / "prediction" / "a.nii.gz")
     assert score(scored) == (0, 1.0)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
+    labels, geometry = read_labels(folder / "labelsTr" / "c1.nii.gz")
+    return folder, labels, geometry
+
+
+def _mirror(raw):
+    folder, labels, geometry = raw
+    origin = (labels.shape[2] - 1.0, *geometry.origin[1:])
+    turned = geometry.model_copy(update={"origin": origin, "direction": (-1, 0, 0, 0, 1, 0, 0, 0, 1)})
+    write_labels(np.ascontiguousarray(labels[:, :, ::-1]), turned, folder / "labelsTr" / "c1.nii.gz")
+
+
+def _prepare(folder, *more):
+    words = ("plan_and_preprocess", "-d", folder.name, "-c", "3d_fullres", "--workspace", folder.parents[1], "-np", "1")
+    return main([str(word) for word in (*words, *more)])
+
+
+def test_labels_stored_mirrored_stop_preprocessing_and_can_be_turned(raw, capsys):
+    _mirror(raw)
+    assert _prepare(raw[0]) == 1
+    told = capsys.readouterr().err
+    assert "c1.nii.gz: the labels are stored in another order than the image (mirrored along x)" in told
+    assert "--ignore_geometry" in told
+    place_labels(raw[0], "c1")
+    labels, geometry = read_labels(raw[0] / "labelsTr" / "c1.nii.gz")
+    assert (labels == raw[1]).all() and np.allclose(geometry.origin, raw[2].origin)
+    assert any((raw[0] / "trash").rglob("c1.nii.gz"))
+    assert _prepare(raw[0]) == 0
+
+
+def test_those_who_know_take_labels_by_voxels(raw):
+    _mirror(raw)
+    assert _prepare(raw[0], "--ignore-geometry") == 0
+
+
+def test_labels_from_elsewhere_stop_preprocessing_and_rounded_headers_do_not(raw, capsys):
+    path = raw[0] / "labelsTr" / "c1.nii.gz"
+    write_labels(raw[1], raw[2].model_copy(update={"origin": (30.0, 0.0, 0.0)}), path)
+    assert _prepare(raw[0]) == 1
+    assert "in another place than the image (places 30 mm apart)" in capsys.readouterr().err
+    write_labels(raw[1], raw[2].model_copy(update={"origin": (0.01, 0.0, 0.0)}), path)
+    assert _prepare(raw[0]) == 0
+
+
+def test_the_check_offers_to_turn_or_to_place_labels(raw):
+    _mirror(raw)
+    report = drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name)))
+    assert [(p.level, p.where, p.fix) for p in report.problems if "labels are" in p.text] == [
+        ("error", "c1", "turn_labels")
+    ]
+    write_labels(raw[1], raw[2].model_copy(update={"origin": (3.0, 0.0, 0.0)}), raw[0] / "labelsTr" / "c1.nii.gz")
+    report = drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name)))
+    assert [p.fix for p in report.errors] == ["place_labels"]
+    place_labels(raw[0], "c1")
+    assert not drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name))).errors

@@ -210,7 +210,7 @@ def test_image_and_labels_at_different_places(raw):
     picture = sitk.ReadImage(str(file))
     picture.SetOrigin((30, 0, 0))
     sitk.WriteImage(picture, str(file))
-    says(raw, "warning: c1: the labels lie elsewhere (places 30 mm apart); training ignores that. Do they overlap?")
+    says(raw, "error: c1: the labels lie in another place than the image (places 30 mm apart)")
 
 
 def test_spacings_that_are_hard_to_believe(raw):

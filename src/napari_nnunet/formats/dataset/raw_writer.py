@@ -18,6 +18,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.trash import Trashed
+from napari_nnunet.grid import Grid, Turned, relation
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.json_text import read_object
@@ -240,6 +241,32 @@ def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = (
             continue
         for path in (*case.images, case.label):
             _set_spacing(path, wished, dataset.info.reader)
+
+
+def place_labels(folder: Path, name: str) -> None:
+    """Write the labels of a case on the grid of its image; the old file goes to the dataset's trash.
+
+    Labels that are stored in another order are turned; others of the same size keep their voxels, and only their place
+    becomes the image's.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such case, or its labels have another size.
+    """
+    dataset, _ = survey(folder)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DatasetError(f"{folder.name} has no complete case '{name}'.")
+    reader = dataset.info.reader
+    labels, geometry = read_labels(case.label, reader=reader)
+    image = read_volume(case.images[:1], reader=reader, as_stored=True)
+    found = relation(Grid(image.shape, image.geometry), Grid(labels.shape, geometry))
+    placed = found.turn(labels) if isinstance(found, Turned) else labels
+    if placed.shape != image.shape:
+        raise DatasetError(f"The labels of '{name}' have {placed.shape} voxels, its image has {image.shape}.")
+    with in_trash(folder, name, [case.label]):
+        write_labels(placed, image.geometry, case.label, writer=reader)
 
 
 def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:

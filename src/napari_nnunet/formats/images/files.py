@@ -18,6 +18,7 @@ from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.images.header import Header, as_named
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
@@ -154,7 +155,9 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     return next((candidate for candidate in candidates[:-1] if candidate.accepts(path)), candidates[-1])
 
 
-def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_stored: bool = False) -> Volume:
+def read_volume(
+    paths: Sequence[Path | str], *, reader: str | None = None, as_stored: bool = False, apart: WhenApart = "refuse"
+) -> Volume:
     """Read the channel files of one case.
 
     Parameters
@@ -166,6 +169,9 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
         every pixel for 1 x 1, as nnU-Net does, whatever the file says.
     as_stored : bool
         Keep the type of the file, which may take a fraction of the memory.
+    apart : {"refuse", "resample", "ignore"}
+        What is done with a channel that lies on another grid than the first one; one that is merely stored in another
+        order is turned, and ``notes`` say so.
 
     Returns
     -------
@@ -175,7 +181,7 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
     Raises
     ------
     ImageError
-        If a file is missing or damaged, or the files differ in shape or spacing.
+        If a file is missing or damaged, or the channels do not lie on one grid.
     """
     if not paths:
         raise ImageError("No image file was given.")
@@ -185,20 +191,14 @@ def read_volume(paths: Sequence[Path | str], *, reader: str | None = None, as_st
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
     adapter = adapter_for(files[0], reader)
     parts = [_read_one(adapter, path, reader) for path in files]
-    first, geometry = parts[0]
-    for path, (array, other) in zip(files[1:], parts[1:], strict=True):
-        if array.shape[1:] != first.shape[1:]:
-            raise ImageError(
-                f"{path.name} has {_times(array.shape[1:])} voxels, {files[0].name} has {_times(first.shape[1:])}. "
-                "All channels of a case must lie on the same grid; resample them first."
-            )
-        if not np.allclose(other.spacing, geometry.spacing):
-            raise ImageError(
-                f"{path.name} has a spacing of {_times(other.spacing)} mm, {files[0].name} of "
-                f"{_times(geometry.spacing)} mm. All channels of a case must lie on the same grid."
-            )
-    data = first if len(parts) == 1 else np.concatenate([array for array, _ in parts])
-    return Volume(data if as_stored else data.astype(np.float32, copy=False), geometry)
+    geometry = parts[0][1]
+    notes: tuple[str, ...] = ()
+    arrays = [array for array, _ in parts]
+    if len(parts) > 1:
+        grids = [Grid(array.shape[1:], other) for array, other in parts]
+        arrays, notes = channels_together(arrays, grids, [path.name for path in files], apart=apart)
+    data = arrays[0] if len(parts) == 1 else np.concatenate(arrays)
+    return Volume(data if as_stored else data.astype(np.float32, copy=False), geometry, notes)
 
 
 def read_header(path: Path, *, reader: str | None = None) -> Header:

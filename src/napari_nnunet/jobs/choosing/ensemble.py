@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsError
 from napari_nnunet.events import CaseDone, Job, Stage
@@ -24,6 +26,7 @@ from napari_nnunet.formats.results.probabilities import (
     probability_writer,
 )
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
+from napari_nnunet.grid import Apart, Grid, Turned, relation, same_voxels
 from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -255,7 +258,7 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict
                 continue
             if reader.shape[0] != heads:
                 problems.append(f"{path} has {reader.shape[0]} classes, but dataset.json defines {heads}")
-            elif reader.shape != shapes[0]:
+            elif sorted(reader.shape) != sorted(shapes[0]):  # axes may be swapped, which their grids tell
                 problems.append(f"{path} has shape {reader.shape}, {paths[0]} has {shapes[0]}")
         if shapes:
             found[name] = shapes[0]
@@ -270,8 +273,9 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRul
     out = target / (name + rules.info.file_ending)
     geometry, flat = _grid(name, paths, rules)
     with ExitStack() as stack:
-        readers = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
-        c, z, y, x = readers[0].shape
+        opened = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
+        readers = _together(name, paths, opened, rules)
+        c, z, y, x = opened[0].shape
         vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
         step = planes_at_once((c, z, y, x))
         writer = None
@@ -299,6 +303,58 @@ def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
     return segmentation.parent / kind / (segmentation.name[: -len(ending)] + own)
 
 
+class _TurnedReader:
+    """Probabilities that are stored in another order, class by class on the grid of the first member."""
+
+    def __init__(self, reader: ProbabilityReader, turned: Turned) -> None:
+        self._reader, self._turned = reader, turned
+        self._left: NDArray[Any] | None = None
+
+    def read(self, planes: int) -> NDArray[Any]:
+        """Return the next planes; a class is read whole, for its first plane may be the last one stored."""
+        if self._left is None or not len(self._left):
+            self._left = self._turned.turn(self._reader.read(self._reader.shape[1]))
+        out, self._left = self._left[:planes], self._left[planes:]
+        return out
+
+
+def _together(
+    name: str, paths: Sequence[Path], readers: Sequence[ProbabilityReader], rules: EnsembleRules
+) -> list[ProbabilityReader | _TurnedReader]:
+    """Return the readers of all members on the grid of the first one.
+
+    Raises
+    ------
+    ImageError
+        If a member lies elsewhere, or has other voxels.
+    """
+    first = _place(name, paths[0], rules, readers[0].shape[1:])
+    out: list[ProbabilityReader | _TurnedReader] = [readers[0]]
+    for path, reader in zip(paths[1:], readers[1:], strict=True):
+        own = _place(name, path, rules, reader.shape[1:])
+        found = relation(first, own)
+        if isinstance(found, Turned):
+            lifted = (0, *(axis + 1 for axis in found.axes)), (False, *found.flips)
+            out.append(_TurnedReader(reader, found if len(found.axes) == 3 else Turned(*lifted)))
+        elif isinstance(found, Apart) and not same_voxels(found, first, own):
+            raise ImageError(f"{path} and {paths[0]} do not lie on the same grid: {found}. Segment the same images.")
+        else:
+            out.append(reader)
+    return out
+
+
+def _place(name: str, path: Path, rules: EnsembleRules, shape: tuple[int, ...]) -> Grid:
+    """Return where a member's probabilities lie: by the pkl, which is smaller, else by the segmentation beside."""
+    properties = path.with_suffix(".pkl")
+    if properties.is_file():
+        geometry, flat = _described(properties, rules)
+    elif path.with_name(name + rules.info.file_ending).is_file():
+        geometry, flat = _grid(name, (path,), rules)
+    else:
+        geometry, flat = Geometry(spacing=(1.0,) * 3, spacing_known=False), False
+    return Grid(shape[1:] if flat else shape, geometry)
+
+
 def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geometry, bool]:
     """Return the grid of a case, and whether it is a picture: from a segmentation beside, else from the pkl."""
     for path in paths:
@@ -309,6 +365,10 @@ def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geome
     properties = next((path.with_suffix(".pkl") for path in paths if path.with_suffix(".pkl").is_file()), None)
     if properties is None:
         raise DatasetError(f"Neither {name}{rules.info.file_ending} nor {name}.pkl is next to {paths[0]}.")
+    return _described(properties, rules)
+
+
+def _described(properties: Path, rules: EnsembleRules) -> tuple[Geometry, bool]:
     content = read_pickle(properties)
     if not isinstance(content, Mapping):
         raise DatasetError(f"{properties} does not contain the properties of a case.")

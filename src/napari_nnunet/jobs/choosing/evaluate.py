@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
 from napari_nnunet.engine.choosing.surface import require, surface_metrics
-from napari_nnunet.engine.image.grid import Grid, onto
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry

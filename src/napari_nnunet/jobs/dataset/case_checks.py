@@ -10,14 +10,16 @@ from typing import Literal
 
 import numpy as np
 
-from napari_nnunet.engine.image.grid import Apart, Grid, Turned, relation
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.dataset.read_case import in_words, label_relation
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
+from napari_nnunet.grid import Turned
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
-FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing"]
+FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing", "turn_labels", "place_labels"]
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,6 @@ def needed_bytes(case: TrainingCase, reader: str) -> float:
     return 1.5 * measure_bytes(case, reader)
 
 
-def _place_problems(name: str, image: Grid, labels: Grid) -> list[Problem]:
-    """Return what the headers say against training with these labels; like nnU-Net, training goes by voxels."""
-    found = relation(image, labels)
-    if isinstance(found, Turned):
-        text = f"the labels are stored in another order than the image ({found}); training ignores that"
-        return [Problem("warning", name, text)]
-    if isinstance(found, Apart) and image.shape == labels.shape:
-        where = "elsewhere" if found.elsewhere else "on another grid"
-        text = f"the labels lie {where} ({found}); training ignores that. Do they overlap?"
-        return [Problem("warning", name, text)]
-    return []
-
-
 def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFacts:
     """Read one case and note what is wrong with it; runs in a worker process."""
     problems: list[Problem] = []
@@ -92,15 +81,9 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
                 f"({', '.join(info.channel_names)})",
             )
         )
+    problems += [Problem("warning", case.name, text) for text in volume.notes]
     problems += _invalid_voxels(case, volume, reader)
-    if labels.shape != volume.shape:
-        text = f"the image has {times(volume.shape)} voxels, its labels have {times(labels.shape)}"
-        problems.append(Problem("error", case.name, text, "drop_case"))
-    if not np.allclose(geometry.spacing, label_geometry.spacing, rtol=1e-3):
-        text = f"the image has a spacing of {times(geometry.spacing)} mm, its labels of {times(label_geometry.spacing)}"
-        problems.append(Problem("error", case.name, text, "set_spacing"))
-    else:
-        problems += _place_problems(case.name, Grid(volume.shape, geometry), Grid(labels.shape, label_geometry))
+    problems += _place_problems(case.name, volume, labels.shape, label_geometry)
     values, counts = np.unique(labels, return_counts=True)
     found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     problems += _value_problems(case, found, info.labels)
@@ -117,6 +100,23 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
         bytes_needed=needed_bytes(case, reader),
     )
+
+
+def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry: Geometry) -> Iterable[Problem]:
+    """Return what is said against training with labels, which goes by voxels, by where they lie."""
+    own = volume.geometry.spacing
+    found = label_relation(volume, shape, geometry)
+    if isinstance(found, Turned):
+        yield Problem("error", name, in_words(found), "turn_labels")
+        return
+    if shape != volume.shape:
+        text = f"the image has {times(volume.shape)} voxels, its labels have {times(shape)}"
+        yield Problem("error", name, text, "drop_case")
+    if not np.allclose(own, geometry.spacing, rtol=1e-3):
+        text = f"the image has a spacing of {times(own)} mm, its labels of {times(geometry.spacing)}"
+        yield Problem("error", name, text, "set_spacing")
+    elif found is not None:
+        yield Problem("error", name, in_words(found), "place_labels")
 
 
 def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable[Problem]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.image.grid import Grid, Turned, onto, relation
 from napari_nnunet.errors import DatasetError, of_cases
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
@@ -29,6 +28,7 @@ from napari_nnunet.formats.images.files import (
     write_labels,
 )
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import Volume
@@ -46,6 +46,7 @@ class _Seen:
     eight_bit: bool
     spacing_known: bool
     turned: bool
+    notes: tuple[str, ...]
 
 
 def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
@@ -77,7 +78,7 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
 def _import(pairs: Sequence[ImagePair], folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     yield Stage(name="Reading masks", total=len(pairs))
-    seen = yield from _look(pairs, request.workers)
+    seen = yield from _look(pairs, request)
     mapping = compact_values([value for facts in seen.values() for value in facts.values], request.ignore)
     if len(mapping) < 2:
         raise DatasetError("The masks contain only 0: there is no class to learn.")
@@ -92,7 +93,10 @@ def _import(pairs: Sequence[ImagePair], folder: Path, name: str, request: Import
             f"The masks of {len(turned)} of {len(seen)} cases are stored in another order and turned onto their images"
         )
         yield Note(level="warning", text=f"{text}: {', '.join(turned[:5])}{', ...' if len(turned) > 5 else ''}.")
-    ending, copied = _ending(pairs, seen, unchanged=not changed and not turned)
+    for name_of_case, facts in seen.items():
+        yield from (Note(level="warning", text=f"{name_of_case}: {text}") for text in facts.notes)
+    moved = any(facts.notes for facts in seen.values())
+    ending, copied = _ending(pairs, seen, unchanged=not changed and not turned and not moved)
     first = next(iter(seen.values()))
     names = request.channel_names or _channel_names(first, pairs[0])
     if len(names) != first.channels:
@@ -101,15 +105,17 @@ def _import(pairs: Sequence[ImagePair], folder: Path, name: str, request: Import
     for part in ("imagesTr", "labelsTr"):
         make_folder(folder / part)
     yield Stage(name=f"Writing {name}", total=len(pairs))
-    tasks = [Task(pair.name, (pair, folder, ending, mapping, copied), partial(_bytes, pair)) for pair in pairs]
+    tasks = [
+        Task(pair.name, (pair, folder, ending, mapping, copied, request.apart), partial(_bytes, pair)) for pair in pairs
+    ]
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
     results_of(outcomes, "imported")
     write_json(folder / "dataset.json", content)
 
 
-def _look(pairs: Sequence[ImagePair], workers: int) -> Job[dict[str, _Seen]]:
-    tasks = [Task(pair.name, (pair,), partial(_bytes, pair)) for pair in pairs]
-    outcomes = yield from run_cases(look_at_pair, tasks, workers=workers)
+def _look(pairs: Sequence[ImagePair], request: ImportFoldersRequest) -> Job[dict[str, _Seen]]:
+    tasks = [Task(pair.name, (pair, request.apart), partial(_bytes, pair)) for pair in pairs]
+    outcomes = yield from run_cases(look_at_pair, tasks, workers=request.workers)
     problems = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
     seen = {pair.name: outcomes[pair.name].result for pair in pairs if pair.name not in problems}
     for attribute, what in (("channels", "channels"), ("ndim", "dimensions")):
@@ -135,10 +141,10 @@ def _bytes(pair: ImagePair) -> float:
     return total
 
 
-def look_at_pair(pair: ImagePair) -> _Seen:
+def look_at_pair(pair: ImagePair, apart: WhenApart) -> _Seen:
     """Read a pair and say what it holds; runs in a worker process."""
-    volume = _volume(pair)
-    mask, turned = _mask(pair, volume)
+    volume = _volume(pair, apart)
+    mask, turned = _mask(pair, volume, apart)
     integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
     low, high = float(np.min(volume.array)), float(np.max(volume.array))
     return _Seen(
@@ -148,17 +154,21 @@ def look_at_pair(pair: ImagePair) -> _Seen:
         eight_bit=integers and low >= 0 and high <= 255,
         spacing_known=volume.geometry.spacing_known,
         turned=turned,
+        notes=volume.notes,
     )
 
 
-def _volume(pair: ImagePair) -> Volume:
+def _volume(pair: ImagePair, apart: WhenApart) -> Volume:
     if not pair.images[0].is_dir():
-        return read_volume(pair.images)
+        return read_volume(pair.images, apart=apart)
     parts = [dicom.read_series(path) for path in pair.images]
-    return Volume(np.concatenate([array for array, _ in parts]).astype(np.float32), parts[0][1])
+    grids = [Grid(array.shape[1:], geometry) for array, geometry in parts]
+    names = [path.name for path in pair.images]
+    arrays, notes = channels_together([array for array, _ in parts], grids, names, apart=apart)
+    return Volume(np.concatenate(arrays).astype(np.float32), parts[0][1], notes)
 
 
-def _mask(pair: ImagePair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
+def _mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[NDArray[np.int32], bool]:
     """Return the mask on its image's grid, and whether it had to be turned.
 
     Raises
@@ -171,6 +181,8 @@ def _mask(pair: ImagePair, volume: Volume) -> tuple[NDArray[np.int32], bool]:
         mask = array[0].astype(np.int32)
     else:
         mask, geometry = read_labels(pair.mask)
+    if apart == "ignore" and mask.shape == volume.shape:
+        return mask, False
     grid = Grid(volume.shape, volume.geometry)
     placed = onto(mask, geometry, grid, what="the image and its mask")
     return placed, isinstance(relation(grid, Grid(mask.shape, geometry)), Turned)
@@ -206,7 +218,9 @@ def _ending(pairs: Sequence[ImagePair], seen: Mapping[str, _Seen], *, unchanged:
     return (".png" if all(f.eight_bit for f in facts) else ".tif"), False
 
 
-def write_pair(pair: ImagePair, folder: Path, ending: str, mapping: Mapping[int, int], copied: bool) -> None:
+def write_pair(
+    pair: ImagePair, folder: Path, ending: str, mapping: Mapping[int, int], copied: bool, apart: WhenApart
+) -> None:
     """Write one case of the new dataset; runs in a worker process."""
     targets = [folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}" for c in range(len(pair.images))]
     label = folder / "labelsTr" / f"{pair.name}{ending}"
@@ -218,8 +232,8 @@ def write_pair(pair: ImagePair, folder: Path, ending: str, mapping: Mapping[int,
             if ending in (".tif", ".tiff") and sidecar.is_file():
                 shutil.copyfile(sidecar, target.parent / f"{pair.name}.json")
         return
-    volume = _volume(pair)
-    mask, _ = _mask(pair, volume)
+    volume = _volume(pair, apart)
+    mask, _ = _mask(pair, volume, apart)
     for c, channel in enumerate(np.asarray(volume.array)):
         small = channel.astype(np.uint8) if ending == ".png" else _narrow(channel)
         write_image(small, volume.geometry, folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}")

@@ -14,8 +14,9 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset, reader_of
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.planning.folds import FILE as SPLITS
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
@@ -56,7 +57,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
     folder = make_folder(workspace.preprocessed / dataset_name)
-    sources = _sources(dataset, sampled=request.sampled)
+    sources = _sources(dataset, request)
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / _SOURCES).is_file() or message(folder / _SOURCES) == sources:
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
@@ -65,38 +66,41 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-        measures = yield from _measure_all(dataset, request.workers, draws, request.memory_gb)
+        measures = yield from _measure_all(dataset, draws, request)
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
         write_json(folder / _SOURCES, sources)
     return fingerprint
 
 
-def _measure_all(dataset: RawDataset, workers: int, draws: int | None, memory_gb: float) -> Job[list[CaseMeasure]]:
+def _measure_all(dataset: RawDataset, draws: int | None, request: FingerprintRequest) -> Job[list[CaseMeasure]]:
     reader = reader_of(dataset)
-    tasks = [Task(case.name, (case, reader, draws), partial(measure_bytes, case, reader)) for case in dataset.cases]
-    outcomes = yield from run_cases(measure_case, tasks, workers=workers, memory_gb=memory_gb)
+    tasks = [
+        Task(case.name, (case, reader, draws, request.apart), partial(measure_bytes, case, reader))
+        for case in dataset.cases
+    ]
+    outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     results = results_of(outcomes, "measured")
     return [results[case.name] for case in dataset.cases]
 
 
-def measure_case(case: TrainingCase, reader: str, draws: int | None) -> CaseMeasure:
+def measure_case(case: TrainingCase, reader: str, draws: int | None, apart: WhenApart = "refuse") -> CaseMeasure:
     """Read and measure one case; runs in a worker process."""
     from napari_nnunet.engine.planning.measure import measure  # loads scipy, which only the workers need
 
-    volume = read_volume(case.images, reader=reader)
-    labels, _ = read_labels(case.label, reader=reader)
+    volume, labels = read_case(case, reader, apart=apart)
     return measure(volume, labels, draws=draws)
 
 
-def _sources(dataset: RawDataset, *, sampled: bool) -> dict[str, Any]:
+def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
     """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
     digest = hashlib.sha256()
     for case in dataset.cases:
         for path in (*case.images, case.label):
             status = path.stat()
             digest.update(f"{case.name} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return {"files": digest.hexdigest(), "sampled": sampled}
+    apart = {} if request.apart == "refuse" else {"apart": request.apart}
+    return {"files": digest.hexdigest(), "sampled": request.sampled, **apart}
 
 
 def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:

@@ -63,9 +63,8 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         require_sound(report)
         for problem in report.problems:
             yield Note(level="warning", text=f"{problem.where}: {problem.text}")
-    yield from extract_fingerprint(
-        workspace, FingerprintRequest(**measuring, clean=request.clean, sampled=request.sampled)
-    )
+    measured = request.only(FingerprintRequest).replace(**measuring)
+    yield from extract_fingerprint(workspace, measured)
     plans = yield from plan_experiment(workspace, request.only(PlanRequest))
     if not request.configurations or not request.preprocess:
         return Planned(plans, None)

@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.preprocessed.cases import case_files, case_names, remove_case, remove_old_format, write_case
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, grid_of
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
+from napari_nnunet.volume import Volume
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
 _STAGING = ".unfinished"
@@ -111,7 +114,7 @@ def _preprocess(dataset: RawDataset, base: Path, request: PreprocessRequest) -> 
     _check_disk(base, targets, len(work))
     yield Stage(name=f"Preprocessing {base.name}", total=len(work))
     try:
-        done, failed = yield from _run(dataset, plans, targets, work, staging, request.workers, request.memory_gb)
+        done, failed = yield from _run(dataset, plans, targets, work, staging, request)
     finally:
         remove_leftovers(staging)
         if not any(staging.iterdir()):
@@ -271,8 +274,7 @@ def _run(
     targets: Sequence[_Target],
     work: Mapping[str, list[tuple[_Target, str]]],
     staging: Path,
-    workers: int,
-    memory_gb: float,
+    request: PreprocessRequest,
 ) -> Job[tuple[list[str], dict[str, str]]]:
     cases = {case.name: case for case in dataset.cases}
     for target in targets:
@@ -280,7 +282,7 @@ def _run(
     tasks = []
     for name, wanted in work.items():
         mine = tuple((target.configuration, target.folder) for target, _ in wanted)
-        arguments = (cases[name], plans, mine, dataset.info.labels, staging)
+        arguments = (cases[name], plans, mine, dataset.info.labels, staging, request.apart)
         tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
     for target in targets:
         target.journal.note([name for name, wanted in work.items() if any(t is target for t, _ in wanted)], None)
@@ -292,7 +294,10 @@ def _run(
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 
-    outcomes = yield from run_cases(preprocess_case, tasks, workers=workers, memory_gb=memory_gb, finished=finished)
+    how: dict[str, Any] = {"workers": request.workers, "memory_gb": request.memory_gb}
+    outcomes = yield from run_cases(preprocess_case, tasks, **how, finished=finished)
+    for name, outcome in outcomes.items():
+        yield from (Note(level="warning", text=f"{name}: {text}") for text in outcome.result or ())
     done = [name for name, outcome in outcomes.items() if outcome.error is None]
     return done, {name: outcome.error.message for name, outcome in outcomes.items() if outcome.error is not None}
 
@@ -303,8 +308,14 @@ def preprocess_case(
     targets: Sequence[tuple[Configuration, Path]],
     labels_scheme: Any,
     staging: Path,
-) -> None:
+    apart: WhenApart = "refuse",
+) -> tuple[str, ...]:
     """Read, prepare and store one case; runs in a worker process.
+
+    Returns
+    -------
+    tuple of str
+        What was done to bring its channels together.
 
     Raises
     ------
@@ -316,13 +327,8 @@ def preprocess_case(
     configurations = [configuration for configuration, _ in targets]
     folders = {configuration.name: folder for configuration, folder in targets}
     # The arrays are handed on without a name here, so that they are freed as soon as they were used.
-    for prepared in prepare_case(
-        read_volume(case.images, reader=plans.reader, as_stored=True),
-        read_labels(case.label, reader=plans.reader)[0],
-        plans,
-        configurations,
-        labels_scheme,
-    ):
+    notes: list[str] = []
+    for prepared in prepare_case(*_read(case, plans.reader, apart, notes), plans, configurations, labels_scheme):
         folder = folders[prepared.configuration.name]
         write_case(
             folder,
@@ -335,6 +341,13 @@ def preprocess_case(
         )
         remove_old_format(folder, case.name)
         del prepared  # or it would stay while the next one is made
+    return tuple(notes)
+
+
+def _read(case: TrainingCase, reader: str, apart: WhenApart, notes: list[str]) -> tuple[Volume, NDArray[Any]]:
+    volume, labels = read_case(case, reader, as_stored=True, apart=apart)
+    notes += volume.notes
+    return volume, labels
 
 
 def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configuration, Path]]) -> float:

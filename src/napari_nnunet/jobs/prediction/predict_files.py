@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,10 @@ def _each(
                 )
                 continue
             began = time.monotonic()
-            current = ahead or reader.submit(_read, case, model, folder.spacing)
+            current = ahead or reader.submit(_read, case, model, folder)
             upcoming = following[index]
             # Reading the next image overlaps with segmenting this one.
-            ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model, folder.spacing)
+            ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model, folder)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     result = yield from _one(case, current.result(), model, folder, settings, segment)
@@ -176,6 +176,7 @@ def _one(
     segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
+    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in volume.notes)
     previous = None
     ending = model.dataset.file_ending
     if folder.previous is not None:
@@ -212,10 +213,10 @@ def _reader(model: TrainedModel) -> str:
     return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
 
 
-def _read(case: Case, model: TrainedModel, spacing: tuple[float, ...] | None) -> Volume:
-    volume = read_volume(case.files, reader=_reader(model))
-    if spacing is not None:
-        volume = Volume(volume.array, volume.geometry.with_spacing(spacing, GIVEN))
+def _read(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
+    volume = read_volume(case.files, reader=_reader(model), apart=folder.apart)
+    if folder.spacing is not None:
+        volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
     channels = len(model.dataset.channel_names)
     if volume.channels != channels:
         raise ImageError(

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.requests.option import DatasetFlag, EachDataset, Memory, PlansName, Request, Workers, option
+from napari_nnunet.schema.requests.option import (
+    DatasetFlag,
+    EachDataset,
+    GridSettings,
+    Memory,
+    PlansName,
+    Request,
+    Workers,
+    option,
+)
 
 
 def read_class_names(words: Sequence[str]) -> dict[int, str]:
@@ -39,7 +48,7 @@ class VerifyRequest(Request):
     memory_gb: Memory = 0
 
 
-class ImportFoldersRequest(Request):
+class ImportFoldersRequest(GridSettings):
     """Match images and masks by their names and write them as a dataset; --dry_run only shows the pairs."""
 
     images: Path = option("Images", "-i DIR", "Images: files, or DICOM series as folders.")

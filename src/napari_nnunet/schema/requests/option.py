@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -161,6 +161,28 @@ def _in_words(error: ValidationError, kind: type[Request]) -> SettingsError:
     title = (field.title if field is not None else None) or name
     shell, window = (f"The setting '{said}' cannot be {first['input']!r}: {first['msg']}." for said in (name, title))
     return SettingsError("", shell=shell, window=window)
+
+
+class GridSettings(Request):
+    """What is done with the channels of a case, or with labels and their image, that do not lie on one grid."""
+
+    resample_channels: bool = option(
+        "Resample channels",
+        "--resample_channels --resample-channels",
+        "Interpolate channels that lie on another grid than a case's first one; without it such cases are refused.",
+        default=False,
+    )
+    ignore_geometry: bool = option(
+        "Ignore places",
+        "--ignore_geometry --ignore-geometry",
+        "Take voxels as they lie, whatever the headers say of their place.",
+        default=False,
+    )
+
+    @property
+    def apart(self) -> Literal["refuse", "resample", "ignore"]:
+        """What is done with what lies apart."""
+        return "ignore" if self.ignore_geometry else "resample" if self.resample_channels else "refuse"
 
 
 Workers = Annotated[

@@ -9,7 +9,15 @@ from pydantic import field_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.plans import STANDARD
-from napari_nnunet.schema.requests.option import EachDataset, Memory, Request, Workers, option, read_largest
+from napari_nnunet.schema.requests.option import (
+    EachDataset,
+    GridSettings,
+    Memory,
+    Request,
+    Workers,
+    option,
+    read_largest,
+)
 
 _FEWEST_FOLDS = 2
 Clean = Annotated[bool, option("From scratch", "--clean", "Do it again even if nothing changed.")]
@@ -130,7 +138,7 @@ class PlanSettings(Request):
     )
 
 
-class FingerprintRequest(Request):
+class FingerprintRequest(GridSettings):
     """Measure all training cases of datasets (spacings, shapes, intensities) for planning."""
 
     dataset: EachDataset
@@ -147,7 +155,7 @@ class PlanRequest(FoldSettings, PlanSettings):
     dataset: EachDataset
 
 
-class PreprocessRequest(Request):
+class PreprocessRequest(GridSettings):
     """Crop, normalise and resample all training cases; what is up to date is left as it is."""
 
     dataset: EachDataset
@@ -158,7 +166,7 @@ class PreprocessRequest(Request):
     clean: Clean = False
 
 
-class PlanAndPreprocessRequest(FoldSettings, PlanSettings):
+class PlanAndPreprocessRequest(GridSettings, FoldSettings, PlanSettings):
     """Do everything between raw data and training: check (on request), measure, plan, preprocess."""
 
     dataset: EachDataset

@@ -11,7 +11,16 @@ from pydantic import model_validator
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
+from napari_nnunet.schema.requests.option import (
+    DatasetFlag,
+    Folds,
+    GridSettings,
+    PlansName,
+    Request,
+    TrainerName,
+    option,
+    read_folds,
+)
 
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -133,7 +142,7 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
     return base.replace(**changes)
 
 
-class FolderRequest(Request):
+class FolderRequest(GridSettings):
     """Which folder is segmented, and where to."""
 
     source: Source

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetIt
 
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
-from napari_nnunet.formats.dataset.raw_writer import drop_case, set_spacing, update_count
+from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_spacing, update_count
 from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import VerifyRequest
@@ -31,6 +31,8 @@ _FIX_TEXTS = {
     "drop_case": "Remove case",
     "remap_labels": "Renumber labels",
     "set_spacing": "Set voxel size…",
+    "turn_labels": "Turn onto image",
+    "place_labels": "Place on image",
 }
 
 
@@ -148,6 +150,16 @@ class ProblemList(QWidget):
                     "values without a name are named label_VALUE."
                 )
                 return (lambda: remap_dataset(folder)) if self._confirmed(question) else None
+            case "turn_labels" | "place_labels":
+                name = names[0] if names else problem.where
+                how = (
+                    f"Turn the labels of '{name}' onto the grid of its image, as their file says?"
+                    if problem.fix == "turn_labels"
+                    else f"Keep the voxels of the labels of '{name}' and place them where the image lies? Do that only "
+                    "where the file's place is wrong."
+                )
+                question = f"{how} The old file goes to {folder.name}/trash."
+                return (lambda: place_labels(folder, name)) if self._confirmed(question) else None
         return self._spacing_remedy(folder, names)
 
     def _confirmed(self, question: str) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.image.grid import Grid, Same, relation
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.images.notes import reader_of
+from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.frame.layers import length_in_mm
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from napari_nnunet.schema.geometry import Geometry
 TOLERANCE = 1e-3
 #: How far, in voxels, corners may lie apart where labels are compared voxel by voxel: some tools round headers.
 CLOSE = 0.1
+#: What is done with channels, or with labels and their image, that lie apart: an error; the channel is resampled onto
+#: the first one's grid (labels never are); or they are taken voxel by voxel, whatever their headers say.
+WhenApart = Literal["refuse", "resample", "ignore"]
 _OVERLAP = 0.05  # of the smaller box: with less in common, two images show different things
 
 
@@ -168,10 +172,139 @@ def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str) -> ND
     found = relation(first, Grid(array.shape, second))
     if isinstance(found, Turned):
         return found.turn(array)
-    if isinstance(found, Apart) and not (found.voxels <= CLOSE and array.shape == first.shape):
+    if isinstance(found, Apart) and not same_voxels(found, first, Grid(array.shape, second)):
         place = "show different places" if found.elsewhere else "do not lie on the same grid"
         raise ImageError(f"{what} {place}: {found}.")
     return array
+
+
+def grid_at(shape: tuple[int, ...], matrix: NDArray[Any]) -> Grid:
+    """Return the grid of an array that lies in a world of the same axes, as layers of a viewer do.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``([Z,] Y, X)``.
+    matrix : ndarray, shape (n + 1, n + 1)
+        From indices in array order, with a 1 behind, to mm in the same order; without shear.
+    """
+    n = len(shape)
+    columns = np.asarray(matrix, dtype=float)[:n, :n]
+    spacing = np.linalg.norm(columns, axis=0)
+    direction = (columns / spacing)[::-1, ::-1]  # ITK's order: x first
+    origin = np.asarray(matrix, dtype=float)[:n, n][::-1]
+    where = {"origin": tuple(map(float, origin)), "direction": tuple(map(float, direction.ravel()))}
+    return Grid(shape, Geometry(spacing=tuple(map(float, spacing)), **where))
+
+
+def channels_together(
+    arrays: Sequence[Any], grids: Sequence[Grid], names: Sequence[str], *, apart: WhenApart = "refuse"
+) -> tuple[list[Any], tuple[str, ...]]:
+    """Bring all channels of a case onto the grid of the first one.
+
+    Parameters
+    ----------
+    arrays : sequence of array-like, shape (C, [Z,] Y, X)
+        The channels; numpy's or dask's. Those that lie on the first one's grid are returned as they are, those that are
+        stored in another order as turned views.
+    grids : sequence of Grid
+        Where each lies.
+    names : sequence of str
+        What each is called: file or layer.
+    apart : {"refuse", "resample", "ignore"}
+        What is done with a channel that has other voxels.
+
+    Returns
+    -------
+    tuple of (list of array-like, tuple of str)
+        And a sentence for every channel that was turned or resampled.
+
+    Raises
+    ------
+    ImageError
+        If a channel has other voxels and ``apart`` does not help: nothing in common, another shape, no known place.
+    """
+    out, notes = [arrays[0]], []
+    for array, grid, name in zip(arrays[1:], grids[1:], names[1:], strict=True):
+        found = relation(grids[0], grid)
+        if same_voxels(found, grids[0], grid) or (apart == "ignore" and grid.shape == grids[0].shape):
+            out.append(array)
+        elif isinstance(found, Turned):
+            out.append(_turned(array, found))
+            notes.append(f"{name} is stored in another order than {names[0]} ({found}); it was turned onto it.")
+        elif isinstance(found, Apart) and apart == "resample" and _can_be_resampled(found, grids[0], grid):
+            moved, outside = resampled(np.asarray(array), grid, grids[0])
+            out.append(moved)
+            beyond = f"; {outside:.0%} of it lies outside of {name} and got its lowest value" if outside else ""
+            notes.append(f"{name} was resampled onto the grid of {names[0]} ({found}){beyond}.")
+        else:
+            raise _channel_error(name, names[0], found, grids[0], grid)
+    return out, tuple(notes)
+
+
+def same_voxels(found: Relation, first: Grid, second: Grid) -> bool:
+    """Whether voxels can be taken for each other: the grids agree up to what tools lose when they round headers."""
+    close = isinstance(found, Apart) and found.voxels <= CLOSE and first.shape == second.shape
+    return close or isinstance(found, Same)
+
+
+def _turned(array: Any, found: Turned) -> Any:
+    """Return channels (C, [Z,] Y, X) on the first grid."""
+    turned = np.transpose(array, (0, *(axis + 1 for axis in found.axes)))
+    return np.flip(turned, tuple(axis + 1 for axis, flipped in enumerate(found.flips) if flipped))
+
+
+def _can_be_resampled(found: Apart, first: Grid, second: Grid) -> bool:
+    return not found.elsewhere and first.matrix is not None and second.matrix is not None
+
+
+def _channel_error(name: str, first: str, found: Relation, grid: Grid, other: Grid) -> ImageError:
+    alike = grid.shape == other.shape
+    by_voxel = "Where the headers are wrong, join them voxel by voxel (--ignore_geometry)." if alike else ""
+    if isinstance(found, Apart) and found.elsewhere:
+        text = f"{name} and {first}, channels of one case, show different places: {found}. Do they belong together?"
+        return ImageError(text, shell=by_voxel)
+    text = f"{name} does not lie on the grid of {first}, but is a channel of the same case: {found}."
+    if isinstance(found, Apart) and _can_be_resampled(found, grid, other):
+        return ImageError(
+            text,
+            shell=f"Have it resampled (--resample_channels). {by_voxel}".strip(),
+            window="Resample it first, or have it done from a shell (--resample_channels).",
+        )
+    return ImageError(f"{text} Resample it first.", shell=by_voxel)
+
+
+def resampled(array: NDArray[Any], second: Grid, first: Grid) -> tuple[NDArray[Any], float]:
+    """Interpolate channels linearly on another grid.
+
+    Parameters
+    ----------
+    array : ndarray, shape (C, [Z,] Y, X)
+        On ``second``.
+    second, first : Grid
+        Where it lies and where it is wanted; both know their place.
+
+    Returns
+    -------
+    tuple of (ndarray of float32, float)
+        What lies outside of it gets the lowest value of its channel; and which share of the result that is.
+    """
+    from scipy.ndimage import affine_transform  # rare
+
+    a, b = first.matrix, second.matrix
+    if a is None or b is None:
+        raise ImageError("An image that does not say where it lies cannot be resampled.")
+    between = np.linalg.solve(b, a)  # from indices of the first to indices of the second
+    n = len(first.shape)
+    how: dict[str, Any] = {"output_shape": first.shape, "order": 1, "mode": "constant"}
+    matrix, offset = between[:n, :n], between[:n, n]
+    # Half a voxel around belongs to an image, too: there the outermost value counts.
+    padded = np.pad(array.astype(np.float32), [(0, 0), *[(1, 1)] * n], mode="edge")
+    parts = [affine_transform(channel, matrix, offset + 1, cval=float(channel.min()), **how) for channel in padded]
+    inside = affine_transform(np.pad(np.ones(second.shape, np.float32), 1), matrix, offset + 1, cval=0.0, **how) >= 0.5
+    for part, channel in zip(parts, padded, strict=True):
+        part[~inside] = channel.min()
+    return np.stack(parts), 1 - float(inside.mean())
 
 
 def _by_size(first: Grid, second: Grid, tolerance: float) -> Relation:

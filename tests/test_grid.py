@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_nnunet.engine.image.grid import Apart, Grid, Same, Turned, relation
 from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
 from napari_nnunet.schema.geometry import Geometry
 
 EYE = tuple(np.eye(3).ravel())

@@ -1,0 +1,73 @@
+"""A training case from its files: image and labels on one grid, or an error that says how they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.grid import Apart, Grid, Same, Turned, WhenApart, relation, same_voxels
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import Volume
+
+
+def read_case(
+    case: TrainingCase, reader: str, *, as_stored: bool = False, apart: WhenApart = "refuse"
+) -> tuple[Volume, NDArray[Any]]:
+    """Read image and labels of a case.
+
+    Parameters
+    ----------
+    case : TrainingCase
+        Its files.
+    reader : str
+        nnU-Net's class name.
+    as_stored : bool
+        Keep the type of the image's file.
+    apart : {"refuse", "resample", "ignore"}
+        What is done with channels on other grids; labels elsewhere than their image pass with "ignore" only.
+
+    Returns
+    -------
+    tuple of (Volume, ndarray of int32)
+        Shapes are compared by those who use them.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read, or voxels of the labels are not those of the image.
+    """
+    volume = read_volume(case.images, reader=reader, as_stored=as_stored, apart=apart)
+    labels, geometry = read_labels(case.label, reader=reader)
+    if apart != "ignore":
+        found = label_relation(volume, labels.shape, geometry)
+        if found is not None:
+            raise ImageError(
+                f"{case.label.name}: {in_words(found)}.",
+                shell="Import the dataset anew (import_folders turns labels onto their images), or, where only the "
+                "headers are wrong, take the voxels as they lie (--ignore_geometry).",
+                window="Check the dataset in the Training cases dock, which can fix it.",
+            )
+    return volume, labels
+
+
+def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -> Turned | Apart | None:
+    """Return how labels lie to their image; None if voxel by voxel, or if they differ in size, which others say."""
+    image, labels = Grid(volume.shape, volume.geometry), Grid(shape, geometry)
+    found = relation(image, labels)
+    if isinstance(found, Turned):
+        return found
+    if isinstance(found, Same) or same_voxels(found, image, labels) or shape != volume.shape:
+        return None
+    return found
+
+
+def in_words(found: Turned | Apart) -> str:
+    """Return what is wrong with labels that do not lie on their image."""
+    if isinstance(found, Turned):
+        return f"the labels are stored in another order than the image ({found}), and would be trained on other voxels"
+    where = "in another place" if found.elsewhere else "on another grid"
+    return f"the labels lie {where} than the image ({found})"
