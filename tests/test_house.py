@@ -17,9 +17,7 @@ SOURCE = ROOT / "src" / "napari_nnunet"
 LONGEST_FUNCTION = 50  # lines without docstring
 LONGEST_MODULE = 400
 #: Longer than that today; a number here only ever gets smaller.
-LONGER = {
-    "widgets/prediction/form.py": 434,
-}
+LONGER: dict[str, int] = {}
 MOST_MODULES = 12  # in one folder
 LATE_IMPORTS = 79  # within functions; likewise
 LONGEST_TEST_FILE = 400

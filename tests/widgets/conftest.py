@@ -44,5 +44,5 @@ def workspace(tmp_path, monkeypatch):
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(getattr(workspace, name)))
     make_model(workspace.results, Recipe(folds=(0, 1)))
-    make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16)), seed=7)
+    make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0)), seed=7)
     return workspace

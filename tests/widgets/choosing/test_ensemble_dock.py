@@ -48,7 +48,7 @@ def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, 
     assert recipe["partial"] is False and len(recipe["members"]) == 2
     assert ensemble.result.table.table.item(0, 0).text() == "organ"
     # Results are no images: they are not offered as the next thing to segment.
-    assert [name for name, _ in ensemble.form._image_choices()] == ["image"]
+    assert [name for name, _ in ensemble.form.image._image_choices()] == ["image"]
 
 
 def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble, qtbot):
@@ -150,7 +150,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     qtbot.waitUntil(lambda: "at least two results" in ensemble.summary.text(), timeout=5000)
     ensemble.members.source_box.value = MODELS
     segment = open_dock(viewer, "Segment")
-    segment.form.output_box.value = "Labels and probabilities"
+    segment.form.image.output_box.value = "Labels and probabilities"
     for model in segment.form.model_box.choices[:2]:
         segment.form.model_box.value = model
         qtbot.waitUntil(lambda: segment.panel.button.isEnabled(), timeout=20000)

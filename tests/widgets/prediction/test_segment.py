@@ -103,9 +103,9 @@ def test_an_image_in_pixels_asks_for_the_voxel_size(viewer, dock, tiny, qtbot):
     viewer.add_image(smooth_image((12, 20, 20))[0], scale=(2, 1, 1), name="image")
     _refused(dock, qtbot, "has no voxel size")
     assert "the layer's scale is 2 x 1 x 1" in dock.summary.text()
-    dock.form.spacing_edit.value = "abc"
+    dock.form.image.spacing_edit.value = "abc"
     _refused(dock, qtbot, "type 3 positive numbers in mm")
-    dock.form.spacing_edit.value = "2 × 1 × 1"
+    dock.form.image.spacing_edit.value = "2 × 1 × 1"
     _ready(dock, qtbot)
     _run(dock, qtbot)
     assert _result(viewer).data.any()
@@ -128,7 +128,7 @@ def test_colour_images_and_missing_channels_are_explained(viewer, dock, tiny, ne
     _refused(dock, qtbot, "colour (RGB) image, but the model has 1 channel (MR)")
     dock.add_model(new_model(name="Dataset002_Two", channels=("T1", "T2")).folder)
     _image(viewer, name="volume")
-    dock.form.channel_boxes[0].value = viewer.layers["volume"]
+    dock.form.image.channel_boxes[0].value = viewer.layers["volume"]
     _refused(dock, qtbot, "no axis of 'volume' (12, 30, 28) has 2 entries")
 
 
@@ -142,15 +142,15 @@ def test_channels_are_matched_by_name_and_may_be_layers_or_an_axis(viewer, dock,
     for name, array in (("patient T2", both[1]), ("patient T1", both[0])):
         viewer.add_image(array, name=name, units=MM)
     dock.add_model(new_model(name="Dataset002_Two", channels=("T1", "T2")).folder)
-    assert [box.value.name for box in dock.form.channel_boxes] == ["patient T1", "patient T2"]
+    assert [box.value.name for box in dock.form.image.channel_boxes] == ["patient T1", "patient T2"]
     _ready(dock, qtbot)
     _run(dock, qtbot)
     from_layers = _result(viewer, "patient T1 – 3d_fullres").data.copy()
     stacked = viewer.add_image(np.moveaxis(both, 0, 1), name="stack", units=["mm"] * 4, scale=(1, 1, 1, 1))
-    dock.form.channel_boxes[0].value = stacked
-    dock.form.channel_boxes[1].value = "(in the first layer)"
+    dock.form.image.channel_boxes[0].value = stacked
+    dock.form.image.channel_boxes[1].value = "(in the first layer)"
     _ready(dock, qtbot)
-    assert dock.form.axes_box.value == "ZCYX"
+    assert dock.form.image.axes_box.value == "ZCYX"
     _run(dock, qtbot)
     result = _result(viewer, "stack – 3d_fullres")
     np.testing.assert_array_equal(result.data, from_layers)
@@ -185,11 +185,11 @@ def test_lazy_multiscale_and_time_series_layers_work(viewer, dock, tiny, qtbot, 
     result = _result(viewer)
     assert result.data.shape == ((3, 12, 30, 28) if kind == "time" else (12, 30, 28))
     if kind == "time":
-        assert dock.form.image_form.isRowVisible(dock.form.time_box.native)
+        assert dock.form.image.rows.isRowVisible(dock.form.image.time_box.native)
         np.testing.assert_array_equal(result.data[0], result.data[2])
         assert not np.array_equal(result.data[0], result.data[1])
         assert dock.result.table.table.rowCount() == 6
-        dock.form.time_box.value = "Current time point"
+        dock.form.image.time_box.value = "Current time point"
         viewer.dims.set_point(0, 2)
         _ready(dock, qtbot)
         _run(dock, qtbot)
@@ -202,7 +202,7 @@ def test_a_drawn_rectangle_or_the_visible_field_limits_the_run(viewer, dock, tin
     _image(viewer)
     viewer.dims.set_point(0, 6)
     shapes = viewer.add_shapes([[[6, 4, 5], [6, 4, 15], [6, 20, 15], [6, 20, 5]]], shape_type="rectangle", name="box")
-    dock.form.region_box.value = shapes
+    dock.form.image.region_box.value = shapes
     _ready(dock, qtbot)
     assert "a region of" in dock.summary.text()
     _run(dock, qtbot)
@@ -211,7 +211,7 @@ def test_a_drawn_rectangle_or_the_visible_field_limits_the_run(viewer, dock, tin
     outside = result.copy()
     outside[:, 4:21, 5:16] = 0
     assert not outside.any()
-    dock.form.region_box.value = "Visible field"
+    dock.form.image.region_box.value = "Visible field"
     viewer.scene.camera.zoom = 60
     _ready(dock, qtbot)
     _run(dock, qtbot)
@@ -220,7 +220,7 @@ def test_a_drawn_rectangle_or_the_visible_field_limits_the_run(viewer, dock, tin
 
 def test_probabilities_become_layers_over_the_image(viewer, dock, tiny, qtbot):
     _image(viewer, scale=(2, 1, 1))
-    dock.form.output_box.value = "Labels and probabilities"
+    dock.form.image.output_box.value = "Labels and probabilities"
     _ready(dock, qtbot)
     _run(dock, qtbot)
     names = [layer.name for layer in viewer.layers]

@@ -14,11 +14,12 @@ from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.schema.dataset import Region
-from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFolders, TwoLayers, labels_of
+from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFolders, labels_of
+from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, placement_of
+from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 
 if TYPE_CHECKING:
@@ -55,14 +56,16 @@ class CompareWidget(RequestDock[Pair, None]):
 
     def request(self) -> Pair:
         """Return what the form asks for."""
-        return self.form.pair()
+        try:
+            return self.form.pair()
+        except ApartError as error:
+            raise with_remedy(error, self.viewer, self.panel, self.form.exchange) from error
 
     def describe(self, request: Pair) -> str:
         """Return what will be compared."""
         if isinstance(request, TwoFolders):
             return f"<b>Will compare</b> the files of '{request.first.name}' and '{request.second.name}'"
-        warning = ".<br>They lie in different places; voxels are compared by their index" if request.apart else ""
-        return f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'{warning}"
+        return f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'"
 
     def begin(self, request: Pair) -> None:
         """Compare."""
@@ -73,7 +76,8 @@ class CompareWidget(RequestDock[Pair, None]):
         known = class_names_of(request.first.features) or class_names_of(request.second.features)
         names: dict[Region, str] = dict(known.items())
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
-        self.panel.run(_compare_layers(request), done=lambda found: self._show_layers(found, names, titles, place))
+        arrays = full_resolution(request.first), full_resolution(request.second)
+        self.panel.run(_compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place))
 
     def _show_layers(
         self,
@@ -169,11 +173,11 @@ def _look_at_worst(viewer: Any, layer: Labels) -> None:
             viewer.dims.set_point(axis + viewer.dims.ndim - layer.ndim, layer.data_to_world(position)[axis])
 
 
-def _compare_layers(layers: TwoLayers) -> Job[tuple[Mapping[Region, Any], Any]]:
+def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any]]:
     from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
 
     yield Stage(name="Comparing")
-    one, other = labels_of(layers.first), labels_of(layers.second)
+    one, other = np.array(first), np.array(second)  # people go on editing
     yield Progress(done=1, total=3)
     three = [array if array.ndim > 2 else array[None] for array in (one, other)]
     metrics = compare_arrays(three[0], three[1])

@@ -12,8 +12,10 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QTabWidget, QVBoxLayout, QWidget
 
+from napari_nnunet.widgets.files.overlay import require_over
+from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct
-from napari_nnunet.widgets.frame.layers import full_resolution
+from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
@@ -23,20 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TwoLayers:
-    """Two Labels layers of the same shape."""
+    """Two Labels layers that lie over each other."""
 
     first: Labels
     second: Labels
-
-    @property
-    def apart(self) -> bool:
-        """Whether the same voxel lies in different places, by more than half a voxel."""
-        ends = [np.zeros(self.first.ndim), np.array(_shape(self.first)) - 1]
-        half = np.array(self.second.scale) / 2
-        return any(
-            np.any(np.abs(np.subtract(self.first.data_to_world(end), self.second.data_to_world(end))) > half)
-            for end in ends
-        )
 
 
 @dataclass(frozen=True)
@@ -119,16 +111,30 @@ class CompareForm(LayerForm):
     def _layers_changed(self, event: Any = None) -> None:
         found = self._labels()
         with self._quietly():
-            for box, wanted in ((self.first_box, 0), (self.second_box, 1)):
+            for box in (self.first_box, self.second_box):
                 before = box.value
                 box.reset_choices()
-                box.value = before if before in found else (found[wanted] if len(found) > wanted else None)
+                box.value = before if before in found else None
+            for box, other in ((self.first_box, self.second_box), (self.second_box, self.first_box)):
+                if box.value is None:
+                    box.value = next((layer for layer in found if layer is not other.value), None)
         if getattr(event, "type", "") == "inserted":
             self._watch(event.value)
         self._changed()
 
     def _watch(self, layer: Any) -> None:
-        layer.events.name.connect(self._layers_changed)
+        events = layer.events
+        events.name.connect(self._layers_changed)
+        for signal in (events.scale, events.translate, events.rotate, events.shear, events.affine, events.units):
+            signal.connect(self._changed)
+        if isinstance(layer, Labels):
+            events.data.connect(self._changed)
+
+    def exchange(self, old: Any, new: Any) -> None:
+        """Choose another layer wherever one is chosen."""
+        for box in (self.first_box, self.second_box):
+            if box.value is old:
+                box.value = new
 
     def pair(self) -> Pair:
         """Return what is compared; raises NotReadyError with what is missing."""
@@ -152,16 +158,14 @@ class CompareForm(LayerForm):
             raise NotReadyError("Open two Labels layers to compare.")
         if first is second:
             raise NotReadyError("Choose two different layers.")
-        shapes = [_shape(layer) for layer in (first, second)]
-        if shapes[0] != shapes[1]:
-            raise NotReadyError(
-                f"'{first.name}' has shape {shapes[0]}, '{second.name}' has {shapes[1]}: they must be the same."
-            )
+        axes = axes_of(first.ndim, placement_of(first))
+        if first.ndim != second.ndim:
+            raise NotReadyError(f"'{first.name}' has {first.ndim} axes, '{second.name}' has {second.ndim}.")
+        times = [full_resolution(layer).shape[axes.index("T")] for layer in (first, second) if "T" in axes]
+        if len(set(times)) > 1:
+            raise NotReadyError(f"'{first.name}' has {times[0]} time points, '{second.name}' has {times[1]}.")
+        require_over(first, second, axes)
         return TwoLayers(first, second)
-
-
-def _shape(layer: Labels) -> tuple[int, ...]:
-    return tuple(int(n) for n in full_resolution(layer).shape)
 
 
 def labels_of(layer: Labels) -> NDArray[Any]:

@@ -25,6 +25,8 @@ from napari_nnunet.widgets.choosing.ensemble_jobs import (
     segment,
 )
 from napari_nnunet.widgets.choosing.members import BEST, LayerGroup, MemberChoice, MembersForm
+from napari_nnunet.widgets.files.overlay import require_over
+from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_of, placement_of
@@ -33,7 +35,6 @@ from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm
-from napari_nnunet.widgets.prediction.request import resolve
 from napari_nnunet.widgets.prediction.result import doubt_layer
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe
@@ -120,7 +121,10 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         check_models([member.model for member in chosen])
         uncertain = bool(self.doubt_box.value) and len(chosen) > 1
         vote = VoteSettings(method, weights, uncertain, _temperature(chosen))
-        return Together(resolve(self.form.choices()), chosen, vote, self.members.cleaning() or Cleaning())
+        request = self.form.request(self.panel)
+        for member in chosen:
+            self.form.require_near(member.model, request)
+        return Together(request, chosen, vote, self.members.cleaning() or Cleaning())
 
     def check(self) -> None:
         """Offer a calibration where there is one to be had."""
@@ -241,6 +245,8 @@ def _that_fit(groups: Sequence[LayerGroup]) -> Sequence[LayerGroup]:
             raise NotReadyError(f"'{group.name}' lacks the probability layers of some classes.")
         if group.scheme != first.scheme:
             raise NotReadyError(f"'{group.name}' has other classes than '{first.name}'.")
-        if next(iter(group.layers.values())).data.shape != next(iter(first.layers.values())).data.shape:
+        one, other = (next(iter(entry.layers.values())) for entry in (first, group))
+        if one.ndim != other.ndim or one.data.shape != other.data.shape:
             raise NotReadyError(f"'{group.name}' has another shape than '{first.name}'.")
+        require_over(one, other, axes_of(one.ndim, placement_of(one)))
     return groups

@@ -96,7 +96,7 @@ def estimate(order: Together) -> Job[dict[str, Any]]:
 
     yield Stage(name="Estimating")
     volume = order.request.frames[0].volume
-    return estimate_combined(_combination(order), volume.shape, order.request.spacing)
+    return estimate_combined(_combination(order), volume.shape, order.request.grid.spacing)
 
 
 def segment(order: Together, targets: list[tuple[Any, Any, Any]], focus: Any) -> Job[Any]:

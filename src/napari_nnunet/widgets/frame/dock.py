@@ -12,7 +12,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.widgets.frame.forms import let_shrink, scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.parts import sentence
-from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.tabs import keep_together
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
@@ -171,14 +171,14 @@ class RequestDock(Dock, Generic[R, E]):
         try:
             return self.request()
         except NotReadyError as reason:
-            self._refuse(str(reason))
+            self._refuse(str(reason), reason.remedy)
         except NnunetError as error:
             self._refuse(error.in_window)
         return None
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, remedy: Remedy | None = None) -> None:
         self.summary.setText(f"<b>Not ready.</b> {reason}")
-        self.panel.set_ready(reason)
+        self.panel.set_ready(reason, remedy)
 
     def _start_estimate(self, request: R, job: Job[E], generation: int) -> None:
         """Work out time and memory on a thread: that is where torch is loaded."""

@@ -28,8 +28,24 @@ _WIDTH = 360  # of a dock, at least
 _FAR = 10**6  # spin boxes want an end
 
 
-class LayerForm(QWidget):
-    """A form that offers the viewer's layers; emits ``changed`` when what it says changed.
+class Form(QWidget):
+    """A form; emits ``changed`` when what it says changed."""
+
+    changed = Signal()
+    _filling = False
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Fill boxes without being told of every change."""
+        before, self._filling = self._filling, True
+        try:
+            yield
+        finally:
+            self._filling = before
+
+
+class LayerForm(Form):
+    """A form that offers the viewer's layers.
 
     Subclasses follow the layers in ``_layers_changed`` and ``_watch``.
 
@@ -39,12 +55,9 @@ class LayerForm(QWidget):
         Whose layers are offered.
     """
 
-    changed = Signal()
-
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = viewer
-        self._filling = False
 
     def _follow_layers(self) -> None:
         events = self.viewer.layers.events
@@ -61,15 +74,6 @@ class LayerForm(QWidget):
 
     def _images(self) -> list[Image]:
         return [layer for layer in self.viewer.layers if isinstance(layer, Image) and DERIVED not in layer.metadata]
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Fill boxes without being told of every change."""
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
 
 
 def field_widget(model: type[BaseModel], name: str, **own: Any) -> Any:

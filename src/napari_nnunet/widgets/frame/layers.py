@@ -114,7 +114,7 @@ class Frame:
 
 
 def frames_of(
-    layers: Sequence[Image], axes: str, spacing: Sequence[float], *, channels: int, times: Sequence[int] | None
+    layers: Sequence[Image], axes: str, geometry: Geometry, *, channels: int, times: Sequence[int] | None
 ) -> list[Frame]:
     """Cut layers into volumes (C, [Z,] Y, X), one per time point; nothing is loaded or copied.
 
@@ -124,15 +124,14 @@ def frames_of(
         One with all channels, or one per channel.
     axes : str
         From :func:`axes_choices`.
-    spacing : sequence of float
-        In mm, one per spatial axis.
+    geometry : Geometry
+        Of every volume.
     channels : int
         Channels of the model.
     times : sequence of int or None
         Time points wanted; all where None.
     """
     arrays = [_channels_first(layer, axes, channels) for layer in layers]
-    geometry = Geometry(spacing=tuple(spacing))
     if "T" not in axes:
         return [Frame(Volume(_stack(arrays), geometry), None)]
     count = arrays[0].shape[1]

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, 
 
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
 from napari_nnunet.widgets.frame.parts import CopyButton, sentence
+from napari_nnunet.widgets.frame.ready import Remedy
 from napari_nnunet.widgets.frame.words import failure_text, plain_time
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
@@ -51,6 +52,7 @@ class RunPanel(QWidget):
         self._text = text
         self._stops = stops
         self._reason: str | None = None
+        self._remedy: Remedy | None = None
         self._worker: JobWorker | None = None
         self._activity: Any = None
         self._last_activity = 0.0
@@ -64,6 +66,9 @@ class RunPanel(QWidget):
         self.button.setAccessibleName(text)
         self.button.setMinimumHeight(32)
         self.button.clicked.connect(self._clicked)
+        self.remedy = QPushButton()
+        self.remedy.setVisible(False)
+        self.remedy.clicked.connect(self._mend)
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress")
         self.bar.setVisible(False)
@@ -77,16 +82,25 @@ class RunPanel(QWidget):
         row.addWidget(self.details)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.remedy)
         layout.addLayout(row)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
 
-    def set_ready(self, reason: str | None) -> None:
-        """Enable the button, or disable it and say why, now or as soon as the job that runs has ended."""
-        self._reason = reason
+    def set_ready(self, reason: str | None, remedy: Remedy | None = None) -> None:
+        """Enable the button, or disable it, say why and offer a remedy; at the latest when the job has ended."""
+        self._reason, self._remedy = reason, remedy
+        self.remedy.setVisible(self.state is State.IDLE and remedy is not None)
+        if remedy is not None:
+            self.remedy.setText(remedy.text)
+            self.remedy.setAccessibleName(remedy.text)
         if self.state is State.IDLE:
             self.button.setEnabled(reason is None)
             self.button.setToolTip(reason or "")
+
+    def _mend(self) -> None:
+        if self._remedy is not None:
+            self._remedy.act()
 
     def rename(self, text: str) -> None:
         """Give the idle button another text."""
@@ -185,6 +199,7 @@ class RunPanel(QWidget):
         self.bar.setVisible(state is not State.IDLE)
         self.details.setVisible(state is State.IDLE and bool(self._report))
         if state is State.RUNNING:
+            self.remedy.setVisible(False)
             self.button.setToolTip(self._stops)
             self.bar.setRange(0, 0)
             self.say("Starting…")
@@ -195,7 +210,7 @@ class RunPanel(QWidget):
             self._activity.close()
             self._activity = None
         self._set_state(State.IDLE)
-        self.set_ready(self._reason)
+        self.set_ready(self._reason, self._remedy)
         self.say(text)
 
     def _on_event(self, event: Event) -> None:

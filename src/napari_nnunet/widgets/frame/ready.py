@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What a dock offers to do about it.
+
+    Parameters
+    ----------
+    text : str
+        Of the button.
+    act : callable
+        Does it.
+    """
+
+    text: str
+    act: Callable[[], object]
+
 
 class NotReadyError(Exception):
-    """Run cannot start yet; the message says why and what to do."""
+    """Run cannot start yet; the message says why and what to do.
+
+    Parameters
+    ----------
+    reason : str
+        The message.
+    remedy : Remedy, optional
+        A button that mends it.
+    """
+
+    def __init__(self, reason: str, remedy: Remedy | None = None) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def typed_spacing(text: str, spatial: str) -> tuple[float, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox, LineEdit
-from napari.layers import Image, Shapes
+from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
@@ -23,30 +21,27 @@ from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, lo
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
-from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, field_widget, let_shrink
+from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
+from napari_nnunet.widgets.frame.forms import Form, add_row, distinct, field_widget, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
+from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
-from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import size_text
-from napari_nnunet.widgets.prediction.request import OUTPUTS, Choices, default_axes, shape_box, visible_box
+from napari_nnunet.widgets.prediction.image_form import ImageForm
+from napari_nnunet.widgets.prediction.request import Choices, FarError, Request, require_near, resolve
 from napari_nnunet.widgets.prediction.words import about_model
 
 if TYPE_CHECKING:
     import napari
 
 _SAMPLE = "Sample model: nuclei and shells"
-_SAME_LAYER = "(in the first layer)"
-_WHOLE, _VISIBLE = "Whole image", "Visible field"
-_ALL_TIMES, _THIS_TIME = "All time points", "Current time point"
 _CUSTOM = "Custom"
 _TITLES = {"fast": "Fast", "balanced": "Balanced", "full": "Full (nnU-Net)"}
-_MAX_CHANNELS = 12  # combo boxes; a model with more takes one layer with a channel axis
 
 
-class SegmentForm(LayerForm):
+class SegmentForm(Form):
     """Edits :class:`Choices`; emits ``changed`` when any of them changed.
 
     Parameters
@@ -58,8 +53,10 @@ class SegmentForm(LayerForm):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, *, choose_model: bool = True) -> None:
-        super().__init__(viewer)
+        super().__init__()
+        self.viewer = viewer
         self.model: TrainedModel | None = None
+        self.image = ImageForm(viewer)
         self._chooses_model = choose_model
         self.head = Head(state_of(viewer))
         self._make_form()
@@ -77,13 +74,6 @@ class SegmentForm(LayerForm):
             "Browse…", "Choose the folder of a trained model: it has plans.json, dataset.json and fold_0."
         )
         self.about = sentence()
-        self.channel_boxes: list[ComboBox] = []
-        self.axes_box = ComboBox(
-            label="Axes", choices=[], nullable=True, tooltip="How the axes of the layer are read: T time, C channel."
-        )
-        self.spacing_edit = LineEdit(
-            label="Voxel size (mm)", tooltip="Leave empty to use the layer's. Order: z y x, or y x for pictures."
-        )
         self.preset_box = ComboBox(
             label="Quality",
             choices=[*((title, name) for name, title in _TITLES.items()), (_CUSTOM, _CUSTOM)],
@@ -97,11 +87,6 @@ class SegmentForm(LayerForm):
         self.device_box = field_widget(
             PredictSettings, "device", value=preferences.device, choices=["auto", "cpu", "cuda", "mps"]
         )
-        self.region_box = ComboBox(
-            label="Region", choices=self._region_choices, tooltip="The whole image, what is visible, or drawn shapes."
-        )
-        self.time_box = ComboBox(label="Time", choices=[_ALL_TIMES, _THIS_TIME])
-        self.output_box = ComboBox(label="Output", choices=list(OUTPUTS))
 
     def _lay_out(self) -> None:
         for named in (self.model_box, self.preset_box):
@@ -115,10 +100,6 @@ class SegmentForm(LayerForm):
         inner.addWidget(self.head)
         inner.addLayout(chooser)
         inner.addWidget(self.about)
-        image = QGroupBox("2  Image")
-        self.image_form = QFormLayout(image)
-        for widget in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box):
-            add_row(self.image_form, widget)
         quality = QGroupBox("3  Quality")
         inner = QVBoxLayout(quality)
         inner.addWidget(self.preset_box.native)
@@ -131,7 +112,7 @@ class SegmentForm(LayerForm):
         self.folds_box.native.setMaximumHeight(70)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for part in (box, image, quality):
+        for part in (box, self.image, quality):
             column.addWidget(part)
         if not self._chooses_model:
             box.setVisible(False)
@@ -142,13 +123,12 @@ class SegmentForm(LayerForm):
     def _connect(self) -> None:
         self.browse.clicked.connect(self._browse)
         self.model_box.changed.connect(self._model_chosen)
-        for box in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box, self.device_box):
-            box.changed.connect(self._changed)
+        self.image.changed.connect(self._changed)
+        self.device_box.changed.connect(self._changed)
         self.preset_box.changed.connect(self._preset_chosen)
         for box in (self.folds_box, self.mirroring_box, self.step_box):
             box.changed.connect(self._quality_changed)
         self.checkpoint_box.changed.connect(self._checkpoint_chosen)
-        self._follow_layers()
 
     def _fill_models(self, select: Path | None = None) -> None:
         self._listed = paths = known_models(self.head.workspace)
@@ -191,7 +171,7 @@ class SegmentForm(LayerForm):
         else:
             with self._quietly():
                 self._fill_folds()
-            self._layer_chosen()
+            self.image.show_model(model)
 
     def _model_chosen(self) -> None:
         if self._filling:
@@ -211,14 +191,13 @@ class SegmentForm(LayerForm):
     def _fill_for_model(self) -> None:
         model = self.model
         if model is None:
-            self._make_channel_boxes([])
+            self.image.show_model(None)
             return
-        names = model.dataset.channel_names
         self.about.setText(about_model(model))
         with self._quietly():
             self.checkpoint_box.choices = list(model.checkpoints) or ["checkpoint_final.pth"]
             self._fill_folds()
-        self._make_channel_boxes(list(names))
+        self.image.show_model(model)
         self._preset_chosen()
 
     def _fill_folds(self) -> None:
@@ -245,82 +224,6 @@ class SegmentForm(LayerForm):
             self._fill_folds()
             self.folds_box.value = [str(fold) for fold in folds]
         self._changed()
-
-    def _make_channel_boxes(self, names: Sequence[str]) -> None:
-        with self._quietly():
-            for _ in self.channel_boxes:
-                self.image_form.removeRow(0)
-            self.channel_boxes = []
-            for i, name in enumerate(names[:_MAX_CHANNELS]):
-                label = "Image" if len(names) == 1 else f"{name or f'Channel {i}'}"
-                box = ComboBox(label=label, choices=self._image_choices if i == 0 else self._other_choices)
-                box.tooltip = (
-                    "The layer with this channel." if i == 0 else "Its layer, or in the first one's channel axis."
-                )
-                add_row(self.image_form, box, at=i)
-                self.channel_boxes.append(box)
-                box.changed.connect(self._layer_chosen)
-                let_shrink(box.native)
-            self._match_channels(names)
-        order = [self.browse, *(box.native for box in self.channel_boxes), self.axes_box.native]
-        for before, after in itertools.pairwise(order):
-            QWidget.setTabOrder(before, after)
-        self._layer_chosen()
-
-    def _match_channels(self, names: Sequence[str]) -> None:
-        """Choose layers by name where names match, the selected layer otherwise."""
-        images = self._images()
-        if not images or not self.channel_boxes:
-            return
-        active = self.viewer.layers.selection.active
-        self.channel_boxes[0].value = active if active in images else images[-1]
-        if len(names) > 1:
-            found = {i: layer for i, name in enumerate(names) for layer in images if _matches(name, layer.name)}
-            if len(found) == len(names) and len(set(map(id, found.values()))) == len(names):
-                for i, box in enumerate(self.channel_boxes):
-                    box.value = found[i]
-
-    def _image_choices(self, _: Any = None) -> list[tuple[str, Image]]:
-        return distinct([(layer.name, layer) for layer in self._images()])
-
-    def _other_choices(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(_SAME_LAYER, _SAME_LAYER), *self._image_choices()]
-
-    def _region_choices(self, _: Any = None) -> list[tuple[str, Any]]:
-        shapes = [(f"Shapes: {layer.name}", layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]
-        return [(_WHOLE, _WHOLE), (_VISIBLE, _VISIBLE), *distinct(shapes)]
-
-    def _layers_changed(self, event: Any = None) -> None:
-        with self._quietly():
-            before = [box.value for box in self.channel_boxes]
-            for box in (*self.channel_boxes, self.region_box):
-                box.reset_choices()
-            empty = not before or before[0] is None
-            if empty and self.model is not None:
-                self._match_channels(self.model.dataset.channel_names)
-        if getattr(event, "type", "") == "inserted":
-            self._watch(event.value)
-        self._layer_chosen()
-
-    def _watch(self, layer: Any) -> None:
-        """Follow what a layer is called and where it lies."""
-        layer.events.name.connect(self._layers_changed)
-        for signal in (layer.events.scale, layer.events.units, layer.events.data):
-            signal.connect(self._changed)
-
-    def _layer_chosen(self) -> None:
-        if self._filling:
-            return
-        readings = default_axes(self.model, self._chosen_layers())
-        with self._quietly():
-            previous = self.axes_box.value
-            self.axes_box.choices = readings
-            if readings:
-                self.axes_box.value = previous if previous in readings else readings[0]
-        self._changed()
-
-    def _chosen_layers(self) -> tuple[Image | None, ...]:
-        return tuple(box.value if isinstance(box.value, Image) else None for box in self.channel_boxes)
 
     def _preset_chosen(self) -> None:
         name = self.preset_box.value
@@ -353,57 +256,54 @@ class SegmentForm(LayerForm):
             memory_gb=read_preferences().memory_gb,
         )
 
+    def request(self, panel: RunPanel) -> Request:
+        """Return what Run would do.
+
+        Parameters
+        ----------
+        panel : RunPanel
+            Which runs what mends the form.
+
+        Raises
+        ------
+        NotReadyError
+            With the first thing that is missing or does not fit, and a button that mends it where there is one.
+        """
+        try:
+            return resolve(self.choices())
+        except ApartError as error:
+            raise with_remedy(error, self.viewer, panel, self.image.exchange) from error
+        except FarError as error:
+            raise self._to_confirm(error) from error
+
+    def require_near(self, model: TrainedModel, request: Request) -> None:
+        """Check that the voxels fit another model too; raises NotReadyError with a button that confirms them."""
+        try:
+            require_near(model, request.grid, self.image.accepted)
+        except FarError as error:
+            raise self._to_confirm(error) from error
+
+    def _to_confirm(self, error: FarError) -> NotReadyError:
+        far = error.spacing
+        return NotReadyError(str(error), Remedy("Segment with this voxel size", lambda: self.image.accept(far)))
+
     def choices(self) -> Choices:
         """Return the state of the whole form."""
-        layers = self._chosen_layers()
-        axes = self.axes_box.value or ""
-        first = layers[0] if layers else None
         return Choices(
             model=self.model,
-            layers=layers,
-            axes=axes,
-            spacing_text=self.spacing_edit.value,
+            layers=self.image.layers(),
+            axes=self.image.axes,
+            spacing_text=self.image.spacing_edit.value,
             settings=self.settings(),
-            region=self._region(first, axes) if first is not None and axes else None,
-            times=self._times(first, axes) if first is not None else None,
-            output=self.output_box.value,
+            region=self.image.region(),
+            times=self.image.times(),
+            output=self.image.output_box.value,
+            accepted=self.image.accepted,
         )
-
-    def _region(self, layer: Image, axes: str) -> tuple[tuple[int, int], ...] | None:
-        chosen = self.region_box.value
-        if chosen == _VISIBLE:
-            return visible_box(layer, axes, self.viewer.dims.displayed)
-        if isinstance(chosen, Shapes):
-            if not len(chosen.data):
-                raise NotReadyError(f"Draw a rectangle in '{chosen.name}', or choose another region.")
-            return shape_box(layer, axes, chosen)
-        return None
-
-    def _times(self, layer: Image, axes: str) -> tuple[int, ...] | None:
-        if "T" not in axes:
-            return None
-        current = position_in(layer, self.viewer.dims)[axes.index("T")]
-        count = full_resolution(layer).shape[axes.index("T")]
-        now = min(max(round(current), 0), count - 1)
-        if self.time_box.value == _THIS_TIME:
-            return (now,)
-        return (now, *(t for t in range(count) if t != now))  # what the user looks at comes first
 
     def _changed(self, _: Any = None) -> None:
         if not self._filling:
-            self._show_rows()
             self.changed.emit()
-
-    def _show_rows(self) -> None:
-        self._hint_spacing()
-        self.image_form.setRowVisible(self.time_box.native, "T" in (self.axes_box.value or ""))
-
-    def _hint_spacing(self) -> None:
-        """Show the layer's own voxel size in the empty field."""
-        layers, axes = self._chosen_layers(), self.axes_box.value or ""
-        known = voxel_size_mm(layers[0])[0] if layers and layers[0] is not None and axes else None
-        spatial = [s for s, letter in zip(known or (), axes, strict=False) if letter in "ZYX"]
-        self.spacing_edit.native.setPlaceholderText(f"{size_text(spatial)} (layer)" if spatial else "")
 
     def label_presets(self, titles: Mapping[Any, str]) -> None:
         """Show what each preset costs behind its name."""
@@ -414,17 +314,6 @@ class SegmentForm(LayerForm):
             value = self.preset_box.value
             self.preset_box.choices = [*entries, (_CUSTOM, _CUSTOM)]
             self.preset_box.value = value
-
-    @property
-    def follows_view(self) -> bool:
-        """True where the region is what is visible, so that moving the view changes the choices."""
-        return bool(self.region_box.value == _VISIBLE)
-
-
-def _matches(channel: str, layer: str) -> bool:
-    """True where a layer's name contains the channel's as a word ("T1" does not match "T1c")."""
-    words = "".join(c if c.isalnum() else " " for c in layer.casefold()).split()
-    return channel.casefold() in words
 
 
 def sample_folder() -> Path:

@@ -8,11 +8,33 @@ from typing import Any
 
 from napari.layers import Image
 
+from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.prediction.voxel_size import far_voxels
+from napari_nnunet.schema.geometry import GIVEN, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.widgets.files.overlay import require_over
+from napari_nnunet.widgets.files.place import STORED
 from napari_nnunet.widgets.frame.layers import Frame, axes_choices, frames_of, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
+
+
+class FarError(NotReadyError):
+    """The voxels are far from those a model was trained on.
+
+    Parameters
+    ----------
+    reason : str
+        With both sizes.
+    spacing : tuple of float
+        What can be confirmed, in mm.
+    """
+
+    def __init__(self, reason: str, spacing: tuple[float, ...]) -> None:
+        super().__init__(reason)
+        self.spacing = spacing
+
 
 OUTPUTS = ("Labels", "Labels and probabilities", "Probabilities")
 
@@ -39,6 +61,8 @@ class Choices:
         Time points, all where None.
     output : str
         One of :data:`OUTPUTS`.
+    accepted : tuple of float or None
+        The voxel size that was confirmed although it is far from the model's.
     """
 
     model: TrainedModel | None
@@ -49,6 +73,7 @@ class Choices:
     region: tuple[tuple[int, int], ...] | None
     times: tuple[int, ...] | None
     output: str
+    accepted: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +84,33 @@ class Request:
     ----------
     model, settings, axes, region, output
         As chosen.
-    source : Image
-        The layer whose geometry the result takes.
+    layers : list of Image
+        One per channel, or one with all of them. The result takes the geometry of the first.
     frames : list of Frame
         One per time point.
-    spacing : tuple of float
-        In mm, spatial axes.
-    spacing_known : bool
-        False for pictures without a voxel size.
+    grid : Geometry
+        The voxels as the model sees them: 1 x 1 x 1 where it was trained on images without a voxel size.
+    voxel_mm : tuple of float or None
+        The voxel size in mm, spatial axes; None for pictures without one.
+    typed : bool
+        Whether somebody typed the voxel size.
     """
 
     model: TrainedModel
     settings: PredictSettings
-    source: Image
+    layers: list[Image]
     axes: str
     frames: list[Frame]
-    spacing: tuple[float, ...]
-    spacing_known: bool
+    grid: Geometry
+    voxel_mm: tuple[float, ...] | None
+    typed: bool
     region: tuple[tuple[int, int], ...] | None
     output: str
+
+    @property
+    def source(self) -> Image:
+        """The layer whose geometry the result takes."""
+        return self.layers[0]
 
 
 def resolve(choices: Choices) -> Request:
@@ -106,16 +139,29 @@ def resolve(choices: Choices) -> Request:
             f"The model is three-dimensional, but '{first.name}' is read as {choices.axes}, without a Z axis. "
             "Choose a volume, other axes, or a 2d model."
         )
-    spacing, known = _spacing(choices, first, spatial)
+    for other in others:
+        require_over(first, other, choices.axes)
+    voxel, typed = _voxel_size(choices, first, spatial), bool(choices.spacing_text.strip())
+    grid = _as_seen(model, first, voxel, len(spatial), typed=typed)
+    require_near(model, grid, choices.accepted)
     try:
         model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
-        frames = frames_of(layers, choices.axes, spacing, channels=len(names), times=choices.times)
+        frames = frames_of(layers, choices.axes, grid, channels=len(names), times=choices.times)
     except NnunetError as error:
         raise NotReadyError(error.message) from error
     if choices.region is not None and any(lo >= hi for lo, hi in choices.region):
         raise NotReadyError("The region is outside the image. Draw the rectangle over it, or move the view.")
-    settings = choices.settings.replace(probabilities=choices.output != "Labels")
-    return Request(model, settings, first, choices.axes, frames, spacing, known, choices.region, choices.output)
+    settings = choices.settings.replace(
+        probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
+    )
+    return Request(model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output)
+
+
+def require_near(model: TrainedModel, grid: Geometry, accepted: tuple[float, ...] | None) -> None:
+    """Raise NotReadyError if voxels are far from those a model was trained on, and nobody confirmed them."""
+    far = None if accepted == grid.spacing else far_voxels(model, grid)
+    if far is not None:
+        raise FarError(f"{far.text} Correct the voxel size, or confirm it.", grid.spacing)
 
 
 def _check_channels(first: Image, others: Sequence[Image], names: Sequence[str]) -> None:
@@ -134,17 +180,13 @@ def _check_channels(first: Image, others: Sequence[Image], names: Sequence[str])
             f"The model has {count} channels ({listed}), but {len(others) + 1} layers are chosen. Choose a layer for "
             "each channel, or one layer that holds them all."
         )
-    for other in others:
+    for i, other in enumerate(others):
+        if any(other is one for one in (first, *others[:i])):
+            raise NotReadyError(f"'{other.name}' is chosen for two channels. Choose a layer for each channel.")
         if other.rgb or full_resolution(other).shape != full_resolution(first).shape:
             raise NotReadyError(
                 f"The channels must have the same shape: '{first.name}' has {full_resolution(first).shape}, "
                 f"'{other.name}' has {full_resolution(other).shape}."
-            )
-        _, own = voxel_size_mm(first)
-        _, theirs = voxel_size_mm(other)
-        if any(abs(a - b) > 1e-4 * max(a, b) for a, b in zip(own, theirs, strict=True)):
-            raise NotReadyError(
-                f"The channels must have the same voxel size: '{first.name}' and '{other.name}' differ in their scale."
             )
 
 
@@ -158,23 +200,34 @@ def _no_axes(layer: Image, channels: int) -> str:
     return f"'{layer.name}' has {layer.ndim} axes {tuple(shape)}, which this model cannot read; choose fewer."
 
 
-def _spacing(choices: Choices, layer: Image, spatial: str) -> tuple[tuple[float, ...], bool]:
+def _voxel_size(choices: Choices, layer: Image, spatial: str) -> tuple[float, ...] | None:
+    """Return the voxel size in mm: what was typed, else the layer's; None for pictures that have none."""
     text = choices.spacing_text.strip()
     if text:
-        return typed_spacing(text, spatial), True
-    model = choices.model
-    if model is not None and model.plans.reader == "NaturalImage2DIO":
-        return (1.0,) * len(spatial), False  # pictures have no voxel size, here or in training
+        return typed_spacing(text, spatial)
     known, own = voxel_size_mm(layer)
     picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
     order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
     if known is not None:
-        return tuple(known[i] for i in order), True
+        return tuple(known[i] for i in order)
+    model = choices.model
+    if model is not None and model.plans.reader == "NaturalImage2DIO":
+        return None  # pictures have no voxel size, here or in training
     hint = " x ".join(f"{own[i]:g}" for i in order)
     raise NotReadyError(
         f"'{layer.name}' has no voxel size. Type it in mm, as {' '.join(letter.lower() for letter in spatial)}"
         + (f" (the layer's scale is {hint})." if any(own[i] != 1 for i in order) else ".")
     )
+
+
+def _as_seen(model: TrainedModel, layer: Image, voxel: tuple[float, ...] | None, ndim: int, *, typed: bool) -> Geometry:
+    """Return the voxels as a model sees them; a layer's own size counts like one that lies inside a picture."""
+    if voxel is None:
+        return Geometry(spacing=(1.0,) * ndim, spacing_known=False)
+    stored = layer.metadata.get(STORED)
+    source = GIVEN if typed else (stored["spacing_source"] if stored else RESOLUTION)
+    seen = as_trained(model.plans, model.configuration, Geometry(spacing=voxel, spacing_source=source))
+    return seen if typed else seen.model_copy(update={"spacing_source": ""})
 
 
 def default_axes(model: TrainedModel | None, layers: Sequence[Image | None]) -> list[str]:

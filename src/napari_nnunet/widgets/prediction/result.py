@@ -162,7 +162,7 @@ class VolumeTable(QWidget):
         """Fill the table from voxels per label of every time point of a result."""
         self._result = result
         request = result.request
-        voxel = request.spacing if request.spacing_known else None
+        voxel = request.voxel_mm
         scheme = request.model.dataset.labels
         frames = [
             (frame.index, class_volumes(n, scheme, voxel)) for frame, n in zip(request.frames, counts, strict=True)

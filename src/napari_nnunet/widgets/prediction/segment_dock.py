@@ -19,7 +19,7 @@ from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
-from napari_nnunet.widgets.prediction.request import Request, resolve
+from napari_nnunet.widgets.prediction.request import Request
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe, expect
 
@@ -68,12 +68,12 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
             self.panel.cancel()
 
     def _view_changed(self, _: Any = None) -> None:
-        if self.form.follows_view:
+        if self.form.image.follows_view:
             self.check_soon()
 
     def request(self) -> Request:
         """Return what the form asks for."""
-        return resolve(self.form.choices())
+        return self.form.request(self.panel)
 
     def describe(self, request: Request) -> str:
         """Return what will be segmented."""
@@ -82,7 +82,7 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
     def estimate(self, request: Request) -> Job[dict[str, Any]]:
         """Return what works out time and memory of every preset."""
         shape = request.frames[0].volume.shape
-        return estimate_presets(request.model, shape, request.spacing, request.settings)
+        return estimate_presets(request.model, shape, request.grid.spacing, request.settings)
 
     def expect(self, request: Request, found: dict[str, Any]) -> str:
         """Return what it takes; the presets say what they take behind their names."""

@@ -123,7 +123,7 @@ class ResultView(QWidget):
         request = result.request
         result.labels.metadata["nnunet"] = {
             "partial": False,
-            "spacing_mm": request.spacing if request.spacing_known else None,
+            "spacing_mm": request.voxel_mm,
             "region": request.region,
             **recipe,
         }

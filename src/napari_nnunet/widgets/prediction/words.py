@@ -28,7 +28,7 @@ def describe(request: Request) -> str:
     volume = request.frames[0].volume
     where = "a region of " if request.region is not None else ""
     count = f"{frames} time points of " if frames > 1 else ""
-    size = f" of {size_text(request.spacing)}" if request.spacing_known else ""
+    size = f" of {size_text(request.voxel_mm)}" if request.voxel_mm is not None else ""
     return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(volume.shape)} voxels{size}"
 
 
@@ -36,12 +36,14 @@ def expect(request: Request, own: Any) -> str:
     """Return what it will take, from an estimate (rich text)."""
     frames = len(request.frames)
     network = size_text(own.network_spacing[-request.model.configuration.ndim :])
-    of = f" of {network}" if request.spacing_known else ""
+    of = f" of {network}" if request.grid.spacing_known else ""
     tiles = f"{own.tiles} tile{'s' if own.tiles > 1 else ''}"
     lines = [describe(request), f"The network sees {times_text(own.network_shape)} voxels{of}, in {tiles}"]
     when = "Time unknown" if own.seconds is None else f"About {plain_time(own.seconds * frames)}"
     guess = "" if own.measured or own.seconds is None else " (a first estimate)"
     lines.append(f"{when}{guess} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")
-    if not request.spacing_known:
+    if request.voxel_mm is None:
         lines.append("No voxel size is known; pixels count as 1")
+    elif not request.grid.spacing_known:
+        lines.append("The model was trained without voxel sizes, so voxels count as 1")
     return ".<br>".join(lines) + "."

@@ -1,0 +1,123 @@
+"""Do two layers lie over each other? If not, one can be laid over the other, as a layer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Labels
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
+from napari_nnunet.widgets.files.place import grid_of
+from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
+from napari_nnunet.widgets.frame.panel import RunPanel
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
+from napari_nnunet.widgets.frame.worker import lazy
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_nnunet.jobs.prediction.overlay import lay_over
+else:
+    lay_over = lazy("napari_nnunet.jobs.prediction.overlay:lay_over")
+
+
+class ApartError(NotReadyError):
+    """Two layers do not lie over each other.
+
+    Parameters
+    ----------
+    reason : str
+        With both names.
+    first, other : Layer
+        The layers.
+    axes : str
+        Of both.
+    mendable : bool
+        Whether they show the same place, so that one can be resampled to the other.
+    """
+
+    def __init__(self, reason: str, first: Any, other: Any, axes: str, *, mendable: bool) -> None:
+        super().__init__(reason)
+        self.first, self.other, self.axes, self.mendable = first, other, axes, mendable
+
+
+def grid_of_layer(layer: Any, axes: str) -> Grid:
+    """Return where the spatial axes of a layer lie, in mm; pixels count as mm."""
+    try:
+        return grid_of(full_resolution(layer).shape[: layer.ndim], placement_of(layer), axes)
+    except NnunetError as error:
+        raise NotReadyError(f"'{layer.name}': {error.message}") from error
+
+
+def require_over(first: Any, other: Any, axes: str) -> None:
+    """Check that two layers of the same axes have the same voxels in the same places.
+
+    Raises
+    ------
+    ApartError
+        If they have not; says in what.
+    NotReadyError
+        If that cannot be told: one is in pixels and the other one is not.
+    """
+    one, two = grid_of_layer(first, axes), grid_of_layer(other, axes)
+    if one.geometry.spacing_known != two.geometry.spacing_known:
+        pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
+        raise NotReadyError(
+            f"'{pixels.name}' is in pixels and '{sized.name}' has a voxel size, so nobody knows whether they lie over "
+            "each other. Give both the same units and scale."
+        )
+    match relation(one, two):
+        case Same():
+            return
+        case Turned() as turned:
+            how, mendable = f"has the same voxels in another order: {turned}", True
+        case Apart() as apart:
+            how, mendable = str(apart), not apart.elsewhere
+    if not mendable:
+        how = f"show different places: {how}"
+        reason = f"'{first.name}' and '{other.name}' {how}. Choose layers of the same place, or move one."
+    elif how.startswith("has the"):
+        reason = f"'{other.name}' {how} than '{first.name}'."
+    else:
+        reason = f"'{first.name}' and '{other.name}' do not lie over each other: {how}."
+    raise ApartError(reason, first, other, axes, mendable=mendable)
+
+
+def with_remedy(
+    error: ApartError, viewer: napari.viewer.Viewer, panel: RunPanel, laid: Callable[[Any, Any], object]
+) -> NotReadyError:
+    """Return the error with a button that lays the second layer over the first.
+
+    Parameters
+    ----------
+    error : ApartError
+        What was found.
+    viewer : napari.viewer.Viewer
+        Where the new layer is added.
+    panel : RunPanel
+        Which runs the job.
+    laid : callable
+        Given the layer that was moved and the new one, to choose it instead.
+    """
+    if not error.mendable:
+        return error
+    first, other, axes = error.first, error.other, error.axes
+
+    def done(array: Any) -> str:
+        kind = Labels if isinstance(other, Labels) else type(other)
+        shown = {"colormap": other.colormap} if kind is Labels else {"contrast_limits": other.contrast_limits}
+        if kind is Labels:
+            shown["features"] = other.features
+        layer = kind(array, name=f"{other.name} over {first.name}", **shown, **placement_of(first))
+        viewer.add_layer(layer)
+        laid(other, layer)
+        return f"'{layer.name}' was added: '{other.name}' on the voxels of '{first.name}'."
+
+    def act() -> None:
+        own, target = grid_of_layer(other, axes), grid_of_layer(first, axes)
+        job = lay_over(full_resolution(other), axes, own, target, labels=isinstance(other, Labels))
+        panel.run(job, done=done)
+
+    return NotReadyError(str(error), Remedy(f"Lay '{other.name}' over '{first.name}'", act))
