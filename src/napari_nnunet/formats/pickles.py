@@ -60,6 +60,50 @@ def _filled(data: bytes, dtype: NumberType, shape: Any, order: Any = "C") -> NDA
     return np.frombuffer(data, dtype.dtype).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
 
 
+class Unread:
+    """Stand for a value that nobody here needs, and that is therefore not made again: a date, a trainer's settings."""
+
+    def __init__(self, *_: Any) -> None:
+        """Take whatever the value was made from, and forget it."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget what the value held."""
+
+
+def plain_dict(*_: Any) -> dict[Any, Any]:
+    """Stand for dictionaries that make their own entries; what they hold follows."""
+    return {}
+
+
+def plain_list(*_: Any) -> list[Any]:
+    """Stand for queues; what they hold follows."""
+    return []
+
+
+def path_text(*parts: Any) -> str:
+    """Stand for paths: their text."""
+    return "/".join(str(part) for part in parts).replace("//", "/")
+
+
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+_PLAIN = (
+    "bool", "int", "float", "complex", "str", "bytearray", "list", "dict", "tuple", "set", "frozenset", "slice",
+)  # fmt: skip
+_DATES = ("date", "datetime", "time", "timedelta", "timezone")
+#: What people's own trainers keep in checkpoints besides what nnU-Net does, by module and name, and what stands for it.
+HARMLESS: dict[tuple[str, str], Any] = {
+    ("collections", "defaultdict"): plain_dict,
+    ("collections", "Counter"): plain_dict,
+    ("collections", "deque"): plain_list,
+    ("argparse", "Namespace"): Unread,
+    ("types", "SimpleNamespace"): Unread,
+    ("uuid", "UUID"): Unread,
+    **{("datetime", name): Unread for name in _DATES},
+    **{("builtins", name): Unread for name in _PLAIN},
+    **{(module, name): path_text for module in ("pathlib", "pathlib._local") for name in _PATHS},
+}
+
+
 def begin_array(*_: Any) -> NumberArray:
     """Stand for the function by which numpy begins an array; its state follows."""
     return np.ndarray.__new__(NumberArray, (0,))
@@ -112,6 +156,21 @@ class _Reader(pickle.Unpickler):
         if (module, name) not in self._known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return self._known[module, name]
+
+
+class _TableReader(_Reader):
+    """Reads what a file of torch holds besides its tensors, in whose places nothing comes."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return Unread if module.partition(".")[0] == "torch" else super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> None:
+        """Leave out the storage of a tensor."""
+
+
+def read_table(file: BinaryIO) -> Any:
+    """Read the pickle within a file of torch without its tensors; raises whatever a damaged or refused pickle does."""
+    return _TableReader(file, HARMLESS).load()
 
 
 def read_pickle(path: Path) -> Any:

@@ -39,6 +39,6 @@ def test_a_checkpoint_cut_off_anywhere_is_refused(tmp_path):
 
 @pytest.mark.parametrize("axes", [True, "x", [[]], [None], [0.5], [3], [-1], [float("inf")], {"a": 0}])
 def test_axes_of_mirroring_that_are_none_are_refused(tmp_path, axes):
-    torch.save({"network_weights": {}, "inference_allowed_mirroring_axes": axes}, tmp_path / "a.pth")
+    torch.save({"network_weights": {"w": torch.ones(1)}, "inference_allowed_mirroring_axes": axes}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="axes are 0, 1 and 2"):
         read_checkpoint(tmp_path / "a.pth")

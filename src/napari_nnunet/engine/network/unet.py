@@ -185,11 +185,17 @@ def initialize(network: UNet, generator: torch.Generator | None = None) -> None:
                 nn.init.zeros_(parameter)
 
 
+_WRAPPERS = ("module.", "_orig_mod.")  # what torch's parallel and compiled networks put before all names
+
+
 def own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop wrappers' prefixes and nnU-Net's duplicate keys."""
     cleaned: dict[str, Tensor] = {}
+    wrapped = ""
+    while wrapper := next((w for w in _WRAPPERS if state and all(key.startswith(wrapped + w) for key in state)), ""):
+        wrapped += wrapper
     for key, tensor in state.items():
-        name = key.removeprefix("module.").removeprefix("_orig_mod.")
+        name = key.removeprefix(wrapped)
         if ".all_modules." not in name and not name.startswith("decoder.encoder."):
             cleaned[name] = tensor
     return cleaned

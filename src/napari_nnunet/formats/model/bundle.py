@@ -12,7 +12,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,15 +20,21 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
+from napari_nnunet.formats.model.checkpoint import facts_in
+from napari_nnunet.formats.model.folder import V1_PLANS, V1_WAY
 from napari_nnunet.schema.card import FILE, ModelCard
-from napari_nnunet.schema.json_text import MESSAGE, decoded, json_object
+from napari_nnunet.schema.json_text import LARGEST, decoded, json_object
+from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import is_dataset_name, is_plain
+from napari_nnunet.schema.plans import Plans
 
 _CHUNK = 4 << 20
 _MOST_ENTRIES = 10_000  # a model has some ten files; with all its validation cases, thousands
 _LONGEST_PLACE = 1000  # characters
 _RATIO = 200  # of the content to the file; weights shrink by a tenth, empty label maps by a few hundred at most
 _FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
+_CHECKPOINT = r"checkpoint_.+\.pth"
+_BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
 
 
@@ -43,7 +49,7 @@ class Bundle:
     dataset : str
         Name of the folder the models go to.
     models : tuple of str
-        Their folders, TRAINER__PLANS__CONFIGURATION.
+        Their folders, TRAINER__PLANS__CONFIGURATION; of a model that was packed without one, what it has to be.
     files : dict of str to PurePosixPath
         Name in the zip to path below the dataset's folder.
     size : int
@@ -82,6 +88,8 @@ def inspect(path: Path) -> Bundle:
         roots = _model_roots(names)
         if not roots:
             shown = ", ".join(str(name) for name in list(names.values())[:4])
+            if any(place.name == V1_PLANS for place in names.values()):
+                raise ModelError(f"{path} contains a model of nnU-Net v1. Unpack it first. {V1_WAY}")
             raise ModelError(
                 f"{path} contains no trained model: no folder in it has plans.json, dataset.json and "
                 f"fold_X/checkpoint_...pth. It contains {shown or 'nothing'}."
@@ -93,12 +101,16 @@ def inspect(path: Path) -> Bundle:
                 f"{path} contains models of several datasets ({', '.join(sorted(str(p) for p in parents)[:5])}). "
                 "Unpack it yourself and choose one."
             )
-        parent, models = parents.pop(), set(roots)
-        files = {name: place.relative_to(parent) for name, place in names.items() if _below(place, parent, models)}
-        dataset = _dataset_name(path, archive, parent, roots[0])
+        parent = parents.pop()
+        entries = {place: name for name, place in names.items()}
+        folders = {root: _model_folder(path, archive, root, entries) for root in roots}
+        files = {name: to for name, place in names.items() if (to := _target(place, parent, folders)) is not None}
+        dataset = _dataset_name(path, archive, parent, entries[roots[0] / "plans.json"])
         size = sum(archive.getinfo(name).file_size for name in files)
-        card = _card(archive, parent)
-    return Bundle(path, dataset, tuple(sorted(root.name for root in roots)), files, size, card)
+        card = _card(archive, entries.get(parent / FILE))
+    if len(set(folders.values())) < len(roots):
+        raise ModelError(f"{path} contains {sorted(folders.values())[0]} more than once. Unpack it and choose one.")
+    return Bundle(path, dataset, tuple(sorted(folders.values())), files, size, card)
 
 
 @contextmanager
@@ -130,7 +142,12 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
     for entry in entries:
         text = entry.filename.replace("\\", "/")
         place = PurePosixPath(text[:_LONGEST_PLACE])
-        outside = text.startswith("/") or len(text) > _LONGEST_PLACE or not all(is_plain(part) for part in place.parts)
+        outside = (
+            not text.strip("/")
+            or text.startswith("/")
+            or len(text) > _LONGEST_PLACE
+            or not all(is_plain(part) for part in place.parts)
+        )
         if outside or (entry.external_attr >> 16 and stat.S_ISLNK(entry.external_attr >> 16)):
             raise ModelError(
                 f"{archive.filename} was refused: its entry {entry.filename!r:.200} could write outside of the models' "
@@ -138,17 +155,20 @@ def _plain_names(archive: zipfile.ZipFile) -> dict[str, PurePosixPath]:
             )
         if entry.flag_bits & 1:
             raise ModelError(f"{archive.filename} is encrypted. Ask for a copy without a password.")
-        if not entry.is_dir() and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
+        if not text.endswith("/") and not any(part.startswith(("__MACOSX", ".")) for part in place.parts):
             if place in places:
                 raise ModelError(f"{archive.filename} was refused: it holds {place} twice.")
             places.add(place)
             found[entry.filename] = place
+    both = next((parent for place in places for parent in place.parents if parent in places), None)
+    if both is not None:
+        raise ModelError(f"{archive.filename} was refused: it holds {both} both as a file and as a folder.")
     return found
 
 
 def _model_roots(names: dict[str, PurePosixPath]) -> list[PurePosixPath]:
     places = set(names.values())
-    checkpoints = {place.parent.parent for place in places if re.fullmatch(r"checkpoint_.+\.pth", place.name)}
+    checkpoints = {place.parent.parent for place in places if re.fullmatch(_CHECKPOINT, place.name)}
     return sorted(root for root in checkpoints if {root / "plans.json", root / "dataset.json"} <= places)
 
 
@@ -161,23 +181,44 @@ def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
         )
 
 
-def _below(place: PurePosixPath, parent: PurePosixPath, roots: Set[PurePosixPath]) -> bool:
-    """Whether a file belongs to a model, or to the dataset's folder itself (its card, its ensembles)."""
-    if PurePosixPath(*place.parts[: len(parent.parts) + 1]) in roots:  # all of them lie in one folder
-        return True
+def _target(place: PurePosixPath, parent: PurePosixPath, folders: Mapping[PurePosixPath, str]) -> PurePosixPath | None:
+    """Return where a file goes below the dataset's folder; None for what is neither a model's nor that folder's own."""
+    for root in (PurePosixPath("."), PurePosixPath(*place.parts[: len(parent.parts) + 1])):
+        if root in folders:  # all of them lie in one folder
+            return PurePosixPath(folders[root]) / place.relative_to(root)
     if not place.is_relative_to(parent) or parent == PurePosixPath("."):
-        return False
+        return None
     own = place.relative_to(parent)
-    return len(own.parts) == 1 or own.parts[0] == "ensembles"
+    return own if len(own.parts) == 1 or own.parts[0] == "ensembles" else None
 
 
-def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, root: PurePosixPath) -> str:
+def _model_folder(
+    path: Path, archive: zipfile.ZipFile, root: PurePosixPath, entries: Mapping[PurePosixPath, str]
+) -> str:
+    """Return the name of a model's folder, or where it was packed without it, what it was called by nnU-Net."""
+    if ModelName.of(root.name) is not None:
+        return root.name
+    checkpoints = sorted(p for p in entries if p.parent.parent == root and re.fullmatch(_CHECKPOINT, p.name))
+    try:
+        with archive.open(entries[checkpoints[0]]) as file:
+            facts = facts_in(file)  # type: ignore[arg-type]
+        plans = Plans.parse(_json(archive, entries[root / "plans.json"]), where=f"plans.json in {path.name}")
+        if facts is not None and facts[1] in plans.configurations:
+            return ModelName(facts[0], plans.plans_name, facts[1]).folder
+    except (*_BROKEN, ValueError):
+        pass
+    raise ModelError(
+        f"{path} contains a model without its folder, and how it is called could not be read from its plans.json and "
+        f"{checkpoints[0].name}. Pack the folder itself, such as {DEFAULT_TRAINER}__{DEFAULT_PLANS}__3d_fullres."
+    )
+
+
+def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, plans: str) -> str:
     if is_dataset_name(parent.name):
         return parent.name
     try:
-        entry = next(e for e in archive.infolist() if PurePosixPath(e.filename) == root / "plans.json")
-        name = str(_json(archive, entry)["dataset_name"])
-    except (StopIteration, ValueError, KeyError, TypeError):
+        name = str(_json(archive, plans)["dataset_name"])
+    except (ValueError, KeyError):
         name = ""
     if is_dataset_name(name):
         return name
@@ -186,19 +227,19 @@ def _dataset_name(path: Path, archive: zipfile.ZipFile, parent: PurePosixPath, r
     )
 
 
-def _json(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | str) -> Any:
-    """Return the content of a JSON file in a zip; raises ValueError or KeyError if it is damaged or missing."""
+def _json(archive: zipfile.ZipFile, entry: str) -> dict[str, Any]:
+    """Return the object in a JSON file of a zip; raises ValueError if it is damaged."""
     try:
         with archive.open(entry) as file:
-            return json_object(decoded(file.read(MESSAGE))[0], str(entry), ModelError)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            return json_object(decoded(file.read(LARGEST))[0], entry, ModelError)
+    except (*_BROKEN, ModelError) as error:
         raise ValueError(str(error)) from error
 
 
-def _card(archive: zipfile.ZipFile, parent: PurePosixPath) -> ModelCard | None:
+def _card(archive: zipfile.ZipFile, entry: str | None) -> ModelCard | None:
     try:
-        return ModelCard.parse(_json(archive, str(parent / FILE)), where=FILE)
-    except (KeyError, ValueError, ModelError):
+        return None if entry is None else ModelCard.parse(_json(archive, entry), where=FILE)
+    except (ValueError, ModelError):
         return None  # a card is for people; a model without one works as well
 
 
@@ -224,7 +265,7 @@ def extract(bundle: Bundle, target: Path) -> Iterator[int]:
     with _opened(bundle.path) as archive:
         for name, place in bundle.files.items():
             path = target.joinpath(*place.parts)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             digest = hashlib.sha256()
             for chunk in _copy(archive, name, path):
                 digest.update(chunk)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import struct
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error, written_beside
-from napari_nnunet.formats.pickles import NumberArray, NumberType, begin_array, number
+from napari_nnunet.formats.pickles import HARMLESS, NumberArray, NumberType, Unread, begin_array, number, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
+CHECKSUM = "napari_nnunet_checksum"  # key of the checksum of the weights
+_LARGEST_TABLE = 64 << 20  # bytes of all that is in a checkpoint but weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -50,13 +52,15 @@ class Checkpoint:
     epoch: int | None
 
 
-#: Numbers and arrays of numpy in logs are all that trainers pickle besides plain values and tensors. Their names stand
-#: for functions of ours: numpy's own would build values of any type, and so follow forged pointers.
+#: What trainers pickle besides plain values and tensors: numbers and arrays of numpy in logs, of own trainers some
+#: more. Their names stand for functions of ours: numpy's own would build values of any type, and so follow forged
+#: pointers.
 _ALLOWED: list[Any] = [
     (NumberType, "numpy.dtype"),
     (NumberArray, "numpy.ndarray"),
     *((number, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     *((begin_array, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
+    *((ours, ".".join(name)) for name, ours in HARMLESS.items()),
 ]
 
 
@@ -65,7 +69,72 @@ def read_raw(path: Path) -> dict[str, Any]:
     content = read_torch(path)
     if "network_weights" not in content:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
+    content["network_weights"] = _weights(content["network_weights"], path)
+    said = content.get(CHECKSUM)
+    if said is not None and said != checksum(content["network_weights"]):
+        raise ModelError(
+            f"{path} is damaged: its weights are not those that were saved (their checksum is another one). Take "
+            "a copy that is whole, or train the fold again."
+        )
     return content
+
+
+def _weights(found: Any, path: Path) -> dict[str, Tensor]:
+    """Return weights by their names; raises ModelError for what is none."""
+    import torch  # the docks look at checkpoints' names without it
+
+    if not isinstance(found, Mapping) or not found:
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
+    odd = next((n for n, v in found.items() if not isinstance(n, str) or not isinstance(v, torch.Tensor)), None)
+    if odd is not None:
+        kind = type(found[odd]).__name__
+        raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
+    return dict(found)
+
+
+def checksum(weights: Mapping[str, Tensor]) -> str:
+    """Return a checksum of weights: changed, missing and exchanged bytes change it.
+
+    Per tensor a sum of its bytes, eight at a time, which is as fast as memory; over names, shapes, types and sums
+    SHA-256. It tells damage, not forgery.
+    """
+    import torch  # the docks look at checkpoints' names without it
+
+    digest = hashlib.sha256()
+    sums: dict[tuple[int, torch.Size], int] = {}  # nnU-Net's names mean the same tensor more than once
+    for name in sorted(weights):
+        tensor = weights[name].detach()
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in sums:
+            content = tensor.cpu().contiguous().flatten().view(dtype=torch.uint8).numpy()
+            whole = len(content) - len(content) % 8
+            sums[place] = int(content[:whole].view("u8").sum(dtype="u8")) + int(content[whole:].sum())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {sums[place]}\n".encode())
+    return digest.hexdigest()
+
+
+def facts_in(file: BinaryIO) -> tuple[str, str] | None:
+    """Return trainer and configuration of a checkpoint; its weights are not read, and torch is not loaded.
+
+    Parameters
+    ----------
+    file : binary file
+        A checkpoint, perhaps within another zip.
+
+    Returns
+    -------
+    tuple of str or None
+        None where it is damaged, of another kind or refused.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            inner = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            if archive.getinfo(inner).file_size > _LARGEST_TABLE:
+                return None
+            content = read_table(io.BytesIO(archive.read(inner)))
+        return str(content["trainer_name"]), str(content["init_args"]["configuration"])
+    except Exception:  # a damaged pickle may fail in any way, and whoever asks can do without
+        return None
 
 
 _DAMAGED = (
@@ -83,15 +152,16 @@ def read_torch(path: Path) -> dict[str, Any]:
     """
     import torch  # the docks look at checkpoints' names without it
 
-    if not path.is_file():
-        raise ModelError(f"The checkpoint {path} does not exist.")
+    _require_torch_file(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
+        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
+            mapped = _can_map(path)
+            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
-            f"code. Nothing was executed. ({_reason(error)})"
+            "code. Nothing was executed. If it is yours, load it where it was trained and save it again with nothing "
+            f"but nnU-Net's entries. ({_reason(error)})"
         ) from error
     except _DAMAGED as error:
         raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
@@ -100,7 +170,34 @@ def read_torch(path: Path) -> dict[str, Any]:
     return content
 
 
+def _require_torch_file(path: Path) -> None:
+    """Tell a file of torch from what people give instead; raises ModelError."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; a checkpoint is wanted, such as fold_0/checkpoint_final.pth in a model.")
+    if not path.is_file():
+        raise ModelError(f"The checkpoint {path} does not exist.")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_LOOKED_AT)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+    if begin and not begin.startswith(_BEGINNINGS) and begin.isascii():
+        raise ModelError(
+            f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "
+            "fold_0/checkpoint_final.pth in a model is wanted."
+        )
+
+
+_LOOKED_AT = 256  # bytes
+_BEGINNINGS = (b"PK", b"\x80")  # of a zip, which torch writes since 1.6, and of a pickle
+
+
 def _can_map(path: Path) -> bool:
+    """Whether torch can read weights when they are needed: from zips whose names it can write in UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # bytes that are no text in the system's encoding
+        return False
     return zipfile.is_zipfile(path)
 
 
@@ -121,10 +218,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
-        configuration=arguments.get("configuration") if isinstance(arguments, dict) else None,
+        configuration=_text(arguments.get("configuration")) if isinstance(arguments, dict) else None,
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
         epoch=content.get("current_epoch"),
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def file_hash(path: Path) -> str:
@@ -192,6 +293,7 @@ def write_checkpoint(
         },
         "trainer_name": trainer,
         "inference_allowed_mirroring_axes": mirror_axes,
+        CHECKSUM: checksum(state["network_weights"]),
     }
     if own is not None:
         content[OWN] = dict(own)
@@ -205,8 +307,17 @@ def write_checkpoint(
 
 _INFERENCE = (
     "network_weights", "logging", "_best_ema", "current_epoch", "init_args", "trainer_name",
-    "inference_allowed_mirroring_axes",
+    "inference_allowed_mirroring_axes", CHECKSUM,
 )  # fmt: skip
+
+
+def _writable(value: Any) -> Any:
+    """Return a value as nnU-Net can read it: without those that were not made again."""
+    if isinstance(value, Mapping):
+        return {key: _writable(item) for key, item in value.items() if not isinstance(item, Unread)}
+    if isinstance(value, list | tuple):
+        return type(value)(_writable(item) for item in value if not isinstance(item, Unread))
+    return value
 
 
 def light_checkpoint(path: Path, folder: Path) -> Path:
@@ -217,7 +328,7 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
     import torch  # the docks look at checkpoints' names without it
 
     content = read_raw(path)
-    light: dict[str, Any] = {key: content[key] for key in _INFERENCE if key in content}
+    light: dict[str, Any] = {key: _writable(content[key]) for key in _INFERENCE if key in content}
     light["optimizer_state"] = light["grad_scaler_state"] = None
     target = folder / path.name
     try:

@@ -19,6 +19,12 @@ from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
 
+#: The plans of a model of nnU-Net v1, and what to do with one.
+V1_PLANS = "plans.pkl"
+V1_WAY = (
+    "Import it with 'napari-nnunet import_old_nnunet_model FOLDER DatasetXXX_Name', where FOLDER is the one with "
+    "plans.pkl; it can then be used as any other model."
+)
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 
 
@@ -206,6 +212,13 @@ def _check_folder(path: Path) -> None:
         return
     if not path.exists():
         raise ModelError(f"The model folder {path} does not exist.")
+    if not path.is_dir():
+        raise ModelError(
+            f"{path} is a file; the folder of a model is wanted, which holds plans.json, dataset.json and fold_0."
+        )
+    old = next((p for p in (path, path.parent, *sorted(path.glob("*"))) if (p / V1_PLANS).is_file()), None)
+    if old is not None and not find_models(path, depth=2):
+        raise ModelError(f"{old} is a model of nnU-Net v1. {V1_WAY}")
     for parent in path.parents[:2]:
         if is_model_folder(parent):
             raise ModelError(f"{path} lies inside a model. The model folder is {parent}; choose that one.")
