@@ -81,11 +81,9 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 def _weights(found: Any, path: Path) -> dict[str, Tensor]:
     """Return weights by their names; raises ModelError for what is none."""
-    import torch  # the docks look at checkpoints' names without it
-
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
-    odd = next((n for n, v in found.items() if not isinstance(n, str) or not isinstance(v, torch.Tensor)), None)
+    odd = next((n for n, v in found.items() if not isinstance(n, str) or not hasattr(v, "data_ptr")), None)
     if odd is not None:
         kind = type(found[odd]).__name__
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
@@ -98,15 +96,14 @@ def checksum(weights: Mapping[str, Tensor]) -> str:
     Per tensor a sum of its bytes, eight at a time, which is as fast as memory; over names, shapes, types and sums
     SHA-256. It tells damage, not forgery.
     """
-    import torch  # the docks look at checkpoints' names without it
-
     digest = hashlib.sha256()
-    sums: dict[tuple[int, torch.Size], int] = {}  # nnU-Net's names mean the same tensor more than once
+    sums: dict[tuple[int, tuple[int, ...]], int] = {}  # nnU-Net's names mean the same tensor more than once
     for name in sorted(weights):
         tensor = weights[name].detach()
-        place = (tensor.data_ptr(), tensor.shape)
+        place = (tensor.data_ptr(), tuple(tensor.shape))
         if place not in sums:
-            content = tensor.cpu().contiguous().flatten().view(dtype=torch.uint8).numpy()
+            byte = tensor.new_empty(0).byte().dtype
+            content = tensor.cpu().contiguous().flatten().view(dtype=byte).numpy()
             whole = len(content) - len(content) % 8
             sums[place] = int(content[:whole].view("u8").sum(dtype="u8")) + int(content[whole:].sum())
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {sums[place]}\n".encode())
