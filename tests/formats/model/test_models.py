@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import shutil
-import types
 import zipfile
-from collections import Counter, defaultdict, deque
-from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -20,12 +15,8 @@ from napari_nnunet.engine.network import unet as network
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.checkpoint import (
-    CHECKSUM,
-    checksum,
-    light_checkpoint,
     read_checkpoint,
     read_raw,
-    write_checkpoint,
 )
 from napari_nnunet.formats.model.folder import find_models, load_model
 from napari_nnunet.formats.workspace import Workspace
@@ -212,111 +203,3 @@ def test_forged_numbers_are_refused_before_numpy_sees_them(model, forged):
     torch.save({**torch.load(path, weights_only=False), "logging": forged}, path)
     with pytest.raises(ModelError, match=r"refused|not a complete checkpoint"):
         read_raw(path)
-
-
-class _Setting:
-    """A class of somebody's own trainer."""
-
-
-@pytest.mark.parametrize(
-    "kept",
-    [
-        {"counts": defaultdict(list, {"case": [1, 2]})},
-        {"folder": PurePosixPath("/data/results/fold_0"), "here": Path("fold_0")},
-        {"begun": datetime(2026, 1, 2, tzinfo=UTC), "took": timedelta(hours=3)},
-        {"arguments": argparse.Namespace(lr=0.1), "more": types.SimpleNamespace(a=1)},
-        {"seen": {1, 2}, "last": deque([1, 2]), "often": Counter("aab"), "scores": [np.float16(0.5), np.bool_(True)]},
-    ],
-    ids=lambda kept: "-".join(kept),
-)
-def test_what_own_trainers_keep_besides_weights_is_no_reason_to_refuse_a_checkpoint(model, tmp_path, kept):
-    path = model.folder / "fold_0" / "checkpoint_final.pth"
-    content = torch.load(path, weights_only=False)
-    torch.save({**content, "mine": kept, "logging": {**content["logging"], **kept}}, path)
-    found = read_checkpoint(path)
-    assert found.weights.keys() == content["network_weights"].keys()
-    assert (found.trainer, found.configuration) == (content["trainer_name"], content["init_args"]["configuration"])
-    light = torch.load(light_checkpoint(path, tmp_path), weights_only=False)  # whatever else reads it knows its classes
-    assert light["network_weights"].keys() == content["network_weights"].keys()
-    assert "napari_nnunet" not in str([type(value) for value in light["logging"].values()])
-
-
-def test_a_class_that_nobody_knows_is_refused_with_a_way_out(model):
-    path = model.folder / "fold_0" / "checkpoint_final.pth"
-    torch.save({**torch.load(path, weights_only=False), "mine": _Setting()}, path)
-    with pytest.raises(ModelError, match="save it again with nothing but nnU-Net's entries.*_Setting"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    ("weights", "sentence"),
-    [
-        ([torch.ones(2)], "'network_weights' is a list"),
-        ({}, "'network_weights' is a dict"),
-        ({"a": 1.5}, "'a' is a float"),
-        ({3: torch.ones(2)}, "3 is a Tensor"),
-    ],
-)
-def test_weights_that_are_none_are_named(tmp_path, weights, sentence):
-    torch.save({"network_weights": weights}, tmp_path / "c.pth")
-    with pytest.raises(ModelError, match=f"is not a checkpoint of nnU-Net v2: .*{sentence}"):
-        read_checkpoint(tmp_path / "c.pth")
-
-
-def test_what_is_given_in_the_place_of_a_checkpoint_is_named_as_what_it_is(model):
-    with pytest.raises(ModelError, match=r"plans\.json is a text file, not a checkpoint"):
-        read_checkpoint(model.folder / "plans.json")
-    with pytest.raises(ModelError, match="fold_0 is a folder; a checkpoint is wanted"):
-        read_checkpoint(model.folder / "fold_0")
-    with pytest.raises(ModelError, match=r"plans\.json is a file; the folder of a model is wanted"):
-        load_model(model.folder / "plans.json")
-
-
-def test_a_checkpoint_whose_name_the_system_cannot_write_is_read(model):
-    source = model.folder / "fold_0" / "checkpoint_final.pth"
-    path = Path(os.fsdecode(os.fsencode(source.parent) + b"/checkpoint_\xfc.pth"))  # no UTF-8: half a character in it
-    shutil.copyfile(source, path)
-    assert read_checkpoint(path).weights.keys() == read_checkpoint(source).weights.keys()
-
-
-def _saved(tmp_path, **tensors):
-    write_checkpoint(
-        tmp_path / "c.pth",
-        {"network_weights": tensors},
-        plans={},
-        dataset={},
-        configuration="2d",
-        fold=0,
-        mirror_axes=None,
-        epoch=1,
-    )
-    return tmp_path / "c.pth"
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
-def test_weights_of_any_type_come_back_with_their_checksum(tmp_path, kind):
-    path = _saved(tmp_path, w=torch.arange(7).reshape(7, 1).to(kind), n=torch.tensor(3, dtype=kind))
-    assert torch.load(path)[CHECKSUM] == checksum(read_raw(path)["network_weights"])
-
-
-def test_every_changed_byte_of_the_weights_is_noticed(tmp_path):
-    path = _saved(tmp_path, w=torch.randn(33, generator=torch.Generator().manual_seed(0)))
-    data = path.read_bytes()
-    begin = data.index(torch.load(path)["network_weights"]["w"].numpy().tobytes())
-    for place in range(begin, begin + 33 * 4, 5):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 64]) + data[place + 1 :])
-        with pytest.raises(ModelError, match=r"c\.pth is damaged: its weights are not those that were saved"):
-            read_checkpoint(path)
-    path.write_bytes(data)
-    assert read_checkpoint(path).weights["w"].shape == (33,)
-
-
-def test_a_model_of_nnunet_v1_names_the_way_to_use_it(tmp_path):
-    old = tmp_path / "Task017_Ball" / "nnUNetTrainerV2__nnUNetPlansv2.1"
-    (old / "fold_0").mkdir(parents=True)
-    (old / "plans.pkl").write_bytes(b"")
-    for folder in (old, old.parent, old / "fold_0"):
-        with pytest.raises(
-            ModelError, match="is a model of nnU-Net v1.*import_old_nnunet_model FOLDER DatasetXXX_Name"
-        ):
-            load_model(folder)
