@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_nnunet.engine.objects.shell import best_width, classes, thin
+from napari_nnunet.engine.objects.shell import best_width, classes, pieces, thin, tried_widths
 
 MAPS = arrays(np.int32, st.tuples(st.integers(3, 9), st.integers(3, 9)), elements=st.integers(0, 4))
 
@@ -75,18 +75,27 @@ def test_kinds_have_their_own_values_and_other_classes_stay() -> None:
 
 
 def test_borders_are_as_wide_as_the_objects_bear() -> None:
-    round_ones, scores = best_width([(discs((120, 120), 12, 0), (1, 1))], 1.0)
+    round_ones, scores = best_width([tried_widths(discs((120, 120), 12, 0), (1, 1), 1.0)])
     assert round_ones == 3.0
     assert scores[3.0] > 0.95
     necks = discs((120, 120), 7, 2)  # joined in pairs by a neck, which a wide border would cut
     necks[(necks > 0) & (necks % 2 == 0)] -= 1
     for row in range(7, 113, 17):
         necks[row - 2 : row + 3, 7:24] = necks[row, 7]
-    narrow, scores = best_width([(necks, (1, 1))], 1.0)
+    narrow, scores = best_width([tried_widths(necks, (1, 1), 1.0)])
     assert narrow < 3.0
     assert scores[3.0] < scores[narrow] - 0.01
 
 
 def test_widths_are_multiples_of_the_networks_voxel() -> None:
     objects = discs((120, 120), 12, 0)
-    assert best_width([(objects, (0.5, 0.5))], 0.5)[1] == pytest.approx(best_width([(objects, (1, 1))], 1.0)[1])
+    fine, coarse = (best_width([tried_widths(objects, (unit, unit), unit)]) for unit in (0.5, 1.0))
+    assert fine[1] == pytest.approx(coarse[1])
+
+
+def test_objects_in_pieces_and_of_one_voxel_are_counted() -> None:
+    objects = np.zeros((6, 9), dtype=np.int32)
+    objects[0, 0], objects[5, 5] = 7, 7  # two pieces
+    objects[2, 2] = 300  # one voxel
+    objects[4, 0:2] = 9
+    assert pieces(objects) == (3, 1, 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -108,39 +109,59 @@ def classes(
     return result
 
 
-def best_width(
-    samples: Sequence[tuple[NDArray[Any], Sequence[float]]], unit: float
-) -> tuple[float, dict[float, float]]:
-    """Choose the width of borders by trying: objects are thinned and grown again, and compared with what they were.
-
-    The widest border that costs hardly anything is taken: wide ones are learnt more easily, but small objects lose
-    their core and thin ones break.
+def tried_widths(objects: NDArray[Any], spacing: Sequence[float], unit: float) -> dict[float, Matching]:
+    """Thin objects with each width and grow them again; return how what comes back agrees with what was.
 
     Parameters
     ----------
-    samples : sequence of (ndarray of int, spacing)
-        Numbered objects and the sizes of their voxels.
+    objects : ndarray of int, shape ([Z,] Y, X)
+        Numbered objects.
+    spacing : sequence of float
+        Size of a voxel along each axis.
     unit : float
-        Edge of the network's finest voxel, in units of the spacings; widths are multiples of it.
+        Edge of the network's finest voxel, in units of the spacing; widths are multiples of it.
+    """
+    found = {}
+    inside = (objects != 0).astype(np.float32)
+    for width in WIDTHS:
+        core = thin(objects, width * unit, spacing).core.astype(np.float32)
+        again = decode(core, inside, Rule(width=width), [step / unit for step in spacing])
+        found[width] = Matching.of(objects, again)
+    return found
+
+
+def best_width(tried: Sequence[Mapping[float, Matching]]) -> tuple[float, dict[float, float]]:
+    """Choose the width of borders from what was tried on several pictures.
+
+    The widest border that costs hardly anything is taken: wide ones are learnt more easily, but small objects lose
+    their core and thin ones break.
 
     Returns
     -------
     width : float
         In network voxels.
     scores : dict of float to float
-        For each width tried, the mean average precision at IoU 0.5 to 0.9 that a perfect network would reach.
+        For each width, the mean average precision at IoU 0.5 to 0.9 that a perfect network would reach.
     """
-    scores: dict[float, float] = {}
+    scores = {}
     for width in WIDTHS:
-        found = Matching.none()
-        for objects, spacing in samples:
-            core = thin(objects, width * unit, spacing).core
-            inside = (objects != 0).astype(np.float32)
-            again = decode(core.astype(np.float32), inside, Rule(width=width), [s / unit for s in spacing])
-            found += Matching.of(objects, again)
-        scores[width] = float(np.mean([found.precision(t) for t in _THRESHOLDS]))
+        found = sum((matchings[width] for matchings in tried), Matching.none())
+        scores[width] = float(np.nan_to_num([found.precision(t) for t in _THRESHOLDS]).mean())
     enough = max(scores.values()) - _NEARLY
     return max(width for width, score in scores.items() if score >= enough), scores
+
+
+def pieces(objects: NDArray[Any]) -> tuple[int, int, int]:
+    """Return how many objects there are, how many of them lie in several pieces, and how many are one voxel large."""
+    parts, count = cc3d.connected_components(
+        np.ascontiguousarray(objects), connectivity=26 if objects.ndim == 3 else 8, return_N=True
+    )
+    numbers, sizes = np.unique(objects, return_counts=True)
+    known = numbers != 0
+    owners = np.zeros(count + 1, dtype=objects.dtype)
+    owners[parts.reshape(-1)] = objects.reshape(-1)
+    _, times = np.unique(owners[1:], return_counts=True)
+    return int(known.sum()), int((times > 1).sum()), int((sizes[known] == 1).sum())
 
 
 def _ball(width: float, spacing: Sequence[float]) -> Iterator[tuple[int, ...]]:

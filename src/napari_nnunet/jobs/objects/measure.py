@@ -1,0 +1,96 @@
+"""A table of all objects of some files, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.image.grid import Grid, onto
+from napari_nnunet.engine.objects.table import Row, measure
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.atomic import make_folder, write_text
+from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
+from napari_nnunet.processes.pool import Task, each_case, results_of
+from napari_nnunet.schema.requests.objects import MeasureObjectsRequest
+
+_BYTES = 40  # per voxel: objects, their numbers made dense, an image as float32
+
+
+def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
+    """Measure the objects of a file or a folder, and write the table.
+
+    Returns
+    -------
+    list of dict
+        One per object, with its ``case`` in front; see :func:`napari_nnunet.engine.objects.table.measure`.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If there are no files, an image is missing, or it lies on another grid than its objects.
+    """
+    if request.objects.is_dir():
+        ending = common_ending(request.objects)
+        files = sorted(p for p in request.objects.iterdir() if p.name.lower().endswith(ending) and p.name[0] != ".")
+    else:
+        ending, files = ending_of(request.objects), [request.objects]
+    cases = {path.name[: -len(ending)]: path for path in files}
+    images = {case: _images(request.images, case) for case in cases}
+    yield Stage(name="Measuring", total=len(cases))
+    tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
+    voxels = sum(_memory(path) for path in files) / _BYTES
+    rows = results_of((yield from each_case(rows_of, tasks, workers=request.workers, work=voxels)), "measured")
+    table = [{"case": case, **row} for case in cases for row in rows[case]]
+    make_folder(request.target.parent)
+    write_text(request.target, text_of(table))
+    return table
+
+
+def text_of(table: list[dict[str, Any]]) -> str:
+    """Return a table as CSV; figures with seven digits."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in table for name in row)) or ["case", "object"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
+    return text.getvalue()
+
+
+def rows_of(path: Path, images: tuple[Path, ...]) -> list[Row]:
+    """Measure the objects of one file; may run in a worker process."""
+    objects, geometry = read_objects(path)
+    image = None
+    if images:
+        volume = read_volume(images)
+        grid = Grid(volume.shape, volume.geometry)
+        objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
+        geometry, image = volume.geometry, np.asarray(volume.array)
+    return list(measure(objects, geometry.spacing, image))
+
+
+def _images(source: Path | None, case: str) -> tuple[Path, ...]:
+    if source is None:
+        return ()
+    if source.is_file():
+        return (source,)
+    if not source.is_dir():
+        raise ImageError(f"The images {source} do not exist.")
+    ending = common_ending(source)
+    channels = tuple(sorted(source.glob(f"{case}_[0-9][0-9][0-9][0-9]{ending}")))
+    alone = source / f"{case}{ending}"
+    found = channels or ((alone,) if alone.is_file() else ())
+    if not found:
+        raise DatasetError(f"{source} has no image of {case}; {case}_0000{ending} or {case}{ending} was looked for.")
+    return found
+
+
+def _memory(path: Path) -> float:
+    return float(np.prod(read_header(path)[0], dtype=np.float64)) * _BYTES

@@ -1,0 +1,109 @@
+"""Objects in dataset.json: which classes are core and border of which kind, under a key that nnU-Net passes over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
+
+KEY = "napari_nnunet_objects"
+
+
+class ObjectScheme(BaseModel):
+    """What a dataset says of its objects.
+
+    Parameters
+    ----------
+    kinds : dict of str to (int, int)
+        Kind of object to the values of its core and its border in the labels.
+    width : float
+        Width of the borders in network voxels.
+    unit : float
+        Edge of the network's finest voxel in mm, by which the borders were drawn.
+    scores : dict of float to float
+        Widths that were tried, and the mean average precision that a perfect network would reach with each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kinds: dict[str, tuple[int, int]] = Field(min_length=1)
+    width: float = Field(gt=0, le=100)
+    unit: float = Field(gt=0)
+    scores: dict[float, float] = {}
+
+    @classmethod
+    def of(cls, info: DatasetInfo) -> ObjectScheme | None:
+        """Return what a dataset.json says of objects; None for an ordinary dataset.
+
+        Raises
+        ------
+        DatasetError
+            If the key is there but cannot be understood, or names values that are no classes.
+        """
+        content = info.raw.get(KEY)
+        if content is None:
+            return None
+        try:
+            found = cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([KEY, *map(str, first["loc"])])
+            raise DatasetError(f"dataset.json: '{where}' cannot be read: {first['msg']}.") from error
+        values = [value for pair in found.kinds.values() for value in pair]
+        known = info.labels.foreground_labels
+        wrong = sorted({value for value in values if value not in known or values.count(value) > 1})
+        if wrong or info.labels.has_regions:
+            raise DatasetError(
+                f"dataset.json: '{KEY}' gives cores and borders the values {', '.join(map(str, values))}, but each "
+                f"must be a class of its own; the classes are {', '.join(map(str, known))}."
+            )
+        return found
+
+    def write_into(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of a dataset.json with these objects."""
+        return {**content, KEY: self.model_dump(mode="json")}
+
+    @property
+    def only_kind(self) -> str | None:
+        """The kind of all objects, if there is but one."""
+        return next(iter(self.kinds)) if len(self.kinds) == 1 else None
+
+
+def labels_with_objects(
+    kinds: list[str], classes: Mapping[str, int], *, ignore: bool
+) -> tuple[dict[str, int], dict[str, tuple[int, int]], dict[int, int]]:
+    """Return the labels of a dataset with objects beside ordinary classes.
+
+    Parameters
+    ----------
+    kinds : list of str
+        Kinds of object.
+    classes : mapping of str to int
+        Ordinary classes and the values they have now.
+    ignore : bool
+        Whether some voxels were not annotated.
+
+    Returns
+    -------
+    labels : dict of str to int
+        For dataset.json: background, a core and a border for every kind, the classes, and ignore.
+    values : dict of str to (int, int)
+        Kind to its core and border.
+    renumbered : dict of int to int
+        Present values of the classes to those in `labels`.
+    """
+    labels = {BACKGROUND: 0}
+    values = {}
+    for kind in kinds:
+        values[kind] = (len(labels), len(labels) + 1)
+        labels[f"{kind} core"], labels[f"{kind} border"] = values[kind]
+    renumbered = {}
+    for name, value in classes.items():
+        renumbered[value] = labels[name] = len(labels)
+    if ignore:
+        labels[IGNORE] = len(labels)
+    return labels, values, renumbered
