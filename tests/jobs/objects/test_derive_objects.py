@@ -63,7 +63,7 @@ def test_cores_and_borders_are_drawn_and_dataset_json_says_how(workspace: Worksp
     assert np.bincount(labels.ravel()).tolist() == [30 * 40 - 4 * 64, 4 * 16, 4 * 48]
     content = json.loads((folder_of(workspace) / "dataset.json").read_text())
     assert content["labels"] == {"background": 0, "object core": 1, "object border": 2}
-    assert drain(verify(workspace, VerifyRequest(dataset="1"))).ok
+    assert not drain(verify(workspace, VerifyRequest(dataset="1"))).errors
 
 
 def test_the_width_is_measured_where_none_is_given(workspace: Workspace) -> None:
