@@ -40,7 +40,8 @@ def workspace(tmp_path: Path) -> Workspace:
     (folder / "objectsTr").mkdir()
     (folder / "kindsTr").mkdir()
     for case, offset in (("a", 0), ("b", 10), ("c", 0)):
-        write_labels(np.zeros((30, 40), dtype=np.uint8), PLANE, folder / "imagesTr" / f"{case}_0000.tif")
+        picture = np.random.default_rng(ord(case)).integers(0, 255, (30, 40), dtype=np.uint8)
+        write_labels(picture, PLANE, folder / "imagesTr" / f"{case}_0000.tif")
         write_labels(squares(offset), PLANE, folder / "objectsTr" / f"{case}.tif")
     return workspace
 

@@ -17,6 +17,7 @@ from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.objects import kinds_file, kinds_of, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_header, read_labels, write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, each_case, results_of
@@ -96,6 +97,7 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     content = {**read_info(folder).raw, "labels": labels}
     content.pop("regions_class_order", None)
     write_json(folder / "dataset.json", scheme.write_into(content))
+    update_count(folder)
     yield Note(text=_summary(counted, width, unit, scores, sum(lost.values())))
     return scheme
 
@@ -164,14 +166,13 @@ def _check_kinds(
 
 def _network_edge(paths: Sequence[Path]) -> float:
     """Return the edge of the finest voxel that nnU-Net will plan: the smallest median of the spacings."""
-    # Headers of some formats tell no size, though a file beside them does.
-    spacings = [read_header(path)[2] or read_objects(path)[1].spacing for path in paths]
+    spacings = [read_header(path).geometry.spacing for path in paths]
     axes = min(len(spacing) for spacing in spacings)
     return float(np.median([spacing[-axes:] for spacing in spacings], axis=0).min())
 
 
 def _memory(path: Path) -> float:
-    return float(np.prod(read_header(path)[0], dtype=np.float64)) * _BYTES
+    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
 
 
 def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.image.grid import Grid, onto
 from napari_nnunet.engine.objects.match import THRESHOLDS, Matching
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import Pair, compare_cases, pair_up
 from napari_nnunet.schema.requests.objects import EvaluateObjectsRequest
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.image.grid import Grid, onto
 from napari_nnunet.engine.objects.table import Row, measure
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.requests.objects import MeasureObjectsRequest
 
@@ -93,4 +93,4 @@ def _images(source: Path | None, case: str) -> tuple[Path, ...]:
 
 
 def _memory(path: Path) -> float:
-    return float(np.prod(read_header(path)[0], dtype=np.float64)) * _BYTES
+    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
