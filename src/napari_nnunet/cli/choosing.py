@@ -15,6 +15,9 @@ from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.evaluate import evaluate
 from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as apply_postprocessing_job
 from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as determine_postprocessing_job
+from napari_nnunet.jobs.objects.evaluate import FILE, scores
+from napari_nnunet.jobs.objects.evaluate import evaluate_objects as evaluate_objects_job
+from napari_nnunet.jobs.objects.measure import measure_objects as measure_objects_job
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
         DeterminePostprocessingRequest,
         EnsembleRequest,
         EvaluateFolderRequest,
+        EvaluateObjectsRequest,
         EvaluateSimpleRequest,
         FindBestRequest,
+        MeasureObjectsRequest,
         RecipeRequest,
     )
 
@@ -105,3 +110,21 @@ def determine_postprocessing(request: DeterminePostprocessingRequest, shell: She
 def apply_postprocessing(request: ApplyPostprocessingRequest, shell: Shell) -> None:
     """Apply a postprocessing to a folder."""
     print(shell.run(apply_postprocessing_job(request)))
+
+
+def evaluate_objects(request: EvaluateObjectsRequest, shell: Shell) -> None:
+    """Print how well objects were found."""
+    found = scores(shell.run(evaluate_objects_job(request)).all)
+    for name in ("AP@0.5", "AP@0.75", "AP", "F1@0.5", "PQ", "SEG"):
+        value = found[name]
+        print(f"{name}: " + ("no objects" if value is None else f"{value:.4f}"))
+    counts = ("references", "predictions", "found", "invented", "missed", "split", "merged")
+    print(", ".join(f"{name} {found[name]}" for name in counts))
+    print(request.summary or request.prediction / FILE)
+
+
+def measure(request: MeasureObjectsRequest, shell: Shell) -> None:
+    """Write the table of objects."""
+    rows = shell.run(measure_objects_job(request))
+    print(f"{len(rows)} objects")
+    print(request.target)

@@ -14,6 +14,7 @@ from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         ConvertMsdRequest,
         ConvertOldRequest,
         DatasetJsonRequest,
+        DeriveObjectsRequest,
         ImportFoldersRequest,
         OverlaysRequest,
         VerifyRequest,
@@ -82,3 +84,10 @@ def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
 def plot_overlay_pngs(request: OverlaysRequest, shell: Shell) -> int:
     """Draw a picture of every case; the status tells whether any was drawn."""
     return 0 if shell.run(plot_overlays(shell.workspace, request)) else 1
+
+
+def derive_objects(request: DeriveObjectsRequest, shell: Shell) -> None:
+    """Draw cores and borders."""
+    scheme = shell.run(derive_objects_job(shell.workspace, request))
+    for width, score in scheme.scores.items():
+        print(f"width {width:g}: {score:.4f}" + (" (taken)" if width == scheme.width else ""))

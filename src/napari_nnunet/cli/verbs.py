@@ -122,9 +122,9 @@ VERBS: tuple[Verb, ...] = (
     Verb("ensemble", "choosing", "EnsembleRequest", "combine the predictions of several models"),
     Verb("evaluate_folder", "choosing", "EvaluateFolderRequest", "evaluate segmentations against references"),
     Verb("evaluate_simple", "choosing", "EvaluateSimpleRequest", "the same without dataset.json"),
-    Verb("derive_objects", "objects", "DeriveObjectsRequest", "derive the classes to learn from numbered objects"),
-    Verb("evaluate_objects", "objects", "EvaluateObjectsRequest", "compare numbered objects with references"),
-    Verb("measure", "objects", "MeasureObjectsRequest", "write a table of numbered objects: size, place, shape"),
+    Verb("derive_objects", "dataset", "DeriveObjectsRequest", "derive the classes to learn from numbered objects"),
+    Verb("evaluate_objects", "choosing", "EvaluateObjectsRequest", "compare numbered objects with references"),
+    Verb("measure", "choosing", "MeasureObjectsRequest", "write a table of numbered objects: size, place, shape"),
     Verb("compare", "choosing", "CompareRequest", "compare two folders of segmentations, worst cases first"),
     Verb(
         "accumulate_crossval_results",

@@ -17,8 +17,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.requests.dataset import VerifyRequest
-from napari_nnunet.schema.requests.objects import DeriveObjectsRequest
+from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, VerifyRequest
 
 PLANE = Geometry(spacing=(1.0, 1.0))
 

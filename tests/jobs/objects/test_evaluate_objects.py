@@ -15,7 +15,7 @@ from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.jobs.objects.evaluate import evaluate_objects
 from napari_nnunet.jobs.objects.measure import measure_objects
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.requests.objects import EvaluateObjectsRequest, MeasureObjectsRequest
+from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest, MeasureObjectsRequest
 
 VOLUME = Geometry(spacing=(2.0, 0.5, 0.5))
 

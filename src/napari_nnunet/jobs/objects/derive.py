@@ -23,7 +23,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
-from napari_nnunet.schema.requests.objects import DeriveObjectsRequest
+from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
 
 _TRIED = 24  # pictures on which widths are tried
 _TRIED_VOXELS = 4e6  # of each, at most

@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import Pair, compare_cases, pair_up
-from napari_nnunet.schema.requests.objects import EvaluateObjectsRequest
+from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 
 FILE = "objects.json"
 

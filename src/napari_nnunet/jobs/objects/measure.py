@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
-from napari_nnunet.schema.requests.objects import MeasureObjectsRequest
+from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
 
 _BYTES = 40  # per voxel: objects, their numbers made dense, an image as float32
 

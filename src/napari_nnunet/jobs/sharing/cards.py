@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.formats.model.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.inference_information import INFORMATION, read_best
 from napari_nnunet.formats.results.summary import find_summary
-from napari_nnunet.schema.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings

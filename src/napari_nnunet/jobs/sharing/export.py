@@ -14,11 +14,11 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
+from napari_nnunet.formats.model.card import FILE, THUMBNAIL, ModelCard
 from napari_nnunet.formats.model.checkpoint import light_checkpoint
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS
 from napari_nnunet.jobs.sharing.cards import make_card
-from napari_nnunet.schema.card import FILE, THUMBNAIL, ModelCard
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings

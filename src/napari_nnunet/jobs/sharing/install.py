@@ -13,13 +13,13 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import partial_name, remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
+from napari_nnunet.formats.model.card import FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.schema.card import FILE, ModelCard
 from napari_nnunet.schema.requests.sharing import DownloadRequest, InstallRequest
 
 

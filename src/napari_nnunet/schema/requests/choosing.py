@@ -215,3 +215,27 @@ class RecipeRequest(Request):
 
     folder: Path = option("Folder", "folder", "Folder of segmentations (or its recipe.json).")
     style: Literal["command", "python", "methods"] = option("As", "--as", "Form of the recipe.", default="command")
+
+
+class EvaluateObjectsRequest(Request):
+    """Compare numbered objects with those of references: average precision, F1, PQ, SEG, missed, split and merged."""
+
+    reference: Path = option("References", "gt_folder", "Folder with the references.")
+    prediction: Path = option("Segmentations", "pred_folder", "Folder with the segmentations.")
+    summary: Path | None = option(
+        "Summary", "-o FILE", "File to write.", default=None, otherwise="objects.json next to the segmentations"
+    )
+    csv: Path | None = option("CSV", "--csv FILE", "Also write one line per case, worst first.", default=None)
+    missing_ok: bool = option("Leave out", "--chill", "Leave out references without a prediction.", default=False)
+    workers: Workers = 0
+
+
+class MeasureObjectsRequest(Request):
+    """Measure every object: size, place, shape, and brightness where images are given; one line per object (CSV)."""
+
+    objects: Path = option("Objects", "-i PATH", "A file with numbered objects, or a folder of such files.")
+    images: Path | None = option(
+        "Images", "--images PATH", "Images (CASE_0000, CASE_0001, ...), for brightness.", default=None
+    )
+    target: Path = option("Table", "-o FILE", "CSV to write.")
+    workers: Workers = 0

@@ -9,6 +9,7 @@ from typing import Any
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import (
     DatasetFlag,
+    DatasetPosition,
     EachDataset,
     GridSettings,
     Memory,
@@ -124,3 +125,42 @@ class OverlaysRequest(Request):
     intensity: float = option(
         "Intensity", "-overlay_intensity X", "Strength of the colours, 0 to 1.", default=0.6, ge=0, le=1
     )
+
+
+def read_values(words: Sequence[str]) -> dict[str, int]:
+    """Return values of classes by name, written as 3=membrane."""
+    return {name: value for value, name in read_class_names(words).items()}
+
+
+class DeriveObjectsRequest(Request):
+    """Derive the classes that nnU-Net learns (core and border) from the numbered objects in objectsTr of a dataset."""
+
+    dataset: DatasetPosition
+    kinds: dict[int, str] = option(
+        "Kinds of object",
+        "--kinds VALUE=NAME",
+        "Names of kinds by their values in kindsTr, such as 1=nucleus 2=debris; one kind needs no kindsTr.",
+        default={},
+        otherwise="all are of one kind, 'object'",
+        reads=read_class_names,
+    )
+    classes: dict[str, int] = option(
+        "Ordinary classes",
+        "--classes VALUE=NAME",
+        "Classes in kindsTr that are no objects, such as 3=membrane.",
+        default={},
+        reads=read_values,
+    )
+    ignore: int | None = option(
+        "Ignore value", "--ignore VALUE", "Value in kindsTr of voxels that nobody annotated.", default=None
+    )
+    width: float | None = option(
+        "Border width",
+        "--width VOXELS",
+        "Width of borders in network voxels.",
+        default=None,
+        gt=0,
+        le=20,
+        otherwise="measured",
+    )
+    workers: Workers = 0

@@ -28,10 +28,10 @@ from qtpy.QtWidgets import (
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.bundle import inspect
+from napari_nnunet.formats.model.card import ModelCard
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
 from napari_nnunet.formats.model.model_trash import bring_training_back, models_in_trash, trash_model
-from napari_nnunet.schema.card import ModelCard
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
@@ -297,7 +297,7 @@ class ModelsWidget(Dock):
 
 def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
     """Return the card of a model (rich text)."""
-    from napari_nnunet.schema.card import classes_of
+    from napari_nnunet.formats.model.card import classes_of
 
     classes = card.classes if card is not None else classes_of(model.dataset)
     lines = []
