@@ -20,9 +20,9 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
+from napari_nnunet.formats.model.card import FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import facts_in
 from napari_nnunet.formats.model.folder import V1_PLANS, V1_WAY
-from napari_nnunet.formats.model.card import FILE, ModelCard
 from napari_nnunet.schema.json_text import LARGEST, decoded, json_object
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import is_dataset_name, is_plain
