@@ -15,6 +15,7 @@ Matrix = tuple[tuple[float, ...], ...]
 GIVEN = "what was given"
 IMAGEJ, OME, RESOLUTION = "ImageJ's metadata", "OME metadata", "the resolution tags"
 INSIDE = (IMAGEJ, OME, RESOLUTION)
+BESIDE = "the JSON file beside it"
 
 
 class Geometry(BaseModel):
@@ -37,7 +38,7 @@ class Geometry(BaseModel):
     spacing_known : bool
         False if the file or layer says nothing about the size of its voxels and 1 was put in its place.
     spacing_source : str
-        Where the spacing comes from, in words: one of :data:`GIVEN` and :data:`INSIDE`, the name of a JSON file;
+        Where the spacing comes from, in words: one of :data:`GIVEN`, :data:`BESIDE` and :data:`INSIDE`;
         empty for the file's own header.
     remarks : tuple of str
         What is odd about the file and how it was read nevertheless, as clauses: "it is a pyramid; its largest level

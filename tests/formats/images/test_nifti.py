@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images import nifti
+from napari_nnunet.formats.images import itk, nifti
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.schema.geometry import Geometry
 
@@ -95,7 +95,11 @@ def test_only_volumes_are_taken(tmp_path, read, shape):
         read(tmp_path / "a.nii")
 
 
-def test_labels_of_an_image_that_another_reader_read_are_not_put_anywhere(tmp_path):
-    with pytest.raises(ImageError, match="needs the affine of the image"):
-        write_labels(np.zeros((2, 3, 4), np.uint8), Geometry(spacing=(1, 1, 1)), tmp_path / "a.nii", writer="NibabelIO")
-    assert not list(tmp_path.iterdir())
+def test_labels_of_an_image_that_another_reader_read_are_put_where_it_lies(tmp_path):
+    place = Geometry(spacing=(3, 2, 1), origin=(5, 6, 7), direction=(0, -1, 0, 1, 0, 0, 0, 0, 1))
+    labels = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
+    write_labels(labels, place, tmp_path / "a.nii", writer="NibabelIO")
+    array, geometry = itk.read(tmp_path / "a.nii")
+    np.testing.assert_array_equal(array[0], labels)
+    np.testing.assert_allclose(geometry.direction, place.direction, atol=1e-6)
+    assert (geometry.spacing, geometry.origin) == (place.spacing, place.origin)

@@ -14,7 +14,7 @@ from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import header as header_module
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.images.pixel_sizes import is_measured
-from napari_nnunet.schema.geometry import IMAGEJ, OME, RESOLUTION
+from napari_nnunet.schema.geometry import BESIDE, IMAGEJ, OME, RESOLUTION
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 
@@ -68,7 +68,7 @@ def test_the_file_beside_wins_over_what_is_inside(tmp_path):
     path = tmp_path / "a_0000.tif"
     tifffile.imwrite(path, STACK, imagej=True, resolution=(4.0, 4.0), metadata={"spacing": 0.5, "unit": "um"})
     (tmp_path / "a.json").write_text('{"spacing": [3, 2, 1]}')
-    assert spacing_of(path) == ((3, 2, 1), "a.json")
+    assert spacing_of(path) == ((3, 2, 1), BESIDE)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import tifffile
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import BESIDE, Geometry
 
 STACK = Geometry(spacing=(3.0, 0.5, 0.25))
 
@@ -37,7 +37,7 @@ def test_stacks_of_any_size_come_back_with_their_spacing(tmp_path, shape):
     write_labels(labels, STACK, path)
     back, geometry = read_labels(path)
     np.testing.assert_array_equal(back, labels)
-    assert geometry == STACK.model_copy(update={"spacing_source": "Fall ä 1.json"})
+    assert geometry == STACK.model_copy(update={"spacing_source": BESIDE})
     assert tiff.header(path) == ((1, *shape), 1, geometry)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["Fall ä 1.json", "Fall ä 1.tif"]
 

@@ -13,7 +13,7 @@ from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
-from napari_nnunet.schema.geometry import GIVEN, IMAGEJ, RESOLUTION, Geometry
+from napari_nnunet.schema.geometry import BESIDE, GIVEN, IMAGEJ, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -116,7 +116,7 @@ def test_models_that_never_knew_a_voxel_size_count_voxels(new_model):
         reader="Tiff3DIO", file_ending=".tif", spacing=(0.0005, 0.00025, 0.00025), name="Dataset003_Microns"
     )
     inside = Geometry(spacing=(0.0005, 0.00025, 0.00025), spacing_source=IMAGEJ)
-    beside = inside.model_copy(update={"spacing_source": "cell.json"})
+    beside = inside.model_copy(update={"spacing_source": BESIDE})
     picture = Geometry(spacing=(0.00025, 0.00025), spacing_source=RESOLUTION)
     assert seen_by(pictures, picture) == (1, 1)
     assert seen_by(pictures, picture.with_spacing((2, 2), GIVEN)) == (2, 2)

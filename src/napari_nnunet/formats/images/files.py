@@ -322,7 +322,7 @@ def write_labels(
     ImageError
         If there is a value that label files do not hold, or the format holds no such array.
     """
-    adapter = adapter_for(path, writer) if writer else _writer_for(path, geometry, labels.ndim)
+    adapter = _writer_for(path, geometry, labels.ndim, writer)
     lowest, highest = (labels.min(), labels.max()) if labels.size else (0, 0)
     if labels.dtype.kind not in "iub" or lowest < 0 or highest > _HIGHEST_LABEL:
         raise ImageError(
@@ -379,8 +379,14 @@ def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
             raise OSError(_one_line(error)) from error
 
 
-def _writer_for(path: Path, geometry: Geometry, ndim: int) -> Adapter:
+def _writer_for(path: Path, geometry: Geometry, ndim: int, name: str | None = None) -> Adapter:
+    """Return the named adapter, unless another reader read the image and left a grid that it cannot write."""
     ending = ending_of(path)
+    named = adapter_for(path, name) if name else None
+    # NIfTI has two libraries with grids of their own: what one has read, the other cannot place.
+    swapped = {"itk": geometry.affine is not None and geometry.origin is None, "nifti": geometry.affine is None}
+    if named is not None and not swapped.get(named.module, False):
+        return named
     if ending in (".nii", ".nii.gz"):
         return ADAPTERS["NibabelIO" if geometry.affine is not None else "SimpleITKIO"]
     if ending in (".tif", ".tiff"):

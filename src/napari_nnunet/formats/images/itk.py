@@ -17,13 +17,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images import nifti
-from napari_nnunet.formats.images.header import Header
+from napari_nnunet.formats.images import nifti, nifti_file
+from napari_nnunet.formats.images.header import Header, check_text
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)
 _GIPL_HEADER = 256
+_SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 
 def is_readable(path: Path) -> bool:
@@ -39,32 +40,58 @@ def is_readable(path: Path) -> bool:
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
-    if path.name.lower().endswith(".nii.gz"):
-        unpacked = _read_unpacked(path)
-        if unpacked is not None:
-            return unpacked
-    check_gzip(path)
+    lowered = path.name.lower()
+    if lowered.endswith(".nii.gz") or (lowered.endswith(".nii") and nifti_file.is_odd(path)):
+        return _read_unpacked(path)
+    if lowered.endswith(".nii"):
+        return _by_itk(path, path, ())
+    check_text(path)
     image = sitk.ReadImage(str(path))
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     return _placed(sitk.GetArrayFromImage(image), image, path)
 
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
-_HEADER_BYTES = 352
+_HEADER_BYTES = nifti_file.HEADER_BYTES
 
 
-def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
-    """Read the usual kind of .nii.gz: unpacked at once, its voxels taken as they lie, its grid by ITK.
+def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read .nii.gz: unpacked at once, its voxels taken as they lie, its grid by ITK.
 
-    ITK unpacks a file from its beginning several times over (ten times slower for small volumes). None for what is
-    rare: scaled values, other byte orders, other types; ITK reads these itself.
+    ITK unpacks a file from its beginning several times over (ten times slower for small volumes). What is rare it
+    reads itself: scaled values, other byte orders, other types.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
-    except EOFError as error:
-        raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.") from error
-    except (OSError, zlib.error):
-        return None  # not packed, or damaged: ITK says what is wrong
+        content, remarks = nifti_file.unpacked(path)
+    except zlib.error:
+        return _by_itk(path, path, ())  # damaged: ITK says what is wrong
+    array = _voxels(content, path)
+    if array is not None:
+        return array[0], array[1].model_copy(update={"remarks": remarks}) if remarks else array[1]
+    if not remarks:
+        return _by_itk(path, path, ())
+    with tempfile.TemporaryDirectory() as folder:
+        straight = Path(folder) / "straight.nii"
+        straight.write_bytes(content)
+        return _by_itk(straight, path, remarks)
+
+
+def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray[Any], Geometry]:
+    """Read a NIfTI file by ITK; one whose axes are not at right angles, which ITK refuses, by nibabel."""
+    try:
+        check_gzip(source)
+        image = sitk.ReadImage(str(source))
+    except RuntimeError as error:
+        if _SHEARED not in str(error):
+            raise
+        array, geometry = nifti.read_sheared(source, path)
+    else:
+        _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
+        array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
+    return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)})
+
+
+def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if len(content) < _HEADER_BYTES:
         return None
     header = np.frombuffer(content, dtype=nibabel.nifti1.header_dtype.newbyteorder("<"), count=1)[0]
@@ -76,13 +103,7 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if grid is None:
         return None
     size = tuple(reversed(grid.GetSize()))
-    begin, count = int(header["vox_offset"]), math.prod(size)
-    promised = begin + count * np.dtype(kind).itemsize
-    if len(content) < promised:
-        raise ImageError(
-            f"{path} cannot be read: it is truncated after {len(content)} of {promised} bytes. Copy it again."
-        )
-    array = np.frombuffer(content, dtype=kind, count=count, offset=begin).reshape(size)
+    array = np.frombuffer(content, dtype=kind, count=math.prod(size), offset=int(header["vox_offset"])).reshape(size)
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
@@ -108,7 +129,13 @@ def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            raise
+        array, geometry = read(path)  # packed against its name, or sheared: rare enough to be read whole
+        return Header(array.shape, array.dtype.itemsize, geometry)
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
     itemsize = sitk.Image([1] * 2, reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()

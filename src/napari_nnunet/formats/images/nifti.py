@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.header import Header
+from napari_nnunet.formats.images import nifti_file
+from napari_nnunet.formats.images.header import Header, require_room
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
@@ -24,16 +25,45 @@ _COMMENT = 6  # code of extensions that are plain text
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (1, Z, Y, X), geometry) in storage order, NaN kept."""
-    image = _load(path)
-    return _array(image), Geometry(spacing=_spacing(image), affine=_rows(image.affine))
+    image, remarks = _load(path)
+    return _array(image, path), Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to RAS first: the array's axes are then S, A, R."""
-    original = _load(path)
+    original, remarks = _load(path)
     image = nibabel.as_closest_canonical(original)
-    geometry = Geometry(spacing=_spacing(image), affine=_rows(original.affine), reoriented_affine=_rows(image.affine))
-    return _array(image), geometry
+    geometry = Geometry(
+        spacing=_spacing(image),
+        affine=_rows(original.affine),
+        reoriented_affine=_rows(image.affine),
+        remarks=remarks,
+    )
+    return _array(image, path), geometry
+
+
+def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return what ITK refuses: (array (1, Z, Y, X) as stored, geometry) of axes that are not at right angles.
+
+    The voxels are taken as they lie. Their size is the distance of neighbouring rows, columns and slices, so that it
+    multiplies to the volume of a voxel; along a tilted axis, neighbours are further apart.
+
+    Parameters
+    ----------
+    source : Path
+        What is read.
+    path : Path
+        The file that errors name.
+    """
+    image, remarks = _load(source, path)
+    require_room(path, image.shape, image.get_data_dtype().itemsize)
+    across = np.abs(np.diag(np.linalg.qr(image.affine[:3, :3])[1]))
+    angles = np.degrees(np.arccos(np.clip(across / np.linalg.norm(image.affine[:3, :3], axis=0), -1, 1)))
+    text = f"its axes are not at right angles (tilted by {angles.max():.1f} degrees); its voxels were read as they lie"
+    geometry = Geometry(
+        spacing=tuple(float(v) for v in across[::-1]), affine=_rows(image.affine), remarks=(*remarks, text)
+    )
+    return np.asanyarray(image.dataobj).transpose(2, 1, 0)[None], geometry
 
 
 def header(path: Path) -> Header:
@@ -41,31 +71,51 @@ def header(path: Path) -> Header:
 
     nibabel computes in float32.
     """
-    image = _load(path)
-    geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine))
+    image, remarks = _load(path, whole=False)
+    geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 
 
 def count_invalid(path: Path) -> int:
     """Return how many stored values are NaN or infinite; integers cannot be."""
-    image = nibabel.load(str(path))
+    image, _ = _opened(path, whole=True)
     if image.get_data_dtype().kind != "f":
         return 0
     values = np.asanyarray(image.dataobj.get_unscaled())
     return int(values.size - np.count_nonzero(np.isfinite(values)))
 
 
-def _load(path: Path) -> Any:
-    image = nibabel.load(str(path))
+def _opened(path: Path, *, whole: bool = False) -> tuple[Any, tuple[str, ...]]:
+    """Return nibabel's image of a file, straightened where it is odd, and what is odd about it.
+
+    With ``whole``, packed files are unpacked at once, which also shows what follows their end.
+    """
+    odd = nifti_file.is_odd(path)
+    if odd or (whole and path.name.lower().endswith(".gz")):
+        content, remarks = nifti_file.unpacked(path)
+        if nifti_file.promise_of(content[: nifti_file.HEADER_BYTES]) is not None:
+            return nibabel.Nifti1Image.from_bytes(content), remarks
+    try:
+        return nibabel.load(str(path)), ()
+    except nibabel.filebasedimages.ImageFileError:  # of small files, nibabel reads beyond their end
+        if whole:
+            raise
+        return _opened(path, whole=True)
+
+
+def _load(source: Path, path: Path | None = None, *, whole: bool = True) -> tuple[Any, tuple[str, ...]]:
+    image, remarks = _opened(source, whole=whole)
+    image = nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # further axes of one entry mean nothing
     if len(image.shape) != 3:
         raise ImageError(
-            f"{path.name} has {len(image.shape)} dimensions. Save each channel as a volume of its own "
-            "(CASE_0000, CASE_0001, ...)."
+            f"{(path or source).name} has {len(image.shape)} dimensions ({' x '.join(map(str, image.shape))}). Save "
+            "each channel as a volume of its own (CASE_0000, CASE_0001, ...), and each time point as a case."
         )
-    return image
+    return image, remarks
 
 
-def _array(image: Any) -> NDArray[Any]:
+def _array(image: Any, path: Path) -> NDArray[Any]:
+    require_room(path, image.shape, np.dtype(np.float32).itemsize)
     data: NDArray[Any] = image.get_fdata(dtype=np.float32, caching="unchanged")
     return data.transpose(2, 1, 0)[None]
 
@@ -81,7 +131,7 @@ def _rows(affine: NDArray[Any]) -> Matrix:
 def note(path: Path) -> str | None:
     """Return the text of the note in a NIfTI file."""
     begin = f"{NOTE_KEY}: "
-    for extension in nibabel.load(str(path)).header.extensions:
+    for extension in _opened(path)[0].header.extensions:
         if extension.code == _COMMENT and extension.text.startswith(begin):
             return str(extension.text.removeprefix(begin))
     return None

@@ -17,7 +17,7 @@ from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
-from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
 
@@ -80,7 +80,7 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
-    return Geometry(spacing=spacing, spacing_source=beside.name, remarks=pages.remarks)
+    return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=pages.remarks)
 
 
 def about(axes: str, note: LabelNote | None) -> dict[str, str]:

@@ -1,0 +1,137 @@
+"""The bytes of a NIfTI file as they are meant: unpacked, with voxels where they begin, and never more than promised."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.header import require_room
+
+GZIP = b"\x1f\x8b"
+HEADER_BYTES = 352  # with the four bytes that say whether extensions follow
+_OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
+_PEEK = 4096  # packed bytes that hold more than a header
+_PIECE = 1 << 22
+
+
+class Promise(NamedTuple):
+    """What a header says: sizes of the axes, bytes per value, and at which byte the voxels begin."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """Length of the whole file, unpacked."""
+        return max(self.offset, HEADER_BYTES) + self.itemsize * math.prod(self.shape)
+
+
+def promise_of(start: bytes) -> Promise | None:
+    """Return what the first 352 bytes of a single-file NIfTI-1 promise, None if they are something else."""
+    if len(start) < HEADER_BYTES or start[344:347] != b"n+1":
+        return None
+    for order in "<>":
+        header = np.frombuffer(start, dtype=nibabel.nifti1.header_dtype.newbyteorder(order), count=1)[0]
+        if header["sizeof_hdr"] == 348 and 1 <= header["dim"][0] <= 7:
+            shape = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1])
+            offset = float(header["vox_offset"])
+            if min(shape) < 1 or not 0 <= offset < 2**31:
+                return None
+            return Promise(shape, int(header["bitpix"]) // 8, int(offset))
+    return None
+
+
+def is_odd(path: Path) -> bool:
+    """Whether a file is packed or not against its name, or its voxels begin within the header.
+
+    Only the first bytes are looked at.
+
+    Raises
+    ------
+    ResourceError
+        If the voxels take more than the free memory.
+    """
+    with path.open("rb") as file:
+        start = file.read(_PEEK)
+    packed = start[:2] == GZIP
+    if packed != path.name.lower().endswith(".gz"):
+        return True
+    promise = promise_of(zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES) if packed else start)
+    if promise is None:
+        return False
+    require_room(path, promise.shape, promise.itemsize)
+    return promise.offset < HEADER_BYTES
+
+
+def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """Return the content of a NIfTI file, packed or not, and what is odd about it.
+
+    No more is unpacked than the header promises, and nothing where that cannot fit into memory; the rest of the
+    stream is only checked. Voxels that begin within the header, which some programs write, are taken to follow it.
+
+    Raises
+    ------
+    ImageError
+        If the file is truncated.
+    ResourceError
+        If its voxels take more than the free memory.
+    zlib.error
+        If the packed stream is damaged.
+    """
+    packed = path.read_bytes()
+    remarks: tuple[str, ...]
+    if packed[:2] != GZIP:
+        named = path.name.lower().endswith(".gz")
+        content, beyond, remarks = packed, 0, ("it is not compressed, in spite of its name",) if named else ()
+    else:
+        content, beyond, remarks = _decompressed(path, packed)
+    promise = promise_of(content[:HEADER_BYTES])
+    if promise is not None and len(content) < promise.bytes:
+        raise ImageError(
+            f"{path} cannot be read: it is truncated after {len(content)} of {promise.bytes} bytes. Copy it again."
+        )
+    if promise is None or promise.offset >= HEADER_BYTES:
+        return content, remarks
+    exact = len(content) + beyond == promise.bytes
+    if not exact and not (promise.offset == 0):
+        raise ImageError(
+            f"{path} cannot be read: its header says that the voxels begin at byte {promise.offset}, within the header "
+            f"itself, and with its {len(content) + beyond} bytes it is not clear where they do. Export it again."
+        )
+    order = "<" if content[:4] == struct.pack("<i", 348) else ">"
+    content = content[:_OFFSET] + struct.pack(f"{order}f", HEADER_BYTES) + content[_OFFSET + 4 :]
+    text = f"its header says that the voxels begin at byte {promise.offset}; they were read from byte {HEADER_BYTES}"
+    return content, (*remarks, text)
+
+
+def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...]]:
+    """Return what was promised of a packed file, how many bytes follow that, and what is odd."""
+    remarks: tuple[str, ...] = () if path.name.lower().endswith(".gz") else ("it is compressed, in spite of its name",)
+    start = zlib.decompressobj(wbits=31).decompress(packed[:_PEEK], HEADER_BYTES)
+    promise = promise_of(start)
+    if promise is not None:
+        require_room(path, promise.shape, promise.itemsize)
+    most = promise.bytes if promise is not None else 0  # 0: as much as there is
+    parts: list[bytes] = []
+    length, beyond, rest = 0, 0, packed
+    while rest[:2] == GZIP and not (most and length >= most and parts):
+        stream = zlib.decompressobj(wbits=31)
+        part = stream.decompress(rest, max(most - length, 1) if most else 0)
+        parts.append(part)
+        length += len(part)
+        while not stream.eof and stream.unconsumed_tail:  # what follows the voxels is only checked
+            beyond += len(stream.decompress(stream.unconsumed_tail, _PIECE))
+        if not stream.eof:
+            raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.")
+        rest = stream.unused_data
+    if rest.strip(b"\0") and rest[:2] != GZIP:
+        remarks = (*remarks, f"{len(rest)} bytes behind its end were passed over")
+    return (parts[0] if len(parts) == 1 else b"".join(parts)), beyond, remarks

@@ -1,0 +1,176 @@
+"""NIfTI files that are a little wrong are read as they are meant, or refused with the reason; bombs are not unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tracemalloc
+
+import nibabel
+import numpy as np
+import pytest
+
+from napari_nnunet.errors import ImageError, ResourceError
+from napari_nnunet.formats.images import header as header_module
+from napari_nnunet.formats.images.files import read_header, read_labels, read_volume, write_labels
+
+READERS = ("SimpleITKIO", "NibabelIO")
+ARRAY = np.random.default_rng(0).integers(-50, 900, (5, 6, 7)).astype(np.int16)
+AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.75, 0, 20], [0, 0, 2, -30], [0, 0, 0, 1.0]])
+
+
+def plain(array=ARRAY, affine=AFFINE, **header):
+    image = nibabel.Nifti1Image(array.T, affine)
+    for name, value in header.items():
+        image.header[name] = value
+    return image.to_bytes()
+
+
+def with_offset(content, offset):
+    return content[:108] + struct.pack("<f", offset) + content[112:]
+
+
+ODD = {
+    "not packed": ("a.nii.gz", plain(), "not compressed, in spite of its name"),
+    "packed": ("a.nii", gzip.compress(plain()), "compressed, in spite of its name"),
+    "bytes behind": ("a.nii.gz", gzip.compress(plain()) + b"\r\n--part--\r\n", "12 bytes behind its end"),
+    "offset 0": ("a.nii.gz", gzip.compress(with_offset(plain(), 0)), "begin at byte 0"),
+    "offset 0, not packed": ("a.nii", with_offset(plain(), 0), "begin at byte 0"),
+    "offset 176": ("a.nii.gz", gzip.compress(with_offset(plain(), 176)), "begin at byte 176"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_meant_is_read_and_what_is_odd_is_said(tmp_path, kind, reader):
+    name, content, said = ODD[kind]
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "right.nii.gz").write_bytes(gzip.compress(plain()))
+    right = read_volume([tmp_path / "right.nii.gz"], reader=reader)
+    volume = read_volume([tmp_path / name], reader=reader)
+    np.testing.assert_array_equal(volume.array, right.array)
+    assert volume.geometry.model_copy(update={"remarks": ()}) == right.geometry
+    assert said in volume.geometry.remarks[0]
+    assert read_header(tmp_path / name, reader=reader).shape == (1, *ARRAY.shape)
+    np.testing.assert_array_equal(read_labels(tmp_path / name, reader=reader)[0], ARRAY)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_with_scaled_values_are_read_as_well(tmp_path, kind):
+    name, _, _ = ODD[kind]
+    content = plain(scl_slope=2.0, scl_inter=-1.0)
+    content = with_offset(content, 0) if "offset" in kind else content
+    packed = name.endswith(".gz") != (kind in ("not packed", "packed"))
+    content = gzip.compress(content) if packed else content
+    (tmp_path / name).write_bytes(content + b"-" * (kind == "bytes behind"))
+    volume = read_volume([tmp_path / name], reader="SimpleITKIO")
+    np.testing.assert_array_equal(volume.array[0], ARRAY * 2.0 - 1)
+
+
+def test_several_packed_parts_are_one_file(tmp_path):
+    content = plain()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    volume = read_volume([tmp_path / "a.nii.gz"])
+    np.testing.assert_array_equal(volume.array[0], ARRAY)
+    assert volume.geometry.remarks == ()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_an_offset_that_fits_no_way_is_refused_with_the_reason(tmp_path, reader):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(with_offset(plain() + b"more", 176)))
+    with pytest.raises(ImageError, match="voxels begin at byte 176, within the header itself"):
+        read_volume([tmp_path / "a.nii.gz"], reader=reader)
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200])
+def test_a_stream_that_breaks_off_is_truncated(tmp_path, cut):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(plain())[:-cut])
+    with pytest.raises(ImageError, match="truncated"):
+        read_volume([tmp_path / "a.nii.gz"])
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
+def test_a_sheared_volume_keeps_its_voxels_and_its_place(tmp_path, name):
+    shear = np.eye(4)
+    shear[1, 2] = 0.2
+    image = nibabel.Nifti1Image(ARRAY.T, AFFINE @ shear)
+    image.header.set_sform(image.affine, code=1)
+    image.header.set_qform(None, code=0)
+    nibabel.save(image, tmp_path / name)
+    volume = read_volume([tmp_path / name], reader="SimpleITKIO", as_stored=True)
+    np.testing.assert_array_equal(volume.array[0], ARRAY)
+    assert volume.array.dtype == np.int16
+    assert volume.geometry.spacing == pytest.approx((2, 0.75, 0.5))
+    assert "not at right angles (tilted by 4.3 degrees)" in volume.geometry.remarks[0]
+    assert read_header(tmp_path / name, reader="SimpleITKIO").geometry == volume.geometry
+    write_labels((ARRAY > 0).astype(np.uint8), volume.geometry, tmp_path / "out.nii.gz", writer="SimpleITKIO")
+    np.testing.assert_allclose(nibabel.load(tmp_path / "out.nii.gz").affine, image.affine, atol=1e-5)
+
+
+def test_a_fourth_axis_of_one_entry_means_nothing(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(ARRAY.T[..., None], AFFINE), tmp_path / "a.nii.gz")
+    for reader in READERS:
+        np.testing.assert_array_equal(read_volume([tmp_path / "a.nii.gz"], reader=reader).array[0], ARRAY)
+
+
+def test_a_fourth_axis_is_channels_for_itk_and_refused_with_the_remedy_by_nibabel(tmp_path):
+    both = np.stack([ARRAY, ARRAY + 1])
+    nibabel.save(nibabel.Nifti1Image(both.T, AFFINE), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume([tmp_path / "a.nii.gz"], reader="SimpleITKIO").array, both)
+    with pytest.raises(ImageError, match=r"has 4 dimensions \(7 x 6 x 5 x 2\)\. Save each channel"):
+        read_volume([tmp_path / "a.nii.gz"], reader="NibabelIO")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_header_that_claims_more_than_the_memory_is_refused_before_anything_is_unpacked(
+    tmp_path, reader, monkeypatch
+):
+    monkeypatch.setattr(header_module, "available_memory", lambda: int(1e9))
+    content = bytearray(plain(np.zeros((2, 2, 2), np.int16)))
+    content[40:56] = struct.pack("<8h", 3, 2000, 2000, 500, 1, 1, 1, 1)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content) + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ResourceError, match=r"2000 x 2000 x 500 voxels, which take [48].0 GB; 1.0 GB of memory"):
+        read_volume([tmp_path / "a.nii.gz"], reader=reader)
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+    tracemalloc.stop()
+
+
+def test_no_more_is_kept_than_the_header_promises(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(plain() + bytes(200_000_000)))
+    tracemalloc.start()
+    np.testing.assert_array_equal(read_volume([tmp_path / "a.nii.gz"]).array[0], ARRAY)
+    assert tracemalloc.get_traced_memory()[1] < 60e6
+    tracemalloc.stop()
+
+
+HEADERS = {
+    "a.nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: {sizes}\nencoding: raw\nendian: little\n{elsewhere}\n\n",
+    "a.mhd": "ObjectType = Image\nNDims = 3\nDimSize = {sizes}\nElementType = MET_SHORT\n{elsewhere}\n",
+}
+NAMES = {"a.nrrd": "data file: {}", "a.mhd": "ElementDataFile = {}"}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("outside", [True, False])
+def test_voxels_in_another_file_are_followed_within_the_folder_only(tmp_path, name, outside):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "voxels.raw").write_bytes(ARRAY.tobytes())
+    (tmp_path / "secret.raw").write_bytes(ARRAY.tobytes())
+    elsewhere = NAMES[name].format("../secret.raw" if outside else "voxels.raw")
+    (folder / name).write_text(HEADERS[name].format(sizes="7 6 5", elsewhere=elsewhere))
+    if outside:
+        with pytest.raises(ImageError, match=r"'\.\./secret\.raw', outside its own folder"):
+            read_volume([folder / name])
+    else:
+        np.testing.assert_array_equal(read_volume([folder / name]).array[0], ARRAY)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_sizes_in_words_are_held_against_memory(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(header_module, "available_memory", lambda: int(1e9))
+    elsewhere = NAMES[name].format("LOCAL" if name == "a.mhd" else "voxels.raw")
+    (tmp_path / name).write_text(HEADERS[name].format(sizes="3000 3000 1000", elsewhere=elsewhere))
+    with pytest.raises(ResourceError, match="which take 18.0 GB"):
+        read_volume([tmp_path / name])
