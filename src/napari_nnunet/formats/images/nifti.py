@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
@@ -97,7 +98,7 @@ def _opened(path: Path, *, whole: bool = False) -> tuple[Any, tuple[str, ...]]:
             return nibabel.Nifti1Image.from_bytes(content), remarks
     try:
         return nibabel.load(str(path)), ()
-    except nibabel.filebasedimages.ImageFileError:  # of small files, nibabel reads beyond their end
+    except ImageFileError:  # of small files, nibabel reads beyond their end
         if whole:
             raise
         return _opened(path, whole=True)
