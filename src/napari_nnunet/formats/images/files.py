@@ -71,8 +71,7 @@ class Adapter:
 
     def header(self, path: Path) -> Header:
         """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels."""
-        found: Header = self._functions.header(path)
-        return found
+        return Header(*self._functions.header(path))
 
     def accepts(self, path: Path) -> bool:
         """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
@@ -165,8 +164,7 @@ def read_volume(
     paths : sequence of Path or str
         One file per channel (or one with several channels), in channel order.
     reader : str, optional
-        nnU-Net's class name; found from the first file if not given. The reader of pictures, where it is named, takes
-        every pixel for 1 x 1, as nnU-Net does, whatever the file says.
+        nnU-Net's class name; found from the first file if not given. That of pictures knows no size of a pixel.
     as_stored : bool
         Keep the type of the file, which may take a fraction of the memory.
     apart : {"refuse", "resample", "ignore"}
@@ -210,12 +208,12 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
         raise ImageError(f"The image file {path} does not exist.")
     adapter = adapter_for(path, reader)
     try:
-        found = adapter.header(path)
-        return found._replace(geometry=as_named(found.geometry, reader))
+        shape, itemsize, geometry = adapter.header(path)
     except NnunetError:
         raise
     except Exception as error:
         raise _unreadable(path, adapter, error) from error
+    return Header(shape, itemsize, as_named(geometry, reader))
 
 
 def count_invalid(path: Path, volume: Volume) -> int:
@@ -382,10 +380,9 @@ def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
 def _writer_for(path: Path, geometry: Geometry, ndim: int, name: str | None = None) -> Adapter:
     """Return the named adapter, unless another reader read the image and left a grid that it cannot write."""
     ending = ending_of(path)
-    named = adapter_for(path, name) if name else None
     # NIfTI has two libraries with grids of their own: what one has read, the other cannot place.
     swapped = {"itk": geometry.affine is not None and geometry.origin is None, "nifti": geometry.affine is None}
-    if named is not None and not swapped.get(named.module, False):
+    if name and not swapped.get((named := adapter_for(path, name)).module, False):
         return named
     if ending in (".nii", ".nii.gz"):
         return ADAPTERS["NibabelIO" if geometry.affine is not None else "SimpleITKIO"]
