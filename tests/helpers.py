@@ -251,7 +251,8 @@ def preprocess_here(workspace, dataset) -> None:
 
     from napari_nnunet.formats.preprocessed.journal import Journal
     from napari_nnunet.formats.preprocessed.plans import read_plans
-    from napari_nnunet.jobs.planning.preprocess import case_digest, preprocess_case, rules_of
+    from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of
+    from napari_nnunet.jobs.planning.preprocess import preprocess_case
 
     base = workspace.preprocessed / dataset.name
     plans = read_plans(base, "nnUNetPlans")
@@ -263,5 +264,5 @@ def preprocess_here(workspace, dataset) -> None:
         rules, journal = rules_of(plans, configuration, dataset), Journal(base / f"{folder.name}.cases.jsonl")
         for case in dataset.cases:
             preprocess_case(case, plans, ((configuration, folder),), dataset.info.labels, base)
-            journal.note([case.name], case_digest(case, rules))
+            journal.note([case.name], made_from(case, rules, content_of(case)))
             shutil.copy(case.label, base / "gt_segmentations" / case.label.name)

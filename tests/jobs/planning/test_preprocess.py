@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning import freshness
 from napari_nnunet.jobs.planning import preprocess as module
 from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
@@ -61,13 +63,46 @@ def _run(workspace, **options):
             return done.value, events
 
 
+def _change(raw, case):
+    """Give a case the labels of another one."""
+    label = raw / "labelsTr" / f"{case}.nii.gz"
+    other = next(path for path in sorted(label.parent.glob("*.nii.gz")) if path.read_bytes() != label.read_bytes())
+    label.write_bytes(other.read_bytes())
+
+
+def test_a_workspace_that_was_copied_is_not_preprocessed_again(workspace, raw, tmp_path, monkeypatch):
+    _run(workspace)
+    copied = Workspace.at(tmp_path / "elsewhere")
+    for old, new in zip((workspace.raw, workspace.preprocessed), (copied.raw, copied.preprocessed), strict=True):
+        shutil.copytree(old, new, copy_function=shutil.copyfile)  # every file has a new time
+    assert _run(copied)[0].done == ()
+    monkeypatch.setattr(freshness, "content_of", None)  # noted: the files are not read once more
+    assert _run(copied)[0].done == ()
+
+
+def test_a_changed_patch_needs_no_preprocessing_and_shared_data_are_never_undone(workspace):
+    _run(workspace)
+    path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    full = plans["configurations"]["3d_fullres"]
+    half = [max(d, side // 2 // d * d) for side, d in zip(full["patch_size"], (8, 8, 8), strict=True)]
+    plans["configurations"]["half"] = {"inherits_from": "3d_fullres", "patch_size": half}
+    plans["configurations"]["thick"] = {"inherits_from": "3d_fullres", "spacing": [3.0, 1.0, 1.0]}
+    path.write_text(json.dumps(plans))
+    assert _run(workspace, configurations=["half"])[0].done == ()
+    assert _run(workspace, configurations=["3d_fullres", "half"])[0].done == ()
+    with pytest.raises(PlanError, match=r"holds the data of nnUNetPlans \(3d_fullres\), which differ.*Give thick"):
+        _run(workspace, configurations=["thick"])
+    assert _run(workspace)[0].done == ()
+
+
 def test_what_is_up_to_date_is_left_and_what_changed_is_made_again(workspace, raw):
     first, _ = _run(workspace)
     assert sorted(first.done) == ["c0", "c1", "c2", "c3"]
     again, events = _run(workspace)
     assert (again.done, sorted(again.skipped)) == ((), ["c0", "c1", "c2", "c3"])
     assert "4 of 4 cases are up to date." in _notes(events)
-    os.utime(raw / "labelsTr" / "c2.nii.gz", ns=(1, 1))
+    _change(raw, "c2")
     assert _run(workspace)[0].done == ("c2",)
     (first.folders[0] / "c1.b2nd").unlink()
     assert _run(workspace)[0].done == ("c1",)

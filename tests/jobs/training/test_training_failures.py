@@ -31,6 +31,7 @@ from napari_nnunet.formats.preprocessed.cases import case_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import loader as _loader
 from napari_nnunet.jobs.training import session as _session
+from napari_nnunet.jobs.training.order import make_order
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.processes.follow import Follower
 from napari_nnunet.schema.requests.training import TrainRequest
@@ -67,6 +68,9 @@ def test_not_preprocessed_and_stale(new_workspace):
     base = workspace.preprocessed / TRAINED
     label = workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz"
     os.utime(label, (1e9, 1e9))
+    order = make_order(workspace, TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0))
+    assert drain(order).split.train  # the same in it
+    label.write_bytes((label.parent / "c2.nii.gz").read_bytes())
     with pytest.raises(DatasetError, match=r"1 of 5 cases.*c1.*preprocess"):
         run(workspace)
     (base / "nnUNetPlans_3d_fullres").rename(base / "gone")

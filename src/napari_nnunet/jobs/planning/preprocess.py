@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,13 +25,13 @@ from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, grid_of
+from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.volume import Volume
 
-_VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
 _STAGING = ".unfinished"
 
 
@@ -138,9 +136,9 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
         if before is not None and before.rules != rules:
             raise PlanError(
                 f"{before.configuration.name} and {name} would both write to {identifier}, but differ in spacing, "
-                f"normalisation or patch. Give {name} a 'data_identifier' of its own in {plans.plans_name}.json."
+                f"normalisation or resampling. Give {name} a 'data_identifier' of its own in {plans.plans_name}.json."
             )
-        _refuse_others(base, plans, identifier, rules, dataset)
+        _refuse_others(base, plans, configuration, rules, dataset)
         journal = Journal(base / f"{identifier}.cases.jsonl")
         targets.setdefault(identifier, _Target(configuration, base / identifier, rules, journal))
     if not targets:
@@ -149,52 +147,28 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
     return list(targets.values())
 
 
-def _refuse_others(base: Path, plans: Plans, identifier: str, rules: str, dataset: RawDataset) -> None:
-    """Refuse to overwrite data that were made for other plans, which still exist and want them otherwise."""
-    finished = Journal(base / f"{identifier}.cases.jsonl").read()
-    if not finished:
+def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, dataset: RawDataset) -> None:
+    """Refuse to overwrite data of another configuration, of these plans or of others, that wants them otherwise."""
+    identifier = mine.data_identifier
+    journal = Journal(base / f"{identifier}.cases.jsonl")
+    if not journal.read():
         return
     for path in plan_files(base):
         other = Plans.read(path)
-        if other.plans_name == plans.plans_name:
-            continue
         for name in other.configurations:
-            configuration = other.configuration(name)
+            try:
+                configuration = other.configuration(name)
+            except PlanError:  # it can be used for nothing, and says so when it is
+                continue
             wanted = rules_of(other, configuration, dataset)
             if configuration.data_identifier != identifier or wanted == rules:
                 continue
-            if any(finished.get(case.name) == case_digest(case, wanted) for case in dataset.cases):
+            if len(stale_cases(dataset.cases, wanted, journal)) < len(dataset.cases):
                 raise PlanError(
                     f"{identifier} holds the data of {other.plans_name} ({name}), which differ in spacing, "
-                    f"normalisation or patch; they would be overwritten. Edit 'data_identifier' in "
-                    f"{plans.plans_name}.json, or delete {path.name} if it is no longer needed."
+                    f"normalisation or resampling; they would be overwritten. Give {mine.name} a 'data_identifier' of "
+                    f"its own in {plans.plans_name}.json, or delete {name} from {path.name} if it is no longer needed."
                 )
-
-
-def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) -> str:
-    """Return a digest of everything that decides what preprocessing writes, but for the case itself."""
-    rules = {
-        "version": _VERSION,
-        "reader": plans.reader,
-        "transpose": plans.transpose_forward,
-        "intensities": [statistics.model_dump() for statistics in plans.intensities],
-        "labels": dataset.info.labels.model_dump(mode="json"),
-        "spacing": configuration.spacing,
-        "patch": configuration.patch_size,
-        "schemes": configuration.normalization_schemes,
-        "masks": configuration.use_mask_for_norm,
-        "resampling": [configuration.resample_data.model_dump(), configuration.resample_seg.model_dump()],
-    }
-    return hashlib.sha256(json.dumps(rules, sort_keys=True, default=list).encode()).hexdigest()
-
-
-def case_digest(case: TrainingCase, rules: str) -> str:
-    """Return a digest of a case's files and of the rules it is preprocessed by."""
-    digest = hashlib.sha256(rules.encode())
-    for path in (*case.images, case.label):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
@@ -213,25 +187,16 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
 
 def _work(
     dataset: RawDataset, targets: Sequence[_Target], *, clean: bool
-) -> tuple[dict[str, list[tuple[_Target, str]]], list[str]]:
-    """Return per case which targets must be made and the digest of each, and the cases that need nothing."""
-    finished = {target.folder: target.journal.read() for target in targets}
-    work: dict[str, list[tuple[_Target, str]]] = {}
-    skipped = []
-    for case in dataset.cases:
-        wanted = []
-        for target in targets:
-            digest = case_digest(case, target.rules)
-            there = finished[target.folder].get(case.name) == digest and all(
-                path.is_file() for path in case_files(target.folder, case.name)
-            )
-            if clean or not there:
-                wanted.append((target, digest))
-        if wanted:
-            work[case.name] = wanted
-        else:
-            skipped.append(case.name)
-    return work, skipped
+) -> tuple[dict[str, list[_Target]], list[str]]:
+    """Return per case which targets must be made, and the cases that need nothing."""
+    work: dict[str, list[_Target]] = {}
+    for target in targets:
+        stale = set() if clean else {case.name for case in stale_cases(dataset.cases, target.rules, target.journal)}
+        for case in dataset.cases:
+            there = all(path.is_file() for path in case_files(target.folder, case.name))
+            if clean or case.name in stale or not there:
+                work.setdefault(case.name, []).append(target)
+    return work, [case.name for case in dataset.cases if case.name not in work]
 
 
 def _check_disk(base: Path, targets: Sequence[_Target], cases: int) -> None:
@@ -272,7 +237,7 @@ def _run(
     dataset: RawDataset,
     plans: Plans,
     targets: Sequence[_Target],
-    work: Mapping[str, list[tuple[_Target, str]]],
+    work: Mapping[str, list[_Target]],
     staging: Path,
     request: PreprocessRequest,
 ) -> Job[tuple[list[str], dict[str, str]]]:
@@ -281,23 +246,24 @@ def _run(
         make_folder(target.folder)
     tasks = []
     for name, wanted in work.items():
-        mine = tuple((target.configuration, target.folder) for target, _ in wanted)
+        mine = tuple((target.configuration, target.folder) for target in wanted)
         arguments = (cases[name], plans, mine, dataset.info.labels, staging, request.apart)
         tasks.append(Task(name, arguments, partial(case_bytes, cases[name], plans, mine)))
     for target in targets:
-        target.journal.note([name for name, wanted in work.items() if any(t is target for t, _ in wanted)], None)
+        target.journal.note([name for name, wanted in work.items() if any(t is target for t in wanted)], None)
 
     def finished(outcome: Outcome) -> None:
-        for target, digest in work[outcome.name]:
+        for target in work[outcome.name]:
             if outcome.error is None:
-                target.journal.note([outcome.name], digest)
+                case = cases[outcome.name]
+                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0]))
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 
     how: dict[str, Any] = {"workers": request.workers, "memory_gb": request.memory_gb}
     outcomes = yield from run_cases(preprocess_case, tasks, **how, finished=finished)
     for name, outcome in outcomes.items():
-        yield from (Note(level="warning", text=f"{name}: {text}") for text in outcome.result or ())
+        yield from (Note(level="warning", text=f"{name}: {text}") for text in (outcome.result or ((), ()))[1])
     done = [name for name, outcome in outcomes.items() if outcome.error is None]
     return done, {name: outcome.error.message for name, outcome in outcomes.items() if outcome.error is not None}
 
@@ -309,13 +275,13 @@ def preprocess_case(
     labels_scheme: Any,
     staging: Path,
     apart: WhenApart = "refuse",
-) -> tuple[str, ...]:
+) -> tuple[str, tuple[str, ...]]:
     """Read, prepare and store one case; runs in a worker process.
 
     Returns
     -------
-    tuple of str
-        What was done to bring its channels together.
+    str, tuple of str
+        A digest of what its files held, and what was done to bring its channels together.
 
     Raises
     ------
@@ -324,6 +290,7 @@ def preprocess_case(
     """
     from napari_nnunet.engine.image.prepare_case import prepare_case  # loads scipy, which only the workers need
 
+    content = content_of(case)  # before it is used: what changes meanwhile is noticed the next time
     configurations = [configuration for configuration, _ in targets]
     folders = {configuration.name: folder for configuration, folder in targets}
     # The arrays are handed on without a name here, so that they are freed as soon as they were used.
@@ -341,7 +308,7 @@ def preprocess_case(
         )
         remove_old_format(folder, case.name)
         del prepared  # or it would stay while the next one is made
-    return tuple(notes)
+    return content, tuple(notes)
 
 
 def _read(case: TrainingCase, reader: str, apart: WhenApart, notes: list[str]) -> tuple[Volume, NDArray[Any]]:

@@ -19,7 +19,7 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.folds import FILE, settled_splits
-from napari_nnunet.jobs.planning.preprocess import case_digest, rules_of
+from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
@@ -182,13 +182,12 @@ def _dataset_info(base: Path) -> DatasetInfo:
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
     """Compare with the raw dataset, if it exists and was preprocessed here."""
     journal = Journal(data.with_name(f"{data.name}.cases.jsonl"))
-    finished = journal.read()
     raw = workspace.raw / data.parent.name
-    if not finished or not (raw / "dataset.json").is_file():
+    if not journal.read() or not (raw / "dataset.json").is_file():
         return
     dataset = open_dataset(raw)
     rules = rules_of(plans, configuration, dataset)
-    stale = [case.name for case in dataset.cases if finished.get(case.name) != case_digest(case, rules)]
+    stale = [case.name for case in stale_cases(dataset.cases, rules, journal)]
     if stale:
         listed = ", ".join(stale[:5]) + (", ..." if len(stale) > 5 else "")
         raise DatasetError(

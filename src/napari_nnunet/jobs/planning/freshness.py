@@ -1,0 +1,81 @@
+"""Whether preprocessed cases are up to date: told by what they were made from, wherever that lies now.
+
+What counts is the content of a case's files and what the plans say of preprocessing. Size and time of the files are
+noted beside, so that files are read again only where these differ: after a workspace was copied, say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
+from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.schema.plans import Configuration, Plans
+
+_VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
+_BETWEEN = ":"
+
+
+def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) -> str:
+    """Return a digest of everything that decides what preprocessing writes, but for the case itself.
+
+    The patch is not in it: it decides how the arrays are cut into chunks, not what they hold.
+    """
+    rules = {
+        "version": _VERSION,
+        "reader": plans.reader,
+        "transpose": plans.transpose_forward,
+        "intensities": [statistics.model_dump() for statistics in plans.intensities],
+        "labels": dataset.info.labels.model_dump(mode="json"),
+        "spacing": configuration.spacing,
+        "schemes": configuration.normalization_schemes,
+        "masks": configuration.use_mask_for_norm,
+        "resampling": [configuration.resample_data.model_dump(), configuration.resample_seg.model_dump()],
+    }
+    return hashlib.sha256(json.dumps(rules, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def content_of(case: TrainingCase) -> str:
+    """Return a digest of what a case's files hold; reads all of them."""
+    digest = hashlib.sha256()
+    for path in (*case.images, case.label):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def made_from(case: TrainingCase, rules: str, content: str) -> str:
+    """Return what the journal says of a case: rules, size and time of its files, what they hold."""
+    return _BETWEEN.join((rules, _seen(case), content))
+
+
+def _seen(case: TrainingCase) -> str:
+    digest = hashlib.sha256()
+    for path in (*case.images, case.label):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def stale_cases(cases: Sequence[TrainingCase], rules: str, journal: Journal) -> list[TrainingCase]:
+    """Return the cases that are new, changed or were planned otherwise since they were preprocessed.
+
+    Files that were copied or touched are read once more; that they hold the same is noted.
+    """
+    finished = journal.read()
+    stale = []
+    for case in cases:
+        before, seen, content = (*finished.get(case.name, "").split(_BETWEEN), "", "")[:3]
+        if before != rules:
+            stale.append(case)
+        elif seen != _seen(case):
+            if content != content_of(case):
+                stale.append(case)
+                continue
+            with suppress(ResourceError):  # then they are read again the next time
+                journal.note([case.name], made_from(case, rules, content))
+    return stale
