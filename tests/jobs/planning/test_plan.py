@@ -36,6 +36,9 @@ def test_a_dataset_is_measured_once_and_again_when_it_changed(workspace):
     assert [e.text for e in again if isinstance(e, Note)] == [f"{DATASET}: the fingerprint is up to date."]
     path = workspace.raw / DATASET / "imagesTr" / "c1_0000.nii.gz"
     os.utime(path, ns=(1, 1))
+    touched = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
+    assert [e.text for e in touched if isinstance(e, Note)] == [f"{DATASET}: the fingerprint is up to date."]
+    path.write_bytes((path.parent / "c2_0000.nii.gz").read_bytes())
     changed = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert any("the data changed" in e.text for e in changed if isinstance(e, Note))
 

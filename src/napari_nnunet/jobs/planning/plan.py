@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.planning.folds import FILE as SPLITS
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
+from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.json_text import message
@@ -59,21 +61,41 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     folder = make_folder(workspace.preprocessed / dataset_name)
     sources = _sources(dataset, request)
     if not request.clean and (folder / _FINGERPRINT).is_file():
-        if not (folder / _SOURCES).is_file() or message(folder / _SOURCES) == sources:
+        if not (folder / _SOURCES).is_file() or _unchanged(dataset, folder / _SOURCES, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-        measures = yield from _measure_all(dataset, draws, request)
+        measures, contents = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
-        write_json(folder / _SOURCES, sources)
+        write_json(folder / _SOURCES, {**sources, "content": _joined(contents)})
     return fingerprint
 
 
-def _measure_all(dataset: RawDataset, draws: int | None, request: FingerprintRequest) -> Job[list[CaseMeasure]]:
+def _unchanged(dataset: RawDataset, path: Path, sources: Mapping[str, Any]) -> bool:
+    """Whether a fingerprint was taken of these files; those that were copied or touched are read once more."""
+    before = message(path)
+    content = before.pop("content", None)
+    if before == sources:
+        return True
+    if content is None or {**before, "files": sources["files"]} != sources:
+        return False
+    if content != _joined(content_of(case) for case in dataset.cases):
+        return False
+    write_json(path, {**sources, "content": content})
+    return True
+
+
+def _joined(contents: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(contents).encode()).hexdigest()
+
+
+def _measure_all(
+    dataset: RawDataset, draws: int | None, request: FingerprintRequest
+) -> Job[list[tuple[CaseMeasure, str]]]:
     reader = reader_of(dataset)
     tasks = [
         Task(case.name, (case, reader, draws, request.apart), partial(measure_bytes, case, reader))
@@ -84,12 +106,15 @@ def _measure_all(dataset: RawDataset, draws: int | None, request: FingerprintReq
     return [results[case.name] for case in dataset.cases]
 
 
-def measure_case(case: TrainingCase, reader: str, draws: int | None, apart: WhenApart = "refuse") -> CaseMeasure:
-    """Read and measure one case; runs in a worker process."""
+def measure_case(
+    case: TrainingCase, reader: str, draws: int | None, apart: WhenApart = "refuse"
+) -> tuple[CaseMeasure, str]:
+    """Read and measure one case, and return a digest of what its files hold; runs in a worker process."""
     from napari_nnunet.engine.planning.measure import measure  # loads scipy, which only the workers need
 
+    content = content_of(case)
     volume, labels = read_case(case, reader, apart=apart)
-    return measure(volume, labels, draws=draws)
+    return measure(volume, labels, draws=draws), content
 
 
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
