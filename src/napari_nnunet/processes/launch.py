@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.processes.alone import python
 from napari_nnunet.processes.queue import queue_folder
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import ModelName
@@ -37,7 +37,7 @@ def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
     arguments : sequence of str
         Of the command line, beginning with the verb.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [python(), "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, LAUNCHER: str(os.getpid())}
     return subprocess.run([*command, "-m", "napari_nnunet", *arguments], check=False, env=environment).returncode
 
@@ -66,7 +66,7 @@ def start_detached(arguments: Sequence[str], log: Path, variables: Mapping[str, 
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **variables}
     with log.open("ab") as output:
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "napari_nnunet", *arguments],
+            [python(), "-m", "napari_nnunet", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -21,6 +21,7 @@ from loky import get_reusable_executor
 from napari_nnunet.engine.machine import available_memory, available_threads, end_with
 from napari_nnunet.errors import NnunetError, ResourceError, for_people, memory_told, of_cases
 from napari_nnunet.events import CaseFailed, Job, Note, Progress
+from napari_nnunet.processes.alone import why_alone
 
 _WORKER_BYTES = 250e6  # a process with numpy, scipy and ITK
 _SHARE = 0.85  # of the free memory
@@ -129,11 +130,22 @@ def _run(
     function: Callable[..., Any], tasks: Sequence[Task], workers: int, memory_gb: float
 ) -> Generator[Outcome | Note | None, None, None]:
     """Yield outcomes as they come, and None as a heartbeat while nothing is finished."""
-    pool = _Pool(function, worker_count(workers), memory_gb * 1e9)
+    count = worker_count(workers)
+    reason = why_alone()
+    if reason is not None:
+        yield Note(text=f"Cases are worked on in this process, one after the other: {reason}.")
+        yield from _here(function, tasks)
+        return
+    pool = _Pool(function, count, memory_gb * 1e9)
     try:
         yield from pool.run(tasks)
     finally:
         pool.stop()
+
+
+def _here(function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
+    for task in tasks:
+        yield Outcome(task.name, *_guarded(function, task.arguments))
 
 
 class _Pool:
@@ -211,6 +223,8 @@ _HEAVY = ("napari_nnunet.engine.image.prepare_case", "napari_nnunet.engine.plann
 def warm_up(workers: int) -> None:
     """Start the workers and let them load their libraries while the caller still prepares the work."""
     count = worker_count(workers)
+    if why_alone() is not None:
+        return
     executor = _executor(count)
     for _ in range(count):
         executor.submit(_load)
@@ -294,8 +308,8 @@ def each_case(
         outcomes: dict[str, Outcome] = yield from run_cases(function, tasks, workers=workers)
         return outcomes
     outcomes = {}
-    for task in tasks:
-        outcomes[task.name] = outcome = Outcome(task.name, *_guarded(function, task.arguments))
+    for outcome in _here(function, tasks):
+        outcomes[outcome.name] = outcome
         yield from _failures(outcome, len(outcomes) - 1, len(tasks))
         yield Progress(done=len(outcomes), total=len(tasks))
     return outcomes

@@ -24,6 +24,7 @@ from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.session import Session
+from napari_nnunet.processes.alone import why_alone
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked
+    alone = why_alone() if workers else None
+    if alone is not None:
+        yield Note(text=f"Batches are made in this process, between the steps: {alone}.")
+        workers = 0
     loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
     schedule = Schedule(order.recipe, order.recipe.epochs)
     session = Session(order, learner, group, source, loader, order.recipe, schedule, order.settings.seed)

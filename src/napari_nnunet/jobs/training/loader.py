@@ -27,6 +27,7 @@ from napari_nnunet.engine.machine import end_with
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, for_people, memory_told
 from napari_nnunet.formats.preprocessed.cases import StoredCase, open_case, read_next_stage
+from napari_nnunet.processes.alone import script_left_alone
 from napari_nnunet.schema.dataset import Region
 
 Role = Literal["train", "val"]
@@ -216,7 +217,8 @@ class BatchLoader:
             share = _Share(self.source, (epoch, index), lengths, self._workers)
             seeds = list(range(self._workers))
             self._augmenter = MultiThreadedAugmenter(share, None, self._workers, _AHEAD, seeds, wait_time=_LOOK)
-            self._augmenter.restart()
+            with script_left_alone():
+                self._augmenter.restart()
 
     def next(self) -> Batch:
         """Return the next batch.
