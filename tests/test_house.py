@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_test_files_stay_short_and_have_names_of_their_own():
     names = [path.name for path in paths]
     assert sorted(names) == sorted(set(names))
     assert not [p.name for p in paths if len(p.read_text(encoding="utf-8").splitlines()) > LONGEST_TEST_FILE]
+
+
+def test_a_dock_words_every_error_for_a_window():
+    """What to do differs: a shell has flags, a window has docks and buttons."""
+    shown = [
+        f"{path.name}: {line.strip()}"
+        for path in (SOURCE / "widgets").rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"error\.message|\bstr\(error\)|\{error\}", line) and path.name != "words.py"
+    ]
+    assert not shown
 
 
 @pytest.mark.slow

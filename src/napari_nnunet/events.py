@@ -45,11 +45,21 @@ class Progress(_Event):
 
 
 class Note(_Event):
-    """A sentence for the user: a choice made for them, a fallback, a warning; a "detail" only for those who ask."""
+    """A sentence for the user: a choice made for them, a fallback, a warning; a "detail" only for those who ask.
+
+    ``in_window`` says the same with what to do in a window instead of in a shell; empty where that is no other.
+    """
 
     kind: Literal["note"] = "note"
     text: str
     level: Literal["detail", "info", "warning"] = "info"
+    in_window: str = ""
+
+    @classmethod
+    def about(cls, before: str, error: NnunetError) -> Self:
+        """Return a warning about an error that does not end the job, after some words of its own."""
+        text, window = f"{before} {error.message}", f"{before} {error.in_window}"
+        return cls(text=text, level="warning", in_window="" if window == text else window)
 
 
 class Painted(_Event):

@@ -120,7 +120,7 @@ class _Reader:
                 case Previewed():
                     self.frames[event.epoch] = event.path
                 case Note():
-                    self.note = event.text
+                    self.note = event.in_window or event.text
                 case Stage():
                     self.stage, self.progress = event.name, None
                     self.ended = None if event.name == PREPARING else self.ended

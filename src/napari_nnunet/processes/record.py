@@ -93,10 +93,9 @@ def recorded(job: Job[T], path: Path, *, ending: Callable[[T], Ended] = _finishe
             yield event
             if recorder.problem is not None and not warned:
                 warned = True
-                yield Note(
-                    level="warning",
-                    text=f"{recorder.problem.message} The work continues, but its progress will not be recorded until "
-                    "that file can be written again.",
+                yield Note.about(
+                    "The work continues, but its progress is not recorded as long as its file cannot be written.",
+                    recorder.problem,
                 )
         last = ending(pump.result)
         recorder.take(last)

@@ -137,7 +137,7 @@ def test_one_bad_case_is_named_and_the_others_finish(workspace, raw):
     path.write_bytes(path.read_bytes()[:500])
     result, events = _run(workspace)
     assert list(result.failed) == ["c1"]
-    assert "truncated" in result.failed["c1"]
+    assert "truncated" in result.failed["c1"].message
     assert [event.case for event in events if isinstance(event, CaseFailed)] == ["c1"]
     for folder in result.folders:
         assert case_names(folder) == ["c0", "c2", "c3"]  # no stale c1 is left to train on

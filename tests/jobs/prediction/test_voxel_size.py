@@ -73,7 +73,7 @@ def test_one_case_in_another_unit_does_not_end_the_folder(model, tmp_path):
     request = PredictFolderRequest(source=source, target=tmp_path / "out", **CPU.model_dump(exclude_unset=True))
     result = drain(predict_folder(model, request), events.append)
     assert result.done == ("a", "c")
-    assert "1000 x 1 x 1 mm" in result.failed["b"]
+    assert "1000 x 1 x 1 mm" in result.failed["b"].message
     assert [event.case for event in events if isinstance(event, CaseFailed)] == ["b"]
 
 
@@ -96,7 +96,7 @@ def test_spacings_that_fit_no_axis_are_refused(model, tmp_path, sizes):
     request = PredictFolderRequest(
         source=source, target=tmp_path / "out", spacing=sizes, **CPU.model_dump(exclude_unset=True)
     )
-    assert "voxel size" in drain(predict_folder(model, request)).failed["a"]
+    assert "voxel size" in drain(predict_folder(model, request)).failed["a"].message
 
 
 def test_a_changed_size_keeps_place_and_directions():

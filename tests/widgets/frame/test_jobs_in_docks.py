@@ -141,6 +141,18 @@ def test_a_job_that_fails_ends_in_a_sentence_and_a_report(panel, qtbot, name):
     assert not panel.details.isVisible()
 
 
+def test_an_error_that_does_not_end_a_job_is_worded_for_the_window(panel, qtbot):
+    error = ImageError("The voxel size is missing.", shell="Use --spacing.", window="Type it into 'Voxel size'.")
+
+    def job():
+        yield Note.about("a is skipped:", error)
+
+    seen = []
+    panel.run(job(), happened=lambda _: seen.append(panel.status.text()))
+    _idle(qtbot, panel)
+    assert seen == ["Note: a is skipped: The voxel size is missing. Type it into 'Voxel size'."]
+
+
 def iter_job(result):
     yield Stage(name="Working")
     return result

@@ -9,13 +9,15 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 from helpers import TRAINED, Recipe, make_trainable
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes import follow
 from napari_nnunet.processes.launch import end_training
+from napari_nnunet.processes.record import recorded
 from napari_nnunet.widgets.frame.panel import State
 
 FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
@@ -127,7 +129,7 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     before, _ = read_labels(path)
     train.save_reference()
     trash = home / "nnUNet_raw" / TRAINED / "trash"
-    qtbot.waitUntil(lambda: (read_labels(path)[0] != before).any(), timeout=20000)
+    qtbot.waitUntil(lambda: path.is_file() and (read_labels(path)[0] != before).any(), timeout=20000)
     kept, _ = read_labels(next(trash.rglob(path.name)))
     assert (kept == before).all()
     assert (read_labels(path)[0] == layer.data).all()
@@ -213,3 +215,22 @@ def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkey
     os.utime(train.state.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
     begin(train, qtbot)
     qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)
+    train.panel.details.click()
+    assert "1 of 5 cases" in QApplication.clipboard().text()
+
+
+def test_a_training_that_failed_offers_its_report(train, home, qtbot):
+    def job():
+        yield Note(text="Preparing.")
+        raise KeyError("spacing")
+
+    folder = home / "nnUNet_results" / TRAINED / FOLD
+    folder.mkdir(parents=True)
+    with pytest.raises(KeyError):
+        drain(recorded(job(), folder / "events.jsonl"))
+    train.watch.look()
+    qtbot.waitUntil(train.details.report.isVisible, timeout=30000)
+    assert "Unexpected KeyError: 'spacing'" in train.details.note.text()
+    train.details.report.click()
+    assert "Traceback" in QApplication.clipboard().text()
+    assert "in job" in QApplication.clipboard().text()

@@ -243,8 +243,7 @@ def _score_ensemble(
         try:
             yield from _join(workspace, dataset, models, folds, folder, request.workers)
         except NnunetError as error:
-            text = f"No ensemble of {' and '.join(n.configuration for n in names)}: {error.message}"
-            yield Note(level="warning", text=text)
+            yield Note.about(f"No ensemble of {' and '.join(n.configuration for n in names)}:", error)
             return []
     found = Scored(identifier, names, folder, mean_dice(folder))
     yield Note(text=f"Ensemble of {' and '.join(n.configuration for n in names)}: Dice {found.dice:.4f}")

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.read_case import in_words, label_relation
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
@@ -36,12 +37,20 @@ class Problem:
         What is wrong and what to do.
     fix : str, optional
         Name of the remedy that exists for it.
+    in_window : str
+        The same as the text, with what to do in a window instead of in a shell; empty where that is no other.
     """
 
     level: Literal["error", "warning"]
     where: str
     text: str
     fix: FixName | None = None
+    in_window: str = ""
+
+    @classmethod
+    def of(cls, where: str, error: NnunetError, fix: FixName | None = None) -> Problem:
+        """Return the problem that an error tells of."""
+        return cls("error", where, error.message, fix, error.in_window)
 
     def __str__(self) -> str:
         return f"{self.level}: {self.where}: {self.text}"

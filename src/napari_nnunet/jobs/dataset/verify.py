@@ -75,7 +75,7 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
         dataset, missing = survey(folder)
     except DatasetError as error:
         if not problems:
-            problems.append(Problem("error", "dataset.json", error.message))
+            problems.append(Problem.of("dataset.json", error))
         return _report(dataset_name, 0, problems)
     problems += [
         Problem("error" if p.fatal else "warning", p.where, p.text, "drop_case" if p.case else None) for p in missing
@@ -160,7 +160,7 @@ def _reader(dataset: RawDataset, problems: list[Problem]) -> str | None:
     try:
         return adapter_for(first, dataset.info.reader).name
     except NnunetError as error:
-        problems.append(Problem("error", str(first.name), error.message))
+        problems.append(Problem.of(str(first.name), error))
     except Exception as error:  # whatever a library says of a damaged first file
         problems.append(Problem("error", str(first.name), f"it cannot be read: {error}", "drop_case"))
     return None
@@ -177,7 +177,7 @@ def _look_at_cases(dataset: RawDataset, reader: str, workers: int, memory_gb: fl
         if outcome.error is None:
             found[name] = outcome.result
         else:
-            found[name] = CaseFacts((Problem("error", name, outcome.error.message, "drop_case"),))
+            found[name] = CaseFacts((Problem.of(name, outcome.error, "drop_case"),))
     return found
 
 

@@ -89,7 +89,7 @@ def training_costs(
             disk = stored_bytes(base, configuration)
             found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen)
         except NnunetError as error:
-            yield Note(level="warning", text=f"{name} cannot be measured: {error.message}")
+            yield Note.about(f"{name} cannot be measured:", error)
         yield Progress(done=i + 1, total=len(names))
     return found
 

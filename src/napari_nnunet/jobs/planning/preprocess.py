@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import PlanError, ResourceError
+from napari_nnunet.errors import NnunetError, PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
@@ -45,14 +45,14 @@ class PreprocessResult:
         One per configuration that has data of its own.
     done, skipped : tuple of str
         Cases made now, and cases that were up to date.
-    failed : dict of str to str
+    failed : dict of str to NnunetError
         Case and the reason; the others are complete.
     """
 
     folders: tuple[Path, ...]
     done: tuple[str, ...]
     skipped: tuple[str, ...]
-    failed: dict[str, str]
+    failed: dict[str, NnunetError]
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +240,7 @@ def _run(
     work: Mapping[str, list[_Target]],
     staging: Path,
     request: PreprocessRequest,
-) -> Job[tuple[list[str], dict[str, str]]]:
+) -> Job[tuple[list[str], dict[str, NnunetError]]]:
     cases = {case.name: case for case in dataset.cases}
     for target in targets:
         make_folder(target.folder)
@@ -265,7 +265,7 @@ def _run(
     for name, outcome in outcomes.items():
         yield from (Note(level="warning", text=f"{name}: {text}") for text in (outcome.result or ((), ()))[1])
     done = [name for name, outcome in outcomes.items() if outcome.error is None]
-    return done, {name: outcome.error.message for name, outcome in outcomes.items() if outcome.error is not None}
+    return done, {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
 
 
 def preprocess_case(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError, SettingsError, for_people, memory_told
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
@@ -34,11 +34,11 @@ from napari_nnunet.volume import Volume
 
 @dataclass(frozen=True)
 class FolderResult:
-    """Names of the cases by what became of them."""
+    """Names of the cases by what became of them; of those that failed, the error."""
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
-    failed: dict[str, str]
+    failed: dict[str, NnunetError]
 
 
 #: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities).
@@ -97,7 +97,7 @@ def _each(
     _write_side_files(model, folder, settings)
     done: list[str] = []
     skipped: list[str] = []
-    failed: dict[str, str] = {}
+    failed: dict[str, NnunetError] = {}
     yield Stage(name="Cases", total=len(cases))
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
@@ -122,7 +122,7 @@ def _each(
                 write_recipe(folder.target, result.recipe)
             except Exception as unforeseen:  # whatever it is, the cases after it are segmented
                 error = for_people(unforeseen)
-                failed[case.name] = error.message
+                failed[case.name] = error
                 yield CaseFailed.of(case.name, error, index, len(cases))
                 continue
             done.append(case.name)

@@ -273,10 +273,7 @@ class Session:
             self._write(path)
         except ResourceError as error:
             self._saved_at = time.monotonic()
-            yield Note(
-                level="warning",
-                text=f"The checkpoint could not be saved; the training continues and will try again: {error.message}",
-            )
+            yield Note.about("The checkpoint could not be saved; the training continues and will try again.", error)
             return
         self._saved_at = time.monotonic()
         self._saving = self._saved_at - begun
@@ -293,11 +290,8 @@ class Session:
                 self._write(self.folder.final)
                 break
             except ResourceError as error:
-                yield Note(
-                    level="warning",
-                    text=f"The final checkpoint could not be saved; trying again every {_RETRY_EVERY:.0f} s. "
-                    f"{error.message}",
-                )
+                retrying = f"The final checkpoint could not be saved; trying again every {_RETRY_EVERY:.0f} s."
+                yield Note.about(retrying, error)
                 if attempt == _RETRIES - 1 or (yield from self._asked_to_stop_within(_RETRY_EVERY)):
                     raise
         self.folder.latest.unlink(missing_ok=True)

@@ -286,7 +286,7 @@ def _after_epoch(session: Session, done: EpochDone) -> Job[None]:
         try:
             yield Previewed(path=str(session.film.shoot(session.learner, session.epoch)), epoch=session.epoch)
         except NnunetError as error:
-            yield Note(level="warning", text=f"No preview of this epoch: {error.message}")
+            yield Note.about("No preview of this epoch:", error)
     yield from session.adapt_length()
 
 

@@ -54,14 +54,14 @@ class ValidationResult:
         Mean over classes of the mean over cases.
     per_class : dict of str to float
         Mean over cases.
-    failed : dict of str to str
+    failed : dict of str to NnunetError
         Cases that could not be segmented or compared, and why.
     """
 
     folder: Path
     dice: float | None
     per_class: dict[str, float]
-    failed: dict[str, str]
+    failed: dict[str, NnunetError]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
     names = sorted(order.split.val)
     yield Stage(name="Validation", total=len(names))
     found: dict[str, tuple[dict[Region, Metrics], _Case]] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, NnunetError] = {}
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, torch_threads(predictor.choice.threads):
         ahead = [reader.submit(_read, order, name) for name in names[:1]]
         writing: list[Future[None]] = []
@@ -113,7 +113,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
                 with memory_told():
                     labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
             except NnunetError as error:
-                failed[name] = error.message
+                failed[name] = error
                 yield CaseFailed.of(name, error, i, len(names))
                 continue
             scheme = order.info.labels
@@ -221,7 +221,7 @@ def _next_stages(
         try:
             z, y, x = (int(n) for n in open_case(data, case.name).labels.shape[1:])
         except DatasetError as error:
-            yield Note(level="warning", text=f"{case.name} could not be prepared for {name}: {error.message}")
+            yield Note.about(f"{case.name} could not be prepared for {name}:", error)
             continue
         canvas = np.zeros((z, y, x), dtype=np.uint8 if len(scheme.foreground_labels) < 255 else np.uint16)
         whole: Box3 = ((0, z), (0, y), (0, x))
@@ -240,7 +240,7 @@ def _summary(
     order: Order,
     folder: Path,
     found: dict[str, tuple[dict[Region, Metrics], _Case]],
-    failed: dict[str, str],
+    failed: dict[str, NnunetError],
 ) -> ValidationResult:
     if not found:
         return ValidationResult(folder, None, {}, failed)

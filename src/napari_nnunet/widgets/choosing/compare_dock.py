@@ -135,7 +135,7 @@ class CompareWidget(RequestDock[Pair, None]):
         try:
             read = [label_layer(path) for path in (pair.reference, pair.prediction)]
         except NnunetError as error:
-            self.panel.say(error.message)
+            self.panel.say(error.in_window)
             return
         from napari_nnunet.jobs.choosing.compare import difference
 

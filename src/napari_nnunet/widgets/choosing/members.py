@@ -209,7 +209,7 @@ class MembersForm(QGroupBox):
         try:
             entries, text = self._entries()
         except NnunetError as error:
-            entries, text = [], error.message
+            entries, text = [], error.in_window
         self._show(entries)
         self.note.setText(text)
         self.note.setVisible(bool(text))

@@ -22,7 +22,7 @@ from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import dataset_text, size_text
+from napari_nnunet.widgets.frame.words import dataset_text, failure_text, size_text
 
 if TYPE_CHECKING:
     import napari
@@ -130,7 +130,7 @@ class CaseForm(LayerForm):
                 self.info = read_info(folder)
                 text = dataset_text(self.info)
             except (NnunetError, OSError) as error:
-                text = str(error)
+                text = failure_text(error)
         self.about.setText(text)
         self.about.setVisible(bool(text))
         self.describe.setVisible(folder is not None and not (folder / "dataset.json").is_file())

@@ -26,6 +26,7 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.parts import Table, button, sentence
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class DatasetDialog(QDialog):
         try:
             labels = read_info(self.workspace.raw / self.name).labels.labels
         except (NnunetError, OSError) as error:
-            self.about.setText(str(error))
+            self.about.setText(failure_text(error))
             labels = {}
         self._classes = [name for name in labels if name not in (BACKGROUND, IGNORE)]
         colours = [class_colour(value if isinstance(value, int) else value[0]) for value in labels.values()]

@@ -26,6 +26,7 @@ from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class ImportDialog(QDialog):
         try:
             self.pairing = pair_folders(Path(images), Path(masks), suffixes=suffixes.split())
         except (NnunetError, OSError) as error:
-            return str(error)
+            return failure_text(error)
         self._show_pairs(self.pairing)
         return None
 
@@ -151,8 +152,8 @@ class ImportDialog(QDialog):
         """Import what is shown."""
         try:
             classes = class_names(self.classes.text())
-        except ValueError as error:
-            self.panel.say(str(error))
+        except ValueError as reason:
+            self.panel.say(str(reason))
             return
         request = ImportFoldersRequest(
             images=Path(self.images.text()),

@@ -91,12 +91,13 @@ class ProblemList(QWidget):
         found = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" if report.problems else "No problems"
         self.title.setText(f"<b>{found}</b> in {counted(report.cases, 'case')}")
         for problem in report.problems:
-            item = QTreeWidgetItem([problem.where, problem.text])
+            text = problem.in_window or problem.text
+            item = QTreeWidgetItem([problem.where, text])
             item.setData(0, Qt.ItemDataRole.UserRole, problem)
             icon = "SP_MessageBoxCritical" if problem.level == "error" else "SP_MessageBoxWarning"
             style = self.style()
             item.setIcon(0, style.standardIcon(getattr(style.StandardPixmap, icon)))
-            item.setToolTip(1, problem.text)
+            item.setToolTip(1, text)
             self.tree.addTopLevelItem(item)
         self.tree.setVisible(bool(report.problems))
         self._selected()
@@ -109,7 +110,8 @@ class ProblemList(QWidget):
 
     def _selected(self, *_: Any) -> None:
         problem = self._current()
-        self.text.setText("" if problem is None else f"{problem.where}: {problem.text.rstrip('.')}.")
+        text = "" if problem is None else problem.in_window or problem.text
+        self.text.setText("" if problem is None else f"{problem.where}: {text.rstrip('.')}.")
         self.text.setVisible(problem is not None)
         self.button.setVisible(problem is not None and problem.fix is not None)
         if problem is not None and problem.fix is not None:
@@ -124,8 +126,8 @@ class ProblemList(QWidget):
             return
         try:
             remedy = self._remedy(self._place[1], problem)
-        except NotReadyError as error:
-            self.panel.say(str(error))
+        except NotReadyError as reason:
+            self.panel.say(str(reason))
             return
         if remedy is not None:
             self.panel.run(_mend(problem.where, remedy), done=self._mended)

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QDialog, QHBoxLayout, QMessageBox, QPushButton, QVBox
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.widgets.frame.parts import Table, button, sentence
+from napari_nnunet.widgets.frame.words import failure_text
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,8 @@ class TrashDialog(QDialog):
             if doubts and not self._confirmed(f"{doubts} Bring it back all the same?"):
                 return
             chosen.bring_back()
-        except NnunetError as error:
-            self.text.setText(error.in_window)
-            return
-        except OSError as error:
-            self.text.setText(f"It cannot be brought back: {error}.")
+        except (NnunetError, OSError) as error:
+            self.text.setText(f"Not brought back: {failure_text(error)}")
             return
         text = f"Brought back: {chosen.title}."
         self.text.setText(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, 
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
 from napari_nnunet.widgets.frame.parts import CopyButton, sentence
 from napari_nnunet.widgets.frame.ready import Remedy
-from napari_nnunet.widgets.frame.words import failure_text, plain_time
+from napari_nnunet.widgets.frame.words import failure_text, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 T = TypeVar("T")
@@ -159,15 +158,24 @@ class RunPanel(QWidget):
             self.idle.emit()
 
         def on_error(error: BaseException) -> None:
-            self._report = "".join(traceback.format_exception(error))
-            text = failure_text(error)
-            self._end(text)
-            show_error(text)
+            self._end("")
+            self.fail(error)
             if failed is not None:
                 failed(error)
             self.idle.emit()
 
         self._worker = follow(self, job, happened=on_event, returned=on_result, cancelled=on_cancel, errored=on_error)
+
+    def fail(self, error: BaseException) -> None:
+        """Say what failed, here and in napari's notifications; the report can be copied."""
+        self.tell_failure(failure_text(error), report_text(error))
+
+    def tell_failure(self, text: str, report: str) -> None:
+        """Say what failed elsewhere, and offer its report."""
+        self._report = report
+        self.details.setVisible(self.state is State.IDLE and bool(report))
+        self.say(text)
+        show_error(text)
 
     def cancel(self) -> None:
         """Ask the job to stop at its next event."""
@@ -221,7 +229,7 @@ class RunPanel(QWidget):
             case Progress():
                 self._on_progress(event)
             case Note() if event.level != "detail":
-                self.say(("Note: " if event.level == "warning" else "") + event.text)
+                self.say(("Note: " if event.level == "warning" else "") + (event.in_window or event.text))
             case CaseDone():
                 self._cases = (event.index + 1, event.total)
             case CaseFailed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
@@ -33,19 +34,27 @@ def times_text(shape: Sequence[int]) -> str:
 
 
 def failure_text(error: BaseException) -> str:
-    """Return one or two sentences about an error; the traceback goes into the report.
+    """Return one or two sentences about an error.
 
     Parameters
     ----------
     error : BaseException
-        What a job raised: an error of this package carries its own sentences, and what to do in a window.
+        What a job raised: an error of this package carries its own sentences, and what to do in a window; an unforeseen
+        one is named.
     """
     if isinstance(error, NnunetError):
         return error.in_window
     if isinstance(error, BrokenProcessPool):
         return "The system ended a worker process, probably because memory ran out. Use fewer workers, or free memory."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}."
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"Something went wrong inside the plugin ({reason}). 'Copy report' has the details for a bug report."
+    return f"Something went wrong inside the plugin ({reason})."
+
+
+def report_text(error: BaseException) -> str:
+    """Return where an error came from, for those who can fix it; with the traceback of the process it came from."""
+    return "".join(traceback.format_exception(error))
 
 
 def dataset_text(info: DatasetInfo) -> str:

@@ -19,7 +19,7 @@ from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import folded_away, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import counted, dataset_text
+from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
@@ -114,7 +114,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
                 self.info, self.cases = dataset.info, len(dataset.cases)
                 text = f"{counted(self.cases, 'case')}. {dataset_text(self.info)}"
             except (NnunetError, OSError) as error:
-                text = str(error)
+                text = failure_text(error)
         self.about.setText(text)
         self.plans_box.show_dataset(self.head.preprocessed)
         self.check_soon()

@@ -78,5 +78,5 @@ class Preprocessing(QGroupBox):
         text += f", {len(result.skipped)} were up to date" if result.skipped else ""
         if not result.failed:
             return f"{text}. Ready to train."
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(result.failed.items())[:3])
+        listed = "; ".join(f"{name}: {error.in_window}" for name, error in list(result.failed.items())[:3])
         return f"{text}, {len(result.failed)} failed – {listed}"

@@ -158,7 +158,7 @@ class SegmentForm(Form):
             with self._quietly():
                 self.model_box.native.setCurrentIndex(-1)  # none is chosen, so that each can be chosen again
             self.model = None
-            self.about.setText(error.message)
+            self.about.setText(error.in_window)
             self._changed()
             return
         self._fill_models(model.folder)
@@ -184,7 +184,7 @@ class SegmentForm(Form):
             elif value is not None:
                 self.model = load_model(value)
         except NnunetError as error:
-            self.about.setText(error.message)
+            self.about.setText(error.in_window)
         self._fill_for_model()
         self._changed()
 

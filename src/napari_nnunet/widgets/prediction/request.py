@@ -148,7 +148,7 @@ def resolve(choices: Choices) -> Request:
         model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
         frames = frames_of(layers, choices.axes, grid, channels=len(names), times=choices.times)
     except NnunetError as error:
-        raise NotReadyError(error.message) from error
+        raise NotReadyError(error.in_window) from error
     if choices.region is not None and any(lo >= hi for lo, hi in choices.region):
         raise NotReadyError("The region is outside the image. Draw the rectangle over it, or move the view.")
     settings = choices.settings.replace(

@@ -179,7 +179,7 @@ class ModelsWidget(Dock):
         try:
             model = load_model(folder)
         except NnunetError as error:
-            self.card.setText(html.escape(error.message))
+            self.card.setText(html.escape(error.in_window))
             self.picture.setVisible(False)
             return
         from napari_nnunet.jobs.sharing.cards import card_model, read_card
@@ -196,7 +196,7 @@ class ModelsWidget(Dock):
         try:
             bundle = inspect(path)
         except NnunetError as error:
-            self.panel.say(error.message)
+            self.panel.say(error.in_window)
             return
         results = self.head.workspace.results
         there = [name for name in bundle.models if (results / bundle.dataset / name).exists()]
@@ -243,7 +243,7 @@ class ModelsWidget(Dock):
         try:
             model = load_model(Path(folder))
         except NnunetError as error:
-            self.panel.say(error.message)
+            self.panel.say(error.in_window)
             return
         remember_model(model.folder)
         self.refresh(model.folder)
@@ -289,7 +289,7 @@ class ModelsWidget(Dock):
             forget_model(folder)
             text = f"Moved to {trash_model(folder)}." if inside else "Removed from the list. Its files stay."
         except NnunetError as error:
-            text = error.message
+            text = error.in_window
         self.head.state.trained.emit()
         self.panel.say(text)
         show_info(text)

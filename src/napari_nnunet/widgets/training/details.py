@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QVBoxLayout
@@ -9,11 +10,18 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QV
 from napari_nnunet.events import Job
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import Training
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
-from napari_nnunet.widgets.training.words import dataset_of, label_names, note_line, status_line, validation_line
+from napari_nnunet.widgets.training.words import (
+    dataset_of,
+    label_names,
+    note_line,
+    report_of,
+    status_line,
+    validation_line,
+)
 
 _BUTTONS = {
     "stop": ("Pause", "Save and stop, without starting remaining folds. Resume continues here."),
@@ -47,8 +55,11 @@ class TrainingDetails(QGroupBox):
             "Select the labels of a validation case, correct them, and save them as the case's reference. The old one "
             "is kept in the dataset's trash folder.",
         )
+        self._report: Callable[[], str] = str
+        self.report = CopyButton("Copy report", lambda: self._report())
+        self.report.setToolTip("Copy where the training failed, for a bug report.")
         column = QVBoxLayout(self)
-        for part in (self.bar, self.line, self.note):
+        for part in (self.bar, self.line, self.note, self.report):
             column.addWidget(part)
         column.addLayout(grid)
         for part in (self.curves, self.scores_title, self.scores, self.correct):
@@ -60,6 +71,8 @@ class TrainingDetails(QGroupBox):
         self.line.setText(status_line(training))
         self.note.setText(note_line(training))
         self.note.setVisible(bool(self.note.text()))
+        self._report = lambda: report_of(training)
+        self.report.setVisible(not training.alive and training.ended is not None and bool(training.ended.report))
         self._show_bar(training)
         self._show_buttons(training, asked=asked)
         self.curves.setVisible(bool(training.epochs))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QMessageBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError, TrainingError
@@ -26,7 +26,6 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.details import TrainingDetails
 from napari_nnunet.widgets.training.form import TrainForm, button_text
@@ -80,7 +79,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
     def _connect(self) -> None:
         self.form.changed.connect(self.check_soon)
         self.watch.seen.connect(self._fill)
-        self.watch.died.connect(self._died)
+        self.watch.died.connect(self.panel.tell_failure)
         self.watch.over.connect(self.state.trained)
         self.trash.emptied.connect(self._brought_back)
         for changed in (self.state.changed, self.state.trained):
@@ -130,10 +129,6 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         ahead = any(training.status == "running" for training in self.watch.trainings)
         return "Started; it begins when the trainings before it have ended." if ahead else "Started."
 
-    def _died(self, text: str) -> None:
-        self.panel.say(text)
-        show_error(text)
-
     # --- following ---
 
     def _fill(self) -> None:
@@ -167,7 +162,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
             then(found)
             self.watch.look()
 
-        follow(self, on_a_thread(function), returned=returned, errored=lambda e: show_error(failure_text(e)))
+        follow(self, on_a_thread(function), returned=returned, errored=self.panel.fail)
 
     def _confirmed(self, title: str, question: str) -> bool:
         return QMessageBox.question(self, title, question) == QMessageBox.StandardButton.Yes
@@ -275,7 +270,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         try:
             self.film = FilmLayers(self.viewer, training.folder.film, info)
         except (OSError, ValueError) as error:
-            show_error(f"The film cannot be opened: {error}")
+            self.panel.fail(error)
             return
         self.film.update(training.frames)
         show_info("Move the epoch slider to watch the network learn; new frames are added while it trains.")
@@ -286,7 +281,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         if training is not None:
             raw = self.state.workspace.raw / training.folder.path.parents[1].name
             job = score_layers(raw, self.details.scores.scores[row])
-            follow(self, job, returned=self._add_layers, errored=lambda error: show_error(failure_text(error)))
+            follow(self, job, returned=self._add_layers, errored=self.panel.fail)
 
     def _add_layers(self, layers: list[Any]) -> None:
         if self.film is not None:
@@ -308,12 +303,12 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         try:
             info = read_info(folder)
         except (NnunetError, OSError) as error:
-            show_error(failure_text(error))
+            self.panel.fail(error)
             return
         if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
             labels = turned(labels, info.labels.ignore_label)
         job = correct_reference(folder, origin["name"], labels)
-        follow(self, job, returned=self._corrected, errored=lambda error: show_error(failure_text(error)))
+        follow(self, job, returned=self._corrected, errored=self.panel.fail)
 
     def _corrected(self, path: Path) -> None:
         self.state.written.emit()

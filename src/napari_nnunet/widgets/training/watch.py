@@ -14,8 +14,9 @@ from napari_nnunet.events import Job
 from napari_nnunet.processes.follow import Follower, Training
 from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.words import failure_text, report_text
 from napari_nnunet.widgets.frame.worker import Latest
-from napari_nnunet.widgets.training.words import fold_folders, log_tail
+from napari_nnunet.widgets.training.words import fold_folders, log_tail, log_text
 
 T = TypeVar("T")
 _LOOK_MS = 1000
@@ -24,8 +25,8 @@ _LOOK_MS = 1000
 class Watch(QObject):
     """Follows trainings and the processes that were started here.
 
-    Emits ``seen`` after every look, ``died`` with what a process said that ended with an error, and ``over`` when a
-    training ended.
+    Emits ``seen`` after every look, ``died`` with what a process said that ended with an error and its report, and
+    ``over`` when a training ended.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ class Watch(QObject):
     """
 
     seen = Signal()
-    died = Signal(str)
+    died = Signal(str, str)
     over = Signal()
 
     def __init__(self, state: State, parent: QObject) -> None:
@@ -81,11 +82,11 @@ class Watch(QObject):
             if process.poll() is not None:
                 self.started.remove(entry)
                 if process.returncode != 0:
-                    self.died.emit(log_tail(log))
+                    self.died.emit(log_tail(log), log_text(log))
         if not self._looking.running:
             starting = {path: begun for _, _, folders in self.started for path, begun in folders.items()}
             job = on_a_thread(lambda: self._follower.look(starting))
-            self._looking.start(job, returned=self._found, errored=lambda error: self.died.emit(str(error)))
+            self._looking.start(job, returned=self._found, errored=self._not_seen)
 
     def stop(self) -> None:
         """Look no more."""
@@ -98,6 +99,9 @@ class Watch(QObject):
         self.seen.emit()
         if alive - {training.folder.path for training in trainings if training.status == "running"}:
             self.over.emit()
+
+    def _not_seen(self, error: BaseException) -> None:
+        self.died.emit(failure_text(error), report_text(error))
 
     def _follow(self) -> None:
         if self.state.workspace != self._follower.workspace:

@@ -95,9 +95,22 @@ def validation_line(summary: Summary) -> str:
 
 def log_tail(log: Path) -> str:
     """Return what a process that ended early said: its error, or its last lines."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    lines = log_text(log).splitlines()
+    if not lines:
         return "The process ended, and left nothing to read."
     errors = [line for line in lines if line.startswith("Error: ")]
     return errors[-1].removeprefix("Error: ") if errors else "\n".join(lines[-_LOG_LINES:])
+
+
+def log_text(log: Path) -> str:
+    """Return all that a process said; nothing where that cannot be read."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def report_of(training: Training) -> str:
+    """Return the traceback of a training that failed; nothing where there is none."""
+    report = "" if training.alive or training.ended is None else training.ended.report
+    return log_text(Path(report)) if report else ""
