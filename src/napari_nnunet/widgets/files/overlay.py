@@ -48,7 +48,7 @@ def grid_of_layer(layer: Any, axes: str) -> Grid:
     try:
         return grid_of(full_resolution(layer).shape[: layer.ndim], placement_of(layer), axes)
     except NnunetError as error:
-        raise NotReadyError(f"'{layer.name}': {error.message}") from error
+        raise NotReadyError(f"'{layer.name}': {error.in_window}") from error
 
 
 def require_over(first: Any, other: Any, axes: str) -> None:
