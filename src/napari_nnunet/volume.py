@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import Geometry, lift_shape
+
+_PRECISION = 1e-6  # of float32, relative: labels that went through a division are this far from whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,3 +98,38 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
             f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
         )
     return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
+
+
+def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where floating-point numbers are whole, but for the precision of float32; NaN is not."""
+    whole: NDArray[np.bool_] = np.abs(values - np.rint(values)) <= _PRECISION * np.maximum(np.abs(values), 1)
+    return whole
+
+
+def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
+    """Return labels as int32; refuses what would become another number, or is none."""
+    limits = np.iinfo(np.int32)
+    if labels.dtype.kind not in "iub":
+        rounded = np.rint(labels)
+        if not np.array_equal(rounded, labels):
+            with np.errstate(invalid="ignore"):
+                _refuse_fractions(labels, path)
+        labels = rounded
+    if labels.size and not np.can_cast(labels.dtype, np.int32):
+        lowest, highest = labels.min(), labels.max()
+        if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
+            raise ImageError(
+                f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
+            )
+    return labels.astype(np.int32)
+
+
+def _refuse_fractions(labels: NDArray[Any], path: Path) -> None:
+    wrong = labels[~is_whole(labels) & np.isfinite(labels)]
+    if wrong.size:
+        raise ImageError(
+            f"{path.name} has the value {wrong.flat[0]:g}, and {wrong.size} voxels that are no whole numbers; labels "
+            "are 0, 1, 2, ... Are these probabilities, or was it resampled with interpolation?",
+            shell="Save it with whole numbers, or import it with a threshold (import_folders --threshold 0.5).",
+            window="Save it with whole numbers, or import it with a threshold (Training cases > Import folders).",
+        )

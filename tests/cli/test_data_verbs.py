@@ -95,7 +95,14 @@ def test_folders_are_shown_then_imported(tmp_path, capsys):
             iio.imwrite(tmp_path / folder / f"cell{i}.png", np.eye(30, dtype=np.uint8) * 200)
     words = ["import_folders", "-i", tmp_path / "input", "-m", tmp_path / "ground_truth", "--workspace", tmp_path]
     assert run(*words, "--dry_run") == 0
-    assert capsys.readouterr().out.splitlines() == [f"cell{i}: cell{i}.png  <->  cell{i}.png" for i in range(2)]
+    assert capsys.readouterr().out.splitlines() == [
+        "cell0: cell0.png  <->  cell0.png",
+        "cell1: cell1.png  <->  cell1.png",
+        "The masks have one value beside 0: 200.",
+        "value  voxels  share   masks  becomes",
+        "0      1,740   96.7 %  2      background",
+        "200    60      3.3 %   2      class_1",
+    ]
     assert not (tmp_path / "nnUNet_raw").exists()
     assert run(*words) == 1
     assert "Give the dataset a name (-n NAME)" in capsys.readouterr().err

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.dataset.pairs import pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json as write
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
+from napari_nnunet.jobs.dataset.import_plan import plan_import, table_lines
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
@@ -41,18 +41,24 @@ def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:
     return int(bool(report.errors))
 
 
-def import_folders(request: ImportFoldersRequest, shell: Shell) -> None:
-    """Make a dataset of two folders, or show the pairs."""
-    if request.dry_run:
-        pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
-        for pair in pairing.pairs:
-            print(f"{pair.name}: {' + '.join(path.name for path in pair.images)}  <->  {pair.mask.name}")
-        for path in (*pairing.images, *pairing.masks):
-            print(f"without a counterpart: {path}")
-        return
-    if not request.name:
-        raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
-    print(shell.run(import_folders_job(shell.workspace, request)))
+def import_folders(request: ImportFoldersRequest, shell: Shell) -> int:
+    """Make a dataset of two folders, or show what an import would do; the status tells whether it can be done."""
+    if not request.dry_run:
+        if not request.name and request.dataset is None:
+            raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
+        print(shell.run(import_folders_job(shell.workspace, request)))
+        return 0
+    plan = shell.run(plan_import(shell.workspace, request))
+    for case in plan.cases:
+        print(f"{case.name}: {' + '.join(path.name for path in case.pair.images)}  <->  {case.pair.mask.name}")
+    for name, error in plan.problems.items():
+        print(f"{name}: {error.message}")
+    for left in plan.left_out:
+        print(f"left out ({left.why}): {left.path}")
+    if plan.recognised is not None:
+        print(plan.recognised.sentence, *table_lines(plan.recognised.rows), sep="\n")
+    plan.require()
+    return 0
 
 
 def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:

@@ -220,11 +220,20 @@ def test_label_values_beyond_32_bits_do_not_turn_into_others(tmp_path, kind):
     assert read_labels(tmp_path / "a.nrrd")[0].tolist() == [[[2**31 - 1, 3]]]
 
 
-def test_float_labels_are_rounded_and_negative_ones_kept(tmp_path):
-    sitk.WriteImage(sitk.GetImageFromArray(np.array([[[-1.0, 2.0001, 0.9999]]])), str(tmp_path / "a.nrrd"))
+def test_float_labels_are_whole_but_for_the_precision_of_float32_and_negative_ones_kept(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.float32([[[-1.0, 2.0000002, 0.9999999]]])), str(tmp_path / "a.nrrd"))
     found, _ = read_labels(tmp_path / "a.nrrd")
     assert found.dtype == np.int32
     assert found.tolist() == [[[-1, 2, 1]]]
+
+
+@pytest.mark.parametrize("value", [0.25, 0.999, 1.0001, 254.99])
+def test_labels_that_are_no_whole_numbers_are_refused_not_rounded(tmp_path, value):
+    for ending in (".nrrd", ".nii.gz", ".nii", ".tif"):
+        path = tmp_path / f"a{ending}"
+        write_image(np.float32([[[0, value, 1]]]), Geometry(spacing=(1.0, 1.0, 1.0)), path)
+        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxels that are no whole"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("u1", "u1"), ("i2", "i2"), ("u4", "u4"), ("i8", "i4"), ("f4", "i4")])

@@ -99,7 +99,7 @@ def test_pictures_with_255_masks_become_a_dataset(workspace, folders):
     folder, notes = run(workspace, folders, class_names={255: "cell"})
     assert folder.name == "Dataset001_Cells"
     assert "Mask values are renumbered: 255 -> 1." in notes
-    assert "1 image files have no counterpart and are skipped: lonely_9.png." in notes
+    assert "1 file is left out (no mask has its name): lonely_9.png." in notes
     dataset = open_dataset(folder)
     assert dataset.info.labels.labels == {"background": 0, "cell": 1}
     assert dataset.info.file_ending == ".png"

@@ -20,7 +20,7 @@ from napari_nnunet.formats.images.header import Header, as_named
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.volume import Volume
+from napari_nnunet.volume import Volume, whole_numbers
 
 _LABEL_BYTES = 4
 _HIGHEST_LABEL = 65535  # of nnU-Net's label files
@@ -72,6 +72,10 @@ class Adapter:
     def header(self, path: Path) -> Header:
         """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels."""
         return Header(*self._functions.header(path))
+
+    def count_invalid(self, path: Path) -> int:
+        """Return how many voxels of a NIfTI file are NaN or infinite."""
+        return int(self._functions.count_invalid(path))
 
     def accepts(self, path: Path) -> bool:
         """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""
@@ -222,9 +226,7 @@ def count_invalid(path: Path, volume: Volume) -> int:
     ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
     """
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        from napari_nnunet.formats.images import nifti  # loads ITK, as the adapters do when they are needed
-
-        return nifti.count_invalid(path)
+        return ADAPTERS["NibabelIO"].count_invalid(path)
     array = np.asarray(volume.array)
     return int(array.size - np.count_nonzero(np.isfinite(array)))
 
@@ -260,21 +262,14 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     labels = array[0]
     if as_stored and labels.dtype.kind in "iu" and labels.dtype.itemsize <= _LABEL_BYTES:
         return labels, geometry
-    return _whole_numbers(labels, path), geometry
+    return whole_numbers(labels, path), geometry
 
 
-def _whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
-    """Return labels as int32; refuses what would become another number, or is none."""
-    limits = np.iinfo(np.int32)
-    if labels.dtype.kind not in "iub":
-        labels = np.rint(labels)
-    if labels.size and not np.can_cast(labels.dtype, np.int32):
-        lowest, highest = labels.min(), labels.max()
-        if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
-            raise ImageError(
-                f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
-            )
-    return labels.astype(np.int32)
+def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
+    """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
+    if not path.is_file():
+        raise ImageError(f"The file {path} does not exist.")
+    return _read_one(adapter_for(path, reader), path, None)
 
 
 def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.requests.mask_words import read_map
 from napari_nnunet.schema.requests.option import (
     DatasetFlag,
     DatasetPosition,
@@ -50,7 +51,7 @@ class VerifyRequest(Request):
 
 
 class ImportFoldersRequest(GridSettings):
-    """Match images and masks by their names and write them as a dataset; --dry_run only shows the pairs."""
+    """Match images and masks by their names and write them as a dataset; --dry_run only shows pairs and values."""
 
     images: Path = option("Images", "-i DIR", "Images: files, or DICOM series as folders.")
     masks: Path = option("Masks", "-m DIR", "Masks, named like the images.")
@@ -69,10 +70,28 @@ class ImportFoldersRequest(GridSettings):
     class_names: dict[int, str] = option(
         "Classes", "--classes VALUE=NAME", "Names of mask values, such as 255=cell.", default={}, reads=read_class_names
     )
+    mapping: dict[str, str] = option(
+        "Values",
+        "--map VALUES=CLASS",
+        "Which values or colours of the masks are which class: 1,2,5..9=cell 255=ignore #ff0000=nucleus; nonzero=cell "
+        "for all but 0, each=class for a class of each.",
+        default={},
+        reads=read_map,
+    )
+    threshold: float | None = option(
+        "Threshold",
+        "--threshold X",
+        "For masks with degrees (probabilities, smoothed edges, JPEG): values from X on are the class 1.",
+        default=None,
+    )
     ignore: int | None = option(
         "Ignore value", "--ignore VALUE", "Mask value of voxels that nobody annotated.", default=None
     )
-    dry_run: bool = option("Only show", "--dry_run", "Show the pairs and write nothing.", default=False)
+    skip: tuple[str, ...] = option("Left out", "--skip NAME", "Cases or files that are left out.", default=())
+    dataset: str | None = option(
+        "Add to", "-d DATASET", "Add the cases to this dataset instead of making one.", default=None
+    )
+    dry_run: bool = option("Only show", "--dry_run", "Show pairs and values, and write nothing.", default=False)
     workers: Workers = 0
 
 

@@ -1,0 +1,1 @@
+"""Masks as people have them: read as they are, recognised, translated into labels."""

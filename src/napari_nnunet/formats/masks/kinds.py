@@ -1,0 +1,322 @@
+"""What the masks of a folder are: classes, two values, fractions, noise, colours, numbered objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from napari_nnunet.formats.masks.facts import (
+    FolderFacts,
+    MaskFacts,
+    Pieces,
+    ValueRow,
+    by_colour,
+    in_colours,
+)
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
+from napari_nnunet.schema.requests.mask_words import NONZERO, value_word
+
+Kind = Literal[
+    "classes", "two values", "not annotated", "fractions", "noise", "colours", "objects", "picture", "unclear"
+]
+
+_CLOSER = 5  # values of a mask from which on they may be numbers of objects
+_LOOKED_AT = 3  # files whose pieces are looked at
+_MOST_COLOURS = 64  # of a drawing; a picture has more
+_VOID = (255, 65535, 254)  # what tools write where nobody annotated
+_STRAY = 1e-3  # of all foreground: a value with fewer voxels, apart from the others, may be a slip
+_SPECK = 4.0  # voxels of a piece, on average: noise and blurred edges are finer than anything drawn
+_ALONE = 0.8  # of the values are one piece each: numbered objects
+_SAME_SIZE = 0.4  # how far the value explains an area: a class has its own size, a number has none
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What the masks of a folder are, and how they could be translated.
+
+    Parameters
+    ----------
+    kind : str
+        One of :data:`Kind`.
+    rows : tuple of ValueRow
+        The table.
+    certain : bool
+        Whether the proposal needs no question.
+    sentence : str
+        What was seen, and where it is not certain, why.
+    mapping : dict of str to str
+        Proposed classes by the words of ``--map``.
+    ignore : int, optional
+        Proposed value of what nobody annotated.
+    threshold : float, optional
+        Proposed, for masks that have degrees.
+    """
+
+    kind: Kind
+    rows: tuple[ValueRow, ...]
+    certain: bool
+    sentence: str
+    mapping: Mapping[str, str]
+    ignore: int | None = None
+    threshold: float | None = None
+
+    @property
+    def has_proposal(self) -> bool:
+        """Whether there is anything to propose."""
+        return bool(self.mapping) or self.ignore is not None or self.threshold is not None
+
+
+def to_look_at(facts: Mapping[str, MaskFacts]) -> tuple[str, ...]:
+    """Return the masks whose pieces must be looked at before anything can be said; none for most folders."""
+    if in_colours(facts) or any(f.fractional or f.invalid for f in facts.values()):
+        return ()
+    sets = {f.foreground for f in facts.values()}
+    most = max((len(values) for values in sets), default=0)
+    if most < _CLOSER or (len(sets) == 1 and len(facts) > 1 and most <= 40 and _gapless(next(iter(sets)))):
+        return ()
+    ordered = sorted(facts, key=lambda name: (-facts[name].distinct, sorted(facts[name].counts.items()), name))
+    return tuple(ordered[:_LOOKED_AT])
+
+
+def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> Recognised:
+    """Say what the masks of a folder are.
+
+    Parameters
+    ----------
+    facts : mapping
+        By case.
+    pieces : sequence of Pieces
+        Of the masks that :func:`to_look_at` named.
+
+    Returns
+    -------
+    Recognised
+        The order of the cases does not matter, nor how their masks are turned.
+    """
+    if in_colours(facts):
+        return _colours(FolderFacts({name: by_colour(f) for name, f in facts.items()}))
+    folder = FolderFacts(facts)
+    if any(f.fractional for f in facts.values()):
+        return _fractions(folder)
+    looks = _mean(pieces)
+    if looks is not None:
+        noise = _noise(folder, looks)
+        if noise is not None:
+            return noise
+        if _are_objects(folder, looks):
+            return _objects(folder)
+    elif any(f.lossy and f.distinct > 2 for f in facts.values()):
+        return _picture(folder)
+    return _classes(folder)
+
+
+def _colours(folder: FolderFacts) -> Recognised:
+    if len(folder.values) > _MOST_COLOURS:
+        text = (
+            f"The masks are pictures with {len(folder.values)} colours, not drawings with a few. Save them without "
+            "smoothing and compression (PNG), with one colour per class"
+        )
+        return Recognised("picture", _top(folder), False, f"{text}.", {})
+    ground = 0 if folder.counts[0] else max(folder.values, key=lambda value: (folder.counts[value], -value))
+    classes = [value for value in folder.values if value != ground]
+    names = {value: f"class_{i}" for i, value in enumerate(classes, start=1)}
+    mapping = {value_word(value, colour=True): name for value, name in names.items()}
+    if ground != 0:
+        mapping = {value_word(ground, colour=True): BACKGROUND, **mapping}
+    rows = tuple(folder.row(value, names.get(value, BACKGROUND)) for value in folder.values)
+    text = (
+        f"The masks are drawn in {_many(len(classes), 'colour')} on {value_word(ground, colour=True)}; name the classes"
+    )
+    return Recognised("colours", rows, False, f"{text}.", mapping)
+
+
+def _fractions(folder: FolderFacts) -> Recognised:
+    low, high = folder.values[0], folder.values[-1]
+    example = next(value for value in folder.values if value != round(value))
+    files = sum(bool(f.fractional) for f in folder.facts)
+    seen = f"{files} of {len(folder.facts)} masks have values that are no whole numbers ({example:g})"
+    two = (folder.counts[low] + folder.counts[high]) / folder.voxels > 0.5 and high > 1
+    if low >= 0 and (high <= 1 or two):
+        threshold = 0.5 if high <= 1 else high / 2
+        text = (
+            f"{seen}: probabilities, or edges that were smoothed. Say from which value on a voxel belongs to the class"
+        )
+        return Recognised("fractions", folder.halves(threshold), False, f"{text}.", {}, threshold=threshold)
+    text = (
+        f"{seen}: classes that were resampled with interpolation, or an image. Export the masks with nearest neighbours"
+    )
+    return Recognised("fractions", _top(folder), False, f"{text}.", {})
+
+
+def _noise(folder: FolderFacts, looks: Pieces) -> Recognised | None:
+    """Tell compression and smoothing around two values, and pictures that are no masks, from classes."""
+    lossy = any(f.lossy and f.distinct > 2 for f in folder.facts)
+    low, high = folder.values[0], folder.values[-1]
+    if (not lossy and looks.size >= _SPECK) or low < 0 or high - low < 8:
+        return None
+    eighth = (high - low) / 8
+    ground = sum(n for value, n in folder.counts.items() if value <= low + eighth)
+    top = sum(n for value, n in folder.counts.items() if value >= high - eighth)
+    between = folder.voxels - ground - top
+    if ground + top >= 0.6 * folder.voxels and top >= between / 4 and len(folder.values) >= _CLOSER + 2:
+        threshold = 128.0 if 200 <= high <= 255 else float(round((low + high) / 2))
+        what = "saved as JPEG" if lossy else "smoothed when they were scaled"
+        text = f"The masks have {len(folder.values)} values around {low:g} and {high:g}, like masks that were {what}"
+        return Recognised("noise", folder.halves(threshold), False, f"{text}.", {}, threshold=threshold)
+    specks = len(folder.values) > _MOST_COLOURS and looks.single < _ALONE
+    return _picture(folder) if lossy or specks else None
+
+
+def _picture(folder: FolderFacts) -> Recognised:
+    text = f"The masks have {len(folder.values)} values that lie in specks, like an image or compressed classes"
+    return Recognised("picture", _top(folder), False, f"{text}. Save them again without compression (PNG, TIFF).", {})
+
+
+def _are_objects(folder: FolderFacts, looks: Pieces) -> bool:
+    """Whether every value is one object: one piece each, and other values in other cases."""
+    sets = [f.foreground for f in folder.facts]
+    most = max(len(values) for values in sets)
+    if most < _CLOSER or looks.single < _ALONE:
+        return False
+    if len(sets) == 1:  # one file: regions of an atlas lie side by side, objects on a ground
+        return most >= 2 * _CLOSER and looks.touching < 0.5 and folder.counts[0] > 0
+    if all(values == sets[0] for values in sets):
+        return False
+    once = sum(folder.files[value] == 1 for value in folder.foreground)
+    if once > 0.5 * len(folder.foreground) and once > most / 2 and max(folder.files[v] for v in folder.foreground) == 1:
+        return True
+    counted = all(_gapless(values) for values in sets)
+    return (counted or most >= 2 * _CLOSER) and _size_by_value(folder) < _SAME_SIZE
+
+
+def _size_by_value(folder: FolderFacts) -> float:
+    """Return how far the value explains the logarithm of its voxels: about 1 for classes, 0 for numbers of objects."""
+    sizes: dict[float, list[float]] = {}
+    for f in folder.facts:
+        for value in f.foreground:
+            sizes.setdefault(value, []).append(float(np.log(f.counts[value])))
+    groups = [np.array(found) for found in sizes.values() if len(found) > 1]
+    if len(groups) < 2:
+        return 0.0
+    everything = np.concatenate(groups)
+    within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / (everything.size - len(groups))
+    between = sum(g.size * float((g.mean() - everything.mean()) ** 2) for g in groups) / (len(groups) - 1)
+    repeats = everything.size / len(groups)
+    total = between + (repeats - 1) * within
+    return (between - within) / total if total > 0 else 0.0
+
+
+def _objects(folder: FolderFacts) -> Recognised:
+    most = max(len(f.foreground) for f in folder.facts)
+    text = (
+        f"The masks number their objects: up to {most} values, each one connected piece, and others in other cases. "
+        "nnU-Net learns classes, not numbers. To learn all objects as one class, give them one name"
+    )
+    rows = (folder.row(0, BACKGROUND), folder.joined(NONZERO, folder.foreground, "object"))
+    return Recognised("objects", rows, False, f"{text}.", {NONZERO: "object"})
+
+
+def _classes(folder: FolderFacts) -> Recognised:
+    """Classes, with what may be meant otherwise."""
+    negative = [value for value in folder.values if value < 0]
+    void = _void(folder)
+    ignore = negative[0] if negative else void
+    proper = [value for value in folder.foreground if value != ignore]
+    names = {value: f"class_{i}" for i, value in enumerate(proper, start=1)}
+    doubt = _doubt(folder, negative, void, proper)
+    if doubt and doubt[0]:
+        names = doubt[0]
+    mapping: dict[str, str] = {}
+    for value, name in names.items():
+        mapping[value_word(value)] = name
+    rows = tuple(
+        folder.row(value, IGNORE if value == ignore else names.get(value, BACKGROUND)) for value in folder.values
+    )
+    grouped = _grouped(mapping)
+    if doubt:
+        kind: Kind = "not annotated" if ignore is not None else "unclear"
+        return Recognised(kind, rows, False, doubt[1], grouped, ignore=None if ignore is None else int(ignore))
+    if len(proper) == 1:
+        return Recognised("two values", rows, True, f"The masks have one value beside 0: {proper[0]:g}.", grouped)
+    return Recognised("classes", rows, True, f"The masks have {_many(len(proper), 'class')}.", grouped)
+
+
+def _doubt(
+    folder: FolderFacts, negative: Sequence[float], void: float | None, proper: Sequence[float]
+) -> tuple[dict[float, str], str] | None:
+    """Return why values may be no classes, with other names for them where there are better ones; None if they are."""
+    if len(negative) > 1:
+        return {}, f"The masks have {len(negative)} values below 0, from {negative[0]:g} on; they may be images."
+    if negative:
+        return {}, f"The masks have the value {negative[0]:g}, which often means that nobody annotated a voxel."
+    ways = {f.foreground for f in folder.facts if f.foreground}
+    if len(ways) > 1 and all(len(values) == 1 for values in ways):
+        whole = ", ".join(f"{value:g}" for value in folder.foreground)
+        if not _gapless(folder.foreground):
+            one = dict.fromkeys(folder.foreground, "class_1")
+            return one, f"Every mask has one value beside 0, but not the same: {whole}. One class, or several?"
+    if void is not None:
+        return {}, f"The value {void:g} lies apart from the others; it often means that nobody annotated a voxel."
+    strays = _strays(folder)
+    if strays:
+        listed = ", ".join(f"{value:g} ({_many(folder.counts[value], 'voxel')})" for value in strays[:5])
+        rest = {v: f"class_{i}" for i, v in enumerate((p for p in proper if p not in strays), start=1)}
+        kept = {**rest, **dict.fromkeys(strays, BACKGROUND)}
+        return kept, f"The masks have few voxels of {listed}, apart from the other values; they may be slips."
+    if not folder.counts[0] and len(proper) == 2:
+        low, high = proper
+        text = f"The masks have the values {low:g} and {high:g}, and no 0. Which is the background?"
+        return {low: BACKGROUND, high: "class_1"}, text
+    return None
+
+
+def _void(folder: FolderFacts) -> float | None:
+    """Return a value that looks like 'not annotated': far above values that count from 1 on."""
+    *rest, last = folder.foreground or [0]
+    return last if rest and last in _VOID and _gapless(rest) and last > rest[-1] + 1 else None
+
+
+def _strays(folder: FolderFacts) -> list[float]:
+    """Return values with next to no voxels where the others do not lead on to them."""
+    if _gapless(folder.foreground):
+        return []
+    total = sum(folder.counts[value] for value in folder.foreground)
+    many = len(folder.facts)
+    rare = [v for v in folder.foreground if folder.counts[v] < _STRAY * total and (folder.files[v] < many or many == 1)]
+    return rare if len(rare) < len(folder.foreground) else []
+
+
+def _gapless(values: Iterable[float]) -> bool:
+    """Whether values count 1, 2, 3, ..."""
+    found = set(values)
+    return found == set(range(1, len(found) + 1))
+
+
+def _grouped(mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return a mapping with the values of a class in one word."""
+    groups: dict[str, list[str]] = {}
+    for word, name in mapping.items():
+        groups.setdefault(name, []).append(word)
+    return {",".join(words): name for name, words in groups.items()}
+
+
+def _top(folder: FolderFacts) -> tuple[ValueRow, ...]:
+    """Return the lines of the most frequent values."""
+    most = sorted(folder.values, key=lambda value: (-folder.counts[value], value))[:8]
+    return tuple(folder.row(value, "") for value in most)
+
+
+def _mean(pieces: Sequence[Pieces]) -> Pieces | None:
+    if not pieces:
+        return None
+    single, size, touching = (
+        float(np.mean([getattr(p, name) for p in pieces])) for name in ("single", "size", "touching")
+    )
+    return Pieces(single, size, touching)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what if count == 1 else what + ('es' if what.endswith('s') else 's')}"

@@ -1,0 +1,38 @@
+"""How the voxels of a mask's values lie: in one piece each, or in specks."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from napari_nnunet.formats.masks.facts import Pieces
+from napari_nnunet.formats.masks.stored import StoredMask
+
+_SAMPLED = 48  # values of a file that are looked at
+
+
+def pieces_of(mask: StoredMask) -> Pieces:
+    """Look at how the voxels of some values of a mask lie: evenly chosen among its values but 0."""
+    array = mask.array if mask.array.dtype.kind in "iub" else np.rint(mask.array).astype(np.int64)
+    values, numbers = np.unique(array, return_inverse=True)
+    labels = numbers.reshape(array.shape).astype(np.int32) + 1
+    if values[0] == 0 or (values == 0).any():
+        labels[array == 0] = 0
+    boxes = ndimage.find_objects(labels)
+    there = [i + 1 for i, box in enumerate(boxes) if box is not None]
+    if not there:
+        return Pieces(0.0, 0.0)
+    chosen = [there[i] for i in sorted({int(i) for i in np.linspace(0, len(there) - 1, _SAMPLED)})]
+    near = np.ones((3,) * array.ndim, dtype=bool)
+    single = touching = count = voxels = 0
+    for number in chosen:
+        box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in boxes[number - 1])
+        part = labels[box]
+        own = part == number
+        parts, found = ndimage.label(own, structure=near)
+        sizes = np.bincount(parts.ravel())[1:]
+        single += int(sizes.max() >= 0.9 * sizes.sum())
+        count, voxels = count + found, voxels + int(sizes.sum())
+        around = ndimage.binary_dilation(own, structure=near) & ~own
+        touching += int(((part != 0) & around).any())
+    return Pieces(single / len(chosen), voxels / count, touching / len(chosen))

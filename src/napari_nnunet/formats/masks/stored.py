@@ -1,0 +1,99 @@
+"""A mask file as people have it: numbers of any type, a palette, grey kept as colours, or drawn in colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from napari_nnunet.errors import ImageError, memory_told
+from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.images.files import adapter_for, ending_of, read_stored
+from napari_nnunet.schema.geometry import Geometry
+
+_JPEG = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMask:
+    """The voxels of a mask as they are stored; nothing is rounded.
+
+    Parameters
+    ----------
+    array : ndarray, shape ([Z,] Y, X)
+        Numbers; indices where there is a palette; 0xRRGGBB where the file is drawn in colours.
+    geometry : Geometry
+        Of its grid.
+    colours : bool
+        Whether the numbers are colours.
+    palette : tuple of int
+        The colour of each index, 0xRRGGBB; empty where the file has none.
+    lossy : bool
+        Whether the file is a JPEG, which changes values.
+    plain : bool
+        Whether nnU-Net reads the file as labels: one channel, no palette.
+    """
+
+    array: NDArray[Any]
+    geometry: Geometry
+    colours: bool = False
+    palette: tuple[int, ...] = ()
+    lossy: bool = False
+    plain: bool = True
+
+
+def read_mask(path: Path) -> StoredMask:
+    """Read a mask file, or a folder with the slices of a DICOM series.
+
+    Colours that are all grey are one number; a colour that is wholly transparent is black.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or has channels that are no colours.
+    """
+    if path.is_dir():
+        array, geometry = dicom.read_series(path)
+        return StoredMask(array[0], geometry, plain=False)
+    ending = ending_of(path)
+    array, geometry = read_stored(path, adapter_for(path).name)
+    if ending in (".png", ".bmp") and (found := _palette(path)) is not None:
+        return StoredMask(found[0], geometry, palette=found[1], plain=False)
+    lossy = ending in _JPEG
+    if len(array) == 1:
+        return StoredMask(array[0], geometry, lossy=lossy, plain=not lossy)
+    if len(array) not in (3, 4):
+        raise ImageError(f"{path.name} has {len(array)} channels; a mask has one, or is drawn in colours.")
+    red, green, blue = array[:3]
+    clear = array[3] == 0 if len(array) == 4 else None
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return StoredMask(red if clear is None else np.where(clear, 0, red), geometry, lossy=lossy, plain=False)
+    if array.dtype.kind not in "iu" or array[:3].max() > 255 or array[:3].min() < 0:
+        raise ImageError(f"{path.name} is drawn in colours of type {array.dtype}; save it with 8 bits per colour.")
+    packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue.astype(np.int32)
+    drawn = packed if clear is None else np.where(clear, 0, packed)
+    return StoredMask(drawn, geometry, colours=True, lossy=lossy, plain=False)
+
+
+def _palette(path: Path) -> tuple[NDArray[Any], tuple[int, ...]] | None:
+    """Return indices and colours of a picture with a palette, None for other pictures."""
+    try:
+        with memory_told(), Image.open(path) as picture:
+            if picture.mode != "P" or picture.palette is None:
+                return None
+            parts = iter(picture.getpalette("RGB") or ())
+            colours = tuple((r << 16) | (g << 8) | b for r, g, b in zip(parts, parts, parts, strict=True))
+            return np.asarray(picture), colours
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return None  # whoever reads it as a picture finds the words
+
+
+def on_palette(indices: NDArray[Any], palette: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the colours 0xRRGGBB of indices; an index without a colour is black."""
+    table = np.zeros(max(256, len(palette)), dtype=np.int32)
+    table[: len(palette)] = palette
+    return table[indices]

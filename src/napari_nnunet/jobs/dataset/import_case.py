@@ -1,0 +1,144 @@
+"""One case of an import: what its files hold, found in a worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dataset.pairs import ImagePair
+from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
+from napari_nnunet.formats.masks.stored import StoredMask, read_mask
+from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
+from napari_nnunet.jobs.case_size import SMALL
+from napari_nnunet.processes.pool import Task
+from napari_nnunet.volume import Volume
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """A case as it will be imported.
+
+    Parameters
+    ----------
+    pair : ImagePair
+        Its name and files.
+    shape : tuple of int
+        ``([Z,] Y, X)``.
+    spacing : tuple of float, optional
+        In mm, array order; None where the files do not say it.
+    channels : int
+        Of the image.
+    eight_bit : bool
+        Whether the image holds whole numbers from 0 to 255.
+    turned : bool
+        Whether the mask is stored in another order of voxels and will be turned onto the image.
+    facts : MaskFacts
+        The values of the mask.
+    notes : tuple of str
+        What was done with channels that lie on other grids.
+    """
+
+    pair: ImagePair
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    channels: int
+    eight_bit: bool
+    turned: bool
+    facts: MaskFacts
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+        return self.pair.name
+
+
+def task(pair: ImagePair, *more: object) -> Task:
+    """Return the call for a pair, with the memory that it takes."""
+    return Task(pair.name, (pair, *more), partial(_bytes, pair))
+
+
+def _bytes(pair: ImagePair) -> float:
+    """Return what reading a pair takes; folders of DICOM slices are judged by their size on disk.
+
+    Raises nothing: a file that cannot be read is reported when its turn comes.
+    """
+    total = 0.0
+    for path in (*pair.images, pair.mask):
+        if path.is_dir():
+            total += 4.0 * sum(file.stat().st_size for file in path.iterdir())
+        else:
+            try:
+                shape, itemsize, _ = read_header(path)
+            except ImageError:
+                return SMALL
+            total += float(np.prod(shape)) * (2 * itemsize + 12)
+    return total
+
+
+def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
+    """Read a pair and say what it holds; runs in a worker process.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read, the mask lies elsewhere than the image, or holds values that are no numbers.
+    """
+    volume = read_image(pair, apart)
+    mask, turned = placed_mask(pair, volume, apart)
+    facts = facts_of(mask)
+    if facts.invalid:
+        raise ImageError(f"{pair.mask.name} has {facts.invalid} voxels that are NaN or infinite; give them a value")
+    integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
+    low, high = float(np.min(volume.array)), float(np.max(volume.array))
+    known = volume.geometry.spacing_known
+    return PlannedCase(
+        pair=pair,
+        shape=volume.shape,
+        spacing=volume.geometry.spacing if known else None,
+        channels=volume.channels,
+        eight_bit=integers and low >= 0 and high <= 255,
+        turned=turned,
+        facts=facts,
+        notes=volume.notes,
+    )
+
+
+def look_closer(pair: ImagePair) -> Pieces:
+    """Say how the values of a mask lie; runs in a worker process."""
+    from napari_nnunet.formats.masks.pieces import pieces_of  # loads scipy, which few masks need
+
+    return pieces_of(read_mask(pair.mask))
+
+
+def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
+    """Read the image of a pair, from files or from folders of DICOM slices."""
+    if not pair.images[0].is_dir():
+        return read_volume(pair.images, apart=apart)
+    parts = [dicom.read_series(path) for path in pair.images]
+    grids = [Grid(array.shape[1:], geometry) for array, geometry in parts]
+    names = [path.name for path in pair.images]
+    arrays, notes = channels_together([array for array, _ in parts], grids, names, apart=apart)
+    return Volume(np.concatenate(arrays).astype(np.float32), parts[0][1], notes)
+
+
+def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
+    """Return the mask on its image's grid, and whether it had to be turned.
+
+    Raises
+    ------
+    ImageError
+        If it lies elsewhere, or on another grid.
+    """
+    mask = read_mask(pair.mask)
+    if apart == "ignore" and mask.array.shape == volume.shape:
+        return mask, False
+    grid = Grid(volume.shape, volume.geometry)
+    turned = isinstance(relation(grid, Grid(mask.array.shape, mask.geometry)), Turned)
+    placed = onto(mask.array, mask.geometry, grid, what="the image and its mask")
+    return replace(mask, array=placed), turned

@@ -1,0 +1,301 @@
+"""What an import will do, before anything is written: cases, channels, the meaning of values, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import DatasetError, NnunetError, of_cases
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
+from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
+from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow
+from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
+from napari_nnunet.formats.masks.translation import Told, Translation, translate, without
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.import_case import PlannedCase, look_at_pair, look_closer, task
+from napari_nnunet.processes.pool import run_cases
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.schema.requests.mask_words import in_words
+
+_ROWS = 12  # of the table of values in a message
+_NAMES = 6  # of cases that are written out to be left out
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is not imported, and why."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What an import of two folders will do.
+
+    Parameters
+    ----------
+    cases : tuple of PlannedCase
+        Those that can be imported, sorted by name.
+    channels : tuple of str
+        Names, in order.
+    left_out : tuple of LeftOut
+        Files without a partner, and what was asked to be left out.
+    problems : dict of str to NnunetError
+        Cases that cannot be imported, and why; an import begins only when each is repaired or left out.
+    recognised : Recognised or None
+        What the masks are: the table of values and a proposal. None where no case can be read.
+    translation : Translation or None
+        What becomes of the values; None while a question is open.
+    question : NnunetError or None
+        What must be answered or repaired before the import, with the table in the words for a shell.
+    target : Path or None
+        The dataset that gets the cases; None for a new one.
+    pieces : tuple of Pieces
+        What was seen of masks that may number their objects.
+    """
+
+    cases: tuple[PlannedCase, ...]
+    channels: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    problems: Mapping[str, NnunetError]
+    recognised: Recognised | None
+    translation: Translation | None
+    question: NnunetError | None
+    target: Path | None = None
+    pieces: tuple[Pieces, ...] = ()
+
+    def require(self) -> Translation:
+        """Return the translation of the masks; raises DatasetError with everything that is in the way."""
+        total = len(self.cases) + len(self.problems)
+        if self.problems:
+            error = of_cases(self.problems, total, "imported")
+            head, lines, in_window = *error.message.partition("\n")[::2], error.in_window.partition("\n")[2]
+            also, also_there = (
+                (f"\n{self.question.message}", f"\n{self.question.in_window}") if self.question else ("", "")
+            )
+            names = " ".join(sorted(self.problems)) if len(self.problems) <= _NAMES else "NAME ..."
+            raise DatasetError(
+                head,
+                shell=f"\n{lines}\nRepair them, or leave them out (--skip {names}).{also}",
+                window=f"\n{in_window}\nRepair them, or leave them out.{also_there}",
+            )
+        if self.question is not None:
+            raise self.question
+        assert self.translation is not None
+        return self.translation
+
+
+def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[ImportPlan]:
+    """Look at two folders and say what an import will do; nothing is written.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Holds the dataset that gets the cases, if one is named.
+    request : ImportFoldersRequest
+        What is asked for.
+
+    Returns
+    -------
+    ImportPlan
+        Problems and open questions are in it.
+
+    Raises
+    ------
+    DatasetError
+        If a folder is missing or nothing matches.
+    """
+    pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
+    wanted = [pair for pair in pairing.pairs if pair.name not in request.skip]
+    yield Stage(name="Reading masks", total=len(wanted))
+    outcomes = yield from run_cases(
+        look_at_pair, [task(pair, request.apart) for pair in wanted], workers=request.workers
+    )
+    problems = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+    cases = [outcomes[pair.name].result for pair in wanted if pair.name not in problems]
+    facts = {case.name: case.facts for case in cases}
+    closer = to_look_at(facts)
+    pieces: tuple[Pieces, ...] = ()
+    if closer and not request.mapping and request.threshold is None:
+        tasks = [task(case.pair) for case in cases if case.name in closer]
+        found = yield from run_cases(look_closer, tasks, workers=request.workers)
+        pieces = tuple(outcome.result for outcome in found.values() if outcome.error is None)
+    target = None if request.dataset is None else workspace.raw / workspace.dataset_name(request.dataset)
+    left = _left_out(pairing, request.skip)
+    return decide(ImportPlan(tuple(cases), (), left, problems, None, None, None, target, pieces), request)
+
+
+def _left_out(pairing: Pairing, skip: Sequence[str]) -> tuple[LeftOut, ...]:
+    found = [LeftOut(path, "no mask has its name") for path in pairing.images]
+    found += [LeftOut(path, "no image has its name") for path in pairing.masks]
+    for pair in pairing.pairs:
+        if pair.name in skip:
+            found += [LeftOut(path, "as asked") for path in (*pair.images, pair.mask)]
+    return tuple(found)
+
+
+def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
+    """Return a plan with the answers of a request to its questions; no file is read again.
+
+    Parameters
+    ----------
+    plan : ImportPlan
+        Of the same folders.
+    request : ImportFoldersRequest
+        With other words about values, classes, channels or cases to leave out.
+    """
+    gone = {case.name for case in plan.cases if case.name in request.skip}
+    cases = tuple(case for case in plan.cases if case.name not in gone)
+    more = [
+        LeftOut(path, "as asked") for case in plan.cases if case.name in gone
+        for path in (*case.pair.images, case.pair.mask)
+    ]  # fmt: skip
+    info = None if plan.target is None else read_info(plan.target)
+    problems = {name: error for name, error in plan.problems.items() if name not in request.skip}
+    problems |= _unlike(cases, plan.target)
+    channels = request.channel_names or (_channel_names(cases[0]) if cases else ())
+    recognised, translation, question = _meaning(cases, plan.pieces, request, info)
+    trouble = _channel_trouble(cases, channels, info) or question
+    return ImportPlan(
+        cases=cases,
+        channels=info.channel_names if info is not None else channels,
+        left_out=(*plan.left_out, *more),
+        problems=problems,
+        recognised=recognised,
+        translation=None if question else translation,
+        question=trouble,
+        target=plan.target,
+        pieces=plan.pieces,
+    )
+
+
+def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, NnunetError]:
+    """Return the cases that differ from most in channels or dimensions, or that the dataset has already."""
+    problems: dict[str, NnunetError] = {}
+    for what, found in (
+        ("channels", {case.name: case.channels for case in cases}),
+        ("dimensions", {case.name: len(case.shape) for case in cases}),
+    ):
+        values = list(found.values())
+        usual = max(sorted(set(values)), key=values.count) if values else None
+        for name, value in found.items():
+            if value != usual:
+                problems[name] = DatasetError(f"it has {value} {what}, the others have {usual}")
+    if target is not None:
+        there = {case.name for case in survey(target)[0].cases}
+        for case in cases:
+            if case.name in there:
+                problems[case.name] = DatasetError(f"{target.name} has a case of this name; rename the files")
+    return problems
+
+
+def _channel_names(case: PlannedCase) -> tuple[str, ...]:
+    if len(case.pair.images) == 1 and case.channels in (3, 4) and len(case.shape) == 2:
+        return ("R", "G", "B", "A")[: case.channels]
+    return tuple(f"channel_{c}" for c in range(case.channels))
+
+
+def _channel_trouble(
+    cases: Sequence[PlannedCase], channels: Sequence[str], info: DatasetInfo | None
+) -> NnunetError | None:
+    if not cases:
+        return None
+    have = cases[0].channels
+    if info is not None and len(info.channel_names) != have:
+        listed = ", ".join(info.channel_names)
+        return DatasetError(f"The images have {have} channels, the dataset has {len(info.channel_names)} ({listed}).")
+    if info is None and len(channels) != have:
+        return DatasetError(f"{len(channels)} channel names were given, but the images have {have} channels.")
+    return None
+
+
+def _meaning(
+    cases: Sequence[PlannedCase], pieces: Sequence[Pieces], request: ImportFoldersRequest, info: DatasetInfo | None
+) -> tuple[Recognised | None, Translation | None, NnunetError | None]:
+    """Return what the masks are, how they are translated, and the question that is open."""
+    if not cases:
+        return None, None, None
+    facts = {case.name: case.facts for case in cases}
+    told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
+    recognised = recognise(facts, pieces)
+    known = None if info is None else _single_labels(info)
+    try:
+        fractions = told.threshold is None and any(f.fractional for f in facts.values())
+        if fractions or not (told.names_classes or told.threshold is not None):
+            rest = recognised if told.ignore is None else recognise(without(facts, [told.ignore]), pieces)
+            if fractions or not (rest.certain or _fits(facts, known)):
+                return recognised, None, ask(rest, rest.sentence)
+        translation, unnamed = translate(facts, told, known=known)
+    except NnunetError as error:
+        return recognised, None, error
+    if translation is None:
+        listed = ", ".join(f"{word} ({count} voxels)" for word, count in list(unnamed.items())[:5])
+        return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
+    if len(set(translation.values.values())) < 2:
+        return recognised, None, DatasetError("The masks contain only 0: there is no class to learn.")
+    return recognised, translation, None
+
+
+def _single_labels(info: DatasetInfo) -> dict[str, int]:
+    """Return the classes of a dataset; of one with regions, the values they join."""
+    if info.labels.has_regions:
+        values = [*info.labels.all_labels, *([] if info.labels.ignore_label is None else [info.labels.ignore_label])]
+        return {str(value): value for value in values}
+    return {name: value for name, value in info.labels.labels.items() if isinstance(value, int)}
+
+
+def _fits(facts: Mapping[str, MaskFacts], known: Mapping[str, int] | None) -> bool:
+    """Whether the values are those of the dataset that gets the cases."""
+    if known is None:
+        return False
+    return all(set(f.counts) <= set(known.values()) for f in facts.values())
+
+
+def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -> DatasetError:
+    """Return the question what the values of masks mean: the table, and the proposal as it is typed."""
+    table = "\n".join(f"  {line}" for line in table_lines(recognised.rows))
+    proposal = words_of(recognised)
+    if unnamed:
+        listed = ",".join(unnamed[:6])
+        ways = in_words({listed: "NAME"}), in_words({listed: "background"})
+        way = f"Give each value a class beside the others, for instance --map {ways[0]}, or {ways[1]}."
+    elif proposal:
+        way = f"If that is right, import with: {proposal}"
+        if recognised.kind in ("objects", "unclear") or (recognised.ignore or 0) > 0:
+            way += "\nIf every value is a class of its own: --map each=class"
+    else:
+        way = ""
+    return DatasetError(
+        f"{sentence} Nothing was written.\n{table}",
+        shell=f"\n{way}" if way else "",
+        window="\nChoose what each value becomes." if way else "",
+    )
+
+
+def words_of(recognised: Recognised) -> str:
+    """Return a proposal as the flags of ``import_folders``; empty where there is none."""
+    parts = []
+    if recognised.mapping and recognised.ignore is None:  # what is left then are classes that need no word
+        parts.append(f"--map {in_words(recognised.mapping)}")
+    if recognised.threshold is not None:
+        parts.append(f"--threshold {recognised.threshold:g}")
+    if recognised.ignore is not None:
+        parts.append(f"--ignore={recognised.ignore}")
+    return " ".join(parts)
+
+
+def table_lines(rows: Sequence[ValueRow]) -> list[str]:
+    """Return the table of values as lines of text, the head first."""
+    shown = [("value", "voxels", "share", "masks", "becomes")]
+    shown += [(row.word, f"{row.voxels:,}", _percent(row.share), str(row.files), row.becomes) for row in rows[:_ROWS]]
+    widths = [max(len(line[i]) for line in shown) for i in range(5)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in shown]
+    return lines + ([f"... and {len(rows) - _ROWS} more"] if len(rows) > _ROWS else [])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else "< 0.1 %"
