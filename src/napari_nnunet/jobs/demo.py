@@ -117,7 +117,7 @@ def demo(request: DemoRequest) -> Job[DemoResult]:
     )
     model = load_model(place.path.parent)
     yield Note(text="Segmenting volumes that were not used for training.")
-    yield from predict_folder(model, PredictFolderRequest(source=images, target=out))
+    yield from predict_folder(model, PredictFolderRequest(source=(images,), target=out))
     dice = _compare(truths, out)
     picture = folder / "demo.png"
     _write_picture(images, truths, out, picture)

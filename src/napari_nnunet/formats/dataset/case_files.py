@@ -1,71 +1,289 @@
-"""Cases in a folder of images: CASE_0000.ext, CASE_0001.ext, one file per channel (documentation/dataset_format.md)."""
+"""Cases in folders of images: CASE_0000.ext, CASE_0001.ext, one file per channel (documentation/dataset_format.md)."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS
 from napari_nnunet.schema.names import fault_of, is_plain, shown
+
+_VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
+_STACKS = (".tif", ".tiff")
+#: What each reader reads itself; files of other kinds are read by their own.
+_OWN: dict[str, tuple[str, ...]] = {
+    "NaturalImage2DIO": ADAPTERS["NaturalImage2DIO"].endings,
+    "Tiff3DIO": _STACKS,
+    "NibabelIO": (".nii.gz", ".nii"),
+    "NibabelIOWithReorient": (".nii.gz", ".nii"),
+    "SimpleITKIO": _VOLUMES,
+    "SimpleITKIOWithReorient": _VOLUMES,
+}
+#: Endings of files that lie beside images and are none.
+_BESIDE = (
+    ".json",
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".md",
+    ".pdf",
+    ".pkl",
+    ".npz",
+    ".xml",
+    ".html",
+    ".log",
+    ".py",
+    ".yaml",
+    ".yml",
+)
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its name and one file per channel."""
+    """One case: its name, with the subfolder it lies in, and one file per channel, or a folder with a DICOM series."""
 
     name: str
     files: tuple[Path, ...]
 
 
-def find_cases(folder: Path, *, ending: str, channels: int) -> list[Case]:
-    """Return the cases of a folder, sorted by name.
+@dataclass(frozen=True)
+class Inputs:
+    """What was found.
 
     Parameters
     ----------
-    folder : Path
-        Holds ``CASE_0000<ending>`` and so on.
+    cases : tuple of Case
+        Sorted by name.
+    left_out : tuple of str
+        Images that belong to no case, and subfolders that were not looked into.
+    """
+
+    cases: tuple[Case, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def left_out_text(self) -> str:
+        """A sentence that counts and names what was left out, empty if nothing was."""
+        count = len(self.left_out)
+        if not count:
+            return ""
+        more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+        what = "1 entry of the input is" if count == 1 else f"{count} entries of the input are"
+        return f"{what} left out: {', '.join(self.left_out[:_SHOWN])}{more}."
+
+
+@dataclass
+class _Heap:
+    """Files of one folder while they are sorted into cases."""
+
+    folder: str = ""
+    files: dict[str, dict[int, Path]] = field(default_factory=lambda: defaultdict(dict))
+    left_out: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def reader_for(path: Path, reader: str) -> str | None:
+    """Return the reader that reads a file for a model: the model's own, or None for the one of the file's kind."""
+    own = _OWN.get(reader)
+    return reader if own is None or path.name.lower().endswith(own) else None
+
+
+def _readable(reader: str) -> tuple[str, ...]:
+    """Return the endings of files that mean the same to a model as those it was trained on."""
+    if reader in ("SimpleITKIO", "NibabelIO", "Tiff3DIO"):
+        return (*_VOLUMES, *_STACKS)
+    return _OWN.get(reader, ())
+
+
+def find_cases(
+    sources: Path | Sequence[Path],
+    *,
+    ending: str,
+    channels: int,
+    reader: str = "",
+    subfolders: bool = False,
+    without: Path | None = None,
+) -> Inputs:
+    """Return the cases among files and folders, sorted by name.
+
+    In a folder, files with the model's ending are cases, in upper or lower case; files of other kinds that the model
+    can use are if they are named like channels (``CASE_0000``), or if there is nothing else. Where a model has one
+    channel, its number may be missing. Files that are given one by one are always cases.
+
+    Parameters
+    ----------
+    sources : Path or sequence of Path
+        Folders, files, folders with the slices of a DICOM series.
     ending : str
-        With the leading dot.
+        Of the model's files, with the leading dot.
     channels : int
         Files every case must have. A picture with several colours is one file; where every case has exactly one file,
         that is accepted and the number of channels is checked after reading.
+    reader : str
+        nnU-Net's name of the model's reader, which tells what other kinds of files it can use.
+    subfolders : bool
+        Look into folders within folders; cases are then named with the folder they lie in.
+    without : Path, optional
+        A folder that is not looked into, for results lie there.
 
     Raises
     ------
     DatasetError
-        If the folder has no such files, names do not follow the pattern, or channel files are missing; all problems
-        at once.
+        If there are no such files, names do not follow the pattern, or channel files are missing; all problems at once.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"The input folder {folder} does not exist.")
-    names = sorted(p.name for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
-    if not names:
-        others = sorted({"".join(p.suffixes[-2:]) for p in folder.iterdir() if p.is_file()})[:6]
-        raise DatasetError(
-            f"{folder} has no files ending in {ending}, which is what the model was trained on"
-            + (f"; it has {', '.join(others)}." if others else ".")
-        )
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}", re.DOTALL)
-    grouped: dict[str, dict[int, Path]] = defaultdict(dict)
-    problems = []
-    for name in names:
-        match = pattern.fullmatch(name)
-        if match is None:
-            problems.append(f"{shown(name)}: the name must end in _0000{ending} (the channel number)")
+    listed = [sources] if isinstance(sources, Path) else list(sources)
+    heaps: list[_Heap] = []
+    cases: list[Case] = []
+    for source in listed:
+        if source.is_file():
+            continue
+        if not source.is_dir():
+            raise DatasetError(f"The input {source} does not exist.")
+        for folder, name in _folders(source, subfolders, without):
+            if dicom.is_series(folder):
+                cases.append(Case(name or source.name, (folder,)))
+            else:
+                heaps.append(_sorted(folder, name, ending, _readable(reader), channels, subfolders))
+    heaps.append(_given([source for source in listed if source.is_file()]))
+    _require_series_fit(cases, channels)
+    problems = [text for heap in heaps for text in heap.problems]
+    one_each = all(len(files) == 1 for heap in heaps for files in heap.files.values())
+    for heap in heaps:
+        problems += _gaps(heap, ending, channels, one_each)
+        cases += [
+            Case(f"{heap.folder}{name}", tuple(files[c] for c in sorted(files))) for name, files in heap.files.items()
+        ]
+    if problems:
+        more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise DatasetError("The input is not complete:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
+    left_out = tuple(text for heap in heaps for text in heap.left_out)
+    if not cases:
+        raise DatasetError(_nothing(listed, ending, left_out))
+    _refuse_twice(cases)
+    return Inputs(tuple(sorted(cases, key=lambda case: case.name)), left_out)
+
+
+def _folders(source: Path, subfolders: bool, without: Path | None) -> Iterator[tuple[Path, str]]:
+    """Yield folders and their places below the source, "a/b/" or "" for itself; results are passed over."""
+    yield source, ""
+    if not subfolders:
+        return
+    for path in sorted(p for p in source.rglob("*") if p.is_dir()):
+        place = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in place.parts)
+        inside = without is not None and without.absolute() in (path.absolute(), *path.absolute().parents)
+        if not hidden and not inside:
+            yield path, place.as_posix() if dicom.is_series(path) else f"{place.as_posix()}/"
+
+
+def _sorted(folder: Path, name: str, ending: str, readable: tuple[str, ...], channels: int, subfolders: bool) -> _Heap:
+    heap = _Heap(name)
+    taken = _taken(folder, ending, readable, subfolders, heap.left_out)
+    bare = []
+    for path in taken:
+        case, channel = _split(path)
+        if channel is None:
+            bare.append((path, case))
+        elif heap.files[case].setdefault(channel, path) is not path:
+            heap.left_out.append(f"{path.name} ({heap.files[case][channel].name} is the same case)")
+    for path, case in bare:
+        if channels > 1:
+            heap.problems.append(f"{shown(path.name)}: the name must end in _0000{_ending(path)} (the channel number)")
+        elif case in heap.files:
+            heap.left_out.append(f"{path.name} ({next(iter(heap.files[case].values())).name} is the same case)")
         else:
-            grouped[match[1]][int(match[2])] = folder / name
-    expected = set(range(channels))
-    one_each = all(len(files) == 1 for files in grouped.values())
-    for case, files in grouped.items():
+            heap.files[case][0] = path
+    return heap
+
+
+def _taken(folder: Path, ending: str, readable: tuple[str, ...], subfolders: bool, left_out: list[str]) -> list[Path]:
+    """Return the files of a folder that are taken for images of cases; the others are noted in ``left_out``."""
+    own: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        lowered = path.name.lower()
+        if path.is_dir():
+            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and _has_images(path) else []
+        elif lowered.endswith(ending.lower()):
+            own.append(path)
+        elif lowered.endswith(readable):
+            others.append(path)
+        elif not lowered.endswith(_BESIDE):
+            left_out.append(path.name)
+    own.sort(key=lambda path: not path.name.endswith(ending))  # as the model was trained, before upper case
+    taken = [*own, *(path for path in others if _split(path)[1] is not None)] or others
+    left_out += [path.name for path in others if path not in taken]
+    return taken
+
+
+def _given(paths: Sequence[Path]) -> _Heap:
+    heap = _Heap()
+    for path in paths:
+        if not path.name.lower().endswith(ENDINGS):
+            heap.problems.append(f"{shown(path.name)}: unknown kind of image; known are {', '.join(sorted(ENDINGS))}")
+            continue
+        case, channel = _split(path)
+        if heap.files[case].setdefault(channel or 0, path) is not path:
+            heap.problems.append(f"{path} and {heap.files[case][channel or 0]} would both be the case {shown(case)}")
+    return heap
+
+
+def _split(path: Path) -> tuple[str, int | None]:
+    """Return the case and the channel that a file's name says."""
+    stem = path.name[: -len(_ending(path))] if _ending(path) else path.name
+    match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
+    return (match[1], int(match[2])) if match else (stem, None)
+
+
+def _ending(path: Path) -> str:
+    lowered = path.name.lower()
+    known = next((ending for ending in ENDINGS if lowered.endswith(ending)), path.suffix)
+    return path.name[len(path.name) - len(known) :] if known else ""
+
+
+def _has_images(folder: Path) -> bool:
+    return dicom.is_series(folder) or any(path.name.lower().endswith(ENDINGS) for path in folder.iterdir())
+
+
+def _gaps(heap: _Heap, ending: str, channels: int, one_each: bool) -> Iterator[str]:
+    for case, files in heap.files.items():
         if not is_plain(case):
-            problems.append(f"{shown(case)} cannot name a case: {fault_of(case)}; rename the file")
-        missing = sorted(expected - set(files))
+            yield f"{shown(case)} cannot name a case: {fault_of(case)}; rename the file"
+        missing = sorted(set(range(channels)) - set(files))
         if missing and not (one_each and 0 in files):
             listed = ", ".join(f"{case}_{c:04d}{ending}" for c in missing)
-            problems.append(f"{case}: missing {listed} (the model has {channels} channels)")
-    if problems:
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise DatasetError("The input is not complete:\n  " + "\n  ".join(problems[:20]) + more)
-    return [Case(case, tuple(files[c] for c in sorted(files))) for case, files in sorted(grouped.items())]
+            yield f"{case}: missing {listed} (the model has {channels} channels)"
+
+
+def _require_series_fit(cases: Sequence[Case], channels: int) -> None:
+    if cases and channels > 1:
+        raise DatasetError(
+            f"{cases[0].files[0]} is a DICOM series, one channel, but the model has {channels}. Save every channel as "
+            "CASE_0000.nii.gz, CASE_0001.nii.gz, ... first."
+        )
+
+
+def _refuse_twice(cases: Sequence[Case]) -> None:
+    first: dict[str, Case] = {}
+    for case in cases:
+        other = first.setdefault(case.name, case)
+        if other is not case:
+            raise DatasetError(
+                f"{case.files[0]} and {other.files[0]} would both be the case {shown(case.name)}. Rename one of them, "
+                "or segment the folders one after the other."
+            )
+
+
+def _nothing(sources: Sequence[Path], ending: str, left_out: Sequence[str]) -> str:
+    where = ", ".join(map(str, sources))
+    others = sorted({"".join(p.suffixes[-2:]) for s in sources if s.is_dir() for p in s.iterdir() if p.is_file()})[:6]
+    text = f"{where} has no files ending in {ending}, which is what the model was trained on"
+    text += f"; it has {', '.join(others)}." if others else "."
+    folders = sum(entry.endswith("(a subfolder)") for entry in left_out)
+    return text + (f" {folders} of its subfolders hold images (--subfolders)." if folders else "")

@@ -18,7 +18,8 @@ from napari_nnunet.errors import DatasetError, ImageError, NnunetError, Settings
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.case_files import Case, find_cases
+from napari_nnunet.formats.dataset.case_files import Case, find_cases, reader_for
+from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import ADAPTERS, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
@@ -27,6 +28,7 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
@@ -76,8 +78,19 @@ def predict_folder(
     """
     settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
     ending = model.dataset.file_ending
-    cases = find_cases(folder.source, ending=ending, channels=len(model.dataset.channel_names))
-    cases = cases[folder.part :: folder.parts]
+    found = find_cases(
+        folder.source,
+        ending=ending,
+        channels=len(model.dataset.channel_names),
+        reader=_reader(model),
+        subfolders=folder.subfolders,
+        without=folder.target,
+    )
+    cases = found.cases[folder.part :: folder.parts]
+    if found.left_out:
+        yield Note(level="warning", text=found.left_out_text)
+    if folder.spacing is None:
+        yield from size_notes(model, cases, _reader(model))
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
@@ -176,12 +189,14 @@ def _one(
     segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
-    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in volume.notes)
+    remarks = (f"{text}." for text in volume.geometry.remarks)
+    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
     previous = None
     ending = model.dataset.file_ending
     if folder.previous is not None:
         previous, _ = read_labels(folder.previous / (case.name + ending), reader=_reader(model))
     out = _out(case, model, folder)
+    make_folder(out.parent)
     with ExitStack() as stack:
         probabilities = None
         if settings.probabilities:
@@ -193,8 +208,8 @@ def _one(
             result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
         if probabilities is not None:
             lifted = lift(probabilities, channels=True)
-            write_probabilities(lifted, out.with_name(case.name + ".npz"))
-            write_properties(result.properties, out.with_name(case.name + ".pkl"))
+            write_probabilities(lifted, _beside(case, out, ".npz"))
+            write_properties(result.properties, _beside(case, out, ".pkl"))
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
         # The segmentation comes last: where it exists, everything of the case does.
@@ -214,7 +229,11 @@ def _reader(model: TrainedModel) -> str:
 
 
 def _read(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
-    volume = read_volume(case.files, reader=_reader(model), apart=folder.apart)
+    first = case.files[0]
+    if first.is_dir():
+        volume = Volume(*dicom.read_series(first))
+    else:
+        volume = read_volume(case.files, reader=reader_for(first, _reader(model)), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
     channels = len(model.dataset.channel_names)
@@ -230,6 +249,10 @@ def _out(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Path:
     return folder.target / (case.name + model.dataset.file_ending)
 
 
+def _beside(case: Case, out: Path, ending: str) -> Path:
+    return out.with_name(Path(case.name).name + ending)
+
+
 def _finished(case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> bool:
     """True if the whole output of a case is there and can be read to its last byte."""
     if not folder.keep_finished:
@@ -240,7 +263,7 @@ def _finished(case: Case, model: TrainedModel, folder: PredictFolderRequest, set
     except ImageError:
         return False
     return not settings.probabilities or (
-        is_complete(out.with_name(case.name + ".npz")) and out.with_name(case.name + ".pkl").is_file()
+        is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
     )
 
 
@@ -264,7 +287,7 @@ def _write_side_files(model: TrainedModel, folder: PredictFolderRequest, setting
             path.write_bytes(content)
     arguments: dict[str, Any] = {
         "model": str(model.folder),
-        "input": str(folder.source),
+        "input": str(folder.source[0]) if len(folder.source) == 1 else [str(source) for source in folder.source],
         "output": str(folder.target),
         "previous": None if folder.previous is None else str(folder.previous),
         "part": folder.part,

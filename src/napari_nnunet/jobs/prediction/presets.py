@@ -39,10 +39,10 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     """
     model, labels = load_model(request.model), request.labels
     ending, reader = model.dataset.file_ending, model.plans.reader
-    cases = find_cases(request.source, ending=ending, channels=len(model.dataset.channel_names))
+    cases = list(find_cases(request.source, ending=ending, channels=len(model.dataset.channel_names)).cases)
     cases = [case for case in cases if (labels / (case.name + ending)).is_file()]
     if not cases:
-        raise DatasetError(f"No case of {request.source} has a label file in {labels}.")
+        raise DatasetError(f"No case of {', '.join(map(str, request.source))} has a label file in {labels}.")
     base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
     measured: dict[str, dict[str, float]] = {}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.events import Note
+from napari_nnunet.formats.dataset.case_files import Case, reader_for
+from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -13,6 +17,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 #: Voxels that differ by more than this from those a model was trained on are asked about; a wrong unit is a factor of
 #: 1000, scanners and microscopes of one kind differ by less than 10.
 FAR = 10.0
+_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,43 @@ def require_near(model: TrainedModel, geometry: Geometry, settings: PredictSetti
             shell="Give the right size (--spacing), or segment the image as it is (--any_spacing).",
             window="Correct the voxel size, or confirm it.",
         )
+
+
+def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Iterator[Note]:
+    """Yield what to know of the voxel sizes of a folder, before it is segmented; only TIFFs leave room for doubt.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    cases : sequence of Case
+        That will be segmented.
+    reader : str
+        The model's.
+    """
+    unknown, unused = [], []
+    for case in cases:
+        path = case.files[0]
+        if reader == "NaturalImage2DIO" or not path.name.lower().endswith((".tif", ".tiff")):
+            continue
+        try:
+            geometry = read_header(path, reader=reader_for(path, reader)).geometry
+        except NnunetError:
+            continue  # said when its turn comes
+        if not geometry.spacing_known:
+            unknown.append(path.name)
+        elif as_trained(model.plans, model.configuration, geometry) != geometry:
+            unused.append(path.name)
+    if unknown:
+        text = f"No voxel size in {_named(unknown)}; 1 mm is taken in every direction."
+        yield Note(level="warning", text=f"{text} Give the size (--spacing) if that is wrong.")
+    if unused:
+        text = (
+            f"The voxel size inside {_named(unused)} is kept in the results only: the model was trained on images "
+            "without one and takes every voxel for 1 x 1 x 1."
+        )
+        yield Note(level="warning", text=f"{text} Give a size (--spacing) to have the images resampled.")
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
@@ -32,8 +32,20 @@ Device = Annotated[
 ]
 Threads = Annotated[int, Ge(0), option("CPU threads", "--threads N", "CPU threads.", otherwise="all cores")]
 Arithmetic = Annotated[Precision, option("Precision", "--precision", "Arithmetic of the network.")]
+
+
+def _as_paths(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
 Source = Annotated[
-    Path, option("Images", "-i INPUT", "Folder with CASE_0000.ext, CASE_0001.ext, ... (one file per channel).")
+    tuple[Path, ...],
+    BeforeValidator(_as_paths),
+    option(
+        "Images",
+        "-i INPUT",
+        "Folder with CASE_0000.ext, CASE_0001.ext, ... (one file per channel), files, or folders with a DICOM series.",
+    ),
 ]
 Target = Annotated[Path, option("Segmentations", "-o OUTPUT", "Folder for the segmentations.")]
 KeepFinished = Annotated[
@@ -155,11 +167,14 @@ class FolderRequest(GridSettings):
         default=None,
         otherwise="what the files say",
     )
+    subfolders: bool = option(
+        "Subfolders", "--subfolders", "Look into subfolders too; the results lie in subfolders alike.", default=False
+    )
 
     @model_validator(mode="after")
     def _other_folder(self) -> Self:
-        if self.source.absolute() == self.target.absolute():
-            raise SettingsError(f"Input and output are the same folder, {self.source}. Choose another output folder.")
+        if any(source.absolute() == self.target.absolute() for source in self.source):
+            raise SettingsError(f"Input and output are the same folder, {self.target}. Choose another output folder.")
         return self
 
 

@@ -1,0 +1,95 @@
+"""Folders, files and series as people have them: everything is segmented, or named as left out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from helpers import smooth_image, write_nifti
+from napari_nnunet.cli.main import main
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+
+CPU = {"device": "cpu", "precision": "float32", "mirroring": False}
+
+
+def segment(model, source, target, **changes):
+    warnings = []
+    request = PredictFolderRequest.of(source=source, target=target, **CPU, **changes)
+    result = drain(
+        predict_folder(model, request),
+        lambda event: warnings.append(event.text) if isinstance(event, Note) and event.level == "warning" else None,
+    )
+    return result, warnings
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "more").mkdir(parents=True)
+    for i, name in enumerate(("a_0000.nii.gz", "plain_0000.nii", "more/below.nii.gz")):
+        write_nifti(folder / name, smooth_image((8, 12, 12), seed=i)[0])
+    (folder / "UPPER_0000.NII.GZ").write_bytes((folder / "a_0000.nii.gz").read_bytes())
+    return folder
+
+
+def test_subfolders_are_named_as_left_out_or_mirrored_in_the_results(model, images, tmp_path):
+    result, warnings = segment(model, images, tmp_path / "out")
+    assert result.done == ("UPPER", "a", "plain")
+    assert warnings == ["1 entry of the input is left out: more/ (a subfolder)."]
+    result, warnings = segment(model, images, images / "out", subfolders=True, probabilities=True)
+    assert result.done == ("UPPER", "a", "more/below", "plain")
+    assert warnings == []
+    assert (images / "out" / "more" / "below.nii.gz").is_file()
+    assert (images / "out" / "more" / "below.npz").is_file()
+    np.testing.assert_array_equal(
+        read_labels(images / "out" / "a.nii.gz")[0], read_labels(images / "out" / "UPPER.nii.gz")[0]
+    )
+
+
+def test_a_single_file_and_nothing_at_all(model, images, tmp_path, capsys):
+    result, _ = segment(model, (images / "a_0000.nii.gz", images / "more" / "below.nii.gz"), tmp_path / "out")
+    assert result.done == ("a", "below")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"has no files ending in \.nii\.gz"):
+        segment(model, tmp_path / "empty", tmp_path / "out")
+    words = ["-i", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), "-m", str(model.folder)]
+    assert main(["predict_from_modelfolder", *words]) == 1
+
+
+def test_stacks_say_what_is_taken_where_they_say_no_size(new_model, tmp_path):
+    model = new_model(reader="Tiff3DIO", file_ending=".tif")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    stack = smooth_image((8, 12, 12))[0].clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(folder / "plain_0000.tif", stack)
+    words = {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite(folder / "imagej_0000.tif", stack, imagej=True, resolution=(4, 4), metadata=words)
+    result, warnings = segment(model, folder, tmp_path / "out")
+    assert result.done == ("imagej", "plain")
+    assert "No voxel size in plain_0000.tif; 1 mm is taken" in warnings[0]
+    assert "The voxel size inside imagej_0000.tif is kept in the results only" in warnings[1]
+    assert len(warnings) == 2
+    labels = [tifffile.imread(tmp_path / "out" / f"{name}.tif") for name in ("plain", "imagej")]
+    np.testing.assert_array_equal(*labels)
+    sizes = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["spacing"] for name in ("plain", "imagej")]
+    assert sizes == [[1, 1, 1], pytest.approx([0.0005, 0.00025, 0.00025])]
+
+
+def test_a_model_of_stacks_in_micrometres_takes_sizes_from_inside(new_model, tmp_path):
+    model = new_model(reader="Tiff3DIO", file_ending=".tif", spacing=(0.0005, 0.00025, 0.00025))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    stack = smooth_image((8, 12, 12))[0].clip(0, 255).astype(np.uint8)
+    words = {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite(folder / "imagej.tif", stack, imagej=True, resolution=(4, 4), metadata=words)
+    tifffile.imwrite(folder / "plain.tif", stack)
+    result, _ = segment(model, folder, tmp_path / "out")
+    assert result.done == ("imagej",)
+    assert "does not say its voxel size, so 1 mm was taken" in result.failed["plain"]
