@@ -214,9 +214,9 @@ def test_image_and_labels_at_different_places(raw):
 
 
 def test_spacings_that_are_hard_to_believe(raw):
-    array = smooth_image((20, 24, 22), seed=1)[0]
-    for name, spacing in (("c1", (500.0, 0.8, 0.8)), ("c2", (9.0, 0.8, 0.8))):
-        image(raw, name, array + float(name[1]), spacing)
+    for seed, (name, spacing) in enumerate((("c1", (500.0, 0.8, 0.8)), ("c2", (9.0, 0.8, 0.8)))):
+        array = smooth_image((20, 24, 22), seed=seed + 10)[0]
+        image(raw, name, array, spacing)
         labels(raw, name, array > 120, spacing)
     says(
         raw,

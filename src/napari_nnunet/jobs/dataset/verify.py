@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,9 @@ from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
+from napari_nnunet.jobs.dataset.contradictions import fold_problems, scheme_problems, thin_problems, twin_problems
+from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
+from napari_nnunet.jobs.dataset.splits import five_splits, read_splits
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.json_text import decoded, read_object
@@ -90,8 +93,26 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
     for name in sorted(facts):
         problems += facts[name].problems
     problems += _common_problems(dataset, facts)
+    problems += _contradictions(workspace, dataset, {name: fact for name, fact in facts.items() if fact.digest})
     problems += _room_problems(workspace, facts)
     return _report(dataset_name, len(dataset.cases), problems)
+
+
+def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Return what shows when cases, classes and the folds that there are, or would be made, are compared."""
+    yield from scheme_problems(dataset.info.labels)
+    yield from thin_problems(facts)
+    yield from twin_problems(facts)
+    files = [folder / SPLITS for folder in (dataset.folder, workspace.preprocessed / dataset.name)]
+    there = next((path for path in files if path.is_file()), None)
+    if there is None and len(facts) < 2:
+        return
+    try:
+        splits = five_splits(sorted(facts)) if there is None else read_splits(there)
+    except DatasetError as error:
+        yield Problem("error", SPLITS, error.message)
+        return
+    yield from fold_problems(dataset.info.labels, facts, splits)
 
 
 def _report(name: str, cases: int, problems: Iterable[Problem]) -> DatasetReport:

@@ -11,14 +11,12 @@ from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, mak
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, write_json
-from napari_nnunet.formats.dataset.groups import Groups, likely_pattern, read_groups
+from napari_nnunet.formats.dataset.groups import Groups, read_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.schema.json_text import read_json
+from napari_nnunet.jobs.dataset.splits import FILE, apart_warning, five_splits, read_splits, some
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
-
-FILE = "splits_final.json"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> Folds:
     if not request.asks:
         if there is not None:
             return Folds(there, None, True, tuple(_warnings(there, None, cases)))
-        splits = _five(cases)
+        splits = five_splits(cases)
         return Folds(splits, None, False, tuple(_warnings(splits, None, cases)))
     groups = None if request.group_by is None else read_groups(cases, request.group_by)
     units = len(cases) if groups is None else len(set(groups.of.values()))
@@ -187,37 +185,11 @@ def settled_splits(
     path = workspace.preprocessed / name / FILE
     if path.is_file():
         return read_splits(path)
-    splits = _five(cases)
+    splits = five_splits(cases)
     yield from (Note(level="warning", text=text) for text in _warnings(splits, None, cases))
     _write(path, splits)
     yield Note(text=f"Made {len(splits)} folds of {len(cases)} cases: {path}.")
     return splits
-
-
-def read_splits(path: Path) -> tuple[Split, ...]:
-    """Read splits_final.json.
-
-    Raises
-    ------
-    DatasetError
-        If it is none.
-    """
-    content = read_json(path, DatasetError)
-    try:
-        return tuple(Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
-            "make new folds."
-        ) from error
-
-
-def _five(cases: Sequence[str]) -> tuple[Split, ...]:
-    if len(cases) < 2:
-        raise DatasetError(
-            "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
-        )
-    return make_splits(cases, min(FOLDS, len(cases)))
 
 
 def _write(path: Path, splits: Sequence[Split]) -> None:
@@ -232,34 +204,14 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
         if groups.alone:
             found.append(
                 f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "
-                f"{_some(groups.alone)}. Do they belong to a group?"
+                f"{some(groups.alone)}. Do they belong to a group?"
             )
         if max(Counter(groups.of.values()).values()) == 1:
             found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
     nowhere = sorted(set(cases) - {name for split in splits for name in (*split.train, *split.val)})
     if nowhere:
-        found.append(f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {_some(nowhere)}.")
+        found.append(f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {some(nowhere)}.")
     return found
-
-
-def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
-    """Return what to say where names look like several images of a patient, and folds part these; None if not."""
-    pattern = likely_pattern(cases)
-    if pattern is None:
-        return None
-    of = read_groups(cases, pattern).of
-    parted: set[str] = set()
-    for split in splits:
-        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
-    if not parted:
-        return None
-    group = min(parted)
-    members = sorted(name for name in cases if of[name] == group)
-    return (
-        f"{_some(members)} look like images of one patient, but would be in training and validation at once, as those "
-        f"of {len(parted)} patients are: the scores come out too high. Where that is so, keep them together with "
-        f"--group_by '{pattern}'."
-    )
 
 
 def _trained(results: Path) -> list[Path]:
@@ -282,7 +234,3 @@ def _cases(workspace: Workspace, name: str) -> list[str]:
         return [case.name for case in open_dataset(raw).cases]
     folders = [path for path in (workspace.preprocessed / name).glob("*") if path.is_dir()]
     return sorted({case for folder in folders for case in case_names(folder)})
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

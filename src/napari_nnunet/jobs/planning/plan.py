@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.jobs.planning.folds import FILE as SPLITS
+from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.pool import Task, results_of, run_cases

@@ -18,7 +18,8 @@ from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.planning.folds import FILE, settled_splits
+from napari_nnunet.jobs.dataset.splits import FILE
+from napari_nnunet.jobs.planning.folds import settled_splits
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo

@@ -1,0 +1,92 @@
+"""What shows only when cases, classes and folds are held against each other; said before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.training.splits import Split
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
+from napari_nnunet.jobs.dataset.splits import apart_warning, some
+from napari_nnunet.schema.dataset import LabelScheme
+
+#: Correlation of thumbnails from which two images count as nearly the same. Of 200 hippocampi, which are all cut out
+#: alike, no two different ones exceed 0.75; copies with 5 % of noise have 0.998 and more.
+_NEARLY = 0.985
+
+
+def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
+    """Name regions that no result can show: what is painted later covers them whole."""
+    order = scheme.regions_class_order or ()
+    members = [set(region) if isinstance(region, tuple) else {region} for region in scheme.regions]
+    for i, name in enumerate(scheme.head_names if scheme.has_regions else ()):
+        over = [j for j in range(i + 1, len(members)) if members[i] <= members[j]]
+        if over:
+            text = (
+                f"the region '{name}' can never appear in a result: '{scheme.head_names[over[0]]}' is painted after it "
+                "and covers it. List regions from the largest to the smallest, regions_class_order alike"
+            )
+            yield Problem("warning", "dataset.json", text)
+    for value in sorted({value for value in order if order.count(value) > 1}):
+        same = [scheme.head_names[i] for i, other in enumerate(order) if other == value]
+        text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
+        yield Problem("warning", "dataset.json", text)
+
+
+def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split]) -> Iterable[Problem]:
+    """Name classes that only one case has, or that the training of a fold never sees, and patients that folds part."""
+    for value in scheme.foreground_labels:
+        holders = sorted(name for name, fact in facts.items() if value in fact.labels)
+        label = next((name for name, own in scheme.labels.items() if own == value), str(value))
+        if len(holders) == 1 and len(facts) > 1:
+            text = f"only this case has the class '{label}' ({value}): the fold that validates on it never learns it"
+            yield Problem("warning", holders[0], text)
+            continue
+        blind = [i for i, split in enumerate(splits) if holders and not set(holders) & set(split.train)]
+        for fold in blind:
+            text = (
+                f"the training of fold {fold} never sees the class '{label}' ({value}), which only {some(holders)} "
+                "have. Move one of them in splits_final.json, or group the cases otherwise"
+            )
+            yield Problem("warning", "splits_final.json", text)
+    sentence = apart_warning(splits, sorted(facts))
+    if sentence is not None:
+        yield Problem("warning", "splits_final.json", sentence.rstrip("."))
+
+
+def thin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Name volumes that are one voxel thick."""
+    thin = {
+        name: [axis for axis, n in zip("zyx", fact.shape, strict=True) if n == 1]
+        for name, fact in sorted(facts.items())
+        if len(fact.shape) == 3 and 1 in fact.shape
+    }
+    if not thin:
+        return
+    axes = sorted({axis for found in thin.values() for axis in found}, reverse=True)
+    where = some(list(thin))
+    if len(thin) == len(facts) and axes == ["z"]:
+        yield Problem("warning", where, "every volume is one slice: only a 2d network can be trained")
+        return
+    text = f"{'this volume is' if len(thin) == 1 else 'these volumes are'} one voxel thick along {' and '.join(axes)}"
+    yield Problem("warning", where, f"{text}. Was a slice saved as a volume, or the axes mixed up?", "drop_case")
+
+
+def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Name cases whose images are nearly the same; exact copies are said elsewhere."""
+    known = {name: fact for name, fact in facts.items() if fact.thumbnail is not None}
+    by_size: dict[int, list[str]] = {}
+    for name, fact in sorted(known.items()):
+        by_size.setdefault(len(fact.thumbnail or b"") // 4, []).append(name)
+    for names in by_size.values():
+        table: NDArray[np.float32] = np.stack([np.frombuffer(known[n].thumbnail or b"", np.float32) for n in names])
+        alike = np.triu(table @ table.T, 1) > _NEARLY
+        for i, j in zip(*np.nonzero(alike), strict=True):
+            if known[names[i]].digest != known[names[j]].digest:
+                text = (
+                    "the images of these cases are nearly the same; where one is a copy of the other, they must not be "
+                    "in training and validation at once (--group_by)"
+                )
+                yield Problem("warning", f"{names[i]}, {names[j]}", text)

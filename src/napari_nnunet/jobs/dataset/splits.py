@@ -1,0 +1,65 @@
+"""splits_final.json, and what is said of folds before any training: patients that they part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+from napari_nnunet.schema.json_text import read_json
+
+FILE = "splits_final.json"
+
+
+def read_splits(path: Path) -> tuple[Split, ...]:
+    """Read splits_final.json.
+
+    Raises
+    ------
+    DatasetError
+        If it is none.
+    """
+    content = read_json(path, DatasetError)
+    try:
+        return tuple(Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
+            "make new folds."
+        ) from error
+
+
+def five_splits(cases: Sequence[str]) -> tuple[Split, ...]:
+    """Return nnU-Net's five folds, fewer of fewer cases; raises DatasetError for a single case."""
+    if len(cases) < 2:
+        raise DatasetError(
+            "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
+        )
+    return make_splits(cases, min(FOLDS, len(cases)))
+
+
+def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:
+    """Return what to say where names look like several images of a patient, and folds part these; None if not."""
+    pattern = likely_pattern(cases)
+    if pattern is None:
+        return None
+    of = read_groups(cases, pattern).of
+    parted: set[str] = set()
+    for split in splits:
+        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
+    if not parted:
+        return None
+    group = min(parted)
+    members = sorted(name for name in cases if of[name] == group)
+    return (
+        f"{some(members)} look like images of one patient, but would be in training and validation at once, as those "
+        f"of {len(parted)} patients are: the scores come out too high. Where that is so, keep them together with "
+        f"--group_by '{pattern}'."
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names for a sentence: the first four and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

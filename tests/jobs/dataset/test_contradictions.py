@@ -1,0 +1,105 @@
+"""What would cost hours is said by the check: copies, parted patients, classes that no training sees, thin volumes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import make_dataset
+from napari_nnunet.engine.training.splits import Split
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts, thumbnail
+from napari_nnunet.jobs.dataset.contradictions import fold_problems, scheme_problems, thin_problems, twin_problems
+from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+
+CLASSES = LabelScheme(labels={"background": 0, "liver": 1, "tumour": 2})
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
+
+
+def found(raw):
+    report = drain(verify(Workspace.at(raw.parents[1]), VerifyRequest(dataset=raw.name, workers=1)))
+    return [str(problem) for problem in report.problems]
+
+
+def says(raw, *parts):
+    return any(all(part in line for part in parts) for line in found(raw))
+
+
+def test_a_copy_with_noise_is_found_and_different_images_are_not(raw):
+    assert not says(raw, "nearly the same")
+    image = read_volume([raw / "imagesTr" / "c0_0000.nii.gz"])
+    noise = np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+    copy = 0.7 * image.array[0] + 0.03 * image.array.std() * noise + 12
+    write_image(copy.astype(np.float32), image.geometry, raw / "imagesTr" / "c2_0000.nii.gz")
+    assert says(raw, "warning: c0, c2: the images of these cases are nearly the same")
+
+
+def test_exact_copies_are_not_said_twice():
+    rng = np.random.default_rng(0)
+    facts = {name: CaseFacts((), digest="same", thumbnail=thumbnail(np.float32(rng.random((1, 4, 4))))) for name in "a"}
+    facts["b"] = facts["a"]
+    assert not list(twin_problems(facts))
+    assert thumbnail(np.zeros((1, 4, 4), np.float32)) is None
+
+
+def test_volumes_one_voxel_thick_are_named():
+    facts = {"a": CaseFacts((), shape=(5, 1, 5)), "b": CaseFacts((), shape=(5, 5, 5)), "c": CaseFacts((), shape=(5, 5))}
+    (problem,) = thin_problems(facts)
+    assert (problem.where, problem.text.split(".")[0]) == ("a", "this volume is one voxel thick along y")
+    (problem,) = thin_problems({name: CaseFacts((), shape=(1, 5, 5)) for name in "ab"})
+    assert "every volume is one slice: only a 2d network" in problem.text
+    assert not list(thin_problems({"b": facts["b"], "c": facts["c"]}))
+
+
+def test_a_class_that_a_training_never_sees_is_named_with_the_fold():
+    labels = {"a": {0: 9, 1: 1, 2: 1}, "b": {0: 9, 1: 1, 2: 1}, "c": {0: 9, 1: 1}, "d": {0: 9, 1: 1}}
+    facts = {name: CaseFacts((), labels=found) for name, found in labels.items()}
+    splits = [Split(("c", "d"), ("a", "b")), Split(("a", "b"), ("c", "d"))]
+    (problem,) = fold_problems(CLASSES, facts, splits)
+    assert problem.text.startswith("the training of fold 0 never sees the class 'tumour' (2), which only a, b have")
+    del facts["b"]
+    (problem,) = fold_problems(CLASSES, facts, splits)
+    assert (problem.where, problem.text[:46]) == ("a", "only this case has the class 'tumour' (2): the")
+
+
+def test_patients_that_folds_part_are_pointed_out_with_the_pattern(raw):
+    for i, name in enumerate(("anna_left", "anna_right", "bob_left", "bob_right")):
+        (raw / "imagesTr" / f"c{i}_0000.nii.gz").rename(raw / "imagesTr" / f"{name}_0000.nii.gz")
+        (raw / "labelsTr" / f"c{i}.nii.gz").rename(raw / "labelsTr" / f"{name}.nii.gz")
+    assert says(raw, "splits_final.json: anna_left, anna_right look like images of one patient", "--group_by '")
+    apart = [{"train": ["bob_left", "bob_right"], "val": ["anna_left", "anna_right"]}]
+    (raw / "splits_final.json").write_text(json.dumps(apart))
+    assert not says(raw, "look like images of one patient")
+
+
+def test_a_region_that_is_painted_over_is_named():
+    covered = LabelScheme(labels={"background": 0, "core": (2,), "whole": (1, 2)}, regions_class_order=(2, 1))
+    (problem,) = scheme_problems(covered)
+    assert "the region 'core' can never appear in a result: 'whole' is painted after it" in problem.text
+    right = LabelScheme(labels={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 2))
+    assert not list(scheme_problems(right))
+    same = LabelScheme(labels={"background": 0, "whole": (1, 2), "core": (2,)}, regions_class_order=(1, 1))
+    assert ["both painted as 1" in problem.text for problem in scheme_problems(same)] == [True]
+    assert not list(scheme_problems(CLASSES))
+
+
+def test_a_case_that_is_ignore_everywhere_is_said_to_be_so(tmp_path):
+    raw = make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
+    content = json.loads((raw / "dataset.json").read_text())
+    top = max(content["labels"].values())
+    content["labels"]["ignore"] = top + 1
+    (raw / "dataset.json").write_text(json.dumps(content))
+    labels, geometry = read_labels(raw / "labelsTr" / "c1.nii.gz")
+    write_labels(np.full_like(labels, top + 1), geometry, raw / "labelsTr" / "c1.nii.gz")
+    assert says(raw, "c1.nii.gz: every voxel is 'ignore': nothing can be learned from it")
+    assert not says(raw, "c1.nii.gz: it has no foreground")
