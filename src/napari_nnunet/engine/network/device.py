@@ -107,12 +107,14 @@ def choose(settings: PredictSettings) -> Choice:
         If the combination cannot work.
     """
     threads = settings.threads or available_threads()
-    device = settings.device
+    device = settings.device.strip().lower()
     if settings.backend == "openvino" and device not in ("auto", "cpu"):
         raise SettingsError(f"OpenVINO runs on the CPU here, not on {device!r}; use device 'cpu' or backend 'torch'.")
     if device == "auto" and settings.backend != "openvino":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.partition(":")[0]
+    kind, separator, number = device.partition(":")
+    if separator and not (number.isdecimal() and number.isascii()):
+        raise SettingsError(f"Unknown device {settings.device!r}. Known: auto, cpu, cuda, cuda:1, ..., mps.")
     if kind == "cuda":
         return _cuda(device, settings, threads)
     if kind == "mps":

@@ -107,7 +107,7 @@ def is_launched(environment: Mapping[str, str] | None = None) -> bool:
 
 def own_device(device: str) -> str:
     """Return the GPU of this process, where torchrun started several and none was named."""
-    if is_launched() and device in ("auto", "cuda") and torch.cuda.is_available():
+    if is_launched() and device.strip().lower() in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return device
 

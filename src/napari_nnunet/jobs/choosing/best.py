@@ -24,7 +24,7 @@ from napari_nnunet.formats.atomic import (
     write_text,
 )
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
@@ -177,6 +177,10 @@ def _candidates(workspace: Workspace, dataset: str, request: FindBestRequest) ->
         folder = workspace.model(dataset, ModelName(trainer, plans, configuration))
         if not folder.is_dir():
             yield Note(level="warning", text=f"{folder.name} was not trained; skipped.")
+            continue
+        if not is_model_folder(folder):
+            text = f"{folder.name} is incomplete (its training never began) and is skipped: {folder}."
+            yield Note(level="warning", text=text)
             continue
         found.append(load_model(folder))
     if not found:

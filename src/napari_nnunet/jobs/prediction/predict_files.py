@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, reader_for
 from napari_nnunet.formats.images import dicom
@@ -93,6 +94,7 @@ def predict_folder(
         yield from size_notes(model, cases, _reader(model))
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
+    choose(settings)  # a device that is not there is said once, before anything is written
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
     part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
@@ -282,9 +284,8 @@ def _write_side_files(model: TrainedModel, folder: PredictFolderRequest, setting
     """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
     for name in ("dataset.json", "plans.json"):
         path = folder.target / name
-        content = (model.folder / name).read_bytes()
-        if not path.is_file() or path.read_bytes() != content:
-            path.write_bytes(content)
+        if not path.is_file() or path.read_bytes() != (model.folder / name).read_bytes():
+            copy_file(model.folder / name, path)
     arguments: dict[str, Any] = {
         "model": str(model.folder),
         "input": str(folder.source[0]) if len(folder.source) == 1 else [str(source) for source in folder.source],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import torch
 
 from napari_nnunet.engine.batches.batch import BatchRule
 from napari_nnunet.engine.network.device import Choice
-from napari_nnunet.engine.network.unet import build, initialize
+from napari_nnunet.engine.network.unet import UNet, build, initialize
 from napari_nnunet.engine.training.learner import Learner, load_pretrained
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, PlanError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
@@ -25,6 +26,8 @@ from napari_nnunet.jobs.training.memory import check_memory
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
+from napari_nnunet.schema.json_text import read_text
+from napari_nnunet.schema.plans import Plans
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,15 @@ class Start:
     pretrained: Path | None = None
 
 
-def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Session]:
-    """Build everything a training needs, and load what it starts from.
+def fresh_network(order: Order, choice: Choice, group: Group, start: Start) -> Job[UNet]:
+    """Return a network that has learnt nothing yet, or begins with other weights. Nothing is written.
 
     Raises
     ------
     ResourceError
         If a step will not fit into memory; the message says which batch would.
     ModelError
-        If a checkpoint does not fit.
+        If the other weights do not fit.
     """
     check_memory(order, choice, group)
     network = build(order.architecture, order.channels_in, order.info.labels.heads)
@@ -52,6 +55,17 @@ def begin(order: Order, choice: Choice, group: Group, start: Start) -> Job[Sessi
     if start.pretrained is not None:
         fresh = load_pretrained(network, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
         yield Note(text=f"Initialised from {start.pretrained}; {len(fresh)} output-layer tensors start untrained.")
+    return network
+
+
+def begin(order: Order, network: UNet, choice: Choice, group: Group, start: Start) -> Job[Session]:
+    """Build everything a training needs around a network, and load what it resumes from.
+
+    Raises
+    ------
+    ModelError
+        If a checkpoint does not fit.
+    """
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -142,7 +156,25 @@ def _resume(session: Session) -> Job[None]:
     if trained is not None and trained != session.order.configuration.name:
         raise ModelError(f"{path} was trained for {trained}, not for {session.order.configuration.name}.")
     session.restore(content, str(path))
+    yield from _changes(content, session.order)
     yield Note(text=f"Resuming from {path.name}: epoch {session.epoch}, step {session.iteration}.")
+
+
+def _changes(content: Mapping[str, Any], order: Order) -> Job[None]:
+    """Say what the plans ask for that they did not when the checkpoint was written; the training goes on with it."""
+    try:
+        before = Plans.parse((content.get("init_args") or {})["plans"]).configuration(order.configuration.name)
+    except (PlanError, LookupError, TypeError, AttributeError):
+        return  # a checkpoint of another program may say nothing of it
+    for what, then, now in (
+        ("batch", before.batch_size, order.configuration.batch_size),
+        ("patch", before.patch_size, order.configuration.patch_size),
+    ):
+        if then != now:
+            yield Note(
+                level="warning",
+                text=f"The plans were changed since this was saved: the {what} was {then}, and is {now} from here on.",
+            )
 
 
 def _write_side_files(session: Session) -> None:
@@ -156,7 +188,7 @@ def _write_side_files(session: Session) -> None:
         ("dataset_fingerprint.json", order.base / "dataset_fingerprint.json"),
     ):
         if source.is_file():
-            write_text(order.model / name, source.read_text(encoding="utf-8"))
+            write_text(order.model / name, read_text(source, ModelError))
     facts = {
         "dataset": order.dataset_name,
         "configuration_name": order.configuration.name,

@@ -18,7 +18,7 @@ from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progres
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.training.begin import Start, begin
+from napari_nnunet.jobs.training.begin import Start, begin, fresh_network
 from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
@@ -99,7 +99,8 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     choice = training_choice(request)
     order = yield from make_order(workspace, request)
     with joined(choice.device) as group, ExitStack() as stack:
-        job = _train(order, choice, group, start, request)
+        network = yield from fresh_network(order, choice, group, start)
+        job = _train(order, network, choice, group, start, request)
         if not group.leads:
             with Recorder(order.folder.events).failures():
                 return (yield from job)
@@ -180,10 +181,12 @@ def _ending(result: TrainResult) -> Ended:
     return Ended(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
 
 
-def _train(order: Order, choice: Choice, group: Group, start: Start, request: TrainRequest) -> Job[TrainResult]:
+def _train(
+    order: Order, network: unet.UNet, choice: Choice, group: Group, start: Start, request: TrainRequest
+) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
         yield Stage(name=PREPARING)
-        session = yield from begin(order, choice, group, start)
+        session = yield from begin(order, network, choice, group, start)
         stack.callback(session.close)
         finished = yield from _learn(session)
         if not finished:
