@@ -73,6 +73,53 @@ class ObjectScheme(BaseModel):
         return next(iter(self.kinds)) if len(self.kinds) == 1 else None
 
 
+RULES_FILE = "object_rules.json"
+
+
+class ObjectRule(BaseModel):
+    """How probabilities of one kind become objects; see :class:`napari_nnunet.engine.objects.decode.Rule`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    seed: float = Field(0.5, ge=0, le=1)
+    inside: float = Field(0.5, ge=0, le=1)
+    smallest: int = Field(1, ge=1)
+    smallest_seed: int = Field(1, ge=1)
+
+    @classmethod
+    def mean(cls, rules: list[ObjectRule]) -> ObjectRule:
+        """Return the rule for several folds together; the default for none."""
+        if not rules:
+            return cls()
+        count = len(rules)
+        return cls(
+            seed=sum(rule.seed for rule in rules) / count,
+            inside=sum(rule.inside for rule in rules) / count,
+            smallest=round(sum(rule.smallest for rule in rules) / count),
+            smallest_seed=round(sum(rule.smallest_seed for rule in rules) / count),
+        )
+
+
+class ObjectRules(BaseModel):
+    """What was found best on the validation cases of a fold; lies as ``object_rules.json`` in its folder.
+
+    Parameters
+    ----------
+    rules : dict of str to ObjectRule
+        By kind.
+    score : float
+        Mean average precision at IoU 0.5 to 0.95 of the validation cases with these rules.
+    cases : int
+        Their number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rules: dict[str, ObjectRule]
+    score: float = 0.0
+    cases: int = 0
+
+
 def labels_with_objects(
     kinds: list[str], classes: Mapping[str, int], *, ignore: bool
 ) -> tuple[dict[str, int], dict[str, tuple[int, int]], dict[int, int]]:

@@ -27,6 +27,7 @@ from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import estimate, measure_speed
+from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
 from napari_nnunet.schema.cleaning import Cleaning
@@ -190,9 +191,15 @@ def predict_combined(
         With ``uncertainty`` where the vote asks for it.
     """
     started = time.monotonic()
-    labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=combination.model.dataset.labels.dtype)
-    if combination.joins:
+    decoding = decoding_for(combination.model, combination.members[0].settings)
+    dtype = combination.model.dataset.labels.dtype if decoding is None else "uint32"
+    labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=dtype)
+    if combination.joins and decoding is None:
         result = yield from _joined(combination, volume, labels, probabilities, focus, roi, preview, folder)
+    elif combination.joins and decoding is not None:
+        with room_for(probabilities, (combination.model.dataset.labels.heads, *volume.shape)) as store:
+            result = yield from _joined(combination, volume, labels, store, focus, roi, preview, folder)
+            result = yield from with_objects(replace(result, probabilities=probabilities), store, decoding, labels)
     else:
         member = combination.members[0]
         settings = member.settings.replace(probabilities=probabilities is not None)
@@ -206,14 +213,15 @@ def predict_combined(
             roi=roi,
             preview=preview,
         )
-    if combination.cleaning.steps:
+    if combination.cleaning.steps and decoding is None:
         yield Stage(name="Postprocessing")
         removed = clean(labels, combination.cleaning)
         scheme = combination.model.dataset.labels
         yield Note(text=f"Kept {combination.cleaning.describe(scheme)}; {removed} voxels became background.")
     recipe = {**result.recipe, **_cleaning_recipe(combination)}
-    counts = count_labels(labels, max(combination.model.dataset.labels.names) + 1)
-    return replace(result, recipe=recipe, counts=counts, seconds=time.monotonic() - started)
+    if decoding is None:
+        result = replace(result, counts=count_labels(labels, max(combination.model.dataset.labels.names) + 1))
+    return replace(result, recipe=recipe, seconds=time.monotonic() - started)
 
 
 def _cleaning_recipe(combination: Combination) -> dict[str, Any]:
@@ -246,7 +254,7 @@ def _joined(
             job = predict(
                 member.model,
                 volume,
-                member.settings.replace(probabilities=True),
+                member.settings.replace(probabilities=True, classes=True),
                 canvas=labels,
                 probabilities=store,
                 focus=focus,

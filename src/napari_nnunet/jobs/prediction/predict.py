@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, ou
 from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, origin_of
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
+from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.result import (
     Focus,
@@ -82,7 +84,7 @@ def predict(
     Returns
     -------
     Prediction
-        Labels on the image's own grid.
+        Labels on the image's own grid; numbered objects, with the kind of each, where the model has learnt such.
 
     Raises
     ------
@@ -92,6 +94,31 @@ def predict(
         If the voxels are more than ten times from the model's and the settings do not accept that.
     """
     settings = settings or PredictSettings()
+    segment = partial(
+        _classes, model, volume, settings, canvas, previous=previous, focus=focus, roi=roi, preview=preview
+    )
+    decoding = decoding_for(model, settings)
+    if decoding is None:
+        return (yield from segment(probabilities))
+    with room_for(probabilities, (model.dataset.labels.heads, *volume.shape)) as store:
+        result = yield from segment(store)
+        kept = store if settings.probabilities else None
+        return (yield from with_objects(replace(result, probabilities=kept), store, decoding, canvas))
+
+
+def _classes(
+    model: TrainedModel,
+    volume: Volume,
+    settings: PredictSettings,
+    canvas: NDArray[Any] | None,
+    probabilities: NDArray[np.float32] | None,
+    *,
+    previous: NDArray[Any] | None,
+    focus: Focus | None,
+    roi: Box | None,
+    preview: bool,
+) -> Job[Prediction]:
+    """Segment one image into the classes that were learnt."""
     require_near(model, volume.geometry, settings)
     started = time.monotonic()
     scheme = model.dataset.labels
@@ -159,7 +186,7 @@ def _previous_stage(
     available = first.folds(settings.checkpoint)
     folds = settings.folds if settings.folds is None or set(settings.folds) <= set(available) else None
     yield Note(text=f"First stage of the cascade: {first.name}.")
-    lower = yield from predict(first, volume, settings.replace(folds=folds, probabilities=False), roi=roi)
+    lower = yield from predict(first, volume, settings.replace(folds=folds, probabilities=False, classes=True), roi=roi)
     yield Note(text=f"Second stage of the cascade: {model.name}.")
     return lower.labels
 

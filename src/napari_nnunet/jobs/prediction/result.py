@@ -46,6 +46,8 @@ class Prediction:
         Entropy and disagreement of an ensemble, 0 to 1, where they were asked for.
     counts : tuple of int
         Number of voxels of each label value, beginning with 0.
+    kinds : dict of int to str, optional
+        Where the labels are numbered objects, the kind of each.
     seconds : float
         Wall time.
     """
@@ -58,6 +60,7 @@ class Prediction:
     properties: dict[str, Any] = field(default_factory=dict)
     uncertainty: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     counts: tuple[int, ...] = ()
+    kinds: dict[int, str] | None = None
     seconds: float = 0.0
 
 

@@ -36,6 +36,7 @@ from napari_nnunet.jobs.choosing.evaluate import Pair, summary_of
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation
+from napari_nnunet.jobs.training.object_rules import ObjectJudge
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
@@ -97,6 +98,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
     folder = make_folder(order.folder.validation)
     remove_leftovers(folder)
     predictor = _predictor(order, network, choice)
+    judge = ObjectJudge.of(order)
     names = sorted(order.split.val)
     yield Stage(name="Validation", total=len(names))
     found: dict[str, tuple[dict[Region, Metrics], _Case]] = {}
@@ -111,7 +113,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
             try:
                 case = current.result()
                 with memory_told():
-                    labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)))
+                    labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)), judge)
             except NnunetError as error:
                 failed[name] = error
                 yield CaseFailed.of(name, error, i, len(names))
@@ -123,6 +125,8 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
             yield CaseDone(case=name, index=i, total=len(names), path=str(path), seconds=time.monotonic() - begun)
         for future in writing:
             future.result()
+    if judge is not None:
+        yield from judge.decide(order.folder.path, folder)
     return _summary(order, folder, found, failed)
 
 
@@ -176,6 +180,7 @@ def _segment(
     writer: ThreadPoolExecutor,
     writing: list[Future[None]],
     progress: tuple[int, int],
+    judge: ObjectJudge | None,
 ) -> Job[NDArray[Any]]:
     done, total = progress
     scheme = order.info.labels
@@ -185,7 +190,8 @@ def _segment(
     stages = yield from _next_stages(predictor, order, case)
     with ExitStack() as stack:
         probabilities = None
-        if order.settings.probabilities:
+        judged = judge is not None and judge.wants(case.name)
+        if order.settings.probabilities or judged:
             shape = (scheme.heads, *lift_shape(labels.shape))
             probabilities = stack.enter_context(scratch(shape, out.parent))
         task = Segmentation(
@@ -199,7 +205,9 @@ def _segment(
             for event in job:
                 # What happens within a case is a heartbeat at most: the bar counts cases.
                 yield event if isinstance(event, Note) else Progress(done=done, total=total)
-        if probabilities is not None:
+        if probabilities is not None and judge is not None and judged:
+            judge.take(case.name, probabilities, case.reference)
+        if probabilities is not None and order.settings.probabilities:
             write_probabilities(probabilities, out.with_name(case.name + ".npz"))
             write_properties(case.properties, out.with_name(case.name + ".pkl"))
     for _, canvas, folder in stages:

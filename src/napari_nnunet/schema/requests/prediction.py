@@ -127,6 +127,12 @@ class PredictSettings(Request):
         default=False,
     )
     any_spacing: AnySpacing = False
+    classes: bool = option(
+        "Classes instead of objects",
+        "--classes",
+        "Return the classes that a model of numbered objects has learnt (cores and borders).",
+        default=False,
+    )
 
 
 #: What the presets set (everything else stays as it is). ``full`` is nnU-Net's own setting.

@@ -1,0 +1,134 @@
+"""Objects are found in a network's probabilities, by the rules that its validation cases chose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_nnunet.engine.objects.decode import Probabilities, Rule, decode_into
+from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Everything that turns the probabilities of a model into objects.
+
+    Parameters
+    ----------
+    heads : dict of str to (int, int)
+        Kind to the places of its core and its border among the network's outputs.
+    rules : dict of str to Rule
+        By kind.
+    """
+
+    heads: Mapping[str, tuple[int, int]]
+    rules: Mapping[str, Rule]
+
+
+def heads_of(info: DatasetInfo, scheme: ObjectScheme) -> dict[str, tuple[int, int]]:
+    """Return the places of cores and borders among the network's outputs."""
+    values = info.labels.all_labels
+    return {kind: (values.index(core), values.index(border)) for kind, (core, border) in scheme.kinds.items()}
+
+
+def decoding_of(model: TrainedModel, folds: Sequence[Fold]) -> Decoding | None:
+    """Return how a model's objects are found; None for a model of classes.
+
+    Raises
+    ------
+    ModelError
+        If the rules beside a fold cannot be read.
+    """
+    scheme = ObjectScheme.of(model.dataset)
+    if scheme is None:
+        return None
+    known = [rules for fold in folds if (rules := read_rules(model.folder / f"fold_{fold}" / RULES_FILE)) is not None]
+    chosen = {}
+    for kind in scheme.kinds:
+        own = ObjectRule.mean([found.rules[kind] for found in known if kind in found.rules])
+        chosen[kind] = Rule(scheme.width, own.seed, own.inside, own.smallest, own.smallest_seed)
+    return Decoding(heads_of(model.dataset, scheme), chosen)
+
+
+def read_rules(path: Path) -> ObjectRules | None:
+    """Read the rules of a fold; None where it was not validated."""
+    if not path.is_file():
+        return None
+    try:
+        return ObjectRules.model_validate(read_object(path, ModelError))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{path}: '{where}' cannot be read: {first['msg']}. Validate the fold again.") from error
+
+
+def find_objects(
+    probabilities: NDArray[np.float32], decoding: Decoding, spacing: Sequence[float], out: NDArray[np.uint32]
+) -> dict[int, str]:
+    """Write the objects of a picture, kind after kind, and return the kind of each.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (heads, [Z,] Y, X)
+        May be a memory map; it is read slab by slab.
+    decoding : Decoding
+        Heads and rules.
+    spacing : sequence of float
+        Size of a voxel along each axis.
+    out : ndarray of uint32, shape ([Z,] Y, X)
+        Written in place. Where objects of two kinds meet, the more probable one has the voxel.
+    """
+    kinds: dict[int, str] = {}
+    found = out
+    for place, (kind, (core, border)) in enumerate(decoding.heads.items()):
+        read = reader_of(probabilities, core, border)
+        if place:
+            found = np.empty_like(out)
+        count = decode_into(found, read, decoding.rules[kind], spacing)
+        first = len(kinds)
+        kinds |= dict.fromkeys(range(first + 1, first + count + 1), kind)
+        if place:
+            _lay_over(out, found, first, probabilities, decoding, kind)
+    return kinds
+
+
+def reader_of(probabilities: NDArray[Any], core: int, border: int) -> Any:
+    """Return what reads planes of one kind: the probability of its core, and of being inside."""
+
+    def read(start: int, stop: int) -> Probabilities:
+        inner = np.asarray(probabilities[core, start:stop], dtype=np.float32)
+        return inner, inner + probabilities[border, start:stop]
+
+    return read
+
+
+def _lay_over(
+    out: NDArray[np.uint32],
+    found: NDArray[np.uint32],
+    first: int,
+    probabilities: NDArray[np.float32],
+    decoding: Decoding,
+    kind: str,
+) -> None:
+    """Add the objects of one more kind to those of the others, plane by plane."""
+    core, border = decoding.heads[kind]
+    for plane in range(out.shape[0]):
+        own = probabilities[core, plane] + probabilities[border, plane]
+        others = np.zeros_like(own)
+        for other, (inner, outer) in decoding.heads.items():
+            if other == kind:
+                break
+            np.maximum(others, probabilities[inner, plane] + probabilities[outer, plane], out=others)
+        wins = (found[plane] != 0) & ((out[plane] == 0) | (own > others))
+        out[plane][wins] = found[plane][wins] + first

@@ -1,0 +1,76 @@
+"""A prediction of classes becomes one of numbered objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.formats.results.probabilities import scratch
+from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects
+from napari_nnunet.jobs.prediction.result import Prediction, count_labels
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.requests.prediction import PredictSettings
+
+_SMALL = 1 << 28  # bytes of probabilities that are held in memory
+
+
+def decoding_for(model: TrainedModel, settings: PredictSettings) -> Decoding | None:
+    """Return how a model's objects are found with these settings; None where classes are wanted."""
+    if settings.classes or ObjectScheme.of(model.dataset) is None:
+        return None
+    return decoding_of(model, model.resolve_folds(settings.folds, settings.checkpoint))
+
+
+@contextmanager
+def room_for(given: NDArray[np.float32] | None, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
+    """Give an array for probabilities (heads, [Z,] Y, X): the given one, memory where they are few, or a file."""
+    if given is not None:
+        yield given
+    elif 4 * math.prod(shape) <= _SMALL:
+        yield np.zeros(shape, dtype=np.float32)
+    else:
+        place = make_folder(cache_folder())
+        remove_leftovers(place)
+        with scratch(shape, place) as store:
+            yield store
+
+
+def with_objects(
+    result: Prediction, probabilities: NDArray[np.float32], decoding: Decoding, canvas: NDArray[Any] | None
+) -> Job[Prediction]:
+    """Find the objects and return them in place of the classes.
+
+    Parameters
+    ----------
+    result : Prediction
+        Of classes.
+    probabilities : ndarray of float32, shape (heads, [Z,] Y, X)
+        Of the classes.
+    decoding : Decoding
+        How objects are found.
+    canvas : ndarray of int, shape ([Z,] Y, X), optional
+        Receives the objects, which must fit into its type; else an array of the smallest fitting type is made.
+    """
+    yield Stage(name="Finding objects")
+    objects = np.zeros(result.labels.shape, dtype=np.uint32)
+    kinds = find_objects(probabilities, decoding, result.geometry.spacing, objects)
+    count = len(kinds)
+    if canvas is None:
+        canvas = objects.astype(np.uint16) if count <= np.iinfo(np.uint16).max else objects
+    elif count > np.iinfo(canvas.dtype).max:
+        raise OverflowError(f"{count} objects do not fit into {canvas.dtype}")
+    else:
+        canvas[...] = objects
+    each = {kind: sum(own == kind for own in kinds.values()) for kind in decoding.heads}
+    yield Note(text="Found " + ", ".join(f"{number} x {kind}" for kind, number in each.items()) + ".")
+    return replace(result, labels=canvas, kinds=kinds, counts=count_labels(canvas, count + 1))
