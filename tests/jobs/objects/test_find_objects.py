@@ -1,0 +1,127 @@
+"""Models of numbered objects return objects, wherever they are asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import Recipe, make_model, smooth_image, write_nifti
+from napari_nnunet import load_model
+from napari_nnunet.engine.objects.decode import Rule, decode
+from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.objects.find import decoding_of, find_objects
+from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.volume import Volume
+
+SHAPE = (14, 30, 26)
+KEY = "napari_nnunet_objects"
+CPU = PredictSettings(device="cpu", backend="torch", precision="float32", threads=1)
+
+
+def object_model(root: Path, *, kinds: int = 1, folds: tuple[int, ...] = (0,)) -> TrainedModel:
+    """A tiny model with random weights that has learnt cores and borders."""
+    names = ["cell", "debris"][:kinds]
+    labels = {"background": 0}
+    for i, name in enumerate(names):
+        labels |= {f"{name} core": 2 * i + 1, f"{name} border": 2 * i + 2}
+    model = make_model(root, Recipe(labels=labels, folds=folds))
+    path = model.folder / "dataset.json"
+    objects = {"kinds": {name: [2 * i + 1, 2 * i + 2] for i, name in enumerate(names)}, "width": 1.5, "unit": 1.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), KEY: objects}))
+    return load_model(model.folder)
+
+
+def volume() -> Volume:
+    """An image with structures a few voxels wide."""
+    return Volume(smooth_image(SHAPE), Geometry(spacing=(1.0, 1.0, 1.0)))
+
+
+def test_a_prediction_is_objects_by_the_models_rules_and_classes_on_request(tmp_path: Path) -> None:
+    model = object_model(tmp_path)
+    events: list[object] = []
+    result = drain(predict(model, volume(), CPU.replace(probabilities=True)), events.append)
+    assert result.probabilities is not None and result.kinds is not None
+    core, border = result.probabilities[1], result.probabilities[2]
+    np.testing.assert_array_equal(result.labels, decode(core, core + border, Rule(1.5)))
+    assert result.labels.dtype == np.uint16
+    assert len(result.kinds) == result.labels.max() > 1
+    assert set(result.kinds.values()) == {"cell"}
+    assert any(isinstance(e, Note) and e.text == f"Found {len(result.kinds)} x cell." for e in events)
+    classes = drain(predict(model, volume(), CPU.replace(classes=True)))
+    np.testing.assert_array_equal(classes.labels, result.probabilities.argmax(axis=0))
+    assert classes.kinds is None
+
+
+def test_what_was_chosen_in_the_folds_validation_is_used(tmp_path: Path) -> None:
+    model = object_model(tmp_path, folds=(0, 1))
+    for fold, seed, smallest in ((0, 0.3, 3), (1, 0.5, 5)):
+        rule = {"seed": seed, "inside": 0.4, "smallest": smallest, "smallest_seed": 1}
+        text = json.dumps({"rules": {"cell": rule}, "score": 0.5, "cases": 2})
+        (model.folder / f"fold_{fold}" / "object_rules.json").write_text(text)
+    both, first = decoding_of(model, (0, 1)), decoding_of(model, (0,))
+    assert both is not None and first is not None
+    assert both.rules["cell"] == Rule(1.5, pytest.approx(0.4), pytest.approx(0.4), 4, 1)
+    assert first.rules["cell"] == Rule(1.5, 0.3, 0.4, 3, 1)
+
+
+@pytest.mark.parametrize("text", ['{"rules": {"cell": {"seed": 7}}}', '{"rules": 3}', "{", "[]"])
+def test_rules_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    model = object_model(tmp_path)
+    (model.folder / "fold_0" / "object_rules.json").write_text(text)
+    with pytest.raises(ModelError, match=r"object_rules\.json"):
+        drain(predict(model, volume(), CPU))
+
+
+def test_a_canvas_receives_the_objects(tmp_path: Path) -> None:
+    model = object_model(tmp_path)
+    expected = drain(predict(model, volume(), CPU))
+    canvas = np.full(SHAPE, 77, dtype=np.int32)
+    result = drain(predict(model, volume(), CPU, canvas=canvas))
+    assert result.labels is canvas
+    np.testing.assert_array_equal(canvas, expected.labels)
+
+
+def test_an_ensemble_finds_objects_in_the_mean_probabilities(tmp_path: Path) -> None:
+    model = object_model(tmp_path, folds=(0, 1))
+    members = tuple(Member(model, CPU.replace(folds=(fold,))) for fold in (0, 1))
+    mean = np.zeros((3, *SHAPE), dtype=np.float32)
+    result = drain(predict_combined(Combination(members), volume(), probabilities=mean))
+    np.testing.assert_array_equal(result.labels, decode(mean[1], mean[1] + mean[2], Rule(1.5)))
+    assert result.kinds and len(result.counts) == len(result.kinds) + 1
+
+
+def test_folders_of_images_become_folders_of_objects(tmp_path: Path) -> None:
+    model = object_model(tmp_path / "m")
+    (tmp_path / "in").mkdir()
+    write_nifti(tmp_path / "in" / "a_0000.nii.gz", volume().array[0])
+    request = PredictFolderRequest.like(CPU, source=tmp_path / "in", target=tmp_path / "out")
+    drain(predict_folder(model, request))
+    labels, _ = read_labels(tmp_path / "out" / "a.nii.gz")
+    np.testing.assert_array_equal(labels, drain(predict(model, volume(), CPU)).labels)
+
+
+def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Path) -> None:
+    model = object_model(tmp_path, kinds=2)
+    decoding = decoding_of(model, (0,))
+    assert decoding is not None and decoding.heads == {"cell": (1, 2), "debris": (3, 4)}
+    p = np.zeros((5, 9, 30), dtype=np.float32)
+    p[0] = 1
+    for head, (y, x) in {1: (2, 3), 3: (2, 18)}.items():
+        p[:, y : y + 5, x : x + 7] = 0
+        p[head + 1, y : y + 5, x : x + 7] = 0.9
+        p[head : head + 2, y + 2, x + 2 : x + 5] = [[0.9], [0.05]]
+    out = np.zeros((9, 30), dtype=np.uint32)
+    kinds = find_objects(p, decoding, (1.0, 1.0), out)
+    assert kinds == {1: "cell", 2: "debris"}
+    assert (out[3, 4], out[3, 19]) == (1, 2)
+    assert [(out == n).sum() for n in (1, 2)] == [35, 35]
