@@ -83,3 +83,19 @@ def test_nothing_that_users_read_has_a_retired_phrase():
         for sentence in retired(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
+
+
+#: What napari's own menus say, and what is put together from the name of a case.
+NOT_OURS = ("Save Selected Layers", "CASE labels")
+
+
+@pytest.mark.parametrize("page", ["train", "training-data", "segment", "ensemble"])
+def test_a_page_calls_buttons_and_rows_what_they_are_called(page):
+    """Words in italics are those of the docks; messages with figures in them are only quoted in part."""
+    ours = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.yaml")]
+    said = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text(encoding="utf-8") for path in ours))
+    text = " ".join((SOURCE.parents[1] / "docs" / f"{page}.md").read_text(encoding="utf-8").split())
+    quoted = {part for words in re.findall(r"(?<!\*)\*([A-Z][^*]{1,80})\*(?!\*)", text) for part in words.split(" > ")}
+    named = {part.removesuffix(" …").rstrip(".") for part in quoted if not re.search(r"\d|… ", part)}
+    assert len(named) > 5
+    assert not [part for part in named for word in part.split(": ") if word not in said and word not in NOT_OURS]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
@@ -60,12 +59,6 @@ class DemoResult:
     picture: Path
     curves: Path
     dice: dict[str, float]
-
-
-def sample_model() -> TrainedModel:
-    """Open the tiny model that ships with the package."""
-    with as_file(files("napari_nnunet.resources") / "sample_model" / "nnUNetTrainer__nnUNetPlans__3d_fullres") as path:
-        return load_model(path)
 
 
 def sample_geometry() -> Geometry:

@@ -90,7 +90,7 @@ def test_splits_that_do_not_fit(new_workspace):
     with pytest.raises(DatasetError, match="nobody"):
         run(workspace)
     path.write_text("[")
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="is not valid JSON"):
         run(workspace)
 
 

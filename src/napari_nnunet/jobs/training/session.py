@@ -83,7 +83,6 @@ class Session:
         self.film = Film(self.order, self.source)
         self.logbook = Logbook(self.folder.path, tensorboard=self.order.settings.tensorboard and self.group.leads)
         self._batch: Batch | None = None
-        self._validated = 0
         self._epoch_seconds = 0.0
         self._waited = 0.0
         self._times = {"train": 0.0, "val": 0.0}

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference, folder_rules
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFolders, labels_of
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
@@ -137,8 +138,6 @@ class CompareWidget(RequestDock[Pair, None]):
         except NnunetError as error:
             self.panel.say(error.in_window)
             return
-        from napari_nnunet.jobs.choosing.compare import difference
-
         for layer in self.viewer.layers:
             layer.visible = False
         layers = [
@@ -174,8 +173,6 @@ def _look_at_worst(viewer: Any, layer: Labels) -> None:
 
 
 def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any]]:
-    from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
-
     yield Stage(name="Comparing")
     one, other = np.array(first), np.array(second)  # people go on editing
     yield Progress(done=1, total=3)
@@ -186,7 +183,5 @@ def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], 
 
 
 def _compare_folders(first: Path, second: Path) -> Job[tuple[Any, dict[Region, str]]]:
-    from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
-
     rules, names = folder_rules(first, second)
     return (yield from compare_folders(first, second, rules)), names

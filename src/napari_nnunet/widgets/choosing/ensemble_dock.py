@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox
 
 from napari_nnunet.engine.prediction.vote import Method, VoteSettings
 from napari_nnunet.events import Job
+from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.widgets.choosing.ensemble_jobs import (
@@ -33,7 +34,6 @@ from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_o
 from napari_nnunet.widgets.frame.panel import State
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
-from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm
 from napari_nnunet.widgets.prediction.result import doubt_layer
 from napari_nnunet.widgets.prediction.show import ResultView
@@ -41,10 +41,6 @@ from napari_nnunet.widgets.prediction.words import describe
 
 if TYPE_CHECKING:
     import napari
-
-    from napari_nnunet.jobs.choosing.calibrate import calibrate_models
-else:
-    calibrate_models = lazy("napari_nnunet.jobs.choosing.calibrate:calibrate_models")
 
 _SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
 
@@ -229,8 +225,6 @@ def _calibrated(found: Any) -> str:
 
 def _temperature(members: Sequence[MemberChoice]) -> float:
     """Return what the uncertainty of these models was calibrated with, 1 if it was not."""
-    from napari_nnunet.jobs.choosing.calibrate import known_temperature
-
     folders = list(dict.fromkeys(member.model.folder for member in members))
     return (known_temperature(folders) if folders else None) or 1.0
 

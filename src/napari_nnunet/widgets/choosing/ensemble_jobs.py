@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
@@ -78,8 +79,6 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
 
 def best_of(workspace: Workspace, results: Path) -> Job[Any]:
     """Compare all models of a dataset."""
-    from napari_nnunet.jobs.choosing.best import find_best
-
     names = workspace.models(results.name)
     request = FindBestRequest(
         dataset=results.name,

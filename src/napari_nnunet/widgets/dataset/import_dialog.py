@@ -23,6 +23,8 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
+from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
+from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, State
@@ -219,9 +221,6 @@ class JsonDialog(QDialog):
 
     def write(self) -> None:
         """Write the file, or say why it cannot be."""
-        from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
-        from napari_nnunet.formats.dataset.raw_writer import update_count
-
         classes: dict[str, int] = {"background": 0}
         for word in words(self.labels.text()):
             name, _, value = word.partition("=")

@@ -10,13 +10,12 @@ from napari_nnunet.formats.dataset.raw_writer import bring_case_back
 from napari_nnunet.formats.dataset.relabel import ALL_LABELS, bring_labels_back
 from napari_nnunet.formats.trash import TRASH, trashed
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.manage import bring_dataset_back, datasets_in_trash
 from napari_nnunet.widgets.files.trash import Rubbish
 
 
 def rubbish_of(workspace: Workspace, folder: Path | None) -> list[Rubbish]:
     """Return the cases and labels in the trash of a dataset, then the datasets in that of the workspace."""
-    from napari_nnunet.jobs.dataset.manage import bring_dataset_back, datasets_in_trash
-
     cases: list[Rubbish] = []
     if folder is not None:
         whole = [entry for entry in trashed(folder / TRASH) if entry.name == ALL_LABELS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,6 +319,4 @@ class SegmentForm(Form):
 
 def sample_folder() -> Path:
     """Return the folder of the tiny model that ships with the package."""
-    from importlib.resources import files
-
     return Path(str(files("napari_nnunet.resources"))) / "sample_model" / "nnUNetTrainer__nnUNetPlans__3d_fullres"

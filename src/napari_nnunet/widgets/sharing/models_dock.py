@@ -28,10 +28,12 @@ from qtpy.QtWidgets import (
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.bundle import inspect
-from napari_nnunet.formats.model.card import ModelCard
+from napari_nnunet.formats.model.card import ModelCard, classes_of
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import forget_model, known_models, remember_model
 from napari_nnunet.formats.model.model_trash import bring_training_back, models_in_trash, trash_model
+from napari_nnunet.jobs.sharing.cards import card_model, read_card
+from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
@@ -182,8 +184,6 @@ class ModelsWidget(Dock):
             self.card.setText(html.escape(error.in_window))
             self.picture.setVisible(False)
             return
-        from napari_nnunet.jobs.sharing.cards import card_model, read_card
-
         card = read_card(folder.parent)
         self.card.setText(_card_html(model, card_model(model, model.folds()), card))
         picture = QPixmap(str(folder.parent / card.thumbnail)) if card is not None and card.thumbnail else QPixmap()
@@ -297,8 +297,6 @@ class ModelsWidget(Dock):
 
 def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
     """Return the card of a model (rich text)."""
-    from napari_nnunet.formats.model.card import classes_of
-
     classes = card.classes if card is not None else classes_of(model.dataset)
     lines = []
     if card is not None:
@@ -322,6 +320,4 @@ def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:
 
 
 def _export(folders: Sequence[Path], target: Path, settings: ExportSettings) -> Job[Path]:
-    from napari_nnunet.jobs.sharing.export import export_models
-
     return (yield from export_models([load_model(folder) for folder in folders], target, settings))
