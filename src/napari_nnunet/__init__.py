@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
     from napari_nnunet.formats.images.files import read_volume, write_labels
     from napari_nnunet.formats.model.folder import TrainedModel, load_model
+    from napari_nnunet.jobs.dataset.look import look_at
     from napari_nnunet.jobs.prediction.result import Prediction
     from napari_nnunet.schema.geometry import Geometry
     from napari_nnunet.schema.requests.planning import PlanSettings
@@ -52,6 +53,7 @@ __all__ = [
     "generate_dataset_json",
     "install_models",
     "load_model",
+    "look_at",
     "plan_and_preprocess",
     "predict",
     "predict_best",
@@ -77,6 +79,7 @@ _HOMES = {
     "generate_dataset_json": "napari_nnunet.formats.dataset.raw_dataset",
     "install_models": "napari_nnunet.api",
     "load_model": "napari_nnunet.formats.model.folder",
+    "look_at": "napari_nnunet.jobs.dataset.look",
     "plan_and_preprocess": "napari_nnunet.api",
     "predict": "napari_nnunet.api",
     "predict_best": "napari_nnunet.api",

@@ -12,6 +12,8 @@ from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
 from napari_nnunet.jobs.dataset.import_plan import plan_import, table_lines
+from napari_nnunet.jobs.dataset.look import look as look_job
+from napari_nnunet.jobs.dataset.look import table
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
@@ -25,9 +27,17 @@ if TYPE_CHECKING:
         DatasetJsonRequest,
         DeriveObjectsRequest,
         ImportFoldersRequest,
+        LookRequest,
         OverlaysRequest,
         VerifyRequest,
     )
+
+
+def look(request: LookRequest, shell: Shell) -> int:
+    """Print a table of images; the status tells whether all can be read."""
+    found = shell.run(look_job(request))
+    print("\n".join(table(found)))
+    return int(any(entry.error for entry in found))
 
 
 def verify_dataset_integrity(request: VerifyRequest, shell: Shell) -> int:

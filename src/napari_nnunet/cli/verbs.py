@@ -96,6 +96,7 @@ VERBS: tuple[Verb, ...] = (
         "PredictFromModelfolderRequest",
         "segment a folder of images with the model in a folder",
     ),
+    Verb("look", "dataset", "LookRequest", "show what would be read of images, and how"),
     Verb(
         "import_folders",
         "dataset",

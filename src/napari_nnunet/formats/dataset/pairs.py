@@ -80,7 +80,13 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> 
         raise DatasetError(
             f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
         )
-    return best
+    # A mask is a file or a series; a folder of masks is a subfolder, which is not looked into.
+    folders = [pair for pair in best.pairs if pair.mask.is_dir() and not dicom.is_series(pair.mask)]
+    return Pairing(
+        tuple(pair for pair in best.pairs if pair not in folders),
+        (*best.images, *(path for pair in folders for path in pair.images)),
+        (*best.masks, *(pair.mask for pair in folders)),
+    )
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Note
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.images.files import adapter_for
+from napari_nnunet.formats.images.files import ENDINGS, adapter_for
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.names import is_plain, shown
 
@@ -44,11 +45,14 @@ class RawDataset:
         Its dataset.json.
     cases : tuple of TrainingCase
         Sorted by name, or in the order of the list in dataset.json.
+    left_out : tuple of str
+        Images that belong to no case: with another ending than dataset.json says, or in a subfolder.
     """
 
     folder: Path
     info: DatasetInfo
     cases: tuple[TrainingCase, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -122,11 +126,38 @@ def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
     """
     info = read_info(folder)
     listed = info.raw.get("dataset")
+    left_out: tuple[str, ...] = ()
     if isinstance(listed, dict):
         cases, problems = _listed(folder, listed)
     else:
         cases, problems = _found(folder, info)
-    return RawDataset(folder, info, tuple(cases)), problems
+        left_out = _left_out(folder / "imagesTr", info.file_ending)
+        text = f"it is no case: images of this dataset are named CASE_0000{info.file_ending} ('file_ending')"
+        problems += [FileProblem(f"imagesTr/{shown(name)}", text, fatal=False) for name in left_out]
+    return RawDataset(folder, info, tuple(cases), left_out), problems
+
+
+def _left_out(images: Path, ending: str) -> tuple[str, ...]:
+    """Return names of images that are passed over, and of folders that hold images."""
+    found = []
+    for path in sorted(images.iterdir()) if images.is_dir() else ():
+        inside = [p.name for p in path.iterdir()] if path.is_dir() else []
+        if path.name.startswith(".") or path.name.endswith(ending):
+            continue
+        if any(name.lower().endswith(ENDINGS) for name in (path.name, *inside)):
+            found.append(f"{path.name}/" if path.is_dir() else path.name)
+    return tuple(found)
+
+
+def left_out_notes(dataset: RawDataset) -> Iterator[Note]:
+    """Yield a warning that counts and names the images that are no cases."""
+    if dataset.left_out:
+        some = ", ".join(dataset.left_out[:_SHOWN]) + (", ..." if len(dataset.left_out) > _SHOWN else "")
+        yield Note(
+            level="warning",
+            text=f"{len(dataset.left_out)} entries of {dataset.name}/imagesTr are no cases and left out: {some}. "
+            f"Images of this dataset are named CASE_0000{dataset.info.file_ending}.",
+        )
 
 
 def _found(folder: Path, info: DatasetInfo) -> tuple[list[TrainingCase], list[FileProblem]]:

@@ -21,12 +21,14 @@ from napari_nnunet.schema.geometry import Geometry, Matrix
 
 _HEADER_BYTES = 348
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
+_UPRIGHT = 0.1  # degrees; what is less is how headers round
 _COMMENT = 6  # code of extensions that are plain text
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (1, Z, Y, X), geometry) in storage order, NaN kept."""
     image, remarks = _load(path)
+    remarks = (*remarks, *_tilt(image.affine)[1])
     return _array(image, path), Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
 
 
@@ -58,13 +60,20 @@ def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
     """
     image, remarks = _load(source, path)
     require_room(path, image.shape, image.get_data_dtype().itemsize)
-    across = np.abs(np.diag(np.linalg.qr(image.affine[:3, :3])[1]))
-    angles = np.degrees(np.arccos(np.clip(across / np.linalg.norm(image.affine[:3, :3], axis=0), -1, 1)))
-    text = f"its axes are not at right angles (tilted by {angles.max():.1f} degrees); its voxels were read as they lie"
-    geometry = Geometry(
-        spacing=tuple(float(v) for v in across[::-1]), affine=_rows(image.affine), remarks=(*remarks, text)
-    )
+    across, text = _tilt(image.affine)
+    geometry = Geometry(spacing=tuple(float(v) for v in across[::-1]), affine=_rows(image.affine))
+    geometry = geometry.model_copy(update={"remarks": (*remarks, *text)})
     return np.asanyarray(image.dataobj).transpose(2, 1, 0)[None], geometry
+
+
+def _tilt(affine: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the distances of neighbouring rows, columns and slices (x, y, z), and a remark if axes are tilted."""
+    across = np.abs(np.diag(np.linalg.qr(affine[:3, :3])[1]))
+    angle = np.degrees(np.arccos(np.clip(across / np.linalg.norm(affine[:3, :3], axis=0), -1, 1))).max()
+    if not angle > _UPRIGHT:
+        return across, ()
+    text = f"its axes are not at right angles (tilted by {angle:.1f} degrees); its voxels were read as they lie"
+    return across, (text,)
 
 
 def header(path: Path) -> Header:
@@ -73,6 +82,7 @@ def header(path: Path) -> Header:
     nibabel computes in float32.
     """
     image, remarks = _load(path, whole=False)
+    remarks = (*remarks, *_tilt(image.affine)[1])
     geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 

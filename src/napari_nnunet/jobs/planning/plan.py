@@ -14,7 +14,7 @@ from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset, reader_of
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, left_out_notes, open_dataset, reader_of
 from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
@@ -58,6 +58,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     """
     dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
+    yield from left_out_notes(dataset)
     folder = make_folder(workspace.preprocessed / dataset_name)
     sources = _sources(dataset, request)
     if not request.clean and (folder / _FINGERPRINT).is_file():

@@ -17,7 +17,7 @@ from napari_nnunet.errors import NnunetError, PlanError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, open_dataset
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, left_out_notes, open_dataset
 from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.preprocessed.cases import case_files, case_names, remove_case, remove_old_format, write_case
 from napari_nnunet.formats.preprocessed.journal import Journal
@@ -93,6 +93,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
     """
     dataset_name = workspace.dataset_name(request.dataset)
     dataset = open_dataset(workspace.raw / dataset_name)
+    yield from left_out_notes(dataset)
     base = make_folder(workspace.preprocessed / dataset_name)
     with claimed(base, f"{dataset_name} is already being preprocessed", part="preprocessing"):
         return (yield from _preprocess(dataset, base, request))

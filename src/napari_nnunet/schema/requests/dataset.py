@@ -42,6 +42,16 @@ def _halves(word: str, example: str, *, number: int) -> tuple[str, str]:
     return left, right
 
 
+class LookRequest(Request):
+    """Show what would be read of images, and how: size, voxel size and its source, orientation, type, values, oddities.
+
+    Nothing is changed. A path is a file, a folder with images, a folder with a DICOM series, or a raw dataset.
+    """
+
+    paths: tuple[Path, ...] = option("Paths", "PATH", "Files and folders.", min_length=1)
+    subfolders: bool = option("Subfolders", "--subfolders", "Look into subfolders too.", default=False)
+
+
 class VerifyRequest(Request):
     """Check files, labels, geometry and values of raw datasets; report every problem at once."""
 

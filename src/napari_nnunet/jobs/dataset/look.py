@@ -1,0 +1,200 @@
+"""A look at images before anything runs: what would be read of each file, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_nnunet.errors import DatasetError, memory_told
+from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
+from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.images.files import ENDINGS, read_volume
+from napari_nnunet.schema.requests.dataset import LookRequest
+from napari_nnunet.volume import Volume
+
+_FEW = 8  # values that are listed one by one
+_SMALLEST, _LARGEST = 1e-7, 100.0  # mm
+_THICKEST = 50.0  # ratio of the largest to the smallest side of a voxel
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is read of one file, or why it cannot be read.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder with a DICOM series.
+    shape : tuple of int
+        ``([Z,] Y, X)``; empty where it cannot be read.
+    channels : int
+        Of the file.
+    kind : str
+        Type of the stored values: "uint8".
+    spacing : tuple of float or None
+        Voxel size in mm; None if the file does not say it.
+    source : str
+        Where the voxel size comes from.
+    orientation : str
+        Where the axes x, y, z lead ("LPS"); empty if nothing is known.
+    values : str
+        The values, where they are few whole numbers, else their range.
+    remarks : tuple of str
+        What looks odd.
+    error : str
+        Why it cannot be read.
+    """
+
+    path: Path
+    shape: tuple[int, ...] = ()
+    channels: int = 0
+    kind: str = ""
+    spacing: tuple[float, ...] | None = None
+    source: str = ""
+    orientation: str = ""
+    values: str = ""
+    remarks: tuple[str, ...] = ()
+    error: str = ""
+
+
+def look(request: LookRequest) -> Job[tuple[Look, ...]]:
+    """Read images one after the other and say what is in them.
+
+    Parameters
+    ----------
+    request : LookRequest
+        Files, folders with images, folders with a DICOM series, raw datasets.
+
+    Returns
+    -------
+    tuple of Look
+        In the order of the paths; a file that cannot be read does not end the others.
+
+    Raises
+    ------
+    DatasetError
+        If a path does not exist, or there is no image at all.
+    """
+    files = [entry for path in request.paths for entry in _files(path, request.subfolders)]
+    if not files:
+        raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}.")
+    yield Stage(name="Looking", total=len(files))
+    found = []
+    for done, (path, reader) in enumerate(files, 1):
+        found.append(look_at(path, reader))
+        yield Progress(done=done, total=len(files))
+    return tuple(found)
+
+
+def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None]]:
+    """Yield images and the reader that a dataset has for its own."""
+    if path.is_file():
+        yield path, None
+    elif not path.is_dir():
+        raise DatasetError(f"{path} does not exist.")
+    elif dicom.is_series(path):
+        yield path, None
+    elif (path / "dataset.json").is_file() and (path / "imagesTr").is_dir():
+        dataset, _ = survey(path)
+        reader = reader_of(dataset) if dataset.cases else None
+        for case in dataset.cases:
+            yield from ((file, reader) for file in (*case.images, case.label))
+        yield from ((path / "imagesTr" / name, None) for name in dataset.left_out if not name.endswith("/"))
+    else:
+        for entry in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
+            if entry.is_dir() and (subfolders or dicom.is_series(entry)):
+                yield from _files(entry, subfolders)
+            elif entry.is_file() and entry.name.lower().endswith(ENDINGS):
+                yield entry, None
+
+
+def look_at(path: Path | str, reader: str | None = None) -> Look:
+    """Return what is read of an image; whatever prevents that is in the answer.
+
+    Parameters
+    ----------
+    path : Path or str
+        A file, or a folder with a DICOM series.
+    reader : str, optional
+        nnU-Net's class name; found from the file if not given.
+    """
+    path = Path(path)
+    try:
+        with memory_told():
+            volume = (
+                Volume(*dicom.read_series(path))
+                if path.is_dir()
+                else read_volume([path], reader=reader, as_stored=True)
+            )
+    except Exception as error:
+        return Look(path, error=" ".join(str(error).split()))
+    geometry, array = volume.geometry, np.asarray(volume.array)
+    return Look(
+        path,
+        shape=volume.shape,
+        channels=volume.channels,
+        kind=str(array.dtype.newbyteorder("=")),
+        spacing=geometry.spacing if geometry.spacing_known else None,
+        source=(geometry.spacing_source or "header") if geometry.spacing_known else "",
+        orientation=geometry.axes_code or "",
+        values=_values(array),
+        remarks=tuple(_remarks(volume, array)),
+    )
+
+
+def _values(array: np.ndarray) -> str:
+    if array.dtype.kind in "iub":
+        low, high = int(array.min()), int(array.max())
+        if high - low < 1 << 16:
+            present = np.flatnonzero(np.bincount((array.astype(np.int64) - low).ravel())) + low
+            if len(present) <= _FEW:
+                return ", ".join(map(str, present))
+        return f"{low} to {high}"
+    finite = array[np.isfinite(array)]
+    return f"{finite.min():g} to {finite.max():g}" if finite.size else "none"
+
+
+def _remarks(volume: Volume, array: np.ndarray) -> Iterator[str]:
+    yield from (*volume.notes, *volume.geometry.remarks)
+    spacing = volume.geometry.spacing
+    if not volume.geometry.spacing_known:
+        yield "it has no voxel size" + ("; 1 mm would be taken" if volume.geometry.ndim == 3 else "")
+    elif not all(_SMALLEST <= v <= _LARGEST for v in spacing) or max(spacing) > _THICKEST * min(spacing):
+        yield "its voxel size is implausible"
+    if array.dtype.kind == "f" and (count := int(array.size - np.count_nonzero(np.isfinite(array)))):
+        yield f"{count} voxels are NaN or infinite"
+    if array.size > 1 and array.min() == array.max():
+        yield "all its voxels are equal"
+
+
+def table(found: Sequence[Look]) -> list[str]:
+    """Return the lines of a table for a shell; what looks odd stands below its file."""
+    head = ("file", "voxels", "voxel size (mm)", "axes", "type", "channels", "values")
+    rows = [head, *(_row(entry) for entry in found if not entry.error)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)).rstrip()]
+    for entry in found:
+        if entry.error:
+            lines.append(f"{entry.path.name}: {entry.error}")
+            continue
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(_row(entry), widths, strict=True)).rstrip())
+        lines += [f"    ! {text}" for text in entry.remarks]
+    return lines
+
+
+def _row(entry: Look) -> tuple[str, ...]:
+    size = "?" if entry.spacing is None else " x ".join(f"{v:g}" for v in entry.spacing)
+    source = "" if entry.source in ("", "header") else f" ({entry.source})"
+    return (
+        entry.path.name,
+        " x ".join(map(str, entry.shape)),
+        size + source,
+        entry.orientation or "-",
+        entry.kind,
+        str(entry.channels),
+        entry.values,
+    )

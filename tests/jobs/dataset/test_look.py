@@ -1,0 +1,80 @@
+"""A look at images says how each is read, and what looks odd, before anything runs."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+import tifffile
+
+from helpers import make_dataset, write_nifti
+from napari_nnunet.cli.main import main
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import drain
+from napari_nnunet.jobs.dataset.look import look, look_at, table
+from napari_nnunet.schema.requests.dataset import LookRequest
+
+STACK = np.arange(4 * 6 * 7, dtype=np.uint8).reshape(4, 6, 7)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", (STACK > 9).astype(np.uint8), (2.0, 0.5, 0.5))
+    words = {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "b.tif", STACK, imagej=True, resolution=(4, 4), metadata=words)
+    tifffile.imwrite(tmp_path / "c.tif", STACK * 0, metadata={"axes": "ZYX"})
+    (tmp_path / "d.nii.gz").write_bytes(b"nothing of the kind")
+    (tmp_path / "notes.txt").touch()
+    return tmp_path
+
+
+def test_every_image_of_a_folder_is_said(folder):
+    first, second, third, last = drain(look(LookRequest(paths=(folder,))))
+    assert (first.shape, first.kind, first.values) == ((4, 6, 7), "uint8", "0, 1")
+    assert (first.spacing, first.source) == ((2, 0.5, 0.5), "header")
+    assert first.remarks == ()
+    assert second.spacing == pytest.approx((0.0005, 0.00025, 0.00025))
+    assert (second.source, second.values) == ("ImageJ's metadata", "0 to 167")
+    assert third.spacing is None
+    assert third.remarks == ("it has no voxel size; 1 mm would be taken", "all its voxels are equal")
+    assert "d.nii.gz" in last.error
+
+
+def test_the_status_tells_whether_all_can_be_read(folder, capsys):
+    assert main(["look", str(folder)]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["file", "voxels", "voxel", "size", "(mm)", "axes", "type", "channels", "values"]
+    assert any(line.startswith("d.nii.gz: ") for line in shown)
+    (folder / "d.nii.gz").unlink()
+    assert main(["look", str(folder)]) == 0
+
+
+def test_a_dataset_is_read_by_its_reader_and_what_it_leaves_out_is_shown(tmp_path):
+    make_dataset(tmp_path, cases=1)
+    folder = tmp_path / "nnUNet_raw" / "Dataset005_Test"
+    (folder / "imagesTr" / "other_0000.nii").write_bytes(
+        gzip.decompress((folder / "imagesTr" / "c0_0000.nii.gz").read_bytes())
+    )
+    found = drain(look(LookRequest(paths=(folder,))))
+    assert [entry.path.name for entry in found] == ["c0_0000.nii.gz", "c0.nii.gz", "other_0000.nii"]
+
+
+def test_subfolders_are_looked_into_on_request(folder):
+    (folder / "more").mkdir()
+    (folder / "a.nii.gz").rename(folder / "more" / "a.nii.gz")
+    assert len(drain(look(LookRequest(paths=(folder,))))) == 3
+    assert len(drain(look(LookRequest(paths=(folder,), subfolders=True)))) == 4
+
+
+def test_what_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match="does not exist"):
+        drain(look(LookRequest(paths=(tmp_path / "nowhere",))))
+    with pytest.raises(DatasetError, match="There are no images in"):
+        drain(look(LookRequest(paths=(tmp_path,))))
+
+
+def test_what_looks_odd_stands_below_its_file(folder):
+    lines = table([look_at(folder / "c.tif")])
+    assert lines[1].split()[:3] == ["c.tif", "4", "x"]
+    assert lines[2:] == ["    ! it has no voxel size; 1 mm would be taken", "    ! all its voxels are equal"]
