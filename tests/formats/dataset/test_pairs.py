@@ -90,3 +90,28 @@ def test_hidden_files_and_folders_without_images_are_no_images(pair):
 def test_what_cannot_be_paired_is_told(pair, images, masks, said):
     with pytest.raises(DatasetError, match=said):
         pair(images, masks)
+
+
+@pytest.mark.parametrize("ends", [("_BSE", "_SE"), ("_DAPI", "_GFP"), ("-red", "-rose", "-green")])
+def test_channels_are_found_from_any_last_word_that_all_cases_have(pair, ends):
+    found = pair([f"s{i}{end}.tif" for i in (1, 2) for end in ends], ["s1.tif", "s2.tif"])
+    assert [[path.name for path in p.images] for p in found.pairs] == [
+        [f"s{i}{end}.tif" for end in sorted(ends)] for i in (1, 2)
+    ]
+    assert not found.images + found.masks
+
+
+def test_last_words_that_are_not_everywhere_are_no_channels(pair):
+    with pytest.raises(DatasetError, match="No image in"):
+        pair(["a_SE.tif", "a_BSE.tif", "b_SE.tif"], ["a.tif", "b.tif"])
+
+
+def test_one_folder_is_not_images_and_masks_at_once(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DatasetError, match="are the same folder.*a folder of their own"):
+        pair_folders(tmp_path, tmp_path / ".." / tmp_path.name)
+
+
+def test_a_file_of_the_same_name_can_be_left_out(pair):
+    found = pair(["a.png", "a.tif", "b.png"], ["a.png", "b.png"], skip=("a.tif",))
+    assert [p.images[0].name for p in found.pairs] == ["a.png", "b.png"]

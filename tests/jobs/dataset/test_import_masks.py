@@ -5,6 +5,7 @@ from __future__ import annotations
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
@@ -13,7 +14,7 @@ from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_folders import import_folders, import_planned
 from napari_nnunet.jobs.dataset.import_plan import decide, plan_import
@@ -266,3 +267,60 @@ def test_the_proposal_can_be_typed_as_it_stands(folders, capsys):
     assert "write it like 1,2=cell" in capsys.readouterr().err
     assert main([*map(str, words), "--map", "1=cell"]) == 1
     assert "the masks are drawn in colours" in capsys.readouterr().err
+
+
+def test_folders_that_are_swapped_are_said(folders):
+    folder = folders([drawn(i) for i in range(2)])
+    swapped = ImportFoldersRequest(images=folder / "masks", masks=folder / "images", name="New", workers=1)
+    with pytest.raises(DatasetError, match="the two folders look swapped") as told:
+        drain(import_folders(Workspace.at(folder), swapped))
+    assert "Exchange the two folders" in told.value.in_window
+
+
+def test_cases_are_added_to_a_dataset_in_its_classes(folders):
+    folder = folders([(drawn(i) > 0).astype(np.uint8) * 255 for i in range(2)])
+    workspace = Workspace.at(folder)
+    made = drain(import_folders(workspace, request(folder, class_names={255: "cell"})))
+    more = request(folder, dataset="1")
+    with pytest.raises(
+        DatasetError, match=r"2 of 2 cases could not be imported:\n  c0: Dataset001_New has a case of this"
+    ):
+        drain(import_folders(workspace, more))
+    for part in ("images", "masks"):
+        for path in (folder / part).iterdir():
+            path.rename(path.with_name(f"new_{path.name}"))
+    assert drain(import_folders(workspace, more)) == made
+    dataset = open_dataset(made)
+    assert dataset.info.num_training == len(dataset.cases) == 4
+    for case in dataset.cases:
+        assert set(np.unique(read_labels(case.label)[0])) == {0, 1}
+    for part in ("images", "masks"):
+        for path in (folder / part).iterdir():
+            path.rename(path.with_name(f"other_{path.name}"))
+    with pytest.raises(DatasetError, match="has no class tumour; it has background, cell"):
+        drain(import_folders(workspace, more.replace(mapping={"255": "tumour"})))
+
+
+def test_the_voxel_size_beside_a_stack_comes_along(tmp_path):
+    for part, names in (("images", ["c0_0000", "c1_0000"]), ("masks", ["c0", "c1"])):
+        (tmp_path / part).mkdir()
+        for name in names:
+            stack = np.stack([drawn(0)] * 3) * (1 if part == "masks" else 20)
+            tifffile.imwrite(tmp_path / part / f"{name}.tif", stack, metadata={"axes": "ZYX"})
+            (tmp_path / part / f"{name[:2]}.json").write_text('{"spacing": [3.0, 0.5, 0.5]}')
+    made = drain(import_folders(Workspace.at(tmp_path), request(tmp_path)))
+    for case in open_dataset(made).cases:
+        assert read_volume(case.images).geometry.spacing == (3.0, 0.5, 0.5)
+        assert read_labels(case.label)[1].spacing == (3.0, 0.5, 0.5)
+
+
+def test_folders_with_a_file_per_class_are_named(folders, capsys):
+    folder = folders([drawn(0)])
+    (folder / "masks" / "c0.png").unlink()
+    for name in ("liver", "spleen"):
+        (folder / "masks" / "c0").mkdir(exist_ok=True)
+        iio.imwrite(folder / "masks" / "c0" / f"{name}.png", drawn(0))
+    assert "a mask that is one file" in question(folder).message
+    words = ["import_folders", "-i", folder / "images", "-m", folder / "masks", "--dry_run", "--no_pbar"]
+    assert main(list(map(str, words))) == 1
+    assert "a value for each class, not a folder" in capsys.readouterr().out

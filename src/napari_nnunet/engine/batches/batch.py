@@ -277,6 +277,9 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
     )
     image = cut(case.data, corner, large, 0)
     labels = cut(case.labels, corner, large, OUTSIDE)
+    highest = max(*rule.scheme.all_labels, rule.scheme.ignore_label or 0)
+    if labels.max(initial=0) > highest:  # the loss would fail without a reason, or on a GPU end the process
+        raise ValueError(f"its labels have the value {labels.max()}, dataset.json defines none above {highest}")
     if rule.previous_labels:
         before = cut(case.previous, corner, large, OUTSIDE, lifted=True)
         labels = np.concatenate((labels, before.astype(labels.dtype)))

@@ -19,6 +19,7 @@ _NOISE = {
     "annotation", "annotations", "manual",
 }  # fmt: skip
 _FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
+_LAST_WORD = re.compile(r"[_\-. ][^_\-. ]*[^\W\d_][^_\-. ]*$")  # with a letter
 _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
 
 
@@ -48,7 +49,7 @@ class Pairing:
     masks: tuple[Path, ...]
 
 
-def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> Pairing:
+def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), skip: Container[str] = ()) -> Pairing:
     """Match the images and masks of two folders.
 
     Names are compared without their ending, without words such as "image", "mask", "gt", and without channel suffixes;
@@ -62,16 +63,21 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> 
         One mask per case.
     suffixes : sequence of str
         What the names of the channel files end in before the ending, in channel order ("_red", "_green"). Found from
-        the names where empty ("_0000", "_ch1").
+        the names where empty ("_0000", "_ch1", and whatever all names have in the same number: "_SE", "_BSE").
+    skip : container of str
+        Names of files that are left out.
 
     Raises
     ------
     DatasetError
-        If a folder is missing or empty, two of its files have the same name but for the ending, or nothing matches.
+        If a folder is missing or empty, both are the same, two of its files have the same name but for the ending, or
+        nothing matches.
     """
-    sources, targets = _entries(images), _entries(masks)
+    if images.is_dir() and masks.is_dir() and images.samefile(masks):
+        raise DatasetError(f"Images and masks are the same folder, {images}. Put the masks into a folder of their own.")
+    sources, targets = _entries(images, skip), _entries(masks, skip)
     best: Pairing | None = None
-    for split in _splitters(suffixes):
+    for split in _splitters(suffixes, sources):
         found = _match(_grouped(sources, split), {_stem(path): path for path in targets})
         if best is None or len(found.pairs) > len(best.pairs):
             best = found
@@ -89,12 +95,12 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = ()) -> 
     )
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, skip: Container[str]) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} does not exist.")
     found = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name in skip:
             continue
         if path.is_dir():
             if dicom.is_series(path) or _files(path):
@@ -103,13 +109,16 @@ def _entries(folder: Path) -> list[Path]:
             found.append(path)
     if not found:
         raise DatasetError(f"{folder} contains no images that can be read.")
-    by_stem: dict[str, Path] = {}
+    by_stem: dict[str, list[str]] = defaultdict(list)
     for path in found:
-        first = by_stem.setdefault(_stem(path), path)
-        if first is not path:
-            raise DatasetError(
-                f"{first.name} and {path.name} in {folder} have the same name but for the ending. Keep one of them."
-            )
+        by_stem[_stem(path)].append(path.name)
+    twice = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
+    if twice:
+        listed = "; ".join(twice[:10]) + ("; ..." if len(twice) > 10 else "")
+        raise DatasetError(
+            f"{listed} in {folder} have the same name but for the ending. Keep one of them.",
+            shell="Or leave the others out (--skip FILE ...).",
+        )
     return found
 
 
@@ -134,16 +143,18 @@ def _stem(path: Path) -> str:
 Split = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
 
 
-def _splitters(suffixes: Sequence[str]) -> list[Split]:
-    if suffixes:
-
-        def by_suffix(stem: str) -> tuple[str, str]:
-            for i, suffix in enumerate(suffixes):
+def _splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Split]:
+    def by_suffixes(endings: Sequence[str]) -> Split:
+        def split(stem: str) -> tuple[str, str]:
+            for i, suffix in enumerate(endings):
                 if stem.endswith(suffix):
                     return stem[: -len(suffix)], f"{i:04d}"
             return stem, ""
 
-        return [by_suffix]
+        return split
+
+    if suffixes:
+        return [by_suffixes(suffixes)]
 
     def plain(stem: str) -> tuple[str, str]:
         return stem, ""
@@ -155,7 +166,27 @@ def _splitters(suffixes: Sequence[str]) -> list[Split]:
 
         return split
 
-    return [plain, by(_FOUR_DIGITS), by(_LETTER)]
+    even = _even_suffixes([_stem(path) for path in sources if not path.is_dir()])
+    return [plain, by(_FOUR_DIGITS), by(_LETTER), *([by_suffixes(even)] if even else [])]
+
+
+def _even_suffixes(stems: Sequence[str]) -> tuple[str, ...]:
+    """Return the last words of names, if every beginning has the same two or more of them."""
+    ends: dict[str, set[str]] = defaultdict(set)
+    for stem in stems:
+        match = _LAST_WORD.search(stem)
+        if match is None:
+            return ()
+        ends[stem[: match.start()]].add(match[0])
+    sets = set(map(frozenset, ends.values()))
+    return tuple(sorted(sets.pop())) if len(sets) == 1 and all(len(found) > 1 for found in ends.values()) else ()
+
+
+def channel_word(path: Path) -> str:
+    """Return the word that tells a channel's file from those of other channels; empty where it is a number."""
+    stem = _stem(path)
+    match = _LAST_WORD.search(stem)
+    return match[0][1:] if match and not (_FOUR_DIGITS.search(stem) or _LETTER.search(stem)) else ""
 
 
 def _grouped(sources: Sequence[Path], split: Split) -> dict[str, tuple[Path, ...]]:

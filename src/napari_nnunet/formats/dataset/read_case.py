@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.grid import Apart, Grid, Same, Turned, WhenApart, relation, same_voxels
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
 
 def read_case(
-    case: TrainingCase, reader: str, *, as_stored: bool = False, apart: WhenApart = "refuse"
+    case: TrainingCase,
+    reader: str,
+    scheme: LabelScheme,
+    *,
+    as_stored: bool = False,
+    apart: WhenApart = "refuse",
 ) -> tuple[Volume, NDArray[Any]]:
     """Read image and labels of a case.
 
@@ -25,6 +33,8 @@ def read_case(
         Its files.
     reader : str
         nnU-Net's class name.
+    scheme : LabelScheme
+        The values that labels may have.
     as_stored : bool
         Keep the type of the image's file.
     apart : {"refuse", "resample", "ignore"}
@@ -38,7 +48,8 @@ def read_case(
     Raises
     ------
     ImageError
-        If a file cannot be read, or voxels of the labels are not those of the image.
+        If a file cannot be read, voxels of the labels are not those of the image, or hold a value that dataset.json
+        does not define: it would be trained as background or end the training.
     """
     volume = read_volume(case.images, reader=reader, as_stored=as_stored, apart=apart)
     labels, geometry = read_labels(case.label, reader=reader)
@@ -51,7 +62,39 @@ def read_case(
                 "headers are wrong, take the voxels as they lie (--ignore_geometry).",
                 window="Check the dataset in the Training cases dock, which can fix it.",
             )
+    unknown = unknown_values(labels, scheme)
+    if unknown:
+        raise ImageError(
+            f"{case.label.name}: {unknown_in_words(unknown, scheme)}.",
+            shell="Add it to 'labels', change the voxels, or, where nobody annotated them, give them the value of a "
+            "label named 'ignore' (import_folders --map and --ignore do).",
+            window="Check the dataset in the Training cases dock, which can fix it.",
+        )
     return volume, labels
+
+
+def unknown_values(labels: NDArray[Any], scheme: LabelScheme) -> dict[int, int]:
+    """Return the values of labels that a scheme does not define, with their voxels."""
+    allowed = _allowed(scheme)
+    if not labels.size:
+        return {}
+    if allowed == tuple(range(len(allowed))) and labels.min() >= 0 and labels.max() < len(allowed):
+        return {}  # two passes; counting takes much longer
+    values, counts = np.unique(labels, return_counts=True)
+    known = set(allowed)
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in known}
+
+
+def unknown_in_words(unknown: Mapping[int, int], scheme: LabelScheme) -> str:
+    """Return what is wrong with labels that hold values without a meaning."""
+    listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(unknown.items())[:5])
+    listed += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    have = ", ".join(map(str, _allowed(scheme)))
+    return f"it contains {listed}, which dataset.json does not define; it has {have}"
+
+
+def _allowed(scheme: LabelScheme) -> tuple[int, ...]:
+    return (*scheme.all_labels, *(() if scheme.ignore_label is None else (scheme.ignore_label,)))
 
 
 def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -> Turned | Apart | None:

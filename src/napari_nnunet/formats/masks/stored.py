@@ -56,6 +56,11 @@ def read_mask(path: Path) -> StoredMask:
     ImageError
         If it cannot be read, or has channels that are no colours.
     """
+    if path.is_dir() and not dicom.is_series(path):
+        raise ImageError(
+            f"{path} is a folder of files, one per class perhaps; a mask is one file with a value for each class. "
+            "Join the files of a case into one."
+        )
     if path.is_dir():
         array, geometry = dicom.read_series(path)
         return StoredMask(array[0], geometry, plain=False)

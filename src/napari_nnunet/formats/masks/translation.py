@@ -194,6 +194,8 @@ def translate(
         If what was told does not fit the masks, or names a class that the dataset lacks.
     """
     colours = told.threshold is None and in_colours(facts)
+    if told.threshold is not None and any(f.colours for f in facts.values()):
+        raise DatasetError("Masks that are drawn in colours have no threshold; name the classes of their colours.")
     counts = _occurring(facts, told, colours=colours)
     names = assigned(facts, told)
     rest = [value for value in sorted(counts) if value not in names and value != 0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.dataset.read_case import in_words, label_relation
+from napari_nnunet.formats.dataset.read_case import in_words, label_relation, unknown_in_words
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
 from napari_nnunet.grid import Turned
 from napari_nnunet.jobs.case_size import measure_bytes
@@ -146,17 +146,10 @@ def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable
 
 
 def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelScheme) -> Iterable[Problem]:
-    allowed = {*scheme.all_labels} | ({scheme.ignore_label} if scheme.ignore_label is not None else set())
+    allowed = {*scheme.all_labels, scheme.ignore_label}
     unknown = {value: count for value, count in found.items() if value not in allowed}
     if unknown:
-        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(unknown.items())[:5])
-        listed += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        yield Problem(
-            "error",
-            case.label.name,
-            f"it contains {listed}, which dataset.json does not define; it has {', '.join(map(str, sorted(allowed)))}",
-            "remap_labels",
-        )
+        yield Problem("error", case.label.name, unknown_in_words(unknown, scheme), "remap_labels")
     elif scheme.ignore_label is not None and set(found) == {scheme.ignore_label}:
         yield Problem(
             "warning", case.label.name, "every voxel is 'ignore': nothing can be learned from it", "drop_case"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dataset.pairs import ImagePair
@@ -17,6 +19,9 @@ from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto,
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
 from napari_nnunet.volume import Volume
+
+_GLANCE = 20_000  # voxels of an image that are looked at, evenly spaced
+_HANDFUL = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class PlannedCase:
         Whether the mask is stored in another order of voxels and will be turned onto the image.
     facts : MaskFacts
         The values of the mask.
+    few_values : bool
+        Whether the image, at a glance, has a handful of whole values, as masks have.
     notes : tuple of str
         What was done with channels that lie on other grids.
     """
@@ -50,6 +57,7 @@ class PlannedCase:
     eight_bit: bool
     turned: bool
     facts: MaskFacts
+    few_values: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,8 +113,14 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         eight_bit=integers and low >= 0 and high <= 255,
         turned=turned,
         facts=facts,
+        few_values=integers and _few(np.asarray(volume.array)),
         notes=volume.notes,
     )
+
+
+def _few(array: NDArray[Any]) -> bool:
+    flat = array.ravel()
+    return len(np.unique(flat[:: max(1, flat.size // _GLANCE)])) <= _HANDFUL
 
 
 def look_closer(pair: ImagePair) -> Pieces:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, of_cases
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
+from napari_nnunet.formats.dataset.pairs import Pairing, channel_word, pair_folders
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
@@ -21,6 +21,7 @@ from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.schema.requests.mask_words import in_words
 
 _ROWS = 12  # of the table of values in a message
+_MANY = 40  # values of masks beside images with a handful
 _NAMES = 6  # of cases that are written out to be left out
 
 
@@ -39,7 +40,7 @@ class ImportPlan:
     Parameters
     ----------
     cases : tuple of PlannedCase
-        Those that can be imported, sorted by name.
+        Those that were read, sorted by name.
     channels : tuple of str
         Names, in order.
     left_out : tuple of LeftOut
@@ -70,8 +71,8 @@ class ImportPlan:
 
     def require(self) -> Translation:
         """Return the translation of the masks; raises DatasetError with everything that is in the way."""
-        total = len(self.cases) + len(self.problems)
         if self.problems:
+            total = len({case.name for case in self.cases} | set(self.problems))
             error = of_cases(self.problems, total, "imported")
             head, lines, in_window = *error.message.partition("\n")[::2], error.in_window.partition("\n")[2]
             also, also_there = (
@@ -109,7 +110,7 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
     DatasetError
         If a folder is missing or nothing matches.
     """
-    pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes)
+    pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes, skip=request.skip)
     wanted = [pair for pair in pairing.pairs if pair.name not in request.skip]
     yield Stage(name="Reading masks", total=len(wanted))
     outcomes = yield from run_cases(
@@ -131,7 +132,8 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
 
 def _left_out(pairing: Pairing, skip: Sequence[str]) -> tuple[LeftOut, ...]:
     found = [LeftOut(path, "no mask has its name") for path in pairing.images]
-    found += [LeftOut(path, "no image has its name") for path in pairing.masks]
+    folder = "a mask is one file with a value for each class, not a folder"
+    found += [LeftOut(path, folder if path.is_dir() else "no image has its name") for path in pairing.masks]
     for pair in pairing.pairs:
         if pair.name in skip:
             found += [LeftOut(path, "as asked") for path in (*pair.images, pair.mask)]
@@ -196,6 +198,9 @@ def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, Nnun
 def _channel_names(case: PlannedCase) -> tuple[str, ...]:
     if len(case.pair.images) == 1 and case.channels in (3, 4) and len(case.shape) == 2:
         return ("R", "G", "B", "A")[: case.channels]
+    words = tuple(channel_word(path) for path in case.pair.images)
+    if len(words) == case.channels > 1 and all(words) and len(set(words)) == len(words):
+        return words
     return tuple(f"channel_{c}" for c in range(case.channels))
 
 
@@ -218,10 +223,19 @@ def _meaning(
 ) -> tuple[Recognised | None, Translation | None, NnunetError | None]:
     """Return what the masks are, how they are translated, and the question that is open."""
     if not cases:
-        return None, None, None
+        return None, None, DatasetError("No case is left to import. Each needs an image, and a mask that is one file.")
     facts = {case.name: case.facts for case in cases}
     told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
     recognised = recognise(facts, pieces)
+    if all(case.few_values for case in cases) and max(f.distinct for f in facts.values()) > _MANY:
+        text = "The images have a few whole values and the masks many: the two folders look swapped."
+        return (
+            recognised,
+            None,
+            DatasetError(
+                text, shell="Give the images with -i and the masks with -m.", window="Exchange the two folders."
+            ),
+        )
     known = None if info is None else _single_labels(info)
     try:
         fractions = told.threshold is None and any(f.fractional for f in facts.values())

@@ -23,6 +23,7 @@ from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.pool import Task, results_of, run_cases
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import require_plain
@@ -99,7 +100,7 @@ def _measure_all(
 ) -> Job[list[tuple[CaseMeasure, str]]]:
     reader = reader_of(dataset)
     tasks = [
-        Task(case.name, (case, reader, draws, request.apart), partial(measure_bytes, case, reader))
+        Task(case.name, (case, reader, dataset.info.labels, draws, request.apart), partial(measure_bytes, case, reader))
         for case in dataset.cases
     ]
     outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
@@ -108,13 +109,13 @@ def _measure_all(
 
 
 def measure_case(
-    case: TrainingCase, reader: str, draws: int | None, apart: WhenApart = "refuse"
+    case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart = "refuse"
 ) -> tuple[CaseMeasure, str]:
     """Read and measure one case, and return a digest of what its files hold; runs in a worker process."""
     from napari_nnunet.engine.planning.measure import measure  # loads scipy, which only the workers need
 
     content = content_of(case)
-    volume, labels = read_case(case, reader, apart=apart)
+    volume, labels = read_case(case, reader, scheme, apart=apart)
     return measure(volume, labels, draws=draws), content
 
 

@@ -27,6 +27,7 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, grid_of
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
+from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -273,7 +274,7 @@ def preprocess_case(
     case: TrainingCase,
     plans: Plans,
     targets: Sequence[tuple[Configuration, Path]],
-    labels_scheme: Any,
+    labels_scheme: LabelScheme,
     staging: Path,
     apart: WhenApart = "refuse",
 ) -> tuple[str, tuple[str, ...]]:
@@ -296,7 +297,9 @@ def preprocess_case(
     folders = {configuration.name: folder for configuration, folder in targets}
     # The arrays are handed on without a name here, so that they are freed as soon as they were used.
     notes: list[str] = []
-    for prepared in prepare_case(*_read(case, plans.reader, apart, notes), plans, configurations, labels_scheme):
+    for prepared in prepare_case(
+        *_read(case, plans.reader, labels_scheme, apart, notes), plans, configurations, labels_scheme
+    ):
         folder = folders[prepared.configuration.name]
         write_case(
             folder,
@@ -312,8 +315,10 @@ def preprocess_case(
     return content, tuple(notes)
 
 
-def _read(case: TrainingCase, reader: str, apart: WhenApart, notes: list[str]) -> tuple[Volume, NDArray[Any]]:
-    volume, labels = read_case(case, reader, as_stored=True, apart=apart)
+def _read(
+    case: TrainingCase, reader: str, scheme: LabelScheme, apart: WhenApart, notes: list[str]
+) -> tuple[Volume, NDArray[Any]]:
+    volume, labels = read_case(case, reader, scheme, as_stored=True, apart=apart)
     notes += volume.notes
     return volume, labels
 
