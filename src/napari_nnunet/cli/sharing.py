@@ -77,11 +77,11 @@ def import_old_nnunet_model(request: ImportV1Request, shell: Shell) -> None:
     print(shell.run(import_v1_model(shell.workspace, request)))
 
 
-def doctor(_: DoctorRequest, __: Shell) -> None:
+def doctor(request: DoctorRequest, _: Shell) -> None:
     """Print what this computer has."""
     from napari_nnunet.jobs.doctor import examine
 
-    print(examine())
+    print(examine(again=request.again))
 
 
 def demo(request: DemoRequest, shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +26,16 @@ def seconds_per_run(key: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def remember(key: str, seconds: float) -> None:
-    """Note the seconds of one network run; a notebook that cannot be written is no reason to fail."""
+def comparisons() -> dict[str, object]:
+    """Return what :func:`remember` noted as lists, whatever is in them: key to list."""
+    return {key: value for key, value in _read().items() if isinstance(value, list)}
+
+
+def remember(key: str, seconds: float | Sequence[object]) -> None:
+    """Note the seconds of one network run, or several things that were compared.
+
+    A notebook that cannot be written is no reason to fail.
+    """
     with suppress(ResourceError):
         append_lines(_path(), [_line(key, seconds)])
         if sum(1 for _ in read_lines(_path())) > 2 * _KEPT:

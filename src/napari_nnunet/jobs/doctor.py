@@ -18,7 +18,9 @@ from napari_nnunet.engine import machine
 from napari_nnunet.engine.network import device
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.workspace import Workspace, default_folder
+from napari_nnunet.jobs import arithmetic
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 _PACKAGES = ("napari-nnunet", "napari", "npe2", "magicgui", "torch", "openvino", "numpy", "scipy", "SimpleITK")
 _BAD_TORCH = {"2.9": "its 3-D convolutions on CUDA are many times slower than in other releases"}
@@ -52,11 +54,15 @@ class ComputerReport:
         return "\n".join(lines)
 
 
-def examine() -> ComputerReport:
-    """Look at Python, torch, GPU, processor, memory and folders; takes a second or two."""
+def examine(*, again: bool = False) -> ComputerReport:
+    """Look at Python, torch, GPU, processor, memory and folders.
+
+    Takes a second or two, and some more when arithmetic is measured: the first time, or ``again``.
+    """
     groups = {
         "Software": [("Python", platform.python_version()), ("System", platform.platform()), *_versions()],
         "Processor": _processor(),
+        "Arithmetic": _arithmetic(again=again),
         "GPU": _gpu(),
         "Memory": _memory(),
         "Folders": _folders(),
@@ -75,15 +81,34 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _processor() -> list[tuple[str, str]]:
-    entries = [
+    return [
         ("cores", f"{machine.available_threads()} usable of {psutil.cpu_count()}"),
         ("features", ", ".join(sorted(device.cpu_features())) or "unknown"),
     ]
-    try:
-        choice = device.choose(PredictSettings())
-        entries.append(("would use", f"{choice} ({choice.why})"))
-    except NnunetError as error:
-        entries.append(("would use", error.message))
+
+
+def _arithmetic(*, again: bool) -> list[tuple[str, str]]:
+    """Say what networks run in here, with the figures; those of nnU-Net's usual kinds are measured if need be."""
+    entries: list[tuple[str, str]] = []
+    for ndim in (3, 2):
+        network = arithmetic.usual_network(ndim)
+        try:
+            if again:
+                arithmetic.measure_anew(network)
+            choice = arithmetic.prediction_choice(PredictSettings(), network)
+            entries.append((f"{ndim}-D prediction", f"{choice} ({choice.why})"))
+            settings = TrainSettings()
+            choice = arithmetic.training_choice(settings, network, arithmetic.training_device(settings, "auto"))
+            entries.append((f"{ndim}-D training", f"{choice} ({choice.why})"))
+        except NnunetError as error:
+            entries.append((f"{ndim}-D", error.message))
+    known = arithmetic.known()
+    for name, timed in known.timed.items():
+        entries.append(("measured", f"{name}: {'; '.join(str(entry) for entry in timed)}"))
+    if known.others:
+        entries.append(("left aside", f"{known.others} measured on another computer or with other versions"))
+    if known.damaged:
+        entries.append(("damaged", f"{known.damaged} that cannot be read; measured again when they are needed"))
     return entries
 
 

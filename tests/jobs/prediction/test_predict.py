@@ -239,7 +239,7 @@ def test_too_little_memory_is_said_before_anything_is_computed(model, volume):
 
 def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypatch):
     gpu = Choice("cuda:0", "torch", "float32", "a pretended GPU", 1)
-    monkeypatch.setattr(predictor, "choose", lambda _: gpu)
+    monkeypatch.setattr(predictor, "prediction_choice", lambda *_: gpu)
     asked = []
 
     def out_of_memory(network, choice, shape, **options):

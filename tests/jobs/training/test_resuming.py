@@ -14,41 +14,46 @@ from trainings import MODEL, SHORT, folder_of, of, run, same
 
 from helpers import TRAINED
 from napari_nnunet.cli import main
+from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.events import (
     CaseDone,
     EpochDone,
+    Note,
     Progress,
 )
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training import begin as _begin
 from napari_nnunet.jobs.training import session as _session
+from napari_nnunet.jobs.training import train as _train
 from napari_nnunet.jobs.training.train import train
 from napari_nnunet.processes.launch import request_of
 from napari_nnunet.schema.requests.training import TrainRequest
+
+
+def _stop_after(steps, workspace, settings):
+    """Resume, and close the job after some steps; returns whether it was not at its end by then."""
+    request = TrainRequest.like(
+        settings, dataset=TRAINED, configuration="3d_fullres", fold=0, resume=True, validation=False
+    )
+    job, seen = train(workspace, request), 0
+    for event in job:
+        seen += isinstance(event, Progress)
+        if seen == steps:
+            job.close()
+            return True
+    return False
 
 
 def test_stopped_anywhere_and_resumed_equals_uninterrupted(workspace, tmp_path):
     whole, _ = run(workspace, validation=False)
     expected = read_raw(whole.folder.final)
     other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
-    stops = 0
-    for steps in (2, 3, 5, 1, 30):  # within epochs, at their ends, twice in one
-        job = train(
-            other,
-            TrainRequest.like(
-                SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, resume=True, validation=False
-            ),
-        )
-        seen = 0
-        for event in job:
-            seen += isinstance(event, Progress)
-            if seen == steps:
-                job.close()
-                stops += 1
-                break
-    assert stops == 4
+    # within epochs, at their ends, twice in one
+    stops = [_stop_after(steps, other, SHORT) for steps in (2, 3, 5, 1, 30)]
+    assert stops == [True, True, True, True, False]
     same(expected, read_raw(folder_of(other).final))
 
 
@@ -186,3 +191,35 @@ def test_a_training_keeps_the_normalisation_it_began_with(workspace):
     torch.save(content, first.folder.final)
     again, _ = run(workspace, settings=SHORT.replace(epochs=3), resume=True, validation=False)
     assert read_raw(again.folder.final)["napari_nnunet"]["norms"] == "torch"
+
+
+def test_a_training_keeps_the_arithmetic_it_began_with_and_repeats_it_to_the_bit(workspace, tmp_path, monkeypatch):
+    short = SHORT.replace(epochs=2, precision="bfloat16")
+    whole, _ = run(workspace, settings=short, validation=False)
+    expected = read_raw(whole.folder.final)
+    assert expected[OWN]["precision"] == "bfloat16"
+    other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
+    _stop_after(5, other, short)
+    # Asked for nothing, a narrow network like this would learn in float32.
+    again, _ = run(other, settings=SHORT.replace(epochs=2), resume=True, validation=False)
+    same(expected, read_raw(again.folder.final))
+
+    monkeypatch.setattr(_begin, "has_fast_bfloat16", lambda: False)
+    elsewhere, events = run(other, settings=SHORT.replace(epochs=3), resume=True, validation=False)
+    assert any("began in bfloat16, which this processor does not have" in note.text for note in of(Note, events))
+    assert read_raw(elsewhere.folder.final)[OWN]["precision"] == "float32"
+
+
+def test_trainings_of_earlier_releases_continue_in_float32_whatever_is_faster_here(workspace, monkeypatch):
+    import torch
+
+    first, _ = run(workspace, settings=SHORT.replace(epochs=1), validation=False)
+    content = torch.load(first.folder.final, weights_only=False)
+    del content[OWN]["precision"]
+    torch.save(content, first.folder.final)
+    faster = Choice("cpu", "torch", "bfloat16", "measured", 1)
+    monkeypatch.setattr(_train, "training_choice", lambda *_: faster)
+    again, _ = run(workspace, settings=SHORT.replace(epochs=2), resume=True, validation=False)
+    assert read_raw(again.folder.final)[OWN]["precision"] == "float32"
+    fresh, _ = run(workspace, settings=SHORT.replace(epochs=1), validation=False)
+    assert read_raw(fresh.folder.final)[OWN]["precision"] == "bfloat16"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,21 @@ def _nonlinearity(architecture: Architecture) -> nn.Module:
     return nn.LeakyReLU(architecture.slope, inplace=True)
 
 
+def _convolved(conv: Any, x: Tensor) -> Tensor:
+    """Convolve; in float32 where an axis has fewer voxels than the kernel.
+
+    There, oneDNN's bfloat16 kernels (torch 2.13) read memory that nobody wrote: gradients of the weights, and sometimes
+    results, are whatever it holds. Maps that small cost nothing in float32.
+    """
+    thin = any(n < k for n, k in zip(x.shape[2:], conv.kernel_size, strict=True))
+    if not (thin and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        found: Tensor = conv(x)
+        return found
+    with torch.autocast("cpu", enabled=False):
+        exact: Tensor = conv(x.float())
+        return exact.to(torch.get_autocast_dtype("cpu"))
+
+
 class ConvBlock(nn.Module):
     """Convolution, dropout, normalisation, nonlinearity; each but the first may be absent."""
 
@@ -90,7 +105,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, ...) to (B, C_out, ...)."""
-        x = self.conv(x)
+        x = _convolved(self.conv, x)
         if self.dropout is not None:
             x = self.dropout(x)
         norm, nonlin = self.norm, self.nonlin

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -16,6 +17,42 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")  # the most digits first
+_SLACK = 1.15  # what a more exact arithmetic may take of the fastest one's time, which is not known better than that
+_GAIN = 4 / 3  # how much faster bfloat16 must be than float32 to train in it
+#: How far the numbers that the beginning of a network gives may be off, by norm. bfloat16 keeps 8 binary digits: with
+#: random weights its outputs are off by 0.01 and its gradients by 0.02 to 0.04 there; what is beyond is a fault.
+_LARGEST_DEVIATION = 0.1
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How one arithmetic did on the beginning of a network; see :mod:`napari_nnunet.engine.planning.probe`.
+
+    Parameters
+    ----------
+    backend, precision
+        What was tried.
+    seconds : float or None
+        Of one run; None if the process that tried it did not survive.
+    deviation : float
+        Of its numbers from float32, relative, by norm.
+    """
+
+    backend: Backend
+    precision: Precision
+    seconds: float | None
+    deviation: float = 0.0
+
+    @property
+    def usable(self) -> float | None:
+        """The seconds of a run that can be relied on; None otherwise."""
+        return self.seconds if self.deviation <= _LARGEST_DEVIATION else None
+
+    def __str__(self) -> str:
+        how = "failed" if self.seconds is None else f"{1e3 * self.seconds:.1f} ms"
+        off = f", off by {self.deviation:.2g}" if self.usable is None and self.seconds is not None else ""
+        return f"{self.backend} {self.precision} {how}{off}"
 
 
 @dataclass(frozen=True)
@@ -91,13 +128,34 @@ def free_memory(choice: Choice) -> float:
     return float(available_memory())
 
 
-def choose(settings: PredictSettings) -> Choice:
+def is_measured(settings: PredictSettings) -> bool:
+    """Whether measurements decide: on a CPU, where no precision is asked for."""
+    return settings.precision == "auto" and _kind(settings) == "cpu"
+
+
+def candidates() -> list[tuple[Backend, Precision]]:
+    """Return what might be the fastest on this CPU; what it lists is no promise, but what it does not is emulated."""
+    found: list[tuple[Backend, Precision]] = [("torch", "float32")]
+    if has_fast_bfloat16():
+        found.append(("torch", "bfloat16"))
+    if has_openvino():
+        import openvino as ov  # an optional part of the installation
+
+        listed = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        known: dict[str, Precision] = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16"}
+        found += [("openvino", precision) for name, precision in known.items() if name in listed]
+    return found
+
+
+def choose(settings: PredictSettings, timed: Sequence[Timed] = ()) -> Choice:
     """Pick device, backend and precision.
 
     Parameters
     ----------
     settings : PredictSettings
         What the user asked for; "auto" leaves it open.
+    timed : sequence of Timed
+        What was measured on this CPU with the beginning of the network; without it, float32.
 
     Raises
     ------
@@ -110,18 +168,27 @@ def choose(settings: PredictSettings) -> Choice:
     device = settings.device.strip().lower()
     if settings.backend == "openvino" and device not in ("auto", "cpu"):
         raise SettingsError(f"OpenVINO runs on the CPU here, not on {device!r}; use device 'cpu' or backend 'torch'.")
-    if device == "auto" and settings.backend != "openvino":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, separator, number = device.partition(":")
+    kind = _kind(settings)
+    _, separator, number = device.partition(":")
     if separator and not (number.isdecimal() and number.isascii()):
         raise SettingsError(f"Unknown device {settings.device!r}. Known: auto, cpu, cuda, cuda:1, ..., mps.")
     if kind == "cuda":
-        return _cuda(device, settings, threads)
+        return _cuda("cuda" if device == "auto" else device, settings, threads)
     if kind == "mps":
         return _mps(settings, threads)
-    if kind not in ("cpu", "auto"):
+    if kind != "cpu":
         raise SettingsError(f"Unknown device {settings.device!r}. Known: auto, cpu, cuda, cuda:1, ..., mps.")
-    return _cpu(settings, threads)
+    return _cpu(settings, threads, timed)
+
+
+def _kind(settings: PredictSettings) -> str:
+    """Return the family of the device that is asked for, or of the best one there is."""
+    device = settings.device.strip().lower()
+    if device != "auto":
+        return device.partition(":")[0]
+    if settings.backend == "openvino":
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _cuda(device: str, settings: PredictSettings, threads: int) -> Choice:
@@ -145,29 +212,42 @@ def _mps(settings: PredictSettings, threads: int) -> Choice:
     return Choice("mps", "torch", precision, "Apple GPU", threads)
 
 
-def _cpu(settings: PredictSettings, threads: int) -> Choice:
+def _cpu(settings: PredictSettings, threads: int, timed: Sequence[Timed]) -> Choice:
     backend = settings.backend
     if backend == "openvino" and not has_openvino():
         raise ResourceError("The backend 'openvino' was asked for, but it is not installed: pip install openvino.")
+    allowed = [entry for entry in timed if backend in ("auto", entry.backend)]
+    if settings.precision == "auto" and (best := preferred(allowed)) is not None:
+        return Choice("cpu", best.backend, best.precision, _compared(best, allowed), threads)
     if backend == "auto":
         backend = "openvino" if has_openvino() else "torch"
-    precision = settings.precision
-    if precision != "auto":
-        return Choice("cpu", backend, precision, f"{precision} as asked for", threads)
-    if backend == "openvino":
-        best = _openvino_precision()
-        return Choice("cpu", "openvino", best, f"no GPU; OpenVINO is the fastest on this processor, {best}", threads)
-    best = "bfloat16" if has_fast_bfloat16() else "float32"
-    why = "the processor has bfloat16 in hardware" if best == "bfloat16" else "no GPU, no bfloat16 in hardware"
-    return Choice("cpu", "torch", best, why, threads)
+    if settings.precision == "auto":
+        return Choice("cpu", backend, "float32", "not measured for this network", threads)
+    return Choice("cpu", backend, settings.precision, f"{settings.precision} as asked for", threads)
 
 
-@lru_cache(maxsize=1)
-def _openvino_precision() -> Precision:
-    """float16 has more digits than bfloat16 and the same speed where both exist; else what the processor has."""
-    import openvino as ov  # an optional part of the installation
+def preferred(timed: Sequence[Timed]) -> Timed | None:
+    """Return the most exact arithmetic that takes hardly longer than the fastest one; None if none is usable."""
+    usable = [(entry.usable, entry) for entry in timed if entry.usable is not None]
+    fastest = min((seconds for seconds, _ in usable), default=0.0)
+    close = [pair for pair in usable if pair[0] <= _SLACK * fastest]
+    ranked = sorted(close, key=lambda pair: (PRECISIONS.index(pair[1].precision), pair[0]))
+    return ranked[0][1] if ranked else None
 
-    capabilities: Any = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if "FP16" in capabilities:
-        return "float16"
-    return "bfloat16" if "BF16" in capabilities else "float32"
+
+def training_precision(timed: Sequence[Timed]) -> tuple[Precision, str]:
+    """Return what trains on this CPU, and why: bfloat16 where it is faster by a third, else float32."""
+    seconds = {entry.precision: entry.usable for entry in timed}
+    plain, short = seconds.get("float32"), seconds.get("bfloat16")
+    if plain is None or short is None:
+        return "float32", "as nnU-Net trains"
+    chosen: Precision = "bfloat16" if plain >= _GAIN * short else "float32"
+    return chosen, f"bfloat16 was {plain / short:.1f} times as fast as float32 when it was measured here"
+
+
+def _compared(best: Timed, timed: Sequence[Timed]) -> str:
+    """Say how the chosen arithmetic compares with float32."""
+    plain = min((e.usable for e in timed if e.precision == "float32" and e.usable is not None), default=None)
+    if best.precision == "float32" or plain is None or best.seconds is None:
+        return "the fastest when it was measured here"
+    return f"{plain / best.seconds:.1f} times as fast as float32 when it was measured here"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from napari_nnunet.engine.network.device import Precision
 from napari_nnunet.engine.network.unet import UNet
 
 _TYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
@@ -42,15 +42,17 @@ class TorchNetwork:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Map (B, C, ...) float32 to logits (B, heads, ...) float32 on the device."""
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self._device, self._precision)():
             moved = batch.to(self._device, non_blocking=True).contiguous(memory_format=self._layout)
             out: Tensor = self._network(moved) if self._head else self._network.features(moved)
         return out.float()
 
-    def _autocast(self) -> Any:
-        if self._precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=_TYPES[self._precision])
+
+def autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what makes a context in which networks of float32 weights compute in a precision."""
+    if precision == "float32":
+        return nullcontext
+    return partial(torch.autocast, device.type, _TYPES[precision])
 
 
 @contextmanager

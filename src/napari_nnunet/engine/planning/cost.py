@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from napari_nnunet.engine.network.device import Precision
 from napari_nnunet.engine.network.layout import best_layout, choose_norms, laid_out, lay_out
-from napari_nnunet.engine.network.unet import UNet, build, multiply_adds
+from napari_nnunet.engine.network.torch_backend import autocast
+from napari_nnunet.engine.network.unet import build, multiply_adds
 from napari_nnunet.schema.architecture import Architecture
 
 STEPS_PER_EPOCH = 250
@@ -49,8 +51,61 @@ class StepCost:
         return self.seconds * (STEPS_PER_EPOCH + _FORWARD * VALIDATION_STEPS) * EPOCHS / 3600
 
 
+class Trial:
+    """A network of random weights that learns, laid out and normalised as in training.
+
+    Parameters
+    ----------
+    architecture, channels, heads
+        The network.
+    patch : sequence of int
+        Size of its one image.
+    device : str
+        Where it learns.
+    precision : Precision
+        Arithmetic of the network; the weights are float32.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        channels: int,
+        heads: int,
+        patch: Sequence[int],
+        *,
+        device: str,
+        precision: Precision,
+    ) -> None:
+        self.network = build(architecture, channels, heads).to(device)
+        self.network.deep_supervision = True
+        layout = best_layout(self.network, torch.device(device).type)
+        lay_out(self.network, layout)
+        if torch.device(device).type == "cpu":
+            choose_norms(self.network, layout, "samples")
+        self.image = laid_out(torch.randn(1, channels, *patch, device=device), layout)
+        self._autocast = autocast(self.image.device, precision)
+
+    def step(self) -> float:
+        """Go forward and backward; returns the seconds it took."""
+        began = time.perf_counter()
+        self.network.zero_grad()
+        with self._autocast():
+            outputs = self.network(self.image)
+        sum(output.float().square().mean() for output in outputs).backward()
+        if self.image.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+
 def measure_step(
-    architecture: Architecture, channels: int, heads: int, patch: Sequence[int], batch: int, *, device: str
+    architecture: Architecture,
+    channels: int,
+    heads: int,
+    patch: Sequence[int],
+    batch: int,
+    *,
+    device: str,
+    precision: Precision = "float32",
 ) -> StepCost:
     """Run a forward and a backward pass and say what a whole step would take.
 
@@ -66,16 +121,12 @@ def measure_step(
         Of the configuration.
     device : str
         Where to run.
+    precision : Precision
+        Arithmetic of the network.
     """
     part = _part(architecture, channels, heads, patch)
-    network = build(architecture, channels, heads).to(device)
-    network.deep_supervision = True
-    layout = best_layout(network, torch.device(device).type)  # as training has it
-    lay_out(network, layout)
-    if torch.device(device).type == "cpu":
-        choose_norms(network, layout, "samples")
-    image = laid_out(torch.randn(1, channels, *part, device=device), layout)
-    _step(network, image)  # the first one allocates and chooses algorithms
+    trial = Trial(architecture, channels, heads, part, device=device, precision=precision)
+    trial.step()  # the first one allocates and chooses algorithms
     held = 0
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -84,11 +135,11 @@ def measure_step(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _step(network, image)
-    seconds = min(_seconds(network, image) for _ in range(_SAMPLES))
+        trial.step()
+    seconds = min(trial.step() for _ in range(_SAMPLES))
     work = multiply_adds(architecture, channels, heads, patch) / multiply_adds(architecture, channels, heads, part)
     voxels = math.prod(patch) / math.prod(part)
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    weights = sum(p.numel() * p.element_size() for p in trial.network.parameters())
     return StepCost(seconds * work * batch, held * voxels * batch + _COPIES * weights, device, 1 / (voxels * batch))
 
 
@@ -146,17 +197,3 @@ def _part(architecture: Architecture, channels: int, heads: int, patch: Sequence
         longest = max(able, key=lambda a: part[a])
         part[longest] //= 2
     return tuple(part)
-
-
-def _seconds(network: UNet, image: torch.Tensor) -> float:
-    began = time.perf_counter()
-    _step(network, image)
-    return time.perf_counter() - began
-
-
-def _step(network: UNet, image: torch.Tensor) -> None:
-    network.zero_grad()
-    outputs = network(image)
-    sum(output.float().square().mean() for output in outputs).backward()
-    if image.is_cuda:
-        torch.cuda.synchronize()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,12 @@ from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
+from napari_nnunet.engine.network.torch_backend import autocast
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.trainers import Recipe
-
-_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class Learner:
         self.use_norms("samples" if choice.kind == "cpu" and not compiled else "torch")
         self.optimizer = make_optimizer(network.parameters(), recipe)
         self._module: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
-        self._type = _TYPES.get(choice.precision)
-        self.scaler = torch.amp.GradScaler("cuda") if self._type is torch.float16 and choice.kind == "cuda" else None
+        self._autocast = autocast(self.device, choice.precision)
+        self.scaler = torch.amp.GradScaler("cuda") if choice.precision == "float16" and choice.kind == "cuda" else None
 
     def use_norms(self, norms: Norms) -> None:
         """Normalise in another way; a training that is resumed keeps the one it began with."""
@@ -96,9 +94,6 @@ class Learner:
     def set_rate(self, rate: float) -> None:
         """Set the learning rate."""
         set_rate(self.optimizer, rate)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self._type) if self._type is not None else nullcontext()
 
     def _outputs(self, image: Tensor, module: nn.Module | None = None) -> Sequence[Tensor]:
         image = laid_out(image.to(self.device, non_blocking=True), self.layout)

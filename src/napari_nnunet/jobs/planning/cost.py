@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import NnunetError, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
@@ -14,6 +15,10 @@ from napari_nnunet.formats import speed
 from napari_nnunet.jobs.planning.preprocess import stored_bytes
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Configuration, Plans
+from napari_nnunet.schema.requests.training import TrainSettings
+
+if TYPE_CHECKING:
+    from napari_nnunet.engine.network.device import Choice
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def training_costs(
     import torch  # only where time is measured; docks import this module
 
     from napari_nnunet.engine.planning.cost import StepCost, measure_step  # loads torch
+    from napari_nnunet.jobs.arithmetic import training_choice, training_device  # loads torch
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     yield Stage(name="Measuring a training step", total=len(names))
@@ -70,7 +76,9 @@ def training_costs(
         try:
             configuration = plans.configuration(name)
             channels = _channels(configuration, info)
-            key = _key(configuration, channels, info.labels.heads, chosen)
+            settings = TrainSettings(device=chosen)
+            choice = training_choice(settings, configuration.architecture, training_device(settings, chosen))
+            key = _key(configuration, channels, info.labels.heads, choice)
             seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.seconds_per_run(f"{key}-bytes")
             if seconds is None or memory is None:
                 with memory_told("Plan for less memory."):
@@ -80,7 +88,8 @@ def training_costs(
                         info.labels.heads,
                         configuration.patch_size,
                         configuration.batch_size,
-                        device=chosen,
+                        device=choice.device,
+                        precision=choice.precision,
                     )
                 seconds, memory = step.seconds, step.bytes
                 speed.remember(f"{key}-step", seconds)
@@ -103,14 +112,15 @@ def _channels(configuration: Configuration, info: DatasetInfo) -> int:
     return len(info.channel_names) + previous
 
 
-def _key(configuration: Configuration, channels: int, heads: int, device: str) -> str:
+def _key(configuration: Configuration, channels: int, heads: int, choice: Choice) -> str:
     about = [
         configuration.architecture.model_dump(mode="json"),
         configuration.patch_size,
         configuration.batch_size,
         channels,
         heads,
-        device,
+        choice.device,
+        choice.precision,
         _MEASURED,
     ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]

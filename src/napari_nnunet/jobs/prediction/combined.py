@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.components import clean
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import choose
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Pump, Stage
@@ -25,6 +24,7 @@ from napari_nnunet.formats.results.inference_information import read_best
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import estimate, measure_speed
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
@@ -142,8 +142,9 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
     found = []
     for member in combination.members:
         settings = member.settings.replace(probabilities=False)
-        with torch_threads(choose(settings).threads):
-            measure_speed(choose(settings))
+        choice = prediction_choice(settings, member.model.architecture)
+        with torch_threads(choice.threads):
+            measure_speed(choice)
         found.append((member, estimate(member.model, shape, spacing, settings)))
     times = [entry.seconds for _, entry in found]
     heads = combination.model.dataset.labels.heads

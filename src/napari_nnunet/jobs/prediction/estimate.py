@@ -12,7 +12,7 @@ import torch
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.network.unet import multiply_adds
 from napari_nnunet.engine.prediction.decode import slab_bytes, workspace_bytes
 from napari_nnunet.engine.prediction.infer import Ensemble, batch_size, mirror_sets
@@ -20,6 +20,7 @@ from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
@@ -74,7 +75,7 @@ def estimate(
     settings : PredictSettings
         What is asked for.
     """
-    choice = choose(settings)
+    choice = prediction_choice(settings, model.architecture)
     spacing_3d = spacing if len(spacing) == 3 else (999.0 * max(spacing), *spacing)
     record = plan_grid(lift_shape(shape), spacing_3d, model.plans, model.configuration)
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
@@ -210,7 +211,7 @@ def estimate_presets(
     model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
 ) -> Job[dict[str, Estimate]]:
     """Estimate what is asked for ("own") and every preset; measures this computer first if it never ran anything."""
-    choice = choose(settings)
+    choice = prediction_choice(settings, model.architecture)
     yield Stage(name="Estimating")
     with torch_threads(choice.threads):
         measure_speed(choice)

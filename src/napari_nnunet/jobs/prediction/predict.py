@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, origin_of
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
@@ -211,13 +212,15 @@ def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[Pr
             if forget():
                 yield Note(text="Memory ran out; the networks of earlier images were dropped. Trying again.")
                 continue
-            on_device, ensemble = yield from _after_out_of_memory(ensemble, on_device=on_device, error=error)
+            on_device, ensemble = yield from _after_out_of_memory(
+                ensemble, predictor.model, on_device=on_device, error=error
+            )
         else:
             return record, ensemble.choice
 
 
 def _after_out_of_memory(
-    ensemble: infer.Ensemble, *, on_device: bool, error: Exception
+    ensemble: infer.Ensemble, model: TrainedModel, *, on_device: bool, error: Exception
 ) -> Job[tuple[bool, infer.Ensemble]]:
     if ensemble.choice.kind == "cpu":
         raise out_of_memory(error, "Segment a region, or close other programs.") from error
@@ -227,7 +230,7 @@ def _after_out_of_memory(
         yield Note(level="warning", text="Not enough GPU memory; keeping the sums in main memory instead.")
         return False, ensemble
     yield Note(level="warning", text="Not enough GPU memory for the network; continuing on the CPU.")
-    return False, ensemble.rebuilt(choose(PredictSettings(device="cpu")))
+    return False, ensemble.rebuilt(prediction_choice(PredictSettings(device="cpu"), model.architecture))
 
 
 def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, on_device: bool) -> Job[PrepareRecord]:

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from napari_nnunet.engine.network.device import Choice, choose, free_memory
+from napari_nnunet.engine.network.device import Choice, free_memory
 from napari_nnunet.engine.network.unet import build, load_state
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -94,7 +95,7 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
 
     A predictor is keyed by the hashes of its files, so continued training and edited plans are noticed.
     """
-    choice = choose(settings)
+    choice = prediction_choice(settings, model.architecture)
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     hashes = tuple(model.hashes(folds, settings.checkpoint).items())
     described = tuple(file_hash(model.folder / name) for name in ("plans.json", "dataset.json"))

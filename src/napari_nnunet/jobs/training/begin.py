@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from napari_nnunet.engine.batches.batch import BatchRule
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import Choice, has_fast_bfloat16
 from napari_nnunet.engine.network.unet import UNet, build, initialize
 from napari_nnunet.engine.training.learner import Learner, load_pretrained
 from napari_nnunet.engine.training.loss import SegmentationLoss
@@ -66,6 +66,7 @@ def begin(order: Order, network: UNet, choice: Choice, group: Group, start: Star
     ModelError
         If a checkpoint does not fit.
     """
+    resumed = _newest(order) if start.resume else None
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -86,8 +87,12 @@ def begin(order: Order, network: UNet, choice: Choice, group: Group, start: Star
     loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
     schedule = Schedule(order.recipe, order.recipe.epochs)
     session = Session(order, learner, group, source, loader, order.recipe, schedule, order.settings.seed)
-    if start.resume:
-        yield from _resume(session)
+    if resumed is not None:
+        session.restore(resumed[1], str(resumed[0]))
+        yield from _changes(resumed[1], order)
+        yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
+    elif start.resume:
+        yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
     if start.finish_in is not None:
         session.schedule = session.schedule.finishing(session.epoch, start.finish_in)
     if not group.alone:
@@ -140,24 +145,47 @@ def make_source(order: Order, group: Group) -> BatchSource:
     )
 
 
-def _resume(session: Session) -> Job[None]:
-    """Load the most advanced checkpoint."""
-    found = [(path, read_raw(path)) for path in session.folder.checkpoints]
-    if not found:
-        yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
-        return
+def _newest(order: Order) -> tuple[Path, dict[str, Any]] | None:
+    """Return the most advanced checkpoint of a fold, None if there is none.
+
+    Raises
+    ------
+    ModelError
+        If it belongs to another configuration.
+    """
 
     def place(entry: tuple[Path, dict[str, Any]]) -> tuple[int, int]:
         content = entry[1]
         return int(content.get("current_epoch") or 0), int((content.get(OWN) or {}).get("iteration", 0))
 
-    path, content = max(found, key=place)
-    trained = (content.get("init_args") or {}).get("configuration")
-    if trained is not None and trained != session.order.configuration.name:
-        raise ModelError(f"{path} was trained for {trained}, not for {session.order.configuration.name}.")
-    session.restore(content, str(path))
-    yield from _changes(content, session.order)
-    yield Note(text=f"Resuming from {path.name}: epoch {session.epoch}, step {session.iteration}.")
+    found = max(((path, read_raw(path)) for path in order.folder.checkpoints), key=place, default=None)
+    if found is not None:
+        trained = (found[1].get("init_args") or {}).get("configuration")
+        if trained is not None and trained != order.configuration.name:
+            raise ModelError(f"{found[0]} was trained for {trained}, not for {order.configuration.name}.")
+    return found
+
+
+def kept_arithmetic(order: Order, choice: Choice) -> Job[Choice]:
+    """Return the arithmetic that a training on a CPU began with, unless another one is asked for.
+
+    Raises
+    ------
+    ModelError
+        If its checkpoint belongs to another configuration.
+    """
+    resumed = _newest(order) if choice.kind == "cpu" and order.settings.precision == "auto" else None
+    if resumed is None:
+        return choice
+    began = (resumed[1].get(OWN) or {}).get("precision", "float32")  # whatever wrote no such key trained in float32
+    if began == "bfloat16" and not has_fast_bfloat16():
+        yield Note(
+            level="warning",
+            text="This training began in bfloat16, which this processor does not have: it continues in float32. "
+            "Its results will differ slightly from those of the computer where it began.",
+        )
+        began = "float32"
+    return replace(choice, precision=began, why="as it began") if began in ("float32", "bfloat16") else choice
 
 
 def _changes(content: Mapping[str, Any], order: Order) -> Job[None]:
@@ -213,9 +241,10 @@ def _description(session: Session, workers: int | None) -> str:
     length = f"{session.schedule.epochs} epochs of {recipe.iterations} steps"
     if order.settings.time_budget is not None and not session.measured:
         length = f"as many epochs as fit into {order.settings.time_budget / 60:.0f} minutes"
+    choice = session.learner.choice
     made = "" if workers is None else f", batches made by {workers} processes"
     return (
         f"{order.dataset_name} {order.configuration.name}, fold {order.fold}: {len(order.split.train)} training and "
         f"{len(order.split.val)} validation cases, {length}, "
-        f"batch {order.configuration.batch_size}, seed {session.seed}, on {session.learner.choice}{made}."
+        f"batch {order.configuration.batch_size}, seed {session.seed}, on {choice} ({choice.why}){made}."
     )

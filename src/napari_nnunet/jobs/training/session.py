@@ -323,6 +323,7 @@ class Session:
             own={
                 "seed": self.seed,
                 "norms": self.learner.norms,
+                "precision": self.learner.choice.precision,
                 "iteration": self.iteration,
                 "losses": list(self.losses),
                 "epoch_seconds": self._epoch_seconds,

@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.device import PRECISIONS, Choice
 from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined, own_device
 from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
@@ -18,14 +18,14 @@ from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progres
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.training.begin import Start, begin, fresh_network
+from napari_nnunet.jobs.arithmetic import training_choice, training_device
+from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
 from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
-from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
 _SKIPS = 5  # steps in a row whose loss may leave the range of float16
@@ -96,9 +96,15 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             window="Choose it in the list of trainings and press 'Finish soon'.",
         )
     start = Start(resume=resume, finish_in=request.finish_in, pretrained=request.pretrained)
-    choice = training_choice(request)
+    device = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
+    choice = training_choice(request, order.architecture, device)
     with joined(choice.device) as group, ExitStack() as stack:
+        # Each process of a group measures for itself; they compute alike.
+        precision = PRECISIONS[int(group.agree(float(PRECISIONS.index(choice.precision))))]
+        choice = replace(choice, precision=precision)
+        if resume:
+            choice = yield from kept_arithmetic(order, choice)
         network = yield from fresh_network(order, choice, group, start)
         job = _train(order, network, choice, group, start, request)
         if not group.leads:
@@ -134,7 +140,7 @@ def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     ModelError
         If the fold has no such checkpoint.
     """
-    choice = training_choice(request)
+    choice = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     checkpoint = BEST if request.validate_best else FINAL
     network, epochs = _trained(order, checkpoint)
@@ -152,25 +158,6 @@ def _trained(order: Order, checkpoint: str) -> tuple[unet.UNet, int]:
     network = unet.build(order.architecture, order.channels_in, order.info.labels.heads)
     unet.load_state(network, content["network_weights"], where=str(path))
     return network, int(content.get("current_epoch") or 0)
-
-
-def training_choice(settings: TrainSettings) -> Choice:
-    """Return device and precision: float16 on CUDA; elsewhere float32 unless something else is asked for.
-
-    Raises
-    ------
-    ResourceError, SettingsError
-        If the device is not there, or the precision does not work on it.
-    """
-    asked = PredictSettings(
-        device=own_device(settings.device), backend="torch", precision=settings.precision, threads=settings.threads
-    )
-    choice = choose(asked)
-    if settings.precision == "auto" and choice.kind != "cuda":
-        choice = Choice(choice.device, "torch", "float32", "as nnU-Net trains", choice.threads)
-    if choice.precision == "float16" and choice.kind != "cuda":
-        raise SettingsError(f"float16 trains on CUDA only, not on {choice.device}. Use float32 or bfloat16.")
-    return choice
 
 
 def _ending(result: TrainResult) -> Ended:

@@ -20,7 +20,7 @@ from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice, choose
+from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
@@ -32,6 +32,7 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.summary import FILE
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.evaluate import Pair, summary_of
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
@@ -136,7 +137,8 @@ def _predictor(order: Order, network: UNet, choice: Choice) -> Predictor:
     copy.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in network.state_dict().items()})
     settings = PredictSettings(device=choice.device, threads=choice.threads)
     model = TrainedModel(order.model, order.plans, order.info, order.settings.trainer, order.configuration)
-    ensemble = Ensemble([copy], choose(settings), order.configuration.patch_size, order.mirror_axes)
+    own = prediction_choice(settings, order.architecture)
+    ensemble = Ensemble([copy], own, order.configuration.patch_size, order.mirror_axes)
     return Predictor(model, (order.fold,), order.mirror_axes, ensemble)
 
 

@@ -126,3 +126,10 @@ class DemoRequest(Request):
 
 class DoctorRequest(Request):
     """Look at this computer and say what is missing."""
+
+    again: bool = option(
+        "Measure again",
+        "--measure",
+        "Measure again which arithmetic is the fastest here, whatever is remembered.",
+        default=False,
+    )
