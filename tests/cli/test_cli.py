@@ -262,4 +262,4 @@ def test_values_that_make_no_sense_are_refused_in_words(tmp_path, monkeypatch, c
 
 def test_the_doctor_speaks(capsys):
     assert _run("doctor") == 0
-    assert "would use" in capsys.readouterr().out
+    assert "3-D prediction" in capsys.readouterr().out

@@ -1,0 +1,101 @@
+"""Deciding the labels of a volume from its logits: by the corners of cells, and plane by plane as before.
+
+    python benchmarks/decide.py [--classes 2 20 60 118] [--size 200 256 256] [--coarse 32 12] [--json FILE]
+
+The logits are smooth fields, random every 32 voxels (objects as large as organs) or every 12 (many small ones, which
+leave more open than trained networks do), on a grid of 240 x 230 x 230 voxels (for the default size), pushed in slabs of 32 planes;
+with more than 32 classes 32 features and a last layer, as in prediction. One process, both ways in turns, the better of
+two; the labels of both are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.prediction.decode import Assembler
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.plans import Resampling
+
+SLAB, FEATURES = 32, 32
+
+
+class ByPlanes(Assembler):
+    """The way that works for any device and for probabilities."""
+
+    def _write(self, outputs, planes, first):
+        self._write_by_planes(outputs, planes, first)
+
+
+def slabs(shape: tuple[int, ...], channels: int, coarse: int):
+    """Yield smooth fields of some size in slabs, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    knots = torch.randn((1, channels, *(max(2, n // coarse + 1) for n in shape)), generator=generator)
+    for start in range(0, shape[0], SLAB):
+        stop = min(start + SLAB, shape[0])
+        depth = max(2, (stop - start) // coarse + 1)
+        lowest = min(start // coarse, knots.shape[2] - depth)
+        part = knots[:, :, lowest : lowest + depth]
+        yield start, stop, 5 * functional.interpolate(part, size=(stop - start, *shape[1:]), mode="trilinear")[0]
+
+
+def measure(kind: type[Assembler], record: PrepareRecord, classes: int, coarse: int) -> tuple[float, np.ndarray]:
+    """Return the seconds of deciding, without those of making the logits, and the labels."""
+    scheme = LabelScheme(labels={"background": 0, **{f"c{i}": i for i in range(1, classes)}})
+    rule = Resampling(function="resample_data_or_seg_to_shape", order=1)
+    head = None
+    if classes > FEATURES:
+        generator = torch.Generator().manual_seed(1)
+        head = torch.randn((classes, FEATURES), generator=generator), torch.zeros(classes)
+    labels = np.zeros(record.shape, scheme.dtype)
+    assembler = kind(record, scheme, rule, labels, None, head)
+    seconds = 0.0
+    for start, stop, logits in slabs(record.network_shape, min(classes, FEATURES), coarse):
+        began = time.perf_counter()
+        assembler.push(start, stop, logits)
+        seconds += time.perf_counter() - began
+    return seconds, labels
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, nargs="*", default=[2, 20, 60, 118])
+    parser.add_argument("--size", type=int, nargs=3, default=[200, 256, 256])
+    parser.add_argument("--coarse", type=int, nargs="*", default=[32, 12])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    size = tuple(options.size)
+    network = tuple(round(n * f) for n, f in zip(size, (1.2, 0.9, 0.9), strict=True))
+    record = PrepareRecord((0, 1, 2), size, tuple((0, n) for n in size), (1.2, 0.9, 0.9), network, (1.0, 1.0, 1.0))
+    rows = []
+    print(
+        "| classes | random every | plane by plane | by corners | times faster | same labels |\n|---|---|---|---|---|---|"
+    )
+    for classes, coarse in product(options.classes, options.coarse):
+        found: dict[type[Assembler], list[tuple[float, np.ndarray]]] = {ByPlanes: [], Assembler: []}
+        for _ in range(2):
+            for kind, results in found.items():
+                results.append(measure(kind, record, classes, coarse))
+        before, now = (min(seconds for seconds, _ in results) for results in found.values())
+        same = float(np.mean(found[ByPlanes][0][1] == found[Assembler][0][1]))
+        row = {"classes": classes, "coarse": coarse, "before": before, "now": now, "same": same}
+        print(
+            f"| {classes} | {coarse} voxels | {before:.1f} s | {now:.1f} s | {before / now:.1f} | {same:.7f} |",
+            flush=True,
+        )
+        rows.append(row)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
