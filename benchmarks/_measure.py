@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,22 @@ def measure(
 ) -> Measured:
     """Run a command to its end; ``tree=False`` leaves out the proportional sizes."""
     began, peak, worker = time.monotonic(), 0, 0
+    seen: set[psutil.Process] = set()
     with log.open("w") as out:
         process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
-        while process.poll() is None:
-            members = _members(process)
-            if tree:
-                peak = max(peak, sum(_pss(member) for member in members))
-            worker = max([worker, *(_high_water(member.pid) for member in members[1:])])
-            time.sleep(pause if tree else 0.1)
+        try:
+            while process.poll() is None:
+                members = _members(process)
+                seen.update(members[1:])
+                if tree:
+                    peak = max(peak, sum(_pss(member) for member in members))
+                worker = max([worker, *(_high_water(member.pid) for member in members[1:])])
+                time.sleep(pause if tree else 0.1)
+        finally:
+            # nnunetv2's loading processes outlive a training that is cut short.
+            for member in [process, *seen]:
+                with suppress(psutil.Error):
+                    member.kill()
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
     return Measured(time.monotonic() - began, float(peak), float(worker))

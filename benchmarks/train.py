@@ -21,25 +21,29 @@ from pathlib import Path
 from _measure import measure
 
 OURS = """
-import sys, time
+import os, sys, time
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as the command line does
+from napari_nnunet.engine.machine import keep_memory
+if __name__ == '__main__' and sys.argv[7] == 'keep':
+    keep_memory()
 begun = float(sys.argv[1])
-from pathlib import Path
 from napari_nnunet.events import drain
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.arithmetic import training_choice, training_device
 from napari_nnunet.jobs.training.begin import Start, begin
 from napari_nnunet.jobs.training.order import make_order
-from napari_nnunet.jobs.training.train import training_choice
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.training.parallel import Group
-from napari_nnunet.schema.trainers import TrainSettings
+from napari_nnunet.schema.requests.training import TrainRequest
 if __name__ == '__main__':
-    workspace, dataset, configuration, steps = Workspace.resolve(), sys.argv[2], sys.argv[3], int(sys.argv[4])
-    settings = TrainSettings(device=sys.argv[5])
-    choice = training_choice(settings)
-    order = drain(make_order(workspace, workspace.dataset_name(dataset), configuration, 0, 'nnUNetPlans', settings))
+    workspace, steps = Workspace.resolve(), int(sys.argv[4])
+    request = TrainRequest(dataset=sys.argv[2], configuration=sys.argv[3], fold=0, device=sys.argv[5], precision=sys.argv[6])
+    order = drain(make_order(workspace, request))
+    choice = training_choice(request, order.architecture, training_device(request, request.device))
     order.folder.path.mkdir(parents=True, exist_ok=True)
     with torch_threads(choice.threads):
         session = drain(begin(order, choice, Group(), Start()))
+        print('COMPUTES', session.learner.choice)
         session.load_batches()
         session.set_rate()
         for i in range(steps + 2):
@@ -100,6 +104,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", default="auto", help="of our side")
+    parser.add_argument("--default-allocator", action="store_true", help="give memory back at once, on our side")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from napari_nnunet.formats.workspace import Workspace
@@ -113,7 +119,8 @@ def main() -> None:
             "nnUNet_results": results, "PATH": os.environ["PATH"],
         }  # fmt: skip
         for configuration in options.configurations:
-            arguments = [name, configuration, str(options.steps), options.device]
+            keep = "give back" if options.default_allocator else "keep"
+            arguments = [name, configuration, str(options.steps), options.device, options.precision, keep]
             sides: dict[str, list[tuple[list[float], float, float]]] = {"peer": [], "ours": []}
             for _ in range(options.rounds):
                 sides["peer"].append(run(options.peer, PEER, arguments, environment))

@@ -51,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = named(words[0]) if words else None
     options = build_parser(() if verb is None else (verb,)).parse_args(words)
     verb = named(options.verb)
+    if arguments is None and options.verb == "train":
+        from napari_nnunet.engine.machine import keep_memory
+
+        keep_memory()
     try:
         return 0 if verb is None else _carry_out(verb, options)
     except KeyboardInterrupt:
