@@ -105,9 +105,7 @@ def test_costs_are_measured_once_and_remembered(planned, monkeypatch):
     assert 0 < found["small"].memory_gb < found["3d_fullres"].memory_gb
     voxels = 4 * 36 * 48 * 44  # at the target spacing, which is the images' own
     assert found["3d_fullres"].disk_gb == pytest.approx(voxels * 6 / 1e9, rel=0.05)
-    import napari_nnunet.engine.planning.cost as engine
-
-    monkeypatch.setattr(engine, "measure_step", None)  # a second measurement would fail
+    monkeypatch.setattr(module, "measure_step", None)  # a second measurement would fail
     assert drain(training_costs(base, plans, info, ["small"], device="cpu")) == {"small": found["small"]}
     assert module.training_costs is training_costs
 

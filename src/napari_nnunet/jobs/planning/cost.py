@@ -7,18 +7,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.planning.cost import StepCost, measure_step
 from napari_nnunet.errors import NnunetError, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats import speed
+from napari_nnunet.jobs.arithmetic import training_choice, training_device
 from napari_nnunet.jobs.planning.preprocess import stored_bytes
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainSettings
-
-if TYPE_CHECKING:
-    from napari_nnunet.engine.network.device import Choice
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,6 @@ def training_costs(
     dict of str to TrainingCost
         Per configuration.
     """
-    import torch  # only where time is measured; docks import this module
-
-    from napari_nnunet.engine.planning.cost import StepCost, measure_step  # loads torch
-    from napari_nnunet.jobs.arithmetic import training_choice, training_device  # loads torch
-
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     yield Stage(name="Measuring a training step", total=len(names))
     found: dict[str, TrainingCost] = {}
