@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from napari_nnunet.events import Event, drain
+from napari_nnunet.events import Box, Event, drain
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import find_best as find_best_job
@@ -24,7 +24,7 @@ from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import Request
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
-from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings, region_box
 from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.volume import Volume, as_volume
@@ -52,6 +52,7 @@ def predict(
     image: Volume | Any,
     *,
     spacing: tuple[float, ...] | None = None,
+    region: Box | None = None,
     settings: PredictSettings | None = None,
     on_event: OnEvent | None = None,
     **changes: Any,
@@ -66,7 +67,9 @@ def predict(
         A volume, or an array ``([C,] [Z,] Y, X)``. Without a channel axis the model must have one channel; a picture
         with colours last, (Y, X, 3), is not guessed: move the axis first.
     spacing : tuple of float, optional
-        Voxel size in mm, ``([z,] y, x)``; needed with arrays.
+        Voxel size in mm, ``([z,] y, x)``; needed with arrays, instead of a volume's own.
+    region : tuple of (int, int), optional
+        Half-open box in voxels to segment, one pair per axis; intensities are normalised by the whole image.
     settings : PredictSettings, optional
         What the keywords change; nnU-Net's own settings where not given.
     on_event : callable, optional
@@ -88,7 +91,11 @@ def predict(
 
     opened = _opened(model)
     volume = as_volume(image, spacing, len(opened.dataset.channel_names))
-    return drain(job(opened, volume, _request(PredictSettings, settings, changes)), on_event)
+    return drain(job(opened, volume, _request(PredictSettings, settings, changes), roi=_box(region, volume)), on_event)
+
+
+def _box(region: Box | None, volume: Volume) -> Box | None:
+    return None if region is None else region_box([end for pair in region for end in pair], volume.shape)
 
 
 def _request(kind: type[R], settings: Request | None, changes: dict[str, Any]) -> R:
@@ -106,6 +113,7 @@ def ensemble_predict(
     image: Volume | Any,
     *,
     spacing: tuple[float, ...] | None = None,
+    region: Box | None = None,
     method: Literal["soft", "hard"] = "soft",
     weights: tuple[float, ...] | None = None,
     uncertainty: bool = False,
@@ -120,7 +128,7 @@ def ensemble_predict(
     members : sequence
         Models, or pairs of a model and its settings (``folds=(0,)``, ...). They take the same channels and know the
         same classes.
-    image, spacing, on_event
+    image, spacing, region, on_event
         As for :func:`predict`.
     method : {"soft", "hard"}
         "soft": the mean of the probabilities decides, as in nnU-Net. "hard": the majority of the labels.
@@ -146,7 +154,7 @@ def ensemble_predict(
     vote = VoteSettings(method, weights, uncertainty, temperature)
     combination = Combination(joined, vote, Cleaning.of(keep_largest))
     volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))
-    return drain(predict_combined(combination, volume), on_event)
+    return drain(predict_combined(combination, volume, roi=_box(region, volume)), on_event)
 
 
 @keywords(PredictSettings)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.schema.geometry import Geometry, lift_shape
+from napari_nnunet.schema.geometry import GIVEN, Geometry, lift_shape
 
 _PRECISION = 1e-6  # of float32, relative: labels that went through a division are this far from whole numbers
 
@@ -70,9 +70,10 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
     Parameters
     ----------
     image : Volume or array-like, shape ([C,] [Z,] Y, X)
-        A volume is returned as it is; the first axis may be missing where there is one channel.
+        A volume is returned as it is, unless a spacing is given; the first axis may be missing where there is one
+        channel.
     spacing : tuple of float, optional
-        In mm, one number per spatial axis; arrays need it.
+        In mm, one number per spatial axis; arrays need it, volumes get it instead of their own.
     channels : int
         How many there must be.
 
@@ -82,7 +83,7 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
         If the spacing is missing, or does not fit the array.
     """
     if isinstance(image, Volume):
-        return image
+        return image if spacing is None else Volume(image.array, image.geometry.with_spacing(spacing, GIVEN))
     array = image if hasattr(image, "shape") else np.asarray(image)
     if spacing is None:
         raise ImageError(

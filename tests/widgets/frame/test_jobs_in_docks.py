@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 from napari.utils.notifications import notification_manager
 from napari.utils.progress import progress
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_nnunet.errors import ImageError
@@ -238,7 +239,8 @@ def test_the_estimate_of_an_older_form_is_not_shown(counter, qtbot):
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_dock_that_is_closed_ends_its_job_and_its_entry_in_the_activity(counter, viewer, qtbot, at):
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_the_job_of_a_closed_dock_goes_on_and_napari_shows_and_cancels_it(counter, viewer, qtbot, at, cancelled):
     gate = Gate(2)
     counter.jobs = lambda _: gate.job()
     counter.run()
@@ -246,12 +248,32 @@ def test_a_dock_that_is_closed_ends_its_job_and_its_entry_in_the_activity(counte
         assert gate.reached.acquire(timeout=10)
         gate.go.release()
     assert gate.reached.acquire(timeout=10)
-    assert list(progress._all_instances)
     viewer.window.remove_dock_widget(counter)
-    gate.go.release()
+    (entry,) = progress._all_instances
+    assert any("goes on without its dock" in notice.message for notice in notification_manager.records)
+    if cancelled:
+        entry.cancel()
+    for _ in range(3 - at):
+        gate.go.release()
     qtbot.waitUntil(lambda: gate.closed and not Dock._closing, timeout=10000)
     assert not list(progress._all_instances)
-    assert counter.done == (["the result"] if at == 2 else [])
+    assert counter.done == ([] if cancelled and at < 2 else ["the result"])
+    assert notification_manager.records[-1].message.startswith(counter.panel.text)
+
+
+def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
+    viewer.window._qt_window.activateWindow()
+    qtbot.waitUntil(lambda: counter.panel.button.isEnabled(), timeout=10000)
+    gate = Gate(2)
+    counter.jobs = lambda _: gate.job()
+    counter.panel.button.setFocus()
+    qtbot.keyClick(counter.panel.button, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert gate.reached.acquire(timeout=10)
+    qtbot.keyClick(counter.panel.button, Qt.Key.Key_Escape)
+    assert counter.panel.state is State.CANCELLING
+    gate.go.release()
+    qtbot.waitUntil(lambda: counter.panel.state is State.IDLE, timeout=10000)
+    assert counter.done == []
 
 
 def test_a_closed_dock_estimates_no_more(counter, viewer, qtbot):

@@ -20,7 +20,7 @@ MM = ["mm"] * 3
 
 
 def _ready(dock, qtbot):
-    qtbot.waitUntil(lambda: "About" in dock.summary.text() and not dock._later.isActive(), timeout=30000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=30000)
 
 
 def _refused(dock, qtbot, words):

@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.schema.cleaning import Target, target_word
 from napari_nnunet.schema.json_text import message, read_object
 
 _NAME = "recipe.json"
@@ -78,53 +79,101 @@ def as_command(recipe: Recipe, *, source: str = "INPUT_FOLDER", target: str = "O
     """Return the commands that do the same to a folder of images, one per line."""
     members = _members(recipe)
     several = len(members) > 1
-    lines = []
+    lines = [f"# {remark}" for remark in _remarks(recipe, source)]
     outputs = [f"{target}_{i}" if several else target for i in range(1, len(members) + 1)]
     steps = recipe.get("postprocessing") or []
     for member, output in zip(members, outputs, strict=True):
         words = ["napari-nnunet", "predict_from_modelfolder", "-i", source, "-o", output, "-m", str(member["folder"])]
         words += ["-f", *map(str, member.get("folds", [])), "-chk", str(member.get("checkpoint"))]
-        words += ["-step_size", f"{member.get('step', 0.5):g}"]
+        words += ["-step_size", repr(float(member.get("step", 0.5)))]
         words += [] if member.get("mirror_axes") else ["--disable_tta"]
         words += ["--backend", str(member.get("backend")), "--precision", str(member.get("precision"))]
-        words += ["--save_probabilities"] if several else []
+        asked = {**recipe, **member}
+        for name in ("region", "spacing"):
+            words += [f"--{name}", *map(str, asked[name])] if asked.get(name) else []
+        words += ["--any_spacing"] if asked.get("any_spacing") else []
+        words += ["--save_probabilities"] if several or recipe.get("probabilities") else []
         lines.append(shlex.join(words))
     if several:
         words = ["napari-nnunet", "ensemble", "-i", *outputs, "-o", target]
         words += ["--hard"] if recipe.get("method") == "hard" else []
-        words += ["--weights", *(f"{w:g}" for w in recipe["weights"])] if recipe.get("weights") else []
+        words += ["--weights", *(repr(float(w)) for w in recipe["weights"])] if recipe.get("weights") else []
         lines.append(shlex.join(words))
     if steps:
-        words = ["napari-nnunet", "apply_postprocessing", "-i", target, "-o", f"{target}_PP", "-pp_pkl_file"]
-        lines.append(shlex.join([*words, str(recipe.get("postprocessing_file") or "postprocessing.pkl")]))
+        words = ["napari-nnunet", "apply_postprocessing", "-i", target, "-o", f"{target}_PP"]
+        file = recipe.get("postprocessing_file")
+        what = ["-pp_pkl_file", str(file)] if file else ["--keep_largest", *map(target_word, _targets(recipe))]
+        lines.append(shlex.join([*words, *what]))
     return "\n".join(lines) + "\n"
+
+
+def _targets(recipe: Recipe) -> list[Target]:
+    """Return what postprocessing keeps the largest part of; JSON has made lists of tuples."""
+    steps = recipe.get("postprocessing") or []
+    return [step["labels_or_regions"] for step in steps]
+
+
+def _files(recipe: Recipe) -> list[str]:
+    """Return the names of the channel files of a case."""
+    first = _members(recipe)[0]
+    channels = first.get("channels") or [""]
+    return [f"CASE_{c:04d}{first.get('file_ending', '.nii.gz')}" for c in range(len(channels))]
+
+
+def _remarks(recipe: Recipe, source: str) -> list[str]:
+    """Return what the commands do not say: which file is which channel, the time point, corrections."""
+    channels = _members(recipe)[0].get("channels") or [""]
+    layers = recipe.get("layers") or []
+    remarks = []
+    if len(channels) > 1:
+        named = [
+            f"{file} is {channel}" + (f" ('{layers[i]}')" if i < len(layers) else "")
+            for i, (file, channel) in enumerate(zip(_files(recipe), channels, strict=True))
+        ]
+        remarks.append(f"{source}: {', '.join(named)}")
+    if recipe.get("time_points"):
+        points = ", ".join(map(str, recipe["time_points"]))
+        remarks.append(f"A file holds one time point; these were segmented, counted from 0: {points}")
+    if recipe.get("corrected"):
+        remarks.append("The labels were corrected by hand afterwards")
+    return remarks
 
 
 def as_python(recipe: Recipe) -> str:
     """Return a piece of Python that does the same to one image."""
     members = _members(recipe)
+    first = members[0]
+    reader = f", reader={first['reader']!r}" if first.get("reader") else ""
+    files = ", ".join(json.dumps(file) for file in _files(recipe))
     lines = [
         "from napari_nnunet import load_model, predict, read_volume",
         "",
-        'image = read_volume(["CASE_0000.nii.gz"])',
+        *(f"# {remark}" for remark in _remarks(recipe, "The image")),
+        f"image = read_volume([{files}]{reader})",
     ]
     calls = []
+    asked = {**recipe, **first}
+    image = [f"spacing={tuple(asked['spacing'])!r}"] if asked.get("spacing") else []
+    region = asked.get("region") or []
+    image += [f"region={tuple(zip(region[::2], region[1::2], strict=True))!r}"] if region else []
     for i, member in enumerate(members):
         folds = tuple(int(f) if str(f).isdecimal() else str(f) for f in member.get("folds", []))
         lines.append(f"model_{i} = load_model({str(member['folder'])!r})")
         options = [f"folds={folds!r}", f"checkpoint={member.get('checkpoint')!r}", f"step={member.get('step', 0.5)!r}"]
         options += [f"mirroring={bool(member.get('mirror_axes'))!r}", f"precision={member.get('precision')!r}"]
+        options += [f"backend={member['backend']!r}"] if member.get("backend") else []
+        options += ["any_spacing=True"] if asked.get("any_spacing") else []
         calls.append((f"model_{i}", ", ".join(options)))
     if len(calls) == 1 and not recipe.get("postprocessing"):
-        lines.append(f"result = predict({calls[0][0]}, image, {calls[0][1]})")
+        lines.append(f"result = predict({', '.join([calls[0][0], 'image', *image, calls[0][1]])})")
     else:
         lines[0] = "from napari_nnunet import PredictSettings, ensemble_predict, load_model, read_volume"
         lines.append("result = ensemble_predict(")
         lines.append("    [" + ", ".join(f"({name}, PredictSettings({options}))" for name, options in calls) + "],")
-        lines.append("    image,")
+        lines.append(f"    {', '.join(['image', *image])},")
         lines.append(f"    method={recipe.get('method', 'soft')!r},")
         lines += [f"    weights={tuple(recipe['weights'])!r},"] if recipe.get("weights") else []
-        targets = [step["labels_or_regions"] for step in recipe.get("postprocessing") or []]
+        targets = _targets(recipe)
         lines += [f"    keep_largest={targets!r},"] if targets else []
         lines.append(")")
     lines.append("labels = result.labels")
@@ -149,6 +198,12 @@ def as_methods(recipe: Recipe) -> str:
         text += f" {how}{f' with weights {weights}' if weights else ''}."
     kept = recipe.get("postprocessing_kept") or []
     text += f" Only {', then '.join(kept)} was kept (connected components)." if kept else ""
+    asked = {**recipe, **members[0]}
+    if asked.get("spacing"):
+        text += f" Voxels were taken as {' x '.join(map(str, asked['spacing']))} mm."
+    if asked.get("region"):
+        text += " Only a region of the image was segmented; intensities were normalised by the whole image."
+    text += " The result was corrected by hand." if recipe.get("corrected") else ""
     hashes = [f"{fold} {digest[:12]}" for member in members for fold, digest in (member.get("sha256") or {}).items()]
     return text + (f" SHA-256 of the weights: {', '.join(hashes)}." if hashes else "") + "\n"
 

@@ -76,7 +76,7 @@ def determine_postprocessing(request: DeterminePostprocessingRequest) -> Job[Det
 def apply_postprocessing(request: ApplyPostprocessingRequest) -> Job[Path]:
     """Apply the postprocessing of a file to a folder, as :func:`apply_cleaning` does."""
     rules, _ = _rules_of(request)
-    job = apply_cleaning(request.source, request.target, request.postprocessing, rules, workers=request.workers)
+    job = apply_cleaning(request.source, request.target, request.cleaning, rules, workers=request.workers)
     return (yield from job)
 
 

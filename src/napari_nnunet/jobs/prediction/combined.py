@@ -137,7 +137,8 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
     Returns
     -------
     dict
-        ``networks``, ``seconds`` (None if unknown), ``memory`` and ``disk`` in bytes.
+        ``networks``, ``seconds`` (None if unknown), ``measured`` (whether all networks ran here before), ``memory``
+        and ``disk`` in bytes.
     """
     found = []
     for member in combination.members:
@@ -153,6 +154,7 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
     return {
         "networks": sum(len(m.model.resolve_folds(m.settings.folds, m.settings.checkpoint)) for m, _ in found),
         "seconds": None if None in times else sum(time for time in times if time is not None),
+        "measured": all(entry.measured for _, entry in found),
         "memory": max(entry.memory_bytes for _, entry in found) + voxels * (24 if combination.vote.uncertainty else 8),
         "disk": 4.0 * heads * voxels * count if combination.joins else 0.0,
     }

@@ -287,6 +287,9 @@ def _check_memory(expected: Estimate, limit_gb: float) -> None:
 def _recipe(predictor: Predictor, settings: PredictSettings, choice: Choice) -> dict[str, Any]:
     return {
         **origin_of(predictor.model, predictor.folds, settings.checkpoint),
+        "channels": list(predictor.model.dataset.channel_names),
+        "file_ending": predictor.model.dataset.file_ending,
+        "reader": predictor.model.plans.reader,
         "mirror_axes": list(predictor.mirror_axes),
         "step": settings.step,
         "gaussian": settings.gaussian,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
-from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
+from napari_nnunet.events import Box, CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, reader_for
@@ -44,8 +44,8 @@ class FolderResult:
     failed: dict[str, NnunetError]
 
 
-#: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities).
-Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None], Job[Prediction]]
+#: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities, region).
+Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None, Box | None], Job[Prediction]]
 
 
 def predict_folder(
@@ -134,7 +134,7 @@ def _each(
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     result = yield from _one(case, current.result(), model, folder, settings, segment)
-                write_recipe(folder.target, result.recipe)
+                write_recipe(folder.target, {**result.recipe, **_asked(folder)})
             except Exception as unforeseen:  # whatever it is, the cases after it are segmented
                 error = for_people(unforeseen)
                 failed[case.name] = error
@@ -149,6 +149,12 @@ def _each(
                 seconds=time.monotonic() - began,
             )
     return FolderResult(tuple(done), tuple(skipped), failed)
+
+
+def _asked(folder: PredictFolderRequest) -> dict[str, Any]:
+    """Return what was asked of every image of a folder, beside how the model is applied."""
+    asked = {"region": folder.region, "spacing": folder.spacing, "any_spacing": folder.any_spacing}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items() if value}
 
 
 def predict_combined_folder(combination: Combination, folder: PredictFolderRequest) -> Job[FolderResult]:
@@ -174,8 +180,10 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
     for member in combination.members:
         member.model.resolve_folds(member.settings.folds, member.settings.checkpoint)
 
-    def segment(volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None) -> Job[Prediction]:
-        return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target)
+    def segment(
+        volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None, box: Box | None
+    ) -> Job[Prediction]:
+        return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target, roi=box)
 
     settings = combination.members[0].settings.replace(probabilities=folder.probabilities)
     request = PredictFolderRequest.like(folder, **settings.model_dump(exclude_unset=True))
@@ -193,7 +201,7 @@ def _one(
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
     remarks = (f"{text}." for text in volume.geometry.remarks)
     yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
-    previous = None
+    previous, box = None, folder.box(volume.shape)
     ending = model.dataset.file_ending
     if folder.previous is not None:
         previous, _ = read_labels(folder.previous / (case.name + ending), reader=_reader(model))
@@ -205,9 +213,11 @@ def _one(
             shape = (model.dataset.labels.heads, *volume.shape)
             probabilities = stack.enter_context(scratch(shape, folder.target))
         if segment is not None:
-            result = yield from segment(volume, previous, probabilities)
+            result = yield from segment(volume, previous, probabilities, box)
         else:
-            result = yield from predict(model, volume, settings, previous=previous, probabilities=probabilities)
+            result = yield from predict(
+                model, volume, settings, previous=previous, probabilities=probabilities, roi=box
+            )
         if probabilities is not None:
             lifted = lift(probabilities, channels=True)
             write_probabilities(lifted, _beside(case, out, ".npz"))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
+from pydantic import model_validator
+
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.requests.option import (
@@ -207,7 +211,30 @@ class ApplyPostprocessingRequest(_SideFiles):
 
     source: Segmentations
     target: Path = option("Output", "-o DIR", "Folder for the results.")
-    postprocessing: Path = option("Postprocessing", "-pp_pkl_file --pp_pkl_file FILE", "postprocessing.pkl or .json.")
+    postprocessing: Path | None = option(
+        "Postprocessing", "-pp_pkl_file --pp_pkl_file FILE", "postprocessing.pkl or .json.", default=None
+    )
+    keep_largest: tuple[str, ...] | None = option(
+        "Keep the largest part",
+        "--keep_largest LABELS",
+        "Instead of a file: of each of these only the largest part is kept. 1 is a label, 1,2 a region, 1+2 both "
+        "together.",
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.postprocessing is None) == (self.keep_largest is None):
+            raise SettingsError(
+                "Say what to keep: either a postprocessing file or labels.",
+                shell="Give either -pp_pkl_file or --keep_largest.",
+            )
+        return self
+
+    @property
+    def cleaning(self) -> Cleaning | Path:
+        """What is done: the steps, or the file that has them."""
+        return Cleaning.of_words(self.keep_largest or ()) if self.postprocessing is None else self.postprocessing
 
 
 class RecipeRequest(Request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -160,6 +161,18 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
     return base.replace(**changes)
 
 
+def region_box(region: Sequence[int], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return a region, first and one past the last voxel of each axis, as a box; raises SettingsError if it is none."""
+    box = tuple(zip(region[::2], region[1::2], strict=False))
+    fits = len(region) == 2 * len(shape) and all(0 <= lo < hi <= n for (lo, hi), n in zip(box, shape, strict=False))
+    if not fits:
+        raise SettingsError(
+            f"The region {' '.join(map(str, region))} is not within the {' x '.join(map(str, shape))} voxels of the "
+            "image. Give the first voxel and one past the last for each axis."
+        )
+    return box
+
+
 class FolderRequest(GridSettings):
     """Which folder is segmented, and where to."""
 
@@ -190,6 +203,14 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
     preset: PresetName | None = option(
         "Preset", "--preset", "A preset for folds, mirroring and step; explicit settings win.", default=None
     )
+    region: tuple[int, ...] | None = option(
+        "Region",
+        "--region N",
+        "Segment only a box of every image, in voxels: first and one past the last of each axis, Z0 Z1 Y0 Y1 X0 X1 "
+        "(pictures: Y0 Y1 X0 X1). Intensities are normalised by the whole image.",
+        default=None,
+        otherwise="the whole image",
+    )
     previous: Path | None = option(
         "First stage",
         "-prev_stage_predictions DIR",
@@ -208,6 +229,10 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
                 shell="Change -part_id or -num_parts.",
             )
         return self
+
+    def box(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
+        """Return the region for an image of a shape ([Z,] Y, X); raises SettingsError where it does not fit."""
+        return None if self.region is None else region_box(self.region, shape)
 
     def settings(self, folds: tuple[Fold, ...]) -> PredictSettings:
         """Return the settings for a model that has these folds: the preset's, then what was given beside it."""

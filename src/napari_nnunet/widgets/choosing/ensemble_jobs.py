@@ -14,7 +14,7 @@ from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
-from napari_nnunet.widgets.frame.words import plain_time
+from napari_nnunet.widgets.frame.words import about_time
 from napari_nnunet.widgets.prediction.request import Request
 from napari_nnunet.widgets.prediction.words import describe
 
@@ -68,9 +68,10 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     members = f"{count} members" if count > 1 else "one model"
     one = cost["networks"] == 1
     lines.append(f"{cost['networks']} network{'' if one else 's'} of {members} run{'s' if one else ''} over it")
-    when = "Time unknown" if cost["seconds"] is None else f"About {plain_time(cost['seconds'] * len(request.frames))}"
+    when = "Time unknown" if cost["seconds"] is None else about_time(cost["seconds"] * len(request.frames))
+    guess = "" if cost["measured"] or cost["seconds"] is None else " (a first estimate, without loading the models)"
     disk = f" and {cost['disk'] / 1e9:.1f} GB of temporary disk space" if cost["disk"] > 5e7 else ""
-    lines.append(f"{when}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
+    lines.append(f"{when}{guess}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
     if order.vote.uncertainty:
         known = "calibrated" if order.vote.temperature != 1 else "not calibrated"
         lines.append(f"The uncertainty is {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     if first.is_dir():
         return _folder_reader(first)
     if first.suffix.lower() == ".zip":
-        return _read_zip if is_model_zip(first) else None
+        damaged = not zipfile.is_zipfile(first)  # the Models dock says what is wrong with it
+        return _read_zip if damaged or is_model_zip(first) else None
     if first.name == "dataset.json":
         return _read_dataset if (first.parent / "imagesTr").is_dir() else None
     try:

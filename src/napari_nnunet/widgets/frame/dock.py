@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from qtpy.QtCore import QEvent, QTimer
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QWidget
 
 from napari_nnunet.errors import NnunetError
@@ -26,10 +28,10 @@ _CHECK_MS = 150  # after the last change of a form
 
 
 class Dock(QWidget):
-    """A dock of parts below each other, whose jobs end with it.
+    """A dock of parts below each other. Ctrl+Enter runs, Esc cancels.
 
-    When napari takes the dock away, its jobs are cancelled; the dock lives on unseen until they have ended, so that
-    their layers and napari's activity are left in order.
+    When napari takes the dock away, its jobs go on: napari's activity shows and cancels them. The dock lives on unseen
+    until they have ended, so that their layers are left in order, and what came of them is said.
 
     Parameters
     ----------
@@ -61,6 +63,21 @@ class Dock(QWidget):
         """Whether a job is running or being cancelled."""
         return any(panel.state is not State.IDLE for panel in self.panels)
 
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Run on Ctrl+Enter, cancel on Esc, wherever in the dock the keys are pressed."""
+        if event is None:
+            return
+        control = event.modifiers() & Qt.KeyboardModifier.ControlModifier
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and control:
+            panel = next((panel for panel in self.panels if panel.isVisible()), None)
+            if panel is not None and panel.state is State.IDLE and panel.button.isEnabled():
+                panel.button.click()
+        elif event.key() == Qt.Key.Key_Escape and self.busy:
+            for panel in self.panels:
+                panel.cancel()
+        else:
+            super().keyPressEvent(event)
+
     def changeEvent(self, event: QEvent | None) -> None:
         """Notice that napari placed the dock or took it away."""
         super().changeEvent(event)
@@ -71,12 +88,14 @@ class Dock(QWidget):
                 self.close_down()
 
     def close_down(self) -> None:
-        """End the jobs; subclasses end what else they have on threads."""
-        if self.busy:
+        """Keep the jobs that run; subclasses end what else they have on threads."""
+        running = [panel for panel in self.panels if panel.state is not State.IDLE]
+        for panel in running:
             self._closing.add(self)
-            for panel in self.panels:
-                panel.idle.connect(self._let_go)
-                panel.cancel()
+            panel.idle.connect(self._let_go)
+            panel.idle.connect(lambda panel=panel: show_info(f"{panel.text}: {panel.status.text() or 'done.'}"))
+        if running:
+            show_info(f"{running[0].text} goes on without its dock; napari's activity, below, shows and cancels it.")
 
     def _let_go(self) -> None:
         if not self.busy:

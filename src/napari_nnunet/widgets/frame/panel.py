@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
-from napari.utils import progress as activity
+from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
@@ -28,6 +28,15 @@ class State(Enum):
     IDLE = "idle"
     RUNNING = "running"
     CANCELLING = "cancelling"
+
+
+class _Activity(cancelable_progress):
+    """An entry in napari's activity; its Cancel works although nobody iterates over it."""
+
+    def cancel(self) -> None:
+        """Pass on that somebody pressed Cancel there."""
+        super().cancel()
+        self.cancel_callback()
 
 
 class RunPanel(QWidget):
@@ -140,7 +149,7 @@ class RunPanel(QWidget):
         self._report = ""
         self._fraction = 0.0
         self._cases = (0, 1)
-        self._activity = activity(total=100, desc=self._text)
+        self._activity = _Activity(total=100, desc=self._text, cancel_callback=self.cancel)
 
         def on_event(event: Event) -> None:
             self._on_event(event)
@@ -182,6 +191,11 @@ class RunPanel(QWidget):
         if self._worker is not None and self.state is State.RUNNING:
             self._set_state(State.CANCELLING)
             self._worker.quit()
+
+    @property
+    def text(self) -> str:
+        """What the button says when nothing runs."""
+        return self._text
 
     @property
     def fraction(self) -> float:

@@ -21,6 +21,11 @@ def plain_time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def about_time(seconds: float) -> str:
+    """Return an estimated duration as the beginning of a sentence."""
+    return "Under a second" if seconds < 1 else f"About {plain_time(seconds)}"
+
+
 def size_text(spacing: Sequence[float]) -> str:
     """Return a voxel size in the unit people use at that scale."""
     if max(spacing) < 0.05:

@@ -42,7 +42,8 @@ class AfterResult(QGroupBox):
         self._removed: list[tuple[NDArray[Any], Removed]] = []
         self._recipe: Mapping[str, Any] = {}
         self._targets: list[tuple[QCheckBox, Target, str]] = []
-        self._busy = False
+        self.busy = False
+        self.corrected: Callable[[], bool] = lambda: False
         self.keep = QLabel("Keep only the largest part of")
         self.keep.setToolTip("Smaller parts become background. Switch it off to restore them.")
         self.hint = QLabel()
@@ -126,9 +127,9 @@ class AfterResult(QGroupBox):
         return [target for box, target, _ in self._targets if box.isChecked()]
 
     def _toggled(self) -> None:
-        if self._layer is None or self._busy:
+        if self._layer is None or self.busy:
             return
-        self._busy = True
+        self.busy = True
         for box, _, _ in self._targets:
             box.setEnabled(False)
         frames, before, targets = self._frames, self._removed, self.chosen()
@@ -147,20 +148,26 @@ class AfterResult(QGroupBox):
         self.hint.setVisible(True)
 
     def _end(self) -> None:
-        self._busy = False
+        self.busy = False
         for box, _, _ in self._targets:
             box.setEnabled(True)
 
     def recipe(self) -> dict[str, Any]:
-        """Return the recipe with the postprocessing that is switched on."""
+        """Return the recipe with the postprocessing that is switched on, and whether somebody corrected the labels."""
         chosen = [(target, name) for box, target, name in self._targets if box.isChecked()]
+        recipe = {**self._recipe, "corrected": self.corrected()}
         if not chosen:
-            return dict(self._recipe)
+            return recipe
         return {
-            **self._recipe,
+            **recipe,
             "postprocessing": Cleaning.of([target for target, _ in chosen]).arguments(),
             "postprocessing_kept": [f"the largest part of {name}" for _, name in chosen],
+            "postprocessing_file": None,
         }
+
+    def texts(self) -> dict[str, str]:
+        """Return the recipe in every style."""
+        return {name: style(self.recipe()) for name, style in _STYLES.items()}
 
     def _copy_recipe(self, name: str, style: Callable[[Mapping[str, Any]], str]) -> None:
         clipboard = QApplication.clipboard()

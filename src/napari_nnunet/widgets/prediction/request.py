@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from napari.layers import Image
 
 from napari_nnunet.engine.image.voxel_size import as_trained
@@ -112,6 +113,34 @@ class Request:
         """The layer whose geometry the result takes."""
         return self.layers[0]
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked of this image, as recipes hold it: what its file says by itself stays out."""
+        said = _stored_spacing(self.source, self.grid.spacing) is not None and not self.typed
+        return {
+            "region": None if self.region is None else [end for pair in self.region for end in pair],
+            "spacing": list(self.grid.spacing) if self.grid.spacing_known and not said else None,
+            "any_spacing": self.settings.any_spacing,
+            "probabilities": self.settings.probabilities,
+            "layers": [layer.name for layer in self.layers] if len(self.layers) > 1 else [],
+            "time_points": [frame.index for frame in self.frames if frame.index is not None],
+        }
+
+    @property
+    def key(self) -> str:
+        """The same for requests that ask for the same of the same layers."""
+        layers = [str(layer.unique_id) for layer in self.layers]
+        times = sorted(frame.index for frame in self.frames if frame.index is not None)
+        return repr((str(self.model.folder), self.settings, layers, self.axes, self.grid, times, self.region))
+
+
+def _stored_spacing(layer: Image, spacing: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Return the voxel size that the layer's file says, if it is this one; rounding apart."""
+    stored = layer.metadata.get(STORED)
+    if not stored or not stored["spacing_known"] or len(stored["spacing"]) != len(spacing):
+        return None
+    return tuple(stored["spacing"]) if np.allclose(stored["spacing"], spacing, rtol=1e-6, atol=0) else None
+
 
 def resolve(choices: Choices) -> Request:
     """Check the form and work out what Run would do; nothing is read but shapes.
@@ -209,7 +238,8 @@ def _voxel_size(choices: Choices, layer: Image, spatial: str) -> tuple[float, ..
     picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
     order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
     if known is not None:
-        return tuple(known[i] for i in order)
+        size = tuple(known[i] for i in order)
+        return _stored_spacing(layer, size) or size
     model = choices.model
     if model is not None and model.plans.reader == "NaturalImage2DIO":
         return None  # pictures have no voxel size, here or in training

@@ -1,4 +1,4 @@
-"""The layers a run fills, and the table of how much of each class there is."""
+"""The layers a run fills."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
-    ClassVolume,
     canvas_view,
-    class_volumes,
     colormap_of,
     features_of,
-    format_volume,
     geometry_of,
     result_shape,
 )
-from napari_nnunet.widgets.frame.parts import CopyButton, Table
 from napari_nnunet.widgets.prediction.request import Request
 
 #: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
@@ -126,67 +120,3 @@ def doubt_layer(values: Any, name: str, place: dict[str, Any]) -> Image:
         metadata={DERIVED: True},
         **place,
     )
-
-
-class VolumeTable(QWidget):
-    """Voxels and volume of every class, to look at and to copy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._result: ResultLayers | None = None
-        self.table = Table("Volume per class", ["Class", "Volume", "Voxels"])
-        self.copy = CopyButton("Copy as CSV", self.csv)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.table)
-        layout.addWidget(self.copy)
-        self.setVisible(False)
-
-    def show_volumes(self, frames: Sequence[tuple[int | None, Sequence[ClassVolume]]]) -> None:
-        """Fill the table; with several time points every row names its own."""
-        rows = [(index, entry) for index, entries in frames for entry in entries]
-        several = len(frames) > 1
-        self._rows = rows
-        texts = [
-            (
-                f"{entry.name} (t = {index})" if several and index is not None else entry.name,
-                format_volume(entry.mm3),
-                f"{entry.voxels:,}",
-            )
-            for index, entry in rows
-        ]
-        self.table.fill(texts, colours=[class_colour(entry.value) for _, entry in rows])
-        self.setVisible(bool(rows))
-
-    def show_result(self, result: ResultLayers, counts: Sequence[tuple[int, ...]]) -> None:
-        """Fill the table from voxels per label of every time point of a result."""
-        self._result = result
-        request = result.request
-        voxel = request.voxel_mm
-        scheme = request.model.dataset.labels
-        frames = [
-            (frame.index, class_volumes(n, scheme, voxel)) for frame, n in zip(request.frames, counts, strict=True)
-        ]
-        self.show_volumes(sorted(frames, key=lambda entry: entry[0] or 0))
-
-    def recount(self) -> None:
-        """Count again what the labels of the result are now."""
-        from napari_nnunet.jobs.prediction.result import count_labels
-
-        if self._result is not None:
-            highest = max(self._result.request.model.dataset.labels.names) + 1
-            self.show_result(self._result, [count_labels(labels, highest) for _, labels, _ in self._result.targets()])
-
-    def hide_result(self) -> None:
-        """Forget the result."""
-        self._result = None
-        self.setVisible(False)
-
-    def csv(self) -> str:
-        """Return the table as CSV with exact numbers."""
-        lines = ["time,label,class,voxels,volume_mm3"]
-        for index, entry in self._rows:
-            time = "" if index is None else str(index)
-            volume = "" if entry.mm3 is None else repr(entry.mm3)
-            lines.append(f'{time},{entry.value},"{entry.name}",{entry.voxels},{volume}')
-        return "\n".join(lines) + "\n"

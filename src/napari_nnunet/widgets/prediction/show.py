@@ -17,7 +17,8 @@ from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.request import Request
-from napari_nnunet.widgets.prediction.result import ResultLayers, VolumeTable
+from napari_nnunet.widgets.prediction.result import ResultLayers
+from napari_nnunet.widgets.prediction.volumes import VolumeTable, digest_of, is_untouched
 
 if TYPE_CHECKING:
     import napari
@@ -51,7 +52,9 @@ class ResultView(QWidget):
         column.addWidget(self.after)
         column.addWidget(self.collect)
         self.collect.clicked.connect(self._collect)
-        self.after.changed.connect(self.table.recount)
+        self.table.held = lambda: self.after.busy
+        self.after.changed.connect(self.table.start_anew)
+        self.after.corrected = lambda: self.table.corrected
         self.clear()
 
     def clear(self) -> None:
@@ -67,6 +70,18 @@ class ResultView(QWidget):
         self.running = result = ResultLayers(request, name=name)
         self.viewer.add_layer(result.labels)
         return result
+
+    def _earlier(self, result: ResultLayers) -> Labels | None:
+        """Return the layer of an earlier run of the same request, if nobody has painted in it."""
+        key = result.request.key
+        same = [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels)
+            and layer is not result.labels
+            and layer.metadata.get("nnunet", {}).get("request") == key
+        ]
+        return next((layer for layer in reversed(same) if is_untouched(layer)), None)
 
     def paint(self, event: Event) -> None:
         """Redraw the layer where tiles were finished, not too often."""
@@ -90,11 +105,12 @@ class ResultView(QWidget):
             Whether it was done already.
         """
         result, self.running = self.running, None
-        recipe = predictions[0].recipe
+        recipe = dict(predictions[0].recipe)
         seconds = sum(prediction.seconds for prediction in predictions)
         text = f"Done in {plain_time(seconds)} on {recipe['device']}."
         if result is None:
             return text
+        recipe |= result.request.asked
         self._show_labels(result, recipe)
         for layer in result.probability_layers():
             self.viewer.add_layer(layer)
@@ -121,10 +137,14 @@ class ResultView(QWidget):
             self.viewer.add_layer(result.new_labels())
             show_info("The result's layer had been removed or changed; it was added again.")
         request = result.request
+        before = self._earlier(result)
+        if before is not None:  # this is the same again, or the whole of what was a part
+            self.viewer.layers.remove(before)
+            result.labels.name = result.name
         result.labels.metadata["nnunet"] = {
             "partial": False,
+            "request": request.key,
             "spacing_mm": request.voxel_mm,
-            "region": request.region,
             **recipe,
         }
         result.labels.refresh()
@@ -141,7 +161,8 @@ class ResultView(QWidget):
                 return "Cancelled before anything was finished."
             return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept."
         result.labels.name = f"{result.name} (partial {percent} %)"
-        result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], "percent": percent}
+        about = {"percent": percent, "request": result.request.key, "digest": digest_of(result.canvas)}
+        result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], **about}
         result.labels.refresh()
         return f"Cancelled at {percent} %. The part segmented so far is kept."
 

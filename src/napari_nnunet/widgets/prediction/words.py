@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.widgets.frame.words import plain_time, size_text, times_text
+from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.prediction.request import Request
 
 
@@ -26,10 +26,12 @@ def describe(request: Request) -> str:
     """Return in one sentence what Run will segment (rich text)."""
     frames = len(request.frames)
     volume = request.frames[0].volume
-    where = "a region of " if request.region is not None else ""
+    region = request.region
+    where = "a region of " if region is not None else ""
+    shape = volume.shape if region is None else tuple(high - low for low, high in region)
     count = f"{frames} time points of " if frames > 1 else ""
     size = f" of {size_text(request.voxel_mm)}" if request.voxel_mm is not None else ""
-    return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(volume.shape)} voxels{size}"
+    return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(shape)} voxels{size}"
 
 
 def expect(request: Request, own: Any) -> str:
@@ -39,7 +41,7 @@ def expect(request: Request, own: Any) -> str:
     of = f" of {network}" if request.grid.spacing_known else ""
     tiles = f"{own.tiles} tile{'s' if own.tiles > 1 else ''}"
     lines = [describe(request), f"The network sees {times_text(own.network_shape)} voxels{of}, in {tiles}"]
-    when = "Time unknown" if own.seconds is None else f"About {plain_time(own.seconds * frames)}"
+    when = "Time unknown" if own.seconds is None else about_time(own.seconds * frames)
     guess = "" if own.measured or own.seconds is None else " (a first estimate)"
     lines.append(f"{when}{guess} and {own.memory_bytes / 1e9:.1f} GB of memory, on {own.choice}")
     if request.voxel_mm is None:

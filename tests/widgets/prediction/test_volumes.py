@@ -1,0 +1,76 @@
+"""The table of volumes follows what is painted, and says that it was corrected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from docks import add_image, wait_until_idle
+
+
+@pytest.fixture
+def done(viewer, dock, model, qtbot):
+    """The dock with a result."""
+    dock.add_model(model.folder)
+    add_image(viewer)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.result.table._before is not None, timeout=20000)
+    return dock
+
+
+def _rows(table):
+    return {line.split(",")[1]: line.split(",")[3:] for line in table.csv().splitlines()[1:]}
+
+
+def test_painting_undoing_and_replacing_are_followed(viewer, done, qtbot):
+    table, layer = done.result.table, viewer.layers["image – 3d_fullres"]
+    before = table.csv()
+    assert before.splitlines()[0].endswith(",corrected")
+    assert all(line.endswith(",no") for line in before.splitlines()[1:])
+    voxels = int(_rows(table)["1"][0])
+    free = tuple(axis[:5] for axis in np.nonzero(layer.data != 1))
+    layer.data_setitem(free, 1)
+    qtbot.waitUntil(lambda: int(_rows(table)["1"][0]) == voxels + 5, timeout=20000)
+    assert _rows(table)["1"][2] == "yes"
+    assert float(_rows(table)["1"][1]) == pytest.approx(voxels + 5)
+    assert table.note.isVisible() and "Corrected by hand" in table.note.text()
+    assert "corrected by hand" in done.result.after.texts()["methods paragraph"]
+    layer.undo()
+    qtbot.waitUntil(lambda: table.csv() == before, timeout=20000)
+    layer.data = np.full_like(layer.data, 7)  # a class the model does not know
+    qtbot.waitUntil(lambda: _rows(table).get("7", ["0"])[0] == str(layer.data.size), timeout=20000)
+    assert int(_rows(table)["1"][0]) == 0
+
+
+def test_looking_at_other_slices_corrects_nothing(viewer, done, qtbot):
+    before = done.result.table.csv()
+    viewer.dims.set_current_step(0, 3)
+    qtbot.waitUntil(lambda: not done.result.table._later.isActive(), timeout=20000)
+    qtbot.waitUntil(lambda: not done.result.table._counting.running, timeout=20000)
+    assert done.result.table.csv() == before
+
+
+def test_postprocessing_changes_volumes_and_is_no_correction(viewer, done, qtbot):
+    box = next(box for box, target, _ in done.result.after._targets if target == 1)
+    voxels = int(_rows(done.result.table)["1"][0])
+    box.setChecked(True)
+    kept = viewer.layers["image – 3d_fullres"]
+    qtbot.waitUntil(lambda: int(_rows(done.result.table)["1"][0]) == (kept.data == 1).sum() < voxels, timeout=20000)
+    qtbot.waitUntil(lambda: not done.result.table._later.isActive(), timeout=20000)
+    assert not done.result.table.corrected
+
+
+def test_the_same_again_takes_the_place_of_its_layer_unless_somebody_painted_in_it(viewer, done, qtbot):
+    names = [layer.name for layer in viewer.layers]
+    for _ in range(2):
+        done.run()
+        wait_until_idle(qtbot, done)
+        qtbot.waitUntil(lambda: done.result.table._before is not None, timeout=20000)
+        assert [layer.name for layer in viewer.layers] == names
+    painted = viewer.layers["image – 3d_fullres"]
+    painted.data_setitem(([0], [0], [0]), 2)
+    done.run()
+    wait_until_idle(qtbot, done)
+    assert painted in viewer.layers
+    assert len(viewer.layers) == len(names) + 1
