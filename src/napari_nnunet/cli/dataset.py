@@ -17,6 +17,7 @@ from napari_nnunet.jobs.dataset.look import table
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
+from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.schema.requests.dataset import ConvertMsdRequest
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> int:
     if not request.dry_run:
         if not request.name and request.dataset is None:
             raise SettingsError("Give the dataset a name (-n NAME), or look at the pairs first (--dry_run).")
-        print(shell.run(import_folders_job(shell.workspace, request)))
+        job = import_folders_job if request.objects is None else import_objects
+        print(shell.run(job(shell.workspace, request)))
         return 0
     plan = shell.run(plan_import(shell.workspace, request))
     for case in plan.cases:

@@ -97,6 +97,14 @@ class ImportFoldersRequest(GridSettings):
     ignore: int | None = option(
         "Ignore value", "--ignore VALUE", "Mask value of voxels that nobody annotated.", default=None
     )
+    objects: str | None = option(
+        "Numbered objects",
+        "--objects [KIND]",
+        "Every value of a mask is an object of its own (a nucleus, a particle) of this kind; the classes to learn are "
+        "derived.",
+        default=None,
+        bare="object",
+    )
     skip: tuple[str, ...] = option("Left out", "--skip NAME", "Cases or files that are left out.", default=())
     dataset: str | None = option(
         "Add to", "-d DATASET", "Add the cases to this dataset instead of making one.", default=None

@@ -1,0 +1,96 @@
+"""Two folders of images and numbered masks become a dataset of objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from napari_nnunet.errors import DatasetError, ImageError, SettingsError
+from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.dataset.new_dataset import new_dataset
+from napari_nnunet.formats.dataset.objects import OBJECTS
+from napari_nnunet.formats.dataset.pairs import ImagePair
+from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import WhenApart
+from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, task
+from napari_nnunet.jobs.dataset.import_folders import make_dataset
+from napari_nnunet.jobs.dataset.import_plan import plan_import
+from napari_nnunet.jobs.objects.derive import derive_in
+from napari_nnunet.processes.pool import results_of, run_cases
+from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, ImportFoldersRequest
+
+
+def import_objects(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
+    """Make a raw dataset of a folder of images and a folder of masks in which every object has its own number.
+
+    The masks are kept in ``objectsTr``; labelsTr gets the cores and borders that nnU-Net learns.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Gets the dataset.
+    request : ImportFoldersRequest
+        ``objects`` is the kind of the objects.
+
+    Returns
+    -------
+    Path
+        ``nnUNet_raw/DatasetXXX_Name``.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        As for any import, or if a mask has values that are no numbers of objects.
+    SettingsError
+        If settings for classes are given as well.
+    """
+    kind = request.objects or "object"
+    told = [request.mapping, request.class_names, request.threshold, request.ignore, request.dataset]
+    if any(value not in (None, {}) for value in told):
+        raise SettingsError(
+            "Masks of numbered objects go into a dataset of their own, and their values are not translated.",
+            shell="Leave out --map, --classes, --threshold, --ignore and -d.",
+        )
+    as_one = request.replace(mapping={"nonzero": kind}, objects=None)
+    with new_dataset(workspace, request.name) as (beside, folder):
+        plan = yield from plan_import(workspace, as_one)
+        if plan.recognised is not None and not plan.problems:
+            wrong = [case.name for case in plan.cases if case.facts.fractional or case.facts.colours]
+            if wrong:
+                listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+                raise DatasetError(
+                    f"The masks of {listed} hold colours or fractions, not numbers of objects: "
+                    f"{plan.recognised.sentence}"
+                )
+        yield from make_dataset(plan, beside, folder.name, as_one)
+        ending = read_info(beside).file_ending
+        make_folder(beside / OBJECTS)
+        yield Stage(name="Writing objects", total=len(plan.cases))
+        tasks = [task(case.pair, beside / OBJECTS, ending, request.apart) for case in plan.cases]
+        results_of((yield from run_cases(write_objects, tasks, workers=request.workers)), "imported")
+        derive = DeriveObjectsRequest(dataset=folder.name, kinds={1: kind}, workers=request.workers)
+        yield from derive_in(beside, derive)
+    return folder
+
+
+def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart) -> None:
+    """Write the numbered objects of a case on its image's grid; runs in a worker process.
+
+    Numbers stay as they are where label files hold them; else they become 1, 2, 3, ... in their order.
+    """
+    volume = read_image(pair, apart)
+    mask, _ = placed_mask(pair, volume, apart)
+    objects = np.asarray(mask.array)
+    if objects.size and objects.min() < 0:
+        raise ImageError(
+            f"{pair.mask.name} has the value {objects.min()}; numbers of objects begin with 1, and 0 is no object"
+        )
+    objects = objects.astype(np.int64)
+    if objects.size and objects.max() > np.iinfo(np.uint16).max:
+        _, place = np.unique(objects, return_inverse=True)
+        objects = place.reshape(objects.shape) + int(not (objects == 0).any())
+    write_labels(objects.astype(np.uint32), volume.geometry, folder / f"{pair.name}{ending}")

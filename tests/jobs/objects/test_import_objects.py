@@ -1,0 +1,92 @@
+"""Folders of images and numbered masks become a dataset of objects in one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from napari_nnunet.cli import main
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.objects.import_objects import import_objects
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+
+
+def folders(root: Path, *, dtype: type = np.uint16, factor: int = 1) -> Path:
+    """Three pictures, each with four squares of their own numbers."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for i, name in enumerate("abc"):
+        mask = np.zeros((40, 50), dtype=dtype)
+        for n, (y, x) in enumerate([(2, 2), (2, 12), (20, 5), (22, 30)], start=1 + 10 * i):
+            mask[y : y + 10, x : x + 10] = n * factor
+        image = np.random.default_rng(i).integers(0, 50, mask.shape) + 100 * (mask > 0)
+        imsave(root / "images" / f"{name}.png", image.astype(np.uint8), check_contrast=False)
+        imsave(root / "masks" / f"{name}.{'tif' if mask.dtype.itemsize > 2 else 'png'}", mask, check_contrast=False)
+    return root
+
+
+def request(root: Path, **changes: object) -> ImportFoldersRequest:
+    """Import as nuclei."""
+    return ImportFoldersRequest(
+        **{"images": root / "images", "masks": root / "masks", "name": "Nuclei", "objects": "nucleus", **changes}
+    )
+
+
+def test_the_masks_are_kept_and_cores_and_borders_are_derived(tmp_path: Path) -> None:
+    root, workspace = folders(tmp_path / "in"), Workspace.at(tmp_path / "ws")
+    folder = drain(import_objects(workspace, request(root)))
+    scheme = object_scheme(folder)
+    assert scheme is not None and scheme.kinds == {"nucleus": (1, 2)}
+    objects, _ = read_objects(folder / "objectsTr" / "b.png")
+    assert np.unique(objects).tolist() == [0, 11, 12, 13, 14]
+    labels, _ = read_labels(folder / "labelsTr" / "b.png")
+    np.testing.assert_array_equal(labels > 0, objects > 0)
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_numbers_too_large_for_label_files_become_small_ones(tmp_path: Path) -> None:
+    root, workspace = folders(tmp_path / "in", dtype=np.uint32, factor=70_001), Workspace.at(tmp_path / "ws")
+    folder = drain(import_objects(workspace, request(root)))
+    (path,) = (folder / "objectsTr").glob("b.*")
+    objects, _ = read_objects(path)
+    assert np.bincount(objects.ravel()).tolist() == [40 * 50 - 400, 100, 100, 100, 100]
+
+
+def test_the_shell_does_it_with_one_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folders(tmp_path / "in")
+    words = ["import_folders", "-i", str(root / "images"), "-m", str(root / "masks"), "-n", "Nuclei", "--objects"]
+    assert main([*words, "--workspace", str(tmp_path / "ws"), "-np", "1"]) == 0
+    scheme = object_scheme(tmp_path / "ws" / "nnUNet_raw" / "Dataset001_Nuclei")
+    assert scheme is not None and scheme.only_kind == "object"
+    assert "12 objects in 3 cases" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("changes", [{"mapping": {"1": "a"}}, {"ignore": 255}, {"class_names": {1: "a"}}])
+def test_translating_numbers_of_objects_is_refused(tmp_path: Path, changes: dict) -> None:
+    root = folders(tmp_path / "in")
+    with pytest.raises(NnunetError, match="their values are not translated"):
+        drain(import_objects(Workspace.at(tmp_path / "ws"), request(root, **changes)))
+
+
+@pytest.mark.parametrize("kind", ["fractions", "colours"])
+def test_masks_that_hold_no_numbers_of_objects_are_refused(tmp_path: Path, kind: str) -> None:
+    root = folders(tmp_path / "in")
+    for path in (root / "masks").iterdir():
+        path.unlink()
+    for name in "abc":
+        if kind == "fractions":
+            soft = np.linspace(0, 1, 2000, dtype=np.float32).reshape(40, 50)
+            imsave(root / "masks" / f"{name}.tif", soft, check_contrast=False)
+        else:
+            drawn = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+            imsave(root / "masks" / f"{name}.png", drawn, check_contrast=False)
+    with pytest.raises(NnunetError):
+        drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
+    assert not list((tmp_path / "ws" / "nnUNet_raw").glob("Dataset*"))
