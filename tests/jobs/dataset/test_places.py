@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
+from test_grid import turned_copy
 
 UP = Geometry(spacing=(2.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
 #: The same place, with x running the other way (20 voxels of 1 mm).
@@ -98,6 +100,26 @@ def test_what_a_float32_header_rounds_is_no_difference(scored):
     rounded = UP.model_copy(update={"origin": (0.0004, 0.0, 0.0), "spacing": (2.0, 1.00001, 1.0)})
     write_labels(blob(), rounded, scored / "prediction" / "a.nii.gz")
     assert score(scored) == (0, 1.0)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+@pytest.mark.parametrize("flips", list(product((False, True), repeat=3)))
+def test_a_turned_copy_scores_like_the_prediction_itself(scored, axes, flips):
+    reference, prediction = np.zeros(SHAPE, np.uint8), blob()
+    reference[1:5, 4:9, 2:9] = 1
+    write_labels(reference, UP, scored / "reference" / "a.nii.gz")
+    stored, geometry = turned_copy(prediction, UP, axes, flips)
+    write_labels(np.ascontiguousarray(stored), geometry, scored / "prediction" / "a.nii.gz")
+    expected = 2 * int((reference & prediction).sum()) / (int(reference.sum()) + int(prediction.sum()))
+    assert score(scored) == (0, pytest.approx(expected))
+
+
+def test_what_chill_leaves_out_is_named(scored, capsys):
+    for name in "ab":
+        write_labels(blob(), UP, scored / "reference" / f"{name}.nii.gz")
+    write_labels(blob(), UP, scored / "prediction" / "a.nii.gz")
+    assert score(scored, "--chill") == (0, 1.0)
+    assert "Left out, as there is no segmentation: 1 file (b.nii.gz)." in capsys.readouterr().err
 
 
 @pytest.fixture

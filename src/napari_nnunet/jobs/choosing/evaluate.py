@@ -171,7 +171,8 @@ def pair_up(reference: Path, prediction: Path, ending: str, *, missing_ok: bool 
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    files = "files" if len(names) > 1 else "file"
+    return f"{len(names)} {files} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def _files(folder: Path, ending: str) -> dict[str, Path]:
@@ -343,6 +344,9 @@ def evaluate_folder(
         If the folders hold different cases or different grids; nothing is written then.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
+    left_out = sorted(set(_files(reference, rules.ending)) - {pair.reference.name for pair in pairs})
+    if left_out:
+        yield Note(level="warning", text=f"Left out, as there is no segmentation: {_some(left_out)}.")
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
     where = output or Output(prediction / FILE)
     make_folder(where.summary.parent)

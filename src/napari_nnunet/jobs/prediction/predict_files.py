@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
 from napari_nnunet.events import Box, CaseDone, CaseFailed, Job, Note, Stage
@@ -199,7 +200,8 @@ def _one(
     segment: Segment | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
-    remarks = (f"{text}." for text in volume.geometry.remarks)
+    remarks = [f"{text}." for text in volume.geometry.remarks]
+    remarks += intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)
     yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
     previous, box = None, folder.box(volume.shape)
     ending = model.dataset.file_ending

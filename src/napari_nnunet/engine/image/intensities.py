@@ -1,0 +1,68 @@
+"""Whether an image's intensities can be those a model was trained on: another modality, lost offsets, another scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.schema.plans import Configuration, Plans
+
+_POINTS = 40  # along each axis; a hundredth of a second for any volume
+_SOFT, _DENSE = 300.0, 1200.0  # Hounsfield units: soft tissue lies below the one; beyond the other, only bone and metal
+_NARROW = 0.05  # of the training's range
+
+
+def intensity_warnings(
+    array: Any, plans: Plans, configuration: Configuration, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return what is odd about an image's intensities, in sentences; few values are looked at.
+
+    Only channels that are normalised by the training's own figures (CT) are compared with them, and pictures with 0 to
+    255: others are normalised by each image's own mean and deviation, so that neither offset nor scale matters.
+
+    Parameters
+    ----------
+    array : array-like, shape (C, [Z,] Y, X)
+        The image as it was read.
+    plans, configuration
+        Of the model.
+    names : tuple of str
+        Of the channels.
+    """
+    steps = tuple(slice(None, None, max(1, n // _POINTS)) for n in array.shape[1:])
+    found = []
+    for c, (scheme, name) in enumerate(zip(configuration.normalization_schemes, names, strict=False)):
+        values = np.asarray(array[(c, *steps)], dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if not values.size:
+            continue
+        low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+        if scheme == "CTNormalization" and c < len(plans.intensities) and plans.intensities[c].is_finite:
+            own = plans.intensities[c].percentile_00_5, plans.intensities[c].percentile_99_5
+            text = _ct(low, high, *own)
+        else:
+            text = _picture(low, high) if scheme == "RGBTo01Normalization" else None
+        if text is not None:
+            found.append(f"The intensities of {name}, {low:.4g} to {high:.4g}, {text}")
+    return tuple(found)
+
+
+def _ct(low: float, high: float, trained_low: float, trained_high: float) -> str | None:
+    """Compare with what lay within the structures of the training cases."""
+    trained = f"the structures it was trained on have {trained_low:.4g} to {trained_high:.4g}"
+    if high < trained_low or low > trained_high:
+        return f"are not those of the training: {trained}. Is it another modality, or in other units?"
+    if high - low < _NARROW * (trained_high - trained_low):
+        return f"span a small part of the training's: {trained}. Was the image scaled, to 0..1 for instance?"
+    if low >= 0 and high > _DENSE and trained_low < _SOFT:
+        return "have nothing below 0, as CT in Hounsfield units has (air is -1000). Is an offset of 1024 missing?"
+    return None
+
+
+def _picture(low: float, high: float) -> str | None:
+    if high > 255 or low < 0:
+        return "are not those of a picture of 8 bits (0 to 255), which the model was trained on. Convert it first."
+    if high <= 1 and high > low:
+        return "lie within 0 and 1, but the model was trained on pictures of 8 bits (0 to 255). Was the image scaled?"
+    return None
