@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import napari_nnunet
-from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, of_cases, out_of_memory
+from napari_nnunet.errors import DatasetError, ModelError, ResourceError, is_out_of_memory, of_cases, out_of_memory
 from napari_nnunet.events import CaseFailed, drain
 
 
@@ -139,3 +139,10 @@ def test_errors_of_many_cases_keep_both_ways():
     assert isinstance(error, ResourceError)
     event = CaseFailed.of("b", failures["b"], 0, 3)
     assert (event.message, event.in_window) == ("Full. Use -np.", "Full. Press it.")
+
+
+def test_a_message_shows_the_ends_of_a_value_of_any_length():
+    error = DatasetError(f"a.json: 'name' is {'x' * 100_000}; it must be short.", shell="Run 'b'.")
+    assert len(error.message) < 1_600
+    assert error.message.startswith("a.json: 'name' is xxx") and error.message.endswith("it must be short. Run 'b'.")
+    assert " ... " in error.in_window

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _NEW_LINE = "\n"
+_LONGEST_LINE = 1500  # characters of a message
 
 
 class NnunetError(Exception):
@@ -29,9 +30,17 @@ class NnunetError(Exception):
 
     def __init__(self, message: str, *, shell: str = "", window: str = "") -> None:
         self.message, self.in_window = (
-            f"{message}{'' if way.startswith(_NEW_LINE) else ' '}{way}".strip() for way in (shell, window)
+            _shortened(f"{message}{'' if way.startswith(_NEW_LINE) else ' '}{way}".strip()) for way in (shell, window)
         )
         super().__init__(self.message)
+
+
+def _shortened(text: str) -> str:
+    """Return a message without the middle of lines that nobody reads: a value of a damaged file may have any length."""
+    return _NEW_LINE.join(
+        line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+        for line in text.split(_NEW_LINE)
+    )
 
 
 class InternalError(NnunetError):

@@ -22,7 +22,7 @@ _Kernel = Annotated[int, Ge(1), Le(11)]
 _Stride = Annotated[int, Ge(1), Le(8)]
 _Blocks = Annotated[int, Ge(1), Le(32)]
 _Share = Annotated[float, Ge(0), Le(1)]
-_MOST_WEIGHTS = 4e9  # 16 GB; those of nnU-Net's largest residual encoder are 0.5e9
+_MOST_WEIGHTS = 1e9  # 4 GB; those of nnU-Net's largest residual encoder are about 0.1e9
 _KEYS = {  # of the fields, in the file
     "features": "features_per_stage",
     "blocks": "n_conv_per_stage, or n_blocks_per_stage,",
@@ -229,7 +229,7 @@ def _check(network: Architecture, where: str) -> None:
         raise PlanError(f"{where}: 'kernel_sizes' has {list(even)}; sizes are odd. The nearest is {nearest}.")
     if network.weights > _MOST_WEIGHTS:
         raise PlanError(
-            f"{where}: the network would have about {network.weights / 1e9:,.0f} billion weights, at most "
+            f"{where}: the network would have about {network.weights / 1e9:,.1f} billion weights, at most "
             f"{_MOST_WEIGHTS / 1e9:.0f} billion are allowed. Look at 'features_per_stage', 'kernel_sizes' and the "
             "blocks per stage."
         )

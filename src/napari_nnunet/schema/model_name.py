@@ -38,7 +38,7 @@ class ModelName:
             name = getattr(self, what)
             if fault_of(name) is not None or _BETWEEN in name:
                 raise ModelError(
-                    f"The {what} of a model is named {name!r}, which cannot be part of the folder's name "
+                    f"The {what} of a model is named {name!r:.200}, which cannot be part of the folder's name "
                     "TRAINER__PLANS__CONFIGURATION; use letters, digits, '.', '-' and single '_'."
                 )
 
@@ -48,7 +48,7 @@ class ModelName:
         parts = text.split(_BETWEEN)
         if len(parts) != 3:
             raise ModelError(
-                f"{text!r} is no name of a model; they are TRAINER__PLANS__CONFIGURATION, such as "
+                f"{text!r:.200} is no name of a model; they are TRAINER__PLANS__CONFIGURATION, such as "
                 "nnUNetTrainer__nnUNetPlans__3d_fullres."
             )
         return cls(*parts)

@@ -1,0 +1,238 @@
+"""Every JSON file with any value replaced, left out, made huge or damaged is read or refused in a sentence, at once.
+
+The quick part takes a few mutations of every key; ``NAPARI_NNUNET_ATTACK=N`` tries N of every kind, with the seed
+``NAPARI_NNUNET_SEED``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import time
+
+import pytest
+
+import nasty
+from helpers import STATISTICS, Recipe, configuration_of
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Note, from_json, to_json
+from napari_nnunet.formats.claim import Runner, runner_of
+from napari_nnunet.formats.json_lines import read_lines
+from napari_nnunet.formats.model.card import ModelCard
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.preprocessed.plans import plan_files
+from napari_nnunet.formats.results.inference_information import INFORMATION, read_best
+from napari_nnunet.formats.results.postprocessing import read_cleaning
+from napari_nnunet.formats.results.recipe import STYLES, read_recipe
+from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import read_splits
+from napari_nnunet.processes.follow import Follower
+from napari_nnunet.processes.queue import queue_folder, tickets
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.json_text import read_json
+from napari_nnunet.schema.plans import Plans
+
+TRIED = int(os.environ.get("NAPARI_NNUNET_ATTACK", "120"))  # of every kind
+SEED = int(os.environ.get("NAPARI_NNUNET_SEED", "0"))
+LONGEST = 5.0  # seconds for one file; on a busy computer
+VALUES = (
+    *nasty.VALUES, 10**9, -(10**9), 1e308, -1e308, 5e-324, "9" * 5_000, "x" * 100_000, "\u001b[31m", "\n", [0] * 1_000,
+    [[0, 1]] * 50, {"a": {"b": {"c": []}}}, [0, 0, 0], [2, 1, 0], [True], "1", "-1", "nan", False,
+)  # fmt: skip
+TOKENS = ("9" * 6_000, "-" + "9" * 400, "[" * 100_000, "[" * 300 + "]" * 300, '"\\ud800"', "1e999", "NaN", "nul", "")
+
+MEMBER = {
+    "model": "m", "folder": "f", "trainer": "t", "plans": "p", "configuration": "c", "folds": ["0"],
+    "checkpoint": "x.pth", "sha256": {"fold_0": "ab"}, "step": 0.5, "mirror_axes": [0], "backend": "b",
+    "precision": "float32", "versions": {"a": "1"},
+}  # fmt: skip
+MODEL = {"trainer": "nnUNetTrainer", "plans_identifier": "nnUNetPlans", "configuration": "2d"}
+KINDS = {
+    "plans": {
+        "dataset_name": "Dataset001_Tiny",
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {
+            "3d_fullres": configuration_of(Recipe()),
+            "changed": {"inherits_from": "3d_fullres", "batch_size": 3},
+        },
+        "foreground_intensity_properties_per_channel": {"0": STATISTICS},
+    },
+    "dataset": {
+        "channel_names": {"0": "CT", "1": "MR"},
+        "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+        "regions_class_order": [1, 2],
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    },
+    "fingerprint": {
+        "foreground_intensity_properties_per_channel": {"0": {**STATISTICS, "max": 3, "min": 0, "median": 1}},
+        "median_relative_size_after_cropping": 1.0,
+        "shapes_after_crop": [[12, 24, 22]],
+        "spacings": [[1.0, 1.0, 1.0]],
+    },
+    "summary": {
+        "foreground_mean": {"Dice": 0.5},
+        "mean": {"1": {"Dice": 0.5}},
+        "metric_per_case": [
+            {"prediction_file": "a.nii.gz", "reference_file": "b.nii.gz", "metrics": {"1": {"Dice": 0.5}}}
+        ],
+    },
+    "recipe": MEMBER,
+    "postprocessing": {
+        "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+        "postprocessing_kwargs": [{"labels_or_regions": [1, 2], "background_label": 0}],
+    },
+    "information": {
+        "folds": [0, "all"],
+        "dataset_name_or_id": "Dataset001_Tiny",
+        "all_results": {"a": 0.5},
+        "best_model_or_ensemble": {
+            "result_on_crossval_pre_pp": 0.5,
+            "result_on_crossval_post_pp": 0.6,
+            "postprocessing_file": "/x/Dataset001_Tiny/p.pkl",
+            "some_plans_file": "/x/Dataset001_Tiny/plans.json",
+            "selected_model_or_models": [MODEL],
+        },
+    },
+    "splits": [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}],
+    "card": {"dataset": "d", "channels": ["CT"], "classes": [{"name": "a", "values": [1], "colour": "#ff0000"}]},
+    "control": {"stop": False, "finish_in": 3},
+    "running": {"pid": 4_000_000, "host": "h", "created": 1.5, "command": ["a"], "started": 1.0, "token": "t"},
+    "ticket": {"pid": 4_000_000, "host": "h", "created": 1.5, "command": ["a"], "folders": ["a/fold_0"]},
+    "event": json.loads(to_json(Note(text="said"))),
+}
+
+
+def read(kind, path):
+    """Read a file as whoever needs it does, and use what comes."""
+    if kind == "plans":
+        plan_files(path.parent)
+        plans = Plans.read(path)
+        return [plans.configuration(name).architecture.divisor for name in plans.configurations]
+    if kind == "dataset":
+        scheme = DatasetInfo.read(path).labels
+        return scheme.names, scheme.heads, scheme.head_names, scheme.dtype
+    if kind == "fingerprint":
+        return json.dumps(Fingerprint.read(path).to_json())
+    if kind == "summary":
+        found = Summary.read(path, ending=".nii.gz")
+        return found.dice, found.class_dice, found.worst_first
+    if kind == "recipe":
+        return [say(read_recipe(path)) for say in STYLES.values()]
+    if kind == "information":
+        (path.parent / INFORMATION).write_bytes(path.read_bytes())
+        return read_best(path.parent)
+    if kind == "card":
+        return ModelCard.parse(read_json(path, NnunetError), where=str(path))
+    return {"postprocessing": read_cleaning, "splits": read_splits, **MESSAGES}[kind](path)
+
+
+def read_control(path):
+    folder = FoldFolder(path.parent / "fold_0")
+    folder.path.mkdir(exist_ok=True)
+    (folder.path / "control.json").write_bytes(path.read_bytes())
+    wishes = folder.wishes()
+    assert isinstance(wishes.stop, bool) and wishes.finish_in >= 0
+
+
+def read_running(path):
+    assert runner_of(path) is None or isinstance(runner_of(path), Runner)
+
+
+def read_ticket(path):
+    folder = queue_folder(path.parent)
+    folder.mkdir(exist_ok=True)
+    (folder / "1.json").write_bytes(path.read_bytes())
+    tickets(path.parent)
+
+
+def read_event(path):
+    list(read_lines(path))
+    fold = path.parent / "nnUNet_results" / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True, exist_ok=True)
+    (fold / "events.jsonl").write_bytes(path.read_bytes() + b"\n")
+    Follower(Workspace.at(path.parent)).look()
+
+
+#: What programs leave for each other: what is not understood is ignored, and never an error.
+MESSAGES = {"control": read_control, "running": read_running, "ticket": read_ticket, "event": read_event}
+
+
+def mutations(content, chance):
+    """Give JSON texts, each with one thing wrong, for ever: a value, a key, a token, some bytes."""
+    places = list(nasty.places(content))
+    while True:
+        place = chance.choice(places)
+        how = chance.randrange(10)
+        if how < 6:
+            text = json.dumps(nasty.spoiled(content, place, copy.deepcopy(chance.choice(VALUES))))
+        elif how == 6:
+            text = json.dumps(nasty.spoiled(content, place))
+        elif how == 7:
+            text = json.dumps(nasty.spoiled(content, place, "@")).replace('"@"', chance.choice(TOKENS))
+        else:
+            text = json.dumps(content)
+        data = text.encode(chance.choice(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32")))
+        if how > 7:
+            begin = chance.randrange(len(data))
+            data = data[:begin] + chance.choice((b"", chance.randbytes(3))) + data[begin + chance.randrange(4) :]
+        yield data
+
+
+def attack(kind, path, tried):
+    """Try mutations of a kind; returns how many were refused, and what was neither read nor refused in a sentence."""
+    refused, faults = 0, []
+    for number, data in zip(range(tried), mutations(KINDS[kind], random.Random(f"{SEED} {kind}")), strict=False):
+        path.write_bytes(data)
+        begun = time.monotonic()
+        try:
+            read(kind, path)
+        except NnunetError as error:
+            refused += 1
+            if kind in MESSAGES or len(error.message) > 3_000 or "Traceback" in error.message:
+                faults.append((number, data[:200], error))
+        except BaseException as error:
+            faults.append((number, data[:200], error))
+        if time.monotonic() - begun > LONGEST:
+            faults.append((number, data[:200], "took too long"))
+    return refused, faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_with_anything_wrong_is_read_or_refused_in_a_sentence(tmp_path, kind):
+    folder = tmp_path / "Dataset001_Tiny"
+    folder.mkdir()
+    path = folder / f"{kind}.json"
+    path.write_text(json.dumps(KINDS[kind]))
+    read(kind, path)
+    refused, faults = attack(kind, path, TRIED)
+    assert not faults, f"{len(faults)} of {TRIED}: {faults[:3]}"
+    assert refused > TRIED / 8 or kind in MESSAGES
+
+
+def test_a_line_that_no_program_wrote_takes_no_time(tmp_path):
+    path = tmp_path / "events.jsonl"
+    line = to_json(Note(text="said")).encode() + b"\n"
+    path.write_bytes(line + b'{"kind": "note", "text": "' + b"x" * (64 << 20) + b'"}\n' + line)
+    begun = time.process_time()
+    assert len(list(read_lines(path))) == 2
+    fold = tmp_path / "nnUNet_results" / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    path.rename(fold / "events.jsonl")
+    (training,) = Follower(Workspace.at(tmp_path)).look()
+    assert training.note == "said"
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"kind": ' + "9" * 6_000 + "}", "{", "3"])
+def test_a_line_that_is_no_event_is_a_value_error(line):
+    with pytest.raises(ValueError, match=r".*"):
+        from_json(line)
