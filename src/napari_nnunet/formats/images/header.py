@@ -13,6 +13,7 @@ from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.memory import available_memory
 from napari_nnunet.schema.geometry import Geometry
 
+_USUAL = 1024  # bytes of most headers
 _LONGEST = 1 << 16  # bytes of a header that are looked through
 _SIZES = re.compile(rb"^(?:sizes:|DimSize\s*=)\s*([\d ]+)", re.MULTILINE)
 _KIND = re.compile(rb"^(?:type:|ElementType\s*=)\s*([\w ]+)", re.MULTILINE)
@@ -72,7 +73,9 @@ def check_text(path: Path) -> None:
         If the voxels take more than the free memory.
     """
     with path.open("rb") as file:
-        start = file.read(_LONGEST)
+        start = file.read(_USUAL)
+        if b"\n\n" not in start and b"ElementDataFile" not in start:
+            start += file.read(_LONGEST)
     if path.name.lower().endswith(".gipl"):
         if start[252:256] in _GIPL:
             *shape, _ = struct.unpack(">5H", start[:10])
@@ -93,7 +96,9 @@ def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
     """Refuse files in other folders: a header from elsewhere could have any file read, and be sent on, as an image."""
     names = [name]
     if name.upper().startswith(_WITHIN):
-        names = following.split(b"\n") if name.upper().startswith(b"LIST") else []
+        if name.upper().startswith(b"LOCAL"):
+            return
+        names = following.split(b"\n")
     folder = path.parent.resolve()
     for entry in names:
         first = entry.decode("utf-8", "replace").strip().split(" %")[0]

@@ -53,6 +53,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
 _HEADER_BYTES = nifti_file.HEADER_BYTES
+_LITTLE = nibabel.nifti1.header_dtype.newbyteorder("<")
 
 
 def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -94,7 +95,7 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if len(content) < _HEADER_BYTES:
         return None
-    header = np.frombuffer(content, dtype=nibabel.nifti1.header_dtype.newbyteorder("<"), count=1)[0]
+    header = np.frombuffer(content, dtype=_LITTLE, count=1)[0]
     kind = _NIFTI_TYPES.get(int(header["datatype"]))
     scaled = header["scl_slope"] not in (0, 1) or header["scl_inter"] != 0
     if header["sizeof_hdr"] != 348 or bytes(header["magic"]) != b"n+1" or kind is None or scaled:

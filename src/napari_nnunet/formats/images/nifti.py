@@ -21,7 +21,7 @@ from napari_nnunet.schema.geometry import Geometry, Matrix
 
 _HEADER_BYTES = 348
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
-_UPRIGHT = 0.1  # degrees; what is less is how headers round
+_RIGHT = 1.7e-3  # cosine of a tenth of a degree less than a right angle; what is less is how headers round
 _COMMENT = 6  # code of extensions that are plain text
 
 
@@ -68,10 +68,12 @@ def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
 
 def _tilt(affine: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return the distances of neighbouring rows, columns and slices (x, y, z), and a remark if axes are tilted."""
+    gram = affine[:3, :3].T @ affine[:3, :3]
+    sides = np.sqrt(np.diag(gram))
+    if (np.abs(gram) <= _RIGHT * np.outer(sides, sides) + np.diag(np.diag(gram))).all():
+        return sides, ()
     across = np.abs(np.diag(np.linalg.qr(affine[:3, :3])[1]))
     angle = np.degrees(np.arccos(np.clip(across / np.linalg.norm(affine[:3, :3], axis=0), -1, 1))).max()
-    if not angle > _UPRIGHT:
-        return across, ()
     text = f"its axes are not at right angles (tilted by {angle:.1f} degrees); its voxels were read as they lie"
     return across, (text,)
 
@@ -81,7 +83,7 @@ def header(path: Path) -> Header:
 
     nibabel computes in float32.
     """
-    image, remarks = _load(path, whole=False)
+    image, remarks = _load(path)
     remarks = (*remarks, *_tilt(image.affine)[1])
     geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
@@ -89,33 +91,27 @@ def header(path: Path) -> Header:
 
 def count_invalid(path: Path) -> int:
     """Return how many stored values are NaN or infinite; integers cannot be."""
-    image, _ = _opened(path, whole=True)
+    image, _ = _opened(path)
     if image.get_data_dtype().kind != "f":
         return 0
     values = np.asanyarray(image.dataobj.get_unscaled())
     return int(values.size - np.count_nonzero(np.isfinite(values)))
 
 
-def _opened(path: Path, *, whole: bool = False) -> tuple[Any, tuple[str, ...]]:
-    """Return nibabel's image of a file, straightened where it is odd, and what is odd about it.
-
-    With ``whole``, packed files are unpacked at once, which also shows what follows their end.
-    """
-    odd = nifti_file.is_odd(path)
-    if odd or (whole and path.name.lower().endswith(".gz")):
-        content, remarks = nifti_file.unpacked(path)
-        if nifti_file.promise_of(content[: nifti_file.HEADER_BYTES]) is not None:
-            return nibabel.Nifti1Image.from_bytes(content), remarks
-    try:
-        return nibabel.load(str(path)), ()
-    except ImageFileError:  # of small files, nibabel reads beyond their end
-        if whole:
-            raise
-        return _opened(path, whole=True)
+def _opened(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return nibabel's image of a file, straightened where it is odd, and what is odd about it."""
+    if not nifti_file.is_odd(path):
+        try:
+            return nibabel.load(str(path)), ()
+        except ImageFileError:  # of small files nibabel reads beyond the end, where there may be more bytes
+            if not path.name.lower().endswith(".gz"):
+                raise
+    content, remarks = nifti_file.unpacked(path)
+    return nibabel.Nifti1Image.from_bytes(content), remarks
 
 
-def _load(source: Path, path: Path | None = None, *, whole: bool = True) -> tuple[Any, tuple[str, ...]]:
-    image, remarks = _opened(source, whole=whole)
+def _load(source: Path, path: Path | None = None) -> tuple[Any, tuple[str, ...]]:
+    image, remarks = _opened(source)
     image = nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # further axes of one entry mean nothing
     if len(image.shape) != 3:
         raise ImageError(

@@ -8,14 +8,12 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
-import numpy as np
-
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.header import require_room
 
 GZIP = b"\x1f\x8b"
 HEADER_BYTES = 352  # with the four bytes that say whether extensions follow
+_BITS = 72  # where the header says how many bits a value has; 34 bytes behind, the offset
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
 _PEEK = 4096  # packed bytes that hold more than a header
 _PIECE = 1 << 22
@@ -39,13 +37,13 @@ def promise_of(start: bytes) -> Promise | None:
     if len(start) < HEADER_BYTES or start[344:347] != b"n+1":
         return None
     for order in "<>":
-        header = np.frombuffer(start, dtype=nibabel.nifti1.header_dtype.newbyteorder(order), count=1)[0]
-        if header["sizeof_hdr"] == 348 and 1 <= header["dim"][0] <= 7:
-            shape = tuple(int(n) for n in header["dim"][1 : header["dim"][0] + 1])
-            offset = float(header["vox_offset"])
+        size, *dim = struct.unpack_from(f"{order}i36x8h", start)
+        if size == 348 and 1 <= dim[0] <= 7:
+            shape = tuple(dim[1 : dim[0] + 1])
+            bits, offset = struct.unpack_from(f"{order}h34xf", start, _BITS)
             if min(shape) < 1 or not 0 <= offset < 2**31:
                 return None
-            return Promise(shape, int(header["bitpix"]) // 8, int(offset))
+            return Promise(shape, bits // 8, int(offset))
     return None
 
 
