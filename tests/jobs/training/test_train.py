@@ -25,7 +25,7 @@ from napari_nnunet.events import (
     from_json,
 )
 from napari_nnunet.formats.images.files import read_labels, read_volume
-from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.checkpoint import CHECKSUM, read_raw
 from napari_nnunet.formats.model.fold import FoldFolder, Wishes
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.summary import Summary
@@ -157,6 +157,7 @@ def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
     wrong = tmp_path / "w.pth"
     content = read_raw(first.folder.final)
     content["network_weights"] = {k: v for k, v in content["network_weights"].items() if "stages.0" not in k}
+    del content[CHECKSUM]
     torch.save(content, wrong)
     with pytest.raises(ModelError, match="cannot initialise this training"):
         run(other, 1, pretrained=wrong)

@@ -74,7 +74,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     if said is not None and said != checksum(content["network_weights"]):
         raise ModelError(
             f"{path} is damaged: its weights are not those that were saved (their checksum is another one). Take "
-            "a copy that is whole, or train the fold again."
+            f"a copy that is whole, or train the fold again. Whoever changed them on purpose removes {CHECKSUM!r} "
+            "from the file."
         )
     return content
 
