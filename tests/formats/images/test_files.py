@@ -117,28 +117,31 @@ def test_images_come_back_equal_whatever_their_type(tmp_path_factory, ending, sh
     "labels",
     [
         np.array([[[0, -1]]]),
-        np.array([[[65536, 0]]]),
+        np.array([[[2**31, 0]]]),
         np.array([[[2**40, 0]]]),
         np.array([[[0.0, 1.0]]]),
         np.array([[[np.nan, 1.0]]]),
         np.array([[[np.inf, 1.0]]]),
         np.array([[[1j, 0]]]),
     ],
-    ids=["negative", "17 bits", "41 bits", "whole floats", "nan", "infinite", "complex"],
+    ids=["negative", "32 bits", "41 bits", "whole floats", "nan", "infinite", "complex"],
 )
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".tif"])
 def test_label_values_that_files_do_not_hold_are_refused_and_the_old_file_stays(tmp_path, labels, ending):
     path = tmp_path / f"a{ending}"
     write_labels(np.full((1, 1, 2), 7, np.uint8), UNIT, path)
     old = path.read_bytes()
-    with pytest.raises(ImageError, match="labels are whole numbers from 0 to 65535"):
+    with pytest.raises(ImageError, match="labels are whole numbers from 0 to 2147483647"):
         write_labels(labels, UNIT, path)
     assert path.read_bytes() == old
 
 
-def test_a_label_of_sixteen_bits_is_the_highest_that_is_written(tmp_path):
-    write_labels(np.full((1, 1, 2), 65535), UNIT, tmp_path / "a.nii.gz")
-    assert read_labels(tmp_path / "a.nii.gz")[0].max() == 65535
+def test_labels_up_to_sixteen_bits_are_written_as_nnunet_does(tmp_path):
+    for highest, kind in ((254, np.uint8), (65535, np.uint16), (65536, np.int32)):
+        write_labels(np.full((1, 1, 2), highest), UNIT, tmp_path / "a.nii.gz")
+        labels, _ = read_labels(tmp_path / "a.nii.gz", as_stored=True)
+        assert labels.dtype == kind
+        assert labels.max() == highest
 
 
 @pytest.mark.parametrize("ending", [".png", ".bmp"])
@@ -372,3 +375,19 @@ def test_every_error_of_a_library_is_one_sentence_of_ours(tmp_path, monkeypatch)
     monkeypatch.setattr(files, "import_module", lambda name: Odd)
     with pytest.raises(NnunetError, match="a.nrrd cannot be read as NibabelIO: LookupError"):
         read_volume([tmp_path / "a.nrrd"], reader="NibabelIO")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".tif"])
+def test_values_of_atlases_and_objects_are_kept(tmp_path, ending):
+    labels = np.zeros((3, 4, 5), np.int64)
+    labels[0, 0], labels[1], labels[2, 1:] = 997, 70001, 312782546
+    write_labels(labels, UNIT, tmp_path / f"a{ending}")
+    np.testing.assert_array_equal(read_labels(tmp_path / f"a{ending}")[0], labels)
+
+
+@pytest.mark.parametrize(("ending", "shape"), [(".png", (4, 5)), (".gipl", (3, 4, 5))])
+def test_a_format_that_cannot_hold_a_value_names_it(tmp_path, ending, shape):
+    geometry = Geometry(spacing=(1.0,) * len(shape))
+    with pytest.raises(ImageError, match="70001"):
+        write_labels(np.full(shape, 70001), geometry, tmp_path / f"a{ending}")
+    assert not list(tmp_path.iterdir())

@@ -23,7 +23,8 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume, whole_numbers
 
 _LABEL_BYTES = 4
-_HIGHEST_LABEL = 65535  # of nnU-Net's label files
+_TWO_BYTES = 65535  # nnU-Net's label files go no further; atlases and numbers of objects do
+_HIGHEST_LABEL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,8 @@ def write_labels(
     Parameters
     ----------
     labels : ndarray of int or bool, shape ([Z,] Y, X)
-        From 0 to 65535; written as uint8 below 255, as uint16 from 255 on. With a note also ([T,] [Z,] Y, X).
+        From 0 to 2147483647; written as uint8 below 255, as uint16 from 255 on, as int32 from 65536 on. With a note
+        also ([T,] [Z,] Y, X).
     geometry : Geometry
         As the reader gave it.
     path : Path
@@ -322,7 +324,10 @@ def write_labels(
             f"{path.name} cannot store values from {lowest} to {highest} of type {labels.dtype}; labels are whole "
             f"numbers from 0 to {_HIGHEST_LABEL}. Renumber them first."
         )
-    small = labels.astype(np.uint8 if highest < 255 else np.uint16, copy=False)
+    if highest > _TWO_BYTES and ending_of(path) == ".gipl":
+        raise ImageError(f"GIPL stores labels up to {_TWO_BYTES}, not {highest}; write a .nii.gz.")
+    kind = np.uint8 if highest < 255 else np.uint16 if highest <= _TWO_BYTES else np.int32
+    small = labels.astype(kind, copy=False)
     with written_beside(path, suffix=_temporary_ending(path)) as temporary:
         try:
             adapter.write(small, geometry, temporary, note)

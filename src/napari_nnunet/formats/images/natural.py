@@ -129,7 +129,9 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote 
     elif path.name.lower().endswith(".bmp") and labels.dtype != np.uint8:
         raise ImageError("BMP stores labels up to 254; write them as .png.")
     elif labels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"PNG stores whole numbers from 0 to 65535, not {labels.dtype}; write a .tif.")
+        raise ImageError(
+            f"PNG stores whole numbers from 0 to 65535, not {labels.max()} of type {labels.dtype}; write a .tif."
+        )
     elif note is not None and path.name.lower().endswith(".png"):
         text = PngInfo()
         text.add_text(NOTE_KEY, note.text())

@@ -23,6 +23,7 @@ _HEADER_BYTES = 348
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
 _RIGHT = 1.7e-3  # cosine of a tenth of a degree less than a right angle; what is less is how headers round
 _COMMENT = 6  # code of extensions that are plain text
+_EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and objects would be others
 
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -124,6 +125,10 @@ def _load(source: Path, path: Path | None = None) -> tuple[Any, tuple[str, ...]]
 def _array(image: Any, path: Path) -> NDArray[Any]:
     require_room(path, image.shape, np.dtype(np.float32).itemsize)
     data: NDArray[Any] = image.get_fdata(dtype=np.float32, caching="unchanged")
+    kind = image.get_data_dtype()
+    if kind.kind in "iu" and kind.itemsize >= 4 and data.size and data.max() >= _EXACT:
+        stored = np.asanyarray(image.dataobj)
+        data = stored if stored.dtype.kind in "iu" else data  # a scaled file has no other numbers than these
     return data.transpose(2, 1, 0)[None]
 
 

@@ -73,7 +73,7 @@ class Pieces:
     single : float
         Share of the values whose voxels are one connected piece, small crumbs left aside.
     size : float
-        Mean number of voxels of a piece.
+        Voxels of a piece on average, of the value in the middle: one large piece does not hide many specks.
     touching : float
         Share of the values that touch another one that is not 0.
     """

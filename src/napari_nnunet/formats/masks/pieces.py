@@ -24,7 +24,8 @@ def pieces_of(mask: StoredMask) -> Pieces:
         return Pieces(0.0, 0.0)
     chosen = [there[i] for i in sorted({int(i) for i in np.linspace(0, len(there) - 1, _SAMPLED)})]
     near = np.ones((3,) * array.ndim, dtype=bool)
-    single = touching = count = voxels = 0
+    single = touching = 0
+    means = []  # voxels of a piece, of each value
     for number in chosen:
         box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in boxes[number - 1])
         part = labels[box]
@@ -32,7 +33,7 @@ def pieces_of(mask: StoredMask) -> Pieces:
         parts, found = ndimage.label(own, structure=near)
         sizes = np.bincount(parts.ravel())[1:]
         single += int(sizes.max() >= 0.9 * sizes.sum())
-        count, voxels = count + found, voxels + int(sizes.sum())
+        means.append(float(sizes.sum()) / found)
         around = ndimage.binary_dilation(own, structure=near) & ~own
         touching += int(((part != 0) & around).any())
-    return Pieces(single / len(chosen), voxels / count, touching / len(chosen))
+    return Pieces(single / len(chosen), float(np.median(means)), touching / len(chosen))

@@ -186,7 +186,8 @@ def _noted_layer(path: Path, note: LabelNote) -> LayerData | None:
 
 
 def _small(labels: NDArray[Any]) -> NDArray[Any]:
-    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    lowest, highest = labels.min(initial=0), labels.max(initial=0)
+    return labels.astype(np.int32 if lowest < 0 or highest > 65535 else np.uint8 if highest < 256 else np.uint16)
 
 
 def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
