@@ -1,7 +1,7 @@
 """Train like a model that nnU-Net trained, and compare the validation Dice.
 
     python benchmarks/quality.py --data DATA --model MODEL --epochs 40 --iterations 60 --validation_iterations 4
-        [--workspace DIR] [--rounded] [--seed 0]
+        [--workspace DIR] [--precision auto|float32|bfloat16] [--rounded] [--seed 0]
 
 DATA holds the raw dataset in ``data/DATASET``; MODEL is nnU-Net's model folder, whose plans and fold 0 are taken. The
 dataset is preprocessed here, fold 0 trained with the same number of steps, and its validation cases segmented.
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--validation_iterations", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="auto", help="of the training")
     parser.add_argument("--rounded", action="store_true")
     options = parser.parse_args()
     if options.rounded:
@@ -104,7 +105,7 @@ def main() -> None:
             )
         settings = TrainSettings(
             epochs=options.epochs, iterations=options.iterations, seed=options.seed,
-            validation_iterations=options.validation_iterations,
+            validation_iterations=options.validation_iterations, precision=options.precision,
         )  # fmt: skip
 
         def tell(event):

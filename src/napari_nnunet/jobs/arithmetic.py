@@ -22,6 +22,7 @@ from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
 
+_LIBRARIES = ("torch", "openvino")  # their versions change what is fast
 _measuring = Lock()  # two measurements at once would disturb each other
 
 
@@ -163,10 +164,7 @@ def name_of(purpose: Purpose, architecture: Architecture) -> str:
 @lru_cache(maxsize=1)
 def _computer() -> str:
     """Name what decides how fast which arithmetic is: processor and libraries."""
-    return "; ".join([_processor(), *sorted(cpu_features()), *(f"{name} {_version(name)}" for name in _LIBRARIES)])
-
-
-_LIBRARIES = ("torch", "openvino")
+    return "; ".join([processor(), *sorted(cpu_features()), *(f"{name} {_version(name)}" for name in _LIBRARIES)])
 
 
 def _version(name: str) -> str:
@@ -176,7 +174,8 @@ def _version(name: str) -> str:
         return "none"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
