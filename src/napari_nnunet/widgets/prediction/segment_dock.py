@@ -14,6 +14,7 @@ from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cle
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PRESETS
+from napari_nnunet.widgets.files.preferred import ReaderOffer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.words import plain_time
@@ -46,7 +47,8 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
         super().__init__(viewer, "Segment", stops="Stop within one tile; the finished part is kept.")
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
-        self.lay_out(self.form, self.summary, self.panel, self.result)
+        self.offer = ReaderOffer()
+        self.lay_out(self.offer, self.form, self.summary, self.panel, self.result)
         self.form.changed.connect(self.check_soon)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.dims.events.connect(self._view_changed)

@@ -1,0 +1,58 @@
+"""napari asks who opens a file that several plugins claim; this offers to answer once and for all."""
+
+from __future__ import annotations
+
+from napari.settings import get_settings
+from npe2 import PluginManager
+from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+
+from napari_nnunet.widgets.frame.parts import button, sentence
+
+_PLUGIN = "napari-nnunet"
+#: What this plugin opens with geometry and classes, and napari by itself does not.
+PATTERNS = ("*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd", "*.gipl")
+
+
+def undecided() -> list[str]:
+    """Return the patterns that another plugin claims too and that nobody has decided about."""
+    decided = get_settings().plugins.extension2reader
+    manager = PluginManager.instance()
+    return [
+        pattern
+        for pattern in PATTERNS
+        if pattern not in decided
+        and {reader.plugin_name for reader in manager.iter_compatible_readers([pattern.replace("*", "a")])} > {_PLUGIN}
+    ]
+
+
+def prefer() -> None:
+    """Let napari open these files with this plugin, without a question; other preferences stay."""
+    plugins = get_settings().plugins
+    plugins.extension2reader = {**plugins.extension2reader, **dict.fromkeys(undecided(), _PLUGIN)}
+
+
+class ReaderOffer(QWidget):
+    """A line with two buttons; it is there only while napari would ask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = sentence()
+        self.yes = button("Always with nnU-Net", "napari asks no more; Preferences > Plugins has the list.")
+        self.no = button("Not now", "Ask again next time.")
+        row = QHBoxLayout()
+        for part in (self.yes, self.no):
+            row.addWidget(part)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.text)
+        column.addLayout(row)
+        self.yes.clicked.connect(self._prefer)
+        self.no.clicked.connect(self.hide)
+        endings = [pattern.removeprefix("*") for pattern in undecided()]
+        self.text.setText(f"napari asks each time what opens {', '.join(endings)}. Open them with their geometry?")
+        if not endings:
+            self.hide()
+
+    def _prefer(self) -> None:
+        prefer()
+        self.hide()
