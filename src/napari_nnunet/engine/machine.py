@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
+import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +16,7 @@ import psutil
 
 from napari_nnunet.memory import available_memory
 
-__all__ = ["LAUNCHER", "available_memory", "available_threads", "end_with", "keep_memory"]
+__all__ = ["LAUNCHER", "available_memory", "available_threads", "end_with", "has_gpu", "keep_memory"]
 
 LAUNCHER = "NAPARI_NNUNET_LAUNCHER"  # variable with the number of the process that several work for
 _LOOK = 1.0  # seconds between two looks at the other process
@@ -57,6 +60,17 @@ def keep_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False  # macOS, Windows, musl
     return all(mallopt(*option) == 1 for option in _KEEPING)
+
+
+def has_gpu() -> bool:
+    """Whether this computer seems to have a GPU that torch can use; torch is not loaded to find out."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return shutil.which("nvidia-smi") is not None
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))  # CUDA, ROCm, WSL
 
 
 def end_with(other: int) -> None:

@@ -261,34 +261,6 @@ def test_layers_are_saved_as_a_case_by_the_writer(viewer, home):
     assert (read_labels(dataset.cases[2].label)[0][:2] == 1).all()
 
 
-def test_two_folders_are_paired_shown_and_imported(viewer, cases, home, qtbot):
-    for folder in ("input", "ground_truth"):
-        (home / folder).mkdir()
-    for i in range(3):
-        picture = np.clip(smooth_image((1, 30, 30), seed=i)[0, 0], 0, 255).astype(np.uint8)
-        iio.imwrite(home / "input" / f"img_{i}.png", picture)
-        iio.imwrite(home / "ground_truth" / f"mask_{i}.png", (picture > 120).astype(np.uint8) * 255)
-    iio.imwrite(home / "input" / "img_9.png", picture)
-    dialog = cases.import_dialog()
-    assert dialog.about.text() == "Choose the folder of images and the folder of masks."
-    dialog.images.setText(str(home / "input"))
-    dialog.masks.setText(str(home / "ground_truth"))
-    assert dialog.about.text() == "<b>3 pairs</b>, 1 files without a partner. Give the dataset a name."
-    assert [dialog.table.item(0, c).text() for c in range(3)] == ["img_0", "img_0.png", "mask_0.png"]
-    assert dialog.table.item(3, 2).text() == "(no mask)"
-    dialog.name.setText("Cells")
-    dialog.channels.setText("phase")
-    dialog.classes.setText("cell")
-    dialog.run()
-    assert dialog.panel.status.text() == "'cell' is not understood; write class names like 255=cell."
-    dialog.classes.setText("255=cell")
-    with qtbot.waitSignal(dialog.imported, timeout=30000):
-        dialog.run()
-    assert cases.form.head.raw == home / "nnUNet_raw" / "Dataset001_Cells"
-    assert "Classes: cell." in cases.form.about.text()
-    listed(cases, qtbot, 3)
-
-
 def test_a_folder_without_dataset_json_is_described(viewer, cases, home, qtbot):
     raw = make_dataset(home, cases=2)
     (raw / "dataset.json").unlink()

@@ -21,7 +21,10 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def plan(viewer, home, qtbot):
+def plan(viewer, home, qtbot, monkeypatch):
+    """The Plan dock on a computer with a GPU."""
+    for module in ("plan_dock", "views"):
+        monkeypatch.setattr(f"napari_nnunet.widgets.planning.{module}.has_gpu", lambda: True)
     make_dataset(home, shape=(20, 24, 22))
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     yield widget
@@ -47,6 +50,15 @@ def test_without_a_dataset_the_dock_says_what_to_do(viewer, home, qtbot):
     assert "Collect cases in the Training cases dock" in plan.summary.text()
     assert not plan.panel.button.isEnabled()
     assert not plan.views.isVisible()
+
+
+def test_without_a_gpu_the_dock_begins_with_what_makes_sense_there(viewer, home, qtbot, monkeypatch):
+    for module in ("plan_dock", "views"):
+        monkeypatch.setattr(f"napari_nnunet.widgets.planning.{module}.has_gpu", lambda: False)
+    make_dataset(home, shape=(20, 24, 22))
+    _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
+    assert plan.preset_box.value == "SmallPlanner"
+    assert "No GPU was found: Small, 2d, 2 h is a sensible start here." in plan.summary.text()
 
 
 def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):

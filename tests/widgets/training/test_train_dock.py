@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from unittest.mock import Mock
 
@@ -13,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 
 from helpers import TRAINED, Recipe, make_trainable
 from napari_nnunet.events import Note, drain
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes import follow
 from napari_nnunet.processes.launch import end_training
@@ -136,7 +135,9 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     monkeypatch.setattr(QMessageBox, "question", ask := Mock(return_value=QMessageBox.StandardButton.Yes))
     begin(train, qtbot)
     assert "fold 0 (finished): train from the beginning again?" in ask.call_args.args[2]
-    assert "new, changed or were planned otherwise" in train.panel.status.text()
+    wait(train, qtbot, "finished")
+    record = (home / "nnUNet_preprocessed" / TRAINED).glob("*.cases.jsonl")
+    assert next(record).read_text().count(f'"{name}"') > 1  # it was preprocessed anew before
 
 
 def test_stop_resume_finish_and_discard(train, home, qtbot):
@@ -161,7 +162,7 @@ def test_stop_resume_finish_and_discard(train, home, qtbot):
     train.finish_in(1)
     wait(train, qtbot, "finished")
     assert folder.final.is_file()
-    qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train longer…", timeout=5000)
+    qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train on…", timeout=5000)
     train.discard()
     qtbot.waitUntil(lambda: train.table.rowCount() == 0, timeout=10000)
     assert not folder.path.exists()
@@ -211,8 +212,10 @@ def test_the_window_itself_never_looks_for_trainings(train, qtbot, monkeypatch):
 
 
 def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_nnunet.jobs.training.order.check_training", lambda workspace, requests: iter(()))
-    os.utime(train.state.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz", (1e9, 1e9))
+    monkeypatch.setattr("napari_nnunet.jobs.training.prepare.prepare_training", lambda *_, **__: iter(()))
+    path = train.state.workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz"
+    labels, geometry = read_labels(path)
+    write_labels(1 - np.minimum(labels, 1), geometry, path)
     begin(train, qtbot)
     qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)
     train.panel.details.click()

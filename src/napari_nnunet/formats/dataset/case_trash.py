@@ -34,7 +34,7 @@ def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
 
 
 @contextmanager
-def in_trash(folder: Path, name: str, files: Sequence[Path]) -> Iterator[Path]:
+def in_trash(folder: Path, name: str, files: Sequence[Path], *, copied: bool = False) -> Iterator[Path]:
     """Move files of a case to the dataset's trash folder; back again if what should replace them fails.
 
     Parameters
@@ -45,6 +45,8 @@ def in_trash(folder: Path, name: str, files: Sequence[Path]) -> Iterator[Path]:
         Of the case.
     files : sequence of Path
         In its imagesTr and labelsTr.
+    copied : bool
+        Whether they stay until others take their place at once.
     """
     if not files:
         yield folder / TRASH
@@ -52,7 +54,13 @@ def in_trash(folder: Path, name: str, files: Sequence[Path]) -> Iterator[Path]:
     trash = trash_path(folder / TRASH, name)
     try:
         write_json(make_folder(trash) / _CLASSES, dict(read_info(folder).labels.labels))
-        with moved({path: trash / path.parent.name / path.name for path in files}):
+        homes = {path: trash / path.parent.name / path.name for path in files}
+        if copied:
+            for path, target in homes.items():
+                shutil.copy2(path, make_folder(target.parent) / target.name)
+            yield trash
+            return
+        with moved(homes):
             yield trash
     except BaseException as error:
         shutil.rmtree(trash, ignore_errors=True)

@@ -129,7 +129,7 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         raise DatasetError(
             f"The corrected reference contains {strange}; {folder.name} defines only {sorted(scheme.all_labels)}."
         )
-    with in_trash(folder, name, [case.label]):
+    with in_trash(folder, name, [case.label], copied=True):
         write_labels(labels, geometry, case.label, writer=dataset.info.reader)
     return case.label
 
@@ -211,10 +211,10 @@ def _draw(case: TrainingCase, reader: str | None, target: Path) -> None:
     z = telling_slice(stack)
     image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
     with written_beside(target, suffix=".png") as temporary:
-        iio.imwrite(temporary, _small(overlay(image, stack[z])))
+        iio.imwrite(temporary, small_picture(overlay(image, stack[z])))
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def small_picture(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a picture of the thumbnail's size, by nearest pixels, the rest black."""
     scale = _SIDE / max(picture.shape[:2])
     height, width = (max(1, round(n * scale)) for n in picture.shape[:2])

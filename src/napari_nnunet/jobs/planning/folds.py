@@ -164,7 +164,7 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
         kept = _unused(base)
         path.rename(kept)
         yield Note(text=f"The folds there were are kept in {kept.name}.")
-    _write(path, found.splits)
+    write_splits(path, found.splits)
     what = "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
     yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{what}: {path}.")
     return Folds(found.splits, found.groups, True, found.warnings)
@@ -187,12 +187,13 @@ def settled_splits(
         return read_splits(path)
     splits = five_splits(cases)
     yield from (Note(level="warning", text=text) for text in _warnings(splits, None, cases))
-    _write(path, splits)
+    write_splits(path, splits)
     yield Note(text=f"Made {len(splits)} folds of {len(cases)} cases: {path}.")
     return splits
 
 
-def _write(path: Path, splits: Sequence[Split]) -> None:
+def write_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Write splits_final.json."""
     write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
 
 

@@ -27,7 +27,7 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, grid_of
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -105,7 +105,7 @@ def _preprocess(dataset: RawDataset, base: Path, request: PreprocessRequest) -> 
     targets = yield from _targets(base, plans, request.configurations, dataset)
     staging = make_folder(base / _STAGING)
     remove_leftovers(staging)
-    if not (base / "dataset.json").is_file():
+    if not _describes(base / "dataset.json", dataset.info):
         copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     yield from _drop_removed(dataset, targets)
     work, skipped = _work(dataset, targets, clean=request.clean)
@@ -171,6 +171,14 @@ def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, da
                     f"normalisation or resampling; they would be overwritten. Give {mine.name} a 'data_identifier' of "
                     f"its own in {plans.plans_name}.json, or delete {name} from {path.name} if it is no longer needed."
                 )
+
+
+def _describes(path: Path, info: DatasetInfo) -> bool:
+    """Whether the dataset.json beside plans has the classes and channels of the raw one."""
+    if not path.is_file():
+        return False
+    known = DatasetInfo.read(path)
+    return (known.labels, known.channel_names) == (info.labels, info.channel_names)
 
 
 def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:

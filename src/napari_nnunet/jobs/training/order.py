@@ -180,19 +180,31 @@ def _dataset_info(base: Path) -> DatasetInfo:
     return DatasetInfo.read(path)
 
 
-def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
-    """Compare with the raw dataset, if it exists and was preprocessed here."""
+def changed_cases(
+    workspace: Workspace, plans: Plans, configuration: Configuration, data: Path
+) -> tuple[list[str], int]:
+    """Compare preprocessed cases with the raw dataset, if it exists and was preprocessed here.
+
+    Returns
+    -------
+    list of str, int
+        Cases that are new, changed or were planned otherwise since; and the number of all cases.
+    """
     journal = Journal(data.with_name(f"{data.name}.cases.jsonl"))
     raw = workspace.raw / data.parent.name
     if not journal.read() or not (raw / "dataset.json").is_file():
-        return
+        return [], 0
     dataset = open_dataset(raw)
     rules = rules_of(plans, configuration, dataset)
-    stale = [case.name for case in stale_cases(dataset.cases, rules, journal)]
+    return [case.name for case in stale_cases(dataset.cases, rules, journal)], len(dataset.cases)
+
+
+def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:
+    stale, count = changed_cases(workspace, plans, configuration, data)
     if stale:
         listed = ", ".join(stale[:5]) + (", ..." if len(stale) > 5 else "")
         raise DatasetError(
-            f"{len(stale)} of {len(dataset.cases)} cases are new, changed or were planned otherwise since they were "
+            f"{len(stale)} of {count} cases are new, changed or were planned otherwise since they were "
             f"preprocessed ({listed}).",
             shell=f"Run 'preprocess -d {data.parent.name} -plans_name {plans.plans_name} -c {configuration.name}'; "
             "only these are made again.",

@@ -54,7 +54,9 @@ class CaseForm(LayerForm):
         self.show_dataset()
 
     def _make(self) -> None:
-        self.from_folders = button("From folders…", "Make a dataset of a folder of images and a folder of masks.")
+        self.from_folders = button(
+            "From folders…", "Import a folder of images and one of masks, as a new dataset or into this one."
+        )
         self.describe = button("Write dataset.json…", "Name the channels and classes of a folder of training cases.")
         self.edit = button("Edit dataset…", "Rename it, rename, join or remove its classes, or remove all of it.")
         self.name_edit = LineEdit(label="Name", tooltip="Name of the new dataset, e.g. Nuclei; the number is assigned.")
@@ -134,7 +136,6 @@ class CaseForm(LayerForm):
         self.about.setText(text)
         self.about.setVisible(bool(text))
         self.describe.setVisible(folder is not None and not (folder / "dataset.json").is_file())
-        self.from_folders.setVisible(folder is None)
         self.edit.setVisible(self.info is not None)
         self.dataset_form.setRowVisible(self.name_edit.native, folder is None)
         names = list(self.info.channel_names) if self.info is not None else ["image"]

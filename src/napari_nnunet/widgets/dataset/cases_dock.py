@@ -12,20 +12,24 @@ from qtpy.QtWidgets import QGroupBox, QMessageBox, QVBoxLayout
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.raw_writer import drop_case
+from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.widgets.dataset.case_form import CaseForm
 from napari_nnunet.widgets.dataset.case_list import CaseList
 from napari_nnunet.widgets.dataset.case_request import as_painted, describe_case, questions, replaces, resolve_case
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
-from napari_nnunet.widgets.dataset.import_dialog import ImportDialog, JsonDialog
+from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
+from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
 from napari_nnunet.widgets.files.reader import LayerData, open_case
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, colormap_of_values, origin_of
+from napari_nnunet.widgets.frame.parts import next_button
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 
@@ -37,6 +41,10 @@ else:
     add_case = lazy("napari_nnunet.jobs.dataset.cases:add_case")
     copy_dataset = lazy("napari_nnunet.jobs.dataset.cases:copy_dataset")
 
+_NEXT = {
+    False: ("Check and plan", "Check the dataset; where nothing is wrong, open the Plan dock and plan it."),
+    True: ("Train on", "Train, or continue the last training; cases that are new or changed are preprocessed first."),
+}
 _BUTTONS = {
     "nothing": "Add case",
     "itself": "Save changes to this case",
@@ -63,7 +71,8 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.trash = TrashButton(self._rubbish)
         self.collection = QGroupBox("Cases")
         column = QVBoxLayout(self.collection)
-        for part in (self.cases, self.problems):
+        self.next = next_button("Check and plan", "")
+        for part in (self.cases, self.problems, self.next):
             column.addWidget(part)
         self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash)
         self.form.changed.connect(self._form_changed)
@@ -72,6 +81,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.form.describe.clicked.connect(lambda: self.json_dialog().open())
         self.form.edit.clicked.connect(lambda: self.dataset_dialog().open())
         self.trash.emptied.connect(self._brought_back)
+        self.next.clicked.connect(self.go_on)
         self.cases.opened.connect(self.open_case)
         self.cases.dropped.connect(self.drop_case)
         self.problems.mended.connect(self.state.written)
@@ -81,8 +91,8 @@ class CasesWidget(RequestDock[NewCase, None]):
     # --- the dataset ---
 
     def import_dialog(self) -> ImportDialog:
-        """Return a new dialog that makes a dataset of two folders."""
-        dialog = ImportDialog(self.state.workspace, self)
+        """Return a new dialog that makes a dataset of two folders, or adds them to the chosen one."""
+        dialog = ImportDialog(self.state.workspace, self, dataset=self.form.head.dataset)
         dialog.imported.connect(self._arrived)
         return dialog
 
@@ -135,6 +145,22 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.problems.show_dataset(self.state.workspace, folder)
         self.cases.show_dataset(folder)
         self.trash.look_again()
+        text, tip = _NEXT[self._planned]
+        self.next.setText(text)
+        self.next.setAccessibleName(text)
+        self.next.setToolTip(tip)
+
+    @property
+    def _planned(self) -> bool:
+        base = self.form.head.preprocessed
+        return base is not None and bool(plan_files(base))
+
+    def go_on(self) -> None:
+        """Check and plan the dataset; where it is planned, train with the cases there are now."""
+        if self._planned:
+            open_dock(self.viewer, "Train").train_on()
+        else:
+            self.problems.check(then=lambda: open_dock(self.viewer, "Plan").plan_now())
 
     def confirmed(self, question: str) -> bool:
         """Ask before something is replaced, removed or copied."""

@@ -1,175 +1,290 @@
-"""Make a dataset of two folders, with the pairs shown first; or write the dataset.json of a folder that lacks one."""
+"""Make a dataset of two folders, or add them to one; everything is shown before anything is written."""
 
 from __future__ import annotations
 
+import re
+import tempfile
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
+    QComboBox,
     QDialog,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QHeaderView,
-    QLabel,
     QLineEdit,
-    QPushButton,
-    QTableWidget,
-    QTableWidgetItem,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders
-from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
-from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.events import Progress
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.widgets.dataset.import_tables import PairTable, ValueTable
 from napari_nnunet.widgets.frame.panel import RunPanel, State
-from napari_nnunet.widgets.frame.words import failure_text
-from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.dataset.import_folders import import_folders
+    from napari_nnunet.jobs.dataset.import_folders import import_planned
+    from napari_nnunet.jobs.dataset.import_pictures import pair_pictures
+    from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 else:
-    import_folders = lazy("napari_nnunet.jobs.dataset.import_folders:import_folders")
+    ImportPlan = Any
+    import_planned = lazy("napari_nnunet.jobs.dataset.import_folders:import_planned")
+    pair_pictures = lazy("napari_nnunet.jobs.dataset.import_pictures:pair_pictures")
+    plan_import = lazy("napari_nnunet.jobs.dataset.import_plan:plan_import")
 
-_SHOWN = 200  # pairs in the table
+_LATER_MS = 400  # after the last letter of a folder's name
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
 
 class ImportDialog(QDialog):
-    """Two folders, the pairs that their names make, and a button that imports them.
+    """Two folders, what they hold, and a button that imports it.
 
-    Emits ``imported`` with the folder of the new dataset.
+    Emits ``imported`` with the folder of the dataset.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Gets the dataset.
+    parent : QWidget, optional
+        The dock.
+    dataset : str, optional
+        The dataset that is offered to add to.
     """
 
     imported = Signal(object)
 
-    def __init__(self, workspace: Workspace, parent: QWidget | None = None) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget | None = None, *, dataset: str | None = None) -> None:
         super().__init__(parent)
         self.workspace = workspace
-        self.pairing: Pairing | None = None
-        self._asked: tuple[str, ...] = ()
+        self.plan: ImportPlan | None = None
         self._trouble: str | None = None
+        self._named = False
+        self._looking, self._drawing = Latest(self), Latest(self)
+        self._pictures = tempfile.TemporaryDirectory(prefix="nnunet-pairs-")
         self.setWindowTitle("Import folders of images and masks")
-        self.setMinimumWidth(560)
+        self.setMinimumSize(680, 640)
+        self._make(dataset)
+        self._lay_out()
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_LATER_MS)
+        self._later.timeout.connect(self._look)
+        for edit in (self.images, self.masks, self.suffixes):
+            edit.textChanged.connect(self._folders_changed)
+        self.target.currentIndexChanged.connect(self._target_chosen)
+        self.name.textEdited.connect(self._name_typed)
+        self.channels.textChanged.connect(self._decide)
+        self.pairs.changed.connect(self._decide)
+        self.values.changed.connect(self._decide)
+        self.panel.start = self.run
+        self._target_chosen()
+
+    def _make(self, dataset: str | None) -> None:
         self.images, self.masks = QLineEdit(), QLineEdit()
+        self.target = QComboBox()
+        self.target.setAccessibleName("Add to")
+        self.target.addItem("New dataset", None)
+        for path in self.workspace.raw_datasets():
+            self.target.addItem(path.name, path.name)
+        self.target.setCurrentIndex(max(0, self.target.findData(dataset)))
         self.name = QLineEdit()
         self.name.setPlaceholderText("Nuclei")
         self.suffixes = QLineEdit()
         self.suffixes.setPlaceholderText("found from the names; or _red _green")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
-        self.classes = QLineEdit()
-        self.classes.setPlaceholderText("255=cell")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Case", "Images", "Mask"])
-        self.table.setAccessibleName("Pairs of images and masks")
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.verticalHeader().setVisible(False)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.about, self.meaning = sentence(), sentence()
+        self.pairs, self.values = PairTable(), ValueTable()
         self.panel = RunPanel("Import")
-        self._lay_out()
-        for edit in (self.images, self.masks, self.suffixes, self.name):
-            edit.textChanged.connect(self._update)
-        self.panel.start = self.run
-        self._update()
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
+        self.form = form = QFormLayout()
         for label, edit in (("Images", self.images), ("Masks", self.masks)):
-            row = QHBoxLayout()
-            browse = QPushButton("Browse…")
+            line = QWidget()
+            row = QHBoxLayout(line)
+            row.setContentsMargins(0, 0, 0, 0)
+            browse = button("Browse…")
+            browse.setAccessibleName(f"Browse for the folder of {label.lower()}")
             browse.clicked.connect(lambda _, edit=edit, label=label: self._browse(edit, label))
             row.addWidget(edit, 1)
             row.addWidget(browse)
             edit.setAccessibleName(f"Folder of {label.lower()}")
-            form.addRow(label, row)
-        for label, edit, tip in (
-            ("Dataset name", self.name, "The next free number is put in front."),
+            form.addRow(label, line)
+        for label, part, tip in (
+            ("Add to", self.target, "A new dataset, or one that is there: its channels and classes hold then."),
+            ("Name", self.name, "Of the new dataset; the next free number is put in front."),
             ("Channel suffixes", self.suffixes, "What the names of a case's channel files end in, in channel order."),
             ("Channel names", self.channels, "CT selects the rules for computed tomography. Empty: channel_0, ..."),
-            ("Class names", self.classes, "VALUE=NAME for the values of the masks. Empty: class_1, ..."),
         ):
-            edit.setToolTip(tip)
-            form.addRow(label, edit)
+            part.setToolTip(tip)
+            part.setAccessibleName(label)
+            form.addRow(label, part)
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.about, self.pairs, self.meaning, self.values):
+            inner.addWidget(widget)
+        inner.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(content)
         column = QVBoxLayout(self)
         column.addLayout(form)
-        column.addWidget(self.about)
-        column.addWidget(self.table)
+        column.addWidget(scroll, 1)
         column.addWidget(self.panel)
 
     def _browse(self, edit: QLineEdit, label: str) -> None:
-        folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}")
+        folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}", edit.text())
         if folder:
             edit.setText(folder)
 
-    def _update(self, _: Any = None) -> None:
-        """Show the pairs, and what prevents the import."""
-        asked = (self.images.text(), self.masks.text(), self.suffixes.text())
-        if asked != self._asked:
-            self._asked = asked
-            self._trouble = self._pair(*asked)
-        reason = self._trouble
-        if reason is None and not self.name.text().strip():
-            reason = "Give the dataset a name."
-        self.about.setText(" ".join(part for part in (self._counts(), reason) if part))
-        self.panel.set_ready(reason)
+    # --- what is typed ---
 
-    def _pair(self, images: str, masks: str, suffixes: str) -> str | None:
-        """Match the folders and show the pairs; returns what prevents it."""
-        self.pairing = None
-        self.table.setRowCount(0)
+    def _name_typed(self, text: str) -> None:
+        """Mend a name while it is typed: umlauts and blanks become what a folder can be called."""
+        self._named = bool(text)
+        place = self.name.cursorPosition()
+        mended = folder_name(text)
+        if mended != text:
+            self.name.setText(mended)
+            self.name.setCursorPosition(place + len(mended) - len(text))
+        self._update()
+
+    def _target_chosen(self, _: int = 0) -> None:
+        new = self.target.currentData() is None
+        for part in (self.name, self.channels):
+            self.form.setRowVisible(part, new)
+        self._folders_changed()
+
+    def _folders_changed(self, _: Any = None) -> None:
+        """Look at other folders when nothing was typed for a moment."""
+        self._looking.stop()
+        self._drawing.stop()
+        self.plan = None
+        self.pairs.show_cases((), (), {})
+        self.values.show_recognised(None, asked=False)
+        if not self._named and self.images.text().strip():
+            self.name.setText(folder_name(Path(self.images.text().strip()).name))
+        self._trouble = self._folder_trouble()
+        self._update()
+        if self._trouble is None:
+            self._later.start()
+
+    def _folder_trouble(self) -> str | None:
+        images, masks = self.images.text().strip(), self.masks.text().strip()
         if not images or not masks:
             return "Choose the folder of images and the folder of masks."
-        try:
-            self.pairing = pair_folders(Path(images), Path(masks), suffixes=suffixes.split())
-        except (NnunetError, OSError) as error:
-            return failure_text(error)
-        self._show_pairs(self.pairing)
+        for path in (Path(images), Path(masks)):
+            if not path.is_dir():
+                return f"The folder {path} does not exist."
+        if Path(images).resolve() == Path(masks).resolve():
+            return "Images and masks are the same folder. Choose two folders."
         return None
 
-    def _counts(self) -> str:
-        if self.pairing is None:
-            return ""
-        left = len(self.pairing.images) + len(self.pairing.masks)
-        return f"<b>{len(self.pairing.pairs)} pairs</b>" + (f", {left} files without a partner." if left else ".")
+    def request(self) -> ImportFoldersRequest:
+        """Return what the dialog says."""
+        return ImportFoldersRequest(
+            images=Path(self.images.text().strip()),
+            masks=Path(self.masks.text().strip()),
+            name=self.name.text().strip(),
+            suffixes=words(self.suffixes.text()),
+            channel_names=() if self.target.currentData() else words(self.channels.text()),
+            **self.values.answers(),
+            skip=self.pairs.left_out(),
+            dataset=self.target.currentData(),
+        )
 
-    def _show_pairs(self, pairing: Pairing) -> None:
-        rows = [(p.name, " + ".join(path.name for path in p.images), p.mask.name) for p in pairing.pairs[:_SHOWN]]
-        rows += [("", path.name, "(no mask)") for path in pairing.images[:20]]
-        rows += [("", "(no image)", path.name) for path in pairing.masks[:20]]
-        self.table.setRowCount(len(rows))
-        for r, texts in enumerate(rows):
-            for c, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setToolTip(text)
-                self.table.setItem(r, c, item)
+    # --- what comes of it ---
+
+    def _look(self) -> None:
+        """Read the masks on a thread."""
+        bare = self.request().replace(mapping={}, threshold=None, ignore=None, skip=(), channel_names=())
+        self._trouble = "Reading the masks…"
+        self._update()
+        self._looking.start(
+            plan_import(self.workspace, bare), happened=self._progress, returned=self._planned, errored=self._failed
+        )
+
+    def _progress(self, event: Any) -> None:
+        if isinstance(event, Progress):
+            self._trouble = f"Reading the masks… {event.done} of {event.total}"
+            self._update()
+
+    def _failed(self, error: BaseException) -> None:
+        self._trouble = failure_text(error)
+        self._update()
+
+    def _planned(self, plan: ImportPlan) -> None:
+        """Show pairs, values and the proposal, and draw the pairs."""
+        self.plan, self._trouble = plan, None
+        self._pairs = plan
+        self.pairs.show_cases(plan.cases, plan.left_out, plan.problems)
+        self.values.show_recognised(plan.recognised, asked=plan.translation is None)
+        self._drawing.start(
+            pair_pictures(plan.cases, Path(self._pictures.name)),
+            happened=self.pairs.show_picture,
+            returned=lambda _: None,
+            errored=lambda _: None,  # pairs without pictures can be imported
+        )
+        self._decide()
+
+    def _decide(self, _: Any = None) -> None:
+        """Work out what the answers make of the plan; nothing is read again."""
+        if self._looking.running or self.plan is None:
+            return
+        from napari_nnunet.jobs.dataset.import_plan import decide
+
+        try:
+            self.plan = decide(self._pairs, self.request())
+            self._trouble = None
+        except NnunetError as error:
+            self._trouble = error.in_window
+        self._update()
+
+    def _update(self) -> None:
+        """Say what will be imported, and what prevents it."""
+        self.pairs.setVisible(self.plan is not None)
+        self.values.setVisible(self.plan is not None and self.values.rowCount() > 0)
+        reason = self._trouble
+        counts = meaning = ""
+        if self.plan is not None and reason is None:
+            counts = _counts(self.plan)
+            recognised = self.plan.recognised
+            meaning = "" if recognised is None else f"{recognised.sentence} Several values may become one class."
+            reason = _obstacle(self.plan)
+        if reason is None and self.target.currentData() is None and not self.name.text().strip():
+            reason = "Give the dataset a name."
+        self.about.setText(" ".join(part for part in (counts, reason) if part))
+        self.meaning.setText(meaning)
+        self.meaning.setVisible(bool(meaning))
+        self.panel.set_ready(reason)
 
     def run(self) -> None:
         """Import what is shown."""
-        try:
-            classes = class_names(self.classes.text())
-        except ValueError as reason:
-            self.panel.say(str(reason))
-            return
-        request = ImportFoldersRequest(
-            images=Path(self.images.text()),
-            masks=Path(self.masks.text()),
-            name=self.name.text(),
-            suffixes=tuple(self.suffixes.text().split()),
-            channel_names=words(self.channels.text()),
-            class_names=classes,
-        )
-        self.panel.run(import_folders(self.workspace, request), done=self._done)
+        if self.plan is not None:
+            self.panel.run(import_planned(self.workspace, self.request(), self.plan), done=self._done)
 
     def _done(self, folder: Path) -> None:
         self.imported.emit(folder)
         self.accept()
+
+    def done(self, result: int) -> None:
+        """End what is still looked at."""
+        self._later.stop()
+        self._looking.stop()
+        self._drawing.stop()
+        self._pictures.cleanup()
+        super().done(result)
 
     def reject(self) -> None:
         """Close, but not while files are written."""
@@ -179,66 +294,30 @@ class ImportDialog(QDialog):
             self.panel.cancel()
 
 
+def _counts(plan: ImportPlan) -> str:
+    left = f", {counted(len(plan.left_out), 'file')} left out" if plan.left_out else ""
+    return f"<b>{counted(len(plan.cases), 'pair')}</b>, {counted(len(plan.channels), 'channel')}{left}."
+
+
+def _obstacle(plan: ImportPlan) -> str | None:
+    """Return what prevents an import, with what to do in this dialog."""
+    if plan.problems:
+        name, error = next(iter(plan.problems.items()))
+        more = f" and {len(plan.problems) - 1} more" if len(plan.problems) > 1 else ""
+        return f"{name}{more} cannot be imported: {error.in_window.rstrip('.')}. Untick what is to be left out."
+    if not plan.cases:
+        return "Nothing is left to import."
+    if plan.question is not None:
+        return f"{plan.question.in_window.partition(chr(10))[0]} Say below what each value becomes."
+    return None
+
+
+def folder_name(text: str) -> str:
+    """Return a text as a dataset can be called: letters, digits, '-' and '_'."""
+    plain = unicodedata.normalize("NFKD", text.translate(_UMLAUTS)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).lstrip("_-")
+
+
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a list with commas or blanks between."""
     return tuple(text.replace(",", " ").split())
-
-
-def class_names(text: str) -> dict[int, str]:
-    """Read ``255=cell, 128=border``; raises ValueError with a sentence where it is not of that form."""
-    found = {}
-    for word in words(text):
-        value, _, name = word.partition("=")
-        if not value.isdecimal() or not name:
-            raise ValueError(f"'{word}' is not understood; write class names like 255=cell.")
-        found[int(value)] = name
-    return found
-
-
-class JsonDialog(QDialog):
-    """Channels and classes for the dataset.json of a folder that has imagesTr and labelsTr."""
-
-    def __init__(self, folder: Path, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.folder = folder
-        self.setWindowTitle(f"Describe {folder.name}")
-        self.setMinimumWidth(420)
-        endings = sorted({"".join(p.suffixes[-2:]) if p.name.endswith(".gz") else p.suffix for p in _files(folder)})
-        self.ending = QLineEdit(endings[0] if endings else ".nii.gz")
-        self.channels = QLineEdit()
-        self.channels.setPlaceholderText("CT, or T1, T2")
-        self.labels = QLineEdit()
-        self.labels.setPlaceholderText("liver=1, tumour=2")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
-        self.button = QPushButton("Write dataset.json")
-        form = QFormLayout(self)
-        for label, edit in (("File ending", self.ending), ("Channels", self.channels), ("Classes", self.labels)):
-            form.addRow(label, edit)
-        form.addRow(self.about)
-        form.addRow(self.button)
-        self.button.clicked.connect(self.write)
-
-    def write(self) -> None:
-        """Write the file, or say why it cannot be."""
-        classes: dict[str, int] = {"background": 0}
-        for word in words(self.labels.text()):
-            name, _, value = word.partition("=")
-            if not name or not value.isdecimal():
-                self.about.setText(f"'{word}' is not understood; write classes like liver=1.")
-                return
-            classes[name] = int(value)
-        if not words(self.channels.text()) or len(classes) < 2:
-            self.about.setText("Name the channels and at least one class.")
-            return
-        try:
-            generate_dataset_json(self.folder, words(self.channels.text()), classes, 0, self.ending.text().strip())
-            update_count(self.folder)
-        except NnunetError as error:
-            self.about.setText(error.in_window)
-            return
-        self.accept()
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted((folder / "imagesTr").glob("*"))[:50] if not path.name.startswith(".")]

@@ -65,7 +65,7 @@ class ProblemList(QWidget):
         for column in (layout, inner):
             column.setContentsMargins(0, 0, 0, 0)
         self.report.setVisible(False)
-        self.panel.start = self.check
+        self.panel.start = lambda: self.check()
         self.tree.currentItemChanged.connect(self._selected)
         self.button.clicked.connect(self._fix)
 
@@ -78,11 +78,18 @@ class ProblemList(QWidget):
             self._again = False
             self.check()
 
-    def check(self) -> None:
-        """Look for everything that is wrong with the dataset."""
+    def check(self, then: Callable[[], object] | None = None) -> None:
+        """Look for everything that is wrong with the dataset, then do something if no errors are found."""
+
+        def done(report: Any) -> str:
+            said = self.show_report(report)
+            if then is not None and not report.errors:
+                then()
+            return said
+
         if self._place is not None:
             workspace, folder = self._place
-            self.panel.run(verify(workspace, VerifyRequest(dataset=folder.name)), done=self.show_report)
+            self.panel.run(verify(workspace, VerifyRequest(dataset=folder.name)), done=done)
 
     def show_report(self, report: Any) -> str:
         """Show a report of the check, errors first."""

@@ -29,6 +29,16 @@ def button(text: str, tip: str = "") -> QPushButton:
     return made
 
 
+def next_button(text: str, tip: str) -> QPushButton:
+    """Return the button at the end of a dock that people press next, with what was chosen carried along."""
+    made = button(text, tip)
+    made.setMinimumHeight(32)
+    font = made.font()
+    font.setBold(True)
+    made.setFont(font)
+    return made
+
+
 def refresh_button(what: str) -> QPushButton:
     """Return the small button that looks for datasets or models again."""
     made = QPushButton("↻")

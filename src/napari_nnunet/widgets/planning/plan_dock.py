@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
+from napari_nnunet.engine.machine import has_gpu
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.raw_dataset import survey
@@ -16,15 +17,21 @@ from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, Pla
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import folded_away, sentence
+from napari_nnunet.widgets.frame.parts import folded_away, next_button, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.preprocessing import Preprocessing
-from napari_nnunet.widgets.planning.views import PlanViews, plan_sentence, readable_configurations
+from napari_nnunet.widgets.planning.views import (
+    PlanViews,
+    advised_configuration,
+    plan_sentence,
+    readable_configurations,
+)
 
 if TYPE_CHECKING:
     import napari
@@ -35,6 +42,7 @@ else:
     plan_and_preprocess = lazy("napari_nnunet.jobs.planning.plan_and_preprocess:plan_and_preprocess")
     training_costs = lazy("napari_nnunet.jobs.planning.cost:training_costs")
 
+SENSIBLE_START = "Small, 2d, 2 h"  # without a GPU
 _PRESETS = {
     "Standard U-Net (8 GB)": "ExperimentPlanner",
     "Small U-Net (CPU, quick tries)": "SmallPlanner",
@@ -75,16 +83,22 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.change = ChangeForm()
         self.changing = folded_away("Change a configuration", self.change)
         self.preprocessing = Preprocessing(self.state)
+        self.train = next_button("Train this", "Open the Train dock with these plans; it preprocesses what is missing.")
         form = self._form()
-        self.lay_out(form, self.summary, self.panel, self.sentence, self.views, self.changing, self.preprocessing)
+        self.lay_out(
+            form, self.summary, self.panel, self.sentence, self.views, self.changing, self.preprocessing, self.train
+        )
         self.head.changed.connect(self._show_dataset)
         self.plans_box.chosen.connect(self._show_plans)
         self.change.saved.connect(self._save_change)
+        self.train.clicked.connect(self.train_this)
         self._show_dataset()
         self.check()
 
     def _form(self) -> QGroupBox:
         self.preset_box = field_widget(PlanSettings, "planner", choices=list(_PRESETS.items()))
+        if not has_gpu():
+            self.preset_box.value = "SmallPlanner"
         self.rows = FieldRows(PlanSettings)
         inner = QWidget()
         details = QFormLayout(inner)
@@ -129,7 +143,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.form.setRowVisible(self.plans_box, self.plans_box.count() > 1)
         plans, info = self.plans, self.info
         there = plans is not None and info is not None
-        for part in (self.views, self.changing, self.preprocessing, self.sentence):
+        for part in (self.views, self.changing, self.preprocessing, self.sentence, self.train):
             part.setVisible(there)
         shown, self._shown = self._shown, (self.head.preprocessed, plans, info)
         if plans is not None and info is not None and shown == self._shown:
@@ -166,7 +180,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def describe(self, request: PlanSettings) -> str:
         """Return what will be done."""
-        return f"<b>Will measure and plan</b> {counted(self.cases, 'case')} of {self.head.dataset}"
+        advice = "" if has_gpu() else f".<br>No GPU was found: {SENSIBLE_START} is a sensible start here"
+        return f"<b>Will measure and plan</b> {counted(self.cases, 'case')} of {self.head.dataset}{advice}"
 
     def begin(self, request: PlanSettings) -> None:
         """Measure the dataset and plan it."""
@@ -186,6 +201,18 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             write_json(self.head.preprocessed / f"{self.plans_box.name}.json", content)
             self.state.written.emit()
             self.panel.say(f"Added the configuration {name}.")
+
+    def plan_now(self) -> None:
+        """Measure and plan the dataset that was chosen in another dock, as this form says."""
+        self.check()
+        self.run()
+
+    def train_this(self) -> None:
+        """Open the Train dock with the selected configuration of these plans."""
+        if self.plans is not None:
+            configuration = self.views.table.selected() or advised_configuration(self.plans)
+            self.state.choose(dataset=self.head.dataset, plans=self.plans_box.name, configuration=configuration)
+            open_dock(self.viewer, "Train")
 
     def close_down(self) -> None:
         """End the measuring of costs too."""

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_nnunet.engine.machine import has_gpu
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.colours import class_colour
@@ -49,7 +50,7 @@ _COLOURS = tuple(class_colour(value) for value in (1, 2, 3))
 
 def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[str, Any]) -> str:
     """Return one plain sentence about the plan: cases, classes, dimensions, patch, time."""
-    name = main_configuration(plans)
+    name = advised_configuration(plans)
     configuration = plans.configuration(name)
     classes = len(info.labels.regions if info.labels.has_regions else info.labels.foreground_labels)
     when = f", about {hours_text(costs[name].hours_per_fold)} per fold here" if name in costs else ""
@@ -64,6 +65,11 @@ def main_configuration(plans: Plans) -> str:
     return next(
         (name for name in ("3d_fullres", "2d") if name in plans.configurations), next(iter(plans.configurations))
     )
+
+
+def advised_configuration(plans: Plans) -> str:
+    """Return the configuration to begin with on this computer: without a GPU that is 2d, where there is one."""
+    return "2d" if "2d" in plans.configurations and not has_gpu() else main_configuration(plans)
 
 
 def readable_configurations(plans: Plans) -> dict[str, Configuration]:
@@ -88,6 +94,12 @@ class ConfigurationTable(QTableWidget):
         self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectColumns)
         self.setWordWrap(True)
         self.setTabKeyNavigation(False)
+
+    def selected(self) -> str | None:
+        """Return the configuration of the selected column."""
+        columns = {index.column() for index in self.selectedIndexes()}
+        item = self.horizontalHeaderItem(min(columns)) if columns else None
+        return None if item is None else item.text()
 
     def show_plans(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
         """Fill the table; costs that are not measured yet are announced or left open."""

@@ -98,7 +98,7 @@ class TrainingDetails(QGroupBox):
         elif status == "waiting":
             stop, tip = "Do not start", "Take it out of the queue."
         self.buttons["stop"].setToolTip(tip)
-        for name, text in (("stop", stop), ("resume", "Train longer…" if status == "finished" else "Resume")):
+        for name, text in (("stop", stop), ("resume", "Train on…" if status == "finished" else "Resume")):
             self.buttons[name].setText(text)
             self.buttons[name].setAccessibleName(text)
         paused = saved and not training.alive

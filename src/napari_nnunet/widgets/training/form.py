@@ -20,7 +20,7 @@ from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.planning.plans_box import PlansBox
-from napari_nnunet.widgets.planning.views import main_configuration, readable_configurations
+from napari_nnunet.widgets.planning.views import advised_configuration, main_configuration, readable_configurations
 
 _BUDGET, _EPOCHS = "Time budget", "Epochs"
 _FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4, "all")
@@ -107,7 +107,7 @@ class TrainForm(QGroupBox):
         self.changed.emit()
 
     def _plans_chosen(self) -> None:
-        """Offer the configurations; one that is preprocessed comes first."""
+        """Offer the configurations; one that was chosen, is preprocessed or makes sense here comes first."""
         plans = self.plans_box.plans
         self.form.setRowVisible(self.plans_box, self.plans_box.count() > 1)
         names = list(readable_configurations(plans)) if plans is not None else []
@@ -115,11 +115,12 @@ class TrainForm(QGroupBox):
         kept = (self.state.choice.configuration, self.configuration_box.value)
         with self.configuration_box.changed.blocked():
             self.configuration_box.choices = [
-                (name if name in ready else f"{name} (not preprocessed)", name) for name in names
+                (name if name in ready else f"{name} (to be preprocessed)", name) for name in names
             ]
             if plans is not None and names:
-                order = (*kept, main_configuration(plans), *ready)
-                self.configuration_box.value = next((n for n in order if n in ready), main_configuration(plans))
+                advised = (advised_configuration(plans), main_configuration(plans))
+                order = (*kept, *(name for name in (*advised, *ready) if name in ready), *advised)
+                self.configuration_box.value = next(name for name in order if name in names)
         self.changed.emit()
 
     def _preprocessed(self, name: str) -> bool:
@@ -153,8 +154,6 @@ class TrainForm(QGroupBox):
             raise NotReadyError("This workspace has no dataset yet. Collect cases in the Training cases dock.")
         if plans is None or not configuration:
             raise NotReadyError(self.plans_box.problem or f"{dataset} is not planned yet. Plan it in the Plan dock.")
-        if not self._preprocessed(configuration):
-            raise NotReadyError(f"{configuration} is not preprocessed yet. Preprocess it in the Plan dock.")
         if not self.chosen_folds():
             raise NotReadyError("Tick at least one fold.")
         budget = self.length_box.value == _BUDGET

@@ -23,9 +23,10 @@ from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.dataset.case_request import turned
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, origin_of
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.details import TrainingDetails
 from napari_nnunet.widgets.training.form import TrainForm, button_text
@@ -37,17 +38,20 @@ from napari_nnunet.widgets.training.words import again_question, dataset_of
 if TYPE_CHECKING:
     import napari
 
+    from napari_nnunet.events import Job
     from napari_nnunet.jobs.dataset.cases import correct_reference
-    from napari_nnunet.jobs.training.order import check_training
+    from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
 else:
-    check_training = lazy("napari_nnunet.jobs.training.order:check_training")
+    Needs = Any
+    look_at_needs = lazy("napari_nnunet.jobs.training.prepare:look_at_needs")
+    prepare_training = lazy("napari_nnunet.jobs.training.prepare:prepare_training")
     correct_reference = lazy("napari_nnunet.jobs.dataset.cases:correct_reference")
 
 T = TypeVar("T")
 _FINISH_IN = 20  # epochs
 
 
-class TrainWidget(RequestDock[DetachedTraining, None]):
+class TrainWidget(RequestDock[DetachedTraining, Needs]):
     """Train folds in processes that outlive the window.
 
     Parameters
@@ -61,6 +65,7 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         self.state = state_of(viewer)
         self.film: FilmLayers | None = None
         self._asked: Path | None = None
+        self._train_on: str | None = None
         self.form = TrainForm(self.state)
         self.table = TrainingTable()
         self.details = TrainingDetails()
@@ -109,6 +114,19 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         """Return what pressing the button means."""
         return f"<b>{request.dataset}</b>: training continues when napari is closed; this dock finds it again"
 
+    def estimate(self, request: DetachedTraining) -> Job[Needs]:
+        """Look for cases that are to be preprocessed first."""
+        return look_at_needs(request.workspace, request.requests[0])
+
+    def expect(self, request: DetachedTraining, found: Needs) -> str:
+        """Return what pressing the button means, and what is done before."""
+        said = [self.describe(request)]
+        if found.cases:
+            said.append(f"{counted(len(found.cases), 'case')} will be preprocessed first")
+        if found.unused:
+            said.append(f"{counted(len(found.unused), 'case')} in no fold yet; you will be asked about them")
+        return ".<br>".join(said) + "."
+
     def begin(self, request: DetachedTraining) -> None:
         """Start a training; one that was trained before only after asking."""
         question = again_question(request, self.watch.trainings)
@@ -116,11 +134,17 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
             self.start(request)
 
     def start(self, request: DetachedTraining) -> None:
-        """Check a request on a thread; its process starts when nothing speaks against it."""
+        """Do what a request still needs on a thread; its process starts when nothing speaks against it."""
         if not self.busy:
-            self.panel.run(
-                check_training(request.workspace, request.requests), done=lambda _: self._start_process(request)
-            )
+            job = look_at_needs(request.workspace, request.requests[0])
+            self.panel.run(job, done=lambda needs: self._prepare(request, needs))
+
+    def _prepare(self, request: DetachedTraining, needs: Needs) -> None:
+        if self.closed:
+            return
+        adopt = needs.unused if needs.unused and self._confirmed("New cases", _unused_question(needs)) else ()
+        job = prepare_training(request.workspace, request.requests, adopt=adopt)
+        self.panel.run(job, done=lambda _: self._start_process(request))
 
     def _start_process(self, request: DetachedTraining) -> str:
         first = self.watch.start(request)
@@ -138,6 +162,8 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
             self._asked = None  # the next press asks again instead of ending the process
             self.panel.say("")
         self._show()
+        if self._train_on is not None:
+            self._continue()
 
     @property
     def chosen(self) -> Training | None:
@@ -194,6 +220,20 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         more, yes = QInputDialog.getInt(self, "Train longer", "Additional epochs:", 50, 1, 100_000)
         if yes:
             self.train_longer(more)
+
+    def train_on(self) -> None:
+        """Continue a training of the dataset that was chosen in another dock, as soon as it is found."""
+        self._train_on = self.state.choice.dataset
+        self.watch.look()
+
+    def _continue(self) -> None:
+        """Continue the training that another dock asked for; where there is none, the form is what is left."""
+        dataset, self._train_on = self._train_on, None
+        there = [t for t in self.watch.trainings if t.folder.path.parents[1].name == dataset]
+        if there and not any(t.alive for t in there) and there[0].checkpoints:
+            self.table.choose_when_there(there[0].folder.path)
+            self.table.show_trainings(self.watch.trainings)
+            self.resume()
 
     def train_longer(self, more: int) -> None:
         """Give the chosen training more epochs than it had."""
@@ -308,19 +348,30 @@ class TrainWidget(RequestDock[DetachedTraining, None]):
         if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
             labels = turned(labels, info.labels.ignore_label)
         job = correct_reference(folder, origin["name"], labels)
-        follow(self, job, returned=self._corrected, errored=self.panel.fail)
+        follow(self, job, returned=lambda path: self._corrected(path, origin), errored=self.panel.fail)
 
-    def _corrected(self, path: Path) -> None:
+    def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
+        for layer in self.viewer.layers:
+            if layer.metadata.get(ORIGIN) == origin:  # what is open is what is stored now
+                layer.metadata[ORIGIN] = origin_of(Path(origin["folder"]), origin["name"], path)
         self.state.written.emit()
         show_info(
-            f"{path.name} is replaced; the old one is in the dataset's trash folder. Press Preprocess in the Plan dock "
-            "before you train again: only this case is preprocessed anew."
+            f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is preprocessed anew "
+            "before."
         )
 
     def close_down(self) -> None:
         """Look no more."""
         self.watch.stop()
         super().close_down()
+
+
+def _unused_question(needs: Needs) -> str:
+    listed = ", ".join(needs.unused[:5]) + (", …" if len(needs.unused) > 5 else "")
+    return (
+        f"{counted(len(needs.unused), 'case')} came after the folds were made and would not be used ({listed}). Train "
+        "with them in every fold? No fold validates them, so that scores stay comparable."
+    )
 
 
 def _put_away(folder: FoldFolder) -> None:

@@ -54,7 +54,7 @@ def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> 
     listed = "; ".join(f"{training.title} ({training.status})" for training in before)
     return (
         f"{listed}: train from the beginning again? What is there goes to the trash folder of the model. "
-        "To continue it instead, select it in the list and press 'Resume' or 'Train longer…'."
+        "To continue it instead, select it in the list and press 'Resume' or 'Train on…'."
     )
 
 

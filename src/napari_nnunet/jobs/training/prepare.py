@@ -1,0 +1,97 @@
+"""What a training needs is done before it: new and changed cases are preprocessed and get their place in the folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from napari_nnunet.engine.training.splits import Split
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.formats.preprocessed.plans import read_plans
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import FILE, read_splits
+from napari_nnunet.jobs.planning.folds import write_splits
+from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.training.order import changed_cases, check_training
+from napari_nnunet.schema.requests.planning import PreprocessRequest
+from napari_nnunet.schema.requests.training import TrainRequest
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is to be done before a configuration can be trained.
+
+    Parameters
+    ----------
+    cases : tuple of str
+        To be preprocessed.
+    unused : tuple of str
+        Cases of the dataset that are in no fold, so that no training but that of fold "all" sees them.
+    """
+
+    cases: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def look_at_needs(workspace: Workspace, request: TrainRequest) -> Job[Needs]:
+    """Find out what is to be done before a training; nothing is written.
+
+    Raises
+    ------
+    NnunetError
+        If there are no plans, no such configuration, or no cases.
+    """
+    yield from ()
+    base = workspace.preprocessed / workspace.dataset_name(request.dataset)
+    plans = read_plans(base, request.plans)
+    configuration = plans.configuration(request.configuration)
+    data, raw = base / configuration.data_identifier, workspace.raw / base.name
+    ready = case_names(data) if data.is_dir() else []
+    there = [case.name for case in survey(raw)[0].cases] if (raw / "dataset.json").is_file() else []
+    if not ready and not there:
+        raise DatasetError(f"{raw} has no cases, and none are preprocessed for {configuration.name}.")
+    cases = changed_cases(workspace, plans, configuration, data)[0] if ready else there
+    unused: tuple[str, ...] = ()
+    if (base / FILE).is_file() and request.fold != "all":
+        used = {name for split in read_splits(base / FILE) for name in (*split.train, *split.val)}
+        unused = tuple(sorted({*there, *ready} - used))
+    return Needs(tuple(cases), unused)
+
+
+def prepare_training(workspace: Workspace, requests: Sequence[TrainRequest], *, adopt: Sequence[str] = ()) -> Job[None]:
+    """Preprocess what is new or changed, then look at everything a training refuses.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    requests : sequence of TrainRequest
+        Folds of one configuration.
+    adopt : sequence of str
+        Cases that every fold shall train with from now on; none validates them, so that scores stay comparable.
+
+    Raises
+    ------
+    DatasetError
+        If a case cannot be preprocessed, or what :func:`check_training` raises.
+    """
+    first = requests[0]
+    needs = yield from look_at_needs(workspace, first)
+    base = workspace.preprocessed / workspace.dataset_name(first.dataset)
+    if needs.cases:
+        yield Stage(name=f"Preprocessing {len(needs.cases)} cases")
+        request = PreprocessRequest(dataset=base.name, plans=first.plans, configurations=(first.configuration,))
+        result = yield from preprocess(workspace, request)
+        if result.failed:
+            name, reason = next(iter(result.failed.items()))
+            raise DatasetError(
+                f"{len(result.failed)} of {len(needs.cases)} cases could not be preprocessed. {name}: {reason}"
+            )
+    if adopt:
+        splits = [Split((*split.train, *adopt), split.val) for split in read_splits(base / FILE)]
+        write_splits(base / FILE, splits)
+        yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")
+    yield from check_training(workspace, requests)

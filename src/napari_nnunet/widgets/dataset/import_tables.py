@@ -1,0 +1,147 @@
+"""What an import shows before it writes: pairs with their pictures, and values with what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
+
+from napari_nnunet.errors import NnunetError, SettingsError
+from napari_nnunet.events import CaseDone
+from napari_nnunet.formats.masks.kinds import Recognised
+from napari_nnunet.schema.requests.mask_words import read_values
+from napari_nnunet.widgets.frame.parts import Table
+from napari_nnunet.widgets.frame.words import size_text, times_text
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.dataset.import_case import PlannedCase
+    from napari_nnunet.jobs.dataset.import_plan import LeftOut
+
+_SHOWN = 300  # pairs in the table; all are imported
+_SIDE = 40  # of a picture
+
+
+class PairTable(Table):
+    """Pairs of images and masks, each with a tick; emits ``changed`` when one was left out or taken again."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=6)
+        self.setIconSize(QSize(_SIDE, _SIDE))
+        self.itemChanged.connect(self._ticked)
+
+    def show_cases(
+        self, cases: Sequence[PlannedCase], left_out: Sequence[LeftOut], problems: Mapping[str, NnunetError]
+    ) -> None:
+        """List cases, those that cannot be imported first, then files without a partner."""
+        rows = [(name, "", "", "", error.in_window) for name, error in problems.items()]
+        rows += [
+            (case.name, " + ".join(p.name for p in case.pair.images), case.pair.mask.name, _size(case), "")
+            for case in cases[:_SHOWN]
+        ]
+        files = [("", left.path.name, "", "", left.why) for left in left_out[:_SHOWN]]
+        with QSignalBlocker(self):
+            self.setRowCount(len(rows) + len(files))
+            for r, row in enumerate((*rows, *files)):
+                for c, text in enumerate(row):
+                    item = QTableWidgetItem(text)
+                    item.setToolTip(text)
+                    self.setItem(r, c, item)
+                if r < len(rows):
+                    first = self.item(r, 0)
+                    first.setFlags(first.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+                    first.setCheckState(Qt.CheckState.Checked)
+                    self.setRowHeight(r, _SIDE + 4)
+        self.setColumnHidden(4, not (problems or left_out))
+        self.fit()
+
+    def show_picture(self, event: Any) -> None:
+        """Show the picture of a case that was drawn."""
+        if isinstance(event, CaseDone):
+            for row in range(self.rowCount()):
+                item = self.item(row, 0)
+                if item is not None and item.text() == event.case:
+                    with QSignalBlocker(self):
+                        item.setIcon(QIcon(QPixmap(event.path)))
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return the cases that are not ticked."""
+        items = [self.item(row, 0) for row in range(self.rowCount())]
+        return tuple(
+            item.text()
+            for item in items
+            if item is not None and item.text() and item.checkState() == Qt.CheckState.Unchecked
+        )
+
+    def _ticked(self, item: QTableWidgetItem) -> None:
+        if item.column() == 0:
+            self.changed.emit()
+
+
+def _size(case: PlannedCase) -> str:
+    spacing = "" if case.spacing is None else f", {size_text(case.spacing)}"
+    turned = ", mask is turned" if case.turned else ""
+    return f"{times_text(case.shape)}{spacing}{turned}"
+
+
+class ValueTable(Table):
+    """The values of masks, how often each occurs, and the class it becomes; emits ``changed``."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__("Values of the masks", ("Value", "Voxels", "Share", "Masks", "Becomes"), most=8)
+        self._recognised: Recognised | None = None
+        self._asked = False
+        self.setEditTriggers(QTableWidget.EditTrigger.AllEditTriggers)
+        self.setToolTip("Type a class, 'background' or 'ignore'. Values with the same class become one.")
+        self.itemChanged.connect(self._typed)
+
+    def show_recognised(self, recognised: Recognised | None, *, asked: bool) -> None:
+        """List values with the proposal; ``asked`` where that is not certain."""
+        self._recognised, self._asked = recognised, asked
+        rows = () if recognised is None else recognised.rows
+        with QSignalBlocker(self):
+            self.setRowCount(len(rows))
+            for r, row in enumerate(rows):
+                texts = (row.word, f"{row.voxels:,}", f"{100 * row.share:.2g} %", str(row.files), row.becomes)
+                for c, text in enumerate(texts):
+                    item = QTableWidgetItem(text)
+                    if c < 4:
+                        item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+                    if c == 0 and row.colour:
+                        item.setData(Qt.ItemDataRole.DecorationRole, QColor(row.colour))
+                    self.setItem(r, c, item)
+        self.fit()
+
+    def answers(self) -> dict[str, Any]:
+        """Return what is said of the values, as fields of the request; nothing while that need not be asked."""
+        found = self._recognised
+        if found is None:
+            return {}
+        typed = {row: self._text(self.item(row, 4)).strip() for row in range(self.rowCount())}
+        if any(typed[r] != row.becomes for r, row in enumerate(found.rows)):
+            return {
+                "mapping": {row.word: typed[r] for r, row in enumerate(found.rows) if typed[r] and _plain(row.word)}
+            }
+        if not self._asked:
+            return {}
+        mapping = {} if found.ignore is not None else dict(found.mapping)  # what is left then are classes by themselves
+        return {"mapping": mapping, "ignore": found.ignore, "threshold": found.threshold}
+
+    def _typed(self, item: QTableWidgetItem) -> None:
+        if item.column() == 4:
+            self.changed.emit()
+
+
+def _plain(word: str) -> bool:
+    """Whether a row stands for values that can be given a class."""
+    try:
+        read_values(word)
+    except SettingsError:
+        return False
+    return True

@@ -1,0 +1,61 @@
+"""Write the dataset.json of a folder that lacks one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QWidget
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
+from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.widgets.dataset.import_dialog import words
+
+
+class JsonDialog(QDialog):
+    """Channels and classes for the dataset.json of a folder that has imagesTr and labelsTr."""
+
+    def __init__(self, folder: Path, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.folder = folder
+        self.setWindowTitle(f"Describe {folder.name}")
+        self.setMinimumWidth(420)
+        endings = sorted({"".join(p.suffixes[-2:]) if p.name.endswith(".gz") else p.suffix for p in _files(folder)})
+        self.ending = QLineEdit(endings[0] if endings else ".nii.gz")
+        self.channels = QLineEdit()
+        self.channels.setPlaceholderText("CT, or T1, T2")
+        self.labels = QLineEdit()
+        self.labels.setPlaceholderText("liver=1, tumour=2")
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.button = QPushButton("Write dataset.json")
+        form = QFormLayout(self)
+        for label, edit in (("File ending", self.ending), ("Channels", self.channels), ("Classes", self.labels)):
+            form.addRow(label, edit)
+        form.addRow(self.about)
+        form.addRow(self.button)
+        self.button.clicked.connect(self.write)
+
+    def write(self) -> None:
+        """Write the file, or say why it cannot be."""
+        classes: dict[str, int] = {"background": 0}
+        for word in words(self.labels.text()):
+            name, _, value = word.partition("=")
+            if not name or not value.isdecimal():
+                self.about.setText(f"'{word}' is not understood; write classes like liver=1.")
+                return
+            classes[name] = int(value)
+        if not words(self.channels.text()) or len(classes) < 2:
+            self.about.setText("Name the channels and at least one class.")
+            return
+        try:
+            generate_dataset_json(self.folder, words(self.channels.text()), classes, 0, self.ending.text().strip())
+            update_count(self.folder)
+        except NnunetError as error:
+            self.about.setText(error.in_window)
+            return
+        self.accept()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted((folder / "imagesTr").glob("*"))[:50] if not path.name.startswith(".")]

@@ -1,0 +1,109 @@
+"""What a training needs is done before it, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import TRAINED, Recipe, dataset_json, make_trainable, smooth_image, write_nifti
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import read_splits
+from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
+from napari_nnunet.schema.requests.training import TrainRequest
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    make_trainable(tmp_path, Recipe(spacing=(1.0, 1.0, 1.0)))
+    return Workspace.at(tmp_path)
+
+
+@pytest.fixture
+def request_(workspace):
+    request = TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)
+    drain(check_training(workspace, [request]))  # makes the folds
+    return request
+
+
+def add(workspace, name):
+    raw = workspace.raw / TRAINED
+    image = smooth_image((12, 24, 22), seed=9)[0]
+    write_nifti(raw / "imagesTr" / f"{name}_0000.nii.gz", image)
+    write_nifti(raw / "labelsTr" / f"{name}.nii.gz", (image > 120).astype(np.uint8))
+    dataset_json(raw, numTraining=6)
+
+
+def test_where_nothing_changed_nothing_is_done(workspace, request_):
+    assert drain(look_at_needs(workspace, request_)) == Needs()
+    before = {path: path.stat().st_mtime_ns for path in workspace.preprocessed.rglob("*") if path.is_file()}
+    drain(prepare_training(workspace, [request_]))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_case_that_changed_is_preprocessed_again_and_no_other(workspace, request_):
+    path = workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz"
+    labels, _ = read_labels(path)
+    labels[0, 0, 0] = 1 - labels[0, 0, 0]
+    write_nifti(path, labels)
+    assert drain(look_at_needs(workspace, request_)) == Needs(cases=("c1",))
+    folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    drain(prepare_training(workspace, [request_]))
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert {name.partition(".")[0].removesuffix("_seg") for name in before if before[name] != after[name]} == {"c1"}
+
+
+def test_what_was_never_preprocessed_is(workspace):
+    request = TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)
+    import shutil
+
+    folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
+    shutil.rmtree(folder)
+    assert len(drain(look_at_needs(workspace, request)).cases) == 5
+    drain(prepare_training(workspace, [request]))
+    assert folder.is_dir()
+
+
+def test_a_case_that_came_after_the_folds_is_named_and_trained_with_on_request(workspace, request_):
+    add(workspace, "c9")
+    path = workspace.preprocessed / TRAINED / "splits_final.json"
+    before = path.read_text()
+    needs = drain(look_at_needs(workspace, request_))
+    assert needs == Needs(cases=("c9",), unused=("c9",))
+    assert drain(look_at_needs(workspace, request_.replace(fold="all"))).unused == ()
+    drain(prepare_training(workspace, [request_]))
+    assert path.read_text() == before
+    drain(prepare_training(workspace, [request_], adopt=("c9",)))
+    splits = read_splits(path)
+    assert all("c9" in split.train and "c9" not in split.val for split in splits)
+    assert [list(split.val) for split in splits] == [entry["val"] for entry in json.loads(before)]
+    assert drain(look_at_needs(workspace, request_)) == Needs()
+
+
+def test_a_class_that_came_late_reaches_the_plans(workspace, request_):
+    labels = {**json.loads((workspace.raw / TRAINED / "dataset.json").read_text())["labels"], "late": 3}
+    dataset_json(workspace.raw / TRAINED, labels=labels)
+    drain(prepare_training(workspace, [request_]))
+    beside = json.loads((workspace.preprocessed / TRAINED / "dataset.json").read_text())
+    assert beside["labels"] == labels
+
+
+def test_a_case_that_cannot_be_preprocessed_is_named(workspace, request_):
+    (workspace.raw / TRAINED / "labelsTr" / "c1.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match=r"1 of 1 cases could not be preprocessed\. c1: "):
+        drain(prepare_training(workspace, [request_]))
+
+
+def test_without_cases_there_is_a_sentence(tmp_path, workspace):
+    import shutil
+
+    shutil.rmtree(workspace.raw / TRAINED)
+    shutil.rmtree(workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres")
+    with pytest.raises(DatasetError, match="has no cases, and none are preprocessed for 3d_fullres"):
+        drain(look_at_needs(workspace, TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)))

@@ -1,0 +1,152 @@
+"""An import shows pairs, pictures, values and what is left out before anything is written."""
+
+from __future__ import annotations
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from casework import listed, show
+from qtpy.QtCore import Qt
+
+from helpers import make_dataset, smooth_image
+from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
+from napari_nnunet.formats.images.files import read_labels
+
+
+@pytest.fixture
+def folders(home):
+    """Three pictures with masks of 0 and 255, and a picture without a mask."""
+    images, masks = home / "Zellkörper 1", home / "ground_truth"
+    for folder in (images, masks):
+        folder.mkdir()
+    for i in range(3):
+        picture = np.clip(smooth_image((1, 30, 30), seed=i)[0, 0], 0, 255).astype(np.uint8)
+        iio.imwrite(images / f"img_{i}.png", picture)
+        iio.imwrite(masks / f"mask_{i}.png", (picture > 120).astype(np.uint8) * 255)
+    iio.imwrite(images / "img_9.png", picture)
+    return images, masks
+
+
+def objects(masks):
+    """Masks that number small squares."""
+    for i in range(3):
+        mask = np.zeros((30, 30), np.uint8)
+        for n in range(9 + i):
+            row, column = divmod(n, 4)
+            mask[2 + 7 * row : 6 + 7 * row, 1 + 7 * column : 5 + 7 * column] = n + 1
+        iio.imwrite(masks / f"mask_{i}.png", mask)
+
+
+def opened(cases, qtbot, images, masks):
+    dialog = cases.import_dialog()
+    dialog.open()
+    dialog.images.setText(str(images))
+    dialog.masks.setText(str(masks))
+    if dialog._trouble is None:
+        qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
+    return dialog
+
+
+def press(dialog, qtbot):
+    assert dialog.panel.button.isEnabled(), dialog.about.text()
+    with qtbot.waitSignal(dialog.imported, timeout=60000):
+        qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
+
+
+def rows(table):
+    return [row for row in table.texts()[1:] if row[0]]
+
+
+def test_pairs_values_and_what_is_left_out_are_shown_before_anything_is_written(viewer, cases, home, folders, qtbot):
+    dialog = opened(cases, qtbot, *folders)
+    assert "<b>3 pairs</b>, 1 channel, 1 file left out." in dialog.about.text()
+    assert rows(dialog.pairs)[0][:4] == ["img_0", "img_0.png", "mask_0.png", "30 × 30"]
+    assert ["", "img_9.png", "", "", "no mask has its name"] in dialog.pairs.texts()
+    assert [(row[0], row[4]) for row in rows(dialog.values)] == [("0", "background"), ("255", "class_1")]
+    assert dialog.name.text() == "Zellkoerper_1"
+    qtbot.waitUntil(lambda: not dialog.pairs.item(2, 0).icon().isNull(), timeout=20000)
+    assert not (home / "nnUNet_raw").exists() or not list((home / "nnUNet_raw").glob("Dataset*"))
+    dialog.values.item(1, 4).setText("cell")
+    dialog.channels.setText("phase")
+    press(dialog, qtbot)
+    assert cases.form.head.raw == home / "nnUNet_raw" / "Dataset001_Zellkoerper_1"
+    assert "Channels: phase.<br>Classes: cell." in cases.form.about.text()
+    listed(cases, qtbot, 3)
+
+
+def test_numbered_objects_are_told_and_become_one_class(viewer, cases, home, folders, qtbot):
+    objects(folders[1])
+    dialog = opened(cases, qtbot, *folders)
+    assert "number their objects" in dialog.meaning.text()
+    assert rows(dialog.values)[1][4] == "object"
+    press(dialog, qtbot)
+    raw = cases.form.head.raw
+    assert read_info(raw).labels.labels == {"background": 0, "object": 1}
+    assert np.unique(read_labels(raw / "labelsTr" / "img_2.png")[0]).tolist() == [0, 1]
+    listed(cases, qtbot, 3)
+
+
+def test_several_values_may_have_one_class(viewer, cases, home, folders, qtbot):
+    for i in range(3):
+        mask = np.zeros((30, 30), np.uint8)
+        mask[:10, :10], mask[20:, :10], mask[20:, 20:] = 1, 2, 3
+        iio.imwrite(folders[1] / f"mask_{i}.png", mask)
+    dialog = opened(cases, qtbot, *folders)
+    for row, name in ((1, "cell"), (2, "cell"), (3, "edge of the cell")):
+        dialog.values.item(row, 4).setText(name)
+    press(dialog, qtbot)
+    assert read_info(cases.form.head.raw).labels.labels == {"background": 0, "cell": 1, "edge of the cell": 2}
+    listed(cases, qtbot, 3)
+
+
+def test_a_case_is_left_out_by_its_tick_and_a_damaged_one_must_be(viewer, cases, home, folders, qtbot):
+    (folders[1] / "mask_1.png").write_bytes(b"damaged")
+    dialog = opened(cases, qtbot, *folders)
+    assert "img_1 cannot be imported" in dialog.about.text() and not dialog.panel.button.isEnabled()
+    assert dialog.pairs.item(0, 0).text() == "img_1"
+    for name in ("img_1", "img_2"):
+        row = next(r for r in range(4) if dialog.pairs.item(r, 0).text() == name)
+        dialog.pairs.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
+    assert "<b>1 pair</b>" in dialog.about.text()
+    press(dialog, qtbot)
+    assert [case.name for case in survey(cases.form.head.raw)[0].cases] == ["img_0"]
+    listed(cases, qtbot, 1)
+
+
+def test_cases_are_added_to_a_dataset(viewer, cases, home, qtbot):
+    raw = make_dataset(home, cases=2)
+    other = make_dataset(home / "other", cases=3)
+    for folder in ("imagesTr", "labelsTr"):
+        for path in sorted((other / folder).iterdir()):
+            path.rename(path.with_name("new_" + path.name.replace("_0000", "")))
+    show(cases, raw)
+    listed(cases, qtbot, 2)
+    dialog = opened(cases, qtbot, other / "imagesTr", other / "labelsTr")
+    assert dialog.target.currentData() == raw.name and not dialog.name.isVisible()
+    press(dialog, qtbot)
+    listed(cases, qtbot, 5)
+    assert read_info(raw).raw["numTraining"] == 5
+
+
+def test_the_same_folder_twice_and_a_missing_one_are_refused(viewer, cases, home, folders, qtbot):
+    dialog = opened(cases, qtbot, folders[0], folders[0])
+    assert "Images and masks are the same folder. Choose two folders." in dialog.about.text()
+    dialog.masks.setText(str(home / "nowhere"))
+    assert "does not exist" in dialog.about.text()
+    assert not dialog.panel.button.isEnabled()
+    dialog.reject()
+
+
+def test_folders_that_are_swapped_are_noticed(viewer, cases, home, folders, qtbot):
+    dialog = opened(cases, qtbot, folders[1], folders[0])
+    assert not dialog.panel.button.isEnabled()
+    assert "swapped" in dialog.about.text()
+    dialog.reject()
+
+
+def test_a_name_is_mended_while_it_is_typed(viewer, cases, folders, qtbot):
+    dialog = opened(cases, qtbot, *folders)
+    dialog.name.clear()
+    qtbot.keyClicks(dialog.name, "Größere Zellen/2")
+    assert dialog.name.text() == "Groessere_Zellen_2"
+    dialog.reject()
