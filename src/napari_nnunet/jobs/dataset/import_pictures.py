@@ -15,6 +15,7 @@ from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, rea
 from napari_nnunet.jobs.dataset.overlays import overlay, telling_slice
 
 _MOST = 60  # pairs that are drawn
+_FEW, _MANY = 16, 64  # values of masks, and of images
 
 
 def pair_pictures(cases: Sequence[PlannedCase], folder: Path) -> Job[None]:
@@ -31,3 +32,12 @@ def pair_pictures(cases: Sequence[PlannedCase], folder: Path) -> Job[None]:
         image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
         iio.imwrite(target, small_picture(overlay(image, stack[z])))
         yield CaseDone(case=case.name, index=i, total=len(cases), path=str(target))
+
+
+def look_swapped(cases: Sequence[PlannedCase]) -> Job[bool]:
+    """Say whether masks look like images and images like masks, by the number of values in the first pair."""
+    yield from ()
+    if not cases or cases[0].facts.distinct < _MANY:
+        return False
+    image = np.asarray(read_image(cases[0].pair, "ignore").array)
+    return len(np.unique(image)) <= _FEW

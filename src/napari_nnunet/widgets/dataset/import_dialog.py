@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -33,14 +34,16 @@ from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_folders import import_planned
-    from napari_nnunet.jobs.dataset.import_pictures import pair_pictures
+    from napari_nnunet.jobs.dataset.import_pictures import look_swapped, pair_pictures
     from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 else:
     ImportPlan = Any
     import_planned = lazy("napari_nnunet.jobs.dataset.import_folders:import_planned")
+    look_swapped = lazy("napari_nnunet.jobs.dataset.import_pictures:look_swapped")
     pair_pictures = lazy("napari_nnunet.jobs.dataset.import_pictures:pair_pictures")
     plan_import = lazy("napari_nnunet.jobs.dataset.import_plan:plan_import")
 
+_SWAPPED = "The folders look swapped: the masks have many values, as images have, and the images have few."
 _LATER_MS = 400  # after the last letter of a folder's name
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
@@ -68,8 +71,10 @@ class ImportDialog(QDialog):
         self.plan: ImportPlan | None = None
         self._trouble: str | None = None
         self._named = False
-        self._looking, self._drawing = Latest(self), Latest(self)
-        self._pictures = tempfile.TemporaryDirectory(prefix="nnunet-pairs-")
+        self._looking, self._drawing, self._doubting = Latest(self), Latest(self), Latest(self)
+        self._swapped = False
+        self._pictures = pictures = Path(tempfile.mkdtemp(prefix="nnunet-pairs-"))
+        self.destroyed.connect(lambda: shutil.rmtree(pictures, ignore_errors=True))
         self.setWindowTitle("Import folders of images and masks")
         self.setMinimumSize(680, 640)
         self._make(dataset)
@@ -85,6 +90,7 @@ class ImportDialog(QDialog):
         self.channels.textChanged.connect(self._decide)
         self.pairs.changed.connect(self._decide)
         self.values.changed.connect(self._decide)
+        self.swap.clicked.connect(self._swap)
         self.panel.start = self.run
         self._target_chosen()
 
@@ -104,6 +110,7 @@ class ImportDialog(QDialog):
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
         self.about, self.meaning = sentence(), sentence()
         self.pairs, self.values = PairTable(), ValueTable()
+        self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.panel = RunPanel("Import")
 
     def _lay_out(self) -> None:
@@ -131,7 +138,7 @@ class ImportDialog(QDialog):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.about, self.pairs, self.meaning, self.values):
+        for widget in (self.about, self.swap, self.pairs, self.meaning, self.values):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -147,6 +154,12 @@ class ImportDialog(QDialog):
         folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}", edit.text())
         if folder:
             edit.setText(folder)
+
+    def _swap(self) -> None:
+        images, masks = self.images.text(), self.masks.text()
+        self.images.clear()
+        self.masks.setText(images)
+        self.images.setText(masks)
 
     # --- what is typed ---
 
@@ -168,8 +181,9 @@ class ImportDialog(QDialog):
 
     def _folders_changed(self, _: Any = None) -> None:
         """Look at other folders when nothing was typed for a moment."""
-        self._looking.stop()
-        self._drawing.stop()
+        for job in (self._looking, self._drawing, self._doubting):
+            job.stop()
+        self._swapped = False
         self.plan = None
         self.pairs.show_cases((), (), {})
         self.values.show_recognised(None, asked=False)
@@ -231,12 +245,18 @@ class ImportDialog(QDialog):
         self.pairs.show_cases(plan.cases, plan.left_out, plan.problems)
         self.values.show_recognised(plan.recognised, asked=plan.translation is None)
         self._drawing.start(
-            pair_pictures(plan.cases, Path(self._pictures.name)),
+            pair_pictures(plan.cases, self._pictures),
             happened=self.pairs.show_picture,
             returned=lambda _: None,
             errored=lambda _: None,  # pairs without pictures can be imported
         )
+        if plan.translation is None:
+            self._doubting.start(look_swapped(plan.cases), returned=self._doubt, errored=lambda _: None)
         self._decide()
+
+    def _doubt(self, swapped: bool) -> None:
+        self._swapped = swapped
+        self._update()
 
     def _decide(self, _: Any = None) -> None:
         """Work out what the answers make of the plan; nothing is read again."""
@@ -261,12 +281,15 @@ class ImportDialog(QDialog):
             counts = _counts(self.plan)
             recognised = self.plan.recognised
             meaning = "" if recognised is None else f"{recognised.sentence} Several values may become one class."
-            reason = _obstacle(self.plan)
+            reason = _SWAPPED if self._swapped else _obstacle(self.plan)
+        if self.plan is None and reason is None:
+            reason = "Reading the masks…"
         if reason is None and self.target.currentData() is None and not self.name.text().strip():
             reason = "Give the dataset a name."
         self.about.setText(" ".join(part for part in (counts, reason) if part))
         self.meaning.setText(meaning)
         self.meaning.setVisible(bool(meaning))
+        self.swap.setVisible(self._swapped)
         self.panel.set_ready(reason)
 
     def run(self) -> None:
@@ -281,9 +304,9 @@ class ImportDialog(QDialog):
     def done(self, result: int) -> None:
         """End what is still looked at."""
         self._later.stop()
-        self._looking.stop()
-        self._drawing.stop()
-        self._pictures.cleanup()
+        for job in (self._looking, self._drawing, self._doubting):
+            job.stop()
+        shutil.rmtree(self._pictures, ignore_errors=True)
         super().done(result)
 
     def reject(self) -> None:
