@@ -14,7 +14,6 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.image.axis_operators import nearest_index
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
@@ -26,11 +25,10 @@ from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.overlays import overlay, telling_slice
+from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 
-_SIDE = 96  # pixels of a thumbnail
 _FOLDER = ".thumbnails"
 
 
@@ -212,14 +210,3 @@ def _draw(case: TrainingCase, reader: str | None, target: Path) -> None:
     image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
     with written_beside(target, suffix=".png") as temporary:
         iio.imwrite(temporary, small_picture(overlay(image, stack[z])))
-
-
-def small_picture(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture of the thumbnail's size, by nearest pixels, the rest black."""
-    scale = _SIDE / max(picture.shape[:2])
-    height, width = (max(1, round(n * scale)) for n in picture.shape[:2])
-    rows, columns = nearest_index(picture.shape[0], height), nearest_index(picture.shape[1], width)
-    canvas = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
-    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
-    canvas[top : top + height, left : left + width] = picture[rows][:, columns]
-    return canvas

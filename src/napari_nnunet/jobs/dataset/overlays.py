@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, SettingsError
-from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.engine.image.axis_operators import nearest_index
+from napari_nnunet.errors import DatasetError, NnunetError, SettingsError
+from napari_nnunet.events import CaseDone, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_labels, read_volume
@@ -19,9 +21,14 @@ from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
+from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
+
+_SIDE = 96  # pixels of a thumbnail
+_MOST_PAIRS = 60  # that are drawn
+_FEW, _MANY = 16, 64  # values of masks, and of images
 
 
 def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
@@ -117,3 +124,39 @@ def overlay(image: NDArray[Any], labels: NDArray[Any], intensity: float = 0.6) -
         picture[inside] = (1 - intensity) * picture[inside] + intensity * colour
     result: NDArray[np.uint8] = picture.astype(np.uint8)
     return result
+
+
+def small_picture(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture of the thumbnail's size, by nearest pixels, the rest black."""
+    scale = _SIDE / max(picture.shape[:2])
+    height, width = (max(1, round(n * scale)) for n in picture.shape[:2])
+    rows, columns = nearest_index(picture.shape[0], height), nearest_index(picture.shape[1], width)
+    canvas = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
+    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+    canvas[top : top + height, left : left + width] = picture[rows][:, columns]
+    return canvas
+
+
+def pair_pictures(cases: Sequence[PlannedCase], folder: Path) -> Job[None]:
+    """Draw the first pairs, image under mask, into a folder; yields one event per picture."""
+    for i, case in enumerate(cases[:_MOST_PAIRS]):
+        target = folder / f"{i}.png"
+        try:
+            volume = read_image(case.pair, "ignore")
+            mask, _ = placed_mask(case.pair, volume, "ignore")
+        except NnunetError:
+            continue  # it is told when it is imported
+        stack = (np.asarray(mask.array).reshape(volume.shape_3d) != 0).astype(np.uint8)
+        z = telling_slice(stack)
+        image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
+        iio.imwrite(target, small_picture(overlay(image, stack[z])))
+        yield CaseDone(case=case.name, index=i, total=len(cases), path=str(target))
+
+
+def look_swapped(cases: Sequence[PlannedCase]) -> Job[bool]:
+    """Say whether masks look like images and images like masks, by the number of values in the first pair."""
+    yield from ()
+    if not cases or cases[0].facts.distinct < _MANY:
+        return False
+    image = np.asarray(read_image(cases[0].pair, "ignore").array)
+    return len(np.unique(image)) <= _FEW

@@ -34,13 +34,13 @@ from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_folders import import_planned
-    from napari_nnunet.jobs.dataset.import_pictures import look_swapped, pair_pictures
     from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
+    from napari_nnunet.jobs.dataset.overlays import look_swapped, pair_pictures
 else:
     ImportPlan = Any
     import_planned = lazy("napari_nnunet.jobs.dataset.import_folders:import_planned")
-    look_swapped = lazy("napari_nnunet.jobs.dataset.import_pictures:look_swapped")
-    pair_pictures = lazy("napari_nnunet.jobs.dataset.import_pictures:pair_pictures")
+    look_swapped = lazy("napari_nnunet.jobs.dataset.overlays:look_swapped")
+    pair_pictures = lazy("napari_nnunet.jobs.dataset.overlays:pair_pictures")
     plan_import = lazy("napari_nnunet.jobs.dataset.import_plan:plan_import")
 
 _SWAPPED = "The folders look swapped: the masks have many values, as images have, and the images have few."
