@@ -69,7 +69,7 @@ def test_the_same_again_takes_the_place_of_its_layer_unless_somebody_painted_in_
         qtbot.waitUntil(lambda: done.result.table._before is not None, timeout=20000)
         assert [layer.name for layer in viewer.layers] == names
     painted = viewer.layers["image – 3d_fullres"]
-    painted.data_setitem(([0], [0], [0]), 2)
+    painted.data_setitem(tuple(np.array([0]) for _ in range(3)), 2)
     done.run()
     wait_until_idle(qtbot, done)
     assert painted in viewer.layers
