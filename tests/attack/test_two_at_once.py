@@ -8,21 +8,29 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from helpers import DATASET, Recipe, make_dataset, make_model, smooth_image, write_nifti
-from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Progress, drain
 from napari_nnunet.formats.claim import claimed, is_claimed
+from napari_nnunet.formats.dataset.case_trash import cases_in_trash
+from napari_nnunet.formats.dataset.changing import changing
+from napari_nnunet.formats.dataset.raw_writer import bring_case_back, drop_case, place_labels, set_spacing
+from napari_nnunet.formats.dataset.relabel import change_classes, remap_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import install_zip
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.planning import (
     FingerprintRequest,
     PlanAndPreprocessRequest,
@@ -180,6 +188,38 @@ def test_two_predictions_do_not_share_a_folder_unless_they_share_the_cases(tmp_p
     with closing(first):
         next(first)
         assert drain(predict_folder(model, request.replace(parts=2, part=1))).done == ("b",)
+
+
+def test_a_dataset_is_changed_by_one_at_a_time_and_one_that_is_refused_leaves_no_folder(tmp_path):
+    folder = make_dataset(tmp_path)
+    image, geometry = smooth_image((4, 5, 6)), Geometry(spacing=(1.0,) * 3)
+    new = NewCase(
+        folder, "d", image, np.zeros((4, 5, 6), int), geometry, {}, {"background": 0, "a": 1}, ("MR",), ".nii.gz"
+    )
+    survey = json.loads((folder / "dataset.json").read_text())
+    (entry,) = [drop_case(folder, "c0")] and cases_in_trash(folder)
+    changes = (
+        lambda: drain(add_case(new)),
+        lambda: drain(correct_reference(folder, "c1", np.zeros((20, 24, 22), int))),
+        lambda: drop_case(folder, "c1"),
+        lambda: bring_case_back(folder, entry),
+        lambda: place_labels(folder, "c1"),
+        lambda: set_spacing(folder, (1, 1, 1)),
+        lambda: remap_dataset(folder),
+        lambda: change_classes(folder, {"a": "b"}),
+    )
+    with changing(folder):
+        for change in changes:
+            with pytest.raises(SettingsError, match=f"{DATASET} is already being changed by process"):
+                change()
+    bring_case_back(folder, entry)
+    assert json.loads((folder / "dataset.json").read_text()) == survey
+    empty = replace(new, folder=folder.with_name("Dataset009_New"), classes={"a": 0})
+    with pytest.raises(DatasetError):
+        drain(add_case(empty))
+    assert not empty.folder.exists()
+    drain(add_case(replace(empty, classes=new.classes)))
+    assert sorted(p.name for p in empty.folder.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
 
 
 def test_models_are_exported_and_installed_by_one_at_a_time(tmp_path):

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 
 import nasty
 from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.formats.pickle_limits import walk
 from napari_nnunet.formats.pickles import read_pickle, read_with, write_pickle
 
 PLAIN = st.recursive(
@@ -230,3 +232,51 @@ def test_what_was_read_is_written_as_plain_arrays(tmp_path):
         again = pickle.load(file)["a"]
     assert type(again) is np.ndarray
     assert again.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+# --- what a pickle claims ---------------------------------------------------------------------------------------------
+
+DEEP = b"\x80\x04})" + b"\x85" * 300_000 + b"Ns."  # a dictionary with tuples within each other as its key
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\x80\x04Nr\xff\xff\xff\x0f.", "numbers a value 268435455, and has 9 bytes"),
+        (b"Np999999999\n.", "numbers a value 999999999"),
+        (b"Np" + b"9" * 5000 + b"\n.", "numbers a value b'99999"),
+        (DEEP, "tuples within each other more than 200 deep"),
+        (DEEP.replace(b"\x85" * 300_000, b"\x85\x9420" * 100_000), "tuples within each other more than 200 deep"),
+        (b"\x80\x04\x8e" + (1 << 62).to_bytes(8, "little") + b"N.", "damaged|claims"),
+        (b"\x80\x04\x95" + (1 << 62).to_bytes(8, "little") + b"N.", "truncated|damaged"),
+        (b"\x80\x04B\xff\xff\xff\x7fN.", "truncated|damaged"),
+        (b"I" + b"9" * 6000 + b"\n.", "damaged"),
+    ],
+    ids=range(9),
+)
+def test_a_pickle_takes_no_more_memory_and_depth_than_it_holds(tmp_path, content, why):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=why) as caught:
+        read_pickle(path)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+    assert len(caught.value.message) < 600
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("depth", [0, 3, 150])
+def test_walking_through_a_pickle_ends_where_it_ends(protocol, depth):
+    value = {"a": [1, 2.5, None, True, b"x", "y", 2**80, {1}, frozenset({2}), bytearray(b"z")], "b": np.eye(3)}
+    for _ in range(depth):
+        value = (value, depth)
+    value = [value, value]
+    content = pickle.dumps(value, protocol)
+    assert walk(b"ab" + content + b"more", 2) == 2 + len(content)
+
+
+@given(st.binary(max_size=40))
+def test_walking_through_any_bytes_ends(content):
+    with contextlib.suppress(pickle.UnpicklingError):
+        assert walk(content) <= len(content)

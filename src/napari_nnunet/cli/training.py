@@ -41,7 +41,7 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
         if command.wait and not _wait(own, workspace.results):
             print("Cancelled while queued.")
             return 0
-        if command.processes > 1:
+        if command.processes > 1 and not command.validate_only:  # one process validates
             return relaunch_distributed(command.processes, _shared(sys.argv[1:]))
         return _each(requests, shell)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.pickle_limits import check_pickle
 
 
 class NumberArray(np.ndarray[Any, Any]):
@@ -168,9 +170,10 @@ class _TableReader(_Reader):
         """Leave out the storage of a tensor."""
 
 
-def read_table(file: BinaryIO) -> Any:
+def read_table(content: bytes) -> Any:
     """Read the pickle within a file of torch without its tensors; raises whatever a damaged or refused pickle does."""
-    return _TableReader(file, HARMLESS).load()
+    check_pickle(content)
+    return _TableReader(io.BytesIO(content), HARMLESS).load()
 
 
 def read_pickle(path: Path) -> Any:
@@ -188,14 +191,15 @@ def read_pickle(path: Path) -> Any:
 def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
     """Read plain values, arrays, and what ``names`` (module and name) stands for; raises as :func:`read_pickle`."""
     try:
-        with path.open("rb") as file:
-            return _Reader(file, names).load()
+        content = path.read_bytes()
+        check_pickle(content)
+        return _Reader(io.BytesIO(content), names).load()
     except pickle.UnpicklingError as error:
         raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
     except Exception as error:  # a damaged pickle may ask for anything, more memory than there is included
-        raise DatasetError(f"{path} is damaged ({error}).{_hint(path)}") from error
+        raise DatasetError(f"{path} is damaged ({str(error) or type(error).__name__}).{_hint(path)}") from error
 
 
 def write_pickle(path: Path, content: Any, *, staging: Path | None = None) -> None:

@@ -83,3 +83,9 @@ def test_a_slice_that_was_cut_off_is_an_error_of_images(tmp_path, keep):
     assert dicom.is_dicom(path) == (keep >= 132)
     with pytest.raises(ImageError, match="DICOM series"):
         dicom.read_series(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["here", "nan", "1\\2", ""])
+def test_slices_that_do_not_say_where_they_lie_are_refused(place, tmp_path):
+    with pytest.raises(ImageError, match="does not say where its slices lie"):
+        dicom._check_gaps(tmp_path, ["0\\0\\1", f"0\\0\\{place}", "0\\0\\2"])

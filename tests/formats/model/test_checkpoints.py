@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import shutil
 import types
+import zipfile
 from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -132,3 +134,19 @@ def test_a_model_of_nnunet_v1_names_the_way_to_use_it(tmp_path):
             ModelError, match="is a model of nnU-Net v1.*import_old_nnunet_model FOLDER DatasetXXX_Name"
         ):
             load_model(folder)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tuples_within_each_other_end_no_process(tmp_path, legacy):
+    path, deep = tmp_path / "deep.pth", b"\x80\x02})" + b"\x85" * 300_000 + b"Ns."
+    torch.save({"network_weights": {}}, path, _use_new_zipfile_serialization=not legacy)
+    if legacy:
+        path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})) + deep)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, deep if name.endswith("data.pkl") else content)
+    with pytest.raises(ModelError, match="more than 200 deep"):
+        read_checkpoint(path)

@@ -347,3 +347,11 @@ def test_bad_zips_from_the_verbs_end_with_a_sentence(tmp_path, capsys):
     (tmp_path / "x.zip").write_bytes(b"not a zip")
     assert main(["install_pretrained_model_from_zip", str(tmp_path / "x.zip"), "--workspace", str(tmp_path)]) == 1
     assert "not a complete zip" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_named_when_it_is_put_into_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        for missing in (tmp_path / "gone.json", tmp_path):
+            with pytest.raises(ModelError, match=rf"{missing.name} cannot be read: (No such file|Is a directory)"):
+                bundle.add_file(archive, missing, "x")
+        assert archive.namelist() == []

@@ -144,3 +144,24 @@ def test_removing_a_case_leaves_those_whose_names_begin_alike(tmp_path):
     cases.remove_case(tmp_path, "a")
     cases.remove_case(tmp_path, "a")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a_seg_2.b2nd", "a_seg_2.pkl", "a_seg_2_seg.b2nd"]
+
+
+def test_a_part_of_an_array_that_is_damaged_is_named_when_it_is_read(tmp_path):
+    write(tmp_path, shape=(1, 30, 40, 50), patch=(20, 20, 20))
+    cases.write_next_stage(tmp_path, "b", np.arange(24_000, dtype=np.uint16).reshape(20, 30, 40), (8, 8, 8))
+    refused = 0
+    for path, read in (
+        (tmp_path / "a.b2nd", lambda: open_case(tmp_path, "a").data),
+        (tmp_path / "a_seg.b2nd", lambda: open_case(tmp_path, "a").labels),
+        (tmp_path / "b.b2nd", lambda: cases.read_next_stage(tmp_path, "b")),
+    ):
+        whole = path.read_bytes()
+        for content in nasty.damaged(whole, count=20):
+            path.write_bytes(content)
+            for use in (lambda array: array[..., 1:3], np.asarray):
+                try:
+                    use(read())
+                except DatasetError as error:
+                    refused += str(tmp_path) in error.message
+        path.write_bytes(whole)
+    assert refused > 50

@@ -55,6 +55,10 @@ def test_names_that_cannot_be_are_refused(workspace, new, words):
 def test_a_dataset_that_something_works_on_stays(workspace):
     from napari_nnunet.formats.claim import claimed
 
+    with claimed(workspace.raw / TRAINED, "busy"):
+        for job in (rename_dataset(workspace, TRAINED, "Other"), remove_dataset(workspace, TRAINED)):
+            with pytest.raises(SettingsError, match=f"{TRAINED} is being changed"):
+                run(job)
     with claimed(workspace.preprocessed / TRAINED, "busy", part="preprocessing"):
         for job in (rename_dataset(workspace, TRAINED, "Other"), remove_dataset(workspace, TRAINED)):
             with pytest.raises(SettingsError, match="measured or preprocessed"):

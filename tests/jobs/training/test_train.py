@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -179,6 +180,19 @@ def test_validation_can_be_done_again_with_the_best(workspace):
                 TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=1),
             )
         )
+
+
+def test_a_fold_is_not_validated_by_two_at_once_nor_while_it_is_trained(workspace):
+    run(workspace, validation=False)
+    again = TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, validate_best=True)
+    first = validate(workspace, again)
+    with closing(first):
+        while folder_of(workspace).runner() is None:
+            next(first)
+        for job in (validate(workspace, again), train(workspace, again)):
+            with pytest.raises(SettingsError, match="Fold 0 of .* is already being validated by process"):
+                drain(job)
+    drain(validate(workspace, again))
 
 
 def test_probabilities_are_kept_where_asked_for(workspace):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.case_trash import case_files, homes_of, in_trash, moved
+from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
@@ -66,7 +67,8 @@ def save_case(
 ) -> TrainingCase:
     """Write a training case into a raw dataset, or replace the one of that name.
 
-    Files that change are put into the dataset's trash folder; images that are the same stay as they are.
+    Files that change are put into the dataset's trash folder; images that are the same stay as they are. Whoever calls
+    this has claimed the dataset (:func:`changing`).
 
     Parameters
     ----------
@@ -169,6 +171,7 @@ def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]]) -> None:
     change_json(folder, labels=dict(labels))
 
 
+@one_at_a_time
 def drop_case(folder: Path, name: str) -> Path:
     """Move the files of a case to the dataset's trash folder and return where they are.
 
@@ -194,6 +197,7 @@ def drop_case(folder: Path, name: str) -> Path:
     return trash
 
 
+@one_at_a_time
 def bring_case_back(folder: Path, entry: Trashed) -> None:
     """Put files of the trash where they were; what is there now goes to the trash instead.
 
@@ -222,6 +226,7 @@ def bring_case_back(folder: Path, entry: Trashed) -> None:
     update_count(folder)
 
 
+@one_at_a_time
 def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = ()) -> None:
     """Write a voxel size (mm, array order) into the files of a dataset, images and labels.
 
@@ -243,6 +248,7 @@ def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = (
             _set_spacing(path, wished, dataset.info.reader)
 
 
+@one_at_a_time
 def place_labels(folder: Path, name: str) -> None:
     """Write the labels of a case on the grid of its image; the old file goes to the dataset's trash.
 

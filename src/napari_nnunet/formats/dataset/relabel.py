@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import set_labels
 from napari_nnunet.formats.images.files import read_labels, write_labels
@@ -43,6 +44,7 @@ def remap(labels: NDArray[np.integer], mapping: Mapping[int, int]) -> NDArray[np
     return table[inverse.reshape(labels.shape)]
 
 
+@one_at_a_time
 def remap_dataset(folder: Path) -> dict[int, int]:
     """Renumber the labels of a whole dataset to 0, 1, 2, ..., in its files and in dataset.json.
 
@@ -68,6 +70,7 @@ def remap_dataset(folder: Path) -> dict[int, int]:
     return _rewrite(dataset, mapping, {names.get(old, f"label_{old}"): new for old, new in ordered})
 
 
+@one_at_a_time
 def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
     """Rename, merge or remove classes of a dataset, in its label files and in dataset.json.
 
@@ -125,6 +128,7 @@ def _one(value: int | Sequence[int]) -> int:
     return value if isinstance(value, int) else value[0]
 
 
+@one_at_a_time
 def bring_labels_back(folder: Path, entry: Trashed) -> None:
     """Undo a change of all labels: old label files and classes take the place of the present ones.
 

@@ -74,8 +74,16 @@ def read_series(folder: Path) -> tuple[NDArray[Any], Geometry]:
 
 def _check_gaps(folder: Path, positions: Sequence[str]) -> None:
     """Refuse slices that lie unevenly: ITK gives all of them the mean distance, so that the volume is distorted."""
-    places = np.array([[float(number) for number in text.split("\\")] for text in positions])
-    gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    try:
+        places = np.array([[float(number) for number in text.split("\\")] for text in positions])
+        gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    except ValueError:
+        gaps = np.array([np.nan])
+    if not np.isfinite(gaps).all():
+        raise ImageError(
+            f"The DICOM series in {folder} does not say where its slices lie (ImagePositionPatient is damaged). "
+            "Export the series again."
+        )
     if len(gaps) and np.ptp(gaps) > _UNEVEN * np.median(gaps):
         raise ImageError(
             f"The slices of the DICOM series in {folder} lie {gaps.min():.3g} to {gaps.max():.3g} mm apart. Is one "

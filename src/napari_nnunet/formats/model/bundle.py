@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
@@ -315,15 +315,38 @@ def zip_writer(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def add_file(archive: zipfile.ZipFile, source: Path, name: str) -> str:
-    """Add a file to a zip; returns its SHA-256."""
-    info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
+    """Add a file to a zip; returns its SHA-256.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read.
+    ResourceError
+        If the zip cannot be written.
+    """
+    with _readable(source):
+        info = zipfile.ZipInfo.from_file(source, name, strict_timestamps=False)
+        file = source.open("rb")
     info.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
     digest = hashlib.sha256()
     try:
-        with source.open("rb") as file, archive.open(info, "w", force_zip64=True) as member:
-            while chunk := file.read(_CHUNK):
+        with file, archive.open(info, "w", force_zip64=True) as member:
+            while chunk := _chunk(file, source):
                 digest.update(chunk)
                 member.write(chunk)
     except OSError as error:
         raise write_error(Path(str(archive.filename)), error) from error
     return digest.hexdigest()
+
+
+def _chunk(file: BinaryIO, source: Path) -> bytes:
+    with _readable(source):
+        return file.read(_CHUNK)
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror or error}.") from error

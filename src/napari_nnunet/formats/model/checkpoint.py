@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import mmap
 import pickle
 import struct
 import zipfile
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error, written_beside
+from napari_nnunet.formats.pickle_limits import is_shallow, walk
 from napari_nnunet.formats.pickles import HARMLESS, NumberArray, NumberType, Unread, begin_array, number, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
@@ -129,7 +130,7 @@ def facts_in(file: BinaryIO) -> tuple[str, str] | None:
             inner = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             if archive.getinfo(inner).file_size > _LARGEST_TABLE:
                 return None
-            content = read_table(io.BytesIO(archive.read(inner)))
+            content = read_table(archive.read(inner))
         return str(content["trainer_name"]), str(content["init_args"]["configuration"])
     except Exception:  # a damaged pickle may fail in any way, and whoever asks can do without
         return None
@@ -154,6 +155,8 @@ def read_torch(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
             mapped = _can_map(path)
+            _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
+            file.seek(0)
             content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
@@ -166,6 +169,23 @@ def read_torch(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
     return content
+
+
+def _check_pickles(file: BinaryIO, *, zipped: bool) -> None:
+    """Refuse what would end the process that reads a file of torch; what else is damaged, torch tells."""
+    if not zipped:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            end = 0
+            for _ in range(_PICKLES):
+                end = walk(whole, end)
+        return
+    with zipfile.ZipFile(file) as archive:
+        for inner in (entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")):
+            if inner.file_size > _LARGEST_TABLE:
+                raise pickle.UnpicklingError(f"its table of contents has {inner.file_size:,} bytes")
+            content = archive.read(inner)
+            if not is_shallow(content):  # torch itself takes no memory for what is not there
+                walk(content)
 
 
 def _require_torch_file(path: Path) -> None:
@@ -187,6 +207,7 @@ def _require_torch_file(path: Path) -> None:
 
 
 _LOOKED_AT = 256  # bytes
+_PICKLES = 5  # in a file of torch before 1.6, one after the other: three of the format, the content, names of tensors
 _BEGINNINGS = (b"PK", b"\x80")  # of a zip, which torch writes since 1.6, and of a pickle
 
 

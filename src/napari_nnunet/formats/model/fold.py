@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.claim import Runner, hold, runner_of
+from napari_nnunet.formats.claim import Runner, claimed, hold, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
@@ -117,16 +117,25 @@ class FoldFolder:
         return runner_of(self._running)
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Claim the fold for this process while it trains.
+    def arriving(self) -> Iterator[None]:
+        """Claim the place of the fold for as long as an earlier training is moved out of it; raises SettingsError."""
+        with claimed(self.path.parent, self._busy("trained"), part=self.path.name):
+            yield
+
+    def _busy(self, how: str) -> str:
+        return f"Fold {self.fold} of {self.path.parent.name} is already being {how}"
+
+    @contextmanager
+    def claimed(self, how: str = "trained") -> Iterator[None]:
+        """Claim the fold for this process while it is trained or, as ``how`` says, validated.
 
         Raises
         ------
         SettingsError
-            If another process trains it.
+            If another process does either.
         """
         make_folder(self.path)
-        with hold(self._running, f"Fold {self.fold} of {self.path.parent.name} is already being trained"):
+        with hold(self._running, self._busy(how)):
             self._wishes.unlink(missing_ok=True)
             yield
 

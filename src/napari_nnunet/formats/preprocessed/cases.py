@@ -184,7 +184,32 @@ def _open_blosc(path: Path) -> Any:
     import blosc2  # only to open cases: planning and docks list them
 
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
-    return blosc2.open(urlpath=str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+    return _Slices(path, blosc2.open(urlpath=str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped))
+
+
+class _Slices:
+    """An array in a .b2nd file, read where it is sliced; a part that is damaged is told only then.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    array : blosc2.NDArray
+        As it was opened.
+    """
+
+    def __init__(self, path: Path, array: Any) -> None:
+        self._path, self._array = path, array
+        self.shape, self.dtype, self.ndim = tuple(array.shape), array.dtype, array.ndim
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return self._array[key]
+        except RuntimeError as error:
+            raise DatasetError(f"{self._path} is damaged ({error}). Preprocess the case again.") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
 
 
 def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash
+from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case, set_labels
@@ -76,19 +77,22 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
     ------
     DatasetError
         If the case does not fit the dataset.
+    SettingsError
+        If another process changes the dataset.
     ResourceError
         If files cannot be written.
     """
     yield Stage(name=f"Saving {case.name}")
     labels = remap(np.asarray(case.labels), case.mapping)
-    if not (case.folder / "dataset.json").is_file():
-        create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
-    else:
-        info = read_info(case.folder)
-        if dict(info.labels.labels) != dict(case.classes):
-            set_labels(case.folder, case.classes)
     channels = [np.asarray(channel) for channel in case.channels]
-    return save_case(case.folder, case.name, channels, labels, case.geometry)
+    with changing(case.folder):
+        if not (case.folder / "dataset.json").is_file():
+            create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
+        else:
+            info = read_info(case.folder)
+            if dict(info.labels.labels) != dict(case.classes):
+                set_labels(case.folder, case.classes)
+        return save_case(case.folder, case.name, channels, labels, case.geometry)
 
 
 def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:
@@ -127,7 +131,7 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         raise DatasetError(
             f"The corrected reference contains {strange}; {folder.name} defines only {sorted(scheme.all_labels)}."
         )
-    with in_trash(folder, name, [case.label], copied=True):
+    with changing(folder), in_trash(folder, name, [case.label], copied=True):
         write_labels(labels, geometry, case.label, writer=dataset.info.reader)
     return case.label
 

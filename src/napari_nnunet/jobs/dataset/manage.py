@@ -11,7 +11,7 @@ from pathlib import Path
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import write_error, write_json
-from napari_nnunet.formats.claim import runner_of
+from napari_nnunet.formats.claim import is_claimed, runner_of
 from napari_nnunet.formats.model.fold import find_folds
 from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
 from napari_nnunet.formats.workspace import Workspace
@@ -106,6 +106,8 @@ def _require_rest(workspace: Workspace, name: str) -> None:
     """Refuse while something works on a dataset."""
     if any(fold.runner() is not None for fold in find_folds(workspace.results, name)):
         raise SettingsError(f"{name} is being trained. Pause its trainings first.")
+    if is_claimed(workspace.raw / name):
+        raise SettingsError(f"{name} is being changed. Wait until that has ended, or cancel it.")
     if any(runner_of(claim) is not None for claim in (workspace.preprocessed / name).glob(".*claimed")):
         raise SettingsError(f"{name} is being measured or preprocessed. Wait until that has ended, or cancel it.")
 

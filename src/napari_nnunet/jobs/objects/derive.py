@@ -14,7 +14,7 @@ from napari_nnunet.engine.objects.shell import best_width, classes, pieces, thin
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json
-from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.objects import kinds_file, kinds_of, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.raw_writer import update_count
@@ -63,7 +63,7 @@ def derive_objects(workspace: Workspace, request: DeriveObjectsRequest) -> Job[O
         If the kinds in the request contradict the masks.
     """
     folder = workspace.raw / workspace.dataset_name(request.dataset)
-    with claimed(folder, f"{folder} is already being changed"):
+    with changing(folder):
         return (yield from derive_in(folder, request))
 
 

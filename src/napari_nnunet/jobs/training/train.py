@@ -110,9 +110,10 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
         if not group.leads:
             with Recorder(order.folder.events).failures():
                 return (yield from job)
-        if not resume:
-            yield from _make_room(order.folder)
-        stack.enter_context(order.folder.claimed())
+        with order.folder.arriving():
+            if not resume:
+                yield from _make_room(order.folder)
+            stack.enter_context(order.folder.claimed())
         return (yield from recorded(job, order.folder.events, ending=_ending, between=PROGRESS_EVERY))
 
 
@@ -139,12 +140,15 @@ def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     ------
     ModelError
         If the fold has no such checkpoint.
+    SettingsError
+        If another process trains or validates it.
     """
     choice = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     checkpoint = BEST if request.validate_best else FINAL
     network, epochs = _trained(order, checkpoint)
-    result = yield from validate_fold(order, network, choice)
+    with order.folder.claimed("validated"):
+        result = yield from validate_fold(order, network, choice)
     return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
 
 

@@ -11,6 +11,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_writer import save_case
 from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
@@ -110,5 +111,6 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
     channels = [np.asarray(data) for data, _ in images]
     if images[0][1].get("rgb"):
         channels = [channels[0][..., c] for c in range(3)]
-    case = save_case(target.parent, target.stem, channels, array, geometry)
+    with changing(target.parent):
+        case = save_case(target.parent, target.stem, channels, array, geometry)
     return [str(file) for file in (*case.images, case.label)]

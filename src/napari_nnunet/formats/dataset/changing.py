@@ -1,0 +1,46 @@
+"""A raw dataset is changed by one at a time: two that count, renumber or replace cases at once would lose some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from napari_nnunet.formats.claim import claimed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Claim a raw dataset, which need not exist yet, while something is written into it.
+
+    Raises
+    ------
+    SettingsError
+        If another process, or another thread, changes it.
+    ResourceError
+        If nothing can be written there.
+    """
+    is_new = not folder.is_dir()
+    try:
+        with claimed(folder, f"{folder} is already being changed"):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # a dataset that was refused leaves no folder; one with files stays
+                folder.rmdir()
+
+
+def one_at_a_time(change: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
+    """Let a function that changes a raw dataset, its first argument, claim it for as long as it runs."""
+
+    @wraps(change)
+    def claiming(folder: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with changing(folder):
+            return change(folder, *args, **kwargs)
+
+    return claiming
