@@ -242,6 +242,15 @@ def test_the_demo_trains_and_segments_unseen_volumes_well(tmp_path, capsys):
     assert "Dice nucleus" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_demo_of_objects_finds_touching_nuclei(tmp_path, capsys):
+    assert _run("demo", "--objects", "-o", tmp_path / "demo") == 0
+    scores = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert scores["AP@0.5"] > 0.9
+    assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
+    assert "AP@0.5" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -86,6 +86,9 @@ def doctor(request: DoctorRequest, _: Shell) -> None:
 
 def demo(request: DemoRequest, shell: Shell) -> None:
     """Do the main job from nothing."""
+    if request.objects:
+        _demo_objects(request, shell)
+        return
     from napari_nnunet.jobs.demo import demo as job
 
     result = shell.run(job(request))
@@ -95,12 +98,25 @@ def demo(request: DemoRequest, shell: Shell) -> None:
     print(f"Training curves: {result.curves}")
     print(f"Dataset, plans and model: {result.folder / 'workspace'}")
     if request.gui:
-        _open_napari(request.target)
+        _open_napari(request.target, "sample_001", ".nii.gz")
 
 
-def _open_napari(folder: Path) -> None:
+def _demo_objects(request: DemoRequest, shell: Shell) -> None:
+    from napari_nnunet.jobs.demo_objects import demo_objects
+
+    result = shell.run(demo_objects(request))
+    for name in ("AP@0.5", "AP@0.75", "F1@0.5", "PQ"):
+        print(f"{name:<8} {result.scores[name]:.3f}")
+    print(f"{result.scores['found']} of {result.scores['references']} found, {result.scores['invented']} invented")
+    print(f"Image, truth, result: {result.picture}")
+    print(f"Dataset, plans and model: {result.folder / 'workspace'}")
+    if request.gui:
+        _open_napari(request.target, "nuclei_000", ".png")
+
+
+def _open_napari(folder: Path, case: str, ending: str) -> None:
     """Open image and result in napari, as a program of its own: the command line does not know napari."""
-    files = [folder / "imagesTs/sample_001_0000.nii.gz", folder / "predictions/sample_001.nii.gz"]
+    files = [folder / f"imagesTs/{case}_0000{ending}", folder / f"predictions/{case}{ending}"]
     program = "napari_nnunet.widgets.show"
     try:
         subprocess.run([sys.executable, "-m", program, *map(str, files)], check=True)

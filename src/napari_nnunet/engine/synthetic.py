@@ -67,3 +67,45 @@ def _photograph(labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     blurred = ndimage.gaussian_filter(sharp, (0.5, 0.9, 0.9))
     noisy = rng.poisson(np.clip(blurred, 0, None)) + rng.normal(scale=6, size=labels.shape)
     return np.clip(noisy, 0, None).astype(np.float32)
+
+
+def make_crowd(seed: int, shape: tuple[int, ...] = (144, 144)) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return an image and its objects: ellipses or ellipsoids in clusters, many of which touch.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same picture.
+    shape : tuple of int
+        ([Z,] Y, X).
+
+    Returns
+    -------
+    image : ndarray of float32, shape ``shape``
+        Counts of a detector.
+    objects : ndarray of uint16, shape ``shape``
+        Every object has its own number, 0 elsewhere.
+    """
+    rng = np.random.default_rng(seed)
+    objects = np.zeros(shape, dtype=np.uint16)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).astype(np.float32)
+    brightness = np.zeros(shape, dtype=np.float32)
+    centres: list[NDArray[np.float64]] = []
+    for _ in range(round(np.prod(shape) / 500)):
+        radii = rng.uniform(5, 9, size=len(shape))
+        centre = rng.uniform(0, shape)
+        if centres and rng.random() < 0.6:  # beside another one
+            away = rng.normal(size=len(shape))
+            centre = centres[rng.integers(len(centres))] + away / np.linalg.norm(away) * rng.uniform(12, 15)
+        turn = np.linalg.qr(rng.normal(size=(len(shape),) * 2))[0]
+        inside = np.linalg.norm(((grid - centre) @ turn) / radii, axis=-1) <= 1
+        free = inside & (objects == 0)
+        if inside.sum() < 60 or free.sum() < 0.9 * inside.sum():
+            continue
+        centres.append(centre)
+        objects[free] = len(centres)
+        brightness[free] = rng.uniform(0.7, 1.3)
+    sharp = 20 + 80 * brightness * (1 - 0.25 * (ndimage.grey_dilation(objects, 3) != objects))
+    blurred = ndimage.gaussian_filter(sharp, 1.0)
+    noisy = rng.poisson(blurred) + rng.normal(scale=5, size=shape)
+    return np.clip(noisy, 0, None).astype(np.float32), objects

@@ -82,14 +82,14 @@ def import_planned(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     return folder
 
 
-def _notes(plan: ImportPlan, translation: Translation) -> Job[None]:
+def _notes(plan: ImportPlan, translation: Translation, *, values: bool = True) -> Job[None]:
     """Say what is left out, renumbered and turned."""
     for why in dict.fromkeys(left.why for left in plan.left_out):
         names = [left.path.name for left in plan.left_out if left.why == why]
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
         yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
     changed = {old: new for old, new in translation.values.items() if old != new}
-    if changed and not translation.colours:
+    if values and changed and not translation.colours:
         text = ", ".join(f"{old} -> {new}" for old, new in list(changed.items())[:40])
         yield Note(text=f"Mask values are renumbered: {text}{', ...' if len(changed) > 40 else ''}.")
     turned = [case.name for case in plan.cases if case.turned]
@@ -105,10 +105,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def make_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
+def make_dataset(
+    plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest, *, objects: bool = False
+) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     translation = plan.require()
-    yield from _notes(plan, translation)
+    yield from _notes(plan, translation, values=not objects)
     ending, copied = _ending(plan.cases, translation)
     content = dataset_json(plan.channels, translation.labels, len(plan.cases), ending)
     for part in ("imagesTr", "labelsTr"):

@@ -66,7 +66,7 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
                     f"The masks of {listed} hold colours or fractions, not numbers of objects: "
                     f"{plan.recognised.sentence}"
                 )
-        yield from make_dataset(plan, beside, folder.name, as_one)
+        yield from make_dataset(plan, beside, folder.name, as_one, objects=True)
         ending = read_info(beside).file_ending
         make_folder(beside / OBJECTS)
         yield Stage(name="Writing objects", total=len(plan.cases))

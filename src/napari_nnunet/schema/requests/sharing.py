@@ -121,6 +121,12 @@ class DemoRequest(Request):
     minutes: float | None = option(
         "Minutes", "--minutes M", "Train as much as fits into this time.", default=None, gt=0, otherwise="500 steps"
     )
+    objects: bool = option(
+        "Numbered objects",
+        "--objects",
+        "With pictures of touching nuclei, each of which gets its own number.",
+        default=False,
+    )
     gui: bool = option("Show", "--gui", "Then open napari on the result.", default=False)
 
 
