@@ -34,7 +34,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 if __name__ == '__main__':
     torch.set_num_threads(2)
     extract_fingerprints([1], num_processes=1, check_dataset_integrity=True)
+    os.environ['nnUNet_n_proc_DA'] = '1'
     plan_experiments([1], gpu_memory_target_in_gb=1)
+    os.environ['nnUNet_n_proc_DA'] = '0'
     base = os.path.join(os.environ['nnUNet_preprocessed'], sys.argv[1])
     plans = json.load(open(f'{base}/nnUNetPlans.json'))
     plans['configurations']['2d'] |= {'batch_size': 2, 'patch_size': [64, 64]}
