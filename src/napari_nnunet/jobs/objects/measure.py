@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, measure
 from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.events import Job, Stage
+from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
+from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
 
+_REPORTED = 50  # objects between two signs of life
 _BYTES = 40  # per voxel: objects, their numbers made dense, an image as float32
 
 
@@ -53,15 +55,37 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     return table
 
 
-def text_of(table: list[dict[str, Any]]) -> str:
-    """Return a table as CSV; figures with seven digits."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in table for name in row)) or ["case", "object"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in table:
-        writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
-    return text.getvalue()
+def measure_arrays(
+    frames: Sequence[tuple[NDArray[Any], NDArray[Any] | None, Mapping[int, str]]],
+    spacing: Sequence[float],
+    channels: Sequence[str] = (),
+) -> Job[list[list[Row]]]:
+    """Measure the objects of arrays, one after the other; progress in objects.
+
+    Parameters
+    ----------
+    frames : sequence of (ndarray, ndarray or None, mapping)
+        Numbered objects ([Z,] Y, X), the image (C, [Z,] Y, X), and the kind of each object.
+    spacing : sequence of float
+        Size of a voxel in mm along each axis.
+    channels : sequence of str
+        Names of the image's channels.
+
+    Returns
+    -------
+    list of list of dict
+        For every frame the rows of its objects.
+    """
+    yield Stage(name="Measuring objects")
+    tables = []
+    for objects, image, kinds in frames:
+        rows: list[Row] = []
+        for row in measure(objects, spacing, image, channels, kinds):
+            rows.append(row)
+            if len(rows) % _REPORTED == 0:
+                yield Progress(done=len(rows), total=max(len(kinds), len(rows)))
+        tables.append(rows)
+    return tables
 
 
 def rows_of(path: Path, images: tuple[Path, ...]) -> list[Row]:

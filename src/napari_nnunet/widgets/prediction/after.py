@@ -73,6 +73,7 @@ class AfterResult(QGroupBox):
         *,
         recommended: Cleaning | None = None,
         applied: bool = False,
+        parts: bool = True,
     ) -> None:
         """Offer what can be done with a result.
 
@@ -90,6 +91,8 @@ class AfterResult(QGroupBox):
             What helped in cross-validation; it is marked.
         applied : bool
             Whether that was done already, so that there is nothing to switch.
+        parts : bool
+            Whether keeping the largest part of a class makes sense; not for numbered objects.
         """
         self._layer, self._frames, self._recipe = layer, frames, recipe
         self._removed = []
@@ -111,8 +114,8 @@ class AfterResult(QGroupBox):
             self._grid.addWidget(box, i // _COLUMNS, i % _COLUMNS)
             self._targets.append((box, target, name))
         for part in (self.keep, *(box for box, _, _ in self._targets)):
-            part.setVisible(not applied)
-        self.hint.setText(_hint(recommended, scheme, applied=applied))
+            part.setVisible(parts and not applied)
+        self.hint.setText(_hint(recommended, scheme, applied=applied) if parts else "")
         self.hint.setVisible(bool(self.hint.text()))
         self.setVisible(True)
 

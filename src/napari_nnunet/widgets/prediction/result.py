@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels
 
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
     canvas_view,
@@ -39,7 +40,8 @@ class ResultLayers:
         shape = result_shape(request.source, request.axes)
         self.placement = geometry_of(request.source, request.axes)
         self.name = name or f"{request.source.name} – {request.model.configuration.name}"
-        self.canvas = np.zeros(shape, dtype=scheme.dtype)
+        self.objects = None if request.settings.classes else ObjectScheme.of(request.model.dataset)
+        self.canvas = np.zeros(shape, dtype=scheme.dtype if self.objects is None else np.uint32)
         self.probabilities = (
             np.zeros((scheme.heads, *shape), dtype=np.float32) if request.settings.probabilities else None
         )
@@ -48,11 +50,12 @@ class ResultLayers:
     def new_labels(self) -> Labels:
         """Make the layer that shows the canvas; it takes the place of the one before."""
         scheme = self.request.model.dataset.labels
+        # Numbered objects have napari's own colours, which tell neighbours apart.
+        known = {} if self.objects else {"colormap": colormap_of(scheme), "features": features_of(scheme)}
         self.labels = Labels(
             self.canvas,
             name=self.name,
-            colormap=colormap_of(scheme),
-            features=features_of(scheme),
+            **known,
             metadata={"nnunet": {"partial": True, "model": str(self.request.model.folder)}},
             **self.placement,
         )

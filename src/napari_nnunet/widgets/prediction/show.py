@@ -16,6 +16,7 @@ from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
+from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import Request
 from napari_nnunet.widgets.prediction.result import ResultLayers
 from napari_nnunet.widgets.prediction.volumes import VolumeTable, digest_of, is_untouched
@@ -40,6 +41,7 @@ class ResultView(QWidget):
         self.viewer = viewer
         self.running: ResultLayers | None = None
         self.table = VolumeTable()
+        self.objects = ObjectTable()
         self.after = AfterResult()
         self.collect = button(
             "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."
@@ -49,6 +51,7 @@ class ResultView(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.table)
+        column.addWidget(self.objects)
         column.addWidget(self.after)
         column.addWidget(self.collect)
         self.collect.clicked.connect(self._collect)
@@ -60,6 +63,7 @@ class ResultView(QWidget):
     def clear(self) -> None:
         """Forget the result before."""
         self.table.hide_result()
+        self.objects.hide_result()
         self.after.hide_result()
         self.collect.setVisible(False)
         self._collected = None
@@ -120,10 +124,23 @@ class ResultView(QWidget):
             self.viewer.layers.selection.active = result.labels
             views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
-            self._collected = (result.request.source, result.labels)
-            self.collect.setVisible(True)
-            self.after.show_result(result.labels, views, scheme, recipe, recommended=recommended, applied=applied)
-        self.table.show_result(result, [prediction.counts for prediction in predictions])
+            if result.objects is None:
+                self._collected = (result.request.source, result.labels)
+                self.collect.setVisible(True)
+            self.after.show_result(
+                result.labels,
+                views,
+                scheme,
+                recipe,
+                recommended=recommended,
+                applied=applied,
+                parts=result.objects is None,
+            )
+        if result.objects is not None:
+            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
+            self.objects.show_result(result, [prediction.kinds or {} for prediction in predictions])
+        else:
+            self.table.show_result(result, [prediction.counts for prediction in predictions])
         return text
 
     def _collect(self) -> None:

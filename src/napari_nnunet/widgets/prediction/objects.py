@@ -1,0 +1,115 @@
+"""The table of a result of numbered objects: how many of each kind, and every object's figures in the layer itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
+from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.result import ResultLayers
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.objects.measure import measure_arrays
+else:
+    measure_arrays = lazy("napari_nnunet.jobs.objects.measure:measure_arrays")
+
+Rows = list[dict[str, Any]]
+
+
+class ObjectTable(QWidget):
+    """Objects per kind, measured on a thread; napari's table of features shows every one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._result: ResultLayers | None = None
+        self._rows: list[tuple[int | None, Rows]] = []
+        self._measuring = Latest(self)
+        self.table = Table("Objects", ["Kind", "Objects", "Mean size"])
+        self.note = sentence()
+        self.copy = CopyButton("Copy all as CSV", self.csv)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for part in (self.table, self.note, self.copy):
+            column.addWidget(part)
+        self.setVisible(False)
+
+    def show_result(self, result: ResultLayers, kinds: Sequence[Mapping[int, str]]) -> None:
+        """Count the objects of every time point at once, then measure them."""
+        self.hide_result()
+        self._result = result
+        names = dict.fromkeys(result.objects.kinds, 0) if result.objects is not None else {}
+        for of_frame in kinds:
+            for kind in of_frame.values():
+                names[kind] += 1
+        self.table.fill([(kind, f"{count:,}", "…") for kind, count in names.items()])
+        self.note.setText("Measuring…")
+        self.copy.setEnabled(False)
+        self.setVisible(True)
+        request = result.request
+        frames = [
+            (canvas_view(result.canvas, request.axes, frame.index).copy(), np.asarray(frame.volume.array), own)
+            for frame, own in zip(request.frames, kinds, strict=True)
+        ]
+        channels = request.model.dataset.channel_names
+        self._measuring.start(
+            measure_arrays(frames, request.grid.spacing, channels), returned=self._measured, errored=self._failed
+        )
+
+    def hide_result(self) -> None:
+        """Forget the result."""
+        self._measuring.stop()
+        self._result = None
+        self._rows = []
+        self.setVisible(False)
+
+    def _measured(self, tables: Sequence[Rows]) -> None:
+        result = self._result
+        if result is None:
+            return
+        self._rows = [(frame.index, rows) for frame, rows in zip(result.request.frames, tables, strict=True)]
+        everything = [row for rows in tables for row in rows]
+        kinds = dict.fromkeys([*(result.objects.kinds if result.objects else ()), *(row["kind"] for row in everything)])
+        self.table.fill([_line(kind, everything, result.request) for kind in kinds])
+        self.note.setText("Each object's figures are in the layer: Layers > Visualize > Features table.")
+        self.copy.setEnabled(True)
+        if len(tables) == 1 and result.labels.data is result.canvas:
+            rows = tables[0]
+            columns = [name for name in (rows[0] if rows else {}) if name != "object"]
+            result.labels.features = {
+                "index": [0, *(row["object"] for row in rows)],
+                **{name: [_nothing(rows, name), *(row[name] for row in rows)] for name in columns},
+            }
+
+    def _failed(self, error: BaseException) -> None:
+        self.note.setText(failure_text(error))
+
+    def csv(self) -> str:
+        """Return one line per object, with its time point where there are several."""
+        several = len(self._rows) > 1
+        table = [({"time": index, **row} if several else row) for index, rows in self._rows for row in rows]
+        return text_of(table)
+
+
+def _line(kind: str, rows: Rows, request: Request) -> tuple[str, str, str]:
+    """Return a line of the table: kind, count, mean area or volume."""
+    own = [row for row in rows if row["kind"] == kind]
+    if not own:
+        return kind, "0", ""
+    mean = sum(float(row["area" if "area" in row else "volume"]) for row in own) / len(own)
+    if request.voxel_mm is None:
+        return kind, f"{len(own):,}", f"{sum(row['voxels'] for row in own) / len(own):,.0f} voxels"
+    return kind, f"{len(own):,}", f"{mean:.4g} mm²" if "area" in own[0] else format_volume(mean)
+
+
+def _nothing(rows: Rows, name: str) -> Any:
+    """Return what stands for the background in a column."""
+    return "" if isinstance(rows[0][name], str) else False if isinstance(rows[0][name], bool) else math.nan

@@ -1,0 +1,55 @@
+"""A model of numbered objects gives objects in the window, counted and measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from docks import add_image, wait_until_idle
+
+from helpers import Recipe, make_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny model with random weights that has learnt cores and borders."""
+    model = make_model(tmp_path, Recipe(labels={"background": 0, "cell core": 1, "cell border": 2}))
+    path = model.folder / "dataset.json"
+    objects = {"kinds": {"cell": [1, 2]}, "width": 1.5, "unit": 1.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": objects}))
+    return model.folder
+
+
+def test_segmenting_gives_numbered_objects_with_their_figures(viewer, dock, folder, qtbot):
+    dock.add_model(folder)
+    add_image(viewer)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    layer = viewer.layers["image – 3d_fullres"]
+    table = dock.result.objects
+    qtbot.waitUntil(lambda: table.copy.isEnabled(), timeout=60000)
+    count = int(layer.data.max())
+    assert count > 1 and layer.data.dtype == np.uint32
+    assert set(np.unique(layer.data)) == set(range(count + 1))
+    assert [table.table.item(0, c).text() for c in range(2)] == ["cell", f"{count:,}"]
+    rows = list(csv.DictReader(table.csv().splitlines()))
+    assert len(rows) == count
+    assert sum(int(row["voxels"]) for row in rows) == np.count_nonzero(layer.data)
+    assert list(layer.features["index"]) == list(range(count + 1))
+    assert layer.features["kind"][1] == "cell" and layer.features["volume"][1] > 0
+    assert not dock.result.table.isVisible()
+    assert not dock.result.after.keep.isVisible()  # the largest part of a class means nothing here
+    assert not dock.result.collect.isVisible()
+
+
+def test_the_same_again_takes_the_place_of_its_layer(viewer, dock, folder, qtbot):
+    dock.add_model(folder)
+    add_image(viewer)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    for _ in range(2):
+        dock.run()
+        wait_until_idle(qtbot, dock)
+    assert len(viewer.layers) == 2
