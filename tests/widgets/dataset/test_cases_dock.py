@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from casework import MM, layers, listed, press, refused, settled, show
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from helpers import dataset_json, make_dataset, smooth_image
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -121,6 +121,31 @@ def test_sparse_painting_makes_an_ignore_label(viewer, cases, home, qtbot):
     settled(cases, qtbot)
     name_classes(cases, "cell", "third")
     refused(cases, qtbot, "The class 'third' is new, but this dataset has an ignore label")
+
+
+@pytest.mark.parametrize("count", [6, 300])
+def test_numbered_objects_become_one_class_by_one_button(viewer, cases, home, qtbot, monkeypatch, count):
+    _, painted = layers(viewer)
+    cases.form.name_edit.value = "Grains"
+    settled(cases, qtbot)
+    assert not cases.form.one_class.isVisible()
+    painted.data[:] = 0
+    painted.data[1, :18].flat[:count] = range(1, count + 1)
+    painted.events.paint(value=[])
+    qtbot.waitUntil(cases.form.one_class.isVisible, timeout=5000)
+    if count > 256:
+        refused(cases, qtbot, "The labels have 301 values, more than there can be classes")
+    monkeypatch.setattr(QInputDialog, "getItem", lambda *_: ("grain", True))
+    qtbot.mouseClick(cases.form.one_class, Qt.MouseButton.LeftButton)
+    painted.data[4, 5, 5] = count + 1
+    painted.events.paint(value=[])
+    qtbot.waitUntil(lambda: f"1 + 2 + 3 + … ({count + 1} values) → 1 grain." in settled(cases, qtbot), timeout=5000)
+    assert not cases.form.one_class.isVisible()
+    press(cases, qtbot)
+    raw = home / "nnUNet_raw" / "Dataset001_Grains"
+    assert open_dataset(raw).info.labels.labels == {"background": 0, "grain": 1}
+    labels, _ = read_labels(raw / "labelsTr" / "brain.nii.gz")
+    assert np.bincount(labels.ravel()).tolist() == [6 * 20 * 24 - count - 1, count + 1]
 
 
 def test_layers_that_do_not_fit_are_refused(viewer, cases, home, qtbot):

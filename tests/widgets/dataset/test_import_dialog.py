@@ -6,9 +6,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from casework import listed, show
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 from helpers import make_dataset, smooth_image
+from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.images.files import read_labels
 
@@ -76,11 +77,40 @@ def test_pairs_values_and_what_is_left_out_are_shown_before_anything_is_written(
     listed(cases, qtbot, 3)
 
 
-def test_numbered_objects_are_told_and_become_one_class(viewer, cases, home, folders, qtbot):
+def test_numbered_objects_stay_objects(viewer, cases, home, folders, qtbot):
     objects(folders[1])
     dialog = opened(cases, qtbot, *folders)
     assert "number their objects" in dialog.meaning.text()
-    assert rows(dialog.values)[1][4] == "object"
+    assert dialog.objects.each.isVisible() and dialog.objects.each.isChecked() and not dialog.values.isVisible()
+    qtbot.keyClicks(dialog.objects.name, "grain")
+    press(dialog, qtbot)
+    raw = cases.form.head.raw
+    assert object_scheme(raw).kinds == {"grain": (1, 2)}
+    assert np.unique(read_objects(raw / "objectsTr" / "img_2.png")[0]).tolist() == list(range(23))
+    assert set(np.unique(read_labels(raw / "labelsTr" / "img_2.png")[0])) == {0, 1, 2}
+    listed(cases, qtbot, 3)
+
+
+def test_numbers_that_look_like_classes_can_be_told_to_be_objects(viewer, cases, home, folders, qtbot):
+    for i in range(3):
+        mask = np.zeros((30, 30), np.uint8)
+        mask[:10, :10], mask[20:, :10], mask[20:, 20:] = 1, 2, 3
+        iio.imwrite(folders[1] / f"mask_{i}.png", mask)
+    dialog = opened(cases, qtbot, *folders)
+    assert dialog.objects.classes.isChecked() and dialog.values.isVisible()
+    qtbot.mouseClick(dialog.objects.each, Qt.MouseButton.LeftButton, pos=QPoint(8, dialog.objects.each.height() // 2))
+    assert not dialog.values.isVisible()
+    press(dialog, qtbot)
+    assert np.unique(read_objects(cases.form.head.raw / "objectsTr" / "img_0.png")[0]).tolist() == [0, 1, 2, 3]
+    listed(cases, qtbot, 3)
+
+
+def test_numbered_objects_become_one_class_on_request(viewer, cases, home, folders, qtbot):
+    objects(folders[1])
+    dialog = opened(cases, qtbot, *folders)
+    button = dialog.objects.classes
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
+    assert rows(dialog.values)[1][4] == "object" and dialog.values.isVisible()
     press(dialog, qtbot)
     raw = cases.form.head.raw
     assert read_info(raw).labels.labels == {"background": 0, "object": 1}

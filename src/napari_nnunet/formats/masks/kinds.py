@@ -213,7 +213,8 @@ def _objects(folder: FolderFacts) -> Recognised:
     most = max(len(f.foreground) for f in folder.facts)
     text = (
         f"The masks number their objects: up to {most} values, each one connected piece, and others in other cases. "
-        "nnU-Net learns classes, not numbers. To learn all objects as one class, give them one name"
+        "nnU-Net learns classes, not numbers: where each number is an object, it learns cores and borders and tells "
+        "the objects apart; where all are one class, those that touch become one"
     )
     rows = (folder.row(0, BACKGROUND), folder.joined(NONZERO, folder.foreground, "object"))
     return Recognised("objects", rows, False, f"{text}.", {NONZERO: "object"})

@@ -105,12 +105,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def make_dataset(
-    plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest, *, objects: bool = False
-) -> Job[None]:
+def make_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     translation = plan.require()
-    yield from _notes(plan, translation, values=not objects)
+    yield from _notes(plan, translation, values=request.objects is None)
     ending, copied = _ending(plan.cases, translation)
     content = dataset_json(plan.channels, translation.labels, len(plan.cases), ending)
     for part in ("imagesTr", "labelsTr"):

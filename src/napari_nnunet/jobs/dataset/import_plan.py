@@ -18,7 +18,7 @@ from napari_nnunet.jobs.dataset.import_case import PlannedCase, look_at_pair, lo
 from napari_nnunet.processes.pool import run_cases
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-from napari_nnunet.schema.requests.mask_words import in_words
+from napari_nnunet.schema.requests.mask_words import NONZERO, in_words
 
 _ROWS = 12  # of the table of values in a message
 _MANY = 40  # values of masks beside images with a handful
@@ -121,7 +121,7 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
     facts = {case.name: case.facts for case in cases}
     closer = to_look_at(facts)
     pieces: tuple[Pieces, ...] = ()
-    if closer and not request.mapping and request.threshold is None:
+    if closer and not request.mapping and request.threshold is None and request.objects is None:
         tasks = [task(case.pair) for case in cases if case.name in closer]
         found = yield from run_cases(look_closer, tasks, workers=request.workers)
         pieces = tuple(outcome.result for outcome in found.values() if outcome.error is None)
@@ -237,6 +237,13 @@ def _meaning(
             ),
         )
     known = None if info is None else _single_labels(info)
+    if request.objects is not None:
+        wrong = [name for name, f in facts.items() if f.fractional or f.colours]
+        if wrong:
+            listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+            text = f"The masks of {listed} hold colours or fractions, not numbers of objects: {recognised.sentence}"
+            return recognised, None, DatasetError(text)
+        told = Told({NONZERO: request.objects}, {}, None, None)
     try:
         fractions = told.threshold is None and any(f.fractional for f in facts.values())
         if fractions or not (told.names_classes or told.threshold is not None):
@@ -277,9 +284,14 @@ def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -
         listed = ",".join(unnamed[:6])
         ways = in_words({listed: "NAME"}), in_words({listed: "background"})
         way = f"Give each value a class beside the others, for instance --map {ways[0]}, or {ways[1]}."
+    elif recognised.kind == "objects":
+        way = (
+            "If every number is an object of its own, import with: --objects"
+            f"\nIf all of them are one class: {proposal}\nIf every value is a class of its own: --map each=class"
+        )
     elif proposal:
         way = f"If that is right, import with: {proposal}"
-        if recognised.kind in ("objects", "unclear") or (recognised.ignore or 0) > 0:
+        if recognised.kind == "unclear" or (recognised.ignore or 0) > 0:
             way += "\nIf every value is a class of its own: --map each=class"
     else:
         way = ""

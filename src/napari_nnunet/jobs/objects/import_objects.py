@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, ImageError, SettingsError
+from napari_nnunet.errors import ImageError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.new_dataset import new_dataset
@@ -18,13 +18,13 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, task
 from napari_nnunet.jobs.dataset.import_folders import make_dataset
-from napari_nnunet.jobs.dataset.import_plan import plan_import
+from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.jobs.objects.derive import derive_in
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, ImportFoldersRequest
 
 
-def import_objects(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
+def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: ImportPlan | None = None) -> Job[Path]:
     """Make a raw dataset of a folder of images and a folder of masks in which every object has its own number.
 
     The masks are kept in ``objectsTr``; labelsTr gets the cores and borders that nnU-Net learns.
@@ -35,6 +35,8 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
         Gets the dataset.
     request : ImportFoldersRequest
         ``objects`` is the kind of the objects.
+    plan : ImportPlan, optional
+        The one that the request was decided for; made here by default.
 
     Returns
     -------
@@ -55,18 +57,10 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
             "Masks of numbered objects go into a dataset of their own, and their values are not translated.",
             shell="Leave out --map, --classes, --threshold, --ignore and -d.",
         )
-    as_one = request.replace(mapping={"nonzero": kind}, objects=None)
     with new_dataset(workspace, request.name) as (beside, folder):
-        plan = yield from plan_import(workspace, as_one)
-        if plan.recognised is not None and not plan.problems:
-            wrong = [case.name for case in plan.cases if case.facts.fractional or case.facts.colours]
-            if wrong:
-                listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-                raise DatasetError(
-                    f"The masks of {listed} hold colours or fractions, not numbers of objects: "
-                    f"{plan.recognised.sentence}"
-                )
-        yield from make_dataset(plan, beside, folder.name, as_one, objects=True)
+        if plan is None:
+            plan = yield from plan_import(workspace, request)
+        yield from make_dataset(plan, beside, folder.name, request)
         ending = read_info(beside).file_ending
         make_folder(beside / OBJECTS)
         yield Stage(name="Writing objects", total=len(plan.cases))

@@ -10,7 +10,7 @@ from weakref import ref
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from napari.layers import Image, Labels
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QInputDialog, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
@@ -81,6 +81,9 @@ class CaseForm(LayerForm):
         )
         self.case_edit = LineEdit(label="Case", tooltip="Name of the case.")
         self.table = ClassTable()
+        self.one_class = button(
+            "One class for all…", "For labels that number their objects: they are learnt as one class, without numbers."
+        )
 
     def _lay_out(self) -> None:
         self.dataset_form, self.channel_form, self.layer_form, case = (QFormLayout() for _ in range(4))
@@ -93,7 +96,7 @@ class CaseForm(LayerForm):
             buttons.addWidget(part)
         groups: tuple[tuple[str, tuple[Any, ...]], ...] = (
             ("1  Dataset", (self.head, self.dataset_form, self.about, self.edit, self.describe, self.from_folders)),
-            ("2  Layers", (self.channel_form, buttons, self.layer_form, self.table)),
+            ("2  Layers", (self.channel_form, buttons, self.layer_form, self.table, self.one_class)),
             ("3  Case", (case,)),
         )
         column = QVBoxLayout(self)
@@ -116,6 +119,7 @@ class CaseForm(LayerForm):
         for edit in (self.name_edit, self.spacing_edit, self.case_edit):
             edit.changed.connect(self._changed)
         self.table.itemChanged.connect(self._changed)
+        self.one_class.clicked.connect(self._ask_class)
         self.viewer.layers.selection.events.active.connect(self._selected)
         self._follow_layers()
 
@@ -318,6 +322,13 @@ class CaseForm(LayerForm):
             self.table.show_values(values, counts, labels, self.info, sparse=bool(self.sparse_box.value))
         self._changed()
 
+    def _ask_class(self) -> None:
+        """Ask for the class of all objects."""
+        known = [] if self.info is None else [n for n, v in self.info.labels.labels.items() if v and n != IGNORE]
+        name, yes = QInputDialog.getItem(self, "One class for all", "Class of all values but 0:", known or ["object"])
+        if yes and name.strip():
+            self.table.name_all(name.strip())
+
     # --- what comes of it ---
 
     def choices(self) -> CaseChoices:
@@ -349,6 +360,7 @@ class CaseForm(LayerForm):
     def _changed(self, _: Any = None) -> None:
         if self._filling:
             return
+        self.one_class.setVisible(self.table.many)
         known = voxel_size_mm(self.image)[0] if self.image is not None else None
         self.spacing_edit.native.setPlaceholderText(f"{size_text(known[-3:])} (layer)" if known else "")
         self.changed.emit()

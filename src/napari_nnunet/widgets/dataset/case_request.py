@@ -24,6 +24,7 @@ from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resol
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
+MOST_CLASSES = 256  # more values than that are no classes but objects
 WHOLE, SLICE = "Whole volume", "Current slice"
 _PICTURE_TYPES = ("uint8", "bool")
 Replaced = Literal["nothing", "itself", "changed", "another"]
@@ -248,9 +249,11 @@ _VERBS = {
 def describe_case(case: NewCase, replaced: Replaced) -> str:
     """Return what saving a case will do (rich text, without its full stop)."""
     names = {value: name for name, value in case.classes.items() if isinstance(value, int)}
-    becomes = ", ".join(
-        f"{old} → {new} {names.get(new, '')}".rstrip() for old, new in sorted(case.mapping.items()) if old or new
-    )
+    olds: dict[int, list[int]] = {}
+    for old, value in sorted(case.mapping.items()):
+        if old or value:
+            olds.setdefault(value, []).append(old)
+    becomes = ", ".join(f"{_few(found)} → {value} {names.get(value, '')}".rstrip() for value, found in olds.items())
     size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
     verb = _VERBS[replaced]
     new = "" if (case.folder / "dataset.json").is_file() else " (new)"
@@ -260,6 +263,12 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
         f"{times_text(case.labels.shape)} voxels{size}.<br>Labels: {becomes or 'as they are'}"
         + (".<br>Unlabelled voxels are left out in training" if sparse else "")
     )
+
+
+def _few(values: Sequence[int]) -> str:
+    """Return values for a sentence: the first three and how many there are."""
+    listed = " + ".join(map(str, values[:3]))
+    return listed if len(values) <= 3 else f"{listed} + … ({len(values)} values)"
 
 
 def cut_of(labels: Labels, extent: str, step: Sequence[int]) -> tuple[Any, ...]:
@@ -312,6 +321,11 @@ def _classes(choices: CaseChoices) -> tuple[dict[str, Any], dict[int, int]]:
     """Return the classes of the dataset with this case, and which value each painted value becomes."""
     painted = [entry for entry in choices.painted if entry.name.strip()]
     unnamed = [entry.value for entry in choices.painted if not entry.name.strip()]
+    if unnamed and len(choices.painted) > MOST_CLASSES:
+        raise NotReadyError(
+            f"The labels have {len(choices.painted)} values, more than there can be classes: they look like numbers of "
+            "objects. Press 'One class for all…', or import them from folders as objects."
+        )
     if unnamed:
         raise NotReadyError(f"Give the value {unnamed[0]} of the labels the name of a class.")
     if not any(entry.name not in (BACKGROUND, IGNORE) for entry in painted):

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
-from napari_nnunet.widgets.dataset.case_request import Painted, default_names
+from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, Painted, default_names
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
-_MOST_CLASSES = 256  # more values than that are no classes but instances
+_MANY = 5  # values without a name from which on they may be numbers of objects
 _QUICK_VOXELS = 2e6  # counted at once; more of them on a thread, so that painting is not held up
 _ROWS = 6  # seen without scrolling
 
@@ -30,6 +30,7 @@ class ClassTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__(0, 3)
         self._values: tuple[int, ...] = ()
+        self._more: tuple[int, ...] = ()  # values that have no line any more
         self._counter = Latest(self)
         self.setHorizontalHeaderLabels(["Value", "Voxels", "Class"])
         self.setAccessibleName("Classes of the painted values")
@@ -42,17 +43,34 @@ class ClassTable(QTableWidget):
 
     def clear_values(self) -> None:
         """Show nothing, and forget the names that were typed."""
-        self._values = ()
+        self._values = self._more = ()
         self.setRowCount(0)
         self.setVisible(False)
 
     def painted(self) -> tuple[Painted, ...]:
         """Return what the values of the layer mean."""
         items = [self.item(row, 2) for row in range(len(self._values))]
-        return tuple(
+        listed = tuple(
             Painted(value, "" if item is None else item.text().strip())
             for value, item in zip(self._values, items, strict=True)
         )
+        return listed + tuple(Painted(value, _shared(listed)) for value in self._more)
+
+    @property
+    def many(self) -> bool:
+        """Whether the values look like numbers of objects: there are many, and nobody named them."""
+        painted = self.painted()
+        return not _shared(painted) and (
+            bool(self._more) or sum(entry.name == f"class_{entry.value}" for entry in painted) >= _MANY
+        )
+
+    def name_all(self, name: str) -> None:
+        """Make all values one class, but for 0; values that are painted later belong to it too."""
+        with QSignalBlocker(self):
+            for row, value in enumerate(self._values):
+                if value:
+                    self.item(row, 2).setText(name)
+        self.itemChanged.emit(self.item(0, 2))
 
     def count(self, part: Any, shown: Callable[[list[int], list[int]], object]) -> None:
         """Count the values of an array and hand them on; of a large one on a thread, unless another is counted then."""
@@ -71,11 +89,12 @@ class ClassTable(QTableWidget):
     ) -> None:
         """List values; names that were typed stay, but for the fixed ones of 0."""
         typed = {entry.value: entry.name for entry in self.painted()}
-        self._values = tuple(values[:_MOST_CLASSES])
+        shared = _shared(tuple(Painted(value, name) for value, name in typed.items()))
+        self._values, self._more = tuple(values[:MOST_CLASSES]), tuple(values[MOST_CLASSES:])
         self.setRowCount(len(self._values))
         guesses = default_names(self._values, labels, info, sparse=sparse)
         for row, (guess, count) in enumerate(zip(guesses, counts, strict=False)):
-            before = typed.get(guess.value)
+            before = typed.get(guess.value, shared if guess.value else None)
             name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
             items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
             if guess.value:
@@ -87,6 +106,12 @@ class ClassTable(QTableWidget):
         heights = [self.rowHeight(row) for row in range(min(len(self._values), _ROWS))]
         self.setVisible(bool(heights))
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + sum(heights) + 6)
+
+
+def _shared(painted: Sequence[Painted]) -> str:
+    """Return the class that many values have in common; empty where there is none."""
+    names = [entry.name for entry in painted if entry.value]
+    return names[0] if len(names) >= _MANY and len(set(names)) == 1 else ""
 
 
 def count_values(part: Any) -> tuple[list[int], list[int]]:

@@ -26,7 +26,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Progress
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-from napari_nnunet.widgets.dataset.import_tables import PairTable, ValueTable
+from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable, ValueTable
 from napari_nnunet.widgets.frame.panel import RunPanel, State
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_folders import import_planned
     from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
     from napari_nnunet.jobs.dataset.overlays import look_swapped, pair_pictures
+    from napari_nnunet.jobs.objects.import_objects import import_objects
 else:
     ImportPlan = Any
+    import_objects = lazy("napari_nnunet.jobs.objects.import_objects:import_objects")
     import_planned = lazy("napari_nnunet.jobs.dataset.import_folders:import_planned")
     look_swapped = lazy("napari_nnunet.jobs.dataset.overlays:look_swapped")
     pair_pictures = lazy("napari_nnunet.jobs.dataset.overlays:pair_pictures")
@@ -90,6 +92,7 @@ class ImportDialog(QDialog):
         self.channels.textChanged.connect(self._decide)
         self.pairs.changed.connect(self._decide)
         self.values.changed.connect(self._decide)
+        self.objects.changed.connect(self._decide)
         self.swap.clicked.connect(self._swap)
         self.panel.start = self.run
         self._target_chosen()
@@ -109,7 +112,7 @@ class ImportDialog(QDialog):
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
         self.about, self.meaning = sentence(), sentence()
-        self.pairs, self.values = PairTable(), ValueTable()
+        self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.panel = RunPanel("Import")
 
@@ -138,7 +141,7 @@ class ImportDialog(QDialog):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.about, self.swap, self.pairs, self.meaning, self.values):
+        for widget in (self.about, self.swap, self.pairs, self.meaning, self.objects, self.values):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -187,6 +190,7 @@ class ImportDialog(QDialog):
         self.plan = None
         self.pairs.show_cases((), (), {})
         self.values.show_recognised(None, asked=False)
+        self.objects.offer(None)
         if not self._named and self.images.text().strip():
             self.name.setText(folder_name(Path(self.images.text().strip()).name))
         self._trouble = self._folder_trouble()
@@ -213,7 +217,7 @@ class ImportDialog(QDialog):
             name=self.name.text().strip(),
             suffixes=words(self.suffixes.text()),
             channel_names=() if self.target.currentData() else words(self.channels.text()),
-            **self.values.answers(),
+            **(self.values.answers() if self.objects.kind is None else {"objects": self.objects.kind}),
             skip=self.pairs.left_out(),
             dataset=self.target.currentData(),
         )
@@ -222,7 +226,7 @@ class ImportDialog(QDialog):
 
     def _look(self) -> None:
         """Read the masks on a thread."""
-        bare = self.request().replace(mapping={}, threshold=None, ignore=None, skip=(), channel_names=())
+        bare = self.request().replace(mapping={}, threshold=None, ignore=None, objects=None, skip=(), channel_names=())
         self._trouble = "Reading the masks…"
         self._update()
         self._looking.start(
@@ -244,6 +248,7 @@ class ImportDialog(QDialog):
         self._pairs = plan
         self.pairs.show_cases(plan.cases, plan.left_out, plan.problems)
         self.values.show_recognised(plan.recognised, asked=plan.translation is None)
+        self.objects.offer(plan.recognised if plan.target is None else None)
         self._drawing.start(
             pair_pictures(plan.cases, self._pictures),
             happened=self.pairs.show_picture,
@@ -274,13 +279,15 @@ class ImportDialog(QDialog):
     def _update(self) -> None:
         """Say what will be imported, and what prevents it."""
         self.pairs.setVisible(self.plan is not None)
-        self.values.setVisible(self.plan is not None and self.values.rowCount() > 0)
+        self.values.setVisible(self.plan is not None and self.values.rowCount() > 0 and self.objects.kind is None)
         reason = self._trouble
         counts = meaning = ""
         if self.plan is not None and reason is None:
             counts = _counts(self.plan)
             recognised = self.plan.recognised
-            meaning = "" if recognised is None else f"{recognised.sentence} Several values may become one class."
+            meaning = "" if recognised is None else recognised.sentence
+            if meaning and self.objects.kind is None:
+                meaning += " Several values may become one class."
             reason = _SWAPPED if self._swapped else _obstacle(self.plan)
         if self.plan is None and reason is None:
             reason = "Reading the masks…"
@@ -295,7 +302,9 @@ class ImportDialog(QDialog):
     def run(self) -> None:
         """Import what is shown."""
         if self.plan is not None:
-            self.panel.run(import_planned(self.workspace, self.request(), self.plan), done=self._done)
+            request = self.request()
+            job = import_planned if request.objects is None else import_objects
+            self.panel.run(job(self.workspace, request, self.plan), done=self._done)
 
     def _done(self, folder: Path) -> None:
         self.imported.emit(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QHBoxLayout, QLineEdit, QRadioButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import CaseDone
@@ -136,6 +136,54 @@ class ValueTable(Table):
     def _typed(self, item: QTableWidgetItem) -> None:
         if item.column() == 4:
             self.changed.emit()
+
+
+class ObjectChoice(QWidget):
+    """Whether the values of masks are numbers of objects, or classes; emits ``changed``."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = QRadioButton("Each number is an object of its own, a")
+        self.each.setToolTip(
+            "The numbers are kept. nnU-Net learns the core and the border of objects, and tells apart those that touch."
+        )
+        self.classes = QRadioButton()
+        self.classes.setToolTip("The table says which; values with the same class become one.")
+        self.name = QLineEdit()
+        self.name.setAccessibleName("Kind of the objects")
+        self.name.setPlaceholderText("object")
+        self.name.setToolTip("What the objects are called, such as nucleus or particle.")
+        row = QHBoxLayout()
+        row.addWidget(self.each)
+        row.addWidget(self.name, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(row)
+        column.addWidget(self.classes)
+        self.each.toggled.connect(self._chosen)
+        self.name.textChanged.connect(lambda _: self.changed.emit())
+        self.offer(None)
+
+    def offer(self, recognised: Recognised | None) -> None:
+        """Offer both meanings where masks may number their objects, with what they look like chosen."""
+        kind = "" if recognised is None else recognised.kind
+        whole = kind in ("classes", "unclear", "objects") and recognised is not None
+        with QSignalBlocker(self):
+            one = kind == "objects"
+            self.classes.setText("All of them are one class" if one else "The values are classes")
+            (self.each if one else self.classes).setChecked(True)
+        self.setVisible(whole)
+
+    @property
+    def kind(self) -> str | None:
+        """What the objects are called; None where values are classes."""
+        return (self.name.text().strip() or self.name.placeholderText()) if self.each.isChecked() else None
+
+    def _chosen(self, each: bool) -> None:
+        self.name.setEnabled(each)
+        self.changed.emit()
 
 
 def _plain(word: str) -> bool:
