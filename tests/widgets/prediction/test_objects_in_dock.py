@@ -10,6 +10,8 @@ import pytest
 from docks import add_image, wait_until_idle
 
 from helpers import Recipe, make_model
+from napari_nnunet import load_model
+from napari_nnunet.widgets.prediction.words import about_model
 
 
 @pytest.fixture
@@ -26,6 +28,7 @@ def test_segmenting_gives_numbered_objects_with_their_figures(viewer, dock, fold
     dock.add_model(folder)
     add_image(viewer)
     qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    assert "Finds each cell by its own number.<br>" in about_model(load_model(folder))
     dock.run()
     wait_until_idle(qtbot, dock)
     layer = viewer.layers["image – 3d_fullres"]

@@ -16,6 +16,7 @@ from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
 
@@ -181,6 +182,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     _check_folder(path)
     plans = Plans.read(path / "plans.json")
     dataset = DatasetInfo.read(path / "dataset.json")
+    ObjectScheme.of(dataset)  # what it says of objects can be read
     name = ModelName.of(path.name)
     if name is not None and name.configuration in plans.configurations:
         trainer, configuration = name.trainer, name.configuration

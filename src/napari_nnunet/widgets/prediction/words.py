@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
 from napari_nnunet.widgets.prediction.request import Request
 
@@ -12,7 +13,10 @@ from napari_nnunet.widgets.prediction.request import Request
 def about_model(model: TrainedModel) -> str:
     """Return what a model finds, in which images, and how well (rich text)."""
     names = model.dataset.channel_names
-    classes = [name for value, name in sorted(model.dataset.labels.names.items()) if value != 0]
+    objects = ObjectScheme.of(model.dataset)
+    learnt = {} if objects is None else {value: "" for values in objects.kinds.values() for value in values}
+    classes = [] if objects is None else [f"each {kind} by its own number" for kind in objects.kinds]
+    classes += [name for value, name in sorted(model.dataset.labels.names.items()) if value not in (0, *learnt)]
     listed = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
     dice = list(model.validation_dice.values())
     quality = f"<br>Validation Dice {sum(dice) / len(dice):.3f}" if dice else ""
