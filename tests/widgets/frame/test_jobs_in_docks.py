@@ -250,7 +250,7 @@ def test_the_job_of_a_closed_dock_goes_on_and_napari_shows_and_cancels_it(counte
     assert gate.reached.acquire(timeout=10)
     viewer.window.remove_dock_widget(counter)
     (entry,) = progress._all_instances
-    assert any("goes on without its dock" in notice.message for notice in notification_manager.records)
+    assert any("continues without its dock" in notice.message for notice in notification_manager.records)
     if cancelled:
         entry.cancel()
     for _ in range(3 - at):

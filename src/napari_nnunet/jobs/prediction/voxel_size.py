@@ -123,7 +123,7 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
         elif as_trained(model.plans, model.configuration, geometry) != geometry:
             unused.append(path.name)
     if unknown:
-        text = f"No voxel size in {_named(unknown)}; 1 mm is taken in every direction."
+        text = f"No voxel size in {_named(unknown)}; 1 mm is assumed in every direction."
         yield Note(level="warning", text=f"{text} Give the size (--spacing) if that is wrong.")
     if unused:
         text = (

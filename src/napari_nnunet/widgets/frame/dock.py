@@ -95,7 +95,7 @@ class Dock(QWidget):
             panel.idle.connect(self._let_go)
             panel.idle.connect(lambda panel=panel: show_info(f"{panel.text}: {panel.status.text() or 'done.'}"))
         if running:
-            show_info(f"{running[0].text} goes on without its dock; napari's activity, below, shows and cancels it.")
+            show_info(f"{running[0].text} continues without its dock; napari's activity, below, shows and cancels it.")
 
     def _let_go(self) -> None:
         if not self.busy:
