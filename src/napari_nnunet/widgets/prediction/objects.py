@@ -79,7 +79,7 @@ class ObjectTable(QWidget):
         everything = [row for rows in tables for row in rows]
         kinds = dict.fromkeys([*(result.objects.kinds if result.objects else ()), *(row["kind"] for row in everything)])
         self.table.fill([_line(kind, everything, result.request) for kind in kinds])
-        self.note.setText("Each object's figures are in the layer: Layers > Measure > Features table widget.")
+        self.note.setText("Each object's figures are in the layer: Layers > Metadata > Features table widget.")
         self.copy.setEnabled(True)
         if len(tables) == 1 and result.labels.data is result.canvas:
             rows = tables[0]
