@@ -8,6 +8,8 @@ import math
 import os
 import tempfile
 import zlib
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti, nifti_file
-from napari_nnunet.formats.images.header import Header, check_text
+from napari_nnunet.formats.images.header import Header, check_text, require_room
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
 
@@ -29,22 +31,59 @@ _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 def is_readable(path: Path) -> bool:
     """True if ITK accepts the header; it refuses NIfTI files whose affine has a shear."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        _information(path)
     except RuntimeError:
         return False
     return True
 
 
+def _information(path: Path) -> sitk.ImageFileReader:
+    """Return ITK's reading of a header; raises RuntimeError where ITK does.
+
+    ITK unpacks a packed NIfTI file from its beginning several times over, so it is given the header alone.
+    """
+    if path.name.lower().endswith(".nii.gz"):
+        with suppress(zlib.error):
+            look = nifti_file.look_at(path)
+            if look.promise is not None:
+                return _grid(look.start)
+    return _informed(path)
+
+
+def _informed(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+@lru_cache(maxsize=16)
+def _grid(header: bytes) -> sitk.ImageFileReader:
+    """Return ITK's reading of the 352 bytes of a NIfTI header; raises RuntimeError where ITK does.
+
+    A header alone is enough for ITK. It is looked at before a file is read and then again; and cases of one dataset
+    often have the same.
+    """
+    handle, name = tempfile.mkstemp(suffix=".nii")
+    try:
+        os.write(handle, header)
+        os.close(handle)
+        return _informed(Path(name))
+    finally:
+        os.unlink(name)
+
+
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
     lowered = path.name.lower()
-    if lowered.endswith(".nii.gz") or (lowered.endswith(".nii") and nifti_file.is_odd(path)):
-        return _read_unpacked(path)
     if lowered.endswith(".nii"):
-        return _by_itk(path, path, ())
+        look = nifti_file.look_at(path)
+        if look.promise is not None and not look.odd:
+            require_room(path, look.promise.shape, look.promise.itemsize)
+        return _read_unpacked(path) if look.odd else _by_itk(path, path, ())
+    if lowered.endswith(".nii.gz"):
+        return _read_unpacked(path)
     check_text(path)
     image = sitk.ReadImage(str(path))
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
@@ -89,7 +128,7 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
     else:
         _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
         array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
-    return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)})
+    return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)}) if remarks else geometry
 
 
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
@@ -100,8 +139,11 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     scaled = header["scl_slope"] not in (0, 1) or header["scl_inter"] != 0
     if header["sizeof_hdr"] != 348 or bytes(header["magic"]) != b"n+1" or kind is None or scaled:
         return None
-    grid = _grid(content[:_HEADER_BYTES])
-    if grid is None:
+    try:
+        grid = _grid(content[:_HEADER_BYTES])
+    except RuntimeError:
+        return None
+    if grid.GetNumberOfComponents() != 1:
         return None
     size = tuple(reversed(grid.GetSize()))
     array = np.frombuffer(content, dtype=kind, count=math.prod(size), offset=int(header["vox_offset"])).reshape(size)
@@ -112,26 +154,10 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     return _placed(array, grid, path)
 
 
-def _grid(header: bytes) -> sitk.ImageFileReader | None:
-    """Return ITK's reading of a NIfTI header; a header alone is enough for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "header.nii"
-        alone.write_bytes(header)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(alone))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return None
-    return reader if reader.GetNumberOfComponents() == 1 else None
-
-
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        reader = _information(path)
     except RuntimeError:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise
@@ -151,12 +177,14 @@ def check_gzip(path: Path) -> None:
     """
     if not path.name.lower().endswith(".nii.gz"):
         return
-    image = nibabel.load(str(path))
-    promised = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    with path.open("rb") as file:
-        file.seek(-4, 2)
-        noted = int.from_bytes(file.read(4), "little")
-    if noted == promised % 2**32:
+    look = nifti_file.look_at(path)
+    if look.promise is not None:
+        require_room(path, look.promise.shape, look.promise.itemsize)
+        promised = look.promise.bytes
+    else:
+        image = nibabel.load(str(path))
+        promised = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    if look.noted == promised % 2**32:
         return
     length = 0
     with gzip.open(path) as stream:
@@ -264,9 +292,7 @@ def note(path: Path) -> str | None:
     """Return the text of the note in a file."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return nifti.note(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = _informed(path)
     return reader.GetMetaData(NOTE_KEY) if reader.HasMetaDataKey(NOTE_KEY) else None
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
+from itertools import combinations
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
     path : Path
         The file that errors name.
     """
-    image, remarks = _load(source, path)
+    image, remarks = _load(source, named=path)
     require_room(path, image.shape, image.get_data_dtype().itemsize)
     across, text = _tilt(image.affine)
     geometry = Geometry(spacing=tuple(float(v) for v in across[::-1]), affine=_rows(image.affine))
@@ -69,12 +72,12 @@ def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
 
 def _tilt(affine: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return the distances of neighbouring rows, columns and slices (x, y, z), and a remark if axes are tilted."""
-    gram = affine[:3, :3].T @ affine[:3, :3]
-    sides = np.sqrt(np.diag(gram))
-    if (np.abs(gram) <= _RIGHT * np.outer(sides, sides) + np.diag(np.diag(gram))).all():
-        return sides, ()
+    axes = list(zip(*affine[:3, :3].tolist(), strict=True))  # plain numbers: arrays this small cost more than they save
+    sides = [math.hypot(*axis) for axis in axes]
+    if all(abs(sum(map(mul, axes[i], axes[j]))) <= _RIGHT * sides[i] * sides[j] for i, j in combinations(range(3), 2)):
+        return np.array(sides), ()
     across = np.abs(np.diag(np.linalg.qr(affine[:3, :3])[1]))
-    angle = np.degrees(np.arccos(np.clip(across / np.linalg.norm(affine[:3, :3], axis=0), -1, 1))).max()
+    angle = np.degrees(np.arccos(np.clip(across / np.array(sides), -1, 1))).max()
     text = f"its axes are not at right angles (tilted by {angle:.1f} degrees); its voxels were read as they lie"
     return across, (text,)
 
@@ -84,7 +87,7 @@ def header(path: Path) -> Header:
 
     nibabel computes in float32.
     """
-    image, remarks = _load(path)
+    image, remarks = _load(path, voxels=False)
     remarks = (*remarks, *_tilt(image.affine)[1])
     geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
@@ -95,15 +98,22 @@ def count_invalid(path: Path) -> int:
     image, _ = _opened(path)
     if image.get_data_dtype().kind != "f":
         return 0
+    require_room(path, image.shape, image.get_data_dtype().itemsize)
     values = np.asanyarray(image.dataobj.get_unscaled())
     return int(values.size - np.count_nonzero(np.isfinite(values)))
 
 
-def _opened(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """Return nibabel's image of a file, straightened where it is odd, and what is odd about it."""
-    if not nifti_file.is_odd(path):
+def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
+    """Return nibabel's image of a file, straightened where it is odd, and what is odd about it.
+
+    Whether it ends as it should is only looked at where its voxels are wanted.
+    """
+    look = nifti_file.look_at(path)
+    if not look.odd and (look.as_promised or not voxels):
         try:
-            return nibabel.load(str(path)), ()
+            # What is known to be NIfTI-1 need not be shown to all of nibabel's formats in turn.
+            load = nibabel.load if look.promise is None else nibabel.Nifti1Image.from_filename
+            return load(str(path)), ()
         except ImageFileError:  # of small files nibabel reads beyond the end, where there may be more bytes
             if not path.name.lower().endswith(".gz"):
                 raise
@@ -111,12 +121,12 @@ def _opened(path: Path) -> tuple[Any, tuple[str, ...]]:
     return nibabel.Nifti1Image.from_bytes(content), remarks
 
 
-def _load(source: Path, path: Path | None = None) -> tuple[Any, tuple[str, ...]]:
-    image, remarks = _opened(source)
+def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
+    image, remarks = _opened(path, voxels=voxels)
     image = nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # further axes of one entry mean nothing
     if len(image.shape) != 3:
         raise ImageError(
-            f"{(path or source).name} has {len(image.shape)} dimensions ({' x '.join(map(str, image.shape))}). Save "
+            f"{(named or path).name} has {len(image.shape)} dimensions ({' x '.join(map(str, image.shape))}). Save "
             "each channel as a volume of its own (CASE_0000, CASE_0001, ...), and each time point as a case."
         )
     return image, remarks
@@ -143,7 +153,7 @@ def _rows(affine: NDArray[Any]) -> Matrix:
 def note(path: Path) -> str | None:
     """Return the text of the note in a NIfTI file."""
     begin = f"{NOTE_KEY}: "
-    for extension in _opened(path)[0].header.extensions:
+    for extension in _opened(path, voxels=False)[0].header.extensions:
         if extension.code == _COMMENT and extension.text.startswith(begin):
             return str(extension.text.removeprefix(begin))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -47,26 +48,44 @@ def promise_of(start: bytes) -> Promise | None:
     return None
 
 
-def is_odd(path: Path) -> bool:
-    """Whether a file is packed or not against its name, or its voxels begin within the header.
+class Look(NamedTuple):
+    """What little of a file tells of it.
 
-    Only the first bytes are looked at.
-
-    Raises
-    ------
-    ResourceError
-        If the voxels take more than the free memory.
+    Parameters
+    ----------
+    start : bytes
+        Its first 352 bytes, unpacked.
+    promise : Promise or None
+        What a single-file NIfTI-1 says of itself.
+    odd : bool
+        Whether it is packed or not against its name, or its voxels begin within the header.
+    noted : int or None
+        The length, modulo 4 GiB, that a packed stream notes at its end.
     """
-    with path.open("rb") as file:
-        start = file.read(_PEEK)
-    packed = start[:2] == GZIP
-    if packed != path.name.lower().endswith(".gz"):
-        return True
-    promise = promise_of(zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES) if packed else start)
-    if promise is None:
-        return False
-    require_room(path, promise.shape, promise.itemsize)
-    return promise.offset < HEADER_BYTES
+
+    start: bytes
+    promise: Promise | None
+    odd: bool
+    noted: int | None
+
+    @property
+    def as_promised(self) -> bool:
+        """Whether a packed stream notes the promised length: not with several members, truncated, or more behind."""
+        return self.promise is None or self.noted in (None, self.promise.bytes % 2**32)
+
+
+def look_at(path: Path) -> Look:
+    """Return what the first bytes of a file tell, and the last four; raises zlib.error if they are damaged."""
+    with path.open("rb", buffering=0) as file:
+        start = end = file.read(_PEEK)
+        packed = start[:2] == GZIP
+        if packed and len(start) == _PEEK:
+            file.seek(-4, os.SEEK_END)
+            end = file.read(4)
+    start = zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES) if packed else start[:HEADER_BYTES]
+    promise = promise_of(start)
+    odd = packed != path.name.lower().endswith(".gz") or (promise is not None and promise.offset < HEADER_BYTES)
+    return Look(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
 
 
 def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:

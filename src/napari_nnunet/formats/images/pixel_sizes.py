@@ -28,6 +28,7 @@ UNITS: dict[str, float] = {
     **dict.fromkeys(("pm",), 1e-9),
 }
 _INCH = 25.4
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296  # TIFF 6.0; by number, as tifffile finds names slowly
 _TAG_UNITS = {2: _INCH, 3: 10.0}
 #: Dots per inch that programs write when nobody measured anything: of screens, printers, scanners' defaults.
 _SCREEN = (
@@ -127,8 +128,8 @@ def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:
     """Return the size of a pixel (y, x) in units of the resolution tags, whatever these are."""
     tags = file.pages.first.tags
     sizes = []
-    for name in ("YResolution", "XResolution"):
-        value = tags[name].value if name in tags else None
+    for code in (_Y_RESOLUTION, _X_RESOLUTION):
+        value = tags.valueof(code)
         if not isinstance(value, tuple) or len(value) != 2 or not all(value):
             return None
         sizes.append(value[1] / value[0])
@@ -137,7 +138,7 @@ def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:
 
 def _resolution(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     tags = file.pages.first.tags
-    unit = _TAG_UNITS.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+    unit = _TAG_UNITS.get(int(tags.valueof(_RESOLUTION_UNIT, default=0)))
     found = _per_pixel(file)
     if unit is None or found is None:
         return None
