@@ -33,7 +33,7 @@ def test_sizes_inside_tiffs_are_used_and_a_missing_one_is_named(kind, say, tmp_p
         assert size == pytest.approx([0.0005, 0.00025, 0.00025])
         assert _predicted(say, folder / part, tmp_path / f"{part}_one", one).has("cell_0000.tif", "--spacing")
     plain = _predicted(say, folder / "plain", tmp_path / "plain", one)
-    assert plain.status == 0 and plain.has("No voxel size in cell_0000.tif; 1 mm is taken")
+    assert plain.status == 0 and plain.has("No voxel size in cell_0000.tif; 1 mm is assumed")
     huge = _predicted(say, folder / "plain", tmp_path / "huge", microns)
     assert huge.status == 1 and huge.has("1 x 1 x 1 mm", "0.0005 x 0.00025 x 0.00025 mm")
 

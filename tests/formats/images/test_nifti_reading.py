@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import struct
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import itk as _itk
+from napari_nnunet.formats.images.files import read_header, read_volume
 
 
 def itk(path):
@@ -88,3 +90,17 @@ def test_truncated_files_are_refused(tmp_path):
     path.write_bytes(b"no archive at all")
     with pytest.raises(Exception, match=r".+"):
         _itk.read(path)
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+def test_the_header_of_a_volume_larger_than_the_memory_is_read_from_the_first_bytes(tmp_path, reader):
+    small = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.diag([0.5, 0.5, 2, 1]))
+    content = bytearray(small.to_bytes())
+    content[42:48] = struct.pack("<3h", 30000, 30000, 30000)  # 54 TB
+    path = tmp_path / "huge.nii.gz"
+    path.write_bytes(gzip.compress(bytes(content)))
+    header = read_header(path, reader=reader)
+    assert header.shape == (1, 30000, 30000, 30000)
+    assert header.geometry.spacing == (2, 0.5, 0.5)
+    with pytest.raises(ResourceError, match="30000 x 30000 x 30000 voxels"):
+        read_volume([path], reader=reader)

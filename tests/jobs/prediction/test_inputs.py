@@ -73,7 +73,7 @@ def test_stacks_say_what_is_taken_where_they_say_no_size(new_model, tmp_path):
     tifffile.imwrite(folder / "imagej_0000.tif", stack, imagej=True, resolution=(4, 4), metadata=words)
     result, warnings = segment(model, folder, tmp_path / "out")
     assert result.done == ("imagej", "plain")
-    assert "No voxel size in plain_0000.tif; 1 mm is taken" in warnings[0]
+    assert "No voxel size in plain_0000.tif; 1 mm is assumed" in warnings[0]
     assert "The voxel size inside imagej_0000.tif is kept in the results only" in warnings[1]
     assert len(warnings) == 2
     labels = [tifffile.imread(tmp_path / "out" / f"{name}.tif") for name in ("plain", "imagej")]
@@ -92,4 +92,4 @@ def test_a_model_of_stacks_in_micrometres_takes_sizes_from_inside(new_model, tmp
     tifffile.imwrite(folder / "plain.tif", stack)
     result, _ = segment(model, folder, tmp_path / "out")
     assert result.done == ("imagej",)
-    assert "does not say its voxel size, so 1 mm was taken" in result.failed["plain"]
+    assert "does not say its voxel size, so 1 mm was taken" in result.failed["plain"].message
