@@ -12,6 +12,7 @@ import nasty
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import Runner
+from napari_nnunet.processes import queue
 from napari_nnunet.processes.queue import ahead_of, queue_folder, ticket, tickets
 
 
@@ -92,3 +93,15 @@ def test_a_file_in_the_way_of_the_line_is_told(results):
     results.touch()
     with pytest.raises(ResourceError, match="nnUNet_results"), ticket(results, []):
         pass
+
+
+def test_files_that_are_no_tickets_are_not_read_and_a_long_line_is_read_to_a_point(results, monkeypatch):
+    monkeypatch.setattr(queue, "_MOST", 3)
+    for number in range(5):
+        stand(results, f"{number:020d}-1", Runner.own())
+        stand(results, f"note {number}", Runner.own())
+    with ticket(results, []) as own:
+        assert [entry.path.stem for entry in tickets(results)] == [f"{n:020d}-1" for n in range(3)]
+        assert ahead_of(own, results) == 3
+        own.path.unlink()
+        assert ahead_of(own, results) is None

@@ -62,7 +62,7 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> int:
         return 0
     plan = shell.run(plan_import(shell.workspace, request))
     for case in plan.cases:
-        print(f"{case.name}: {' + '.join(path.name for path in case.pair.images)}  <->  {case.pair.mask.name}")
+        print(f"{case.name}: {' + '.join(path.name for path in case.pair.images)}  <->  {case.pair.mask_words}")
     for name, error in plan.problems.items():
         print(f"{name}: {error.message}")
     for left in plan.left_out:

@@ -35,6 +35,8 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
     if command.stop or (command.finish_in is not None and not command.resume):
         _ask(command, folds, workspace)
         return 0
+    if command.processes > 1 and "RANK" not in os.environ:
+        _check_device(command)
     if "RANK" in os.environ:  # one of several processes, of which the first one stands in line
         return _each(requests, shell)
     with ticket(workspace.results, [fold.path for fold in folds]) as own:
@@ -44,6 +46,26 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
         if command.processes > 1 and not command.validate_only:  # one process validates
             return relaunch_distributed(command.processes, _shared(sys.argv[1:]))
         return _each(requests, shell)
+
+
+def _job() -> Any:
+    """Return the module that trains, which loads torch."""
+    from napari_nnunet.jobs.training import train as job  # what is stopped or asked needs no torch
+
+    return job
+
+
+def _check_device(command: TrainCommand) -> None:
+    """Judge the device of several processes once, before each of them would, and before anything is written.
+
+    Raises
+    ------
+    ResourceError, SettingsError
+        If it is not there, or there are fewer GPUs than processes.
+    """
+    text = _job().require_gpus(command, command.device, command.processes)
+    if text:
+        print(f"Warning: {text}", file=sys.stderr)
 
 
 def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
@@ -101,9 +123,7 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
 
 def _one(request: TrainCommand, shell: Shell) -> bool:
     """Train or validate a fold and print how good it is; returns False where it was stopped."""
-    from napari_nnunet.jobs.training.train import train as train_fold
-
-    result = shell.run(train_fold(shell.workspace, request))
+    result = shell.run(_job().train(shell.workspace, request))
     print(result.folder.path)
     found = result.validation
     if found is not None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-from napari_nnunet.engine.network.device import Choice, Timed, choose, cpu_features, is_measured, training_precision
+from napari_nnunet.engine.network.device import (
+    Choice,
+    Timed,
+    choose,
+    cpu_features,
+    is_measured,
+    training_precision,
+)
 from napari_nnunet.engine.planning.probe import PURPOSES, Purpose, beginning, is_worth_measuring
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats import speed

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from heapq import nsmallest
 from pathlib import Path
 
 from napari_nnunet.formats.atomic import make_folder, write_json
@@ -14,6 +16,8 @@ from napari_nnunet.formats.claim import Runner
 from napari_nnunet.schema.json_text import message
 
 _FOLDER = ".trainings"
+_TICKET = re.compile(r"\d{20}-\d+\.json")
+_MOST = 1000  # tickets that are read; nobody stands in line behind more
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def ticket(results: Path, folders: Sequence[Path]) -> Iterator[Ticket]:
 def tickets(results: Path) -> list[Ticket]:
     """Return the queue on this computer, first come first; tickets of processes that are gone are removed."""
     found = []
-    for path in sorted(queue_folder(results).glob("*.json")):
+    there = (path for path in queue_folder(results).glob("*.json") if _TICKET.fullmatch(path.name))
+    for path in nsmallest(_MOST, there):
         content = message(path)
         runner, folders = Runner.parse(content), content.get("folders")
         if runner is None or not isinstance(folders, list) or not runner.here:
@@ -81,4 +86,6 @@ def tickets(results: Path) -> list[Ticket]:
 def ahead_of(own: Ticket, results: Path) -> int | None:
     """Return how many tickets come before this one; None if it was cancelled."""
     line = [entry.path for entry in tickets(results)]
-    return line.index(own.path) if own.path in line else None
+    if own.path in line:
+        return line.index(own.path)
+    return len(line) if own.path.exists() and len(line) >= _MOST else None

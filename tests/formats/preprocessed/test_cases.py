@@ -165,3 +165,19 @@ def test_a_part_of_an_array_that_is_damaged_is_named_when_it_is_read(tmp_path):
                     refused += str(tmp_path) in error.message
         path.write_bytes(whole)
     assert refused > 50
+
+
+def test_damage_shows_in_the_first_bytes_and_the_size(tmp_path):
+    write(tmp_path)
+    assert cases.damage_of(tmp_path, "a") == ""
+    for name in ("a.b2nd", "a_seg.b2nd", "a.pkl"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        damaged = [b""] if name == "a.pkl" else [b"", b"no such file", b"x" * len(whole), whole[: len(whole) // 2]]
+        for content in damaged:
+            path.write_bytes(content)
+            assert name in cases.damage_of(tmp_path, "a")
+        path.unlink()
+        if name != "a.b2nd":  # without it, it is a case of the earlier format
+            assert "cannot be read" in cases.damage_of(tmp_path, "a")
+        path.write_bytes(whole)

@@ -23,7 +23,8 @@ from napari_nnunet.engine.choosing.surface import surface_metrics
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference, folder_rules
-from napari_nnunet.jobs.choosing.evaluate import Output, Rules, case_tasks, evaluate_folder, evaluate_pairs, pair_up
+from napari_nnunet.jobs.choosing.evaluate import Output, Rules, case_tasks, evaluate_folder, evaluate_pairs
+from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.processes import pool
 
 
@@ -175,3 +176,14 @@ def test_differences_say_who_has_something_where():
     found = compare_arrays(first[None], second[None])
     assert set(found) == {1, 2}
     assert found[1]["Dice"] == 0.5
+
+
+def test_predicted_values_that_dataset_json_lacks_are_named(tmp_path):
+    label_folder(tmp_path / "ref", {name: random_labels(0) for name in "ab"})
+    strange = random_labels(0)
+    strange[0, 0, :3] = 77
+    label_folder(tmp_path / "pred", {"a": strange, "b": random_labels(0)})
+    events = []
+    drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES), events.append)
+    (warned,) = [event.text for event in events if isinstance(event, Note) and "define" in event.text]
+    assert "1 file (a.nii.gz)" in warned and "(77)" in warned

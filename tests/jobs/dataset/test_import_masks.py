@@ -312,15 +312,3 @@ def test_the_voxel_size_beside_a_stack_comes_along(tmp_path):
     for case in open_dataset(made).cases:
         assert read_volume(case.images).geometry.spacing == (3.0, 0.5, 0.5)
         assert read_labels(case.label)[1].spacing == (3.0, 0.5, 0.5)
-
-
-def test_folders_with_a_file_per_class_are_named(folders, capsys):
-    folder = folders([drawn(0)])
-    (folder / "masks" / "c0.png").unlink()
-    for name in ("liver", "spleen"):
-        (folder / "masks" / "c0").mkdir(exist_ok=True)
-        iio.imwrite(folder / "masks" / "c0" / f"{name}.png", drawn(0))
-    assert "a mask that is one file" in question(folder).message
-    words = ["import_folders", "-i", folder / "images", "-m", folder / "masks", "--dry_run", "--no_pbar"]
-    assert main(list(map(str, words))) == 1
-    assert "a value for each class, not a folder" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
@@ -78,3 +79,17 @@ def test_what_looks_odd_stands_below_its_file(folder):
     lines = table([look_at(folder / "c.tif")])
     assert lines[1].split()[:3] == ["c.tif", "4", "x"]
     assert lines[2:] == ["    ! it has no voxel size; 1 mm would be taken", "    ! all its voxels are equal"]
+
+
+def test_masks_are_recognised_as_an_import_does(tmp_path):
+    for folder in ("masks", "photos"):
+        (tmp_path / folder).mkdir()
+    soft = np.zeros((20, 20), np.float32)
+    soft[5:10, 5:10] = 0.7
+    for folder in ("masks", "photos"):
+        iio.imwrite(tmp_path / folder / "soft.tif", soft)
+        iio.imwrite(tmp_path / folder / "sharp.tif", (soft > 0).astype(np.uint8))
+    (remark,) = [text for text in look_at(tmp_path / "masks" / "soft.tif").remarks if text.startswith("as a mask")]
+    assert "no whole numbers (0.7)" in remark and remark.endswith("import it with: --threshold 0.5")
+    for path in (tmp_path / "photos" / "soft.tif", tmp_path / "masks" / "sharp.tif"):
+        assert not any(text.startswith("as a mask") for text in look_at(path).remarks)

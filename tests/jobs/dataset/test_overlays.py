@@ -106,3 +106,13 @@ def test_data_that_were_never_preprocessed_are_told(tmp_path):
     make_dataset(tmp_path, cases=1)
     with pytest.raises(PlanError, match="no plans named"):
         next(plot_overlays(Workspace.at(tmp_path), OverlaysRequest(dataset=DATASET, target=tmp_path / "out")))
+
+
+def test_voxels_that_are_no_numbers_are_black_and_spoil_no_others():
+    image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    plain = overlay(image, np.zeros((8, 8), int))
+    image[0, 0], image[0, 1] = np.nan, np.inf
+    drawn = overlay(image, np.zeros((8, 8), int))
+    assert drawn[0, 0].tolist() == [0, 0, 0] and drawn[-1, -1].tolist() == [255] * 3
+    assert np.abs(drawn[1:].astype(int) - plain[1:]).max() < 12
+    assert not overlay(np.full((4, 4), np.nan, np.float32), np.zeros((4, 4), int)).any()

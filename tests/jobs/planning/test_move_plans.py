@@ -90,3 +90,12 @@ def test_nothing_is_written_for_a_target_that_is_not_complete(workspace):
 def test_plans_that_the_source_lacks_are_told_with_those_it_has(workspace):
     with pytest.raises(PlanError, match=r"no plans named 'mine' \(there: nnUNetPlans\)"):
         move(workspace, plans="mine")
+
+
+def test_plans_for_other_channels_are_refused(workspace):
+    dataset_json(workspace.raw / TARGET, channel_names={"0": "MR", "1": "CT"})
+    for path in sorted((workspace.raw / TARGET / "imagesTr").glob("*_0000.nii.gz")):
+        path.with_name(path.name.replace("_0000", "_0001")).write_bytes(path.read_bytes())
+    with pytest.raises(DatasetError, match=r"1 channel, Dataset002_To has 2 channels \(MR, CT\)"):
+        move(workspace)
+    assert not (workspace.preprocessed / TARGET).exists()

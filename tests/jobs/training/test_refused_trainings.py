@@ -9,11 +9,14 @@ import torch
 from trainings import SHORT, of, run
 
 from helpers import TRAINED
+from napari_nnunet.cli.main import main
 from napari_nnunet.engine.network.device import choose
-from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.errors import DatasetError, ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Note
 from napari_nnunet.jobs.training import memory
+from napari_nnunet.jobs.training.train import require_gpus
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.training import TrainSettings
 
 
 def left(workspace):
@@ -61,3 +64,38 @@ def test_a_device_is_known_in_upper_and_lower_case(device):
 def test_a_device_that_none_is_named(device):
     with pytest.raises(SettingsError, match="Unknown device .* Known: auto, cpu, cuda"):
         choose(PredictSettings(device=device))
+
+
+def test_a_damaged_case_is_named_before_anything_is_made(new_workspace):
+    workspace = new_workspace()
+    path = sorted(workspace.preprocessed.glob("*/*3d_fullres/*_seg.b2nd"))[0]
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DatasetError, match=rf"1 of \d+ preprocessed cases.*{path.name} has \d+ of \d+ bytes"):
+        run(workspace)
+    assert left(workspace) == []
+
+
+def test_cases_in_no_fold_are_named(new_workspace):
+    workspace = new_workspace()
+    splits = workspace.preprocessed / TRAINED / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["c0", "c1", "c2"], "val": ["c3"]}]))
+    _, events = run(workspace)
+    said = [event.text for event in of(Note, events) if "in no fold" in event.text]
+    assert said == [
+        "1 of 5 cases are in no fold and are never used: c4. Add them to splits_final.json, or make new folds "
+        "(napari-nnunet folds)."
+    ]
+
+
+def test_processes_beyond_the_gpus_are_refused_once_before_anything_is_written(monkeypatch, capsys, tmp_path):
+    words = ["train", "1", "3d_fullres", "0", "--workspace", str(tmp_path)]
+    assert main([*words, "-num_gpus", "0"]) == 1
+    assert "'processes' cannot be 0" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "nnUNet_preprocessed" / "Dataset001_A").mkdir(parents=True)
+    assert main([*words, "-num_gpus", "2", "-device", "cuda"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("Error") == 1 and "sees no CUDA GPU" in said
+    assert not (tmp_path / "nnUNet_results").exists()
+    assert "2 processes share each batch on the cpu" in require_gpus(TrainSettings(), "auto", 2)
+    assert require_gpus(TrainSettings(), "CPU", 2) == ""

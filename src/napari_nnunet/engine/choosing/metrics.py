@@ -85,6 +85,11 @@ class Joint:
         met = (self.table.sum(axis=0) + self.table.sum(axis=1)) > 0
         return tuple(int(value) for value in self.values[met] if value != 0)
 
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """The values that occur in the prediction."""
+        return tuple(int(value) for value in self.values[self.table.sum(axis=0) > 0])
+
     def without(self, removed: Joint) -> Joint:
         """Return the table after the voxels counted in ``removed`` became background in the prediction.
 

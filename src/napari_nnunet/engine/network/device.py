@@ -121,6 +121,11 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None and platform.machine().lower() in {"x86_64", "amd64", "arm64", "aarch64"}
 
 
+def gpu_count() -> int:
+    """Return how many CUDA GPUs torch sees."""
+    return int(torch.cuda.device_count())
+
+
 def free_memory(choice: Choice) -> float:
     """Return the free bytes where a choice computes."""
     if choice.kind == "cuda":

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.formats.dataset.class_files import ClassFiles, find_class_files
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import ending_of
 
@@ -25,11 +26,38 @@ _LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A future case: its channel files (or DICOM folders) and its mask."""
+    """A future case: its channel files (or DICOM folders) and its mask.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    images : tuple of Path
+        In the order of the channels.
+    mask : Path
+        One file, or a folder with a DICOM series; with ``parts``, the first of them.
+    parts : tuple of (int, Path)
+        Where every class is a file of its own: its number, from 1 on, and its file.
+    classes : tuple of str
+        Then the names of all classes, 1 first, whether the case has them or not.
+    """
 
     name: str
     images: tuple[Path, ...]
     mask: Path
+    parts: tuple[tuple[int, Path], ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All files of the mask."""
+        return tuple(path for _, path in self.parts) or (self.mask,)
+
+    @property
+    def mask_words(self) -> str:
+        """The mask as people name it: its file, or its classes."""
+        names = ", ".join(self.classes[number - 1] for number, _ in self.parts)
+        return f"files of {names}" if self.parts else self.mask.name
 
 
 @dataclass(frozen=True)
@@ -60,7 +88,7 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     images : Path
         Image files, DICOM series as folders, or folders with one file per channel.
     masks : Path
-        One mask per case.
+        One mask per case, or one file per case and class (see :func:`find_class_files`).
     suffixes : sequence of str
         What the names of the channel files end in before the ending, in channel order ("_red", "_green"). Found from
         the names where empty ("_0000", "_ch1", and whatever all names have in the same number: "_SE", "_BSE").
@@ -78,21 +106,40 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     sources, targets = _entries(images, skip), _entries(masks, skip)
     best: Pairing | None = None
     for split in _splitters(suffixes, sources):
-        found = _match(_grouped(sources, split), {_stem(path): path for path in targets})
-        if best is None or len(found.pairs) > len(best.pairs):
-            best = found
+        cases = _grouped(sources, split)
+        found = _without_folders(_match(cases, {_stem(path): path for path in targets}))
+        by_class = find_class_files(cases, targets, _files, _words, _stem)
+        for way in (found, *([] if by_class is None else [_joined(cases, by_class)])):
+            if best is None or len(way.pairs) > len(best.pairs):
+                best = way
     if best is None or not best.pairs:
         examples = f"{sources[0].name} and {targets[0].name}"
         raise DatasetError(
             f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
         )
-    # A mask is a file or a series; a folder of masks is a subfolder, which is not looked into.
-    folders = [pair for pair in best.pairs if pair.mask.is_dir() and not dicom.is_series(pair.mask)]
+    return best
+
+
+def _without_folders(found: Pairing) -> Pairing:
+    """Leave out pairs whose mask is a folder of files: a subfolder, which is not looked into."""
+    folders = [pair for pair in found.pairs if pair.mask.is_dir() and not dicom.is_series(pair.mask)]
     return Pairing(
-        tuple(pair for pair in best.pairs if pair not in folders),
-        (*best.images, *(path for pair in folders for path in pair.images)),
-        (*best.masks, *(pair.mask for pair in folders)),
+        tuple(pair for pair in found.pairs if pair not in folders),
+        (*found.images, *(path for pair in folders for path in pair.images)),
+        (*found.masks, *(pair.mask for pair in folders)),
     )
+
+
+def _joined(cases: Mapping[str, tuple[Path, ...]], masks: ClassFiles) -> Pairing:
+    """Return the cases that have a file for one class or more."""
+    number = {name: i for i, name in enumerate(masks.classes, start=1)}
+    pairs: dict[str, ImagePair] = {}
+    for case, own in sorted(masks.files.items()):
+        parts = tuple((number[name], own[name]) for name in sorted(own))
+        name = _free(_clean(case), pairs)
+        pairs[name] = ImagePair(name, cases[case], parts[0][1], parts, masks.classes)
+    rest = tuple(path for case, files in cases.items() if case not in masks.files for path in files)
+    return Pairing(tuple(pairs[name] for name in sorted(pairs)), rest, masks.rest)
 
 
 def _entries(folder: Path, skip: Container[str]) -> list[Path]:

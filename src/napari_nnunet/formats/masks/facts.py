@@ -42,6 +42,8 @@ class MaskFacts:
         Whether the file is a JPEG.
     plain : bool
         Whether nnU-Net reads the same numbers from the file.
+    classes : tuple of str
+        Names of all classes, where each is a file of its own; values are then numbers of these.
     """
 
     counts: Mapping[float, int]
@@ -52,6 +54,7 @@ class MaskFacts:
     palette: tuple[int, ...] = ()
     lossy: bool = False
     plain: bool = True
+    classes: tuple[str, ...] = ()
 
     @property
     def voxels(self) -> int:
@@ -191,7 +194,7 @@ def facts_of(mask: StoredMask) -> MaskFacts:
             plain = plain and np.array_equal(rounded, array)
             array = rounded.astype(np.int64)
     counts, distinct = _fraction_counts(array) if wrong else _counts(array)
-    return MaskFacts(counts, distinct, wrong, invalid, mask.colours, mask.palette, mask.lossy, plain)
+    return MaskFacts(counts, distinct, wrong, invalid, mask.colours, mask.palette, mask.lossy, plain, mask.classes)
 
 
 def _counts(array: NDArray[Any]) -> tuple[dict[float, int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +17,21 @@ from napari_nnunet.formats.masks.facts import (
     by_colour,
     in_colours,
 )
+from napari_nnunet.formats.masks.stored import numbers_of
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.requests.mask_words import NONZERO, value_word
 
 Kind = Literal[
-    "classes", "two values", "not annotated", "fractions", "noise", "colours", "objects", "picture", "unclear"
+    "classes",
+    "class files",
+    "two values",
+    "not annotated",
+    "fractions",
+    "noise",
+    "colours",
+    "objects",
+    "picture",
+    "unclear",
 ]
 
 _CLOSER = 5  # values of a mask from which on they may be numbers of objects
@@ -71,7 +82,7 @@ class Recognised:
 
 def to_look_at(facts: Mapping[str, MaskFacts]) -> tuple[str, ...]:
     """Return the masks whose pieces must be looked at before anything can be said; none for most folders."""
-    if in_colours(facts) or any(f.fractional or f.invalid for f in facts.values()):
+    if in_colours(facts) or any(f.fractional or f.invalid or f.classes for f in facts.values()):
         return ()
     sets = {f.foreground for f in facts.values()}
     most = max((len(values) for values in sets), default=0)
@@ -96,6 +107,9 @@ def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> 
     Recognised
         The order of the cases does not matter, nor how their masks are turned.
     """
+    names = next((f.classes for f in facts.values() if f.classes), ())
+    if names:
+        return _class_files(FolderFacts(facts), names)
     if in_colours(facts):
         return _colours(FolderFacts({name: by_colour(f) for name, f in facts.items()}))
     folder = FolderFacts(facts)
@@ -111,6 +125,30 @@ def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> 
     elif any(f.lossy and f.distinct > 2 for f in facts.values()):
         return _picture(folder)
     return _classes(folder)
+
+
+def _class_files(folder: FolderFacts, names: Sequence[str]) -> Recognised:
+    """Translate the numbers of classes with a file each; where they overlap, the smaller class lies on top."""
+    sizes: Counter[int] = Counter()
+    for value, count in folder.counts.items():
+        sizes.update(dict.fromkeys(numbers_of(int(value), len(names)), count))
+    becomes: dict[float, str] = {}
+    over: dict[str, None] = {}
+    shared = 0
+    for value in folder.foreground:
+        numbers = numbers_of(int(value), len(names))
+        top = min(numbers, key=lambda number: (sizes[number], number))
+        becomes[value] = names[top - 1]
+        if len(numbers) > 1:
+            shared += folder.counts[value]
+            over |= dict.fromkeys(f"{names[top - 1]} over {names[other - 1]}" for other in numbers if other != top)
+    text = f"Every class is a file of its own: {', '.join(names[number - 1] for number in sorted(sizes))}"
+    if shared:
+        listed = ", ".join(list(over)[:6]) + (", ..." if len(over) > 6 else "")
+        text += f". {shared} voxels lie in several; there the smaller class is proposed ({listed})"
+    rows = tuple(folder.row(value, becomes.get(value, BACKGROUND)) for value in folder.values)
+    mapping = {value_word(value): name for value, name in becomes.items()}
+    return Recognised("class files", rows, not shared, f"{text}.", mapping)
 
 
 def _colours(folder: FolderFacts) -> Recognised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class StoredMask:
         Whether the file is a JPEG, which changes values.
     plain : bool
         Whether nnU-Net reads the file as labels: one channel, no palette.
+    classes : tuple of str
+        Names, where the mask was joined of one file per class.
     """
 
     array: NDArray[Any]
@@ -44,6 +47,63 @@ class StoredMask:
     palette: tuple[int, ...] = ()
     lossy: bool = False
     plain: bool = True
+    classes: tuple[str, ...] = ()
+
+
+def inside_of(mask: StoredMask, name: str) -> NDArray[np.bool_]:
+    """Return where a mask of a single class is set, shape ([Z,] Y, X).
+
+    Raises
+    ------
+    ImageError
+        If it has more than 0 and one other value.
+    """
+    values = np.unique(mask.array)
+    if np.count_nonzero(values) > 1 or not np.isfinite(values).all():
+        listed = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
+        raise ImageError(f"{name} has the values {listed}; a file for one class has 0 and one other value.")
+    return np.asarray(mask.array != 0)
+
+
+def joined(parts: Iterable[tuple[int, NDArray[np.bool_]]], shape: tuple[int, ...], classes: int) -> NDArray[np.int64]:
+    """Return one array for files of single classes, nothing lost where they overlap.
+
+    Parameters
+    ----------
+    parts : iterable of (int, ndarray of bool)
+        Number of a class, from 1 on, and where it is.
+    shape : tuple of int
+        ``([Z,] Y, X)``.
+    classes : int
+        How many there are.
+
+    Returns
+    -------
+    ndarray of int64
+        The number where there is one class; where there are several, their numbers as digits to the base
+        ``classes + 1`` (see :func:`numbers_of`).
+
+    Raises
+    ------
+    ImageError
+        If more classes overlap than 64 bits hold.
+    """
+    array, base = np.zeros(shape, np.int64), classes + 1
+    for number, inside in parts:
+        before = array[inside]
+        if before.size and int(before.max()) > (np.iinfo(np.int64).max - number) // base:
+            raise ImageError(f"More classes overlap in one voxel than can be told apart; {classes} have files.")
+        array[inside] = before * base + number
+    return array
+
+
+def numbers_of(value: int, classes: int) -> tuple[int, ...]:
+    """Return the numbers of the classes that a value of :func:`joined` stands for."""
+    found = []
+    while value:
+        value, number = divmod(value, classes + 1)
+        found.append(number)
+    return tuple(reversed(found))
 
 
 def read_mask(path: Path) -> StoredMask:
@@ -58,8 +118,8 @@ def read_mask(path: Path) -> StoredMask:
     """
     if path.is_dir() and not dicom.is_series(path):
         raise ImageError(
-            f"{path} is a folder of files, one per class perhaps; a mask is one file with a value for each class. "
-            "Join the files of a case into one."
+            f"{path} is a folder of files; a mask is one file with a value for each class, or one file per class, "
+            "named like CASE/CLASS, CLASS/CASE or CASE_CLASS."
         )
     if path.is_dir():
         array, geometry = dicom.read_series(path)

@@ -164,6 +164,7 @@ def without(facts: Mapping[str, MaskFacts], values: Sequence[int]) -> dict[str, 
             f.colours,
             f.palette,
             f.lossy,
+            classes=f.classes,
         )
         for name, f in facts.items()
     }

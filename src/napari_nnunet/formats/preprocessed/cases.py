@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # blosc2 takes a quarter of a second to load; whoever only looks for files does without.
 _DAMAGED = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+_HEAD = 24  # bytes of a Blosc2 frame up to and with its length: 2 + 8 (name), 1 + 4 (header), 1 + 8 (frame)
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 
 
@@ -220,6 +221,32 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
     # opened here: numpy leaves an archive open that it cannot read
     with (folder / f"{name}.npz").open("rb") as file, np.load(file) as archive:
         return archive["data"], archive["seg"]
+
+
+def damage_of(folder: Path, name: str) -> str:
+    """Return what is wrong with the files of a case as far as their first bytes and sizes tell; "" if nothing is.
+
+    It costs a fraction of a millisecond. A flipped bit within is found when that part is read.
+    """
+    image, seg, properties = case_files(folder, name)
+    packed = (image, seg) if image.is_file() else ()
+    for path in (*packed, properties):
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                head = file.read(_HEAD)
+        except OSError as error:
+            return f"{path.name} cannot be read ({error.strerror or error})"
+        if not size:
+            return f"{path.name} is empty"
+        if path is properties:
+            continue
+        if head[2:10] != b"b2frame\0" or len(head) < _HEAD:
+            return f"{path.name} is no b2nd file"
+        whole = int.from_bytes(head[16:24], "big")
+        if size < whole:
+            return f"{path.name} has {size} of {whole} bytes"
+    return ""
 
 
 def next_stage_file(folder: Path, name: str) -> Path | None:

@@ -15,7 +15,8 @@ from napari_nnunet.engine.choosing.metrics import Joint, Metrics
 from napari_nnunet.events import Job
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.ensemble import info_beside
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, pair_up, read_pair
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, read_pair
+from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 
 _SHOWN = 20  # cases of a long table

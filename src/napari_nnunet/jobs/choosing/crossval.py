@@ -14,7 +14,8 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.summary import FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs, pair_up
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs
+from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
 from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
 from napari_nnunet.engine.choosing.surface import require, surface_metrics
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
 from napari_nnunet.grid import Grid, onto
+from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
@@ -49,6 +50,8 @@ class Rules:
         Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
     ignore_geometry : bool
         Compare by voxels, whatever the headers say of the place.
+    defined : frozenset of int, optional
+        The values that a prediction may have; None where no dataset.json says it.
     """
 
     labels: tuple[Region, ...]
@@ -57,29 +60,15 @@ class Rules:
     reader: str | None = None
     surface: float | None = None
     ignore_geometry: bool = False
+    defined: frozenset[int] | None = None
 
     @classmethod
     def of(cls, info: DatasetInfo, *, reader: str | None = None, surface: float | None = None) -> Rules:
         """Return the rules of a dataset; ``reader`` as its plans say."""
         scheme = info.labels
-        return cls(evaluated(scheme), info.file_ending, scheme.ignore_label, reader or info.reader, surface)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One case.
-
-    Parameters
-    ----------
-    name : str
-        Of the case.
-    reference, prediction : Path
-        Its files.
-    """
-
-    name: str
-    reference: Path
-    prediction: Path
+        values = frozenset({0, *scheme.all_labels, *(() if scheme.ignore_label is None else (scheme.ignore_label,))})
+        where = (info.file_ending, scheme.ignore_label, reader or info.reader, surface)
+        return cls(evaluated(scheme), *where, defined=values)
 
 
 def summary_of(pairs: Sequence[Pair], cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]) -> Summary:
@@ -147,46 +136,6 @@ def badness(metrics: dict[Region, Metrics]) -> tuple[bool, float]:
     return (not known, sum(known) / len(known) if known else 0.0)
 
 
-def pair_up(reference: Path, prediction: Path, ending: str, *, missing_ok: bool = False) -> tuple[Pair, ...]:
-    """Return the cases of a folder of predictions with their references, sorted by name.
-
-    Raises
-    ------
-    DatasetError
-        If a folder is missing or empty, a prediction has no reference, or (unless ``missing_ok``) a reference has no
-        prediction.
-    """
-    real, predicted = (_files(folder, ending) for folder in (reference, prediction))
-    orphans = sorted(set(predicted) - set(real))
-    absent = [] if missing_ok else sorted(set(real) - set(predicted))
-    problems = []
-    if orphans:
-        problems.append(f"{_some(orphans)} of {prediction} are not in {reference}")
-    if absent:
-        problems.append(f"{_some(absent)} of {reference} are not in {prediction}")
-    if problems:
-        text = "The folders hold different cases: " + "; ".join(problems) + "."
-        raise DatasetError(text, shell="--chill leaves missing predictions out." if absent and not orphans else "")
-    return tuple(Pair(name.removesuffix(ending), real[name], predicted[name]) for name in sorted(predicted))
-
-
-def _some(names: Sequence[str]) -> str:
-    files = "files" if len(names) > 1 else "file"
-    return f"{len(names)} {files} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-
-
-def _files(folder: Path, ending: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} does not exist.")
-    found = {p.name: p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith(".")}
-    if not found:
-        there = sorted({"".join(p.suffixes[-2:]) for p in folder.iterdir() if p.is_file()})[:6]
-        raise DatasetError(
-            f"{folder} has no files ending in {ending}" + (f"; it has {', '.join(there)}." if there else ".")
-        )
-    return found
-
-
 def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
     """Return reference and prediction of a case on the reference's grid, and the grid.
 
@@ -212,10 +161,17 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
         ) from error
 
 
-def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
-    """Compare one case; may run in a worker process."""
+def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], tuple[int, ...]]:
+    """Compare one case; may run in a worker process.
+
+    Returns
+    -------
+    tuple of (dict, tuple of int)
+        The metrics of every label, and the values of the prediction that dataset.json does not define.
+    """
     reference, prediction, geometry = read_pair(pair, rules)
-    found = Joint.count(reference, prediction).metrics(rules.labels, rules.ignore_label)
+    joint = Joint.count(reference, prediction)
+    found = joint.metrics(rules.labels, rules.ignore_label)
     if rules.surface is not None:
         more = surface_metrics(
             reference,
@@ -226,7 +182,8 @@ def measure_pair(pair: Pair, rules: Rules) -> dict[Region, Metrics]:
             ignore_label=rules.ignore_label,
         )
         found = {label: {**values, **more[label]} for label, values in found.items()}
-    return found
+    strange = () if rules.defined is None else tuple(sorted(set(joint.predicted) - rules.defined))
+    return found, strange
 
 
 def size_of(path: Path, reader: str | None) -> tuple[int, int]:
@@ -287,9 +244,10 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
     if rules.surface is not None:
         require()
     yield Stage(name="Comparing", total=len(pairs))
-    cases = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)
-    result = Evaluation(tuple(pairs), tuple(cases), rules.labels)
+    found = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)
+    result = Evaluation(tuple(pairs), tuple(metrics for metrics, _ in found), rules.labels)
     yield from _strange_values(result, rules)
+    yield from _undefined(pairs, [values for _, values in found])
     return result
 
 
@@ -344,9 +302,9 @@ def evaluate_folder(
         If the folders hold different cases or different grids; nothing is written then.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
-    left_out = sorted(set(_files(reference, rules.ending)) - {pair.reference.name for pair in pairs})
+    left_out = sorted(set(files_of(reference, rules.ending)) - {pair.reference.name for pair in pairs})
     if left_out:
-        yield Note(level="warning", text=f"Left out, as there is no segmentation: {_some(left_out)}.")
+        yield Note(level="warning", text=f"Left out, as there is no segmentation: {some_files(left_out)}.")
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
     where = output or Output(prediction / FILE)
     make_folder(where.summary.parent)
@@ -382,6 +340,19 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         workers=request.workers,
     )
     return (yield from job)
+
+
+def _undefined(pairs: Sequence[Pair], values: Sequence[Sequence[int]]) -> Job[None]:
+    """Warn about predictions with values that dataset.json lacks: no score tells of them."""
+    files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own]
+    if files:
+        listed = sorted({value for own in values for value in own})
+        more = ", ..." if len(listed) > 6 else ""
+        yield Note(
+            level="warning",
+            text=f"{some_files(files)} of the predictions have values that dataset.json does not define "
+            f"({', '.join(map(str, listed[:6]))}{more}); they count as background. Is this the right dataset.json?",
+        )
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:

@@ -21,7 +21,8 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
 from napari_nnunet.formats.results.summary import FILE, Summary
-from napari_nnunet.jobs.choosing.evaluate import Pair, Rules, compare_cases, pair_up, read_pair, summary_of
+from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair, summary_of
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, Region
 from napari_nnunet.schema.plans import Plans

@@ -65,6 +65,7 @@ class CaseFacts:
     labels: dict[int, int] = field(default_factory=dict)
     spacing: tuple[float, ...] = ()
     spacing_known: bool = True
+    spacing_source: str = ""
     orientation: str | None = None
     digest: str = ""
     shape: tuple[int, ...] = ()
@@ -107,6 +108,7 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         labels=found,
         spacing=geometry.spacing,
         spacing_known=geometry.spacing_known,
+        spacing_source=geometry.spacing_source,
         orientation=geometry.axes_code,
         digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
         shape=volume.shape,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
-from napari_nnunet.formats.masks.stored import StoredMask, read_mask
+from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined, read_mask
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
@@ -77,7 +79,7 @@ def _bytes(pair: ImagePair) -> float:
     Raises nothing: a file that cannot be read is reported when its turn comes.
     """
     total = 0.0
-    for path in (*pair.images, pair.mask):
+    for path in (*pair.images, *pair.masks):
         if path.is_dir():
             total += 4.0 * sum(file.stat().st_size for file in path.iterdir())
         else:
@@ -147,9 +149,24 @@ def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[Stor
     Raises
     ------
     ImageError
-        If it lies elsewhere, or on another grid.
+        If it lies elsewhere, or on another grid; if the file of a class has several values.
     """
-    mask = read_mask(pair.mask)
+    if pair.parts:
+        turns = []
+
+        def parts() -> Iterator[tuple[int, NDArray[np.bool_]]]:
+            for number, path in pair.parts:
+                part, turned = _placed(path, volume, apart)
+                turns.append(turned)
+                yield number, inside_of(part, f"{path.parent.name}/{path.name}")
+
+        whole = joined(parts(), volume.shape, len(pair.classes))
+        return StoredMask(whole, volume.geometry, plain=False, classes=pair.classes), any(turns)
+    return _placed(pair.mask, volume, apart)
+
+
+def _placed(path: Path, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
+    mask = read_mask(path)
     if apart == "ignore" and mask.array.shape == volume.shape:
         return mask, False
     grid = Grid(volume.shape, volume.geometry)

@@ -89,7 +89,9 @@ def _notes(plan: ImportPlan, translation: Translation, *, values: bool = True) -
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
         yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
     changed = {old: new for old, new in translation.values.items() if old != new}
-    if values and changed and not translation.colours:
+    if plan.recognised is not None and plan.recognised.kind == "class files":
+        yield Note(text=plan.recognised.sentence)
+    elif values and changed and not translation.colours:
         text = ", ".join(f"{old} -> {new}" for old, new in list(changed.items())[:40])
         yield Note(text=f"Mask values are renumbered: {text}{', ...' if len(changed) > 40 else ''}.")
     turned = [case.name for case in plan.cases if case.turned]
@@ -139,7 +141,7 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
 
 def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str, bool]:
     """Return the ending of the dataset's files, and whether the given files can be copied as they are."""
-    files = [path for case in cases for path in (*case.pair.images, case.pair.mask)]
+    files = [path for case in cases for path in (*case.pair.images, *case.pair.masks)]
     as_stored = all(case.facts.plain and not case.turned and not case.notes for case in cases)
     if as_stored and not translation.changes and not any(path.is_dir() for path in files):
         endings = {ending_of(path) for path in files}

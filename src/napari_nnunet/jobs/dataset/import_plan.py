@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, of_cases
@@ -132,11 +132,11 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
 
 def _left_out(pairing: Pairing, skip: Sequence[str]) -> tuple[LeftOut, ...]:
     found = [LeftOut(path, "no mask has its name") for path in pairing.images]
-    folder = "a mask is one file with a value for each class, not a folder"
+    folder = "a mask is one file with a value for each class, or one file per class named by case and class"
     found += [LeftOut(path, folder if path.is_dir() else "no image has its name") for path in pairing.masks]
     for pair in pairing.pairs:
         if pair.name in skip:
-            found += [LeftOut(path, "as asked") for path in (*pair.images, pair.mask)]
+            found += [LeftOut(path, "as asked") for path in (*pair.images, *pair.masks)]
     return tuple(found)
 
 
@@ -154,7 +154,7 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
     cases = tuple(case for case in plan.cases if case.name not in gone)
     more = [
         LeftOut(path, "as asked") for case in plan.cases if case.name in gone
-        for path in (*case.pair.images, case.pair.mask)
+        for path in (*case.pair.images, *case.pair.masks)
     ]  # fmt: skip
     info = None if plan.target is None else read_info(plan.target)
     problems = {name: error for name, error in plan.problems.items() if name not in request.skip}
@@ -227,6 +227,11 @@ def _meaning(
     facts = {case.name: case.facts for case in cases}
     told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
     recognised = recognise(facts, pieces)
+    apart = recognised.kind == "class files"
+    if apart and told.threshold is not None:
+        return recognised, None, DatasetError("Masks with one file per class have no threshold.")
+    if apart and recognised.certain and not told.names_classes:
+        told = replace(told, mapping=recognised.mapping)
     if all(case.few_values for case in cases) and max(f.distinct for f in facts.values()) > _MANY:
         text = "The images have a few whole values and the masks many: the two folders look swapped."
         return (
@@ -238,17 +243,17 @@ def _meaning(
         )
     known = None if info is None else _single_labels(info)
     if request.objects is not None:
-        wrong = [name for name, f in facts.items() if f.fractional or f.colours]
+        wrong = [name for name, f in facts.items() if f.fractional or f.colours or f.classes]
         if wrong:
             listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-            text = f"The masks of {listed} hold colours or fractions, not numbers of objects: {recognised.sentence}"
+            text = f"The masks of {listed} hold colours, fractions or classes, not numbers of objects: {recognised.sentence}"
             return recognised, None, DatasetError(text)
         told = Told({NONZERO: request.objects}, {}, None, None)
     try:
         fractions = told.threshold is None and any(f.fractional for f in facts.values())
         if fractions or not (told.names_classes or told.threshold is not None):
             rest = recognised if told.ignore is None else recognise(without(facts, [told.ignore]), pieces)
-            if fractions or not (rest.certain or _fits(facts, known)):
+            if fractions or not (rest.certain or (not apart and _fits(facts, known))):
                 return recognised, None, ask(rest, rest.sentence)
         translation, unnamed = translate(facts, told, known=known)
     except NnunetError as error:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, memory_told
+from napari_nnunet.errors import DatasetError, ImageError, memory_told
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import ENDINGS, read_volume
+from napari_nnunet.formats.masks.facts import facts_of
+from napari_nnunet.formats.masks.kinds import recognise, to_look_at
+from napari_nnunet.formats.masks.pieces import pieces_of
+from napari_nnunet.formats.masks.stored import read_mask
+from napari_nnunet.jobs.dataset.import_plan import words_of
 from napari_nnunet.schema.requests.dataset import LookRequest
 from napari_nnunet.volume import Volume
 
+_MASK_WORDS = {"mask", "masks", "seg", "segmentation", "segmentations", "label", "labels", "gt", "annotations"}
 _FEW = 8  # values that are listed one by one
 _SMALLEST, _LARGEST = 1e-7, 100.0  # mm
 _THICKEST = 50.0  # ratio of the largest to the smallest side of a voxel
@@ -133,6 +140,7 @@ def look_at(path: Path | str, reader: str | None = None) -> Look:
     except Exception as error:
         return Look(path, error=" ".join(str(error).split()))
     geometry, array = volume.geometry, np.asarray(volume.array)
+    more = _mask_remarks(path) if reader is None and _is_mask(path) else ()
     return Look(
         path,
         shape=volume.shape,
@@ -142,7 +150,7 @@ def look_at(path: Path | str, reader: str | None = None) -> Look:
         source=(geometry.spacing_source or "header") if geometry.spacing_known else "",
         orientation=geometry.axes_code or "",
         values=_values(array),
-        remarks=tuple(_remarks(volume, array)),
+        remarks=(*_remarks(volume, array), *more),
     )
 
 
@@ -169,6 +177,24 @@ def _remarks(volume: Volume, array: np.ndarray) -> Iterator[str]:
         yield f"{count} voxels are NaN or infinite"
     if array.size > 1 and array.min() == array.max():
         yield "all its voxels are equal"
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a file, or its folder, is named like masks."""
+    return not _MASK_WORDS.isdisjoint(re.split(r"[\W_\d]+", f"{path.parent.name} {path.name}".casefold()))
+
+
+def _mask_remarks(path: Path) -> tuple[str, ...]:
+    """Return what an import would ask about a mask; nothing where it is certain what its values mean."""
+    try:
+        mask = read_mask(path)
+        facts = {path.name: facts_of(mask)}
+        found = recognise(facts, [pieces_of(mask)] if to_look_at(facts) else ())
+    except ImageError as error:
+        return (f"as a mask: {error.message}",)
+    words = words_of(found)
+    way = f" If that is right, import it with: {words}" if words else ""
+    return () if found.certain else (f"as a mask: {found.sentence}{way}",)
 
 
 def table(found: Sequence[Look]) -> list[str]:

@@ -115,8 +115,9 @@ def telling_slice(labels: NDArray[Any]) -> int:
 
 def overlay(image: NDArray[Any], labels: NDArray[Any], intensity: float = 0.6) -> NDArray[np.uint8]:
     """Return an RGB picture (Y, X, 3) of a slice (Y, X) with its labels in colour; 0 and below stay grey."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    grey = np.clip((image - low) / max(high - low, 1e-8), 0, 1) * 255
+    finite = np.isfinite(image)
+    low, high = np.percentile(image[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
+    grey = np.clip((np.where(finite, image, low) - low) / max(high - low, 1e-8), 0, 1) * 255
     picture = np.repeat(grey[..., None], 3, axis=-1)
     for value in np.unique(labels[labels > 0]):
         inside = labels == value

@@ -23,6 +23,7 @@ from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
 from napari_nnunet.jobs.dataset.splits import five_splits, read_splits
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.geometry import INSIDE
 from napari_nnunet.schema.json_text import decoded, read_object
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
@@ -250,6 +251,16 @@ def _spacing_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Itera
             "warning",
             _some(unknown),
             f"{len(unknown)} of {len(facts)} cases have no voxel size; 1 mm is assumed in every direction",
+            "set_spacing",
+        )
+    inside = sorted(name for name, fact in facts.items() if fact.spacing_source in INSIDE)
+    if inside and not pictures:
+        yield Problem(
+            "warning",
+            _some(inside),
+            f"{len(inside)} of {len(facts)} cases have a voxel size inside their TIFF, which is used here; nnU-Net "
+            "does not look there, takes 1 mm and makes other plans. A CASE.json with the spacing beside each file "
+            "says the same to both",
             "set_spacing",
         )
     for name, fact in sorted(facts.items()):

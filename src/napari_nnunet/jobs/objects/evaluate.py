@@ -17,7 +17,8 @@ from napari_nnunet.formats.atomic import make_folder, write_json, write_text
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.grid import Grid, onto
-from napari_nnunet.jobs.choosing.evaluate import Pair, compare_cases, pair_up
+from napari_nnunet.jobs.choosing.evaluate import compare_cases
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 
 FILE = "objects.json"

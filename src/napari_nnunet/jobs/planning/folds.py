@@ -209,10 +209,15 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
             )
         if max(Counter(groups.of.values()).values()) == 1:
             found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
+    return [*found, *unused_warning(splits, cases)]
+
+
+def unused_warning(splits: Sequence[Split], cases: Sequence[str]) -> tuple[str, ...]:
+    """Return what is said of cases in no fold; nothing where there are none."""
     nowhere = sorted(set(cases) - {name for split in splits for name in (*split.train, *split.val)})
-    if nowhere:
-        found.append(f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {some(nowhere)}.")
-    return found
+    if not nowhere:
+        return ()
+    return (f"{len(nowhere)} of {len(cases)} cases are in no fold and are never used: {some(nowhere)}.",)
 
 
 def _trained(results: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
 from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.grid import WhenApart
 from napari_nnunet.schema.plans import Configuration, Plans
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
@@ -48,9 +49,9 @@ def content_of(case: TrainingCase) -> str:
     return digest.hexdigest()
 
 
-def made_from(case: TrainingCase, rules: str, content: str) -> str:
-    """Return what the journal says of a case: rules, size and time of its files, what they hold."""
-    return _BETWEEN.join((rules, _seen(case), content))
+def made_from(case: TrainingCase, rules: str, content: str, apart: WhenApart = "refuse") -> str:
+    """Return what the journal says of a case: rules, size and time of its files, what they hold, what joined them."""
+    return _BETWEEN.join((rules, _seen(case), content, *(() if apart == "refuse" else (apart,))))
 
 
 def _seen(case: TrainingCase) -> str:
@@ -61,21 +62,31 @@ def _seen(case: TrainingCase) -> str:
     return digest.hexdigest()
 
 
-def stale_cases(cases: Sequence[TrainingCase], rules: str, journal: Journal) -> list[TrainingCase]:
+def stale_cases(
+    cases: Sequence[TrainingCase], rules: str, journal: Journal, apart: WhenApart | None = None
+) -> list[TrainingCase]:
     """Return the cases that are new, changed or were planned otherwise since they were preprocessed.
 
     Files that were copied or touched are read once more; that they hold the same is noted.
+
+    Parameters
+    ----------
+    cases, rules, journal
+        What there is, how it is to be made, what was made.
+    apart : {"refuse", "resample", "ignore"}, optional
+        What is done with channels that lie apart; cases that were made otherwise are stale. None takes either.
     """
     finished = journal.read()
     stale = []
     for case in cases:
-        before, seen, content = (*finished.get(case.name, "").split(_BETWEEN), "", "")[:3]
-        if before != rules:
+        before, seen, content, how = (*finished.get(case.name, "").split(_BETWEEN), "", "", "")[:4]
+        made: WhenApart = "ignore" if how == "ignore" else "resample" if how == "resample" else "refuse"
+        if before != rules or apart not in (None, made):
             stale.append(case)
         elif seen != _seen(case):
             if content != content_of(case):
                 stale.append(case)
                 continue
             with suppress(ResourceError):  # then they are read again the next time
-                journal.note([case.name], made_from(case, rules, content))
+                journal.note([case.name], made_from(case, rules, content, made))
     return stale

@@ -6,11 +6,13 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
-from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.names import require_plain
+from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import MovePlansRequest
 
 
@@ -37,13 +39,14 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     PlanError
         If the source has no such plans.
     DatasetError
-        If the target's raw data are incomplete.
+        If the target's raw data are incomplete, or have another number of channels than the plans normalise.
     """
     source, target = workspace.dataset_name(request.source), workspace.dataset_name(request.target)
     plans_name = request.plans
     plans = read_plans(workspace.preprocessed / source, plans_name)
     dataset = open_dataset(workspace.raw / target)
     name = require_plain(request.new_name or plans_name, "The name of the plans")
+    _require_channels(plans, dataset)
     content: dict[str, Any] = copy.deepcopy(dict(plans.raw))
     content["dataset_name"] = target
     content["image_reader_writer"] = reader_of(dataset)
@@ -59,3 +62,18 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     write_json(path, content)
     copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     return path
+
+
+def _require_channels(plans: Plans, dataset: RawDataset) -> None:
+    channels = dataset.info.channel_names
+    for configuration in map(plans.configuration, plans.configurations):
+        planned = len(configuration.normalization_schemes)
+        if planned != len(channels):
+            raise DatasetError(
+                f"The plans {plans.plans_name} are for images with {_many(planned)}, {dataset.folder.name} has "
+                f"{_many(len(channels))} ({', '.join(channels)}). Plan it by itself."
+            )
+
+
+def _many(channels: int) -> str:
+    return f"{channels} channel{'s' if channels > 1 else ''}"

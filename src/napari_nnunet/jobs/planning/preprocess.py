@@ -108,7 +108,7 @@ def _preprocess(dataset: RawDataset, base: Path, request: PreprocessRequest) -> 
     if not _describes(base / "dataset.json", dataset.info):
         copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     yield from _drop_removed(dataset, targets)
-    work, skipped = _work(dataset, targets, clean=request.clean)
+    work, skipped = _work(dataset, targets, request)
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
     _check_disk(base, targets, len(work))
@@ -196,12 +196,14 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
 
 
 def _work(
-    dataset: RawDataset, targets: Sequence[_Target], *, clean: bool
+    dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRequest
 ) -> tuple[dict[str, list[_Target]], list[str]]:
     """Return per case which targets must be made, and the cases that need nothing."""
     work: dict[str, list[_Target]] = {}
+    clean = request.clean
     for target in targets:
-        stale = set() if clean else {case.name for case in stale_cases(dataset.cases, target.rules, target.journal)}
+        made = () if clean else stale_cases(dataset.cases, target.rules, target.journal, request.apart)
+        stale = {case.name for case in made}
         for case in dataset.cases:
             there = all(path.is_file() for path in case_files(target.folder, case.name))
             if clean or case.name in stale or not there:
@@ -266,7 +268,7 @@ def _run(
         for target in work[outcome.name]:
             if outcome.error is None:
                 case = cases[outcome.name]
-                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0]))
+                target.journal.note([case.name], made_from(case, target.rules, outcome.result[0], request.apart))
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 

@@ -113,9 +113,10 @@ def download_model(workspace: Workspace, request: DownloadRequest) -> Job[Instal
     if path is None:
         raise ModelError(f"{request.url} returned no file.")
     install = InstallRequest(source=path, replace_models=request.replace_models)
-    result = yield from install_zip(workspace, install)
-    path.unlink(missing_ok=True)
-    return result
+    try:
+        return (yield from install_zip(workspace, install))
+    finally:  # one that cannot be installed is of no use either, and the next request fetches it anew
+        path.unlink(missing_ok=True)
 
 
 def _check(folder: Path) -> None:

@@ -14,12 +14,12 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
+from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import FILE
-from napari_nnunet.jobs.planning.folds import settled_splits
+from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -161,6 +161,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
     _refuse_stale(workspace, plans, configuration, data)
+    _refuse_damaged(data, names)
     split = yield from _split(workspace, dataset_name, names, request)
     previous = None
     if configuration.previous_stage is not None:
@@ -212,6 +213,18 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         )
 
 
+def _refuse_damaged(data: Path, names: Sequence[str]) -> None:
+    """Look at the headers of all files: hours may pass before a case is drawn."""
+    damaged = [(name, why) for name in names if (why := damage_of(data, name))]
+    if damaged:
+        listed = ", ".join(name for name, _ in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise DatasetError(
+            f"{len(damaged)} of {len(names)} preprocessed cases in {data} are damaged ({listed}): {damaged[0][1]}.",
+            shell="Delete their files and run 'preprocess' again; only these are made.",
+            window="Delete their files and press Preprocess in the Plan dock; only these are made.",
+        )
+
+
 def _split(workspace: Workspace, name: str, cases: Sequence[str], request: TrainRequest) -> Job[Split]:
     fold = request.fold
     if fold == "all":
@@ -225,6 +238,9 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
             text=f"splits_final.json has {len(splits)} folds; fold {fold} uses a random 80:20 split instead, which "
             "keeps no groups together.",
         )
+    elif not request.asks:  # whoever makes folds is told there
+        for text in unused_warning(splits, cases):
+            yield Note(level="warning", text=f"{text} Add them to {FILE}, or make new folds (napari-nnunet folds).")
     split = split_of(cases, fold, splits)
     both = sorted(set(split.train) & set(split.val))
     if both:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import PRECISIONS, Choice
+from napari_nnunet.engine.network.device import PRECISIONS, Choice, gpu_count
 from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined, own_device
-from napari_nnunet.errors import ModelError, NnunetError, SettingsError, TrainingError
+from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
@@ -25,7 +25,7 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
-from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
 _SKIPS = 5  # steps in a row whose loss may leave the range of float16
@@ -115,6 +115,25 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
                 yield from _make_room(order.folder)
             stack.enter_context(order.folder.claimed())
         return (yield from recorded(job, order.folder.events, ending=_ending, between=PROGRESS_EVERY))
+
+
+def require_gpus(settings: TrainSettings, device: str, processes: int) -> str:
+    """Check that a training can be shared among processes where it is asked for; return what should be known of it.
+
+    Raises
+    ------
+    ResourceError, SettingsError
+        As :func:`training_device`, and if there are fewer GPUs than processes.
+    """
+    choice = training_device(settings, device)
+    if choice.kind == "cuda" and processes > gpu_count():
+        raise ResourceError(
+            f"{processes} GPUs were asked for, but this computer has {gpu_count()}.",
+            shell="Give the number of its GPUs (-num_gpus).",
+        )
+    if choice.kind != "cuda" and device.strip().lower() != "cpu":
+        return f"There is no CUDA GPU here; {processes} processes share each batch on the {choice.device}."
+    return ""
 
 
 def _make_room(folder: FoldFolder) -> Job[None]:

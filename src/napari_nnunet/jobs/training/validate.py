@@ -33,7 +33,8 @@ from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage,
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.summary import FILE
 from napari_nnunet.jobs.arithmetic import prediction_choice
-from napari_nnunet.jobs.choosing.evaluate import Pair, summary_of
+from napari_nnunet.jobs.choosing.evaluate import summary_of
+from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation

@@ -40,7 +40,7 @@ class PairTable(Table):
         """List cases, those that cannot be imported first, then files without a partner."""
         rows = [(name, "", "", "", error.in_window) for name, error in problems.items()]
         rows += [
-            (case.name, " + ".join(p.name for p in case.pair.images), case.pair.mask.name, _size(case), "")
+            (case.name, " + ".join(p.name for p in case.pair.images), case.pair.mask_words, _size(case), "")
             for case in cases[:_SHOWN]
         ]
         files = [("", left.path.name, "", "", left.why) for left in left_out[:_SHOWN]]
