@@ -225,13 +225,7 @@ def _meaning(
     if not cases:
         return None, None, DatasetError("No case is left to import. Each needs an image, and a mask that is one file.")
     facts = {case.name: case.facts for case in cases}
-    told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
     recognised = recognise(facts, pieces)
-    apart = recognised.kind == "class files"
-    if apart and told.threshold is not None:
-        return recognised, None, DatasetError("Masks with one file per class have no threshold.")
-    if apart and recognised.certain and not told.names_classes:
-        told = replace(told, mapping=recognised.mapping)
     if all(case.few_values for case in cases) and max(f.distinct for f in facts.values()) > _MANY:
         text = "The images have a few whole values and the masks many: the two folders look swapped."
         return (
@@ -242,18 +236,12 @@ def _meaning(
             ),
         )
     known = None if info is None else _single_labels(info)
-    if request.objects is not None:
-        wrong = [name for name, f in facts.items() if f.fractional or f.colours or f.classes]
-        if wrong:
-            listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-            text = f"The masks of {listed} hold colours, fractions or classes, not numbers of objects: {recognised.sentence}"
-            return recognised, None, DatasetError(text)
-        told = Told({NONZERO: request.objects}, {}, None, None)
     try:
+        told = _told(facts, recognised, request)
         fractions = told.threshold is None and any(f.fractional for f in facts.values())
         if fractions or not (told.names_classes or told.threshold is not None):
             rest = recognised if told.ignore is None else recognise(without(facts, [told.ignore]), pieces)
-            if fractions or not (rest.certain or (not apart and _fits(facts, known))):
+            if fractions or not (rest.certain or _fits(facts, known)):
                 return recognised, None, ask(rest, rest.sentence)
         translation, unnamed = translate(facts, told, known=known)
     except NnunetError as error:
@@ -266,6 +254,32 @@ def _meaning(
     return recognised, translation, None
 
 
+def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: ImportFoldersRequest) -> Told:
+    """Return what a request says of values; numbers of objects and files of classes say it of themselves.
+
+    Raises
+    ------
+    DatasetError
+        If the masks are none of objects where these are asked for, or have no degrees where there is a threshold.
+    """
+    if request.objects is not None:
+        wrong = [name for name, f in facts.items() if f.fractional or f.colours or f.classes]
+        if wrong:
+            listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+            raise DatasetError(
+                f"The masks of {listed} hold colours, fractions or classes, not numbers of objects: "
+                f"{recognised.sentence}"
+            )
+        return Told({NONZERO: request.objects}, {}, None, None)
+    told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
+    if recognised.kind == "class files":
+        if told.threshold is not None:
+            raise DatasetError("Masks with one file per class have no threshold.")
+        if recognised.certain and not told.names_classes:
+            return replace(told, mapping=recognised.mapping)
+    return told
+
+
 def _single_labels(info: DatasetInfo) -> dict[str, int]:
     """Return the classes of a dataset; of one with regions, the values they join."""
     if info.labels.has_regions:
@@ -275,8 +289,8 @@ def _single_labels(info: DatasetInfo) -> dict[str, int]:
 
 
 def _fits(facts: Mapping[str, MaskFacts], known: Mapping[str, int] | None) -> bool:
-    """Whether the values are those of the dataset that gets the cases."""
-    if known is None:
+    """Whether the values are those of the dataset that gets the cases; numbers of files with a class each are none."""
+    if known is None or any(f.classes for f in facts.values()):
         return False
     return all(set(f.counts) <= set(known.values()) for f in facts.values())
 
