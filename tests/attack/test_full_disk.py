@@ -11,12 +11,15 @@ import sys
 import numpy as np
 import pytest
 
+from napari_nnunet.cli import main
 from napari_nnunet.errors import ResourceError
-from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.images.files import ADAPTERS, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.schema.geometry import Geometry
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".png", ".bmp")
+PICTURES = (".png", ".bmp")
+ENDINGS = sorted({ending for adapter in ADAPTERS.values() for ending in adapter.endings} - {".jpg", ".jpeg"})
 SMALL, LARGE = 6, 700
+FREE = 40_000  # bytes that are left
 
 
 @pytest.fixture
@@ -38,19 +41,52 @@ def full(tmp_path):
 
 
 def labels_of(ending, size):
-    shape = (size, size) if ending in (".png", ".bmp") else (1, size, size)
+    shape = (size, size) if ending in PICTURES else (1, size, size)
     return np.random.default_rng(0).integers(0, 250, shape).astype(np.uint8)
+
+
+def fill(folder):
+    """Leave only so many bytes of the disk, where it is one of its own."""
+    there = os.statvfs(folder)
+    free = there.f_bavail * there.f_frsize
+    if free < 200_000:
+        (folder / "filled").write_bytes(bytes(max(0, free - FREE)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on files, no tmpfs")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio closes its file once more
+@pytest.mark.parametrize("what", ["labels", "image", "plane"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_earlier_result_survives_and_the_disk_is_named(full, ending):
+def test_an_earlier_result_survives_and_the_disk_is_named(full, ending, what):
+    if what == "plane" and ending not in (".tif", ".tiff", ".nii.gz", ".nrrd", ".mha"):
+        pytest.skip("this format holds either planes or volumes")
     path = full / f"case{ending}"
-    first = labels_of(ending, SMALL)
+    write = write_image if what == "image" else write_labels
+    first, large = (labels_of(ending, size)[0 if what == "plane" else ...] for size in (SMALL, LARGE))
     geometry = Geometry(spacing=(1.0,) * first.ndim)
-    write_labels(first, geometry, path)
+    write(first, geometry, path)
+    fill(full)
     with pytest.raises(ResourceError, match="case"):
-        write_labels(labels_of(ending, LARGE), geometry, path)
-    assert (read_labels(path)[0] == first).all()
+        write(large, geometry, path)
+    found = read_volume([path]).array[0] if what == "image" else read_labels(path)[0]
+    assert (found.reshape(first.shape) == first).all()
     assert [p.name for p in full.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files, no tmpfs")
+def test_a_command_ends_with_status_1_and_names_the_disk(full, capsys):
+    reference = full / "reference"
+    reference.mkdir()
+    write_labels(labels_of(".nii.gz", 40), Geometry(spacing=(1.0,) * 3), reference / "a.nii.gz")
+    fill(full)
+    (full / "summary.json").write_text("whole")
+    more = full / "more"
+    more.write_bytes(bytes(FREE - 5_000)) if (full / "filled").exists() else None
+    before = (full / "summary.json").read_text()
+    words = ["evaluate_simple", str(reference), str(reference), "-l", *map(str, range(1, 250)), "-np", "0"]
+    status = main([*words, "-o", str(full / "summary.json")])
+    said = capsys.readouterr().err
+    if more.exists():
+        assert status == 1
+        assert "No space left while writing" in said and "summary.json" in said
+        assert (full / "summary.json").read_text() == before

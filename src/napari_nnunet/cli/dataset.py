@@ -18,7 +18,6 @@ from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
 from napari_nnunet.jobs.objects.import_objects import import_objects
-from napari_nnunet.schema.requests.dataset import ConvertMsdRequest
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -76,7 +75,7 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> int:
 def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:
     """Convert a task of the Medical Segmentation Decathlon."""
     source = Path(os.path.abspath(request.source))
-    print(shell.run(convert_msd(shell.workspace, ConvertMsdRequest(source=request.replace(source=source)))))
+    print(shell.run(convert_msd(shell.workspace, request.replace(source=source))))
 
 
 def convert_old_nnUNet_dataset(request: ConvertOldRequest, shell: Shell) -> None:

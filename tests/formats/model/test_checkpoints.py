@@ -150,3 +150,19 @@ def test_tuples_within_each_other_end_no_process(tmp_path, legacy):
                 archive.writestr(name, deep if name.endswith("data.pkl") else content)
     with pytest.raises(ModelError, match="more than 200 deep"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("odd", [np.eye(2), torch.eye(2), [], "x", {}, [torch.eye(2)], -1.5], ids=range(7))
+def test_entries_of_other_kinds_are_refused_or_passed_over(model, odd):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    refused = []
+    for key in ("init_args", "current_epoch", "trainer_name", "logging", CHECKSUM, "inference_allowed_mirroring_axes"):
+        torch.save({**content, key: odd}, path)
+        try:
+            found = read_checkpoint(path)
+        except ModelError as error:
+            refused.append(error.message)
+        else:
+            assert found.epoch in (content["current_epoch"], None)
+    assert all("checksum" in said or "mirroring" in said for said in refused)

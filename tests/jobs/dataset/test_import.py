@@ -258,6 +258,16 @@ def test_a_task_of_the_decathlon(workspace, tmp_path):
     )
 
 
+def test_a_task_is_converted_in_a_shell(workspace, tmp_path, monkeypatch):
+    task = _task(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["convert_MSD_dataset", "-i", task.name, "-overwrite_id", "12", "--workspace", str(workspace.raw.parent)])
+        == 0
+    )
+    assert (workspace.raw / "Dataset012_Liver" / "dataset.json").is_file()
+
+
 def test_folders_that_are_no_task(workspace, tmp_path):
     (tmp_path / "Liver").mkdir()
     with pytest.raises(DatasetError, match="is not the name of a Decathlon task"):

@@ -7,9 +7,12 @@ import mmap
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -72,7 +75,7 @@ def read_raw(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: it has no entry 'network_weights'.")
     content["network_weights"] = _weights(content["network_weights"], path)
     said = content.get(CHECKSUM)
-    if said is not None and said != checksum(content["network_weights"]):
+    if said is not None and str(said) != checksum(content["network_weights"]):
         raise ModelError(
             f"{path} is damaged: its weights are not those that were saved (their checksum is another one). Take "
             f"a copy that is whole, or train the fold again. Whoever changed them on purpose removes {CHECKSUM!r} "
@@ -141,6 +144,9 @@ _DAMAGED = (
 )  # fmt: skip
 
 
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
+
+
 def read_torch(path: Path) -> dict[str, Any]:
     """Read the dictionary in a file of torch with its weights-only loader and an allow-list.
 
@@ -155,7 +161,8 @@ def read_torch(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
             mapped = _can_map(path)
-            _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
+            with suppress(*_DAMAGED_ZIP):  # torch tells what is wrong with it
+                _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
             file.seek(0)
             content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -172,7 +179,7 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 
 def _check_pickles(file: BinaryIO, *, zipped: bool) -> None:
-    """Refuse what would end the process that reads a file of torch; what else is damaged, torch tells."""
+    """Refuse what would end the process that reads a file of torch."""
     if not zipped:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
             end = 0
@@ -230,17 +237,25 @@ def _reason(error: Exception) -> str:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read what inference needs; see :func:`read_raw` for the errors."""
     content = read_raw(path)
-    arguments = content.get("init_args") or {}
+    arguments = content.get("init_args")
     axes = content.get("inference_allowed_mirroring_axes")
-    if axes is not None and not (isinstance(axes, list | tuple) and all(axis in (0, 1, 2) for axis in axes)):
+    if axes is not None and not (
+        isinstance(axes, list | tuple) and all(isinstance(axis, Integral) and axis in (0, 1, 2) for axis in axes)
+    ):
         raise ModelError(f"{path} allows mirroring along {axes!r}; axes are 0, 1 and 2.")
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
         configuration=_text(arguments.get("configuration")) if isinstance(arguments, dict) else None,
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
-        epoch=content.get("current_epoch"),
+        epoch=epochs_in(content),
     )
+
+
+def epochs_in(content: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a checkpoint says are finished, None if it does not say."""
+    epochs = content.get("current_epoch")
+    return int(epochs) if isinstance(epochs, Integral) else None
 
 
 def _text(value: Any) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
+from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json, read_info
@@ -75,7 +76,8 @@ def import_planned(workspace: Workspace, request: ImportFoldersRequest, plan: Im
         If problems or questions of the plan are open.
     """
     if plan.target is not None:
-        yield from _add(plan, plan.target, request)
+        with changing(plan.target):
+            yield from _add(plan, plan.target, request)
         return plan.target
     with new_dataset(workspace, request.name) as (beside, folder):
         yield from make_dataset(plan, beside, folder.name, request)

@@ -15,7 +15,7 @@ from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined, own_device
 from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
-from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import training_choice, training_device
@@ -180,7 +180,7 @@ def _trained(order: Order, checkpoint: str) -> tuple[unet.UNet, int]:
     content = read_raw(path)
     network = unet.build(order.architecture, order.channels_in, order.info.labels.heads)
     unet.load_state(network, content["network_weights"], where=str(path))
-    return network, int(content.get("current_epoch") or 0)
+    return network, epochs_in(content) or 0
 
 
 def _ending(result: TrainResult) -> Ended:

@@ -1,0 +1,109 @@
+"""Files from other hands: read, or refused in a sentence; nothing in them runs, and nothing leaves its folder.
+
+The quick part takes a few of every kind; ``tox run -e attack`` as many as ``NAPARI_NNUNET_ATTACK`` says.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import hostile
+import pytest
+from tally import MINUTES, SEED, TRIES, contents
+from test_json_mutations import KINDS, attack
+
+from helpers import Recipe, make_model
+from napari_nnunet.events import drain
+from napari_nnunet.formats.model.bundle import inspect
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.sharing.export import export_models
+from napari_nnunet.jobs.sharing.install import install_zip
+from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
+
+QUICK = 40  # of every kind
+_SHARE = 10  # each kind of file has this part of the time, so that all of them have their turn
+
+
+def files(kind, chance, folder, canary):
+    """Give the paths of hostile files of a kind, each written when it is asked for."""
+    (folder / "whole").mkdir()
+    if kind == "images":
+        source = hostile.images(chance, folder / "whole")
+    elif kind == "arrays":
+        source = hostile.arrays(chance, folder / "whole")
+    elif kind == "checkpoints":
+        source = ((".pth", data) for data in hostile.checkpoints(chance, canary, folder / "whole"))
+    else:
+        source = ((".pkl", data) for data in hostile.pickles(chance, canary))
+    for ending, data in source:
+        path = folder / f"{'c' if kind == 'arrays' else 'file'}{ending}"
+        wholes = {}
+        if kind == "arrays":  # the case's other files are whole
+            wholes = {p.name: p.read_bytes() for p in (folder / "whole").glob("c*")}
+        for name, content in {**wholes, path.name: data}.items():
+            (folder / name).write_bytes(content)
+        yield path
+
+
+READERS = {
+    "images": hostile.read_image,
+    "arrays": hostile.read_array,
+    "checkpoints": hostile.read_weights,
+    "pickles": hostile.read_pickles,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.filterwarnings("ignore")  # readers of other people's libraries warn of what they meet
+def test_a_hostile_file_is_read_or_refused_in_a_sentence(tmp_path, figures, kind):
+    canary, until = tmp_path / "executed", time.monotonic() + MINUTES * 60 / _SHARE
+    (tmp_path / "here").mkdir()
+    source = files(kind, random.Random(f"{SEED} {kind}"), tmp_path / "here", canary)
+    for number, path in zip(range(TRIES or QUICK), source, strict=False):
+        if time.monotonic() > until:
+            break
+        figures.attempt(kind, lambda path=path: READERS[kind](path), f"number {number}, {path.name}", canary)
+    figures.require_none()
+    assert figures.counts[kind]["refused"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_zip_is_installed_whole_or_refused_and_leaves_nothing(tmp_path, figures):
+    model = make_model(tmp_path / "mine", Recipe())
+    drain(export_models([model], tmp_path / "m.zip", ExportSettings(light=True)))
+    canary, chance = tmp_path / "yours" / "executed", random.Random(f"{SEED} zips")
+    until = time.monotonic() + MINUTES * 60 / _SHARE
+    (tmp_path / "yours").mkdir()
+    before = contents(tmp_path)
+    source = hostile.zips(chance, (tmp_path / "m.zip").read_bytes())
+    for number, data in zip(range(TRIES or QUICK), source, strict=False):
+        if time.monotonic() > until:
+            break
+        path, workspace = tmp_path / ".sent.zip", Workspace.at(tmp_path / ".workspace" / str(number))
+        path.write_bytes(data)
+        about = f"number {number}"
+        figures.attempt("zips", lambda path=path: inspect(path), about, canary)
+        request = InstallRequest(source=path)
+        figures.attempt("zips", lambda r=request, w=workspace: drain(install_zip(w, r)), about, canary)
+        models = list(workspace.results.rglob("plans.json")) if workspace.results.is_dir() else []
+        if contents(tmp_path) != before or any(not p.with_name("dataset.json").is_file() for p in models):
+            figures.note("zips", "escaped", about)
+            break
+    figures.require_none()
+    assert figures.counts["zips"]["refused"] > 0
+
+
+@pytest.mark.attack
+@pytest.mark.skipif(not TRIES, reason="test_json_mutations tries them")
+def test_mutated_json_is_counted(tmp_path, figures):
+    folder = tmp_path / "Dataset001_Tiny"
+    folder.mkdir()
+    for kind in KINDS:
+        refused, faults = attack(kind, folder / f"{kind}.json", TRIES)
+        for number in range(TRIES):
+            what = "refused" if number < refused else "harmless"
+            if number < len(faults):
+                what = "hang" if faults[number][2] == "took too long" else "traceback"
+            figures.note("JSON", what, f"{kind} {faults[number] if number < len(faults) else ''}")
+    figures.require_none()
