@@ -13,7 +13,16 @@ import pytest
 import torch
 
 import napari_nnunet
-from napari_nnunet.errors import DatasetError, ModelError, ResourceError, is_out_of_memory, of_cases, out_of_memory
+from napari_nnunet.errors import (
+    DatasetError,
+    InternalError,
+    ModelError,
+    ResourceError,
+    for_people,
+    is_out_of_memory,
+    of_cases,
+    out_of_memory,
+)
 from napari_nnunet.events import CaseFailed, drain
 
 
@@ -146,3 +155,11 @@ def test_a_message_shows_the_ends_of_a_value_of_any_length():
     assert len(error.message) < 1_600
     assert error.message.startswith("a.json: 'name' is xxx") and error.message.endswith("it must be short. Run 'b'.")
     assert " ... " in error.in_window
+
+
+def test_a_name_too_long_for_the_disk_is_no_fault_of_the_program():
+    with pytest.raises(OSError, match="too long") as caught:
+        Path("x" * 5000).stat()
+    told = for_people(caught.value)
+    assert told.message == f"No file can have a name as long as '{'x' * 60}'... Give a shorter one."
+    assert not isinstance(told, InternalError)

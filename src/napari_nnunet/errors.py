@@ -143,9 +143,11 @@ def memory_told(advice: str = "Close other programs.", *, shell: str = "", windo
 
 
 def for_people(error: Exception) -> NnunetError:
-    """Return the error that a person is told: itself, a lack of memory, or a fault of this program with its report."""
+    """Return the error that a person is told: itself, what only a system knows, or a fault of this program."""
     if isinstance(error, NnunetError):
         return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return SettingsError(f"No file can have a name as long as {str(error.filename)[:60]!r}... Give a shorter one.")
     if is_out_of_memory(error):
         return out_of_memory(error)
     text = " ".join(str(error).split())

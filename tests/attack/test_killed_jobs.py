@@ -31,7 +31,8 @@ KILLS = 20
 #: Dates, times, process numbers and paths differ between two runs of anything.
 _NEVER_THE_SAME = ("recipe.json", "debug.json", "events.jsonl", "progress.png", "summary.json", "inference_instructions.txt",
                    "inference_information.json")  # fmt: skip
-_SHORT = ("--epochs", "3", "--iterations", "3", "--validation-iterations", "2", "-np", "0", "--threads", "1")
+_TIMES = ("training_log", "film/", ".cases.jsonl")  # a journal has a line for every case, in the order of their ends
+_SHORT = ("--epochs", "3", "--iterations", "3", "--validation-iterations", "2", "--workers", "0")
 _SHARE = 3  # of the time, for all jobs together
 
 
@@ -130,7 +131,7 @@ def run(work, root, *more):
 def results(work, root):
     """Return what a job made, without what never is the same; of checkpoints their weights."""
     found = contents(root / work.makes, _NEVER_THE_SAME)
-    found = {name: data for name, data in found.items() if "training_log" not in name and "film/" not in name}
+    found = {name: data for name, data in found.items() if not any(part in name for part in _TIMES)}
     for name in [name for name in found if name.endswith(".pth")]:
         weights = read_raw(root / work.makes / name)["network_weights"]
         found[name] = b"".join(np.ascontiguousarray(tensor.numpy()).tobytes() for tensor in weights.values())

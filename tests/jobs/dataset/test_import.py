@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
+from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
@@ -259,12 +260,9 @@ def test_a_task_of_the_decathlon(workspace, tmp_path):
 
 
 def test_a_task_is_converted_in_a_shell(workspace, tmp_path, monkeypatch):
-    task = _task(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert (
-        main(["convert_MSD_dataset", "-i", task.name, "-overwrite_id", "12", "--workspace", str(workspace.raw.parent)])
-        == 0
-    )
+    words = ["-i", _task(tmp_path).name, "-overwrite_id", "12", "--workspace", str(workspace.raw.parent)]
+    assert main(["convert_MSD_dataset", *words]) == 0
     assert (workspace.raw / "Dataset012_Liver" / "dataset.json").is_file()
 
 
