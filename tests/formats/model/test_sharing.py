@@ -23,6 +23,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.model import bundle, download
 from napari_nnunet.formats.model.bundle import inspect, is_model_zip
 from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.results.summary import CaseScore, Summary
 from napari_nnunet.formats.workspace import Workspace
@@ -341,6 +342,14 @@ def test_a_wrong_checksum_a_missing_file_and_no_server_are_errors(server, tmp_pa
         with pytest.raises(SettingsError, match="not the address"):
             drain(download_model(workspace, DownloadRequest(url=url)))
     assert _files(workspace.results) == []
+
+
+def test_a_download_that_cannot_be_installed_does_not_stay(server, tmp_path, monkeypatch):
+    handler, address = server
+    monkeypatch.setattr(handler, "content", b"no zip at all")
+    with pytest.raises(ModelError):
+        drain(download_model(_workspace(tmp_path), DownloadRequest(url=f"{address}/model.zip")))
+    assert _files(cache_folder() / "downloads") == []
 
 
 def test_bad_zips_from_the_verbs_end_with_a_sentence(tmp_path, capsys):

@@ -265,6 +265,22 @@ def test_stacks_without_a_voxel_size_and_the_remedy(tmp_path):
     says(raw)
 
 
+def test_a_voxel_size_that_nnunet_would_not_see_is_named(tmp_path):
+    import tifffile
+
+    raw = make_dataset(tmp_path, cases=0)
+    dataset_json(raw, file_ending=".tif", numTraining=5)
+    for i in range(5):
+        array = smooth_image((12, 24, 22), seed=i)[0]
+        how = {"imagej": True, "resolution": (4.0, 4.0), "metadata": {"spacing": 0.5, "unit": "um", "axes": "ZYX"}}
+        tifffile.imwrite(raw / "imagesTr" / f"c{i}_0000.tif", array.astype(np.float32), **how)
+        tifffile.imwrite(raw / "labelsTr" / f"c{i}.tif", (array > 120).astype(np.uint8), **how)
+    inside = "5 of 5 cases have a voxel size inside their TIFF, which is used here; nnU-Net does not look there"
+    assert any(inside in line for line in lines(raw))
+    set_spacing(raw, (0.0005, 0.00025, 0.00025))
+    assert not any("inside their TIFF" in line for line in lines(raw))
+
+
 def test_too_little_room(raw, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     monkeypatch.setattr(module, "available_memory", lambda: 1000)

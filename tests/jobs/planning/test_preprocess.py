@@ -366,3 +366,12 @@ def test_an_array_that_the_disk_refuses_is_a_sentence_and_leaves_nothing(tmp_pat
     done = subprocess.run([sys.executable, str(script), str(target)], capture_output=True, text=True, check=True)
     assert "a.b2nd could not be written: the disk is full, or refuses the file" in done.stdout
     assert not list(target.iterdir())
+
+
+def test_cases_that_were_made_by_voxels_are_made_anew_without_that(workspace):
+    configurations = ["3d_fullres"]
+    result = _run(workspace, configurations=configurations, ignore_geometry=True)[0]
+    assert len(result.done) == 4
+    assert len(_run(workspace, configurations=configurations, ignore_geometry=True)[0].skipped) == 4
+    assert len(_run(workspace, configurations=configurations)[0].done) == 4
+    assert len(_run(workspace, configurations=configurations)[0].skipped) == 4
