@@ -6,7 +6,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import DetachedTraining
@@ -15,15 +15,15 @@ from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import trainers
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import folded_away
+from napari_nnunet.widgets.frame.parts import button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.views import advised_configuration, main_configuration, readable_configurations
+from napari_nnunet.widgets.training.folds import FoldBoxes, FoldsDialog
 
 _BUDGET, _EPOCHS = "Time budget", "Epochs"
-_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4, "all")
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _MOST_SEEDS = 2**31 - 1  # of a spin box
 
@@ -47,17 +47,17 @@ class TrainForm(QGroupBox):
         self._make()
         self._lay_out()
         self._connect()
-        self.plans_box.show_dataset(self.head.preprocessed)
+        self._dataset_chosen()
         self._length_chosen()
 
     def _make(self) -> None:
         self.configuration_box = field_widget(TrainRequest, "configuration", choices=[], nullable=True)
-        self.folds = {fold: QCheckBox(str(fold)) for fold in _FOLDS}
-        self.folds[0].setChecked(True)
-        for fold, box in self.folds.items():
-            held = "trains on all cases; nothing is left to validate" if fold == "all" else "validates on its own fifth"
-            box.setToolTip(f"Fold {fold}: {held}.")
-            box.setAccessibleName(f"Fold {fold}")
+        self.fold_boxes = FoldBoxes()
+        self.folds = self.fold_boxes.boxes
+        self.other_folds = button(
+            "Folds…",
+            "Show which cases validate in which fold, keep patients together, or make another number of folds.",
+        )
         self.length_box = ComboBox(label="Length", choices=[_BUDGET, _EPOCHS])
         hours = {"label": "Hours per fold", "widget_type": "FloatSpinBox", "min": 0.01, "max": 1000, "step": 0.5}
         self.hours_box = field_widget(TrainSettings, "time_budget", value=2.0, **hours)
@@ -71,10 +71,8 @@ class TrainForm(QGroupBox):
         folds = QWidget()
         line = QHBoxLayout(folds)
         line.setContentsMargins(0, 0, 0, 0)
-        line.setSpacing(2)
-        for box in self.folds.values():
-            line.addWidget(box)
-        line.addStretch(1)
+        line.addWidget(self.fold_boxes, 1)
+        line.addWidget(self.other_folds)
         self.form = QFormLayout()
         self.form.addRow("Plans", self.plans_box)
         add_row(self.form, self.configuration_box)
@@ -94,14 +92,26 @@ class TrainForm(QGroupBox):
         let_shrink(self)
 
     def _connect(self) -> None:
-        self.head.changed.connect(lambda: self.plans_box.show_dataset(self.head.preprocessed))
+        self.head.changed.connect(self._dataset_chosen)
+        self.other_folds.clicked.connect(lambda: self.folds_dialog().open())
         self.plans_box.chosen.connect(self._plans_chosen)
         self.length_box.changed.connect(self._length_chosen)
         self.configuration_box.changed.connect(self._configuration_chosen)
         for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit):
             widget.changed.connect(self._emit)
-        for box in self.folds.values():
-            box.toggled.connect(self._emit)
+        self.fold_boxes.changed.connect(self._emit)
+
+    def _dataset_chosen(self) -> None:
+        self.fold_boxes.show_dataset(self.head.preprocessed)
+        self.other_folds.setEnabled(self.head.dataset is not None)
+        self.plans_box.show_dataset(self.head.preprocessed)
+
+    def folds_dialog(self) -> FoldsDialog:
+        """Return a new dialog that shows and makes the folds of the chosen dataset."""
+        dialog = FoldsDialog(self.head.workspace, str(self.head.dataset), self)
+        dialog.made.connect(lambda: self.fold_boxes.show_dataset(self.head.preprocessed))
+        dialog.made.connect(self._emit)
+        return dialog
 
     def _emit(self, _: Any = None) -> None:
         self.changed.emit()
@@ -139,7 +149,7 @@ class TrainForm(QGroupBox):
 
     def chosen_folds(self) -> tuple[Fold, ...]:
         """Return the ticked folds."""
-        return tuple(fold for fold, box in self.folds.items() if box.isChecked())
+        return self.fold_boxes.chosen()
 
     def request(self) -> DetachedTraining:
         """Return what the form says.

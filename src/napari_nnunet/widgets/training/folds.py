@@ -1,0 +1,288 @@
+"""The folds of a dataset: which of them are trained, and which cases each leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QFileDialog,
+    QFormLayout,
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import FILE, read_splits
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.planning import FoldsRequest
+from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.parts import Table, button, sentence
+from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.worker import Latest, lazy
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.planning.folds import Folds, fold_job
+else:
+    Folds = Any
+    fold_job = lazy("napari_nnunet.jobs.planning.folds:fold_job")
+
+_USUAL = 5
+_IN_A_ROW = 6
+_ROWS = 3  # of boxes that are seen without scrolling
+_LATER_MS = 300  # after the last letter of a pattern
+_STORED, _OWN = "Those there are", "Others"
+
+
+class FoldBoxes(QScrollArea):
+    """A tick for every fold of a dataset, and one for "all"; emits ``changed``."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes: dict[Fold, QCheckBox] = {}
+        self._count = 0
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.show_count(_USUAL)
+
+    def show_dataset(self, base: Path | None) -> None:
+        """Offer the folds of a dataset in nnUNet_preprocessed; nnU-Net's five where there are none yet."""
+        try:
+            self.show_count(_USUAL if base is None or not (base / FILE).is_file() else len(read_splits(base / FILE)))
+        except NnunetError:
+            self.show_count(_USUAL)  # what is wrong with the file is said when it is trained with
+
+    def show_count(self, count: int) -> None:
+        """Offer a number of folds; ticks stay."""
+        if count == self._count:
+            return
+        ticked = self.chosen() or (0,)
+        self._count = count
+        self.boxes.clear()
+        content = QWidget()
+        grid = QGridLayout(content)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(2)
+        names: list[Fold] = [*range(count), "all"]
+        for i, fold in enumerate(names):
+            box = self.boxes[fold] = QCheckBox(str(fold))
+            box.setChecked(fold in ticked)
+            box.setToolTip(
+                "Fold all: trains on all cases; nothing is left to validate."
+                if fold == "all"
+                else f"Fold {fold}: validates on its own share of the cases, 1 of {count}."
+            )
+            box.setAccessibleName(f"Fold {fold}")
+            box.toggled.connect(self.changed)
+            grid.addWidget(box, i // _IN_A_ROW, i % _IN_A_ROW)
+        grid.setColumnStretch(_IN_A_ROW, 1)
+        self.setWidget(content)
+        height = content.sizeHint().height()
+        rows = -(-len(names) // _IN_A_ROW)
+        self.setFixedHeight(height if rows <= _ROWS else height * _ROWS // rows)
+        self.changed.emit()
+
+    def chosen(self) -> tuple[Fold, ...]:
+        """Return the ticked folds."""
+        return tuple(fold for fold, box in self.boxes.items() if box.isChecked())
+
+
+class FoldsDialog(QDialog):
+    """Shows which cases validate in which fold, and makes other folds; emits ``made``.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    name : str
+        ``DatasetXXX_Name``.
+    parent : QWidget, optional
+        The dock.
+    """
+
+    made = Signal()
+
+    def __init__(self, workspace: Workspace, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.workspace, self.name = workspace, name
+        self.found: Folds | None = None
+        self._looking = Latest(self)
+        self.setWindowTitle(f"Folds of {name}")
+        self.setMinimumSize(520, 480)
+        self.which = QComboBox()
+        self.by = QLineEdit()
+        self.by.setPlaceholderText("every case for itself")
+        self.browse = button("Table…", "A CSV file with the columns case, group.")
+        self.count = QSpinBox()
+        self.count.setRange(2, 10_000)
+        self.count.setValue(_USUAL)
+        self.one_out = QCheckBox("Leave one out")
+        self.about = sentence()
+        self.table = Table("Cases and their folds", ("Case", "Group", "Validates in fold"), most=14)
+        self.panel = RunPanel("Make these folds")
+        self._lay_out()
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_LATER_MS)
+        self._later.timeout.connect(self._look)
+        self.which.currentIndexChanged.connect(self._changed)
+        self.by.textChanged.connect(self._changed)
+        self.count.valueChanged.connect(self._changed)
+        self.one_out.toggled.connect(self._changed)
+        self.browse.clicked.connect(self._browse)
+        self.panel.start = self.make
+        self._start(FoldsRequest(dataset=name, dry_run=True), self._first)
+
+    def _lay_out(self) -> None:
+        self.form = form = QFormLayout()
+        for label, parts, tip in (
+            ("Folds", (self.which,), "Folds that are stored are those all trainings of the dataset go by."),
+            (
+                "Group by",
+                (self.by, self.browse),
+                "Keeps cases of one patient, slide or well together: a regular expression whose brackets find the "
+                "group in a case's name, such as ^(patient[0-9]+), or a CSV file.",
+            ),
+            ("Number", (self.count, self.one_out), "Leave one out: a fold for every case, or group."),
+        ):
+            line = QWidget()
+            row = QHBoxLayout(line)
+            row.setContentsMargins(0, 0, 0, 0)
+            for part in parts:
+                row.addWidget(part, 0 if part is self.browse else 1)
+            parts[0].setAccessibleName(label)
+            parts[0].setToolTip(tip)
+            form.addRow(label, line)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        for part in (self.about, self.table, self.panel):
+            column.addWidget(part)
+        column.addStretch(1)
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Table of groups", self.by.text(), "Tables (*.csv *.tsv)")
+        if path:
+            self.by.setText(path)
+
+    def request(self) -> FoldsRequest:
+        """Return what the dialog says."""
+        if self.which.currentText() == _STORED:
+            return FoldsRequest(dataset=self.name)
+        folds = "loo" if self.one_out.isChecked() else self.count.value()
+        return FoldsRequest(dataset=self.name, group_by=self.by.text().strip() or None, folds=folds)
+
+    # --- what comes of it ---
+
+    def _start(self, request: FoldsRequest, returned: Any) -> None:
+        self.panel.set_ready("Looking for the cases…")
+        self._looking.start(fold_job(self.workspace, request), returned=returned, errored=self._failed)
+
+    def _first(self, found: Folds) -> None:
+        """Begin with the folds there are; propose groups that the names show."""
+        cases = sorted(_fold_of(found))
+        pattern = likely_pattern(cases)
+        units = cases if pattern is None else set(read_groups(cases, pattern).of.values())
+        with QSignalBlocker(self.which), QSignalBlocker(self.by), QSignalBlocker(self.count):
+            self.which.addItems([_STORED, _OWN] if found.stored else [_OWN])
+            self.by.setText(pattern or "")
+            self.count.setValue(min(_USUAL, len(units)))
+        if found.stored:
+            self._show(found)
+        else:
+            self._look()
+
+    def _changed(self, _: Any = None) -> None:
+        self._looking.stop()
+        self.panel.set_ready("Looking for the cases…")
+        self._later.start()
+
+    def _look(self) -> None:
+        try:
+            request = self.request().replace(dry_run=True)
+        except NnunetError as error:
+            self._failed(error)
+            return
+        self._start(request, self._show)
+
+    def _failed(self, error: BaseException) -> None:
+        self.found = None
+        self.table.setVisible(False)
+        self.about.setText(failure_text(error))
+        self.panel.set_ready(self.about.text())
+        self._show_form()
+
+    def _show(self, found: Folds) -> None:
+        self.found = found
+        of: Mapping[str, str] = {} if found.groups is None else found.groups.of
+        folds = _fold_of(found)
+        rows = sorted((of.get(case, ""), case, text) for case, text in folds.items())
+        self.table.fill([(case, group, text) for group, case, text in rows])
+        self.table.setVisible(True)
+        groups = f" in {counted(len(set(of.values())), 'group')}" if of else ""
+        sizes = sorted({len(split.val) for split in found.splits})
+        span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        said = [f"<b>{counted(len(folds), 'case')}{groups}, {counted(len(found.splits), 'fold')}</b>"]
+        said.append(f"each validates on {span}.")
+        said += [_plain(text) for text in found.warnings]
+        self.about.setText(f"{said[0]}; {' '.join(said[1:])}")
+        self.panel.set_ready("These are the folds that are stored." if found.stored else None)
+        self._show_form()
+
+    def _show_form(self) -> None:
+        own = self.which.currentText() == _OWN
+        for row in (1, 2):
+            self.form.setRowVisible(row, own)
+        self.count.setEnabled(not self.one_out.isChecked())
+
+    def make(self) -> None:
+        """Write the folds that are shown."""
+        self.panel.run(fold_job(self.workspace, self.request()), done=self._made)
+
+    def _made(self, found: Folds) -> str:
+        with QSignalBlocker(self.which):
+            if self.which.findText(_STORED) < 0:
+                self.which.insertItem(0, _STORED)
+        self._show(found)
+        self.made.emit()
+        return f"{counted(len(found.splits), 'fold')} written. All trainings of {self.name} go by them."
+
+    def done(self, result: int) -> None:
+        """End what is still looked at."""
+        self._later.stop()
+        self._looking.stop()
+        super().done(result)
+
+    def reject(self) -> None:
+        """Close, but not while files are written."""
+        if self.panel.state is State.IDLE:
+            super().reject()
+
+
+def _plain(warning: str) -> str:
+    """Return a warning without the flag that mends it in a shell; here it is the field above."""
+    return warning.partition(" Where that is so,")[0]
+
+
+def _fold_of(found: Folds) -> dict[str, str]:
+    """Return in which folds each case validates."""
+    of: dict[str, list[str]] = {name: [] for split in found.splits for name in (*split.train, *split.val)}
+    for i, split in enumerate(found.splits):
+        for name in split.val:
+            of[name].append(str(i))
+    return {name: ", ".join(folds) or "–" for name, folds in of.items()}
