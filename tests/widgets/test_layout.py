@@ -131,7 +131,7 @@ def test_docks_that_show_plans_and_trainings_are_not_cut(small, home, qtbot):
     train = open_dock(small, "Train")
     qtbot.waitUntil(lambda: train.details.scores.isVisible(), timeout=20000)
     check(train, qtbot)
-    assert "mean Dice over the classes 0.2101" in train.details.scores_title.text()
+    assert "mean Dice 0.2101 (over cases, then over classes)" in train.details.scores_title.text()
     train.watch.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,25 @@ def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
     press(qtbot, ensemble)
     folds = [member["folds"] for member in viewer.layers["image – ensemble"].metadata["nnunet"]["members"]]
     assert folds == [["0"], ["1"]]
+
+
+def test_a_fold_without_a_dice_says_why(ensemble, workspace):
+    model = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    labels = json.loads((model / "dataset.json").read_text())["labels"]
+    name, value = next((name, value) for name, value in labels.items() if value)
+    for fold, dice in (("fold_0", math.nan), ("fold_1", 0.875)):
+        (model / fold / "validation").mkdir(parents=True, exist_ok=True)
+        summary = {"foreground_mean": {"Dice": dice}, "mean": {str(value): {"Dice": dice}}, "metric_per_case": []}
+        (model / fold / "validation" / "summary.json").write_text(json.dumps(summary))
+    ensemble.members.source_box.value = FOLDS
+    ensemble.members.of_box.value = model
+    ensemble.members.refresh()
+    assert [ensemble.members.table.item(r, 1).text() for r in range(2)] == ["–", "0.875"]
+    said = f"Fold 0: no mean Dice, for {name} occurs in no validation case."
+    assert said in ensemble.members.note.text() and ensemble.members.table.item(0, 1).toolTip() == said
+    (model / "fold_0" / "validation" / "summary.json").unlink()
+    ensemble.members.refresh()
+    assert "Fold 0: not validated yet." in ensemble.members.note.text()
 
 
 def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensemble, workspace, qtbot):

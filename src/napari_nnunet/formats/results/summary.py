@@ -101,6 +101,11 @@ class Summary:
         return {label: values["Dice"] for label, values in self.mean.items()}
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        """Labels and regions that occur in no case: they have no mean, and neither has the whole."""
+        return tuple(label for label, dice in self.class_dice.items() if math.isnan(dice))
+
+    @property
     def worst_first(self) -> Sequence[CaseScore]:
         """The cases, worst first; those without any label come last."""
         return sorted(self.cases, key=lambda case: (math.isnan(case.mean), case.mean))

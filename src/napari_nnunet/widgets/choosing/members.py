@@ -29,6 +29,7 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.widgets.choosing.scores import AVERAGED, NONE, mean_dice, number, unscored
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
@@ -233,13 +234,14 @@ class MembersForm(QGroupBox):
             model = load_model(of)
             dice = model.validation_dice
             folds = model.folds()
-            rows = [(f"fold {fold}", _number(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds]
-            return rows, "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
+            rows = [(f"fold {fold}", number(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds]
+            alone = "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
+            return rows, " ".join(part for part in (alone, unscored(model, folds)) if part)
         if source == BEST:
             return self._best_entries(of)
         models = [load_model(path) for path in of]
         rows = [
-            (name, _mean(model), MemberChoice(model, None))
+            (name, mean_dice(model), MemberChoice(model, None))
             for name, model in zip(_row_names(models), models, strict=True)
         ]
         return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
@@ -250,7 +252,7 @@ class MembersForm(QGroupBox):
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [
-            (name.configuration, _number(best.results.get(name.folder)), MemberChoice(model, best.folds))
+            (name.configuration, number(best.results.get(name.folder)), MemberChoice(model, best.folds))
             for name, model in zip(best.models, models, strict=True)
         ]
         after = f", {best.dice_cleaned:.3f} with its postprocessing" if best.dice_cleaned != best.dice else ""
@@ -268,6 +270,8 @@ class MembersForm(QGroupBox):
             item.setToolTip(name)
             score = QTableWidgetItem(dice)
             score.setFlags(Qt.ItemFlag.ItemIsEnabled)
+            without = isinstance(what, MemberChoice) and dice == NONE
+            score.setToolTip(unscored(what.model, what.folds or what.model.folds()) if without else AVERAGED)
             weight = QTableWidgetItem("1")
             weight.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsEditable))
             weight.setToolTip("How much this member counts. Double click to change it.")
@@ -368,12 +372,3 @@ def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
 
 def _short(path: Path) -> str:
     return f"{path.parent.name} / {label_of(path.name)}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _mean(model: TrainedModel) -> str:
-    values = list(model.validation_dice.values())
-    return _number(sum(values) / len(values) if values else None)

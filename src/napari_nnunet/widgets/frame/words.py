@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 
 
@@ -71,3 +72,17 @@ def dataset_text(info: DatasetInfo) -> str:
 def counted(number: int, word: str) -> str:
     """Return a number with its noun in the singular or plural."""
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def label_names(info: DatasetInfo) -> dict[str, str]:
+    """Return names by what summary.json calls labels and regions."""
+    scheme = info.labels
+    values = scheme.regions if scheme.has_regions else scheme.foreground_labels
+    names = scheme.head_names if scheme.has_regions else tuple(scheme.names[v] for v in scheme.foreground_labels)
+    return {str(value): name for value, name in zip(values, names, strict=True)}
+
+
+def no_mean(summary: Summary, names: Mapping[str, str]) -> str:
+    """Return why there is no mean Dice."""
+    absent = ", ".join(names.get(label, label) for label in summary.absent)
+    return f"no mean Dice, for {absent or 'a class'} occurs in no validation case"

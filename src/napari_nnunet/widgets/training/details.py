@@ -11,12 +11,11 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import failure_text, label_names
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
 from napari_nnunet.widgets.training.words import (
     dataset_of,
-    label_names,
     note_line,
     report_of,
     status_line,
@@ -125,7 +124,7 @@ class TrainingDetails(QGroupBox):
     def _scores_read(self, found: tuple[Summary, dict[str, str]]) -> None:
         summary, names = found
         self.scores.show_scores(summary.worst_first, names)
-        self.scores_title.setText(validation_line(summary))
+        self.scores_title.setText(validation_line(summary, names))
         self._set_scores_visible(True)
 
     def _not_read(self, error: BaseException) -> None:

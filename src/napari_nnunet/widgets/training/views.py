@@ -21,6 +21,10 @@ from napari_nnunet.widgets.frame.parts import Table, sentence
 _ROWS = 5  # seen without scrolling
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
 _LOSS, _DICE, _SMOOTHED = "Loss", "Pseudo Dice", "mean, smoothed"
+_PSEUDO = (
+    "An early estimate: mean over the classes on random patches of the validation cases, of the last epoch. What "
+    "counts is the Dice of whole cases, in the validation at the end."
+)
 _Curve: TypeAlias = tuple[str, str, list[float]]  # name, colour, values
 
 
@@ -33,7 +37,7 @@ class TrainingTable(Table):
         super().__init__("Trainings", ["Training", "State", "Epoch", "Pseudo Dice"], most=_ROWS)
         self._wanted: Path | None = None
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        self.horizontalHeaderItem(3).setToolTip("Mean over the classes on the validation patches of the last epoch.")
+        self.horizontalHeaderItem(3).setToolTip(_PSEUDO)
         self.setWordWrap(True)  # the fold stands at the end
         self.itemSelectionChanged.connect(self.chosen)
 
@@ -92,6 +96,7 @@ class Curves(QWidget):
             layout.addWidget(self.legends[title])
             layout.addWidget(self.plots[title])
         self.plots[_DICE].setYRange(0, 1)
+        self.legends[_DICE].setToolTip(_PSEUDO)
         self._shown: tuple[float, ...] = ()
 
     def show_epochs(self, epochs: Sequence[EpochDone]) -> None:
@@ -164,6 +169,9 @@ class ScoreTable(Table):
         self.scores = list(scores)
         labels = list(self.scores[0].dice) if self.scores else []
         self.set_heads(["Case", "Mean", *(names.get(label, label) for label in labels)])
+        self.horizontalHeaderItem(1).setToolTip(
+            "Mean Dice over the classes that occur in this case. The mean of all cases above is taken class by class."
+        )
         self.fill([[score.name, *map(_dice_text, (score.mean, *score.dice.values()))] for score in self.scores])
 
 

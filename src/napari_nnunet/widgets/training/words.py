@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from napari_nnunet.errors import NnunetError
@@ -14,17 +14,9 @@ from napari_nnunet.processes.follow import Training
 from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.widgets.frame.words import counted, plain_time
+from napari_nnunet.widgets.frame.words import counted, no_mean, plain_time
 
 _LOG_LINES = 12
-
-
-def label_names(info: DatasetInfo) -> dict[str, str]:
-    """Return names by what summary.json calls labels and regions."""
-    scheme = info.labels
-    values = scheme.regions if scheme.has_regions else scheme.foreground_labels
-    names = scheme.head_names if scheme.has_regions else tuple(scheme.names[v] for v in scheme.foreground_labels)
-    return {str(value): name for value, name in zip(values, names, strict=True)}
 
 
 def dataset_of(training: Training) -> DatasetInfo | None:
@@ -86,11 +78,19 @@ def note_line(training: Training) -> str:
     return "" if training.ended is None else training.ended.text
 
 
-def validation_line(summary: Summary) -> str:
-    """Return how many cases were validated, and the mean Dice as nnU-Net states it: over cases, then over classes."""
-    dice = summary.foreground.get("Dice", math.nan)
-    mean = "" if math.isnan(dice) else f", mean Dice over the classes {dice:.4f}"
-    return f"{counted(len(summary.cases), 'validation case')}{mean}, the worst first. Double click opens one."
+def validation_line(summary: Summary, names: Mapping[str, str]) -> str:
+    """Return how many cases were validated, and the mean Dice as nnU-Net states it: over cases, then over classes.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of the validation.
+    names : mapping of str to str
+        Of its labels and regions.
+    """
+    cases, dice = counted(len(summary.cases), "validation case"), summary.foreground.get("Dice", math.nan)
+    mean = no_mean(summary, names) if math.isnan(dice) else f"mean Dice {dice:.4f} (over cases, then over classes)"
+    return f"{cases}, {mean}. The worst comes first; double click opens one."
 
 
 def log_tail(log: Path) -> str:
