@@ -26,10 +26,13 @@ from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats import speed
 from napari_nnunet.processes.probe import measured
 from napari_nnunet.schema.architecture import Architecture
+from napari_nnunet.schema.plans import Configuration
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
 
 _LIBRARIES = ("torch", "openvino")  # their versions change what is fast
+_STEPS = "fastest of three, in the layout of training"  # figures that were remembered otherwise do not count
+REAL = "real"  # ends the names of steps that were timed in trainings
 _measuring = Lock()  # two measurements at once would disturb each other
 
 
@@ -215,3 +218,18 @@ def usual_network(ndim: Literal[2, 3]) -> Architecture:
         blocks=(2, 2),
         decoder_convs=(2,),
     )
+
+
+def step_key(configuration: Configuration, channels: int, heads: int, choice: Choice) -> str:
+    """Return the name under which the seconds of a training step are remembered."""
+    about = [
+        configuration.architecture.model_dump(mode="json"),
+        configuration.patch_size,
+        configuration.batch_size,
+        channels,
+        heads,
+        choice.device,
+        choice.precision,
+        _STEPS,
+    ]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]

@@ -10,7 +10,9 @@ from helpers import DATASET, make_dataset
 from napari_nnunet.engine.planning.derive import derive, entries_of
 from napari_nnunet.errors import PlanError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats import speed
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.planning import cost as module
 from napari_nnunet.jobs.planning.cost import training_costs
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
@@ -18,6 +20,7 @@ from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PreprocessRequest
+from napari_nnunet.schema.requests.training import TrainSettings
 
 
 @pytest.fixture
@@ -107,7 +110,13 @@ def test_costs_are_measured_once_and_remembered(planned, monkeypatch):
     assert found["3d_fullres"].disk_gb == pytest.approx(voxels * 6 / 1e9, rel=0.05)
     monkeypatch.setattr(module, "measure_step", None)  # a second measurement would fail
     assert drain(training_costs(base, plans, info, ["small"], device="cpu")) == {"small": found["small"]}
-    assert module.training_costs is training_costs
+    settings, small = TrainSettings(device="cpu"), plans.configuration("small")
+    choice = training_choice(settings, small.architecture, training_device(settings, "cpu"))
+    speed.remember(f"{step_key(small, 1, 2, choice)}-{REAL}", 3600 / 1000)
+    real = drain(training_costs(base, plans, info, ["small"], device="cpu"))["small"]
+    assert real.real and real.hours_per_fold == pytest.approx(250 + 50 / 3)  # a training is believed more than a trial
+    with pytest.raises(TypeError):  # measured again
+        drain(training_costs(base, plans, info, ["small"], device="cpu", anew=True))
 
 
 def test_a_network_that_cannot_be_built_is_left_out(planned):

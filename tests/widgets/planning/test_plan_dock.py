@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 
 from helpers import DATASET, make_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.jobs.planning.cost import TrainingCost
 from napari_nnunet.widgets.frame.panel import State
 from napari_nnunet.widgets.planning.views import NetworkDrawing
 
@@ -61,6 +62,22 @@ def test_without_a_gpu_the_dock_begins_with_what_makes_sense_there(viewer, home,
     assert "No GPU was found: Small, 2d, 2 h is a sensible start here." in plan.summary.text()
 
 
+def _measure_again_and_long_times(plan, qtbot):
+    before = dict(plan.costs)
+    qtbot.mouseClick(plan.again, Qt.MouseButton.LeftButton)
+    assert cell(plan, "Time per fold", "3d_fullres") == "measuring…" and not plan.again.isEnabled()
+    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    assert plan.again.isEnabled() and plan.costs != before  # a clock never says the same twice
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("napari_nnunet.widgets.planning.views.has_gpu", lambda: False)
+        plan._show_costs({"2d": TrainingCost(800, 1, 1, "cpu", real=True)})
+        assert "about 33 days per fold here. That is nnU-Net's whole training; Small, 2d, 2 h" in plan.sentence.text()
+        row = [plan.views.table.verticalHeaderItem(r).text() for r in range(12)].index("Time per fold")
+        tips = [plan.views.table.item(row, c).toolTip() for c in range(plan.views.table.columnCount())]
+        assert any("33 days, as the last training here took" in tip for tip in tips)
+    plan._show_costs(before)
+
+
 def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     assert plan.about.text() == "4 cases. Channels: MR.<br>Classes: a."
     run(plan, qtbot)
@@ -68,6 +85,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     assert cell(plan, "Time per fold", "3d_fullres") == "measuring…"
     qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
     assert plan.sentence.text().endswith("per fold here")
+    _measure_again_and_long_times(plan, qtbot)
     assert cell(plan, "Time per fold", "2d").endswith((" h", "days"))
     assert cell(plan, "Memory", "3d_fullres").endswith("(cpu)")
     assert cell(plan, "Voxel size", "3d_fullres") == "1 × 0.8 × 0.8 mm"

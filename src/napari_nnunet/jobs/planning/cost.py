@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.planning.cost import StepCost, measure_step
 from napari_nnunet.errors import NnunetError, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats import speed
-from napari_nnunet.jobs.arithmetic import training_choice, training_device
+from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.planning.preprocess import stored_bytes
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -36,18 +33,21 @@ class TrainingCost:
         Of the preprocessed cases, uncompressed.
     device : str
         Where the step was measured.
+    real : bool
+        Whether the time is that of a training here, with its waiting for data, and not of a trial.
     """
 
     hours_per_fold: float
     memory_gb: float
     disk_gb: float
     device: str
+    real: bool = False
 
 
 def training_costs(
-    base: Path, plans: Plans, info: DatasetInfo, names: Sequence[str], *, device: str = "auto"
+    base: Path, plans: Plans, info: DatasetInfo, names: Sequence[str], *, device: str = "auto", anew: bool = False
 ) -> Job[dict[str, TrainingCost]]:
-    """Measure a training step of configurations; what was measured here before is remembered.
+    """Measure a training step of configurations; what was measured here before is remembered, trainings above all.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ def training_costs(
         Configurations; those that cannot be built are left out with a note.
     device : str
         "auto", "cpu", "cuda".
+    anew : bool
+        Whether to measure again what is remembered.
 
     Returns
     -------
@@ -74,9 +76,10 @@ def training_costs(
             channels = _channels(configuration, info)
             settings = TrainSettings(device=chosen)
             choice = training_choice(settings, configuration.architecture, training_device(settings, chosen))
-            key = _key(configuration, channels, info.labels.heads, choice)
+            key = step_key(configuration, channels, info.labels.heads, choice)
             seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.seconds_per_run(f"{key}-bytes")
-            if seconds is None or memory is None:
+            real = None if anew else speed.seconds_per_run(f"{key}-{REAL}")
+            if anew or seconds is None or memory is None:
                 with memory_told("Plan for less memory."):
                     step = measure_step(
                         configuration.architecture,
@@ -90,33 +93,16 @@ def training_costs(
                 seconds, memory = step.seconds, step.bytes
                 speed.remember(f"{key}-step", seconds)
                 speed.remember(f"{key}-bytes", memory)
-            cost = StepCost(seconds, memory, chosen, 1.0)
+            cost = StepCost(real or seconds, memory, chosen, 1.0)
             disk = stored_bytes(base, configuration)
-            found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen)
+            found[name] = TrainingCost(cost.hours_per_fold, cost.bytes / 1e9, disk / 1e9, chosen, real is not None)
         except NnunetError as error:
             yield Note.about(f"{name} cannot be measured:", error)
         yield Progress(done=i + 1, total=len(names))
     return found
 
 
-_MEASURED = "fastest of three, in the layout of training"  # figures that were remembered otherwise do not count
-
-
 def _channels(configuration: Configuration, info: DatasetInfo) -> int:
     """Return the network's inputs: image channels, and one per class of a previous stage."""
     previous = len(info.labels.foreground_labels) if configuration.previous_stage else 0
     return len(info.channel_names) + previous
-
-
-def _key(configuration: Configuration, channels: int, heads: int, choice: Choice) -> str:
-    about = [
-        configuration.architecture.model_dump(mode="json"),
-        configuration.patch_size,
-        configuration.batch_size,
-        channels,
-        heads,
-        choice.device,
-        choice.precision,
-        _MEASURED,
-    ]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]

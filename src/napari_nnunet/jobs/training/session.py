@@ -159,6 +159,11 @@ class Session:
         before = self._times[role]
         self._times[role] = seconds if before == 0 else _SMOOTHING * before + (1 - _SMOOTHING) * seconds
 
+    @property
+    def seconds_per_step(self) -> float:
+        """The smoothed seconds of a training step with its waiting for data; 0 before the first."""
+        return self._times["train"]
+
     def seconds_left(self) -> float:
         """Return how long all remaining epochs will take at the present pace."""
         recipe, train, val = self.recipe, self._times["train"], self._times["val"] or self._times["train"] / 3

@@ -15,10 +15,11 @@ from napari_nnunet.engine.training.log import pseudo_dice
 from napari_nnunet.engine.training.parallel import Group, joined, own_device
 from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
+from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.arithmetic import training_choice, training_device
+from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
 from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
@@ -199,6 +200,7 @@ def _train(
         session = yield from begin(order, network, choice, group, start)
         stack.callback(session.close)
         finished = yield from _learn(session)
+        _remember(session, choice)
         if not finished:
             return TrainResult(order.folder, finished=False, epochs=session.epoch)
         if not group.leads:
@@ -263,6 +265,14 @@ def _fit_to_budget(session: Session) -> Job[bool]:
         f"{session.recipe.iterations} steps."
     )
     return True
+
+
+def _remember(session: Session, choice: Choice) -> None:
+    """Note how long a step took here, so that the next plan says what trainings really take."""
+    order = session.order
+    if session.group.alone and not order.settings.threads and session.epoch and session.seconds_per_step > 0:
+        key = step_key(order.configuration, order.channels_in, order.info.labels.heads, choice)
+        speed.remember(f"{key}-{REAL}", session.seconds_per_step)
 
 
 def _epoch(session: Session) -> Job[bool]:

@@ -17,7 +17,7 @@ from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, Pla
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import folded_away, next_button, sentence
+from napari_nnunet.widgets.frame.parts import button, folded_away, next_button, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -27,6 +27,7 @@ from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.preprocessing import Preprocessing
 from napari_nnunet.widgets.planning.views import (
+    SENSIBLE_START,
     PlanViews,
     advised_configuration,
     plan_sentence,
@@ -42,7 +43,6 @@ else:
     plan_and_preprocess = lazy("napari_nnunet.jobs.planning.plan_and_preprocess:plan_and_preprocess")
     training_costs = lazy("napari_nnunet.jobs.planning.cost:training_costs")
 
-SENSIBLE_START = "Small, 2d, 2 h"  # without a GPU
 _PRESETS = {
     "Standard U-Net (8 GB)": "ExperimentPlanner",
     "Small U-Net (CPU, quick tries)": "SmallPlanner",
@@ -84,9 +84,19 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.changing = folded_away("Change a configuration", self.change)
         self.preprocessing = Preprocessing(self.state)
         self.train = next_button("Train this", "Open the Train dock with these plans; it preprocesses what is missing.")
+        self.again = button("Measure again", "Time a training step of every configuration anew, on a quiet computer.")
+        self.again.clicked.connect(lambda: self._measure(anew=True))
         form = self._form()
         self.lay_out(
-            form, self.summary, self.panel, self.sentence, self.views, self.changing, self.preprocessing, self.train
+            form,
+            self.summary,
+            self.panel,
+            self.sentence,
+            self.views,
+            self.again,
+            self.changing,
+            self.preprocessing,
+            self.train,
         )
         self.head.changed.connect(self._show_dataset)
         self.plans_box.chosen.connect(self._show_plans)
@@ -143,7 +153,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.form.setRowVisible(self.plans_box, self.plans_box.count() > 1)
         plans, info = self.plans, self.info
         there = plans is not None and info is not None
-        for part in (self.views, self.changing, self.preprocessing, self.sentence, self.train):
+        for part in (self.views, self.again, self.changing, self.preprocessing, self.sentence, self.train):
             part.setVisible(there)
         shown, self._shown = self._shown, (self.head.preprocessed, plans, info)
         if plans is not None and info is not None and shown == self._shown:
@@ -153,20 +163,27 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         if plans is None or info is None or self.head.preprocessed is None:
             self.panel.say(self.plans_box.problem)
             return
-        configurations = list(readable_configurations(plans))
         self.change.show_plans(plans, info)
         self.preprocessing.show_plans(self.head.preprocessed, plans)
         self.views.show_plans(plans, info, self.head.preprocessed)
-        self._show_costs({}, measuring=True)
-        self._costing.start(
-            training_costs(self.head.preprocessed, plans, info, configurations),
-            returned=self._show_costs,
-            errored=lambda _: self._show_costs({}),
-        )
+        self._measure()
+
+    def _measure(self, *, anew: bool = False) -> None:
+        """Measure what the configurations cost."""
+        base, plans, info = self._shown
+        if base is not None and plans is not None and info is not None:
+            self._costing.stop()
+            self._show_costs({}, measuring=True)
+            self._costing.start(
+                training_costs(base, plans, info, list(readable_configurations(plans)), anew=anew),
+                returned=self._show_costs,
+                errored=lambda _: self._show_costs({}),
+            )
 
     def _show_costs(self, costs: dict[str, Any], *, measuring: bool = False) -> None:
         self.costs = costs
         if self.plans is not None and self.info is not None:
+            self.again.setEnabled(not measuring)
             self.views.show_costs(self.plans, costs, measuring=measuring)
             self.sentence.setText(plan_sentence(self.plans, self.info, self.cases, costs))
 

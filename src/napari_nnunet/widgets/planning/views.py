@@ -43,6 +43,9 @@ _ROWS = (
     "Memory",
     "Disk",
 )
+SENSIBLE_START = "Small, 2d, 2 h"  # without a GPU
+_LONG = 12.0  # hours, from which on a shorter start is advised
+_TIMED = {True: "as the last training here took, waiting for data included", False: "from a trial of a few steps"}
 _AXES = ("z", "y", "x")
 _BOX = 124  # width of a stage in the drawing
 _COLOURS = tuple(class_colour(value) for value in (1, 2, 3))
@@ -53,7 +56,12 @@ def plan_sentence(plans: Plans, info: DatasetInfo, cases: int, costs: Mapping[st
     name = advised_configuration(plans)
     configuration = plans.configuration(name)
     classes = len(info.labels.regions if info.labels.has_regions else info.labels.foreground_labels)
-    when = f", about {hours_text(costs[name].hours_per_fold)} per fold here" if name in costs else ""
+    when = ""
+    if name in costs:
+        hours = costs[name].hours_per_fold
+        when = f", about {hours_text(hours)} per fold here"
+        if hours > _LONG and not has_gpu():
+            when += f". That is nnU-Net's whole training; {SENSIBLE_START} is a sensible start here"
     return (
         f"{counted(cases, 'case')}, {classes} class{'es' if classes != 1 else ''}, "
         f"{configuration.ndim}D, patch {times_text(configuration.patch_size)}{when}"
@@ -109,10 +117,13 @@ class ConfigurationTable(QTableWidget):
         for column, (name, configuration) in enumerate(configurations.items()):
             median = plans.resolved(name).get("median_image_size_in_voxels") or ()
             parent = str(plans.configurations[name].get("inherits_from") or "–")
-            texts = [parent, *_column(configuration, median, costs.get(name), "measuring…" if measuring else "–")]
+            cost = costs.get(name)
+            texts = [parent, *_column(configuration, median, cost, "measuring…" if measuring else "–")]
             for row, text in enumerate(texts):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(
+                    f"{text}, {_TIMED[cost.real]}" if cost is not None and _ROWS[row] == "Time per fold" else text
+                )
                 self.setItem(row, column, item)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.resizeRowsToContents()

@@ -40,7 +40,7 @@ else:
     fold_job = lazy("napari_nnunet.jobs.planning.folds:fold_job")
 
 _USUAL = 5
-_IN_A_ROW = 6
+_IN_A_ROW = 5
 _ROWS = 3  # of boxes that are seen without scrolling
 _LATER_MS = 300  # after the last letter of a pattern
 _STORED, _OWN = "Those there are", "Others"

@@ -6,7 +6,7 @@ from typing import Any
 
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.launch import DetachedTraining
@@ -68,15 +68,11 @@ class TrainForm(QGroupBox):
         self.rows = FieldRows(TrainSettings, {"trainer": {"choices": list(trainers())}, "seed": {"max": _MOST_SEEDS}})
 
     def _lay_out(self) -> None:
-        folds = QWidget()
-        line = QHBoxLayout(folds)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.fold_boxes, 1)
-        line.addWidget(self.other_folds)
         self.form = QFormLayout()
         self.form.addRow("Plans", self.plans_box)
         add_row(self.form, self.configuration_box)
-        self.form.addRow("Folds", folds)
+        self.form.addRow("Folds", self.fold_boxes)
+        self.form.addRow("", self.other_folds)
         for widget in (self.length_box, self.hours_box, self.epochs_box, self.device_box):
             add_row(self.form, widget)
         inner = QWidget()
