@@ -92,7 +92,7 @@ def joined(parts: Iterable[tuple[int, NDArray[np.bool_]]], shape: tuple[int, ...
     for number, inside in parts:
         before = array[inside]
         if before.size and int(before.max()) > (np.iinfo(np.int64).max - number) // base:
-            raise ImageError(f"More classes overlap in one voxel than can be told apart; {classes} have files.")
+            raise ImageError(f"More classes overlap in one voxel than can be distinguished; {classes} have files.")
         array[inside] = before * base + number
     return array
 
