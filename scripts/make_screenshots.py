@@ -37,8 +37,8 @@ def window(height):
     viewer.window._qt_window.resize(1280, height)
 
     def shot(name):
-        pump(0.5)
-        viewer.window.screenshot(str(OUT / f"{name}.png"), canvas_only=False)
+        pump(1.5)
+        viewer.window.screenshot(str(OUT / f"{name}.png"), canvas_only=False, flash=False)
 
     return viewer, shot
 
@@ -234,6 +234,7 @@ def segment():
     viewer, shot = window(820)
 
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+    widget.offer.hide()  # napari's own question about readers is not what the pictures are about
     pump(1)
     shot("segment-start")
     viewer.open_sample("napari-nnunet", "nuclei_and_shells")

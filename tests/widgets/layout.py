@@ -1,16 +1,27 @@
-"""Measures what a person would see cut: every visible part of a dock against the room it needs."""
+"""Measures what a person would see cut: every visible part of a dock or dialog against the room it needs.
+
+Where ``NAPARI_NNUNET_SCREENS`` names a folder, a picture of the window is written there at every look, in both themes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
-from qtpy.QtCore import QPoint
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
+    QAbstractSpinBox,
     QCheckBox,
     QComboBox,
+    QDialog,
     QGroupBox,
     QLabel,
+    QLineEdit,
+    QListWidget,
+    QPlainTextEdit,
     QPushButton,
     QScrollArea,
     QTableWidget,
@@ -25,9 +36,40 @@ def cut_parts(dock: QWidget) -> list[str]:
     return [line for part in _seen(content) for line in _faults(part, content, room)]
 
 
+def settle(dock: QWidget, qtbot) -> None:
+    """Wait until a dock has said what it has to say, and is laid out."""
+    later = getattr(dock, "_later", None)
+    qtbot.waitUntil(lambda: later is None or not later.isActive(), timeout=10000)
+    for more in dock.findChildren(QCollapsible):
+        more.expand(animate=False)
+    qtbot.wait(100)
+
+
+def check_layout(viewer, dock: QWidget, qtbot, name: str, themes=("light", "dark")) -> None:
+    """Look at a dock or dialog in the themes: nothing is cut, and everything has a name."""
+    settle(dock, qtbot)
+    for theme in themes:
+        viewer.theme = theme
+        with contextlib.suppress(qtbot.TimeoutError):  # the layout follows a text that has just changed
+            qtbot.waitUntil(lambda: not cut_parts(dock), timeout=3000)
+        _take_picture(viewer, dock, f"{name}-{theme}", qtbot)
+        faults = cut_parts(dock) + unnamed_parts(dock)
+        assert not faults, faults
+    if isinstance(dock, QDialog):
+        assert dock.height() <= 760 and dock.width() <= 1240
+
+
+def _take_picture(viewer, dock: QWidget, name: str, qtbot) -> None:
+    folder = os.environ.get("NAPARI_NNUNET_SCREENS")
+    if folder:
+        qtbot.wait(300)
+        window = dock if isinstance(dock, QDialog) else viewer.window._qt_window
+        window.grab().save(str(Path(folder) / f"{name}.png"))
+
+
 def _content(dock: QWidget) -> tuple[QWidget, int]:
-    """Return what holds the parts of a dock, and how wide a part may reach."""
-    scroll = dock.findChild(QScrollArea)
+    """Return what holds the parts of a dock or dialog, and how wide a part may reach."""
+    scroll = None if isinstance(dock, QDialog) else dock.findChild(QScrollArea)
     return (dock, dock.width()) if scroll is None else (scroll.widget(), scroll.viewport().width())
 
 
@@ -35,7 +77,8 @@ def _seen(content: QWidget) -> Iterator[QWidget]:
     """Go through the visible parts of a dock; those below the lower edge count, those folded away do not."""
     folded = [more for more in content.findChildren(QCollapsible) if not more.isExpanded()]
     for part in content.findChildren(QWidget):
-        if part.isVisible() and not any(more.content().isAncestorOf(part) for more in folded):
+        own = part.window() is content.window()  # and not of a dialog that the dock opened
+        if own and part.isVisible() and not any(more.content().isAncestorOf(part) for more in folded):
             yield part
 
 
@@ -55,6 +98,10 @@ def _faults(part: QWidget, content: QWidget, room: int) -> Iterator[str]:
                 yield f"{name} is {part.height()} high, needs {part.heightForWidth(part.width())}"
         elif part.width() < part.sizeHint().width():
             yield f"{name} is {part.width()} wide, needs {part.sizeHint().width()}"
+    if isinstance(part, QLineEdit) and not part.text() and not isinstance(part.parent(), QAbstractSpinBox | QComboBox):
+        needed = part.fontMetrics().horizontalAdvance(part.placeholderText())
+        if part.contentsRect().width() < needed:
+            yield f"{name} has {part.contentsRect().width()}, its placeholder {part.placeholderText()!r} needs {needed}"
     if isinstance(part, QTableWidget):
         yield from _cut_heads(part, name)
 
@@ -78,10 +125,36 @@ def _text(part: QWidget) -> str:
 def unnamed_parts(dock: QWidget) -> list[str]:
     """Return the visible parts one can reach with the keyboard that a screen reader could not name."""
     content, _ = _content(dock)
-    kinds = QAbstractButton | QComboBox | QTableWidget
+    kinds = QAbstractButton | QComboBox | QTableWidget | QListWidget | QLineEdit | QAbstractSpinBox | QPlainTextEdit
     return [
         f"{type(part).__name__} in {type(part.parent()).__name__}"
         for part in _seen(content)
         if isinstance(part, kinds) and type(part) is not QAbstractButton  # the corner of a table
-        if not (part.accessibleName() or _text(part))
+        if not (part.accessibleName() or (_text(part) and not isinstance(part, QLineEdit)))
+        if not isinstance(part.parent(), QAbstractSpinBox | QComboBox)  # the line within is its owner's
     ]
+
+
+def tabbed(dock: QWidget, qtbot) -> tuple[list[str], list[str]]:
+    """Press Tab and Shift+Tab until the keyboard leaves a dock: what was not reached, and in which direction it stayed."""
+    window = dock.window()
+    kinds = QPushButton | QCheckBox | QComboBox | QTableWidget | QLineEdit
+    wanted = [
+        part
+        for part in _seen(_content(dock)[0])
+        if isinstance(part, kinds) and part.isEnabled() and part.focusPolicy() & Qt.FocusPolicy.TabFocus
+        if part.focusProxy() is None and not isinstance(part.parent(), QAbstractSpinBox | QComboBox)
+    ]
+    seen: list[QWidget] = []
+    stayed = []
+    for key in (Qt.Key.Key_Tab, Qt.Key.Key_Backtab):
+        wanted[0].setFocus()
+        for _ in range(200):
+            now = window.focusWidget()
+            if now is None or not dock.isAncestorOf(now):
+                break
+            seen.append(now)
+            qtbot.keyClick(now, key)
+        else:
+            stayed.append(key.name)
+    return [f"{type(part).__name__} {_text(part)!r}" for part in wanted if part not in seen], stayed

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 
 import numpy as np
 import pytest
-from layout import cut_parts, unnamed_parts
+from layout import check_layout, settle, tabbed
 from qtpy.QtWidgets import QDockWidget, QMainWindow
-from superqt import QCollapsible
 
 from helpers import TRAINED, Recipe, make_dataset, make_trainable, smooth_image
 from napari_nnunet.events import Ended, EpochDone, Stage, to_json
@@ -25,6 +24,7 @@ DOCKS = (
     "Models",
     "Check my computer",
 )
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -46,21 +46,9 @@ def open_dock(viewer, title):
     return viewer.window.add_plugin_dock_widget("napari-nnunet", title)[1]
 
 
-def settle(dock, qtbot):
-    """Wait until a dock has said what it has to say, and is laid out."""
-    later = getattr(dock, "_later", None)
-    qtbot.waitUntil(lambda: later is None or not later.isActive(), timeout=10000)
-    for more in dock.findChildren(QCollapsible):
-        more.expand(animate=False)
-    qtbot.wait(300)
-
-
 def check(dock, qtbot):
-    settle(dock, qtbot)
-    with contextlib.suppress(qtbot.TimeoutError):  # the layout follows a text that has just changed
-        qtbot.waitUntil(lambda: not cut_parts(dock), timeout=3000)
-    assert cut_parts(dock) == []
-    assert unnamed_parts(dock) == []
+    theme = dock.viewer.theme
+    check_layout(dock.viewer, dock, qtbot, f"{type(dock).__name__}-{next(_numbers)}", (theme,))
 
 
 def add_layers(viewer):
@@ -133,6 +121,15 @@ def test_docks_that_show_plans_and_trainings_are_not_cut(small, home, qtbot):
     check(train, qtbot)
     assert "mean Dice 0.2101 (over cases, then over classes)" in train.details.scores_title.text()
     train.watch.stop()
+
+
+@pytest.mark.parametrize("title", DOCKS)
+def test_tab_goes_through_a_dock_and_leaves_it(viewer, home, qtbot, title):
+    make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
+    dock = open_dock(viewer, title)
+    add_layers(viewer)
+    settle(dock, qtbot)
+    assert tabbed(dock, qtbot) == ([], [])
 
 
 def test_docks_are_tabs_of_each_other_and_each_is_there_once(viewer, home, qtbot):

@@ -241,6 +241,14 @@ def test_the_tab_key_goes_from_the_dataset_to_its_layers(viewer, cases, qtbot):
     assert not cases.form.table.hasFocus()
 
 
+def test_values_have_the_colours_of_the_canvas(viewer, cases, qtbot):
+    _, labels = layers(viewer)
+    settled(cases, qtbot)
+    for row, value in ((1, 3), (2, 9)):
+        shown = cases.form.table.item(row, 0).data(Qt.ItemDataRole.DecorationRole)
+        np.testing.assert_allclose(shown.getRgbF()[:3], labels.get_color(value)[:3], atol=0.01)
+
+
 def test_values_of_large_layers_are_counted_on_a_thread(viewer, cases, home, qtbot, monkeypatch):
     from napari_nnunet.widgets.dataset import class_table
 

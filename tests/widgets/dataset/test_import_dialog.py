@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from casework import listed, show
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QFileDialog
 
 from helpers import make_dataset, smooth_image
 from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
@@ -186,3 +187,29 @@ def test_a_name_is_mended_while_it_is_typed(viewer, cases, folders, qtbot):
     dialog.name.textEdited.emit(dialog.name.text())  # the keyboard of the test has no umlauts
     assert dialog.name.text() == "Groessere_Zellen_2"
     dialog.reject()
+
+
+def test_names_with_their_pictures_and_what_is_typed_have_room(viewer, cases, home, folders, qtbot):
+    dialog = opened(cases, qtbot, *folders)
+    qtbot.wait(100)
+    assert dialog.pairs.columnWidth(0) >= 100
+    assert dialog.values.columnWidth(4) >= 200
+    for table in (dialog.pairs, dialog.values):
+        assert table.horizontalScrollBar().maximum() == 0
+    dialog.reject()
+
+
+def test_the_keys_of_the_import_dialog(viewer, cases, home, folders, qtbot, monkeypatch):
+    """Enter after a name once pressed Browse; Ctrl+Enter did nothing."""
+    asked = []
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: asked.append(1) or "")
+    dialog = opened(cases, qtbot, *folders)
+    qtbot.keyClick(dialog.name, Qt.Key.Key_Return)
+    assert not asked and dialog.isVisible()
+    with qtbot.waitSignal(dialog.imported, timeout=60000):
+        qtbot.keyClick(dialog.name, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    dialog = cases.import_dialog()
+    dialog.open()
+    qtbot.keyClick(dialog.name, Qt.Key.Key_Escape)
+    assert not dialog.isVisible()
+    listed(cases, qtbot, 3)

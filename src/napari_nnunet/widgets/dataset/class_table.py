@@ -13,7 +13,6 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_nnunet.events import Job, Progress
-from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, Painted, default_names
 from napari_nnunet.widgets.frame.words import failure_text
@@ -98,7 +97,8 @@ class ClassTable(QTableWidget):
             name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
             items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
             if guess.value:
-                items[0].setData(Qt.ItemDataRole.DecorationRole, QColor(class_colour(guess.value)))
+                colour = np.ravel(labels.colormap.map(guess.value))  # as on the canvas
+                items[0].setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*colour[:3].tolist()))
             for item in items[: 3 if guess.value == 0 else 2]:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
             for column, item in enumerate(items):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QDialog,
     QFormLayout,
     QHBoxLayout,
     QLineEdit,
@@ -24,7 +23,7 @@ from napari_nnunet.formats.dataset.relabel import change_classes
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import Table, button, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import lazy
@@ -36,7 +35,7 @@ else:
     rename_dataset = lazy("napari_nnunet.jobs.dataset.manage:rename_dataset")
 
 
-class DatasetDialog(QDialog):
+class DatasetDialog(RunDialog):
     """Edits a dataset; emits ``changed`` with its name, None where it was removed, and a sentence.
 
     Parameters
@@ -150,11 +149,6 @@ class DatasetDialog(QDialog):
         self.changed.emit(name, text)
         self.accept()
         return text
-
-    def reject(self) -> None:
-        """Close, but not while files are written."""
-        if self.panel.state is State.IDLE:
-            super().reject()
 
 
 def _edit(workspace: Workspace, name: str, classes: dict[str, str], new: str | None) -> Job[str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
-    QDialog,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -27,7 +26,7 @@ from napari_nnunet.events import Progress
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable, ValueTable
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -50,7 +49,7 @@ _LATER_MS = 400  # after the last letter of a folder's name
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
 
-class ImportDialog(QDialog):
+class ImportDialog(RunDialog):
     """Two folders, what they hold, and a button that imports it.
 
     Emits ``imported`` with the folder of the dataset.
@@ -78,7 +77,8 @@ class ImportDialog(QDialog):
         self._pictures = pictures = Path(tempfile.mkdtemp(prefix="nnunet-pairs-"))
         self.destroyed.connect(lambda: shutil.rmtree(pictures, ignore_errors=True))
         self.setWindowTitle("Import folders of images and masks")
-        self.setMinimumSize(680, 640)
+        self.setMinimumSize(680, 600)
+        self.resize(860, 720)
         self._make(dataset)
         self._lay_out()
         self._later = QTimer(self)
@@ -94,6 +94,7 @@ class ImportDialog(QDialog):
         self.values.changed.connect(self._decide)
         self.objects.changed.connect(self._decide)
         self.swap.clicked.connect(self._swap)
+        self.close_button.clicked.connect(self.reject)
         self.panel.start = self.run
         self._target_chosen()
 
@@ -115,6 +116,7 @@ class ImportDialog(QDialog):
         self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.panel = RunPanel("Import")
+        self.close_button = button("Close", "Import nothing.")
 
     def _lay_out(self) -> None:
         self.form = form = QFormLayout()
@@ -152,6 +154,7 @@ class ImportDialog(QDialog):
         column.addLayout(form)
         column.addWidget(scroll, 1)
         column.addWidget(self.panel)
+        column.addWidget(self.close_button)
 
     def _browse(self, edit: QLineEdit, label: str) -> None:
         folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}", edit.text())
@@ -317,13 +320,6 @@ class ImportDialog(QDialog):
             job.stop()
         shutil.rmtree(self._pictures, ignore_errors=True)
         super().done(result)
-
-    def reject(self) -> None:
-        """Close, but not while files are written."""
-        if self.panel.state is State.IDLE:
-            super().reject()
-        else:
-            self.panel.cancel()
 
 
 def _counts(plan: ImportPlan) -> str:

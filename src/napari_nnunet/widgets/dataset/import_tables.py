@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLineEdit, QRadioButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QRadioButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import CaseDone
@@ -30,7 +39,10 @@ class PairTable(Table):
     changed = Signal()
 
     def __init__(self) -> None:
-        super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=6)
+        super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=4)
+        for column in (1, 2, 4):  # with the first: equal shares, long names are cut in their middle
+            self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setIconSize(QSize(_SIDE, _SIDE))
         self.itemChanged.connect(self._ticked)
 
@@ -95,6 +107,8 @@ class ValueTable(Table):
 
     def __init__(self) -> None:
         super().__init__("Values of the masks", ("Value", "Voxels", "Share", "Masks", "Becomes"), most=8)
+        self.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        self.horizontalHeader().setSectionResizeMode(4, QHeaderView.ResizeMode.Stretch)  # what is typed
         self._recognised: Recognised | None = None
         self._asked = False
         self.setEditTriggers(QTableWidget.EditTrigger.AllEditTriggers)

@@ -31,6 +31,7 @@ class JsonDialog(QDialog):
         self.button = QPushButton("Write dataset.json")
         form = QFormLayout(self)
         for label, edit in (("File ending", self.ending), ("Channels", self.channels), ("Classes", self.labels)):
+            edit.setAccessibleName(label)
             form.addRow(label, edit)
         form.addRow(self.about)
         form.addRow(self.button)

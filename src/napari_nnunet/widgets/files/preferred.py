@@ -43,7 +43,7 @@ class ReaderOffer(QWidget):
         for part in (self.yes, self.no):
             row.addWidget(part)
         column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
+        column.setContentsMargins(0, 0, 0, 6)
         column.addWidget(self.text)
         column.addLayout(row)
         self.yes.clicked.connect(self._prefer)

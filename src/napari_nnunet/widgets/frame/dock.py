@@ -67,15 +67,10 @@ class Dock(QWidget):
         """Run on Ctrl+Enter, cancel on Esc, wherever in the dock the keys are pressed."""
         if event is None:
             return
-        control = event.modifiers() & Qt.KeyboardModifier.ControlModifier
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and control:
-            panel = next((panel for panel in self.panels if panel.isVisible()), None)
-            if panel is not None and panel.state is State.IDLE and panel.button.isEnabled():
-                panel.button.click()
-        elif event.key() == Qt.Key.Key_Escape and self.busy:
-            for panel in self.panels:
-                panel.cancel()
-        else:
+        run = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        asked = [panel for panel in self.panels if panel.isVisible()][:1] if run else self.panels
+        meant = [panel.run_or_cancel(event) for panel in asked]
+        if not any(meant):
             super().keyPressEvent(event)
 
     def changeEvent(self, event: QEvent | None) -> None:

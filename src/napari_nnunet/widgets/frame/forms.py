@@ -181,7 +181,9 @@ def _limits(metadata: Sequence[Any], *, whole: bool, step: float | None) -> dict
 
 def add_row(form: QFormLayout, widget: Any, at: int | None = None) -> None:
     """Add a magicgui widget with its label to a form, where screen readers find its name."""
-    widget.native.setAccessibleName(widget.label)
+    parts = (widget, widget.line_edit) if isinstance(widget, FileEdit) else (widget,)
+    for part in parts:  # of a file, the line within is what the keyboard reaches
+        part.native.setAccessibleName(widget.label)
     widget.native.setToolTip(widget.tooltip or "")
     row = form.rowCount() if at is None else at
     if isinstance(widget, CheckBox):

@@ -9,16 +9,18 @@ from typing import Any, TypeVar
 
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QDialog, QHBoxLayout, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
-from napari_nnunet.widgets.frame.parts import CopyButton, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, sentence
 from napari_nnunet.widgets.frame.ready import Remedy
 from napari_nnunet.widgets.frame.words import failure_text, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 T = TypeVar("T")
+_BELOW = 120  # pixels below a panel that are brought into sight with it: where results begin
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
 
 
@@ -74,7 +76,7 @@ class RunPanel(QWidget):
         self.button.setAccessibleName(text)
         self.button.setMinimumHeight(32)
         self.button.clicked.connect(self._clicked)
-        self.remedy = QPushButton()
+        self.remedy = ElidingButton()
         self.remedy.setVisible(False)
         self.remedy.clicked.connect(self._mend)
         self.bar = QProgressBar()
@@ -85,6 +87,9 @@ class RunPanel(QWidget):
         self.details = CopyButton("Copy report", lambda: self._report)
         self.details.setVisible(False)
         self.details.setToolTip("Copy the error with its traceback, for a bug report.")
+        self._in_sight = QTimer(self)
+        self._in_sight.setSingleShot(True)
+        self._in_sight.timeout.connect(self._come_into_sight)
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         row.addWidget(self.details)
@@ -100,8 +105,7 @@ class RunPanel(QWidget):
         self._reason, self._remedy = reason, remedy
         self.remedy.setVisible(self.state is State.IDLE and remedy is not None)
         if remedy is not None:
-            self.remedy.setText(remedy.text)
-            self.remedy.setAccessibleName(remedy.text)
+            self.remedy.show_text(remedy.text)
         if self.state is State.IDLE:
             self.button.setEnabled(reason is None)
             self.button.setToolTip(reason or "")
@@ -202,6 +206,27 @@ class RunPanel(QWidget):
         """Share of the work that is done, 0 to 1."""
         return self._fraction
 
+    def run_or_cancel(self, event: QKeyEvent) -> bool:
+        """Run on Ctrl+Enter, cancel on Esc; returns whether the key meant that."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            if not event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+                return False
+            if self.state is State.IDLE and self.button.isEnabled():
+                self.button.click()
+            return True
+        if event.key() == Qt.Key.Key_Escape and self.state is not State.IDLE:
+            self.cancel()
+            return True
+        return False
+
+    def _come_into_sight(self) -> None:
+        """Scroll to the progress, or to the end and what came of it, where they are out of sight."""
+        part = self.parentWidget()
+        while part is not None and not isinstance(part, QScrollArea):
+            part = part.parentWidget()
+        if part is not None and self.isVisible():
+            part.ensureWidgetVisible(self, 0, _BELOW)
+
     def _say_if(self, text: str | None) -> None:
         if text is not None:
             self.say(text)
@@ -218,6 +243,8 @@ class RunPanel(QWidget):
         self.button.setText(text)
         self.button.setAccessibleName(text)
         self.button.setEnabled(state is not State.CANCELLING)
+        if state is not State.CANCELLING:
+            self._in_sight.start(0)  # when what is shown or hidden now is laid out
         self.bar.setVisible(state is not State.IDLE)
         self.details.setVisible(state is State.IDLE and bool(self._report))
         if state is State.RUNNING:
@@ -269,3 +296,33 @@ class RunPanel(QWidget):
         frame = f"Time point {done + 1} of {count}: " if count > 1 else ""
         left = f" – {plain_time(seconds_left)} left" if seconds_left is not None else "…"
         return f"{frame}{self._stage}{left}"
+
+
+class RunDialog(QDialog):
+    """A dialog with a panel, at least as high as what it says. Ctrl+Enter runs, Esc cancels what runs, or closes."""
+
+    panel: RunPanel
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Run and cancel; Enter after a word that was typed presses no button."""
+        if event is None or self.panel.run_or_cancel(event):
+            return
+        if event.key() not in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            super().keyPressEvent(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Grow when a sentence became longer."""
+        handled = bool(super().event(event))
+        layout = self.layout()
+        if event is not None and event.type() == QEvent.Type.LayoutRequest and layout is not None:
+            needed = layout.totalHeightForWidth(self.width())
+            if needed > self.height():
+                self.resize(self.width(), needed)
+        return handled
+
+    def reject(self) -> None:
+        """Close, but not while files are written."""
+        if self.panel.state is State.IDLE:
+            super().reject()
+        else:
+            self.panel.cancel()

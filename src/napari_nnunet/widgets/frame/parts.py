@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QColor, QIcon
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QResizeEvent
 from qtpy.QtWidgets import QApplication, QHeaderView, QLabel, QPushButton, QTableWidget, QTableWidgetItem, QWidget
 from superqt import QCollapsible
 
@@ -58,6 +58,33 @@ def folded_away(title: str, content: QWidget) -> QCollapsible:
     return made
 
 
+class ElidingButton(QPushButton):
+    """A button that a long text does not make wider than its dock; the tool tip has all of it."""
+
+    _whole = ""
+
+    def show_text(self, text: str) -> None:
+        """Show a text, or its beginning and end."""
+        self._whole = text
+        self.setAccessibleName(text)
+        self.setToolTip(text)
+        self.setText(text)
+        self._elide()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the height alone."""
+        return QSize(0, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Show as much as fits now."""
+        super().resizeEvent(event)
+        self._elide()
+
+    def _elide(self) -> None:
+        frame = self.sizeHint().width() - self.fontMetrics().horizontalAdvance(self.text())
+        self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, self.width() - frame))
+
+
 class CopyButton(QPushButton):
     """Copies a text, and says so for a moment.
 
@@ -100,6 +127,8 @@ class Table(QTableWidget):
         Rows that are shown without scrolling.
     """
 
+    _most = 8
+
     def __init__(self, name: str, heads: Sequence[str] = (), *, most: int = 8) -> None:
         super().__init__(0, len(heads))
         self._most = most
@@ -139,6 +168,13 @@ class Table(QTableWidget):
         bar = self.horizontalScrollBar()
         wide = bar.sizeHint().height() if bar is not None and bar.maximum() > 0 else 0
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + wide + 2 * self.frameWidth() + 4)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Be as high as the rows again when the theme, which decides how high rows are, came or changed."""
+        handled = bool(super().event(event))
+        if event is not None and event.type() in (QEvent.Type.Polish, QEvent.Type.Show, QEvent.Type.StyleChange):
+            self.fit()
+        return handled
 
     def texts(self) -> list[list[str]]:
         """Return heads and rows as they are shown."""
