@@ -31,6 +31,7 @@ from napari_nnunet.formats.model.fold import FoldFolder, Wishes
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.planning.cost import training_costs
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training.train import train, validate
 from napari_nnunet.schema.requests.training import TrainRequest
@@ -256,3 +257,12 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
     ):
         assert main([*words, *wrong]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_how_long_its_steps_took_is_what_the_next_plan_says(workspace):
+    run(workspace, settings=SHORT.replace(threads=0))
+    found = load_model(folder_of(workspace).path.parent)
+    costs = drain(
+        training_costs(workspace.preprocessed / TRAINED, found.plans, found.dataset, ["3d_fullres"], device="cpu")
+    )
+    assert costs["3d_fullres"].real and costs["3d_fullres"].hours_per_fold > 0
