@@ -124,7 +124,7 @@ def test_a_file_that_names_no_process_is_no_training(tmp_path, odd):
         assert folder.runner() is None
     queue = queue_folder(tmp_path)
     queue.mkdir()
-    (queue / "1.json").write_text(json.dumps({**asdict(Runner.own()), "folders": ["a"], **odd}))
-    (queue / "2.json").write_text(json.dumps({**asdict(Runner.own()), "folders": 5}))
-    (queue / "3.json").write_text(json.dumps({**asdict(Runner.own()), "folders": ["b"]}))
+    (queue / "00000000000000000001-7.json").write_text(json.dumps({**asdict(Runner.own()), "folders": ["a"], **odd}))
+    (queue / "00000000000000000002-7.json").write_text(json.dumps({**asdict(Runner.own()), "folders": 5}))
+    (queue / "00000000000000000003-7.json").write_text(json.dumps({**asdict(Runner.own()), "folders": ["b"]}))
     assert [ticket.folders for ticket in tickets(tmp_path)] == [("b",)]

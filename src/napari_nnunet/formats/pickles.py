@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.pickle_limits import check_pickle
+from napari_nnunet.formats.pickle_limits import DamagedError, check_pickle
 
 
 class NumberArray(np.ndarray[Any, Any]):
@@ -194,6 +194,8 @@ def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
         content = path.read_bytes()
         check_pickle(content)
         return _Reader(io.BytesIO(content), names).load()
+    except DamagedError as error:
+        raise DatasetError(f"{path} is damaged ({error}).{_hint(path)}") from error
     except pickle.UnpicklingError as error:
         raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
     except FileNotFoundError as error:

@@ -60,14 +60,14 @@ def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble
     before, csv = result.data.copy(), ensemble.result.table.csv()
     box = next(box for box, target, _ in ensemble.result.after._targets if target == 1)
     box.setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
     removed = before != result.data
     assert removed.any() and (before[removed] == 1).all() and (result.data[removed] == 0).all()
-    assert ensemble.result.table.csv() != csv
+    qtbot.waitUntil(lambda: ensemble.result.table.csv() != csv, timeout=10000)  # it is counted on a thread
     painted = tuple(np.argwhere(removed)[0])
     result.data[painted] = 2  # by hand, meanwhile
     box.setChecked(False)
-    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
     before[painted] = 2
     np.testing.assert_array_equal(result.data, before)
 
@@ -77,7 +77,7 @@ def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ens
     _ready(qtbot, ensemble)
     press(qtbot, ensemble)
     ensemble.result.after._targets[1][0].setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.result.after._busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
     texts = []
     for action in ensemble.result.after.copy.menu().actions():
         action.trigger()

@@ -161,8 +161,14 @@ def read_torch(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
             mapped = _can_map(path)
-            with suppress(*_DAMAGED_ZIP):  # torch tells what is wrong with it
-                _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
+            try:
+                with suppress(*_DAMAGED_ZIP):  # torch tells what is wrong with it
+                    _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
+            except pickle.UnpicklingError as error:
+                raise ModelError(
+                    f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. "
+                    f"({_reason(error)})"
+                ) from error
             file.seek(0)
             content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
