@@ -148,7 +148,7 @@ class DetachedTraining:
         """One request per fold; each waits for the trainings before it."""
         return [
             TrainCommand.like(
-                self.settings,
+                self.settings.only(TrainSettings),
                 dataset=self.dataset,
                 configuration=self.configuration,
                 fold=fold,
