@@ -92,6 +92,21 @@ def configuration_of(recipe: Recipe) -> dict:
     return content
 
 
+#: The plans of a tiny network, with a configuration that takes over from another one.
+TINY_PLANS = {
+    "dataset_name": "Dataset001_Tiny",
+    "plans_name": "nnUNetPlans",
+    "image_reader_writer": "SimpleITKIO",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "configurations": {
+        "3d_fullres": configuration_of(Recipe()),
+        "changed": {"inherits_from": "3d_fullres", "batch_size": 3},
+    },
+    "foreground_intensity_properties_per_channel": {"0": STATISTICS},
+}
+
+
 def make_model(root: Path, recipe: Recipe | None = None, *, seed: int = 0) -> TrainedModel:
     """Write a model folder with random weights whose last layer is scaled so that every label occurs."""
     recipe = recipe or Recipe()

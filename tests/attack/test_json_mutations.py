@@ -15,7 +15,7 @@ import time
 import pytest
 
 import nasty
-from helpers import STATISTICS, Recipe, configuration_of
+from helpers import STATISTICS, TINY_PLANS
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Note, from_json, to_json
 from napari_nnunet.formats.claim import Runner, runner_of
@@ -52,18 +52,7 @@ MEMBER = {
 }  # fmt: skip
 MODEL = {"trainer": "nnUNetTrainer", "plans_identifier": "nnUNetPlans", "configuration": "2d"}
 KINDS = {
-    "plans": {
-        "dataset_name": "Dataset001_Tiny",
-        "plans_name": "nnUNetPlans",
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "configurations": {
-            "3d_fullres": configuration_of(Recipe()),
-            "changed": {"inherits_from": "3d_fullres", "batch_size": 3},
-        },
-        "foreground_intensity_properties_per_channel": {"0": STATISTICS},
-    },
+    "plans": TINY_PLANS,
     "dataset": {
         "channel_names": {"0": "CT", "1": "MR"},
         "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},

@@ -8,25 +8,14 @@ from contextlib import suppress
 import pytest
 
 import nasty
-from helpers import STATISTICS, Recipe, configuration_of
+from helpers import STATISTICS
+from helpers import TINY_PLANS as PLANS
 from napari_nnunet.errors import DatasetError, NnunetError, PlanError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.names import is_plain, parse_fold, require_plain
 from napari_nnunet.schema.plans import Plans
 
-PLANS = {
-    "dataset_name": "Dataset001_Tiny",
-    "plans_name": "nnUNetPlans",
-    "image_reader_writer": "SimpleITKIO",
-    "transpose_forward": [0, 1, 2],
-    "transpose_backward": [0, 1, 2],
-    "configurations": {
-        "3d_fullres": configuration_of(Recipe()),
-        "changed": {"inherits_from": "3d_fullres", "batch_size": 3},
-    },
-    "foreground_intensity_properties_per_channel": {"0": STATISTICS},
-}
 DATASET = {
     "channel_names": {"0": "CT", "1": "MR"},
     "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
