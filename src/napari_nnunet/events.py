@@ -73,8 +73,19 @@ class Painted(_Event):
     final: bool
 
 
+class Found(BaseModel):
+    """What is in a segmentation: voxels and volume of a class, or how many objects of a kind."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    voxels: int | None = None
+    mm3: float | None = None
+    objects: int | None = None
+
+
 class CaseDone(_Event):
-    """One case of many is finished; ``path`` is its main output."""
+    """One case of many is finished; ``path`` is its main output, ``found`` what is in it where that was counted."""
 
     kind: Literal["case_done"] = "case_done"
     case: str
@@ -83,6 +94,7 @@ class CaseDone(_Event):
     path: str = ""
     seconds: float = 0.0
     skipped: bool = False
+    found: tuple[Found, ...] = ()
 
 
 class CaseFailed(_Event):

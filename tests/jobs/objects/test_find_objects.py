@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -104,10 +105,13 @@ def test_folders_of_images_become_folders_of_objects(tmp_path: Path) -> None:
     model = object_model(tmp_path / "m")
     (tmp_path / "in").mkdir()
     write_nifti(tmp_path / "in" / "a_0000.nii.gz", volume().array[0])
-    request = PredictFolderRequest.like(CPU, source=tmp_path / "in", target=tmp_path / "out")
-    drain(predict_folder(model, request))
-    labels, _ = read_labels(tmp_path / "out" / "a.nii.gz")
-    np.testing.assert_array_equal(labels, drain(predict(model, volume(), CPU)).labels)
+    request = PredictFolderRequest.like(CPU, source=tmp_path / "in", target=tmp_path / "out", table=True)
+    for keep, state in ((False, "done"), (True, "kept")):
+        drain(predict_folder(model, request.replace(keep_finished=keep)))
+        labels, _ = read_labels(tmp_path / "out" / "a.nii.gz")
+        np.testing.assert_array_equal(labels, drain(predict(model, volume(), CPU)).labels)
+        (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
+        assert (row["state"], row["cell objects"]) == (state, f"{len(np.unique(labels)) - 1}")
 
 
 def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Path) -> None:

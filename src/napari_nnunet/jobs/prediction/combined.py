@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import estimate, measure_speed
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.jobs.prediction.result import Focus, Prediction, count_labels
+from napari_nnunet.jobs.prediction.result import Focus, Halt, Prediction, count_labels, halting
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import lift, lift_shape
@@ -170,6 +170,7 @@ def predict_combined(
     roi: Box | None = None,
     preview: bool = False,
     folder: Path | None = None,
+    halt: Halt | None = None,
 ) -> Job[Prediction]:
     """Segment one image with a whole recipe.
 
@@ -179,7 +180,7 @@ def predict_combined(
         Members, vote, postprocessing.
     volume : Volume
         The image (C, [Z,] Y, X).
-    canvas, focus, roi, preview
+    canvas, focus, roi, preview, halt
         As for :func:`~napari_nnunet.jobs.prediction.predict.predict`; the canvas shows each member's labels while
         it works.
     probabilities : ndarray of float32, shape (C, [Z,] Y, X), optional
@@ -197,25 +198,19 @@ def predict_combined(
     decoding = decoding_for(combination.model, combination.members[0].settings)
     dtype = combination.model.dataset.labels.dtype if decoding is None else "uint32"
     labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=dtype)
-    if combination.joins and decoding is None:
-        result = yield from _joined(combination, volume, labels, probabilities, focus, roi, preview, folder)
-    elif combination.joins and decoding is not None:
-        with room_for(probabilities, (combination.model.dataset.labels.heads, *volume.shape)) as store:
-            result = yield from _joined(combination, volume, labels, store, focus, roi, preview, folder)
-            result = yield from with_objects(replace(result, probabilities=probabilities), store, decoding, labels)
-    else:
-        member = combination.members[0]
-        settings = member.settings.replace(probabilities=probabilities is not None)
-        result = yield from predict(
-            member.model,
-            volume,
-            settings,
-            canvas=labels,
-            probabilities=probabilities,
-            focus=focus,
-            roi=roi,
-            preview=preview,
-        )
+    options: dict[str, Any] = {"focus": focus, "roi": roi, "preview": preview}
+    with halting(halt) as place:
+        if combination.joins and decoding is None:
+            result = yield from _joined(combination, volume, labels, probabilities, folder, place, options)
+        elif combination.joins and decoding is not None:
+            with room_for(probabilities, (combination.model.dataset.labels.heads, *volume.shape)) as store:
+                result = yield from _joined(combination, volume, labels, store, folder, place, options)
+                result = yield from with_objects(replace(result, probabilities=probabilities), store, decoding, labels)
+        else:
+            member = combination.members[0]
+            settings = member.settings.replace(probabilities=probabilities is not None)
+            own: dict[str, Any] = {"canvas": labels, "probabilities": probabilities, "halt": place.part}
+            result = yield from predict(member.model, volume, settings, **own, **options)
     if combination.cleaning.steps and decoding is None:
         yield Stage(name="Postprocessing")
         removed = clean(labels, combination.cleaning)
@@ -241,37 +236,28 @@ def _joined(
     volume: Volume,
     labels: NDArray[Any],
     probabilities: NDArray[np.float32] | None,
-    focus: Focus | None,
-    roi: Box | None,
-    preview: bool,
     folder: Path | None,
+    halt: Halt,
+    options: Mapping[str, Any],
 ) -> Job[Prediction]:
+    """Segment with each member, and combine; of a cancelled job, members that are finished are kept."""
     heads = combination.model.dataset.labels.heads
-    results = []
-    with ExitStack() as stack:
-        place = make_folder(folder or cache_folder())
-        remove_leftovers(place)
-        stores = [stack.enter_context(scratch((heads, *volume.shape), place)) for _ in combination.members]
-        count = len(combination.members)
-        for i, (member, store) in enumerate(zip(combination.members, stores, strict=True)):
-            job = predict(
-                member.model,
-                volume,
-                member.settings.replace(probabilities=True, classes=True),
-                canvas=labels,
-                probabilities=store,
-                focus=focus,
-                roi=roi,
-                preview=preview,
-            )
-            result = yield from _shared_bar(job, i, count, f"{i + 1} of {count}, {member.name}")
-            results.append(result)
-        yield Stage(name="Joining")
-        vote = Vote(combination.model.dataset.labels, lift_shape(volume.shape), count, combination.vote)
-        yield from _join(vote, [lift(store, channels=True) for store in stores], probabilities)
-        labels[...] = vote.finish().reshape(labels.shape)
-        if roi is not None:
-            _clear_outside(labels, roi)
+    count, roi = len(combination.members), options["roi"]
+    stores = halt.room(lambda: _stores((heads, *volume.shape), count, folder))
+    for i, (member, store) in enumerate(zip(combination.members, stores, strict=True)):
+        if i < len(halt.results):
+            continue
+        settings = member.settings.replace(probabilities=True, classes=True)
+        own: dict[str, Any] = {"canvas": labels, "probabilities": store, "halt": halt.part}
+        job = predict(member.model, volume, settings, **own, **options)
+        halt.part_done((yield from _shared_bar(job, i, count, f"{i + 1} of {count}, {member.name}")))
+    results = halt.results
+    yield Stage(name="Joining")
+    vote = Vote(combination.model.dataset.labels, lift_shape(volume.shape), count, combination.vote)
+    yield from _join(vote, [lift(store, channels=True) for store in stores], probabilities)
+    labels[...] = vote.finish().reshape(labels.shape)
+    if roi is not None:
+        _clear_outside(labels, roi)
     uncertainty = None
     if combination.vote.uncertainty:
         entropy, disagreement = (values.reshape(volume.shape) for values in vote.uncertainty())
@@ -283,6 +269,15 @@ def _joined(
         uncertainty=uncertainty,
         recipe=_recipe(combination, results),
     )
+
+
+@contextmanager
+def _stores(shape: tuple[int, ...], count: int, folder: Path | None) -> Iterator[list[NDArray[np.float32]]]:
+    """Give a scratch file for the probabilities (heads, [Z,] Y, X) of every member."""
+    place = make_folder(folder or cache_folder())
+    remove_leftovers(place)
+    with ExitStack() as stack:
+        yield [stack.enter_context(scratch(shape, place)) for _ in range(count)]
 
 
 def _join(vote: Vote, stores: Sequence[NDArray[np.float32]], target: NDArray[np.float32] | None) -> Job[None]:
@@ -381,15 +376,21 @@ def _recipe(combination: Combination, results: Sequence[Prediction]) -> dict[str
 def predict_combined_series(
     combination: Combination,
     frames: Sequence[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
+    *,
+    halt: Halt | None = None,
     **options: Any,
 ) -> Job[list[Prediction]]:
-    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities)."""
-    results = []
+    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities).
+
+    A ``halt`` that is handed in again carries on in the frame that was cancelled.
+    """
+    halt = halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(frames):
-        begun = time.monotonic()
-        result = yield from predict_combined(combination, volume, canvas=canvas, probabilities=probabilities, **options)
-        results.append(result)
+        known = i < len(halt.results)
+        if not known:
+            own: dict[str, Any] = {"canvas": canvas, "probabilities": probabilities, "halt": halt.part}
+            halt.part_done((yield from predict_combined(combination, volume, **own, **options)))
         if len(frames) > 1:
-            seconds = time.monotonic() - begun
-            yield CaseDone(case=f"time point {i + 1}", index=i, total=len(frames), seconds=seconds)
-    return results
+            seconds = halt.results[i].seconds
+            yield CaseDone(case=f"time point {i + 1}", index=i, total=len(frames), seconds=seconds, skipped=known)
+    return halt.results

@@ -27,14 +27,22 @@ from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_o
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.result import (
     Focus,
+    Halt,
     OpenedImage,
     Prediction,
     PreparedImage,
     Segmentation,
     count_labels,
+    halting,
 )
 from napari_nnunet.jobs.prediction.voxel_size import require_near
-from napari_nnunet.jobs.prediction.windows import NotFiniteError, clear_outside, lifted_box, segment_windows, tiles_of
+from napari_nnunet.jobs.prediction.windows import (
+    NotFiniteError,
+    begin_windows,
+    clear_outside,
+    lifted_box,
+    segment_windows,
+)
 from napari_nnunet.schema.geometry import lift
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
@@ -52,6 +60,7 @@ def predict(
     focus: Focus | None = None,
     roi: Box | None = None,
     preview: bool = False,
+    halt: Halt | None = None,
 ) -> Job[Prediction]:
     """Segment one image.
 
@@ -76,6 +85,8 @@ def predict(
         Half-open box in voxels to segment; intensities are still normalised by the whole image.
     preview : bool
         Paint every window's own labels into the canvas before the final ones.
+    halt : Halt, optional
+        Receives where a cancel stops; handed in again with the same of everything else, the job carries on from there.
 
     Yields
     ------
@@ -95,13 +106,13 @@ def predict(
         If the voxels are more than ten times from the model's and the settings do not accept that.
     """
     settings = settings or PredictSettings()
-    segment = partial(
-        _classes, model, volume, settings, canvas, previous=previous, focus=focus, roi=roi, preview=preview
-    )
     decoding = decoding_for(model, settings)
-    if decoding is None:
-        return (yield from segment(probabilities))
-    with room_for(probabilities, (model.dataset.labels.heads, *volume.shape)) as store:
+    with halting(halt) as place:
+        segment = partial(_classes, model, volume, settings, canvas, previous, focus, roi, preview, place)
+        if decoding is None:
+            return (yield from segment(probabilities))
+        shape = (model.dataset.labels.heads, *volume.shape)
+        store = place.room(lambda: room_for(probabilities, shape))
         result = yield from segment(store)
         kept = store if settings.probabilities else None
         return (yield from with_objects(replace(result, probabilities=kept), store, decoding, canvas))
@@ -112,22 +123,25 @@ def _classes(
     volume: Volume,
     settings: PredictSettings,
     canvas: NDArray[Any] | None,
-    probabilities: NDArray[np.float32] | None,
-    *,
     previous: NDArray[Any] | None,
     focus: Focus | None,
     roi: Box | None,
     preview: bool,
+    halt: Halt,
+    probabilities: NDArray[np.float32] | None,
 ) -> Job[Prediction]:
     """Segment one image into the classes that were learnt."""
     require_near(model, volume.geometry, settings)
     started = time.monotonic()
     scheme = model.dataset.labels
     if previous is None and model.configuration.previous_stage is not None:
-        previous = yield from _previous_stage(model, volume, settings, roi)
-    result = canvas if canvas is not None else np.zeros(volume.shape, dtype=scheme.dtype)
-    if settings.probabilities and probabilities is None:
-        probabilities = np.zeros((scheme.heads, *volume.shape), dtype=np.float32)
+        if halt.previous is None:
+            halt.previous = yield from _previous_stage(model, volume, settings, roi, halt.part)
+        previous = halt.previous
+    probabilities = _room_in(halt, probabilities, (scheme.heads, *volume.shape), wanted=settings.probabilities)
+    if halt.labels is None:
+        halt.labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=scheme.dtype)
+    result = halt.labels
     task = Segmentation(
         OpenedImage(volume, None if previous is None else lift(previous)),
         settings,
@@ -136,11 +150,13 @@ def _classes(
         focus,
         roi,
         preview,
+        halt=halt,
     )
     yield Stage(name="Loading the model")
     with borrowed(model, settings) as predictor, ExitStack() as stack:
         yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
         stack.enter_context(torch_threads(predictor.choice.threads))
+        halt.go_by(model.hashes(predictor.folds, settings.checkpoint))
         record, used = yield from run_with_fallbacks(predictor, task)
     recipe = _recipe(predictor, settings, used)
     return Prediction(
@@ -155,24 +171,40 @@ def _classes(
     )
 
 
+def _room_in(
+    halt: Halt, given: NDArray[np.float32] | None, shape: tuple[int, ...], *, wanted: bool
+) -> NDArray[np.float32] | None:
+    """Return the array of the probabilities: the given one, or that which is made once and carried on with."""
+    if given is None and halt.probabilities is None and wanted:
+        halt.probabilities = np.zeros(shape, dtype=np.float32)
+    return halt.probabilities if given is None else given
+
+
 def predict_series(
     model: TrainedModel,
     frames: Iterable[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
     settings: PredictSettings,
+    *,
+    halt: Halt | None = None,
     **options: Any,
 ) -> Job[list[Prediction]]:
-    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities)."""
-    results = []
-    listed = list(frames)
+    """Segment the frames of a time series one after the other, each into its own canvas (and probabilities).
+
+    A ``halt`` that is handed in again carries on in the frame that was cancelled.
+    """
+    listed, halt = list(frames), halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(listed):
-        result = yield from predict(model, volume, settings, canvas=canvas, probabilities=probabilities, **options)
-        results.append(result)
-        yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=result.seconds)
-    return results
+        known = i < len(halt.results)
+        if not known:
+            own: dict[str, Any] = {"canvas": canvas, "probabilities": probabilities, "halt": halt.part}
+            halt.part_done((yield from predict(model, volume, settings, **own, **options)))
+        seconds = halt.results[i].seconds
+        yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=seconds, skipped=known)
+    return halt.results
 
 
 def _previous_stage(
-    model: TrainedModel, volume: Volume, settings: PredictSettings, roi: Box | None
+    model: TrainedModel, volume: Volume, settings: PredictSettings, roi: Box | None, halt: Halt
 ) -> Job[NDArray[Any]]:
     """Run the first stage of a cascade from the model next to this one."""
     folder = model.previous_stage_folder()
@@ -187,7 +219,8 @@ def _previous_stage(
     available = first.folds(settings.checkpoint)
     folds = settings.folds if settings.folds is None or set(settings.folds) <= set(available) else None
     yield Note(text=f"First stage of the cascade: {first.name}.")
-    lower = yield from predict(first, volume, settings.replace(folds=folds, probabilities=False, classes=True), roi=roi)
+    settings = settings.replace(folds=folds, probabilities=False, classes=True)
+    lower = yield from predict(first, volume, settings, roi=roi, halt=halt)
     yield Note(text=f"Second stage of the cascade: {model.name}.")
     return lower.labels
 
@@ -235,25 +268,28 @@ def _after_out_of_memory(
 
 def _run(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, *, on_device: bool) -> Job[PrepareRecord]:
     model, settings = predictor.model, task.settings
-    yield Stage(name="Preparing the image")
-    on_device = on_device and ensemble.choice.kind != "cpu"
-    device = torch.device(ensemble.choice.device if on_device else "cpu")
-    data, record = _prepared(model, task, device)
-    for text in record.notes:
-        yield Note(text=text, level="warning")
     region = tuple(slice(lo, hi) for lo, hi in lifted_box(task.roi)) if task.roi is not None else ...
-    task.labels[region] = 0  # what lies outside the nonzero part stays background
-    if 0 in record.cropped_shape:
-        yield Note(text="The region contains only zeros: everything is background.")
-        return record
-    if ensemble.choice.kind == "cpu" or not on_device:
-        _check_memory(
-            estimate_for(model, record, ensemble, settings, wrapped=task.focus is not None), settings.memory_gb
-        )
-    yield from segment_windows(predictor, ensemble, task, record, infer.pad(data, tiles_of(model, record, settings)))
+    sums, task.halt.sums = task.halt.sums, None
+    if sums is None or sums.choice != ensemble.choice:
+        yield Stage(name="Preparing the image")
+        on_device = on_device and ensemble.choice.kind != "cpu"
+        device = torch.device(ensemble.choice.device if on_device else "cpu")
+        data, record = _prepared(model, task, device)
+        for text in record.notes:
+            yield Note(text=text, level="warning")
+        task.labels[region] = 0  # what lies outside the nonzero part stays background
+        if 0 in record.cropped_shape:
+            yield Note(text="The region contains only zeros: everything is background.")
+            return record
+        if ensemble.choice.kind == "cpu" or not on_device:
+            wrapped = task.focus is not None
+            _check_memory(estimate_for(model, record, ensemble, settings, wrapped=wrapped), settings.memory_gb)
+        sums = begin_windows(model, ensemble, task, record, data)
+        del data
+    yield from segment_windows(predictor, ensemble, task, sums)
     if task.roi is not None and task.probabilities is not None:
         clear_outside(task.probabilities, region, background=not model.dataset.labels.has_regions)
-    return record
+    return sums.assembler.record
 
 
 def _prepared(model: TrainedModel, task: Segmentation, device: torch.device) -> tuple[torch.Tensor, PrepareRecord]:

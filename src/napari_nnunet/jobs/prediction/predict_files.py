@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
-from napari_nnunet.events import Box, CaseDone, CaseFailed, Job, Note, Stage
+from napari_nnunet.events import Box, CaseDone, CaseFailed, Found, Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, reader_for
@@ -30,6 +30,7 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.jobs.prediction.table import found_again, found_in, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
@@ -99,7 +100,8 @@ def predict_folder(
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
     part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
-        return (yield from _each(cases, model, folder, settings, segment))
+        job = _each(cases, model, folder, settings, segment)
+        return (yield from job if not folder.table else written_down(job, folder.table_path))
 
 
 def _each(
@@ -117,15 +119,15 @@ def _each(
     yield Stage(name="Cases", total=len(cases))
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
-        todo = [i for i, case in enumerate(cases) if not _finished(case, model, folder, settings)]
+        kept = {i: found for i, case in enumerate(cases) if (found := _kept(case, model, folder, settings)) is not None}
+        todo = [i for i in range(len(cases)) if i not in kept]
         following = dict(zip_longest(todo, todo[1:]))
         ahead: Future[Volume] | None = None
         for index, case in enumerate(cases):
-            if index not in following:
+            done_with = {"case": case.name, "index": index, "total": len(cases), "path": str(_out(case, model, folder))}
+            if index in kept:
                 skipped.append(case.name)
-                yield CaseDone(
-                    case=case.name, index=index, total=len(cases), path=str(_out(case, model, folder)), skipped=True
-                )
+                yield CaseDone(**done_with, skipped=True, found=kept[index])
                 continue
             began = time.monotonic()
             current = ahead or reader.submit(_read, case, model, folder)
@@ -143,11 +145,7 @@ def _each(
                 continue
             done.append(case.name)
             yield CaseDone(
-                case=case.name,
-                index=index,
-                total=len(cases),
-                path=str(_out(case, model, folder)),
-                seconds=time.monotonic() - began,
+                **done_with, seconds=time.monotonic() - began, found=_found(result, model) if folder.table else ()
             )
     return FolderResult(tuple(done), tuple(skipped), failed)
 
@@ -267,18 +265,34 @@ def _beside(case: Case, out: Path, ending: str) -> Path:
     return out.with_name(Path(case.name).name + ending)
 
 
-def _finished(case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> bool:
-    """True if the whole output of a case is there and can be read to its last byte."""
+def _kept(
+    case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings
+) -> tuple[Found, ...] | None:
+    """Return what is in a case whose whole output is there and can be read to its last byte; None for others.
+
+    It is counted for a table only.
+    """
     if not folder.keep_finished:
-        return False
+        return None
     out = _out(case, model, folder)
     try:
-        read_labels(out, reader=_reader(model))
+        labels, geometry = read_labels(out, reader=_reader(model))
     except ImageError:
-        return False
-    return not settings.probabilities or (
-        is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
-    )
+        return None
+    beside = is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
+    if settings.probabilities and not beside:
+        return None
+    if not folder.table:
+        return ()
+    return found_again(labels, model.dataset, _voxel_mm(geometry), classes=settings.classes)
+
+
+def _found(result: Prediction, model: TrainedModel) -> tuple[Found, ...]:
+    return found_in(result.counts, model.dataset, _voxel_mm(result.geometry), result.kinds)
+
+
+def _voxel_mm(geometry: Geometry) -> tuple[float, ...] | None:
+    return geometry.spacing if geometry.spacing_known else None
 
 
 def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -> None:

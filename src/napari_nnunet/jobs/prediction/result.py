@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     from napari_nnunet.engine.image.prepare import PrepareRecord
     from napari_nnunet.engine.prediction import decode
+    from napari_nnunet.jobs.prediction.windows import Sums
 
+T = TypeVar("T")
 Focus = Sequence[float | None]
 
 
@@ -86,6 +89,82 @@ class PreparedImage:
     ndim: int = 3
 
 
+@dataclass(eq=False)
+class Halt:
+    """Where a cancelled segmentation stopped: handed to the same job again, it carries on instead of beginning anew.
+
+    It keeps what is in memory while a segmentation runs (the prepared image, the sums of windows that are not
+    complete), and the probabilities that numbered objects and ensembles need, partly in scratch files. The result is
+    that of a segmentation that was never cancelled, to the bit. Whoever hands it on sees to it that model, settings,
+    image and canvas are the same, and lets go of it with ``drop``.
+    """
+
+    sums: Sums | None = None
+    labels: NDArray[Any] | None = None
+    probabilities: NDArray[np.float32] | None = None
+    previous: NDArray[Any] | None = None
+    results: list[Prediction] = field(default_factory=list)
+    _part: Halt | None = None
+    _room: Any = None
+    _weights: dict[str, str] = field(default_factory=dict)
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def part(self) -> Halt:
+        """Where a part that is segmented by itself stopped: a cascade's first stage, a time point, a member."""
+        if self._part is None:
+            self._part = Halt()
+        return self._part
+
+    def go_by(self, weights: Mapping[str, str]) -> None:
+        """Forget sums of other weights: a model may have been trained on meanwhile."""
+        if self._weights != weights:
+            self.sums = None
+        self._weights = dict(weights)
+
+    def part_done(self, result: Prediction) -> None:
+        """Keep the result of a part, and let go of what it needed."""
+        self.results.append(result)
+        self.part.drop()
+        self._part = None
+
+    def room(self, make: Callable[[], AbstractContextManager[T]]) -> T:
+        """Return what was opened the first time; it stays open until ``drop``."""
+        if self._room is None:
+            self._room = self._open.enter_context(make())
+        room: T = self._room
+        return room
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to carry on with."""
+        return self.sums is not None or bool(self.results) or (self._part is not None and self._part.begun)
+
+    def drop(self) -> None:
+        """Let go of everything."""
+        if self._part is not None:
+            self._part.drop()
+        self.sums = self.labels = self.probabilities = self.previous = self._part = self._room = None
+        self.results = []
+        self._open.close()
+
+
+@contextmanager
+def halting(given: Halt | None) -> Iterator[Halt]:
+    """Give the halt of a segmentation; at its end it is let go of, but a given one is kept after a cancel."""
+    halt = given if given is not None else Halt()
+    try:
+        yield halt
+    except GeneratorExit:
+        if given is None:
+            halt.drop()
+        raise
+    except BaseException:
+        halt.drop()
+        raise
+    halt.drop()
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """One image with everything that was decided about it; ``also`` writes the same result on other grids."""
@@ -98,6 +177,7 @@ class Segmentation:
     roi: Box | None = None
     preview: bool = False
     also: tuple[decode.Assembler, ...] = ()
+    halt: Halt = field(default_factory=Halt)
 
 
 def count_labels(labels: NDArray[Any], values: int) -> tuple[int, ...]:

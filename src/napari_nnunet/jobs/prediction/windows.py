@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.network.device import Choice
 from napari_nnunet.engine.prediction import decode, infer
 from napari_nnunet.engine.prediction.tiles import Accumulator, Tile, TileGrid, importance
 from napari_nnunet.events import Box, Job, Painted, Progress, Stage
@@ -47,10 +48,11 @@ def tiles_of(model: TrainedModel, record: PrepareRecord, settings: PredictSettin
 
 @dataclass
 class _Bar:
-    """How many network runs of an image are done."""
+    """How many network runs of an image are done, and since when those of this time."""
 
     total: int
     done: int = 0
+    before: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def follow(self, runs: Generator[None, None, torch.Tensor]) -> Job[torch.Tensor]:
@@ -62,65 +64,108 @@ class _Bar:
                 logits: torch.Tensor = end.value
                 return logits
             self.done += 1
-            left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
-            yield Progress(done=self.done, total=self.total, seconds_left=left)
+            yield Progress(done=self.done, total=self.total, seconds_left=self.each * (self.total - self.done))
+
+    @property
+    def each(self) -> float:
+        """Seconds of a run."""
+        return (time.monotonic() - self.began) / max(self.done - self.before, 1)
 
 
-def segment_windows(
-    predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, record: PrepareRecord, data: torch.Tensor
-) -> Job[None]:
-    """Walk over all windows, sum them up, write what is complete."""
-    model, settings = predictor.model, task.settings
-    grid = tiles_of(model, record, settings)
-    slicewise = model.configuration.ndim == 2
-    scratch = task.labels if task.roi is None else np.zeros_like(task.labels)
+@dataclass(eq=False)
+class Sums:
+    """A segmentation between its first and its last window.
+
+    Parameters
+    ----------
+    data : Tensor, shape (C, z, y, x)
+        The prepared image, padded to at least one window.
+    grid, tiles : TileGrid, list of Tile
+        The windows, in their order.
+    accumulator, assembler : Accumulator, Assembler
+        Sums of windows that are not complete; what makes labels of those that are.
+    labels : ndarray, shape (Z, Y, X)
+        The canvas, or where only a region is shown, all labels.
+    choice : Choice
+        Device and arithmetic; another one must not carry on.
+    next : int
+        The first window that was not added.
+    """
+
+    data: torch.Tensor
+    grid: TileGrid
+    tiles: Sequence[Tile]
+    accumulator: Accumulator
+    assembler: decode.Assembler
+    labels: NDArray[Any]
+    choice: Choice
+    next: int = 0
+
+
+def begin_windows(
+    model: TrainedModel, ensemble: infer.Ensemble, task: Segmentation, record: PrepareRecord, data: torch.Tensor
+) -> Sums:
+    """Return what the windows of a prepared image (C, z, y, x) are summed up in."""
+    grid = tiles_of(model, record, task.settings)
+    labels = task.labels if task.roi is None else np.zeros_like(task.labels)
     assembler = decode.Assembler(
         record,
         model.dataset.labels,
         model.configuration.resample_probabilities,
-        scratch,
+        labels,
         task.probabilities,
         ensemble.head(),
         model.average,
     )
-    accumulator = Accumulator(grid, ensemble.channels, _weights(grid, data.device, gaussian=settings.gaussian))
+    weights = _weights(grid, data.device, gaussian=task.settings.gaussian)
+    accumulator = Accumulator(grid, ensemble.channels, weights)
     tiles = list(grid.tiles(_network_focus(task.focus, record)))
+    return Sums(infer.pad(data, grid), grid, tiles, accumulator, assembler, labels, ensemble.choice)
+
+
+def segment_windows(predictor: Predictor, ensemble: infer.Ensemble, task: Segmentation, sums: Sums) -> Job[None]:
+    """Walk over the windows that are left, sum them up, write what is complete."""
+    slicewise = predictor.model.configuration.ndim == 2
     size = ensemble.windows_per_round
-    rounds = [tiles[i : i + size] for i in range(0, len(tiles), size)]
-    total = sum(ensemble.forwards(len(part)) for part in rounds)
+    rounds = {i: sums.tiles[i : i + size] for i in range(0, len(sums.tiles), size)}
+    total = sum(ensemble.forwards(len(part)) for part in rounds.values())
+    before = sum(ensemble.forwards(len(part)) for i, part in rounds.items() if i < sums.next)
     yield Stage(name="Segmenting", total=total)
     ensemble.compile()
-    bar = _Bar(total)
-    for part in rounds:
-        logits = yield from bar.follow(ensemble.logits(infer.cut(data, part, slicewise=slicewise)))
-        # A sum is finite where everything in it is; looking at each value takes longer than deciding.
-        if ensemble.choice.precision != "float32" and not math.isfinite(float(logits.sum())):
-            raise NotFiniteError
-        logits = logits.to(data.device)
-        for tile, window in zip(part, logits[:, :, None] if slicewise else logits, strict=True):
-            yield from _place(tile, window, grid, accumulator, assembler, task, scratch)
-    speed.remember(speed_key(model, ensemble), (time.monotonic() - bar.began) / max(total, 1))
+    bar = _Bar(total, before, before)
+    try:
+        for i, part in rounds.items():
+            if i < sums.next:
+                continue
+            logits = yield from bar.follow(ensemble.logits(infer.cut(sums.data, part, slicewise=slicewise)))
+            # A sum is finite where everything in it is; looking at each value takes longer than deciding.
+            if ensemble.choice.precision != "float32" and not math.isfinite(float(logits.sum())):
+                raise NotFiniteError
+            logits = logits.to(sums.data.device)
+            windows = logits[:, :, None] if slicewise else logits
+            # Nothing is said before all of it is added: a cancel leaves whole rounds behind.
+            painted = [e for tile, window in zip(part, windows, strict=True) for e in _place(tile, window, task, sums)]
+            sums.next = i + size
+            yield from painted
+    except GeneratorExit:
+        if sums.data.device.type == "cpu":  # others may want the memory of a GPU, which is fast enough to begin anew
+            task.halt.sums = sums
+        raise
+    speed.remember(speed_key(predictor.model, ensemble), bar.each)
 
 
-def _place(
-    tile: Tile,
-    logits: torch.Tensor,
-    grid: TileGrid,
-    accumulator: Accumulator,
-    assembler: decode.Assembler,
-    task: Segmentation,
-    scratch: NDArray[Any],
-) -> Job[None]:
+def _place(tile: Tile, logits: torch.Tensor, task: Segmentation, sums: Sums) -> Job[None]:
     """Add one window; announce previews and finished planes."""
-    record = assembler.record
+    record, labels = sums.assembler.record, sums.labels
     if task.preview:
-        yield from _announce(_paint_preview(tile, logits, grid, assembler, scratch), task, scratch, record, final=False)
-    for start, stop, mean in accumulator.add(tile, logits):
+        box = _paint_preview(tile, logits, sums.grid, sums.assembler, labels)
+        yield from _announce(box, task, labels, record, final=False)
+    for start, stop, mean in sums.accumulator.add(tile, logits):
         for other in task.also:
             other.push(start, stop, mean)
-        for lo, hi in assembler.push(start, stop, mean):
+        for lo, hi in sums.assembler.push(start, stop, mean):
             (z0, _), y, x = record.box
-            yield from _announce(((z0 + lo, z0 + hi), y, x), task, scratch, record, final=True)
+            yield from _announce(((z0 + lo, z0 + hi), y, x), task, labels, record, final=True)
 
 
 def _announce(

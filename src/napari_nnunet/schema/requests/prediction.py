@@ -189,6 +189,12 @@ class FolderRequest(GridSettings):
     subfolders: bool = option(
         "Subfolders", "--subfolders", "Look into subfolders too; the results lie in subfolders alike.", default=False
     )
+    table: bool = option(
+        "Table",
+        "--table",
+        "Also write table.csv: voxels and volume of every class of every case, or its objects, state and time.",
+        default=False,
+    )
 
     @model_validator(mode="after")
     def _other_folder(self) -> Self:
@@ -229,6 +235,11 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
                 shell="Change -part_id or -num_parts.",
             )
         return self
+
+    @property
+    def table_path(self) -> Path:
+        """Where the table goes; each part of a folder that is shared out has its own."""
+        return self.target / ("table.csv" if self.parts == 1 else f"table_{self.part}.csv")
 
     def box(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
         """Return the region for an image of a shape ([Z,] Y, X); raises SettingsError where it does not fit."""

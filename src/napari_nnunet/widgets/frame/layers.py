@@ -238,31 +238,6 @@ def features_of(scheme: LabelScheme) -> dict[str, list[Any]]:
     return {"index": list(names), "name": list(names.values())}
 
 
-@dataclass(frozen=True)
-class ClassVolume:
-    """How much of a class there is."""
-
-    value: int
-    name: str
-    voxels: int
-    mm3: float | None
-
-
-def class_volumes(counts: Sequence[int], scheme: LabelScheme, voxel_mm: Sequence[float] | None) -> list[ClassVolume]:
-    """Return voxels and mm3 of every foreground class; ``counts[v]`` is the number of voxels of label v.
-
-    Values that the scheme does not know, which somebody painted, come last.
-    """
-    size = float(np.prod(voxel_mm)) if voxel_mm is not None else None
-    rows = []
-    painted = {value: f"label {value}" for value, n in enumerate(counts) if n and value not in scheme.names}
-    for value, name in {**scheme.names, **painted}.items():
-        if value != 0:
-            n = int(counts[value]) if value < len(counts) else 0
-            rows.append(ClassVolume(value, name, n, None if size is None else n * size))
-    return rows
-
-
 def format_volume(mm3: float | None) -> str:
     """Return a volume with the unit people use at that size: µm³, mm³ or mL."""
     if mm3 is None:

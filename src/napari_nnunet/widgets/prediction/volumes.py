@@ -14,8 +14,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.events import Job, Progress
+from napari_nnunet.jobs.prediction.table import ClassVolume, class_volumes
 from napari_nnunet.schema.colours import class_colour
-from napari_nnunet.widgets.frame.layers import ClassVolume, canvas_view, class_volumes, format_volume
+from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.prediction.request import Request

@@ -1,0 +1,142 @@
+"""What is in each of many images: voxels and volume of every class, or the number of objects; a line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Pump
+from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.objects import ObjectScheme
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClassVolume:
+    """How much of a class there is."""
+
+    value: int
+    name: str
+    voxels: int
+    mm3: float | None
+
+
+def class_volumes(counts: Sequence[int], scheme: LabelScheme, voxel_mm: Sequence[float] | None) -> list[ClassVolume]:
+    """Return voxels and mm3 of every foreground class; ``counts[v]`` is the number of voxels of label v.
+
+    Values that the scheme does not know, which somebody painted, come last.
+    """
+    size = float(np.prod(voxel_mm)) if voxel_mm is not None else None
+    rows = []
+    painted = {value: f"label {value}" for value, n in enumerate(counts) if n and value not in scheme.names}
+    for value, name in {**scheme.names, **painted}.items():
+        if value != 0:
+            n = int(counts[value]) if value < len(counts) else 0
+            rows.append(ClassVolume(value, name, n, None if size is None else n * size))
+    return rows
+
+
+def found_in(
+    counts: Sequence[int],
+    info: DatasetInfo,
+    voxel_mm: Sequence[float] | None,
+    kinds: Mapping[int, str] | None = None,
+) -> tuple[Found, ...]:
+    """Return what a segmentation holds.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Voxels of every label value, beginning with 0.
+    info : DatasetInfo
+        What the values mean.
+    voxel_mm : sequence of float or None
+        Voxel size; None where it is not known.
+    kinds : mapping of int to str, optional
+        Where the labels are numbered objects, the kind of each.
+    """
+    if kinds is not None:
+        objects, own = ObjectScheme.of(info), list(kinds.values())
+        names = dict.fromkeys([*(() if objects is None else objects.kinds), *own])
+        return tuple(Found(name=kind, objects=own.count(kind)) for kind in names)
+    rows = class_volumes(counts, info.labels, voxel_mm)
+    return tuple(Found(name=row.name, voxels=row.voxels, mm3=row.mm3) for row in rows)
+
+
+def found_again(
+    labels: NDArray[Any], info: DatasetInfo, voxel_mm: Sequence[float] | None, *, classes: bool
+) -> tuple[Found, ...]:
+    """Return what a file of labels holds that was finished before; it does not say of which kind an object is."""
+    objects = None if classes else ObjectScheme.of(info)
+    if objects is None:
+        return found_in(np.bincount(labels.ravel()).tolist(), info, voxel_mm)
+    count = len(np.unique(labels[labels > 0]))
+    return (Found(name=objects.only_kind or "all kinds", objects=count),)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table.
+
+    Parameters
+    ----------
+    image : str
+        Its name.
+    state : str
+        "done", "kept" where it was finished before, or "failed".
+    seconds : float or None
+        That it took.
+    found : tuple of Found
+        What is in it.
+    reason : str
+        Why it failed, for a shell and a dock alike.
+    """
+
+    image: str
+    state: str
+    seconds: float | None = None
+    found: tuple[Found, ...] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, event: CaseDone | CaseFailed) -> Self:
+        """Return what an event says about its case."""
+        if isinstance(event, CaseFailed):
+            return cls(event.case, "failed", reason=event.in_window or event.message)
+        if event.skipped:
+            return cls(event.case, "kept", found=event.found)
+        return cls(event.case, "done", event.seconds, event.found)
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """Return the table as CSV: image, state, seconds, then voxels and mm3 of every class, or objects of every kind."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        row: dict[str, Any] = {"image": line.image, "state": line.state, "seconds": line.seconds}
+        for found in line.found:
+            values = {"objects": found.objects, "voxels": found.voxels, "mm3": found.mm3}
+            row |= {f"{found.name} {what}": value for what, value in values.items() if value is not None}
+        rows.append(row)
+    for row, line in zip(rows, lines, strict=True):
+        row["reason"] = line.reason
+    return text_of(rows)
+
+
+def written_down(job: Job[T], path: Path) -> Job[T]:
+    """Pass on what a job says, and keep a table of its cases in a file, which is complete after every case."""
+    lines: list[Line] = []
+    with Pump(job) as pump:
+        for event in pump:
+            if isinstance(event, CaseDone | CaseFailed):
+                lines.append(Line.of(event))
+                write_text(path, as_csv(lines))
+            yield event
+    return pump.result

@@ -1,0 +1,72 @@
+"""The table of a folder: what is in each image, how long it took, what failed; complete after every case."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from helpers import smooth_image, write_nifti
+from napari_nnunet.cli.main import main
+from napari_nnunet.events import CaseDone, drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+
+CPU = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "table": True}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, name in enumerate("acd"):
+        write_nifti(folder / f"{name}_0000.nii.gz", smooth_image((8, 16, 18), seed=i)[0], spacing=(2.0, 1.0, 0.5))
+    (folder / "b_0000.nii.gz").write_bytes(b"no image")
+    return folder
+
+
+def _rows(folder):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _expected(folder, name):
+    counts = np.bincount(read_labels(folder / f"{name}.nii.gz")[0].ravel(), minlength=3)
+    return {"organ voxels": f"{counts[1]}", "organ mm3": f"{float(counts[1]):.7g}", "lesion voxels": f"{counts[2]}"}
+
+
+def test_it_has_a_line_for_every_case_whatever_became_of_it(model, images, tmp_path):
+    out = tmp_path / "out"
+    drain(predict_folder(model, PredictFolderRequest.of(source=images, target=out, **CPU)))
+    rows = _rows(out)
+    assert [(row["image"], row["state"]) for row in rows] == [
+        ("a", "done"), ("b", "failed"), ("c", "done"), ("d", "done")
+    ]  # fmt: skip
+    for row in (rows[0], rows[2], rows[3]):
+        assert _expected(out, row["image"]).items() <= row.items()
+        assert float(row["seconds"]) > 0
+    assert "b_0000.nii.gz" in rows[1]["reason"]
+
+
+def test_a_cancelled_folder_has_the_table_of_what_is_done_and_goes_on(model, images, tmp_path):
+    out = tmp_path / "out"
+    request = PredictFolderRequest.of(source=images, target=out, **CPU)
+    job = predict_folder(model, request)
+    while not isinstance(next(job), CaseDone):
+        pass
+    job.close()
+    assert [row["image"] for row in _rows(out)] == ["a"]
+    drain(predict_folder(model, request.replace(keep_finished=True)))
+    rows = _rows(out)
+    assert [row["state"] for row in rows] == ["kept", "failed", "done", "done"]
+    assert _expected(out, "a").items() <= rows[0].items()
+
+
+def test_the_shell_writes_it_where_it_is_asked_for(model, images, tmp_path):
+    words = ["predict_from_modelfolder", "-i", str(images), "-o", str(tmp_path / "out"), "-m", str(model.folder)]
+    assert main([*words, "-device", "cpu", "--disable_tta"]) == 1  # b is no image
+    assert not (tmp_path / "out" / "table.csv").exists()
+    main([*words, "-device", "cpu", "--disable_tta", "--c", "--table"])
+    assert [row["state"] for row in _rows(tmp_path / "out")] == ["kept", "failed", "kept", "kept"]
