@@ -43,7 +43,9 @@ def test_importing_and_help_load_neither_torch_nor_a_viewer(code):
 
 
 def test_predicting_needs_no_viewer():
-    assert not _loaded("import napari_nnunet.jobs.prediction.predict_files, napari_nnunet.api") & {
+    assert not _loaded(
+        "import napari_nnunet.jobs.prediction.predict_files, napari_nnunet.api.prediction, napari_nnunet.api.training"
+    ) & {
         "napari",
         "qtpy",
         "magicgui",

@@ -11,18 +11,11 @@ from typing import TYPE_CHECKING, Any
 from napari_nnunet.version import __version__
 
 if TYPE_CHECKING:
-    from napari_nnunet.api import (
-        ensemble_predict,
-        evaluate,
-        export_models,
-        find_best,
-        install_models,
-        plan_and_preprocess,
-        predict,
-        predict_best,
-        train,
-        verify_dataset,
-    )
+    from napari_nnunet.api.choosing import evaluate, find_best
+    from napari_nnunet.api.labelling import find_label_errors
+    from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
+    from napari_nnunet.api.sharing import export_models, install_models
+    from napari_nnunet.api.training import plan_and_preprocess, train, verify_dataset
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
     from napari_nnunet.formats.images.files import read_volume, write_labels
@@ -50,6 +43,7 @@ __all__ = [
     "evaluate",
     "export_models",
     "find_best",
+    "find_label_errors",
     "generate_dataset_json",
     "install_models",
     "load_model",
@@ -72,20 +66,21 @@ _HOMES = {
     "TrainSettings": "napari_nnunet.schema.requests.training",
     "TrainedModel": "napari_nnunet.formats.model.folder",
     "Volume": "napari_nnunet.volume",
-    "ensemble_predict": "napari_nnunet.api",
-    "evaluate": "napari_nnunet.api",
-    "export_models": "napari_nnunet.api",
-    "find_best": "napari_nnunet.api",
+    "ensemble_predict": "napari_nnunet.api.prediction",
+    "evaluate": "napari_nnunet.api.choosing",
+    "export_models": "napari_nnunet.api.sharing",
+    "find_best": "napari_nnunet.api.choosing",
+    "find_label_errors": "napari_nnunet.api.labelling",
     "generate_dataset_json": "napari_nnunet.formats.dataset.raw_dataset",
-    "install_models": "napari_nnunet.api",
+    "install_models": "napari_nnunet.api.sharing",
     "load_model": "napari_nnunet.formats.model.folder",
     "look_at": "napari_nnunet.jobs.dataset.look",
-    "plan_and_preprocess": "napari_nnunet.api",
-    "predict": "napari_nnunet.api",
-    "predict_best": "napari_nnunet.api",
+    "plan_and_preprocess": "napari_nnunet.api.training",
+    "predict": "napari_nnunet.api.prediction",
+    "predict_best": "napari_nnunet.api.prediction",
     "read_volume": "napari_nnunet.formats.images.files",
-    "train": "napari_nnunet.api",
-    "verify_dataset": "napari_nnunet.api",
+    "train": "napari_nnunet.api.training",
+    "verify_dataset": "napari_nnunet.api.training",
     "write_labels": "napari_nnunet.formats.images.files",
 }
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_nnunet.cli import choosing, main
+from napari_nnunet.cli import main
+from napari_nnunet.cli.rooms import choosing
 
 
 @pytest.mark.parametrize("error", [KeyError("bogus"), RuntimeError("odd"), RecursionError("deep"), AssertionError()])

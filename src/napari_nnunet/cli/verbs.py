@@ -62,7 +62,7 @@ class Verb:
     @property
     def run(self) -> Any:
         """The function that carries it out."""
-        return getattr(import_module(f"napari_nnunet.cli.{self.room}"), self.name)
+        return getattr(import_module(f"napari_nnunet.cli.rooms.{self.room}"), self.name)
 
     @property
     def description(self) -> str:
@@ -164,6 +164,7 @@ VERBS: tuple[Verb, ...] = (
         "ApplyPostprocessingRequest",
         "apply a postprocessing to a folder of segmentations",
     ),
+    Verb("find_label_errors", "labelling", "FindLabelErrorsRequest", "list the training cases whose labels look wrong"),
     Verb("export_model_to_zip", "sharing", "ExportRequest", "write trained models into a zip, to share them"),
     Verb("install_pretrained_model_from_zip", "sharing", "InstallRequest", "install models from a zip"),
     Verb("download_pretrained_model_by_url", "sharing", "DownloadRequest", "download a zip and install its models"),

@@ -35,7 +35,7 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
     found: list[dict[str, Path]] = []
     for model in models:
         cases = validation_cases(model, folds, ending)
-        missing = sorted(str(path) for path in cases.values() if not _npz(path, ending).is_file())
+        missing = sorted(str(path) for path in cases.values() if not npz_of(path, ending).is_file())
         if missing:
             raise ModelError(
                 f"{len(missing)} validation cases of {model.name} have no probabilities (.npz), {missing[0]} for "
@@ -43,7 +43,7 @@ def validation_members(models: Sequence[Path], folds: Sequence[Any], ending: str
                 shell=f"Write them with {validate_command(model, folds)}",
                 window="Train the folds with 'Probabilities' ticked, or combine segmentations instead.",
             )
-        found.append({name: _npz(path, ending) for name, path in cases.items()})
+        found.append({name: npz_of(path, ending) for name, path in cases.items()})
     for model, cases in zip(models[1:], found[1:], strict=True):
         if set(cases) != set(found[0]):
             apart = sorted(set(cases) ^ set(found[0]))
@@ -62,7 +62,8 @@ def validate_command(model: Path, folds: Sequence[Any]) -> str:
     return f"'napari-nnunet train {model.parent.name} {which} {listed}{more} --val --npz'."
 
 
-def _npz(path: Path, ending: str) -> Path:
+def npz_of(path: Path, ending: str) -> Path:
+    """Return where the probabilities of a validation case lie."""
     return path.with_name(path.name.removesuffix(ending) + ".npz")
 
 

@@ -1,0 +1,83 @@
+"""Give models away and install them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_nnunet.api.doors import Folder, OnEvent, opened_model, workspace_at
+from napari_nnunet.events import drain
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.sharing.export import export_models as export_models_job
+from napari_nnunet.jobs.sharing.install import download_model, install_zip
+from napari_nnunet.schema.requests.keywords import keywords
+from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
+
+if TYPE_CHECKING:
+    pass
+
+
+@keywords(ExportSettings)
+def export_models(
+    models: Sequence[TrainedModel | Folder],
+    target: Folder,
+    *,
+    light: bool = True,
+    on_event: OnEvent | None = None,
+    **changes: Any,
+) -> Path:
+    """Write trained models of one dataset into a zip that nnU-Net, too, installs.
+
+    Parameters
+    ----------
+    models : sequence of TrainedModel, str or Path
+        Models or their folders; the first stage of a cascade goes along.
+    target : str or Path
+        The zip.
+    light : bool
+        Only what inference needs; such a model cannot be trained further.
+    on_event : callable, optional
+        Called with every event: progress, notes.
+    **changes
+
+    Returns
+    -------
+    Path
+        The zip.
+    """
+    opened = [opened_model(model) for model in models]
+    return drain(export_models_job(opened, Path(target), ExportSettings.of(light=light, **changes)), on_event)
+
+
+def install_models(
+    source: Folder,
+    *,
+    workspace: Folder | None = None,
+    sha256: str | None = None,
+    replace: bool = False,
+    on_event: OnEvent | None = None,
+) -> tuple[Path, ...]:
+    """Install the models of a zip, or of an address where one lies, after checking it.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file, or an address that begins with http:// or https://.
+    workspace, on_event
+        As for :func:`verify_dataset`.
+    sha256 : str, optional
+        Checksum of what is downloaded.
+    replace : bool
+        Whether models of the same name are moved to the trash first.
+
+    Returns
+    -------
+    tuple of Path
+        The models' folders.
+    """
+    place = workspace_at(workspace)
+    if str(source).startswith(("http://", "https://")):
+        address = DownloadRequest.of(url=str(source), sha256=sha256, replace_models=replace)
+        return drain(download_model(place, address), on_event).folders
+    return drain(install_zip(place, InstallRequest.of(source=source, replace_models=replace)), on_event).folders

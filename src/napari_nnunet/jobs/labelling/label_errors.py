@@ -1,0 +1,367 @@
+"""Which labels of a dataset look wrong: held against the cross-validation, worst first."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.labelling.doubt import ClassDoubt, Doubt, Part, doubt_of
+from napari_nnunet.engine.labelling.explain import Slip, slips
+from napari_nnunet.errors import ImageError, ModelError, SettingsError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_text
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
+from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
+from napari_nnunet.formats.results.summary import FILE as SUMMARY
+from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.crossval import dataset_folds, reference_folder, validated_folds
+from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
+from napari_nnunet.jobs.choosing.pairs import Pair
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, npz_of, validate_command, validation_cases
+from napari_nnunet.schema.dataset import LabelScheme, Region
+from napari_nnunet.schema.geometry import lift_shape
+from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
+
+FILE = "suspects.csv"
+_AT_LEAST = 0.1  # excess that makes a case suspect, however alike all cases are
+_BEYOND = 3  # robust standard deviations above the middle case
+_ROBUST = 1.4826  # times the median absolute deviation: the standard deviation of a normal distribution
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A case, held against the network that did not see it.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    score : float
+        How much less its labels agree with the network than usual: root of the mean over classes of the squared excess.
+        The excess of a class is what :class:`~napari_nnunet.engine.labelling.doubt.ClassDoubt` calls its gap, beyond
+        the gap of the middle case of that class.
+    suspect : bool
+        Whether that is far more than usual.
+    classes : dict of Region to ClassDoubt
+        Every class or region.
+    parts : tuple of Part
+        Places to look at, the heaviest first.
+    slips : tuple of Slip
+        What explains it; of suspects only.
+    twins : tuple of str
+        Other cases with the very same labels.
+    voxel : float
+        Volume (area in 2-D) of a voxel in mm.
+    """
+
+    name: str
+    score: float
+    suspect: bool
+    classes: Mapping[Region, ClassDoubt]
+    parts: tuple[Part, ...]
+    slips: tuple[Slip, ...]
+    twins: tuple[str, ...]
+    voxel: float
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice of the classes that are there."""
+        known = [found.dice for found in self.classes.values() if not math.isnan(found.dice)]
+        return sum(known) / len(known) if known else math.nan
+
+    @property
+    def text(self) -> str:
+        """What explains it, in words; empty if nothing does."""
+        told = [slip.text for slip in self.slips]
+        return "; ".join([*told, *(f"the same labels as {twin}" for twin in self.twins)])
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """All examined cases.
+
+    Parameters
+    ----------
+    cases : tuple of Examined
+        Worst first.
+    scheme : LabelScheme
+        What the labels mean.
+    model : str
+        The model whose cross-validation was asked.
+    file : Path
+        The table.
+    """
+
+    cases: tuple[Examined, ...]
+    scheme: LabelScheme
+    model: str
+    file: Path
+
+    @property
+    def suspects(self) -> tuple[Examined, ...]:
+        """Those that are far from usual, worst first."""
+        return tuple(case for case in self.cases if case.suspect)
+
+    def csv(self) -> str:
+        """Return one line per suspicious part, and at least one per case, worst cases first."""
+        names = self.scheme.names
+        rows: list[dict[str, Any]] = []
+        for rank, case in enumerate(self.cases, start=1):
+            about = {
+                "rank": rank,
+                "case": case.name,
+                "suspect": "yes" if case.suspect else "no",
+                "score": case.score,
+                "Dice": "" if math.isnan(case.dice) else case.dice,
+                "finding": case.text,
+            }
+            parts = [_row_of(number, part, names, case.voxel) for number, part in enumerate(case.parts, start=1)]
+            rows += [{**about, **part} for part in parts or [_NO_PART]]
+        return text_of(rows)
+
+
+_NO_PART: dict[str, Any] = dict.fromkeys(("part", "drawn", "seen", "voxels", "size", "certainty", "z", "y", "x"), "")
+
+
+def _row_of(number: int, part: Part, names: Mapping[int, str], voxel: float) -> dict[str, Any]:
+    z, y, x = ("", *part.place) if len(part.place) == 2 else part.place
+    return {
+        "part": number,
+        "drawn": names.get(part.label, str(part.label)),
+        "seen": names.get(part.seen, str(part.seen)),
+        "voxels": part.voxels,
+        "size": part.voxels * voxel,
+        "certainty": part.certainty,
+        "z": z,
+        "y": y,
+        "x": x,
+    }
+
+
+def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> Job[LabelErrors]:
+    """Hold the labels of a dataset against the cross-validation of one of its models, and write a table.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where dataset and models are.
+    request : FindLabelErrorsRequest
+        Which.
+
+    Returns
+    -------
+    LabelErrors
+        All cases, worst first; the table has been written.
+
+    Raises
+    ------
+    ModelError, DatasetError
+        If no model was validated on cases that it did not see, or references are missing.
+    """
+    dataset = workspace.dataset_name(request.dataset)
+    model, folds = _chosen(workspace, dataset, request)
+    scheme = model.dataset.labels
+    rules = Rules.of(model.dataset, reader=model.plans.reader)
+    references = reference_folder(workspace, dataset)
+    cases = validation_cases(model.folder, folds, rules.ending)
+    pairs = [Pair(name, references / (name + rules.ending), path) for name, path in sorted(cases.items())]
+    yield from _unjudged(references, rules.ending, cases)
+    with_npz = all(npz_of(pair.prediction, rules.ending).is_file() for pair in pairs)
+    if not with_npz:
+        yield Note(
+            level="warning",
+            text=f"{model.name} was validated without probabilities: how sure it is of itself is not known, and hard "
+            f"cases look like wrong labels. Write them with {validate_command(model.folder, folds)}",
+            in_window=f"{model.name} was validated without probabilities: how sure it is of itself is not known, and "
+            "hard cases look like wrong labels. Train with 'Probabilities' ticked to have them.",
+        )
+    yield Stage(name=f"Examining the labels with {model.name}", total=len(pairs))
+    found = yield from compare_cases(examine, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers)
+    judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)})
+    suspects = [pair for pair in pairs if judged[pair.name].suspect]
+    if suspects:
+        yield Stage(name="Looking for what went wrong", total=len(suspects))
+        wanted = {pair.name: judged[pair.name].classes for pair in suspects}
+        reasons = yield from compare_cases(
+            explain, suspects, rules.reader, rules, scheme, wanted, workers=request.workers
+        )
+        for pair, slip in zip(suspects, reasons, strict=True):
+            judged[pair.name] = replace(judged[pair.name], slips=slip)
+    ranked = tuple(sorted(judged.values(), key=lambda case: (-case.score, case.name)))
+    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / FILE)
+    make_folder(result.file.parent)
+    write_text(result.file, result.csv())
+    return result
+
+
+def _chosen(
+    workspace: Workspace, dataset: str, request: FindLabelErrorsRequest
+) -> tuple[TrainedModel, tuple[Fold, ...]]:
+    """Return the model that judges, and its folds: the one with the most validated cases, of several the best."""
+    if request.folds is not None and "all" in request.folds:
+        raise SettingsError(
+            "Fold 'all' was trained on every case, so that it agrees with wrong labels too. Name folds by number."
+        )
+    candidates = []
+    for name in workspace.models(dataset):
+        wanted = (request.configuration, request.trainer, request.plans)
+        if any(
+            w not in (None, own) for w, own in zip(wanted, (name.configuration, name.trainer, name.plans), strict=True)
+        ):
+            continue
+        folder = workspace.model(dataset, name)
+        if not is_model_folder(folder):
+            continue
+        model = load_model(folder)
+        there = tuple(fold for fold in validated_folds(model) if fold != "all")
+        own_folds = dataset_folds(workspace, dataset)
+        folds = request.folds or tuple(fold for fold in own_folds if fold in there) or there
+        if not folds or set(folds) - set(there):
+            continue
+        count = len(validation_cases(folder, folds, model.dataset.file_ending))
+        candidates.append((count, _dice(folder, folds), folder.name, model, folds))
+    if not candidates:
+        which = " ".join(word for word in (request.configuration, request.trainer, request.plans) if word)
+        raise ModelError(
+            f"No model of {dataset}{f' ({which})' if which else ''} was validated on cases that it did not see.",
+            **VALIDATE_FIRST,
+        )
+    *_, model, folds = max(candidates, key=lambda entry: entry[:3])
+    return model, folds
+
+
+def _asked(name: ModelName, request: FindLabelErrorsRequest) -> bool:
+    pairs = (
+        (request.configuration, name.configuration),
+        (request.trainer, name.trainer),
+        (request.plans, name.plans),
+    )
+    return all(wanted in (None, own) for wanted, own in pairs)
+
+
+def _dice(folder: Path, folds: Sequence[Fold]) -> float:
+    """Return the mean Dice of the folds whose summary can be read; 0 if none can."""
+    files = [folder / f"fold_{fold}" / "validation" / SUMMARY for fold in folds]
+    known = [dice for file in files if file.is_file() and not math.isnan(dice := Summary.read(file).dice)]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _unjudged(references: Path, ending: str, cases: Mapping[str, Path]) -> Iterator[Note]:
+    every = {path.name.removesuffix(ending) for path in references.glob(f"*{ending}") if path.name[0] != "."}
+    left = sorted(every - set(cases))
+    if left:
+        some = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        yield Note(
+            level="warning",
+            text=f"{len(left)} of {len(every)} cases ({some}) are not judged: no validated fold has them. Train the "
+            "other folds to have all cases judged.",
+        )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a worker found out about a case."""
+
+    doubt: Doubt
+    digest: str
+    voxel: float
+
+
+def examine(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
+    """Hold one case against its prediction; may run in a worker process."""
+    reference, seen, geometry = read_pair(pair, rules)
+    voxel = float(np.prod(geometry.spacing))
+    digest = _digest(reference, scheme.ignore_label)
+    if not with_npz:
+        return _Case(doubt_of(reference, seen, None, scheme), digest, voxel)
+    with closing(ProbabilityReader(npz_of(pair.prediction, rules.ending))) as reader:
+        if reader.shape != (scheme.heads, *lift_shape(reference.shape)):
+            raise ImageError(
+                f"{reader.path} holds {reader.shape[0]} classes of {reader.shape[1:]} voxels; {scheme.heads} of "
+                f"{lift_shape(reference.shape)} were expected. The labels, or dataset.json, changed since the "
+                "validation: validate again."
+            )
+        return _Case(doubt_of(reference, seen, _heads(reader, reference.shape), scheme), digest, voxel)
+
+
+def _heads(reader: ProbabilityReader, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
+    count, z, _, _ = reader.shape
+    step = planes_at_once(reader.shape)
+    for _ in range(count):
+        yield np.concatenate([reader.read(min(step, z - lo)) for lo in range(0, z, step)]).reshape(shape)
+
+
+def _digest(labels: NDArray[Any], ignored: int | None) -> str:
+    """Return what tells whether two cases have the same labels, wherever on their grids; empty if nothing is drawn."""
+    drawn = labels > 0 if ignored is None else (labels > 0) & (labels != ignored)
+    if not drawn.any():
+        return ""
+    box = tuple(
+        slice(int(there[0]), int(there[-1]) + 1)
+        for axis in range(drawn.ndim)
+        for there in [np.flatnonzero(drawn.any(axis=tuple(a for a in range(drawn.ndim) if a != axis)))]
+    )
+    inside = np.ascontiguousarray(labels[box].astype(np.uint32))
+    return hashlib.sha256(repr(inside.shape).encode() + inside.tobytes()).hexdigest()
+
+
+def explain(pair: Pair, rules: Rules, scheme: LabelScheme, classes: Mapping[str, Mapping[Region, ClassDoubt]]) -> Any:
+    """Look for what went wrong in one case; may run in a worker process. Returns a tuple of Slip."""
+    reference, seen, _ = read_pair(pair, rules)
+    if scheme.ignore_label is not None:
+        counts = reference != scheme.ignore_label
+        reference, seen = np.where(counts, reference, 0), np.where(counts, seen, 0)
+    return slips(reference, seen, classes[pair.name], scheme.names)
+
+
+def _judge(found: Mapping[str, _Case]) -> dict[str, Examined]:
+    """Compare each case with what is usual."""
+    gaps = {name: {t: _gap(c) for t, c in case.doubt.classes.items()} for name, case in found.items()}
+    targets = next(iter(gaps.values()), {})
+    usual = {t: _median([values[t] for values in gaps.values()]) for t in targets}
+    scores = {}
+    for name, values in gaps.items():
+        excess = [max(0.0, gap - usual[t]) for t, gap in values.items() if not math.isnan(gap)]
+        scores[name] = math.sqrt(sum(e * e for e in excess) / len(excess)) if excess else 0.0
+    middle = _median(list(scores.values()))
+    spread = _ROBUST * _median([abs(score - middle) for score in scores.values()])
+    limit = max(_AT_LEAST, middle + _BEYOND * spread)
+    same: dict[str, list[str]] = {}
+    for name, case in found.items():
+        if case.digest:
+            same.setdefault(case.digest, []).append(name)
+    return {
+        name: Examined(
+            name=name,
+            score=scores[name],
+            suspect=scores[name] > limit,
+            classes=case.doubt.classes,
+            parts=case.doubt.parts,
+            slips=(),
+            twins=tuple(other for other in same.get(case.digest, ()) if other != name),
+            voxel=case.voxel,
+        )
+        for name, case in found.items()
+    }
+
+
+def _gap(found: ClassDoubt) -> float:
+    """Return the gap of a class; without probabilities, how far its Dice is from 1."""
+    return 1 - found.dice if math.isnan(found.expected) else found.gap
+
+
+def _median(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.median(known)) if known else 0.0

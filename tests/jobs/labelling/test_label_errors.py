@@ -1,0 +1,165 @@
+"""Wrong labels are found by the cross-validation, named, and written to a table, worst first."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import napari_nnunet
+from choices import notes, run_verb
+from helpers import Recipe, make_model, write_nifti
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.results.probabilities import write_probabilities
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.labelling.label_errors import find_label_errors
+from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
+
+DATASET = "Dataset001_Tiny"
+CASES = 12
+
+
+def truth(number):
+    labels = np.zeros((8, 24, 22), dtype=np.uint8)
+    labels[2:6, 3 + number % 3 : 10, 4:14] = 1
+    labels[2:6, 10:16, 4 : 12 + number % 4] = 2
+    return labels
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A workspace with twelve cases in three validated folds; returns it and a function that spoils labels."""
+    model = make_model(tmp_path / "nnUNet_results", Recipe(folds=(0, 1, 2)))
+    references = tmp_path / "nnUNet_raw" / DATASET / "labelsTr"
+    references.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(CASES):
+        labels = truth(number)
+        write_nifti(references / f"c{number:02}.nii.gz", labels)
+        folder = model.folder / f"fold_{number % 3}" / "validation"
+        folder.mkdir(exist_ok=True)
+        seen = labels.copy()
+        seen[2:6, 9, 4:14] = rng.integers(0, 3, (4, 10))  # what no network gets right
+        p = np.full((3, *seen.shape), 0.01, dtype=np.float32)
+        np.put_along_axis(p, seen[None].astype(np.intp), np.float32(0.98), axis=0)
+        p[:, 2:6, 9, 4:14] = np.array([0.3, 0.36, 0.34], dtype=np.float32)[:, None, None]
+        write_nifti(folder / f"c{number:02}.nii.gz", p.argmax(axis=0).astype(np.uint8))
+        write_probabilities(p, folder / f"c{number:02}.npz")
+
+    def spoil(number, labels):
+        write_nifti(references / f"c{number:02}.nii.gz", labels)
+
+    return Workspace.at(tmp_path), spoil, model.folder
+
+
+def request(**changes):
+    return FindLabelErrorsRequest(dataset="1", **changes)
+
+
+def test_labels_that_are_right_are_not_suspected(place):
+    workspace, _, _ = place
+    found = drain(find_label_errors(workspace, request()))
+    assert len(found.cases) == CASES
+    assert found.suspects == ()
+
+
+def test_spoiled_cases_come_first_and_say_what_is_wrong(place):
+    workspace, spoil, model = place
+    spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
+    spoil(5, np.where(truth(5) == 2, 0, truth(5)).astype(np.uint8))
+    spoil(8, np.roll(truth(8), 4, axis=1))
+    spoil(10, truth(2))
+    found = drain(find_label_errors(workspace, request()))
+    assert found.cases[0].name == "c01"
+    assert {case.name for case in found.cases[:3]} == {"c01", "c05", "c08"}
+    assert {case.name for case in found.suspects} >= {"c01", "c05", "c08"}
+    told = {case.name: case.text for case in found.cases}
+    assert "exchanged" in told["c01"]
+    assert "is not drawn; the network sees" in told["c05"]
+    assert "y -4" in told["c08"]
+    assert "the same labels as c02" in told["c10"]
+    assert found.file == model / "suspects.csv"
+
+
+def test_the_table_has_a_line_for_each_part_and_at_least_one_for_each_case(place, tmp_path):
+    workspace, spoil, _ = place
+    labels = truth(4)
+    labels[2:6, 18:21, 4:10] = 1
+    spoil(4, labels)
+    found = drain(find_label_errors(workspace, request(target=tmp_path / "lists" / "s.csv")))
+    rows = list(csv.DictReader(found.file.read_text(encoding="utf-8").splitlines()))
+    assert {row["case"] for row in rows} == {f"c{n:02}" for n in range(CASES)}
+    first = rows[0]
+    assert (first["rank"], first["case"], first["part"], first["voxels"]) == ("1", "c04", "1", "72")
+    assert (first["drawn"], first["seen"]) == ("organ", "background")
+    assert float(first["certainty"]) > 0.9
+    assert labels[int(first["z"]), int(first["y"]), int(first["x"])] == 1
+
+
+def test_without_probabilities_it_says_what_is_not_known_and_still_ranks(place):
+    workspace, spoil, model = place
+    for path in model.glob("fold_*/validation/*.npz"):
+        path.unlink()
+    spoil(7, np.choose(truth(7), [0, 2, 1]).astype(np.uint8))
+    found, said = notes(find_label_errors(workspace, request()))
+    assert "without probabilities" in said
+    assert "--val --npz" in said
+    assert [case.name for case in found.suspects] == ["c07"]
+
+
+def test_cases_that_no_fold_validated_are_named(place):
+    workspace, spoil, _ = place
+    spoil(40, truth(0))
+    _, said = notes(find_label_errors(workspace, request()))
+    assert "1 of 13 cases (c40) are not judged" in said
+
+
+def test_a_fold_trained_on_all_cases_is_no_judge(place):
+    workspace, _, _ = place
+    with pytest.raises(SettingsError, match="trained on every case"):
+        drain(find_label_errors(workspace, request(folds=("all",))))
+
+
+def test_a_dataset_without_a_validated_model_says_what_to_do_first(tmp_path):
+    make_model(tmp_path / "nnUNet_results", Recipe(folds=(0,)))
+    with pytest.raises(ModelError, match="was validated on cases that it did not see"):
+        drain(find_label_errors(Workspace.at(tmp_path), request()))
+
+
+def test_the_model_with_more_validated_cases_judges(place):
+    workspace, _, _ = place
+    few = make_model(workspace.results, Recipe(configuration="2d", patch=(16, 16), folds=(0,)))
+    (few.folder / "fold_0" / "validation").mkdir()
+    write_nifti(few.folder / "fold_0" / "validation" / "c00.nii.gz", truth(0))
+    assert drain(find_label_errors(workspace, request())).model.endswith("3d_fullres")
+    with pytest.raises(ModelError, match="3d_lowres"):
+        drain(find_label_errors(workspace, request(configuration="3d_lowres")))
+
+
+def test_labels_of_other_classes_than_the_validation_are_refused(place):
+    workspace, _, model = place
+    info = json.loads((model / "dataset.json").read_text())
+    info["labels"]["third"] = 3
+    (model / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="changed since the validation"):
+        drain(find_label_errors(workspace, request()))
+
+
+def test_the_shell_lists_them(place, capsys):
+    workspace, spoil, _ = place
+    spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
+    assert run_verb("find_label_errors", "-d", 1, "--workspace", workspace.raw.parent) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 of 12 cases look wrong")
+    assert "1. c01" in out
+    assert out.rstrip().endswith("suspects.csv")
+
+
+def test_python_has_the_same_cases(place):
+    workspace, spoil, _ = place
+    spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
+    found = napari_nnunet.find_label_errors("1", workspace=workspace.raw.parent)
+    assert [case.name for case in found.suspects] == ["c01"]
