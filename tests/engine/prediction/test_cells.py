@@ -33,6 +33,13 @@ class ByCells(decode.Assembler):
         self._write_by_cells(outputs, planes, first)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _never_by_planes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "_MOST_UNDECIDED", 1.0)
+        yield
+
+
 def _scheme(classes, *, regions):
     if not regions:
         return LabelScheme(labels={"background": 0, **{f"c{i}": i for i in range(1, classes)}})
@@ -130,3 +137,17 @@ def test_the_logits_that_are_given_stay_as_they_are():
     before = logits.clone()
     _labels(decode.Assembler, _record((6, 6, 6), (9, 9, 9), thick=False), _scheme(9, regions=False), logits, (3,))
     assert torch.equal(logits, before)
+
+
+def test_where_most_is_open_planes_are_taken(monkeypatch):
+    monkeypatch.setattr(decode, "_MOST_UNDECIDED", 0.6)
+    taken = []
+    monkeypatch.setattr(decode.Assembler, "_write_by_planes", lambda _self, outputs, *_: taken.append(outputs))
+    noise = torch.randn((20, 16, 8, 8), generator=torch.Generator().manual_seed(0))
+    record, scheme = _record((16, 8, 8), (24, 12, 12), thick=False), _scheme(20, regions=False)
+    _labels(decode.Assembler, record, scheme, noise, ())
+    assert taken == [(0, 24)]
+    clear = torch.zeros((20, 16, 8, 8))
+    clear[3] = 1
+    assert (_labels(decode.Assembler, record, scheme, clear, ()) == 3).all()
+    assert len(taken) == 1

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 UNDECIDED = -1
 _AHEAD = 1e-5  # of its value: how far from its threshold a region must be, about 80 times what rounding can change
-_AT_ONCE = 2**20  # values that are compared together: a few such arrays fit into the cache
+AT_ONCE = 2**18  # values that are compared together: a few such arrays fit into the cache
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Corners:
     def part(self, lo: int, hi: int, first: int) -> Corners:
         """Return the voxels ``lo:hi``, with positions counted from ``first``."""
         return Corners(self.lower[lo:hi] - first, self.upper[lo:hi] - first, self.weight[lo:hi])
+
+    def among(self, positions: NDArray[np.intp]) -> Corners:
+        """Return the same with positions counted among those that are there, in order."""
+        return Corners(np.searchsorted(positions, self.lower), np.searchsorted(positions, self.upper), self.weight)
 
     @cached_property
     def is_exact(self) -> bool:
@@ -68,7 +73,7 @@ def winners(plane: Tensor, classes: Callable[[Tensor], Tensor], count: int, *, t
     """
     flat = plane.flatten(1)
     code = torch.empty(flat.shape[1], dtype=torch.int32)
-    step = max(1, _AT_ONCE // count)
+    step = max(1, AT_ONCE // count)
     for lo in range(0, len(code), step):
         values = classes(flat[:, lo : lo + step])
         code[lo : lo + step] = ahead(values) if threshold is None else _there(values, threshold)
@@ -122,42 +127,70 @@ def decided(code: Tensor, axes: Sequence[Corners]) -> Tensor:
     return code
 
 
-class Samples:
-    """Interpolates single voxels of the image.
+class Points:
+    """Interpolates single voxels of an image plane.
+
+    The values of all channels at a point of the network grid are put next to each other first: what a voxel needs are
+    then a few short rows, and their weighted sum is an embedding bag.
 
     Parameters
     ----------
-    where : Tensor of bool, shape (z, y, x)
-        The voxels.
     axes : sequence of Corners
-        One per axis.
+        Of y and x.
     shape : tuple of int
-        Of the network grid.
-    order : sequence of int
-        The axes in the order in which they are interpolated.
+        Of a network plane, (Y, X).
     """
 
-    def __init__(self, where: Tensor, axes: Sequence[Corners], shape: Sequence[int], order: Sequence[int]) -> None:
-        positions = torch.nonzero(where, as_tuple=True)
-        strides = (shape[1] * shape[2], shape[2], 1)
-        self._indices = [torch.zeros(len(positions[0]), dtype=torch.int32)]
-        self._weights: list[tuple[Tensor, Tensor]] = []
-        # The axis that is interpolated first is the last one to double the corners.
-        for axis in reversed(order):
-            corners, own, stride = axes[axis], positions[axis], strides[axis]
-            sides = [corners.lower] if corners.is_exact else [corners.lower, corners.upper]
-            offsets = [torch.from_numpy((side * stride).astype(np.int32))[own] for side in sides]
-            self._indices = [index + offset for index in self._indices for offset in offsets]
-            if not corners.is_exact:
-                pair = ((1 - corners.weight).astype(np.float32), corners.weight.astype(np.float32))
-                self._weights.insert(0, (torch.from_numpy(pair[0])[own], torch.from_numpy(pair[1])[own]))
+    def __init__(self, axes: Sequence[Corners], shape: Sequence[int]) -> None:
+        (rows, of_rows), (columns, of_columns) = (_sides(corners) for corners in axes)
+        index = rows[:, None, :, None] * shape[1] + columns[None, :, None, :]
+        weight = of_rows[:, None, :, None] * of_columns[None, :, None, :]
+        voxels = index.shape[0] * index.shape[1]
+        self._index = torch.from_numpy(index.reshape(voxels, -1).astype(np.int32))
+        self._weight = torch.from_numpy(weight.reshape(voxels, -1).astype(np.float32))
+        self._points = shape[0] * shape[1]
+        self._held: dict[int, int] = {}  # which network plane lies in which half of the table
+        self._table = torch.empty(0)
 
-    def __call__(self, channel: Tensor) -> Tensor:
-        """Return the values (n,) of a channel (z, y, x) at the voxels."""
-        flat = channel.reshape(-1)
-        values = [flat.index_select(0, index) for index in self._indices]
-        for below, above in self._weights:
-            values = [
-                low.mul_(below).addcmul_(high, above) for low, high in zip(values[::2], values[1::2], strict=True)
-            ]
-        return values[0]
+    def start(self, channels: int) -> None:
+        """Forget the network planes of earlier values."""
+        self._held = {}
+        if self._table.shape[-1] != channels:
+            self._table = torch.empty((2 * self._points, channels))
+
+    def __call__(self, voxels: Tensor, planes: Tensor, lower: int, upper: int, weight: float) -> Tensor:
+        """Return the values (n, K) of voxels between two network planes.
+
+        Parameters
+        ----------
+        voxels : Tensor of int64, shape (n,)
+            Positions in the image plane, row by row.
+        planes : Tensor, shape (K, z, Y, X)
+            Network planes.
+        lower, upper : int
+            Which of them; the same where one is met exactly.
+        weight : float
+            Of the upper one.
+        """
+        index, share = self._index.index_select(0, voxels), self._weight.index_select(0, voxels)
+        sides = [(lower, 1.0)] if lower == upper else [(lower, 1.0 - weight), (upper, weight)]
+        indices = torch.cat([index + self._half(planes, z) * self._points for z, _ in sides], dim=1)
+        shares = torch.cat([share * part for _, part in sides], dim=1)
+        return functional.embedding_bag(indices, self._table, per_sample_weights=shares, mode="sum")
+
+    def _half(self, planes: Tensor, z: int) -> int:
+        """Return which half of the table holds a network plane; two that follow one another find room."""
+        if self._held.get(z % 2) != z:
+            self._table[(z % 2) * self._points : (z % 2 + 1) * self._points] = planes[:, z].flatten(1).t()
+            self._held[z % 2] = z
+        return z % 2
+
+
+def _sides(corners: Corners) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return positions and weights (n, 1 or 2) of what the voxels along an axis are interpolated from."""
+    if corners.is_exact:
+        return corners.lower[:, None], np.ones((len(corners.lower), 1))
+    return (
+        np.stack([corners.lower, corners.upper], axis=1),
+        np.stack([1 - corners.weight, corners.weight], axis=1),
+    )

@@ -29,16 +29,16 @@ from napari_nnunet.engine.image.axis_operators import (
 )
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.image.resample import separate_axis
-from napari_nnunet.engine.prediction.cells import Corners, Samples, ahead, decided, winners
+from napari_nnunet.engine.prediction.cells import AT_ONCE, Corners, Points, ahead, decided, winners
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import Average
 
 _CHUNK_VOXELS = 16e6  # float32 values of one interpolated piece
 _CELL_VOXELS = 2.5e5  # voxels of the image that are decided together, by the corners of their cells
-_MOST_UNDECIDED = 0.3  # of them; where there are more, planes are quicker than single voxels
-_PIECES = 8  # of what is written at once, at least
-_FEW_CLASSES = 6  # up to which planes are always quicker
+_MOST_UNDECIDED = 0.6  # of them; where there are more, planes are quicker than single voxels
+_PIECES = 8  # of what is written at once, at least, so that not much is lost where the first one leaves most open
+_FEW_CLASSES = 16  # up to which planes are quicker
 _HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
 
 
@@ -137,6 +137,7 @@ class Assembler:
         self._axes = samplings(record, rule)
         self._corners = tuple(axis.corners() for axis in self._axes)
         self._edges: dict[int, Tensor] = {}
+        self._points: Points | None = None
 
     def push(self, start: int, stop: int, logits: Tensor) -> list[tuple[int, int]]:
         """Take the mean logits (C, stop - start, y, x) of network planes; return the image planes written.
@@ -191,29 +192,36 @@ class Assembler:
 
     def _write_by_cells(self, outputs: tuple[int, int], planes: Tensor, first: int) -> None:
         """Decide what the corners of the cells decide, and interpolate the rest."""
+        if self._points is None:
+            self._points = Points(self._corners[1:], self.record.network_shape[1:])
+        self._points.start(planes.shape[0])
         _, height, width = self.record.cropped_shape
-        # Not much is lost where the first piece shows that most is open.
         step = max(1, min(int(_CELL_VOXELS // (height * width)), (outputs[1] - outputs[0]) // _PIECES))
         known: dict[int, Tensor] = {}
         for lo in range(outputs[0], outputs[1], step):
             hi = min(lo + step, outputs[1])
-            axes = (self._corners[0].part(lo, hi, first), *self._corners[1:])
-            needed = range(int(axes[0].lower[0]), int(axes[0].upper[-1]) + 1)
-            known = {z: known[z] if z in known else self._winners(planes[:, z]) for z in needed}
-            axes = (self._corners[0].part(lo, hi, first + needed[0]), *axes[1:])
+            z = self._corners[0].part(lo, hi, first)
+            needed = np.union1d(z.lower, z.upper)
+            known = {n: known[n] if n in known else self._winners(planes[:, n]) for n in needed.tolist()}
+            axes = (z.among(needed), *self._corners[1:])
             found = decided(torch.stack(list(known.values())), axes)
             unclear = found < 0
-            count = int(unclear.sum())
-            if count > _MOST_UNDECIDED * found.numel():
+            if int(unclear.sum()) > _MOST_UNDECIDED * found.numel():
                 # What follows is most likely no clearer.
                 self._write_by_planes((lo, outputs[1]), planes, first)
                 return
             labels = self._labels_of(found.clamp_min_(0))
-            if count:
-                near = planes[:, needed[0] : needed[-1] + 1]
-                samples = Samples(unclear, axes, near.shape[1:], (0, *self._plane_axes))
-                labels[unclear] = self._compared(self._classes(torch.stack([samples(channel) for channel in near])))
+            self._decide(labels, unclear, self._points, planes, z)
             self._labels[lo:hi] = labels.numpy()
+
+    def _decide(self, labels: Tensor, unclear: Tensor, points: Points, planes: Tensor, corners: Corners) -> None:
+        """Interpolate the voxels (k, y, x) that are not clear, and write their labels."""
+        step = max(1, AT_ONCE // self.scheme.heads)
+        for plane, (where, own) in enumerate(zip(unclear.flatten(1), labels.flatten(1), strict=True)):
+            for voxels in torch.nonzero(where)[:, 0].split(step):
+                if len(voxels):
+                    z = int(corners.lower[plane]), int(corners.upper[plane]), float(corners.weight[plane])
+                    own[voxels] = self._compared(self._classes(points(voxels, planes, *z).t()).contiguous())
 
     def _winners(self, plane: Tensor) -> Tensor:
         """Return which class is ahead at the points of a network plane (K, y, x)."""
