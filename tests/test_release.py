@@ -1,0 +1,114 @@
+"""What is published agrees with the sources: whole addresses on the index, one list of dependencies, nothing for POSIX only."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ADDRESS = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["address"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    pytest.importorskip("hatchling")
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_on_the_index_leads_to_files_that_are_there(page):
+    text = page.absolute((ROOT / "README.md").read_text(encoding="utf-8"), ADDRESS)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    own = [target for target in targets if target.startswith(ADDRESS)]
+    assert len(own) > 10
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    assert all((ROOT / target.split("/main/")[1].split("#")[0]).exists() for target in own)
+    assert not re.search(r"^# ", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("relative", "whole"),
+    [
+        ("![a b](docs/x.png)", "![a b](A/raw/main/docs/x.png)"),
+        ("[x](docs/x.md#part)", "[x](A/blob/main/docs/x.md#part)"),
+        ("[![p](docs/x.png)](docs/x.md)", "[![p](A/raw/main/docs/x.png)](A/blob/main/docs/x.md)"),
+        ("[n](https://napari.org) [m](#here)", "[n](https://napari.org) [m](#here)"),
+        ("# Title\n\ntext", "text"),
+    ],
+)
+def test_relative_links_become_whole(page, relative, whole):
+    assert page.absolute(relative, "A") == whole
+
+
+def test_the_recipe_for_conda_asks_for_what_the_project_asks_for():
+    names = {"pytorch": "torch", "simpleitk": "simpleitk", "matplotlib-base": "matplotlib", "python-blosc2": "blosc2"}
+    recipe = (ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8").split("  run:\n")[1].split("\ntests:")[0]
+    listed = dict(re.findall(r"- ([\w.-]+) (\S+)", recipe))
+    listed.pop("python")
+    wanted = [re.match(r"([\w.-]+)([^;]*)", entry).groups() for entry in PROJECT["project"]["dependencies"]]
+    assert {names.get(name, name): limit for name, limit in listed.items()} == {
+        name.lower(): limit.strip() for name, limit in wanted
+    }
+
+
+POSIX_ONLY = {
+    "fork",
+    "forkpty",
+    "getuid",
+    "geteuid",
+    "mkfifo",
+    "setsid",
+    "killpg",
+    "SIGKILL",
+    "SIGSTOP",
+    "SIGCONT",
+    "posix_fallocate",
+}
+MODULES = {"fcntl", "resource", "pwd", "grp", "termios"}
+
+
+def guarded(tree):
+    """Names that a module asks for before it uses them (hasattr), or whose absence it catches."""
+    asked = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("hasattr", "getattr"):
+            asked |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+        if isinstance(node, ast.Try) and any("ImportError" in ast.unparse(h.type or h) for h in node.handlers):
+            asked |= {alias.name for child in ast.walk(node) if isinstance(child, ast.Import) for alias in child.names}
+        if isinstance(node, ast.If | ast.IfExp) and re.search(r"sys\.platform|os\.name", ast.unparse(node.test)):
+            asked |= {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
+    return asked
+
+
+def test_nothing_asks_for_what_windows_does_not_have():
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in POSIX_ONLY}
+        used |= {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        } & MODULES
+        used |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} & MODULES
+        assert not used - guarded(tree), path
+
+
+def test_no_name_of_a_file_has_a_time_with_colons():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                assert not re.search(r"strftime\([^)]*:|isoformat\(", ast.unparse(node.right)), f"{path}:{node.lineno}"
+
+
+def test_a_temporary_file_is_never_opened_a_second_time_by_its_name():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.With) and "NamedTemporaryFile" in ast.unparse(node.items[0]):
+                assert not re.search(r"\w\.name\b", ast.unparse(node)), f"{path}:{node.lineno}"
