@@ -26,6 +26,12 @@ class ObjectScheme(BaseModel):
         Edge of the network's finest voxel in mm, by which the borders were drawn.
     scores : dict of float to float
         Widths that were tried, and the mean average precision that a perfect network would reach with each.
+    values : dict of int to str
+        Kinds by their values in kindsTr; what the labels were drawn by.
+    classes : dict of str to int
+        Ordinary classes and their values in kindsTr.
+    ignore : int or None
+        Value in kindsTr of what nobody annotated.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,6 +40,9 @@ class ObjectScheme(BaseModel):
     width: float = Field(gt=0, le=100)
     unit: float = Field(gt=0)
     scores: dict[float, float] = {}
+    values: dict[int, str] = {}
+    classes: dict[str, int] = {}
+    ignore: int | None = None
 
     @classmethod
     def of(cls, info: DatasetInfo) -> ObjectScheme | None:

@@ -154,7 +154,7 @@ def best_width(tried: Sequence[Mapping[float, Matching]]) -> tuple[float, dict[f
 def pieces(objects: NDArray[Any]) -> tuple[int, int, int]:
     """Return how many objects there are, how many of them lie in several pieces, and how many are one voxel large."""
     parts, count = cc3d.connected_components(
-        np.ascontiguousarray(objects), connectivity=26 if objects.ndim == 3 else 8, return_N=True
+        np.require(objects, requirements=["C", "W"]), connectivity=26 if objects.ndim == 3 else 8, return_N=True
     )
     numbers, sizes = np.unique(objects, return_counts=True)
     known = numbers != 0

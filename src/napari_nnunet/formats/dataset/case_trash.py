@@ -14,15 +14,18 @@ from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 
+OBJECTS = "objectsTr"  # numbered objects ...
+KINDS = "kindsTr"  # ... and of which kind each is
+_LABELS = ("labelsTr", OBJECTS, KINDS)
 _CLASSES = "classes.json"  # what the values meant when files were put into the trash
 
 
 def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
-    """Return the files of a case: images, labels, and what lies next to them."""
+    """Return the files of a case: images, labels, numbered objects, and what lies next to them."""
     plain, ending = re.escape(name), re.escape(info.file_ending)
     patterns = {
         "imagesTr": rf"{plain}_\d{{4}}({ending}|\.json)|{plain}\.json",
-        "labelsTr": rf"{plain}({ending}|\.json)",
+        **dict.fromkeys(_LABELS, rf"{plain}({ending}|\.json)"),
     }
     return [
         path
@@ -31,6 +34,12 @@ def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
         for path in sorted((folder / where).iterdir())
         if re.fullmatch(pattern, path.name)
     ]
+
+
+def masks_of(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
+    """Return the masks of a case that its labels are drawn of: its numbered objects and their kinds."""
+    found = case_files(folder, name, info)
+    return [p for p in found if p.parent.name in (OBJECTS, KINDS) and p.name.endswith(info.file_ending)]
 
 
 @contextmanager
@@ -100,9 +109,10 @@ def homes_of(folder: Path, entry: Trashed) -> dict[Path, Path]:
 
 
 def parts_in_trash(entry: Trashed) -> str:
-    """Return what an entry holds: images and labels, or one of them."""
-    there = [word for word, part in (("images", "imagesTr"), ("labels", "labelsTr")) if (entry.path / part).is_dir()]
-    return " and ".join(there) or "labels"
+    """Return what an entry holds: images, labels and objects, or some of them."""
+    words = {"images": "imagesTr", "labels": "labelsTr", "objects": "objectsTr"}
+    there = [word for word, part in words.items() if (entry.path / part).is_dir()]
+    return " and ".join((*([", ".join(there[:-1])] if there[1:] else []), *there[-1:])) or "labels"
 
 
 def doubts(folder: Path, entry: Trashed) -> str:

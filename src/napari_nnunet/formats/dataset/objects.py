@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
-
-OBJECTS = "objectsTr"
-KINDS = "kindsTr"
 
 
 def object_files(folder: Path) -> dict[str, Path]:
@@ -47,6 +46,33 @@ def kinds_file(folder: Path, case: str) -> Path | None:
 def read_objects(path: Path, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
     """Return numbered objects ([Z,] Y, X), 0 elsewhere, and their geometry."""
     return read_labels(path, reader=reader, as_stored=True)
+
+
+def reference_file(folder: Path, case: str, info: DatasetInfo) -> Path:
+    """Return the mask of a case that people draw and correct: its numbered objects, or else its labels."""
+    where = "labelsTr" if ObjectScheme.of(info) is None else OBJECTS
+    return folder / where / f"{case}{info.file_ending}"
+
+
+def numbered(array: NDArray[Any], where: str) -> NDArray[np.uint32]:
+    """Return an array as numbers of objects that label files can hold.
+
+    Numbers stay as they are where they fit into 16 bits; else they become 1, 2, 3, ... in their order.
+
+    Raises
+    ------
+    ImageError
+        If a value is negative, or no whole number.
+    """
+    if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+        raise ImageError(f"{where} has values that are no whole numbers; every object must have one, and 0 is none")
+    if array.size and array.min() < 0:
+        raise ImageError(f"{where} has the value {array.min():g}; numbers of objects begin with 1, and 0 is no object")
+    objects = array.astype(np.int64)
+    if objects.size and objects.max() > np.iinfo(np.uint16).max:
+        _, place = np.unique(objects, return_inverse=True)
+        objects = place.reshape(objects.shape) + int(not (objects == 0).any())
+    return objects.astype(np.uint32)
 
 
 def kinds_of(objects: NDArray[Any], kinds: NDArray[Any], names: dict[int, str], where: str) -> dict[int, str]:
@@ -81,6 +107,21 @@ def kinds_of(objects: NDArray[Any], kinds: NDArray[Any], names: dict[int, str], 
             f"{', '.join(f'{value} ({name})' for value, name in names.items())}."
         )
     return {int(n): names[int(value)] for n, value in zip(numbers, most, strict=True)}
+
+
+def object_kinds(folder: Path, case: str, objects: NDArray[Any]) -> dict[int, str]:
+    """Return the kind of each object of a case; nothing where its dataset has but one kind.
+
+    Raises
+    ------
+    DatasetError
+        If the mask of kinds does not fit the objects.
+    """
+    scheme, path = object_scheme(folder), kinds_file(folder, case)
+    if scheme is None or scheme.only_kind is not None or path is None:
+        return {}
+    mask, _ = read_labels(path)
+    return kinds_of(objects, mask, dict(scheme.values), f"{folder.name}, {case}")
 
 
 def object_scheme(folder: Path) -> ObjectScheme | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.dataset.case_trash import case_files, homes_of, in_trash, moved
+from napari_nnunet.formats.dataset.case_trash import case_files, homes_of, in_trash, masks_of, moved
 from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff
@@ -63,7 +63,12 @@ def check_case_name(name: str) -> str:
 
 
 def save_case(
-    folder: Path, name: str, channels: Sequence[NDArray[Any]], labels: NDArray[np.integer], geometry: Geometry
+    folder: Path,
+    name: str,
+    channels: Sequence[NDArray[Any]],
+    labels: NDArray[np.integer],
+    geometry: Geometry,
+    masks: Mapping[str, NDArray[Any]] | None = None,
 ) -> TrainingCase:
     """Write a training case into a raw dataset, or replace the one of that name.
 
@@ -82,6 +87,8 @@ def save_case(
         Its reference.
     geometry : Geometry
         Of all of them.
+    masks : mapping of str to ndarray, optional
+        What the labels were drawn of, by folder: objectsTr, kindsTr.
 
     Raises
     ------
@@ -106,7 +113,8 @@ def save_case(
     with in_trash(folder, name, old):
         for path, channel in changed.items():
             write_image(np.asarray(channel), geometry, path)
-        write_labels(labels, geometry, target)
+        for where, mask in {"labelsTr": labels, **(masks or {})}.items():
+            write_labels(mask, geometry, make_folder(folder / where) / target.name)
     update_count(folder)
     return TrainingCase(name, paths, target)
 
@@ -244,7 +252,7 @@ def set_spacing(folder: Path, spacing: Sequence[float], cases: Sequence[str] = (
     for case in dataset.cases:
         if cases and case.name not in cases:
             continue
-        for path in (*case.images, case.label):
+        for path in (*case.images, case.label, *masks_of(folder, case.name, dataset.info)):
             _set_spacing(path, wished, dataset.info.reader)
 
 
@@ -265,27 +273,31 @@ def place_labels(folder: Path, name: str) -> None:
     if case is None:
         raise DatasetError(f"{folder.name} has no complete case '{name}'.")
     reader = dataset.info.reader
-    labels, geometry = read_labels(case.label, reader=reader)
     image = read_volume(case.images[:1], reader=reader, as_stored=True)
-    found = relation(Grid(image.shape, image.geometry), Grid(labels.shape, geometry))
-    placed = found.turn(labels) if isinstance(found, Turned) else labels
-    if placed.shape != image.shape:
-        raise DatasetError(f"The labels of '{name}' have {placed.shape} voxels, its image has {image.shape}.")
-    with in_trash(folder, name, [case.label]):
-        write_labels(placed, image.geometry, case.label, writer=reader)
+    grid, placed = Grid(image.shape, image.geometry), {}
+    for path in (case.label, *masks_of(folder, name, dataset.info)):
+        labels, geometry = read_labels(path, reader=reader)
+        found = relation(grid, Grid(labels.shape, geometry))
+        placed[path] = found.turn(labels) if isinstance(found, Turned) else labels
+        if placed[path].shape != image.shape:
+            raise DatasetError(f"The labels of '{name}' have {labels.shape} voxels, its image has {image.shape}.")
+    with in_trash(folder, name, list(placed)):
+        for path, labels in placed.items():
+            write_labels(labels, image.geometry, path, writer=reader)
 
 
 def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
     if path.name.lower().endswith((".tif", ".tiff")):
         write_json(tiff.sidecar(path), {"spacing": list(wished.spacing)})
         return
-    array, geometry = read_labels(path, reader=reader) if path.parent.name == "labelsTr" else _read(path, reader)
+    is_mask = path.parent.name != "imagesTr"
+    array, geometry = read_labels(path, reader=reader) if is_mask else _read(path, reader)
     if geometry.ndim != wished.ndim or geometry.origin is None:
         raise DatasetError(
             f"The voxel size of {path.name} cannot be set: the format does not store it, or has other axes."
         )
     changed = geometry.model_copy(update={"spacing": wished.spacing})
-    if path.parent.name == "labelsTr":
+    if is_mask:
         write_labels(array, changed, path)
     else:
         write_image(array, changed, path)

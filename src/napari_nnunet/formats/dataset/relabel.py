@@ -19,6 +19,7 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.objects import ObjectScheme
 
 ALL_LABELS = "labels of all cases"  # what an entry in the trash is called
 _ASIDE = ".renumbered"
@@ -61,6 +62,7 @@ def remap_dataset(folder: Path) -> dict[int, int]:
     if finished is not None:
         return finished
     dataset, _ = survey(folder)
+    _require_own_values(dataset)
     scheme = dataset.info.labels
     if scheme.has_regions:
         raise DatasetError("Regions join label values; renumber them by hand, in the files and in dataset.json.")
@@ -94,6 +96,7 @@ def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
     """
     _finish(folder)
     dataset, _ = survey(folder)
+    _require_own_values(dataset)
     before = dict(dataset.info.labels.labels)
     unknown = [name for name in names if name not in before or name in (BACKGROUND, IGNORE)]
     if unknown:
@@ -124,6 +127,16 @@ def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
     return _rewrite(dataset, mapping, labels)
 
 
+def _require_own_values(dataset: RawDataset) -> None:
+    """Refuse to change labels that are drawn of numbered objects: they would be others than what is drawn."""
+    if ObjectScheme.of(dataset.info) is not None:
+        raise DatasetError(
+            f"The labels of {dataset.folder.name} are drawn of its numbered objects and mean cores and borders.",
+            shell="Name kinds and classes with derive_objects: --kinds VALUE=NAME, --classes VALUE=NAME.",
+            window="Rename kinds under 'Edit dataset...' in the Training cases dock.",
+        )
+
+
 def _one(value: int | Sequence[int]) -> int:
     return value if isinstance(value, int) else value[0]
 
@@ -139,6 +152,7 @@ def bring_labels_back(folder: Path, entry: Trashed) -> None:
     """
     _finish(folder)
     dataset, _ = survey(folder)
+    _require_own_values(dataset)
     files = {path.name: path for path in sorted((entry.path / "labelsTr").iterdir())}
     since = [case.name for case in dataset.cases if case.label.name not in files]
     moment = entry.path.stat().st_mtime_ns

@@ -21,7 +21,7 @@ from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
-FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing", "turn_labels", "place_labels"]
+FixName = Literal["set_count", "drop_case", "remap_labels", "set_spacing", "turn_labels", "place_labels", "draw_again"]
 
 
 @dataclass(frozen=True)

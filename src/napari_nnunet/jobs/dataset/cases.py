@@ -57,6 +57,8 @@ class NewCase:
         For a new dataset.
     file_ending : str
         For a new dataset.
+    kinds : dict of int to str, optional
+        Kind of each object, where the labels number objects instead of naming classes.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class NewCase:
     classes: Mapping[str, int | Sequence[int]]
     channel_names: tuple[str, ...]
     file_ending: str
+    kinds: Mapping[int, str] | None = None
 
 
 def add_case(case: NewCase) -> Job[TrainingCase]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.training.splits import Split
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
+from napari_nnunet.formats.dataset.drawn import look_at_drawn
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, some
 from napari_nnunet.schema.dataset import LabelScheme
@@ -33,6 +37,25 @@ def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
         same = [scheme.head_names[i] for i, other in enumerate(order) if other == value]
         text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
         yield Problem("warning", "dataset.json", text)
+
+
+def object_problems(folder: Path) -> Iterable[Problem]:
+    """Name cases whose labels are not what was drawn of their numbered objects; none of a dataset of classes."""
+    try:
+        drawn = look_at_drawn(folder)
+    except NnunetError as error:
+        yield Problem.of(folder.name, error)
+        return
+    if drawn.stale:
+        text = "the objects changed since cores and borders were drawn of them; planning draws them again"
+        yield Problem("warning", some(drawn.stale), text, "draw_again")
+    if drawn.changed:
+        text = f"the labels are not those that were drawn of the objects in {OBJECTS}. Correct the objects instead"
+        shell = f"{text}; derive_objects draws the labels again"
+        yield Problem("error", some(drawn.changed), shell, "draw_again", text)
+    for case in drawn.without:
+        text = f"it has labels, but no file in {OBJECTS}; in a dataset of objects every case needs one"
+        yield Problem("error", case, text, "drop_case")
 
 
 def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split]) -> Iterable[Problem]:

@@ -18,7 +18,13 @@ from napari_nnunet.formats.dataset.raw_dataset import RawDataset, survey
 from napari_nnunet.formats.images.files import adapter_for
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
-from napari_nnunet.jobs.dataset.contradictions import fold_problems, scheme_problems, thin_problems, twin_problems
+from napari_nnunet.jobs.dataset.contradictions import (
+    fold_problems,
+    object_problems,
+    scheme_problems,
+    thin_problems,
+    twin_problems,
+)
 from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
 from napari_nnunet.jobs.dataset.splits import five_splits, read_splits
 from napari_nnunet.processes.pool import Task, run_cases
@@ -86,6 +92,7 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
     ]
     problems += _count_problems(dataset, incomplete=any(problem.fatal for problem in missing))
     problems += _label_problems(dataset.info.labels)
+    problems += object_problems(folder)
     facts: dict[str, CaseFacts] = {}
     if dataset.cases:
         reader = _reader(dataset, problems)

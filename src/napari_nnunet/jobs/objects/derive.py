@@ -10,24 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.objects.match import Matching
-from napari_nnunet.engine.objects.shell import best_width, classes, pieces, thin, tried_widths
+from napari_nnunet.engine.objects.shell import best_width, pieces, tried_widths
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.objects import kinds_file, kinds_of, object_files, read_objects
+from napari_nnunet.formats.dataset.drawn import note_drawn
+from napari_nnunet.formats.dataset.objects import kinds_file, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.raw_writer import update_count
-from napari_nnunet.formats.images.files import read_header, read_labels, write_labels
+from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.objects.draw import BYTES, draw_cases, memory_of, require_kinds
 from napari_nnunet.processes.pool import Task, each_case, results_of
-from napari_nnunet.schema.dataset import BACKGROUND
+from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest
 
 _TRIED = 24  # pictures on which widths are tried
 _TRIED_VOXELS = 4e6  # of each, at most
-_BYTES = 40  # per voxel, while objects are thinned and grown again
 _HUGE = 0.2  # of a picture: objects are hardly ever as large on average
 
 
@@ -69,6 +70,10 @@ def derive_objects(workspace: Workspace, request: DeriveObjectsRequest) -> Job[O
 
 def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     """Do that in a folder which may be a dataset in the making."""
+    info = read_info(folder)
+    request = _as_before(ObjectScheme.of(info), request)
+    if isinstance(info.raw.get("dataset"), dict):
+        raise DatasetError(f"{folder.name} lists its files in dataset.json; copy them into imagesTr and objectsTr.")
     files = object_files(folder)
     kinds = dict(request.kinds) or {1: "object"}
     with_kinds = {case: path for case in files if (path := kinds_file(folder, case)) is not None}
@@ -76,30 +81,32 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     unit = _network_edge(list(files.values()))
     yield Stage(name="Looking at objects", total=len(files))
     chosen = sorted(files)[:: max(1, -(-len(files) // _TRIED))]
-    tasks = [Task(case, (path, unit, case in chosen), partial(_memory, path)) for case, path in sorted(files.items())]
-    voxels = sum(_memory(path) for path in files.values()) / _BYTES
+    tasks = [Task(case, (path, unit, case in chosen), partial(memory_of, path)) for case, path in sorted(files.items())]
+    voxels = sum(memory_of(path) for path in files.values()) / BYTES
     counted = results_of((yield from each_case(count, tasks, workers=request.workers, work=voxels)), "looked at")
     yield from _remarks(counted)
     measured, scores = best_width([counted[case].tried for case in chosen])
     width = request.width or measured
     names = [kinds[value] for value in sorted(kinds)]
-    labels, values, renumbered = labels_with_objects(names, dict(request.classes), ignore=request.ignore is not None)
-    scheme = ObjectScheme(kinds=values, width=width, unit=unit, scores=scores)
-    plan = _Drawing(width * unit, values, kinds, renumbered, request.ignore, labels.get("ignore"))
-    make_folder(folder / "labelsTr")
-    yield Stage(name="Drawing cores and borders", total=len(files))
-    ending = read_info(folder).file_ending
-    tasks = [
-        Task(case, (path, with_kinds.get(case), folder / "labelsTr" / f"{case}{ending}", plan), partial(_memory, path))
-        for case, path in sorted(files.items())
-    ]
-    lost = results_of((yield from each_case(draw, tasks, workers=request.workers, work=voxels)), "drawn")
-    content = {**read_info(folder).raw, "labels": labels}
+    labels, values, _ = labels_with_objects(names, dict(request.classes), ignore=request.ignore is not None)
+    told = {"values": kinds, "classes": dict(request.classes), "ignore": request.ignore}
+    scheme = ObjectScheme(kinds=values, width=width, unit=unit, scores=scores, **told)
+    content = {**info.raw, "labels": labels}
     content.pop("regions_class_order", None)
-    write_json(folder / "dataset.json", scheme.write_into(content))
+    content = scheme.write_into(content)
+    lost = yield from draw_cases(folder, DatasetInfo.parse(content), scheme, tuple(files), request.workers)
+    write_json(folder / "dataset.json", content)
+    note_drawn(folder, files)
     update_count(folder)
-    yield Note(text=_summary(counted, width, unit, scores, sum(lost.values())))
+    yield Note(text=_summary(counted, width, unit, scores, lost))
     return scheme
+
+
+def _as_before(scheme: ObjectScheme | None, request: DeriveObjectsRequest) -> DeriveObjectsRequest:
+    """Return a request that means what was derived before, where it says nothing of kinds and classes."""
+    if scheme is None or not scheme.values or request.kinds or request.classes or request.ignore is not None:
+        return request
+    return request.replace(kinds=scheme.values, classes=scheme.classes, ignore=scheme.ignore)
 
 
 def count(path: Path, unit: float, tried: bool) -> _Counted:
@@ -116,46 +123,12 @@ def count(path: Path, unit: float, tried: bool) -> _Counted:
     return _Counted(number, in_pieces, single, share, widths)
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """What is drawn into the labels: width in mm, and the values of kinds and classes there and in the masks."""
-
-    width: float
-    values: Mapping[str, tuple[int, int]]
-    kinds: Mapping[int, str]
-    renumbered: Mapping[int, int]
-    ignore: int | None
-    ignore_label: int | None
-
-
-def draw(path: Path, kinds_path: Path | None, target: Path, plan: _Drawing) -> int:
-    """Write the labels of a case, return how many objects are thinner than their borders; may run in a worker."""
-    objects, geometry = read_objects(path)
-    thinned = thin(objects, plan.width, geometry.spacing)
-    kinds = others = None
-    if kinds_path is not None:
-        mask, _ = read_labels(kinds_path)
-        kinds = kinds_of(objects, mask, dict(plan.kinds), path.name)
-        others = np.zeros_like(mask)
-        for value, new in plan.renumbered.items():
-            others[mask == value] = new
-        if plan.ignore is not None and plan.ignore_label is not None:
-            others[mask == plan.ignore] = plan.ignore_label
-    write_labels(classes(objects, thinned.core, plan.values, kinds, others), geometry, target)
-    return len(thinned.coreless)
-
-
 def _check_kinds(
     kinds: Mapping[int, str], request: DeriveObjectsRequest, with_kinds: Mapping[str, Path], files: Mapping[str, Path]
 ) -> None:
     if len(kinds) == 1 and not (request.classes or request.ignore is not None or with_kinds):
         return
-    missing = [case for case in files if case not in with_kinds]
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of {len(files)} cases have no mask in kindsTr that says of which kind their objects are: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
-        )
+    require_kinds([case for case in files if case not in with_kinds], len(files))
     doubled = set(kinds) & {*request.classes.values(), request.ignore}
     if doubled or BACKGROUND in kinds.values() or 0 in kinds:
         raise SettingsError(
@@ -169,10 +142,6 @@ def _network_edge(paths: Sequence[Path]) -> float:
     spacings = [read_header(path).geometry.spacing for path in paths]
     axes = min(len(spacing) for spacing in spacings)
     return float(np.median([spacing[-axes:] for spacing in spacings], axis=0).min())
-
-
-def _memory(path: Path) -> float:
-    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
 
 
 def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import ImageError, SettingsError
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.new_dataset import new_dataset
-from napari_nnunet.formats.dataset.objects import OBJECTS
+from napari_nnunet.formats.dataset.objects import numbered
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import write_labels
@@ -78,13 +79,5 @@ def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart) 
     """
     volume = read_image(pair, apart)
     mask, _ = placed_mask(pair, volume, apart)
-    objects = np.asarray(mask.array)
-    if objects.size and objects.min() < 0:
-        raise ImageError(
-            f"{pair.mask.name} has the value {objects.min()}; numbers of objects begin with 1, and 0 is no object"
-        )
-    objects = objects.astype(np.int64)
-    if objects.size and objects.max() > np.iinfo(np.uint16).max:
-        _, place = np.unique(objects, return_inverse=True)
-        objects = place.reshape(objects.shape) + int(not (objects == 0).any())
-    write_labels(objects.astype(np.uint32), volume.geometry, folder / f"{pair.name}{ending}")
+    objects = numbered(np.asarray(mask.array), pair.mask.name)
+    write_labels(objects, volume.geometry, folder / f"{pair.name}{ending}")

@@ -20,6 +20,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
+from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.pool import Task, results_of, run_cases
@@ -58,6 +59,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         If another process measures the dataset.
     """
     dataset_name = workspace.dataset_name(request.dataset)
+    yield from keep_drawn(workspace.raw / dataset_name, request.workers)
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
     folder = make_folder(workspace.preprocessed / dataset_name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
+from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import look_at_folds
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import PreprocessResult, preprocess
@@ -59,6 +60,7 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         )  # what is wrong with them is said before anything is measured
     warm_up(request.measure_workers)
     if request.check:
+        yield from keep_drawn(workspace.raw / workspace.dataset_name(request.dataset), request.measure_workers)
         report = yield from verify(workspace, VerifyRequest(**measuring))
         require_sound(report)
         for problem in report.problems:

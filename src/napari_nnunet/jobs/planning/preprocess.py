@@ -25,6 +25,7 @@ from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, grid_of
+from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
@@ -93,6 +94,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         If another process preprocesses the dataset.
     """
     dataset_name = workspace.dataset_name(request.dataset)
+    yield from keep_drawn(workspace.raw / dataset_name, request.workers)
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
     base = make_folder(workspace.preprocessed / dataset_name)

@@ -12,6 +12,7 @@ from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.dataset.drawn import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file
@@ -197,7 +198,8 @@ def changed_cases(
         return [], 0
     dataset = open_dataset(raw)
     rules = rules_of(plans, configuration, dataset)
-    return [case.name for case in stale_cases(dataset.cases, rules, journal)], len(dataset.cases)
+    stale = {case.name for case in stale_cases(dataset.cases, rules, journal)} | {*look_at_drawn(raw).stale}
+    return [case.name for case in dataset.cases if case.name in stale], len(dataset.cases)
 
 
 def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configuration, data: Path) -> None:

@@ -13,6 +13,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import FILE, read_splits
+from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import write_splits
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.order import changed_cases, check_training
@@ -79,6 +80,9 @@ def prepare_training(workspace: Workspace, requests: Sequence[TrainRequest], *, 
         If a case cannot be preprocessed, or what :func:`check_training` raises.
     """
     first = requests[0]
+    raw = workspace.raw / workspace.dataset_name(first.dataset)
+    if (raw / "dataset.json").is_file():
+        yield from keep_drawn(raw)
     needs = yield from look_at_needs(workspace, first)
     base = workspace.preprocessed / workspace.dataset_name(first.dataset)
     if needs.cases:

@@ -15,11 +15,12 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QInputDialog, QV
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
+from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
 from napari_nnunet.widgets.dataset.class_table import ClassTable
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import dataset_text, failure_text, size_text
@@ -84,6 +85,9 @@ class CaseForm(LayerForm):
         self.one_class = button(
             "One class for all…", "For labels that number their objects: they are learnt as one class, without numbers."
         )
+        self.as_objects = button(
+            "Numbered objects…", "Every value is an object of its own; the model will number the objects it finds."
+        )
 
     def _lay_out(self) -> None:
         self.dataset_form, self.channel_form, self.layer_form, case = (QFormLayout() for _ in range(4))
@@ -96,7 +100,7 @@ class CaseForm(LayerForm):
             buttons.addWidget(part)
         groups: tuple[tuple[str, tuple[Any, ...]], ...] = (
             ("1  Dataset", (self.head, self.dataset_form, self.about, self.edit, self.describe, self.from_folders)),
-            ("2  Layers", (self.channel_form, buttons, self.layer_form, self.table, self.one_class)),
+            ("2  Layers", (self.channel_form, buttons, self.layer_form, self.table, self.as_objects, self.one_class)),
             ("3  Case", (case,)),
         )
         column = QVBoxLayout(self)
@@ -120,6 +124,7 @@ class CaseForm(LayerForm):
             edit.changed.connect(self._changed)
         self.table.itemChanged.connect(self._changed)
         self.one_class.clicked.connect(self._ask_class)
+        self.as_objects.clicked.connect(self._ask_kind)
         self.viewer.layers.selection.events.active.connect(self._selected)
         self._follow_layers()
 
@@ -329,6 +334,23 @@ class CaseForm(LayerForm):
         if yes and name.strip():
             self.table.name_all(name.strip())
 
+    def _ask_kind(self) -> None:
+        """Ask what the objects are that the labels number."""
+        labels = self.labels
+        name, yes = QInputDialog.getText(
+            self, "Numbered objects", "Every value is an object of its own. What are they?"
+        )
+        if yes and labels is not None and name.strip():
+            labels.metadata[KIND] = name.strip()
+            self._labels_chosen()
+
+    @property
+    def _numbers_objects(self) -> bool:
+        """Whether the values of the labels are numbers of objects and no classes."""
+        if self.info is not None:
+            return KEY in self.info.raw
+        return self.labels is not None and KIND in self.labels.metadata
+
     # --- what comes of it ---
 
     def choices(self) -> CaseChoices:
@@ -346,6 +368,7 @@ class CaseForm(LayerForm):
             step=tuple(self.viewer.dims.current_step),
             spacing_text=self.spacing_edit.value,
             painted=self.table.painted(),
+            kind=None if self.labels is None or self.info is not None else self.labels.metadata.get(KIND),
         )
 
     def choose(self, images: Sequence[Image], labels: Labels) -> None:
@@ -360,7 +383,12 @@ class CaseForm(LayerForm):
     def _changed(self, _: Any = None) -> None:
         if self._filling:
             return
-        self.one_class.setVisible(self.table.many)
+        many, new = self.table.many and not self._numbers_objects, self.info is None
+        self.one_class.setVisible(many)
+        self.as_objects.setVisible(many and new)
+        if self._numbers_objects:
+            self.table.setVisible(False)
+        self.layer_form.setRowVisible(self.sparse_box.native, not self._numbers_objects)
         known = voxel_size_mm(self.image)[0] if self.image is not None else None
         self.spacing_edit.native.setPlaceholderText(f"{size_text(known[-3:])} (layer)" if known else "")
         self.changed.emit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import case_files
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
+from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_writer import check_case_name
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.widgets.dataset.object_case import kinds_of_layer
 from napari_nnunet.widgets.files.place import STORED, geometry_to_save
 from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
@@ -76,6 +80,8 @@ class CaseChoices:
         Voxel size that was typed; empty takes the layer's.
     painted : tuple of Painted
         What the values of the layer mean.
+    kind : str or None
+        Of the objects that the layer numbers, for a new dataset; None for classes.
     """
 
     workspace: Workspace
@@ -90,6 +96,12 @@ class CaseChoices:
     step: tuple[int, ...]
     spacing_text: str
     painted: tuple[Painted, ...]
+    kind: str | None = None
+
+    @property
+    def scheme(self) -> ObjectScheme | None:
+        """What the dataset says of objects; None for a dataset of classes, and for a new one."""
+        return None if self.info is None else ObjectScheme.of(self.info)
 
 
 def resolve_case(choices: CaseChoices) -> NewCase:
@@ -121,9 +133,10 @@ def resolve_case(choices: CaseChoices) -> NewCase:
             f"The dataset has {len(names)} channels ({listed}), but {len(channels)} are chosen. "
             "Choose a layer for each."
         )
-    classes, mapping = _classes(choices)
+    kinds = kinds_of_layer(labels, [entry.value for entry in choices.painted], choices.scheme, choices.kind)
+    classes, mapping = _classes(choices) if kinds is None else ({}, {})
     ending = choices.info.file_ending if choices.info is not None else _ending(channels, geometry)
-    return NewCase(folder, name, channels, labels.data[index], geometry, mapping, classes, names, ending)
+    return NewCase(folder, name, channels, labels.data[index], geometry, mapping, classes, names, ending, kinds)
 
 
 def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
@@ -189,7 +202,7 @@ def replaces(case: NewCase, choices: CaseChoices) -> Replaced:
     own = (str(case.folder), case.name)
     if not whole or any((origin.get("folder"), origin.get("name")) != own for origin in origins):
         return "another"
-    label = case.folder / "labelsTr" / f"{case.name}{choices.info.file_ending}"
+    label = reference_file(case.folder, case.name, choices.info)
     return "changed" if any(changed_since(origin, label) for origin in origins) else "itself"
 
 
@@ -207,7 +220,7 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
             "the dataset's trash folder."
         )
     known: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else case.classes
-    added = [name for name in case.classes if name not in known]
+    added = [name for name in case.classes if name not in known]  # none of a case of objects
     others = 0 if choices.info is None else choices.info.raw.get("numTraining", 0) - (replaced != "nothing")
     if added and others > 0 and added != [IGNORE]:
         asked.append(
@@ -258,10 +271,15 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     verb = _VERBS[replaced]
     new = "" if (case.folder / "dataset.json").is_file() else " (new)"
     sparse = IGNORE in case.classes and names.get(case.mapping.get(0, 0)) == IGNORE
-    return (
+    head = (
         f"<b>{verb}</b> '{case.name}' in {case.folder.name}{new}: {counted(len(case.channels), 'channel')} of "
-        f"{times_text(case.labels.shape)} voxels{size}.<br>Labels: {becomes or 'as they are'}"
-        + (".<br>Unlabelled voxels are left out in training" if sparse else "")
+        f"{times_text(case.labels.shape)} voxels{size}.<br>"
+    )
+    if case.kinds is not None:
+        each = Counter(case.kinds.values())
+        return head + "Numbered objects: " + ", ".join(f"{count} x {kind}" for kind, count in each.items())
+    return f"{head}Labels: {becomes or 'as they are'}" + (
+        ".<br>Unlabelled voxels are left out in training" if sparse else ""
     )
 
 
@@ -367,29 +385,3 @@ def _ending(channels: Sequence[Any], geometry: Geometry) -> str:
 
 def _times(numbers: Sequence[float]) -> str:
     return " × ".join(f"{n:g}" for n in numbers)
-
-
-def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool) -> list[Painted]:
-    """Return a first guess of what painted values mean.
-
-    A class name the layer knows (from a file or from the Segment dock) comes first, then the dataset's class of that
-    value, then "class_1", ...
-    """
-    features = labels.features
-    own: dict[int, str] = {}
-    if {"index", "name"} <= set(features.columns):
-        own = {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
-    known = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)} if info else {}
-    classes = [name for value, name in known.items() if value and name != IGNORE]
-    strange = [value for value in values if value and value not in known and value not in own]
-    if len(classes) == 1 and strange and set(values) == {0, *strange[:1]}:
-        known[strange[0]] = classes[0]  # such as 255 for the one class there is
-    out = []
-    for value in values:
-        name = own.get(value) or known.get(value) or f"class_{value}"
-        if value == 0:
-            name = IGNORE if sparse else BACKGROUND
-        elif sparse and name == IGNORE:
-            name = BACKGROUND
-        out.append(Painted(int(value), name))
-    return out

@@ -10,7 +10,8 @@ from napari.layers import Image, Labels
 from qtpy.QtWidgets import QGroupBox, QMessageBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.dataset.objects import reference_file
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.dataset.raw_writer import drop_case
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     import napari
 
     from napari_nnunet.jobs.dataset.cases import add_case, copy_dataset
+    from napari_nnunet.jobs.objects.cases import add_object_case
 else:
+    add_object_case = lazy("napari_nnunet.jobs.objects.cases:add_object_case")
     add_case = lazy("napari_nnunet.jobs.dataset.cases:add_case")
     copy_dataset = lazy("napari_nnunet.jobs.dataset.cases:copy_dataset")
 
@@ -189,13 +192,15 @@ class CasesWidget(RequestDock[NewCase, None]):
         question = questions(request, self.form.choices(), self._replaces)
         if not question or self.confirmed(question):
             layers = [*self.form.images, self.form.labels]
-            self.panel.run(add_case(request), done=lambda case: self._added(case, layers))
+            job = add_case(request) if request.kinds is None else add_object_case(request)
+            self.panel.run(job, done=lambda case: self._added(case, layers))
 
     def _added(self, case: TrainingCase, layers: Sequence[Any]) -> str:
         folder = case.label.parent.parent
+        reference = reference_file(folder, case.name, read_info(folder))
         for layer in layers:
             if layer is not None:
-                layer.metadata[ORIGIN] = origin_of(folder, case.name, case.label)
+                layer.metadata[ORIGIN] = origin_of(folder, case.name, reference)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."
 
@@ -247,7 +252,9 @@ class CasesWidget(RequestDock[NewCase, None]):
 def _painted(layer: LayerData) -> LayerData:
     """Return the labels of a sparse case as they were painted: what nobody looked at is empty."""
     labels, attributes, kind = layer
-    features = attributes["features"]
+    features = attributes.get("features", {})
+    if "name" not in features:  # numbered objects
+        return layer
     found = as_painted(labels, dict(zip(features["index"], features["name"], strict=True)))
     if found is None:
         return layer

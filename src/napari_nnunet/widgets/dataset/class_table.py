@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
-from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, Painted, default_names
+from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, Painted
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
@@ -128,3 +128,29 @@ def _count_job(part: Any) -> Job[tuple[list[int], list[int]]]:
             found[value] = found.get(value, 0) + count
         yield Progress(done=i + 1, total=len(part))
     return sorted(found), [found[value] for value in sorted(found)]
+
+
+def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool) -> list[Painted]:
+    """Return a first guess of what painted values mean.
+
+    A class name the layer knows (from a file or from the Segment dock) comes first, then the dataset's class of that
+    value, then "class_1", ...
+    """
+    features = labels.features
+    own: dict[int, str] = {}
+    if {"index", "name"} <= set(features.columns):
+        own = {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
+    known = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)} if info else {}
+    classes = [name for value, name in known.items() if value and name != IGNORE]
+    strange = [value for value in values if value and value not in known and value not in own]
+    if len(classes) == 1 and strange and set(values) == {0, *strange[:1]}:
+        known[strange[0]] = classes[0]  # such as 255 for the one class there is
+    out = []
+    for value in values:
+        name = own.get(value) or known.get(value) or f"class_{value}"
+        if value == 0:
+            name = IGNORE if sparse else BACKGROUND
+        elif sparse and name == IGNORE:
+            name = BACKGROUND
+        out.append(Painted(int(value), name))
+    return out

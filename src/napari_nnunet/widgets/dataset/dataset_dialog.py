@@ -18,11 +18,13 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.drawn import rename_kinds
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.relabel import change_classes
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import Table, button, sentence
 from napari_nnunet.widgets.frame.words import failure_text
@@ -55,6 +57,7 @@ class DatasetDialog(RunDialog):
         self.workspace, self.name = workspace, name
         self.setWindowTitle(f"Edit {name}")
         self.setMinimumWidth(420)
+        self._objects = False
         self.name_edit = QLineEdit(name.partition("_")[2])
         self.name_edit.setAccessibleName("Name of the dataset")
         self.name_edit.setToolTip("Its number stays. Images, plans and models get the new name.")
@@ -83,11 +86,17 @@ class DatasetDialog(RunDialog):
         self._update()
 
     def _fill(self) -> None:
+        labels: dict[str, int | tuple[int, ...]] = {}
         try:
-            labels = read_info(self.workspace.raw / self.name).labels.labels
+            info = read_info(self.workspace.raw / self.name)
+            scheme = ObjectScheme.of(info)
+            labels = dict(info.labels.labels)
+            if scheme is not None:
+                cores = {kind: core for kind, (core, _) in scheme.kinds.items()}
+                labels = {**cores, **{name: labels[name] for name in scheme.classes if name in labels}}
+            self._objects = scheme is not None
         except (NnunetError, OSError) as error:
             self.about.setText(failure_text(error))
-            labels = {}
         self._classes = [name for name in labels if name not in (BACKGROUND, IGNORE)]
         colours = [class_colour(value if isinstance(value, int) else value[0]) for value in labels.values()]
         self.table.setRowCount(len(self._classes))
@@ -114,6 +123,11 @@ class DatasetDialog(RunDialog):
     def _update(self, _: Any = None) -> None:
         """Say what Apply would do."""
         names = self.new_names()
+        if self._objects and names:
+            what = "Kinds of objects get other names; they cannot be joined or removed."
+            self.about.setText(f"{what} Plan and train again to use them: models there are keep the old ones.")
+            self.panel.set_ready(None)
+            return
         said = [f"The dataset is renamed to {self._new_name()}."] if self._new_name() else []
         removed = [old for old, new in names.items() if new in ("", BACKGROUND)]
         kept = [names.get(name, name) for name in self._classes]
@@ -127,7 +141,8 @@ class DatasetDialog(RunDialog):
             said.append("Classes get other names; their voxels stay.")
         if names:
             said.append("Plan and train again to use the new classes: models there are keep the old ones.")
-        self.about.setText(" ".join(said) or "Same names join classes; an empty name makes a class background.")
+        hint = "Same names join classes; an empty name makes a class background."
+        self.about.setText(" ".join(said) or ("Kinds of objects can be renamed." if self._objects else hint))
         self.panel.set_ready(None if names or self._new_name() else "Nothing is changed yet.")
 
     def apply(self) -> None:
@@ -154,5 +169,9 @@ class DatasetDialog(RunDialog):
 def _edit(workspace: Workspace, name: str, classes: dict[str, str], new: str | None) -> Job[str]:
     if classes:
         yield Stage(name="Changing classes")
-        change_classes(workspace.raw / name, classes)
+        folder = workspace.raw / name
+        if ObjectScheme.of(read_info(folder)) is None:
+            change_classes(folder, classes)
+        else:
+            rename_kinds(folder, classes)
     return (yield from rename_dataset(workspace, name, new)) if new else name

@@ -23,7 +23,9 @@ from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.verify import verify
+    from napari_nnunet.jobs.objects.draw import draw_again
 else:
+    draw_again = lazy("napari_nnunet.jobs.objects.draw:draw_again")
     verify = lazy("napari_nnunet.jobs.dataset.verify:verify")
 
 _FIX_TEXTS = {
@@ -33,6 +35,7 @@ _FIX_TEXTS = {
     "set_spacing": "Set voxel size…",
     "turn_labels": "Turn onto image",
     "place_labels": "Place on image",
+    "draw_again": "Draw labels again",
 }
 
 
@@ -131,6 +134,9 @@ class ProblemList(QWidget):
         problem = self._current()
         if problem is None or self._place is None:
             return
+        if problem.fix == "draw_again":
+            self.panel.run(draw_again(self._place[1]), done=self._mended)
+            return
         try:
             remedy = self._remedy(self._place[1], problem)
         except NotReadyError as reason:
@@ -139,7 +145,7 @@ class ProblemList(QWidget):
         if remedy is not None:
             self.panel.run(_mend(problem.where, remedy), done=self._mended)
 
-    def _mended(self, _: None) -> None:
+    def _mended(self, _: object) -> None:
         self._again = True
         self.mended.emit()
 

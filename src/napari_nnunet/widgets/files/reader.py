@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Stage
+from napari_nnunet.formats.dataset.objects import object_kinds, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
@@ -20,6 +21,7 @@ from napari_nnunet.formats.images.notes import read_note, read_noted, reader_of
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import placement, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of, origin_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -68,19 +70,25 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
         raise DatasetError(f"{folder.name} has no complete case named {name}.")
     reader = dataset.info.reader
     volume = read_volume(case.images, reader=reader, as_stored=True)
-    labels, _ = read_labels(case.label, reader=reader)
+    scheme = ObjectScheme.of(dataset.info)
+    drawn = case.label if scheme is None else reference_file(folder, name, dataset.info)
+    labels, _ = read_labels(drawn, reader=reader)
     place = placement(volume.geometry)
-    place["metadata"][ORIGIN] = origin_of(folder, name, case.label)
+    place["metadata"][ORIGIN] = origin_of(folder, name, drawn)
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
         for c, channel in enumerate(volume.array)
     ]
     small = _small(labels)
-    scheme = dataset.info.labels
-    values = {value: label for label, value in scheme.labels.items() if isinstance(value, int)}
-    if scheme.has_regions:
-        values = {0: "background", **{value: f"label_{value}" for value in scheme.foreground_labels}}
+    if scheme is not None:
+        kinds = object_kinds(folder, name, labels)
+        extra = {"features": {"index": list(kinds), "kind": list(kinds.values())}} if kinds else {}
+        return [*layers, (small, {"name": f"{name} objects", **place, **extra}, "labels")]
+    classes = dataset.info.labels
+    values = {value: label for label, value in classes.labels.items() if isinstance(value, int)}
+    if classes.has_regions:
+        values = {0: "background", **{value: f"label_{value}" for value in classes.foreground_labels}}
     extra = {
         "colormap": colormap_of_values(values),
         "features": {"index": list(values), "name": list(values.values())},

@@ -22,6 +22,8 @@ from napari_nnunet.volume import Volume
 ORIGIN = "nnunet_case"
 #: Metadata key of a Labels layer whose 0 means "nobody looked here", as sparse painting is shown.
 SPARSE = "nnunet_sparse"
+#: Metadata key of a layer whose values are numbers of objects: what these are.
+KIND = "nnunet_kind"
 _COLOURED = 256  # label values that have a colour before anybody paints them
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
@@ -279,3 +281,10 @@ def class_names_of(features: Any) -> dict[int, str]:
     if "index" not in features or "name" not in features:
         return {}
     return {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True) if int(i) != 0}
+
+
+def kinds_of_features(features: Any) -> dict[int, str]:
+    """Return the kind of each object in a layer's features table; empty where it has none."""
+    if "index" not in features or "kind" not in features:
+        return {}
+    return {int(i): str(kind) for i, kind in zip(features["index"], features["kind"], strict=True) if int(i) != 0}

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.events import Event, Painted
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.frame.layers import KIND
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
@@ -124,9 +125,10 @@ class ResultView(QWidget):
             self.viewer.layers.selection.active = result.labels
             views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
-            if result.objects is None:
-                self._collected = (result.request.source, result.labels)
-                self.collect.setVisible(True)
+            self._collected = (result.request.source, result.labels)
+            self.collect.setVisible(True)
+            if result.objects is not None:
+                result.labels.metadata[KIND] = result.objects.only_kind or next(iter(result.objects.kinds))
             self.after.show_result(
                 result.labels,
                 views,

@@ -20,10 +20,11 @@ from napari_nnunet.formats.model.model_trash import bring_training_back, folds_i
 from napari_nnunet.processes.follow import Training, call_off
 from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
 from napari_nnunet.schema.model_name import label_of
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.case_request import turned
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, origin_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, kinds_of_features, origin_of
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import counted
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
 
     from napari_nnunet.events import Job
     from napari_nnunet.jobs.dataset.cases import correct_reference
+    from napari_nnunet.jobs.objects.cases import correct_objects
     from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
 else:
     Needs = Any
     look_at_needs = lazy("napari_nnunet.jobs.training.prepare:look_at_needs")
     prepare_training = lazy("napari_nnunet.jobs.training.prepare:prepare_training")
+    correct_objects = lazy("napari_nnunet.jobs.objects.cases:correct_objects")
     correct_reference = lazy("napari_nnunet.jobs.dataset.cases:correct_reference")
 
 T = TypeVar("T")
@@ -347,7 +350,10 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             return
         if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
             labels = turned(labels, info.labels.ignore_label)
-        job = correct_reference(folder, origin["name"], labels)
+        if ObjectScheme.of(info) is None:
+            job = correct_reference(folder, origin["name"], labels)
+        else:
+            job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
         follow(self, job, returned=lambda path: self._corrected(path, origin), errored=self.panel.fail)
 
     def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
