@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.objects.find import decoding_of, find_objects
+from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects
 from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
+from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.volume import Volume
 
 SHAPE = (14, 30, 26)
@@ -69,7 +72,7 @@ def test_what_was_chosen_in_the_folds_validation_is_used(tmp_path: Path) -> None
         rule = {"seed": seed, "inside": 0.4, "smallest": smallest, "smallest_seed": 1}
         text = json.dumps({"rules": {"cell": rule}, "score": 0.5, "cases": 2})
         (model.folder / f"fold_{fold}" / "object_rules.json").write_text(text)
-    both, first = decoding_of(model, (0, 1)), decoding_of(model, (0,))
+    both, first = decoding_of([(model, (0, 1))]), decoding_of([(model, (0,))])
     assert both is not None and first is not None
     assert both.rules["cell"] == Rule(1.5, pytest.approx(0.4), pytest.approx(0.4), 4, 1)
     assert first.rules["cell"] == Rule(1.5, 0.3, 0.4, 3, 1)
@@ -116,7 +119,7 @@ def test_folders_of_images_become_folders_of_objects(tmp_path: Path) -> None:
 
 def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Path) -> None:
     model = object_model(tmp_path, kinds=2)
-    decoding = decoding_of(model, (0,))
+    decoding = decoding_of([(model, (0,))])
     assert decoding is not None and decoding.heads == {"cell": (1, 2), "debris": (3, 4)}
     p = np.zeros((5, 9, 30), dtype=np.float32)
     p[0] = 1
@@ -129,3 +132,51 @@ def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Pat
     assert kinds == {1: "cell", 2: "debris"}
     assert (out[3, 4], out[3, 19]) == (1, 2)
     assert [(out == n).sum() for n in (1, 2)] == [35, 35]
+
+
+def test_models_with_borders_of_other_widths_and_rules_are_joined(tmp_path: Path) -> None:
+    narrow, wide = object_model(tmp_path / "a"), object_model(tmp_path / "b")
+    path = wide.folder / "dataset.json"
+    content = json.loads(path.read_text())
+    content[KEY] |= {"width": 3.0, "unit": 1.0}
+    path.write_text(json.dumps(content))
+    for model, seed in ((narrow, 0.3), (wide, 0.5)):
+        rule = {"seed": seed, "inside": 0.4, "smallest": 1, "smallest_seed": 1}
+        (model.folder / "fold_0" / "object_rules.json").write_text(json.dumps({"rules": {"cell": rule}}))
+    found = decoding_of([(narrow, (0,)), (load_model(wide.folder), (0,))])
+    assert found is not None
+    assert found.rules["cell"].seed == pytest.approx(0.4)
+    assert found.rules["cell"].width * found.unit == pytest.approx(3.0)
+
+
+def test_the_same_objects_are_found_in_finer_voxels(tmp_path: Path) -> None:
+    model = object_model(tmp_path)
+    decoding = decoding_of([(model, (0,))])
+    assert decoding is not None and decoding.unit == 1.0
+    coarse = np.zeros((3, 20, 30), dtype=np.float32)
+    coarse[0] = 1
+    for x in (2, 14):  # two touching objects with borders of two voxels
+        coarse[:, 4:16, x : x + 12] = np.array([0, 0.1, 0.9])[:, None, None]
+        coarse[:, 6:14, x + 2 : x + 10] = np.array([0, 0.9, 0.1])[:, None, None]
+    fine = coarse.repeat(6, axis=1).repeat(6, axis=2)
+    first, second = np.zeros((20, 30), np.uint32), np.zeros((120, 180), np.uint32)
+    assert find_objects(coarse, decoding, (1.0, 1.0), first) == {1: "cell", 2: "cell"}
+    find_objects(fine, decoding, (1 / 6, 1 / 6), second)
+    assert ((second != 0) == (first != 0).repeat(6, axis=0).repeat(6, axis=1)).all()  # seeds reach the rims
+    assert second.max() == 2
+    large = Rule(1.5, smallest=200)
+    both = Decoding(decoding.heads, {"cell": large}, 1.0)
+    assert not find_objects(coarse, both, (1.0, 1.0), first)
+    assert not find_objects(fine, both, (1 / 6, 1 / 6), second)
+
+
+def test_the_rules_travel_with_an_exported_model(tmp_path: Path) -> None:
+    model = object_model(tmp_path)
+    rule = {"seed": 0.3, "inside": 0.4, "smallest": 3, "smallest_seed": 2}
+    (model.folder / "fold_0" / "object_rules.json").write_text(json.dumps({"rules": {"cell": rule}}))
+    archive = tmp_path / "cells.zip"
+    drain(export_models([model], archive, ExportSettings()))
+    with zipfile.ZipFile(archive) as content:
+        names = [name for name in content.namelist() if name.endswith("fold_0/object_rules.json")]
+        assert len(names) == 1
+        assert json.loads(content.read(names[0]))["rules"]["cell"] == rule

@@ -28,7 +28,7 @@ class Known:
     objects : ndarray of int, same shape
         The truth.
     voxel : sequence of float
-        Size of a voxel along each axis.
+        Edges of a voxel as multiples of the network's finest edge.
     """
 
     core: NDArray[np.float32]
@@ -70,7 +70,9 @@ def best_rule(pictures: Sequence[Known], rule: Rule) -> tuple[Rule, float]:
         return score(found)
 
     best, height = rule, tried(rule)
-    sizes = np.concatenate([np.unique(known.objects, return_counts=True)[1][1:] for known in pictures])
+    sizes = np.concatenate(
+        [np.unique(k.objects[k.objects != 0], return_counts=True)[1] * np.prod(k.voxel) for k in pictures]
+    )
     low = float(np.percentile(sizes, 1)) if len(sizes) else 0.0
     stages = (
         [{"seed": s, "inside": i} for s, i in product(_SEEDS, _INSIDES) if s >= i - 0.2],

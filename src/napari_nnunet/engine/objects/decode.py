@@ -24,20 +24,22 @@ _PIECE = 1 << 22  # voxels decoded at once
 
 @dataclass(frozen=True)
 class Rule:
-    """How probabilities become objects.
+    """How probabilities become objects. Lengths are multiples of the network's finest edge, sizes of its cube.
+
+    So a picture with finer or coarser voxels than those that were learnt is decoded alike.
 
     Parameters
     ----------
     width : float
-        Width of the learnt border in network voxels.
+        Width of the learnt border.
     seed : float
         Probability of core from which a voxel is part of a seed.
     inside : float
         Probability of core or border from which a voxel can belong to an object.
     smallest : int
-        Voxels below which an object is left out.
+        Size below which an object is left out.
     smallest_seed : int
-        Voxels below which a part of the core is no seed.
+        Size below which a part of the core is no seed.
     """
 
     width: float = 2.0
@@ -46,10 +48,13 @@ class Rule:
     smallest: int = 1
     smallest_seed: int = 1
 
-    @property
-    def steps(self) -> int:
-        """Steps that a seed grows: over the border it lost, twice, for cores come out smaller than they were drawn."""
-        return 2 * math.ceil(self.width) + 2
+    def steps(self, voxel: Sequence[float]) -> int:
+        """Return how many voxels a seed grows: over the border it lost, twice, for cores come out too small."""
+        return math.ceil((2 * math.ceil(self.width - 1e-6) + 2) / min(voxel) - 1e-6)
+
+    def voxels(self, size: int, voxel: Sequence[float]) -> int:
+        """Return a size in voxels of a picture."""
+        return max(1, round(size / math.prod(voxel)))
 
 
 def decode(
@@ -66,7 +71,8 @@ def decode(
     rule : Rule
         Thresholds.
     voxel : sequence of float, optional
-        Relative size of a voxel along each axis: seeds grow less often along long edges. Equal edges if not given.
+        Edges of a voxel as multiples of the network's finest edge; 1 if not given. Seeds grow less often along long
+        edges.
 
     Returns
     -------
@@ -103,23 +109,28 @@ def decode_into(
     int
         Number of objects.
     """
-    size = objects.shape[0]
-    planes = planes or max(2 * rule.steps, _PIECE // max(1, math.prod(objects.shape[1:])))
+    voxel = tuple(voxel or (1.0,) * objects.ndim)
+    size, steps = objects.shape[0], rule.steps(voxel)
+    planes = planes or max(2 * steps, _PIECE // max(1, math.prod(objects.shape[1:])))
     slabs = [(start, min(start + planes, size)) for start in range(0, size, planes)]
-    numbers = _seeds(objects, read, slabs, rule)
-    _grow(objects, read, slabs, rule, numbers, _pace(voxel or (1.0,) * objects.ndim))
+    numbers = _seeds(objects, read, slabs, rule.seed, rule.voxels(rule.smallest_seed, voxel))
+    _grow(objects, read, slabs, (rule.inside, steps), numbers, _pace(voxel))
     _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
-    return _tidy(objects, slabs, rule.smallest)
+    return _tidy(objects, slabs, rule.voxels(rule.smallest, voxel))
 
 
 def _seeds(
-    objects: NDArray[np.uint32], read: Callable[[int, int], Probabilities], slabs: list[tuple[int, int]], rule: Rule
+    objects: NDArray[np.uint32],
+    read: Callable[[int, int], Probabilities],
+    slabs: list[tuple[int, int]],
+    threshold: float,
+    smallest: int,
 ) -> NDArray[np.uint32]:
     """Write the parts of the core into `objects`; return the object each of them belongs to, 0 for those too small."""
     objects[...] = 0
-    roots, sizes = _parts(objects, lambda a, b: read(a, b)[0] >= rule.seed, slabs, first=1)
+    roots, sizes = _parts(objects, lambda a, b: read(a, b)[0] >= threshold, slabs, first=1)
     kept = np.zeros(len(roots), dtype=bool)
-    kept[1:] = sizes[roots[1:]] >= rule.smallest_seed
+    kept[1:] = sizes[roots[1:]] >= smallest
     numbers = np.cumsum(kept & (roots == np.arange(len(roots))), dtype=np.uint32)
     return np.where(kept, numbers[roots], 0).astype(np.uint32)
 
@@ -172,18 +183,19 @@ def _grow(
     objects: NDArray[np.uint32],
     read: Callable[[int, int], Probabilities],
     slabs: list[tuple[int, int]],
-    rule: Rule,
+    growth: tuple[float, int],
     numbers: NDArray[np.uint32],
     pace: Sequence[int],
 ) -> None:
-    """Let the seeds in `objects` grow, each slab with as many planes around it as seeds can come from."""
+    """Let the seeds in `objects` grow by steps where it is probable enough, each slab with as many planes around it."""
+    threshold, steps = growth
     before = objects[:0].copy()
     for start, stop in slabs:
-        low, high = start - len(before), min(stop + rule.steps, objects.shape[0])
+        low, high = start - len(before), min(stop + steps, objects.shape[0])
         seeds = np.concatenate([before, objects[start:high]])
-        before = seeds[: stop - low][-rule.steps :].copy()
+        before = seeds[: stop - low][-steps:].copy()
         core, inside = read(low, high)
-        grown = _grown(numbers[seeds], core, inside >= rule.inside, rule.steps, pace)
+        grown = _grown(numbers[seeds], core, inside >= threshold, steps, pace)
         objects[start:stop] = grown[start - low : stop - low]
 
 

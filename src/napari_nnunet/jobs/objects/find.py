@@ -30,10 +30,13 @@ class Decoding:
         Kind to the places of its core and its border among the network's outputs.
     rules : dict of str to Rule
         By kind.
+    unit : float
+        Edge of the network's finest voxel in mm, of which lengths in the rules are multiples.
     """
 
     heads: Mapping[str, tuple[int, int]]
     rules: Mapping[str, Rule]
+    unit: float = 1.0
 
 
 def heads_of(info: DatasetInfo, scheme: ObjectScheme) -> dict[str, tuple[int, int]]:
@@ -42,23 +45,32 @@ def heads_of(info: DatasetInfo, scheme: ObjectScheme) -> dict[str, tuple[int, in
     return {kind: (values.index(core), values.index(border)) for kind, (core, border) in scheme.kinds.items()}
 
 
-def decoding_of(model: TrainedModel, folds: Sequence[Fold]) -> Decoding | None:
-    """Return how a model's objects are found; None for a model of classes.
+def decoding_of(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> Decoding | None:
+    """Return how the objects of models are found in their mean probabilities; None for models of classes.
+
+    Parameters
+    ----------
+    members : sequence of (TrainedModel, sequence of Fold)
+        Models with the same classes, and the folds of each. Rules are the mean of what all these folds chose, and seeds
+        grow over the widest border.
 
     Raises
     ------
     ModelError
         If the rules beside a fold cannot be read.
     """
-    scheme = ObjectScheme.of(model.dataset)
-    if scheme is None:
+    schemes = [scheme for model, _ in members if (scheme := ObjectScheme.of(model.dataset)) is not None]
+    if not schemes:
         return None
-    known = [rules for fold in folds if (rules := read_rules(model.folder / f"fold_{fold}" / RULES_FILE)) is not None]
+    first, info = schemes[0], members[0][0].dataset
+    places = [model.folder / f"fold_{fold}" / RULES_FILE for model, folds in members for fold in folds]
+    known = [rules for place in places if (rules := read_rules(place)) is not None]
+    width = max(scheme.width * scheme.unit for scheme in schemes) / first.unit
     chosen = {}
-    for kind in scheme.kinds:
+    for kind in first.kinds:
         own = ObjectRule.mean([found.rules[kind] for found in known if kind in found.rules])
-        chosen[kind] = Rule(scheme.width, own.seed, own.inside, own.smallest, own.smallest_seed)
-    return Decoding(heads_of(model.dataset, scheme), chosen)
+        chosen[kind] = Rule(width, own.seed, own.inside, own.smallest, own.smallest_seed)
+    return Decoding(heads_of(info, first), chosen, first.unit)
 
 
 def read_rules(path: Path) -> ObjectRules | None:
@@ -85,7 +97,7 @@ def find_objects(
     decoding : Decoding
         Heads and rules.
     spacing : sequence of float
-        Size of a voxel along each axis.
+        Size of a voxel along each axis, in mm.
     out : ndarray of uint32, shape ([Z,] Y, X)
         Written in place. Where objects of two kinds meet, the more probable one has the voxel.
     """
@@ -95,7 +107,7 @@ def find_objects(
         read = reader_of(probabilities, core, border)
         if place:
             found = np.empty_like(out)
-        count = decode_into(found, read, decoding.rules[kind], spacing)
+        count = decode_into(found, read, decoding.rules[kind], [step / decoding.unit for step in spacing])
         first = len(kinds)
         kinds |= dict.fromkeys(range(first + 1, first + count + 1), kind)
         if place:

@@ -195,7 +195,7 @@ def predict_combined(
         With ``uncertainty`` where the vote asks for it.
     """
     started = time.monotonic()
-    decoding = decoding_for(combination.model, combination.members[0].settings)
+    decoding = decoding_for([(member.model, member.settings) for member in combination.members])
     dtype = combination.model.dataset.labels.dtype if decoding is None else "uint32"
     labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=dtype)
     options: dict[str, Any] = {"focus": focus, "roi": roi, "preview": preview}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,11 +24,11 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 _SMALL = 1 << 28  # bytes of probabilities that are held in memory
 
 
-def decoding_for(model: TrainedModel, settings: PredictSettings) -> Decoding | None:
-    """Return how a model's objects are found with these settings; None where classes are wanted."""
-    if settings.classes or ObjectScheme.of(model.dataset) is None:
+def decoding_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> Decoding | None:
+    """Return how the objects of models are found with these settings; None where classes are wanted."""
+    if members[0][1].classes or all(ObjectScheme.of(model.dataset) is None for model, _ in members):
         return None
-    return decoding_of(model, model.resolve_folds(settings.folds, settings.checkpoint))
+    return decoding_of([(model, model.resolve_folds(own.folds, own.checkpoint)) for model, own in members])
 
 
 @contextmanager

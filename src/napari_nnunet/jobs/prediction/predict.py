@@ -106,7 +106,7 @@ def predict(
         If the voxels are more than ten times from the model's and the settings do not accept that.
     """
     settings = settings or PredictSettings()
-    decoding = decoding_for(model, settings)
+    decoding = decoding_for([(model, settings)])
     with halting(halt) as place:
         segment = partial(_classes, model, volume, settings, canvas, previous, focus, roi, preview, place)
         if decoding is None:

@@ -23,7 +23,14 @@ from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.sharing import ExportSettings
 
-_FOLD_FILES = ("debug.json", "progress.png", "network_architecture.pdf", "validation/summary.json")
+_FOLD_FILES = (
+    "debug.json",
+    "progress.png",
+    "network_architecture.pdf",
+    "object_rules.json",
+    "validation/summary.json",
+    "validation/objects.json",
+)
 _MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json", "inference_presets.json", "calibration.json")
 _RESULT_FILES = ("summary.json", "postprocessing.pkl", "postprocessing.json")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.choose import Known, best_rule, score
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.engine.objects.match import Matching
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import kinds_of, object_files, read_objects
@@ -38,11 +38,14 @@ class ObjectJudge:
         Places of cores and borders among the outputs.
     references : dict of str to Path
         Case to its numbered objects.
+    reader : str
+        nnU-Net's name of what reads images and labels; it may turn them.
     """
 
     scheme: ObjectScheme
     heads: Mapping[str, tuple[int, int]]
     references: Mapping[str, Path]
+    reader: str
     known: dict[str, dict[str, Known]] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +61,7 @@ class ObjectJudge:
             return None
         cases = [name for name in sorted(order.split.val) if name in files]
         chosen = cases[:: max(1, -(-len(cases) // _MOST))]
-        return cls(scheme, heads_of(order.info, scheme), {name: files[name] for name in chosen})
+        return cls(scheme, heads_of(order.info, scheme), {name: files[name] for name in chosen}, order.plans.reader)
 
     def wants(self, case: str) -> bool:
         """Whether the probabilities of a case are looked at."""
@@ -76,7 +79,10 @@ class ObjectJudge:
         labels : ndarray of int, shape ([Z,] Y, X)
             Its reference: cores and borders, which also say of which kind an object is.
         """
-        objects, geometry = read_objects(self.references[case])
+        objects, geometry = read_objects(self.references[case], self.reader)
+        if objects.shape != labels.shape:
+            raise DatasetError(f"The objects of {case} have {objects.shape} voxels, its labels have {labels.shape}.")
+        voxel = [step / self.scheme.unit for step in geometry.spacing]
         probabilities = probabilities.reshape(len(probabilities), *objects.shape)
         part = _middle(objects.shape)
         objects = objects[part]
@@ -87,7 +93,7 @@ class ObjectJudge:
             own = np.isin(objects, [number for number, name in kinds.items() if name == kind])
             inner = np.array(probabilities[core][part], dtype=np.float32)
             inside = inner + probabilities[border][part]
-            self.known[case][kind] = Known(inner, inside, np.where(own, objects, 0), geometry.spacing)
+            self.known[case][kind] = Known(inner, inside, np.where(own, objects, 0), voxel)
 
     def decide(self, folder: Path, validation: Path) -> Job[None]:
         """Choose the rules and write them into the fold's folder, and how well objects are found with them.
