@@ -10,7 +10,7 @@ import pytest
 
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.formats.dataset.drawn import FILE as DRAWN
+from napari_nnunet.formats.dataset.objects import SOURCES as DRAWN
 from napari_nnunet.formats.dataset.objects import object_scheme
 from napari_nnunet.formats.dataset.raw_writer import create_dataset
 from napari_nnunet.formats.images.files import read_labels, write_labels

@@ -10,8 +10,14 @@ import pytest
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, Pump, drain
 from napari_nnunet.formats.dataset.case_trash import cases_in_trash
-from napari_nnunet.formats.dataset.drawn import Drawn, look_at_drawn, rename_kinds
-from napari_nnunet.formats.dataset.objects import object_kinds, object_scheme, read_objects
+from napari_nnunet.formats.dataset.objects import (
+    Drawn,
+    look_at_drawn,
+    object_kinds,
+    object_scheme,
+    read_objects,
+    rename_kinds,
+)
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import (
     bring_case_back,

@@ -8,8 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QInputDialog
 
 from helpers import smooth_image
-from napari_nnunet.formats.dataset.drawn import Drawn, look_at_drawn
-from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
+from napari_nnunet.formats.dataset.objects import Drawn, look_at_drawn, object_scheme, read_objects
 from napari_nnunet.formats.images.files import read_labels
 
 

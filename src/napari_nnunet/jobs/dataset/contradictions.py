@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
-from napari_nnunet.formats.dataset.drawn import look_at_drawn
+from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, some
 from napari_nnunet.schema.dataset import LabelScheme

@@ -14,8 +14,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash, masks_of
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.drawn import note_drawn
-from napari_nnunet.formats.dataset.objects import kinds_file, numbered, object_files, read_objects
+from napari_nnunet.formats.dataset.objects import kinds_file, note_drawn, numbered, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case
 from napari_nnunet.formats.images.files import read_labels, write_labels

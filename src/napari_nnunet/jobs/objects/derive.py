@@ -15,8 +15,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.drawn import note_drawn
-from napari_nnunet.formats.dataset.objects import kinds_file, object_files, read_objects
+from napari_nnunet.formats.dataset.objects import kinds_file, note_drawn, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_header

@@ -16,8 +16,16 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.drawn import Drawn, foreign_labels, look_at_drawn, note_drawn
-from napari_nnunet.formats.dataset.objects import kinds_file, kinds_of, object_files, read_objects
+from napari_nnunet.formats.dataset.objects import (
+    Drawn,
+    foreign_labels,
+    kinds_file,
+    kinds_of,
+    look_at_drawn,
+    note_drawn,
+    object_files,
+    read_objects,
+)
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_header, read_labels, write_labels

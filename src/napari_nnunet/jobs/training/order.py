@@ -12,7 +12,7 @@ from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.dataset.drawn import look_at_drawn
+from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.drawn import rename_kinds
+from napari_nnunet.formats.dataset.objects import rename_kinds
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.dataset.relabel import change_classes
 from napari_nnunet.formats.workspace import Workspace
