@@ -11,11 +11,11 @@ import time
 import torch
 
 from napari_nnunet.engine.network import unet
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 # nnU-Net's plans of the hippocampus
 PATCHES = {"3d_fullres": (7, 40, 56, 40), "2d": (281, 56, 40)}
@@ -36,7 +36,7 @@ def learner(ndim: int, precision: str, norms: str) -> Learner:
     loss = SegmentationLoss(
         regions=False, ignore_label=None, batch_dice=False, smooth=1e-5, terms="dice_ce", label_smoothing=0, total=None
     )
-    made = Learner(network, Recipe(), loss, Choice("cpu", "torch", precision, "", 1))
+    made = Learner(network, TrainerRecipe(), loss, BackendChoice("cpu", "torch", precision, "", 1))
     made.use_norms(norms)
     return made
 

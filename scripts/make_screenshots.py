@@ -17,7 +17,7 @@ from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 
@@ -65,7 +65,7 @@ def training_data(folder):
         if i == 0:
             shot("cases-ready")
         cases.panel.button.click()
-        pump(30, lambda: cases.panel.state is State.IDLE)
+        pump(30, lambda: cases.panel.state is RunState.IDLE)
     pump(2)
     cases.problems.panel.button.click()
     pump(30, lambda: bool(cases.problems.title.text()))
@@ -78,7 +78,7 @@ def training_data(folder):
     viewer.add_image(image, name="embryo_0", colormap="gray", **PLACE)
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     plan.panel.button.click()
-    pump(60, lambda: plan.panel.state is State.IDLE)
+    pump(60, lambda: plan.panel.state is RunState.IDLE)
     pump(120, lambda: not plan._costing.running)
     shot("plan-done")
     plan.views.setCurrentIndex(1)
@@ -89,7 +89,7 @@ def training_data(folder):
     plan.changing.expand(animate=False)
     plan.change.patch_edit.value = "16 48 48"
     plan.preprocessing.panel.button.click()
-    pump(60, lambda: plan.preprocessing.panel.state is State.IDLE)
+    pump(60, lambda: plan.preprocessing.panel.state is RunState.IDLE)
     bar = plan.findChild(QScrollArea).verticalScrollBar()
     bar.setValue(bar.maximum())
     shot("plan-preprocessed")
@@ -116,14 +116,14 @@ def learn(folder):
     """Train on the demo's dataset, watch it, look at the worst case."""
     from napari_nnunet.events import drain
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.jobs.demo import CONFIGURATION, DATASET, make_dataset
+    from napari_nnunet.jobs.demo import CONFIGURATION, DATASET, make_demo_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
     from napari_nnunet.schema.requests.planning import PlanSettings
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(folder / name)
     workspace = Workspace.at(folder)
-    make_dataset(workspace)
+    make_demo_dataset(workspace)
     small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
     drain(
         plan_and_preprocess(
@@ -158,7 +158,7 @@ def two_models(folder):
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.choosing.best import find_best
     from napari_nnunet.jobs.choosing.calibrate import calibrate_models
-    from napari_nnunet.jobs.demo import DATASET, make_dataset
+    from napari_nnunet.jobs.demo import DATASET, make_demo_dataset
     from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
     from napari_nnunet.jobs.training.train import train
     from napari_nnunet.schema.requests.planning import PlanSettings
@@ -168,7 +168,7 @@ def two_models(folder):
         os.environ[name] = str(folder / name)
     os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
     workspace = Workspace.at(folder)
-    make_dataset(workspace)
+    make_demo_dataset(workspace)
     small = PlanSettings(planner="SmallPlanner", gpu_memory_gb=0.06)
     names = ("2d", "3d_fullres")
     planned = drain(
@@ -219,7 +219,7 @@ def together(folder):
     dock.form.first_box.value = viewer.layers["truth"]
     dock.form.second_box.value = viewer.layers["embryo – ensemble"]
     dock.panel.button.click()
-    pump(30, lambda: dock.panel.state is State.IDLE)
+    pump(30, lambda: dock.panel.state is RunState.IDLE)
     for name in ("truth", "embryo – ensemble"):
         viewer.layers[name].visible = False
     shot("compare-layers")

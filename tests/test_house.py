@@ -124,6 +124,25 @@ def test_a_folder_shows_what_is_in_it_at_a_glance():
     assert not {folder.name: count for folder, count in counts.items() if count > MOST_MODULES}
 
 
+def _names(path):
+    """Return the public classes, types, constants and functions that a module defines."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        names = {getattr(x, "name", None) or getattr(x, "id", None) for x in targets}
+        yield from (name for name in names if name and not name.startswith("_") and len(name) > 1)
+
+
+def test_a_name_means_one_thing():
+    """Verbs and Python's door are called like the jobs they start; formats of images answer the same four questions."""
+    places = {}
+    for path in SOURCE.rglob("*.py"):
+        for name in _names(path):
+            places.setdefault(name, []).append(path.relative_to(SOURCE).as_posix())
+    doors = ("cli/", "api/", "engine/planning/probe.py", "formats/images/")
+    twice = {name: [p for p in found if not p.startswith(doors)] for name, found in places.items()}
+    assert not {name: found for name, found in twice.items() if len(found) > 1}
+
+
 def _late_imports(path):
     """Return the lines of imports within functions."""
     text = path.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nnunet.version import __version__
 
 if TYPE_CHECKING:
-    from napari_nnunet.api.choosing import evaluate, find_best
+    from napari_nnunet.api.choosing import compare, evaluate, find_best
     from napari_nnunet.api.labelling import find_label_errors
     from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
     from napari_nnunet.api.sharing import export_models, install_models
@@ -39,6 +39,7 @@ __all__ = [
     "TrainedModel",
     "Volume",
     "__version__",
+    "compare",
     "ensemble_predict",
     "evaluate",
     "export_models",
@@ -66,6 +67,7 @@ _HOMES = {
     "TrainSettings": "napari_nnunet.schema.requests.training",
     "TrainedModel": "napari_nnunet.formats.model.folder",
     "Volume": "napari_nnunet.volume",
+    "compare": "napari_nnunet.api.choosing",
     "ensemble_predict": "napari_nnunet.api.prediction",
     "evaluate": "napari_nnunet.api.choosing",
     "export_models": "napari_nnunet.api.sharing",

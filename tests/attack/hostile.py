@@ -17,7 +17,7 @@ from napari_nnunet.formats.images.files import read_header, read_labels, read_vo
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
-from napari_nnunet.formats.preprocessed.cases import case_files, open_case, write_case
+from napari_nnunet.formats.preprocessed.cases import open_case, preprocessed_files, store_case
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, write_probabilities
 from napari_nnunet.schema.geometry import Geometry
@@ -153,9 +153,11 @@ def arrays(chance, folder):
     """Give (ending, bytes) of probabilities (.npz), preprocessed images (.b2nd) and their properties (.pkl), damaged."""
     probabilities = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
     write_probabilities(probabilities / probabilities.sum(0), folder / "p.npz")
-    write_case(folder, "c", probabilities, np.zeros((1, 4, 5, 6), np.int16), {"a": 1}, patch=(4, 4, 4), staging=folder)
+    store_case(folder, "c", probabilities, np.zeros((1, 4, 5, 6), np.int16), {"a": 1}, patch=(4, 4, 4), staging=folder)
     wholes = {".npz": (folder / "p.npz").read_bytes()}
-    wholes |= dict(zip((".b2nd", "_seg.b2nd", ".pkl"), (p.read_bytes() for p in case_files(folder, "c")), strict=True))
+    wholes |= dict(
+        zip((".b2nd", "_seg.b2nd", ".pkl"), (p.read_bytes() for p in preprocessed_files(folder, "c")), strict=True)
+    )
     while True:
         ending = chance.choice(list(wholes))
         if ending == ".npz" and chance.random() < 0.5:

@@ -15,13 +15,18 @@ from napari_nnunet.cli.flags import add_flags, read
 from napari_nnunet.cli.reference import MARK, reference, table
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.requests.choosing import EnsembleRequest
-from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.schema.requests.choosing import (
+    CompareRequest,
+    EnsembleRequest,
+    EvaluateFolderRequest,
+    FindBestRequest,
+)
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import option
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.prediction import PredictRequest, PredictSettings
-from napari_nnunet.schema.requests.sharing import ExportRequest
+from napari_nnunet.schema.requests.sharing import ExportRequest, ExportSettings
 from napari_nnunet.schema.requests.training import TrainCommand, TrainRequest, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
@@ -132,11 +137,17 @@ def test_the_page_of_flags_is_as_the_requests_say():
 def test_python_lists_the_same_fields():
     import napari_nnunet
 
-    for function, kind in ((napari_nnunet.train, TrainRequest), (napari_nnunet.predict, PredictSettings)):
+    doors = {
+        napari_nnunet.train: TrainRequest, napari_nnunet.predict: PredictSettings, napari_nnunet.compare: CompareRequest,
+        napari_nnunet.evaluate: EvaluateFolderRequest, napari_nnunet.find_best: FindBestRequest,
+        napari_nnunet.plan_and_preprocess: PlanAndPreprocessRequest, napari_nnunet.verify_dataset: VerifyRequest,
+        napari_nnunet.export_models: ExportSettings,
+    }  # fmt: skip
+    for function, kind in doors.items():
         offered = inspect.signature(function).parameters
         assert set(kind.model_fields) <= set(offered)
-        listed = {line.split(" : ")[0].strip() for line in function.__doc__.splitlines() if " : " in line}
-        assert set(kind.model_fields) - {"dataset"} <= listed
+        heads = [line.split(" : ")[0] for line in function.__doc__.splitlines() if " : " in line]
+        assert set(kind.model_fields) - {"dataset"} <= {name.strip() for head in heads for name in head.split(",")}
         assert "**changes" not in function.__doc__
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         napari_nnunet.train("4", "2d", 0, epoch=3)

@@ -148,12 +148,12 @@ def test_where_nothing_can_be_measured_networks_run_in_float32_and_the_reason_is
 
 
 def test_the_child_times_every_candidate_and_says_how_far_its_numbers_are_off():
-    found = probe.measured("prediction", NETWORK)
+    found = probe.time_apart("prediction", NETWORK)
     assert ("torch", "float32") in {(entry.backend, entry.precision) for entry in found}
     for entry in found:
         assert entry.usable is not None, entry
         assert (entry.deviation > 1e-3) == (entry.precision == "bfloat16")
-    assert {entry.backend for entry in probe.measured("training", NETWORK)} == {"torch"}
+    assert {entry.backend for entry in probe.time_apart("training", NETWORK)} == {"torch"}
 
 
 def _child(code):
@@ -174,7 +174,7 @@ print(json.dumps({'timed': [{'backend': 'torch', 'precision': 'float32', 'second
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 4)", "time.sleep(60)"])  # an illegal instruction, a hang
 def test_a_candidate_that_its_process_does_not_survive_is_left_out(end):
     patience = 5.0 if "sleep" in end else 60.0
-    found = probe.measured("prediction", NETWORK, command=_child(CRASHES.replace("END", end)), patience=patience)
+    found = probe.time_apart("prediction", NETWORK, command=_child(CRASHES.replace("END", end)), patience=patience)
     assert found == [Timed("torch", "float32", 1.0), Timed("openvino", "bfloat16", None)]
     assert str(found[1]) == "openvino bfloat16 failed"
 
@@ -189,7 +189,7 @@ def test_a_candidate_that_its_process_does_not_survive_is_left_out(end):
 )
 def test_a_measurement_that_cannot_begin_is_an_error_with_the_reason(command, why):
     with pytest.raises(ResourceError, match=why):
-        probe.measured("prediction", NETWORK, command=command)
+        probe.time_apart("prediction", NETWORK, command=command)
 
 
 def test_the_beginning_of_a_network_is_its_two_finest_stages():

@@ -18,7 +18,7 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
-from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
+from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate_folder
 from napari_nnunet.jobs.choosing.postprocess import determine
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.requests.choosing import EnsembleRequest, FindBestRequest
@@ -48,7 +48,7 @@ def _same(found, expected):
 @pytest.mark.parametrize("name", ["labels", "regions", "ignore", "absent"])
 def test_summaries_agree_to_the_digit(real_data, tmp_path, name):
     folder = real_data / "parity" / "numerics" / "metrics" / name
-    output = Output(tmp_path / "summary.json", tmp_path / "table.csv")
+    output = EvaluationFiles(tmp_path / "summary.json", tmp_path / "table.csv")
     drain(evaluate_folder(folder / "ref", folder / "pred", Rules.of(_info(folder)), output))
     found, expected = _read(tmp_path / "summary.json"), _read(folder / "summary.json")
     for key in ("mean", "foreground_mean"):
@@ -160,7 +160,7 @@ def test_the_recorded_scores_of_real_models_are_found_again(real_data, tmp_path,
     model = real_data / "models" / "Dataset004_Hippocampus" / f"nnUNetTrainer__nnUNetPlansSmall__{configuration}"
     validation = model / "fold_0" / "validation"
     references = real_data / "data" / "Dataset004_Hippocampus" / "labelsTr"
-    output = Output(tmp_path / "s.json")
+    output = EvaluationFiles(tmp_path / "s.json")
     rules = Rules.of(_info(model))
     result = drain(evaluate_folder(references, validation, rules, output, missing_ok=True))
     expected = _read(validation / "summary.json")

@@ -13,14 +13,14 @@ from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.patches import corner_around, corner_range, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.supervision import downsample_target, output_scales, output_weights
 from napari_nnunet.engine.network import unet
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.training import learner as learner_module
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, supervised
 from napari_nnunet.engine.training.optimizers import poly_rate
 from napari_nnunet.engine.training.splits import Split, make_splits, split_of
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 pytestmark = pytest.mark.parity
 
@@ -151,7 +151,7 @@ def test_six_steps_move_the_weights_as_nnunets_do(numerics, monkeypatch, layout,
         loss = SegmentationLoss(
             regions=regions, ignore_label=case["labels"].get("ignore"), batch_dice=case["batch_dice"]
         )
-        learner = Learner(net, Recipe(), loss, Choice("cpu", "torch", "float32", "", 1))
+        learner = Learner(net, TrainerRecipe(), loss, BackendChoice("cpu", "torch", "float32", "", 1))
         weights = case["deep_supervision_weights"]
         assert learner.weights == pytest.approx(weights)
         for i, step in enumerate(case["steps"][:steps]):

@@ -7,7 +7,7 @@ import threading
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 MM = ["mm"] * 3
 
@@ -22,7 +22,7 @@ def add_image(viewer, **kwargs):
 
 
 def wait_until_idle(qtbot, dock):
-    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=90000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=90000)
 
 
 def press(qtbot, dock):

@@ -12,7 +12,7 @@ from helpers import write_nifti
 from napari_nnunet.engine.synthetic import make_volume
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.tabs import open_dock
 
 SHAPE, SPACING = (16, 48, 48), (2.0, 0.5, 0.5)
@@ -41,7 +41,7 @@ class Hand:
         return open_dock(self.viewer, title)
 
     def wait(self, panel, timeout=120000):
-        self.qtbot.waitUntil(lambda: panel.state is State.IDLE, timeout=timeout)
+        self.qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=timeout)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from napari.layers import Labels
 from qtpy.QtCore import Qt, QThreadPool
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"]}
 
@@ -16,7 +16,7 @@ PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"
 def click(panel, qtbot):
     qtbot.waitUntil(panel.button.isEnabled, timeout=20000)
     qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: panel.state is State.IDLE, timeout=120000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=120000)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import Flag, Request
-from napari_nnunet.schema.requests.words import is_switch, kinds_of
+from napari_nnunet.schema.requests.words import is_switch, types_of
 
 R = TypeVar("R", bound=Request)
 _CONVERTERS = (
@@ -62,12 +62,12 @@ def default_of(field: FieldInfo, flag: Flag) -> str:
 
 def choices_of(field: FieldInfo, flag: Flag) -> tuple[str, ...]:
     """Return the words a flag takes, where they are counted."""
-    kind = kinds_of(field.annotation)[0]
+    kind = types_of(field.annotation)[0]
     return flag.choices or (get_args(kind) if get_origin(kind) is Literal else ())
 
 
 def _values(field: FieldInfo, flag: Flag) -> dict[str, Any]:
-    kind = kinds_of(field.annotation)[0]
+    kind = types_of(field.annotation)[0]
     found: dict[str, Any] = {}
     if get_origin(kind) is tuple and not flag.axes:
         found["nargs"], kind = "+", get_args(kind)[0]

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Literal
 
 from napari_nnunet.engine.network.device import (
-    Choice,
+    BackendChoice,
     Timed,
     choose,
     cpu_features,
@@ -24,7 +24,7 @@ from napari_nnunet.engine.network.device import (
 from napari_nnunet.engine.planning.probe import PURPOSES, Purpose, beginning, is_worth_measuring
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats import speed
-from napari_nnunet.processes.probe import measured
+from napari_nnunet.processes.probe import time_apart
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.plans import Configuration
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -37,7 +37,7 @@ _measuring = Lock()  # two measurements at once would disturb each other
 
 
 @dataclass(frozen=True)
-class Known:
+class Measurements:
     """What is known about this computer.
 
     Parameters
@@ -55,7 +55,7 @@ class Known:
     damaged: int = 0
 
 
-def prediction_choice(settings: PredictSettings, architecture: Architecture) -> Choice:
+def prediction_choice(settings: PredictSettings, architecture: Architecture) -> BackendChoice:
     """Pick device, backend and precision for running a network.
 
     Measures, in a few seconds, what has not been measured on this computer with this kind of network.
@@ -74,7 +74,7 @@ def prediction_choice(settings: PredictSettings, architecture: Architecture) -> 
     return choose(settings, timed)
 
 
-def training_device(settings: TrainSettings, device: str) -> Choice:
+def training_device(settings: TrainSettings, device: str) -> BackendChoice:
     """Pick where to train, and check that what is asked for works there; nothing is measured yet.
 
     Parameters
@@ -97,7 +97,7 @@ def training_device(settings: TrainSettings, device: str) -> Choice:
     return choice
 
 
-def training_choice(settings: TrainSettings, architecture: Architecture, choice: Choice) -> Choice:
+def training_choice(settings: TrainSettings, architecture: Architecture, choice: BackendChoice) -> BackendChoice:
     """Pick the precision of a training: bfloat16 on a CPU where that is faster by a third, float16 on CUDA.
 
     Parameters
@@ -123,18 +123,18 @@ def training_choice(settings: TrainSettings, architecture: Architecture, choice:
 def _timed(purpose: Purpose, architecture: Architecture) -> list[Timed]:
     """Return what was measured, or measure it."""
     with _measuring:
-        found = known().timed.get(name_of(purpose, architecture))
+        found = known().timed.get(measurement_name(purpose, architecture))
         if found is None:
-            found = measured(purpose, architecture)
+            found = time_apart(purpose, architecture)
             _remember(purpose, architecture, found)
     return found
 
 
 def _remember(purpose: Purpose, architecture: Architecture, found: Sequence[Timed]) -> None:
-    speed.remember(f"{name_of(purpose, architecture)} | {_computer()}", [vars(entry) for entry in found])
+    speed.remember(f"{measurement_name(purpose, architecture)} | {_computer()}", [vars(entry) for entry in found])
 
 
-def known() -> Known:
+def known() -> Measurements:
     """Return what was measured on this computer with these libraries."""
     timed: dict[str, list[Timed]] = {}
     others = damaged = 0
@@ -146,7 +146,7 @@ def known() -> Known:
             damaged += 1
         else:
             timed[name] = entries
-    return Known(timed, others, damaged)
+    return Measurements(timed, others, damaged)
 
 
 def _entries(value: object) -> list[Timed] | None:
@@ -164,7 +164,7 @@ def _entries(value: object) -> list[Timed] | None:
     return found if sound and found else None
 
 
-def name_of(purpose: Purpose, architecture: Architecture) -> str:
+def measurement_name(purpose: Purpose, architecture: Architecture) -> str:
     """Return the name under which a measurement is remembered: what for, what kind of network."""
     small = beginning(architecture)
     digest = hashlib.sha256(json.dumps(small.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
@@ -204,7 +204,7 @@ def measure_anew(architecture: Architecture) -> None:
     """
     for purpose in PURPOSES:
         with _measuring:
-            _remember(purpose, architecture, measured(purpose, architecture))
+            _remember(purpose, architecture, time_apart(purpose, architecture))
 
 
 def usual_network(ndim: Literal[2, 3]) -> Architecture:
@@ -220,7 +220,7 @@ def usual_network(ndim: Literal[2, 3]) -> Architecture:
     )
 
 
-def step_key(configuration: Configuration, channels: int, heads: int, choice: Choice) -> str:
+def step_key(configuration: Configuration, channels: int, heads: int, choice: BackendChoice) -> str:
     """Return the name under which the seconds of a training step are remembered."""
     about = [
         configuration.architecture.model_dump(mode="json"),

@@ -15,7 +15,7 @@ _SMALL_FILES = 1e6
 
 
 @dataclass(frozen=True)
-class Grid:
+class CaseSize:
     """Voxels, channels, bytes per stored value and spacing of a case."""
 
     voxels: float
@@ -24,7 +24,7 @@ class Grid:
     spacing: tuple[float, ...]
 
 
-def grid_of(case: TrainingCase, reader: str | None) -> Grid | None:
+def case_size(case: TrainingCase, reader: str | None) -> CaseSize | None:
     """Return the size of a case from the headers of its files.
 
     None for cases of very small files, where looking would take longer than it saves, and for files that cannot be
@@ -38,10 +38,10 @@ def grid_of(case: TrainingCase, reader: str | None) -> Grid | None:
         return None
     shape, itemsize, geometry = headers[0]
     channels = sum(header.shape[0] for header in headers)
-    return Grid(float(np.prod(shape[1:])), channels, itemsize, geometry.spacing)
+    return CaseSize(float(np.prod(shape[1:])), channels, itemsize, geometry.spacing)
 
 
 def measure_bytes(case: TrainingCase, reader: str | None) -> float:
     """Return how much memory measuring a case takes at most."""
-    grid = grid_of(case, reader)
+    grid = case_size(case, reader)
     return SMALL if grid is None else grid.voxels * (8.0 * grid.channels + 2 * grid.itemsize + 24)

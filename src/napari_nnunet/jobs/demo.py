@@ -11,7 +11,7 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.choosing.metrics import measure
+from napari_nnunet.engine.choosing.metrics import measure_labels
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Stage
@@ -88,7 +88,7 @@ def demo(request: DemoRequest) -> Job[DemoResult]:
     images, truths, out = (make_folder(folder / name) for name in ("imagesTs", "labelsTs", "predictions"))
     workspace = Workspace.at(folder / "workspace")
     yield Stage(name="Making synthetic volumes", total=len(_TRAINING_SEEDS) + len(_SEEDS))
-    make_dataset(workspace)
+    make_demo_dataset(workspace)
     for seed in _SEEDS:
         _write_volume(seed, images, truths)
     plans = yield from plan_and_preprocess(
@@ -118,7 +118,7 @@ def demo(request: DemoRequest) -> Job[DemoResult]:
     return DemoResult(folder, picture, place.path / "progress.png", dice)
 
 
-def make_dataset(workspace: Workspace) -> Path:
+def make_demo_dataset(workspace: Workspace) -> Path:
     """Write the synthetic volumes as a raw dataset; returns its folder."""
     raw = workspace.raw / DATASET
     images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
@@ -152,7 +152,7 @@ def _compare(truths: Path, results: Path) -> dict[str, float]:
     for seed in _SEEDS:
         truth, _ = read_labels(truths / f"{_name(seed)}.nii.gz")
         result, _ = read_labels(results / f"{_name(seed)}.nii.gz")
-        for value, metrics in measure(truth, result, range(1, len(CLASSES))).items():
+        for value, metrics in measure_labels(truth, result, range(1, len(CLASSES))).items():
             scores[CLASSES[int(value) if isinstance(value, int) else 0]].append(float(metrics["Dice"]))
     return {name: float(np.mean(values)) for name, values in scores.items()}
 

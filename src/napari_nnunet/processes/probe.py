@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-m", "napari_nnunet.engine.planning.probe")
 _PATIENCE = 60.0  # seconds; it takes three, most of them to start
 
 
-def measured(
+def time_apart(
     purpose: Purpose, architecture: Architecture, *, command: tuple[str, ...] = COMMAND, patience: float = _PATIENCE
 ) -> list[Timed]:
     """Try what might be the fastest on this CPU; what its process does not survive comes back without seconds.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,13 +27,9 @@ NormalizationScheme = Literal[
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 ]
-NORMALIZATIONS: tuple[str, ...] = (
-    "ZScoreNormalization",
-    "CTNormalization",
-    "NoNormalization",
-    "RescaleTo01Normalization",
-    "RGBTo01Normalization",
-)
+NORMALIZATIONS: tuple[str, ...] = get_args(NormalizationScheme)
+#: nnU-Net's threshold: voxels over three times as thick as wide are not interpolated across slices.
+ANISOTROPY = 3.0
 #: Configurations that are preprocessed if none are named; small datasets lack some of them.
 STANDARD: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
 #: Those, and the cascade, which needs no preprocessing of its own.

@@ -30,7 +30,7 @@ LOG_LISTS = (
 )
 
 
-class Recipe(BaseModel):
+class TrainerRecipe(BaseModel):
     """What one of nnU-Net's trainer classes stands for. The defaults are those of ``nnUNetTrainer``.
 
     Parameters
@@ -86,9 +86,9 @@ class Recipe(BaseModel):
     label_order: Literal[0, 1] = 1
     batch_norm: bool = False
 
-    def replace(self, **changes: object) -> Recipe:
+    def replace(self, **changes: object) -> TrainerRecipe:
         """Return a copy with some fields changed and everything checked again."""
-        return Recipe.model_validate({**self.model_dump(), **changes})
+        return TrainerRecipe.model_validate({**self.model_dump(), **changes})
 
 
 _ADAM: dict[str, object] = {"optimizer": "adam"}
@@ -133,17 +133,17 @@ _LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
 _LENGTHS_WITHOUT_MIRRORS = (250, 2000, 4000, 8000)
 
 
-def trainers() -> dict[str, Recipe]:
+def trainers() -> dict[str, TrainerRecipe]:
     """Return every trainer name of nnU-Net that is known here, and what it stands for."""
-    found = {DEFAULT_TRAINER + ending: Recipe().replace(**changes) for ending, changes in _VARIANTS.items()}
+    found = {DEFAULT_TRAINER + ending: TrainerRecipe().replace(**changes) for ending, changes in _VARIANTS.items()}
     for count in _LENGTHS:
-        found[f"{DEFAULT_TRAINER}_{count}epoch{'s' if count > 1 else ''}"] = Recipe(epochs=count)
+        found[f"{DEFAULT_TRAINER}_{count}epoch{'s' if count > 1 else ''}"] = TrainerRecipe(epochs=count)
     for count in _LENGTHS_WITHOUT_MIRRORS:
-        found[f"{DEFAULT_TRAINER}_{count}epochs_NoMirroring"] = Recipe(epochs=count, mirror="none")
+        found[f"{DEFAULT_TRAINER}_{count}epochs_NoMirroring"] = TrainerRecipe(epochs=count, mirror="none")
     return found
 
 
-def recipe_of(trainer: str) -> Recipe:
+def recipe_of(trainer: str) -> TrainerRecipe:
     """Return what a trainer name stands for.
 
     Raises

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_nnunet.engine.batches import augmentation
-from napari_nnunet.engine.batches.patches import choose_corner, corner_range, cut, patch_rule
+from napari_nnunet.engine.batches.patches import choose_corner, corner_range, cut_patch, patch_rule
 from napari_nnunet.engine.batches.randomness import Draws, apply, draw, sample_generator
 
 N = 4000
@@ -112,8 +112,8 @@ def test_forced_patches_hold_their_voxel_and_others_stay_in_range():
 
 def test_what_lies_outside_a_case_is_filled():
     array = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5)
-    patch = cut(array, (-1, 2, 3), (3, 4, 4), fill=-7)
+    patch = cut_patch(array, (-1, 2, 3), (3, 4, 4), fill=-7)
     assert patch.shape == (1, 3, 4, 4)
     np.testing.assert_array_equal(patch[0, 1:, :2, :2], array[0, :2, 2:, 3:])
     assert (patch[0, 0] == -7).all()
-    assert (cut(array, (10, 0, 0), (2, 2, 2), fill=0) == 0).all()
+    assert (cut_patch(array, (10, 0, 0), (2, 2, 2), fill=0) == 0).all()

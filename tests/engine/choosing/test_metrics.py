@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_nnunet.engine.choosing import metrics
-from napari_nnunet.engine.choosing.metrics import Joint, measure, summarize
+from napari_nnunet.engine.choosing.metrics import Joint, measure_labels, summarize
 
 VALUES = st.sampled_from([0, 0, 1, 2, 9, 4000])
 PAIRS = st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
@@ -29,7 +29,7 @@ def plainly(reference, prediction, label, ignore=None):
 
 @given(PAIRS, st.sampled_from([None, 2, 7]))
 def test_counts_are_those_of_the_voxels(pair, ignore):
-    for label, found in measure(*pair, LABELS, ignore).items():
+    for label, found in measure_labels(*pair, LABELS, ignore).items():
         assert plainly(*pair, label, ignore).items() <= found.items()
         union = found["TP"] + found["FP"] + found["FN"]
         if union:
@@ -53,7 +53,7 @@ def test_chunks_and_renumbering_change_nothing(pair):
 def test_a_prediction_without_a_part_is_counted_without_looking_again(pair):
     reference, prediction = pair
     joint, gone = Joint.count(reference, prediction), prediction == 2
-    expected = measure(reference, np.where(gone, 0, prediction), LABELS)
+    expected = measure_labels(reference, np.where(gone, 0, prediction), LABELS)
     for removed in (joint.recount(reference[gone], prediction[gone]), joint.of(2)):
         assert repr(joint.without(removed).metrics(LABELS)) == repr(expected)
 
@@ -64,24 +64,24 @@ def test_what_is_present_is_in_one_of_both(pair):
 
 
 def test_negative_values_are_values():
-    found = measure(np.array([-1, 1, 1]), np.array([1, 1, -1]), [1, -1])
+    found = measure_labels(np.array([-1, 1, 1]), np.array([1, 1, -1]), [1, -1])
     assert [found[label]["TP"] for label in (1, -1)] == [1, 0]
 
 
 def test_maps_of_no_voxel_have_no_score():
-    found = measure(np.zeros((0, 3), int), np.zeros((0, 3), int), [1])
+    found = measure_labels(np.zeros((0, 3), int), np.zeros((0, 3), int), [1])
     assert math.isnan(found[1]["Dice"])
     assert found[1]["TN"] == 0
 
 
 def test_maps_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3\), the prediction \(3, 2\)"):
-        measure(np.zeros((2, 3), int), np.zeros((3, 2), int), [1])
+        measure_labels(np.zeros((2, 3), int), np.zeros((3, 2), int), [1])
 
 
 def test_means_leave_out_what_is_nowhere_and_keep_a_label_that_is_in_no_case():
     one, none = np.array([0, 1]), np.array([0, 0])
-    cases = [measure(one, one, [1, 2]), measure(none, none, [1, 2]), measure(one, none, [1, 2])]
+    cases = [measure_labels(one, one, [1, 2]), measure_labels(none, none, [1, 2]), measure_labels(one, none, [1, 2])]
     over, mean = summarize(cases, [1, 2])
     assert mean["1"]["Dice"] == 0.5
     assert mean["1"]["n_ref"] == pytest.approx(2 / 3)

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from napari_nnunet.engine.labelling.doubt import doubt_of
-from napari_nnunet.engine.labelling.explain import moved, slips
+from napari_nnunet.engine.labelling.explain import displaced, slips
 from napari_nnunet.schema.dataset import LabelScheme
 
 SCHEME = LabelScheme(labels={"background": 0, "head": 1, "tail": 2})
@@ -48,8 +48,8 @@ def ended(labels):
     ("spoil", "kind"),
     [
         (lambda a: np.choose(a, [0, 2, 1]).astype(np.uint8), "swapped"),
-        (lambda a: moved(a, (0, 5, 0)), "shifted"),
-        (lambda a: moved(a, (2, -4, 3)), "shifted"),
+        (lambda a: displaced(a, (0, 5, 0)), "shifted"),
+        (lambda a: displaced(a, (2, -4, 3)), "shifted"),
         (lambda a: a[:, ::-1].copy(), "mirrored"),
         (lambda a: a[::-1, :, ::-1].copy(), "mirrored"),
         (lambda a: without(a, 2), "missing"),
@@ -74,19 +74,21 @@ def test_labels_drawn_around_the_structure_are_too_large():
 
 def test_a_picture_is_told_like_a_volume():
     seen = body()[7]
-    assert kinds(moved(seen, (5, 0)), seen) == ["shifted"]
+    assert kinds(displaced(seen, (5, 0)), seen) == ["shifted"]
     assert kinds(seen[:, ::-1].copy(), seen) == ["mirrored"]
 
 
 def test_a_shift_says_where_the_labels_belong():
     seen = body()
-    (slip,) = slips(moved(seen, (0, 5, -2)), seen, doubt_of(moved(seen, (0, 5, -2)), seen, None, SCHEME).classes, {})
+    (slip,) = slips(
+        displaced(seen, (0, 5, -2)), seen, doubt_of(displaced(seen, (0, 5, -2)), seen, None, SCHEME).classes, {}
+    )
     assert "y -5, x +2" in slip.text
 
 
 def test_large_volumes_are_looked_at_on_a_coarser_grid():
     seen = np.kron(body(), np.ones((4, 6, 6), dtype=np.uint8))
-    assert kinds(moved(seen, (0, 30, 0)), seen) == ["shifted"]
+    assert kinds(displaced(seen, (0, 30, 0)), seen) == ["shifted"]
 
 
 def test_nothing_drawn_at_all_is_missing_classes():

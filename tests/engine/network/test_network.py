@@ -107,9 +107,9 @@ def test_a_single_stage_is_refused():
 def test_mirrors_come_as_nnunet_orders_them_and_batches_hold_whole_sets():
     assert mirror_sets((0, 1, 2)) == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     assert mirror_sets(None) == [()]
-    from napari_nnunet.engine.network.device import Choice
+    from napari_nnunet.engine.network.device import BackendChoice
 
-    cpu = Choice("cpu", "openvino", "float32", "", 2)
+    cpu = BackendChoice("cpu", "openvino", "float32", "", 2)
     assert batch_size((128, 128, 128), cpu, 8) == 1
     assert batch_size((40, 56, 40), cpu, 8) == 8
     assert batch_size((64, 64), cpu, 4) == 16

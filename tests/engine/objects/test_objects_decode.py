@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from napari_nnunet.engine.objects.choose import Known, best_rule
+from napari_nnunet.engine.objects.choose import KnownObjects, best_rule
 from napari_nnunet.engine.objects.decode import Rule, decode, decode_into
 from napari_nnunet.engine.objects.match import Matching
 from napari_nnunet.engine.objects.shell import thin
@@ -91,7 +91,7 @@ def test_thresholds_are_chosen_on_known_pictures() -> None:
     # A timid network: it is never surer of core than 0.45.
     core = 0.45 * ndimage.gaussian_filter(thin(truth, 2.0, (1, 1)).core.astype(np.float32), 0.7)
     inside = 0.9 * ndimage.gaussian_filter((truth > 0).astype(np.float32), 0.7)
-    known = Known(core.astype(np.float32), inside.astype(np.float32), truth, (1, 1))
+    known = KnownObjects(core.astype(np.float32), inside.astype(np.float32), truth, (1, 1))
     rule, reached = best_rule([known], Rule(2.0, inside=0.7))
     assert rule.seed < 0.45
     assert reached > 0.9

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_nnunet.engine.choosing.calibration import fit_temperature
 from napari_nnunet.engine.choosing.components import beyond_largest, clean, cleaned, to_remove
-from napari_nnunet.engine.choosing.metrics import Joint, measure
+from napari_nnunet.engine.choosing.metrics import Joint, measure_labels
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import LabelScheme
@@ -180,7 +180,7 @@ def test_the_joint_table_counts_what_four_passes_count(data):
     reference, prediction = rng.integers(0, high, (2, 3, 4, 5), dtype=np.int32)
     ignore = data.draw(st.sampled_from([None, int(reference[0, 0, 0])]))
     labels = [int(prediction[0, 0, 1]), (int(reference[1, 1, 1]), int(prediction[2, 2, 2])), high + 5]
-    for label, found in measure(reference, prediction, labels, ignore).items():
+    for label, found in measure_labels(reference, prediction, labels, ignore).items():
         assert [found[k] for k in ("TP", "FP", "FN", "TN")] == _four_passes(reference, prediction, label, ignore)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from napari_nnunet.engine.batches import cascade, randomness, strong_augmentation
 from napari_nnunet.engine.batches.batch import make_batch
 from napari_nnunet.engine.batches.patches import patch_rule
-from napari_nnunet.engine.choosing.metrics import measure, summarize
+from napari_nnunet.engine.choosing.metrics import measure_labels, summarize
 from napari_nnunet.engine.planning.cost import measure_step, step_bytes
 from napari_nnunet.engine.training.learner import Matches
 from napari_nnunet.engine.training.log import TrainingLog, pseudo_dice
@@ -23,17 +23,19 @@ from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import parse_fold
 from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
-from napari_nnunet.schema.trainers import Recipe, recipe_of, trainers
+from napari_nnunet.schema.trainers import TrainerRecipe, recipe_of, trainers
 from samples import CASES, rule
 
 
 def test_nnunets_trainer_names_are_known():
     assert len(trainers()) == 50
-    assert recipe_of("nnUNetTrainer") == Recipe()
-    assert recipe_of("nnUNetTrainer_250epochs_NoMirroring") == Recipe(epochs=250, mirror="none")
+    assert recipe_of("nnUNetTrainer") == TrainerRecipe()
+    assert recipe_of("nnUNetTrainer_250epochs_NoMirroring") == TrainerRecipe(epochs=250, mirror="none")
     assert recipe_of("nnUNetTrainer_1epoch").epochs == 1
-    assert recipe_of("nnUNetTrainerVanillaAdam3en4") == Recipe(optimizer="adam", rate=3e-4)
-    assert TrainSettings(trainer="nnUNetTrainer_5epochs", iterations=7).recipe() == Recipe(epochs=5, iterations=7)
+    assert recipe_of("nnUNetTrainerVanillaAdam3en4") == TrainerRecipe(optimizer="adam", rate=3e-4)
+    assert TrainSettings(trainer="nnUNetTrainer_5epochs", iterations=7).recipe() == TrainerRecipe(
+        epochs=5, iterations=7
+    )
     for name in ("nnUNetTrainerAdan", "nnUNet_Primus_S_Trainer", "nnUNetTrainerBenchmark_5epochs", "os.system"):
         with pytest.raises(SettingsError):
             recipe_of(name)
@@ -60,7 +62,7 @@ def test_folds_as_text():
 
 
 def test_learning_rates_fall_to_zero_and_warm_up():
-    cosine, warm = Recipe(schedule="cosine"), Recipe(schedule="warmup")
+    cosine, warm = TrainerRecipe(schedule="cosine"), TrainerRecipe(schedule="warmup")
     assert learning_rate(cosine, 0, 100) == pytest.approx(0.01)
     assert learning_rate(cosine, 50, 100) == pytest.approx(0.005)
     assert learning_rate(warm, 0, 1000) == pytest.approx(0.01 / 50)
@@ -69,26 +71,26 @@ def test_learning_rates_fall_to_zero_and_warm_up():
 
 
 def test_a_schedule_that_is_asked_to_finish_goes_on_from_where_it_is():
-    schedule = Schedule(Recipe(), 1000)
+    schedule = Schedule(TrainerRecipe(), 1000)
     finishing = schedule.finishing(400, 20)
     assert finishing.epochs == 420
-    assert finishing.rate(399) == pytest.approx(learning_rate(Recipe(), 399, 420))
+    assert finishing.rate(399) == pytest.approx(learning_rate(TrainerRecipe(), 399, 420))
     assert finishing.rate(400) == pytest.approx(schedule.rate(400))
     assert finishing.rate(410) == pytest.approx(schedule.rate(400) * 0.5**0.9)
     assert finishing.rate(419) < 0.1 * schedule.rate(400)
-    assert Schedule.restored(Recipe(), finishing.stored()) == finishing
+    assert Schedule.restored(TrainerRecipe(), finishing.stored()) == finishing
     assert finishing.lasting(9) == finishing
     assert schedule.lasting(9).epochs == 9
 
 
 def test_a_budget_decides_epochs_and_in_need_steps():
-    fitted = fit_to_budget(Recipe(), 3600 * 10, 0.5)
+    fitted = fit_to_budget(TrainerRecipe(), 3600 * 10, 0.5)
     assert fitted.iterations == 250
     assert fitted.epochs == pytest.approx(36000 / (0.5 * (250 + 50 / 3)), abs=1)
-    short = fit_to_budget(Recipe(), 120, 0.5)
+    short = fit_to_budget(TrainerRecipe(), 120, 0.5)
     assert short.iterations < 250
     assert short.epochs * 0.5 * (short.iterations + short.validation_iterations / 3) == pytest.approx(120, rel=0.1)
-    assert fit_to_budget(Recipe(), 0.001, 10).epochs == 1
+    assert fit_to_budget(TrainerRecipe(), 0.001, 10).epochs == 1
 
 
 def test_the_log_averages_and_an_epoch_without_foreground_does_not_spoil_it():
@@ -161,10 +163,10 @@ def _taken(values):
 def test_optimizers():
     weights = [torch.nn.Parameter(torch.ones(2))]
     assert isinstance(make_optimizer(weights), torch.optim.SGD)
-    adamw = make_optimizer(weights, Recipe(optimizer="adamw"))
+    adamw = make_optimizer(weights, TrainerRecipe(optimizer="adamw"))
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["amsgrad"]
-    assert type(make_optimizer(weights, Recipe(optimizer="adam"))) is torch.optim.Adam
+    assert type(make_optimizer(weights, TrainerRecipe(optimizer="adam"))) is torch.optim.Adam
 
 
 def test_counts_agree_with_metrics():
@@ -172,7 +174,9 @@ def test_counts_agree_with_metrics():
     prediction = torch.randint(0, 3, (2, 5, 6, 7), generator=generator)
     target = torch.randint(0, 4, (2, 1, 5, 6, 7), generator=generator)
     hits, wrong, missed = count_matches(prediction, target, 4, target != 3)
-    joined = measure(target[:, 0].reshape(-1, 6, 7).numpy(), prediction.reshape(-1, 6, 7).numpy(), (1, 2, (1, 2)), 3)
+    joined = measure_labels(
+        target[:, 0].reshape(-1, 6, 7).numpy(), prediction.reshape(-1, 6, 7).numpy(), (1, 2, (1, 2)), 3
+    )
     for label in (1, 2):
         assert (joined[label]["TP"], joined[label]["FP"], joined[label]["FN"]) == (
             int(hits[label]), int(wrong[label]), int(missed[label]),
@@ -185,13 +189,13 @@ def test_counts_agree_with_metrics():
 
 def test_metrics_of_nothing_are_not_numbers():
     empty = np.zeros((2, 3, 4), np.uint8)
-    found = measure(empty, empty, (1,))
+    found = measure_labels(empty, empty, (1,))
     assert math.isnan(found[1]["Dice"])
     assert found[1]["TN"] == 24
-    full = measure(empty + 1, empty + 1, (1,))
+    full = measure_labels(empty + 1, empty + 1, (1,))
     assert summarize([found, full], (1,))[0]["Dice"] == 1.0
     with pytest.raises(ValueError, match="shape"):
-        measure(empty, empty[0], (1,))
+        measure_labels(empty, empty[0], (1,))
 
 
 # --- the cascade's masks ---
@@ -263,9 +267,9 @@ def test_nearest_interpolation_makes_no_new_values():
     how = patch_rule((16, 24, 24))
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (1, *how.initial))).float()
     turn = randomness.Turn((0.2, 0.1, -0.3), 1.2)
-    moved, _ = randomness.turned(turn, how, image, image.long(), (0, 0))
+    moved, _ = randomness.turn_patch(turn, how, image, image.long(), (0, 0))
     assert set(moved.unique().tolist()) <= {0, 1, 2, 3, 4}
-    smooth, _ = randomness.turned(turn, how, image, image.long(), (1, 1))
+    smooth, _ = randomness.turn_patch(turn, how, image, image.long(), (1, 1))
     assert len(smooth.unique()) > 100
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import header as header_module
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
-from napari_nnunet.formats.images.pixel_sizes import is_measured
+from napari_nnunet.formats.images.pixel_sizes import tells_pixel_size
 from napari_nnunet.schema.geometry import BESIDE, IMAGEJ, OME, RESOLUTION
 
 STACK = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
@@ -85,9 +85,9 @@ def test_resolution_tags_count_unless_programs_write_them_by_default(tmp_path, d
 
 @pytest.mark.parametrize("dots", [72, 96, 150, 300, 600, 1200])
 def test_defaults_of_screens_and_printers_are_no_measurement(dots):
-    assert not is_measured(25.4 / dots)
-    assert not is_measured(1000 / round(dots / 0.0254))  # as PNG rounds them
-    assert is_measured(25.4 / dots * 1.01)
+    assert not tells_pixel_size(25.4 / dots)
+    assert not tells_pixel_size(1000 / round(dots / 0.0254))  # as PNG rounds them
+    assert tells_pixel_size(25.4 / dots * 1.01)
 
 
 @pytest.mark.parametrize(("dots", "size"), [(72, None), (300, None), (25400, 0.001)])

@@ -8,13 +8,13 @@ import pytest
 import nasty
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.preprocessed import cases
-from napari_nnunet.formats.preprocessed.cases import case_names, open_case, write_case
+from napari_nnunet.formats.preprocessed.cases import case_names, open_case, store_case
 
 
 def write(folder, name="a", shape=(1, 5, 6, 7), patch=(4, 4, 4), seed=0):
     data = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     labels = (data[:1] > 0).astype(np.int16) - 1
-    write_case(folder, name, data, labels, {"shape": shape}, patch=patch, staging=folder)
+    store_case(folder, name, data, labels, {"shape": shape}, patch=patch, staging=folder)
     return data, labels
 
 
@@ -39,12 +39,14 @@ def test_cases_of_any_shape_and_name_come_back(tmp_path, shape, patch, name):
     np.testing.assert_array_equal(case.labels[:], labels)
     assert case.read_properties()["shape"] == shape
     assert case_names(tmp_path) == [name]
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in cases.case_files(tmp_path, name))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        p.name for p in cases.preprocessed_files(tmp_path, name)
+    )
 
 
 def test_arrays_that_are_views_are_written_in_their_order(tmp_path):
     data = np.arange(210, dtype=np.float32).reshape(7, 6, 5, 1).T
-    write_case(tmp_path, "a", data, (data[:, ::-1] > 9).astype(np.int16), {}, patch=(4, 4, 4), staging=tmp_path)
+    store_case(tmp_path, "a", data, (data[:, ::-1] > 9).astype(np.int16), {}, patch=(4, 4, 4), staging=tmp_path)
     np.testing.assert_array_equal(open_case(tmp_path, "a").data[:], data)
     np.testing.assert_array_equal(open_case(tmp_path, "a").labels[:], data[:, ::-1] > 9)
 

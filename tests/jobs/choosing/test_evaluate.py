@@ -22,8 +22,8 @@ from napari_nnunet.engine.choosing import components
 from napari_nnunet.engine.choosing.surface import surface_metrics
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference, folder_rules
-from napari_nnunet.jobs.choosing.evaluate import Output, Rules, case_tasks, evaluate_folder, evaluate_pairs
+from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
+from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, case_tasks, evaluate_folder, evaluate_pairs
 from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.processes import pool
 
@@ -41,7 +41,7 @@ def test_the_table_has_the_worst_case_first(tmp_path):
     good = random_labels(0)
     label_folder(tmp_path / "ref", {"good": good, "bad": random_labels(1)})
     label_folder(tmp_path / "pred", {"good": good, "bad": random_labels(2)})
-    output = Output(tmp_path / "o" / "summary.json", tmp_path / "o" / "table.csv")
+    output = EvaluationFiles(tmp_path / "o" / "summary.json", tmp_path / "o" / "table.csv")
     result = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES, output))
     rows = list(csv.DictReader((tmp_path / "o" / "table.csv").read_text().splitlines()))
     assert [row["case"] for row in rows] == ["bad", "bad", "good", "good"]
@@ -158,11 +158,10 @@ def test_two_folders_are_compared_by_what_they_hold(tmp_path, capsys):
     for info in (True, False):
         first = label_folder(tmp_path / f"one{info}", {"a": same, "b": random_labels(1)}, info=info)
         second = label_folder(tmp_path / f"two{info}", {"a": same, "b": random_labels(2)}, info=info)
-        rules, names = folder_rules(first, second)
-        assert rules.labels == (1, 2)
-        result = drain(compare_folders(first, second, rules))
+        result = napari_nnunet.compare(first, second)
+        assert result.evaluation.labels == (1, 2)
         assert [name for name, _ in result.cases] == ["b", "a"]
-        assert ("organ" in names.values()) == info
+        assert ("organ" in result.names.values()) == info
     assert run_verb("compare", tmp_path / "oneTrue", tmp_path / "twoTrue", "--csv", tmp_path / "t.csv") == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["case", "organ", "lesion"]

@@ -23,7 +23,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning
-from napari_nnunet.jobs.choosing.evaluate import Output, Rules, evaluate_folder
+from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate_folder
 from napari_nnunet.jobs.choosing.postprocess import apply_cleaning, determine
 from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -95,7 +95,9 @@ def test_scores_predicted_by_the_search_are_those_of_the_files_it_writes(tmp_pat
     label_folder(tmp_path / "pred", wrong)
     rules = Rules.of(info)
     found = drain(determine(tmp_path / "pred", tmp_path / "ref", rules, info.labels))
-    again = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred" / "postprocessed", rules, Output(tmp_path / "s")))
+    again = drain(
+        evaluate_folder(tmp_path / "ref", tmp_path / "pred" / "postprocessed", rules, EvaluationFiles(tmp_path / "s"))
+    )
     for label, values in found.after.mean.items():
         np.testing.assert_equal(again.summary.mean[label], values)
     assert found.cleaning.steps

@@ -13,7 +13,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.formats.masks.stored import joined, numbers_of
+from napari_nnunet.formats.masks.stored import joined_classes, numbers_of
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.jobs.dataset.import_plan import plan_import
@@ -148,6 +148,6 @@ def test_a_plan_says_which_files_a_mask_is_joined_of(tmp_path):
 def test_what_overlaps_is_told_apart_whatever_overlaps():
     rng = np.random.default_rng(0)
     parts = rng.random((5, 400)) < 0.5
-    array = joined(enumerate(parts, start=1), (400,), 5)
+    array = joined_classes(enumerate(parts, start=1), (400,), 5)
     for i in range(400):
         assert numbers_of(int(array[i]), 5) == tuple(np.flatnonzero(parts[:, i]) + 1)

@@ -13,7 +13,7 @@ from helpers import make_dataset, write_nifti
 from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
-from napari_nnunet.jobs.dataset.look import look, look_at, table
+from napari_nnunet.jobs.dataset.look import look, look_at, look_table
 from napari_nnunet.schema.requests.dataset import LookRequest
 
 STACK = np.arange(4 * 6 * 7, dtype=np.uint8).reshape(4, 6, 7)
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_an_error(tmp_path):
 
 
 def test_what_looks_odd_stands_below_its_file(folder):
-    lines = table([look_at(folder / "c.tif")])
+    lines = look_table([look_at(folder / "c.tif")])
     assert lines[1].split()[:3] == ["c.tif", "4", "x"]
     assert lines[2:] == ["    ! it has no voxel size; 1 mm would be taken", "    ! all its voxels are equal"]
 

@@ -11,7 +11,7 @@ from napari_nnunet.errors import PlanError, SettingsError
 from napari_nnunet.events import CaseFailed
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import write_image, write_labels
-from napari_nnunet.formats.preprocessed.cases import write_case
+from napari_nnunet.formats.preprocessed.cases import store_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import draw_raw, draw_stored, overlay, plot_overlays, telling_slice
 from napari_nnunet.schema.colours import class_rgb
@@ -83,7 +83,7 @@ def test_a_photograph_of_one_case_is_drawn_by_its_channel(tmp_path):
 
 
 def test_a_preprocessed_case_of_one_voxel_is_drawn(tmp_path):
-    write_case(
+    store_case(
         tmp_path, "a", np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.int16), {}, patch=(8, 8, 8),
         staging=tmp_path,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, Pump, drain
 from napari_nnunet.formats.dataset.case_trash import cases_in_trash
 from napari_nnunet.formats.dataset.objects import (
-    Drawn,
+    DrawnObjects,
     look_at_drawn,
     object_kinds,
     object_scheme,
@@ -93,21 +93,21 @@ def fingerprint(folder: Path) -> str:
 
 
 def test_objects_that_changed_are_drawn_again_before_they_are_measured(folder: Path) -> None:
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
     move_objects(folder, "b")
-    assert look_at_drawn(folder) == Drawn(stale=("b",))
+    assert look_at_drawn(folder) == DrawnObjects(stale=("b",))
     problems = drain(verify(workspace_of(folder), VerifyRequest(dataset="1"))).problems
     assert [(p.level, p.fix) for p in problems if p.where == "b"] == [("warning", "draw_again")]
     assert "objects of b changed" in fingerprint(folder)
     assert foreground_fits(folder, "b")
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
     assert "changed" not in fingerprint(folder)
 
 
 def test_files_that_were_only_touched_are_not_drawn_again(folder: Path) -> None:
     path = folder / "objectsTr" / "a.nii.gz"
     path.write_bytes(path.read_bytes())
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
 
 
 def test_other_rules_in_dataset_json_are_other_labels(folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_other_rules_in_dataset_json_are_other_labels(folder: Path) -> None:
 
 def test_labels_changed_by_hand_are_refused_and_drawn_again_on_demand(folder: Path) -> None:
     write_labels(np.roll(labels(folder, "c"), 2, axis=2), GRID, folder / "labelsTr" / "c.nii.gz")
-    assert look_at_drawn(folder) == Drawn(changed=("c",))
+    assert look_at_drawn(folder) == DrawnObjects(changed=("c",))
     with pytest.raises(DatasetError, match="labels of c are not those that were drawn"):
         fingerprint(folder)
     report = drain(verify(workspace_of(folder), VerifyRequest(dataset="1")))
@@ -150,7 +150,7 @@ def test_a_case_goes_into_the_trash_with_its_objects_and_comes_back_with_them(fo
     (entry,) = cases_in_trash(folder)
     bring_case_back(folder, entry)
     assert {path.parent.name for path in folder.glob("*Tr/b*")} == {"imagesTr", "labelsTr", "objectsTr"}
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
 
 
 def test_a_corrected_voxel_size_or_place_is_that_of_the_objects_too(folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_corrected_voxel_size_or_place_is_that_of_the_objects_too(folder: Path
     place_labels(folder, "b")
     assert read_objects(folder / "objectsTr" / "b.nii.gz")[1].origin == (0.0, 0.0, 0.0)
     fingerprint(folder)
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
 
 
 def test_values_that_mean_cores_and_borders_are_not_merged_or_renumbered(folder: Path) -> None:
@@ -176,7 +176,7 @@ def test_kinds_are_renamed_and_their_labels_stay(folder: Path) -> None:
     rename_kinds(folder, {"box": "crate"})
     assert dict(read_info(folder).labels.labels) == {"background": 0, "crate core": 1, "crate border": 2}
     assert object_scheme(folder).kinds == {"crate": (1, 2)}
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
     for names in ({"box": "x"}, {"crate": ""}, {"crate": "ignore"}):
         with pytest.raises(DatasetError):
             rename_kinds(folder, names)
@@ -208,7 +208,7 @@ def test_a_case_from_a_window_is_kept_as_objects_and_learnt_as_cores_and_borders
     assert set(np.unique(read_objects(folder / "objectsTr" / "d.nii.gz")[0])) == {0, 7, 8}
     assert set(np.unique(labels(folder, "d"))) == {0, 1, 2}
     assert foreground_fits(folder, "d")
-    assert look_at_drawn(folder) == Drawn()
+    assert look_at_drawn(folder) == DrawnObjects()
     assert read_info(folder).num_training == len(survey(folder)[0].cases) == 4
 
 
@@ -218,7 +218,7 @@ def test_a_dataset_begins_with_a_case_of_objects(folder: Path) -> None:
     scheme = object_scheme(fresh)
     assert scheme.kinds == {"seed": (1, 2)}
     assert scheme.scores  # the width was measured
-    assert look_at_drawn(fresh) == Drawn()
+    assert look_at_drawn(fresh) == DrawnObjects()
     with pytest.raises(DatasetError, match="no object"):
         drain(add_object_case(new_case(folder.parent / "Dataset003_Empty", "a", 0 * balls(), {})))
 

@@ -8,7 +8,7 @@ import torch
 
 from helpers import smooth_image
 from napari_nnunet import predict as predict_now
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted, Progress, Stage, drain, from_json, to_json
@@ -238,7 +238,7 @@ def test_too_little_memory_is_said_before_anything_is_computed(model, volume):
 
 
 def test_a_full_gpu_falls_back_step_by_step_and_says_so(model, volume, monkeypatch):
-    gpu = Choice("cuda:0", "torch", "float32", "a pretended GPU", 1)
+    gpu = BackendChoice("cuda:0", "torch", "float32", "a pretended GPU", 1)
     monkeypatch.setattr(predictor, "prediction_choice", lambda *_: gpu)
     asked = []
 

@@ -14,7 +14,7 @@ from trainings import MODEL, SHORT, folder_of, of, run, same
 
 from helpers import TRAINED
 from napari_nnunet.cli import main
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.events import (
     CaseDone,
     EpochDone,
@@ -217,7 +217,7 @@ def test_trainings_of_earlier_releases_continue_in_float32_whatever_is_faster_he
     content = torch.load(first.folder.final, weights_only=False)
     del content[OWN]["precision"]
     torch.save(content, first.folder.final)
-    faster = Choice("cpu", "torch", "bfloat16", "measured", 1)
+    faster = BackendChoice("cpu", "torch", "bfloat16", "measured", 1)
     monkeypatch.setattr(_train, "training_choice", lambda *_: faster)
     again, _ = run(workspace, settings=SHORT.replace(epochs=2), resume=True, validation=False)
     assert read_raw(again.folder.final)[OWN]["precision"] == "float32"

@@ -27,7 +27,7 @@ from napari_nnunet.events import (
     from_json,
 )
 from napari_nnunet.formats.model.checkpoint import read_raw
-from napari_nnunet.formats.preprocessed.cases import case_files
+from napari_nnunet.formats.preprocessed.cases import preprocessed_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training import loader as _loader
 from napari_nnunet.jobs.training import session as _session
@@ -97,7 +97,7 @@ def test_splits_that_do_not_fit(new_workspace):
 def test_a_damaged_case_is_named(new_workspace):
     workspace = new_workspace()
     folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
-    image = case_files(folder, "c2")[0]
+    image = preprocessed_files(folder, "c2")[0]
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     with pytest.raises(DatasetError, match="c2") as caught:
         run(workspace, "all", settings=SHORT.replace(workers=2, iterations=20))
@@ -105,14 +105,14 @@ def test_a_damaged_case_is_named(new_workspace):
 
 
 def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
-    from napari_nnunet.formats.preprocessed.cases import open_case, write_case
+    from napari_nnunet.formats.preprocessed.cases import open_case, store_case
 
     workspace = new_workspace()
     folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
     stored = open_case(folder, "c3")
     data = np.asarray(stored.data[:])
     data[:] = np.nan
-    write_case(
+    store_case(
         folder, "c3", data, np.asarray(stored.labels[:]), stored.read_properties(), patch=(8, 16, 16), staging=folder
     )
     with pytest.raises(TrainingError, match=r"nan in epoch .*c3.*not finite"):

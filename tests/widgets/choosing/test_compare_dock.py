@@ -49,10 +49,10 @@ def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path
         write_nifti(tmp_path / folder / "good.nii.gz", same.astype(np.uint8))
         write_nifti(tmp_path / folder / "bad.nii.gz", (same if folder == "one" else other).astype(np.uint8))
     compare.form.tabs.setCurrentIndex(1)
-    compare.form.first_folder.setText(str(tmp_path / "one"))
-    compare.form.second_folder.setText(str(tmp_path / "no"))
+    compare.form.folders.widgets["first"].value = tmp_path / "one"
+    compare.form.folders.widgets["second"].value = tmp_path / "no"
     qtbot.waitUntil(lambda: "does not exist" in compare.summary.text(), timeout=5000)
-    compare.form.second_folder.setText(str(tmp_path / "two"))
+    compare.form.folders.widgets["second"].value = tmp_path / "two"
     qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
     press(qtbot, compare)
     assert compare.table.item(0, 0).text() == "bad"
@@ -74,15 +74,15 @@ def test_the_layer_of_differences_is_not_offered(viewer, compare, qtbot):
 
 
 def test_a_comparison_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again(compare, tmp_path, qtbot, monkeypatch):
-    job = Halting(compare_dock._compare_folders)
-    monkeypatch.setattr(compare_dock, "_compare_folders", job)
+    job = Halting(compare_dock.compare_folders)
+    monkeypatch.setattr(compare_dock, "compare_folders", job)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         for case in ("a", "b"):
             write_nifti(tmp_path / folder / f"{case}.nii.gz", np.ones((4, 8, 8), np.uint8))
     compare.form.tabs.setCurrentIndex(1)
-    compare.form.first_folder.setText(str(tmp_path / "one"))
-    compare.form.second_folder.setText(str(tmp_path / "two"))
+    compare.form.folders.widgets["first"].value = tmp_path / "one"
+    compare.form.folders.widgets["second"].value = tmp_path / "two"
     compare.check()
     press(qtbot, compare)
     expected, steps = compare.csv(), job.steps

@@ -6,7 +6,7 @@ import numpy as np
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 MM = ["mm"] * 3
 
@@ -31,7 +31,7 @@ def press(cases, qtbot):
     settled(cases, qtbot)
     assert cases.panel.button.isEnabled(), cases.summary.text()
     qtbot.mouseClick(cases.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: cases.panel.state is State.IDLE, timeout=30000)
+    qtbot.waitUntil(lambda: cases.panel.state is RunState.IDLE, timeout=30000)
 
 
 def listed(cases, qtbot, count):

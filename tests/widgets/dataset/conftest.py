@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 
 @pytest.fixture
@@ -21,5 +21,5 @@ def cases(viewer, home, qtbot):
     yield widget
     for panel in (widget.panel, widget.problems.panel):
         panel.cancel()
-        qtbot.waitUntil(lambda panel=panel: panel.state is State.IDLE, timeout=20000)
+        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE, timeout=20000)
     qtbot.waitUntil(lambda: not widget.cases._drawing.running, timeout=20000)

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QInputDialog, QMessageBox
 from helpers import dataset_json, make_dataset, smooth_image
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.images.files import read_labels, read_volume
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 
 def name_classes(cases, *names):
@@ -337,10 +337,10 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     np.testing.assert_array_equal(read_labels(dataset.cases[0].label)[0], read_labels(first.label)[0])
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     plan.panel.button.click()
-    qtbot.waitUntil(lambda: plan.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE, timeout=60000)
     assert plan.sentence.text().startswith("3 cases, 1 class, 2D, patch 512 × 512")
     plan.preprocessing.panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
     assert plan.preprocessing.panel.status.text() == "3 cases preprocessed. Ready to train."
     worker = plan._costing._worker
     plan._costing.stop()

@@ -15,7 +15,7 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import drop_case
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.widgets.frame.layers import SPARSE
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 
 @pytest.fixture
@@ -245,4 +245,4 @@ def test_a_dataset_is_renamed_removed_and_brought_back_in_the_dock(cases, raw, h
     cases.state.choose(dataset="Dataset005_Nuclei")
     listed(cases, qtbot, 3)
     assert len(survey(raw.with_name("Dataset005_Nuclei"))[0].cases) == 3
-    assert made[-1].panel.state is State.IDLE
+    assert made[-1].panel.state is RunState.IDLE

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QInputDialog
 
 from helpers import smooth_image
-from napari_nnunet.formats.dataset.objects import Drawn, look_at_drawn, object_scheme, read_objects
+from napari_nnunet.formats.dataset.objects import DrawnObjects, look_at_drawn, object_scheme, read_objects
 from napari_nnunet.formats.images.files import read_labels
 
 
@@ -48,7 +48,7 @@ def test_numbered_objects_begin_a_dataset_and_are_corrected(viewer, cases, home,
     assert cases.panel.button.text() == "Save changes to this case"
     press(cases, qtbot)
     assert len(np.unique(read_objects(raw / "objectsTr" / "sand.nii.gz")[0])) == 8
-    assert look_at_drawn(raw) == Drawn()
+    assert look_at_drawn(raw) == DrawnObjects()
     assert {path.parent.name for path in (raw / "trash").rglob("sand.nii.gz")} == {"objectsTr", "labelsTr"}
 
 

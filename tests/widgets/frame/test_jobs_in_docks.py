@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Note, Progress, Stage
 from napari_nnunet.widgets.frame.dock import Dock, RequestDock
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.worker import Cancelled, JobWorker
 
@@ -53,7 +53,7 @@ def panel(qtbot, viewer):
 
 
 def _idle(qtbot, panel):
-    qtbot.waitUntil(lambda: panel.state is State.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=10000)
     assert panel.button.isEnabled()
     assert panel.button.text() == "Work"
     assert not panel.bar.isVisible()
@@ -69,7 +69,7 @@ def test_a_job_cancelled_at_any_step_leaves_its_panel_idle_and_runs_again(panel,
         gate.go.release()
     assert gate.reached.acquire(timeout=10)  # the job is inside step `at`, the last one is that before its end
     panel.cancel()
-    assert panel.state is State.CANCELLING
+    assert panel.state is RunState.CANCELLING
     gate.go.release()
     _idle(qtbot, panel)
     assert gate.closed
@@ -270,9 +270,9 @@ def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
     qtbot.keyClick(counter.panel.button, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     assert gate.reached.acquire(timeout=10)
     qtbot.keyClick(counter.panel.button, Qt.Key.Key_Escape)
-    assert counter.panel.state is State.CANCELLING
+    assert counter.panel.state is RunState.CANCELLING
     gate.go.release()
-    qtbot.waitUntil(lambda: counter.panel.state is State.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: counter.panel.state is RunState.IDLE, timeout=10000)
     assert counter.done == []
 
 

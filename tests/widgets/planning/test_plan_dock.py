@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from helpers import DATASET, make_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.jobs.planning.cost import TrainingCost
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.planning.views import NetworkDrawing
 
 
@@ -31,13 +31,13 @@ def plan(viewer, home, qtbot, monkeypatch):
     yield widget
     for panel in (widget.panel, widget.preprocessing.panel):
         panel.cancel()
-        qtbot.waitUntil(lambda panel=panel: panel.state is State.IDLE, timeout=30000)
+        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE, timeout=30000)
     qtbot.waitUntil(lambda: not widget._costing.running, timeout=60000)
 
 
 def run(plan, qtbot):
     qtbot.mouseClick(plan.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: plan.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE, timeout=60000)
 
 
 def cell(plan, row, configuration):
@@ -92,7 +92,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     assert len(plan.views.plots.plots) == 3
     plan.preprocessing.boxes["2d"].setChecked(False)
     qtbot.mouseClick(plan.preprocessing.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
     assert plan.preprocessing.panel.status.text() == "4 cases preprocessed. Ready to train."
     base = home / "nnUNet_preprocessed" / DATASET
     assert case_names(base / "nnUNetPlans_3d_fullres") == ["c0", "c1", "c2", "c3"]
@@ -166,6 +166,6 @@ def test_a_broken_case_is_named_in_the_dock(plan, home, qtbot):
     path = home / "nnUNet_raw" / DATASET / "imagesTr" / "c2_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
     plan.preprocessing.panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
     assert "3 cases preprocessed, 1 failed – c2: " in plan.preprocessing.panel.status.text()
     assert "truncated" in plan.preprocessing.panel.status.text()

@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt
 
 from helpers import smooth_image
 from napari_nnunet.cli import main
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 MM = ["mm"] * 3
 
@@ -31,7 +31,7 @@ def _refused(dock, qtbot, words):
 
 def _run(dock, qtbot):
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=60000)
 
 
 def _image(viewer, shape=(12, 30, 28), **kwargs):
@@ -240,7 +240,7 @@ def test_cancel_keeps_the_finished_part_and_says_so(viewer, dock, tiny, qtbot):
     began = time.monotonic()
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     assert dock.panel.button.text() == "Cancelling…"
-    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=10000)
     assert time.monotonic() - began < 3
     partial = [layer for layer in viewer.layers if "(partial" in layer.name]
     assert len(partial) == 1
@@ -257,7 +257,7 @@ def test_deleting_the_result_cancels_the_run(viewer, dock, tiny, qtbot):
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: dock.panel.fraction > 0, timeout=20000)
     viewer.layers.remove(_result(viewer))
-    qtbot.waitUntil(lambda: dock.panel.state is State.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=10000)
     assert [layer.name for layer in viewer.layers] == ["image"]
 
 

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from helpers import Recipe, make_dataset, make_trainable
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def make(dialog, qtbot):
     assert dialog.panel.button.isEnabled(), dialog.about.text()
     with qtbot.waitSignal(dialog.made, timeout=20000):
         qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dialog.panel.state is State.IDLE, timeout=20000)
+    qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE, timeout=20000)
 
 
 def test_images_of_one_patient_are_proposed_to_stay_together(form, tmp_path, qtbot):

@@ -17,7 +17,7 @@ from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes import follow
 from napari_nnunet.processes.launch import end_training
 from napari_nnunet.processes.record import recorded
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 
 FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
 
@@ -34,7 +34,7 @@ def train(viewer, home, qtbot):
     make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     yield widget
-    qtbot.waitUntil(lambda: widget.panel.state is State.IDLE, timeout=30000)
+    qtbot.waitUntil(lambda: widget.panel.state is RunState.IDLE, timeout=30000)
     for training in widget.watch.trainings:
         runner = training.folder.runner()
         if runner is not None:
@@ -56,7 +56,7 @@ def begin(train, qtbot, *, epochs=2, **changes):
     )
     qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE, timeout=60000)
 
 
 def wait(train, qtbot, status, timeout=120000):
@@ -181,7 +181,7 @@ def test_trainings_queue_and_can_be_called_off(train, qtbot):
     train.form.folds[0].setChecked(False)
     train.form.folds[3].setChecked(True)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.panel.state is State.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE, timeout=60000)
     wait(train, qtbot, "waiting")
     assert train.details.buttons["stop"].text() == "Do not start"
     assert train.details.line.text() == "Waiting for its turn."

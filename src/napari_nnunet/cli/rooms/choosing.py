@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.results.recipe import STYLES, read_recipe
 from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.calibrate import calibrate as calibrate_job
-from napari_nnunet.jobs.choosing.compare import compare_folders, folder_rules
+from napari_nnunet.jobs.choosing.compare import compare_folders
 from napari_nnunet.jobs.choosing.crossval import accumulate
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.evaluate import evaluate
 from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as apply_postprocessing_job
 from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as determine_postprocessing_job
-from napari_nnunet.jobs.objects.evaluate import FILE, scores
+from napari_nnunet.jobs.objects.evaluate import OBJECTS_FILE, scores
 from napari_nnunet.jobs.objects.evaluate import evaluate_objects as evaluate_objects_job
 from napari_nnunet.jobs.objects.measure import measure_objects as measure_objects_job
 
@@ -60,12 +59,7 @@ def _surface_text(values: Mapping[str, float]) -> str:
 
 def compare(request: CompareRequest, shell: Shell) -> None:
     """Print two folders side by side."""
-    rules, names = folder_rules(request.first, request.second, request.dataset_json)
-    result = shell.run(compare_folders(request.first, request.second, rules, workers=request.workers))
-    print(result.text(names), end="")
-    if request.csv is not None:
-        make_folder(request.csv.parent)
-        write_text(request.csv, result.csv())
+    print(shell.run(compare_folders(request)).text(), end="")
 
 
 def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> None:
@@ -120,7 +114,7 @@ def evaluate_objects(request: EvaluateObjectsRequest, shell: Shell) -> None:
         print(f"{name}: " + ("no objects" if value is None else f"{value:.4f}"))
     counts = ("references", "predictions", "found", "invented", "missed", "split", "merged")
     print(", ".join(f"{name} {found[name]}" for name in counts))
-    print(request.summary or request.prediction / FILE)
+    print(request.summary or request.prediction / OBJECTS_FILE)
 
 
 def measure(request: MeasureObjectsRequest, shell: Shell) -> None:

@@ -13,7 +13,7 @@ from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
 from napari_nnunet.jobs.dataset.import_plan import plan_import, table_lines
 from napari_nnunet.jobs.dataset.look import look as look_job
-from napari_nnunet.jobs.dataset.look import table
+from napari_nnunet.jobs.dataset.look import look_table
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def look(request: LookRequest, shell: Shell) -> int:
     """Print a table of images; the status tells whether all can be read."""
     found = shell.run(look_job(request))
-    print("\n".join(table(found)))
+    print("\n".join(look_table(found)))
     return int(any(entry.error for entry in found))
 
 

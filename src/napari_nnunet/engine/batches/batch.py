@@ -15,7 +15,13 @@ from torch import Tensor
 
 from napari_nnunet.engine.batches import cascade, randomness, strong_augmentation
 from napari_nnunet.engine.batches.augmentation import OUTSIDE
-from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, choose_corner, cut, forced_foreground
+from napari_nnunet.engine.batches.patches import (
+    FOREGROUND_SHARE,
+    PatchRule,
+    choose_corner,
+    cut_patch,
+    forced_foreground,
+)
 from napari_nnunet.engine.batches.randomness import Draws
 from napari_nnunet.engine.batches.supervision import downsample_target
 from napari_nnunet.engine.image.locations import location_keys
@@ -237,8 +243,10 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
     if rule.strong:
         axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
         turn = strong_augmentation.draw_turn(rng, rule.patch)
-        pixels, seg = randomness.turned(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
-        pixels, seg = randomness.cleaned(*strong_augmentation.change(rng, rule.patch, pixels, seg, axes), rule.masked)
+        pixels, seg = randomness.turn_patch(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
+        pixels, seg = randomness.without_outside(
+            *strong_augmentation.change(rng, rule.patch, pixels, seg, axes), rule.masked
+        )
     elif rule.augmented:
         numbers = randomness.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
         if not rule.previous_labels:
@@ -275,13 +283,13 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
         annotated=annotated,
         jitter=rule.jitter,
     )
-    image = cut(case.data, corner, large, 0)
-    labels = cut(case.labels, corner, large, OUTSIDE)
+    image = cut_patch(case.data, corner, large, 0)
+    labels = cut_patch(case.labels, corner, large, OUTSIDE)
     highest = max(*rule.scheme.all_labels, rule.scheme.ignore_label or 0)
     if labels.max(initial=0) > highest:  # the loss would fail without a reason, or on a GPU end the process
         raise ValueError(f"its labels have the value {labels.max()}, dataset.json defines none above {highest}")
     if rule.previous_labels:
-        before = cut(case.previous, corner, large, OUTSIDE, lifted=True)
+        before = cut_patch(case.previous, corner, large, OUTSIDE, lifted=True)
         labels = np.concatenate((labels, before.astype(labels.dtype)))
     if flat:
         image, labels = image[:, 0], labels[:, 0]

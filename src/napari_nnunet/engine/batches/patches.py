@@ -171,7 +171,9 @@ def _voxel(
     return chosen
 
 
-def cut(array: Any, corner: Sequence[int], size: Sequence[int], fill: float, *, lifted: bool = False) -> NDArray[Any]:
+def cut_patch(
+    array: Any, corner: Sequence[int], size: Sequence[int], fill: float, *, lifted: bool = False
+) -> NDArray[Any]:
     """Read a patch (C, *size) from an array (C, z, y, x), memory-mapped or not; what lies outside is filled.
 
     With ``lifted`` the array has no channel axis, and may have no sign: the patch is (1, *size) of int16.

@@ -152,7 +152,7 @@ def apply(
     image, labels : Tensor
         Of the final size; labels without -1.
     """
-    image, labels = turned(draws.turn, rule, image, labels, orders)
+    image, labels = turn_patch(draws.turn, rule, image, labels, orders)
     if draws.noise is not None:
         generator = torch.Generator(image.device).manual_seed(draws.noise_seed)
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
@@ -170,10 +170,10 @@ def apply(
     if draws.gamma:
         image = augmentation.gamma(image, draws.gamma)
     image, labels = augmentation.mirror(image, draws.mirror), augmentation.mirror(labels, draws.mirror)
-    return cleaned(image, labels, masked)
+    return without_outside(image, labels, masked)
 
 
-def cleaned(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+def without_outside(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
     """Set masked channels to 0 outside the content, and labels there to background."""
     for c, flag in enumerate(masked):
         if flag:
@@ -181,7 +181,7 @@ def cleaned(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Te
     return image, torch.where(labels == augmentation.OUTSIDE, 0, labels)
 
 
-def turned(
+def turn_patch(
     turn: Turn | None, rule: PatchRule, image: Tensor, labels: Tensor, orders: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Cut the final patch, turned and scaled; slices one by one where the rule says so."""

@@ -124,7 +124,7 @@ def _values(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.int
     return np.unique(np.concatenate([[0], np.unique(reference), np.unique(prediction)])).astype(np.int64)
 
 
-def measure(
+def measure_labels(
     reference: NDArray[Any], prediction: NDArray[Any], labels: Sequence[Region], ignore_label: int | None = None
 ) -> dict[Region, Metrics]:
     """Count voxels of every label or region.

@@ -14,11 +14,11 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.plans import IntensityStatistics, NormalizationScheme
 
 Channel = NDArray[np.float32]
-Mask = NDArray[np.bool_] | None
+ContentMask = NDArray[np.bool_] | None
 _EPS = 1e-8
 
 
-def _z_score(x: Channel, mask: Mask, _: IntensityStatistics | None) -> Channel:
+def _z_score(x: Channel, mask: ContentMask, _: IntensityStatistics | None) -> Channel:
     """Zero mean, unit deviation; with a mask only inside it, the outside is left as it is."""
     if mask is None:
         x -= np.float32(x.mean(dtype=np.float64))
@@ -41,7 +41,7 @@ def _std(centred: Channel) -> float:
     return float(np.sqrt(max(squares / flat.size - mean * mean, 0.0)))
 
 
-def _ct(x: Channel, _: Mask, statistics: IntensityStatistics | None) -> Channel:
+def _ct(x: Channel, _: ContentMask, statistics: IntensityStatistics | None) -> Channel:
     """Clip to the foreground's 0.5 and 99.5 percentiles, then use the foreground's mean and deviation."""
     if statistics is None:
         raise ImageError(
@@ -54,17 +54,17 @@ def _ct(x: Channel, _: Mask, statistics: IntensityStatistics | None) -> Channel:
     return x
 
 
-def _none(x: Channel, _: Mask, __: IntensityStatistics | None) -> Channel:
+def _none(x: Channel, _: ContentMask, __: IntensityStatistics | None) -> Channel:
     return x
 
 
-def _rescale_to_01(x: Channel, _: Mask, __: IntensityStatistics | None) -> Channel:
+def _rescale_to_01(x: Channel, _: ContentMask, __: IntensityStatistics | None) -> Channel:
     x -= x.min()
     x /= np.float32(max(float(x.max()), _EPS))
     return x
 
 
-def _rgb_to_01(x: Channel, _: Mask, __: IntensityStatistics | None) -> Channel:
+def _rgb_to_01(x: Channel, _: ContentMask, __: IntensityStatistics | None) -> Channel:
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 255:
         raise ImageError(
@@ -75,7 +75,7 @@ def _rgb_to_01(x: Channel, _: Mask, __: IntensityStatistics | None) -> Channel:
     return x
 
 
-_SCHEMES: dict[NormalizationScheme, Callable[[Channel, Mask, IntensityStatistics | None], Channel]] = {
+_SCHEMES: dict[NormalizationScheme, Callable[[Channel, ContentMask, IntensityStatistics | None], Channel]] = {
     "ZScoreNormalization": _z_score,
     "CTNormalization": _ct,
     "NoNormalization": _none,
@@ -85,7 +85,11 @@ _SCHEMES: dict[NormalizationScheme, Callable[[Channel, Mask, IntensityStatistics
 
 
 def normalize(
-    channel: Channel, scheme: NormalizationScheme, *, mask: Mask = None, statistics: IntensityStatistics | None = None
+    channel: Channel,
+    scheme: NormalizationScheme,
+    *,
+    mask: ContentMask = None,
+    statistics: IntensityStatistics | None = None,
 ) -> Channel:
     """Normalise one channel in place.
 

@@ -126,7 +126,7 @@ def plan_grid(
     return PrepareRecord(forward, (z, y, x), box, (dz, dy, dx), (nz, ny, nx), (goal[0], goal[1], goal[2]), notes)
 
 
-def require_room(record: PrepareRecord, channels: int) -> None:
+def require_grid_room(record: PrepareRecord, channels: int) -> None:
     """Raise ResourceError if an image on the network grid is larger than the free memory; nothing is allocated."""
     needed = 4.0 * channels * math.prod(record.network_shape)
     if needed < _CERTAIN_BYTES:
@@ -204,7 +204,7 @@ def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def read_mask(array: Any) -> NDArray[np.bool_]:
+def content_mask(array: Any) -> NDArray[np.bool_]:
     """Return where any channel is nonzero, (Z, Y, X), reading the image in slabs."""
     shape = array.shape[1:]
     mask = np.empty(shape, dtype=bool)
@@ -271,7 +271,7 @@ def prepare(
         )
     array = lift(volume.array, channels=True)
     forward = plans.transpose_forward
-    mask = np.transpose(read_mask(array), forward)
+    mask = np.transpose(content_mask(array), forward)
     box = nonzero_box(mask)
     notes = () if mask.any() else ("The image contains only zeros.",)
     needs_mask = any(
@@ -294,7 +294,7 @@ def prepare(
     moved = torch.from_numpy(data).to(device)
     if data.size == 0:
         return moved, record
-    require_room(record, volume.channels if moved.device.type == "cpu" else 0)  # GPUs have memory of their own
+    require_grid_room(record, volume.channels if moved.device.type == "cpu" else 0)  # GPUs have memory of their own
     resampled = resample_image(
         moved, record.network_shape, record.spacing, record.network_spacing, configuration.resample_data
     )

@@ -14,12 +14,12 @@ from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.prepare import (
     Box3,
     PrepareRecord,
+    content_mask,
     fill_holes,
     nonzero_box,
     plan_grid,
     read_crop,
-    read_mask,
-    require_room,
+    require_grid_room,
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
@@ -92,7 +92,7 @@ def prepare_case(
     _check(volume, labels, configurations)
     shape, geometry = volume.shape_3d, volume.geometry
     array = lift(volume.array, channels=True)
-    mask = np.transpose(read_mask(array), plans.transpose_forward)
+    mask = np.transpose(content_mask(array), plans.transpose_forward)
     box = nonzero_box(mask)
     slices = tuple(slice(lo, hi) for lo, hi in box)
     inside = fill_holes(mask)[slices]
@@ -148,7 +148,7 @@ def _resampled(
     configuration: Configuration,
     scheme: LabelScheme,
 ) -> PreparedCase:
-    require_room(record, len(data))
+    require_grid_room(record, len(data))
     grids = (record.network_shape, record.spacing, record.network_spacing)
     resampled = resample_image(data, *grids, configuration.resample_data)
     labels = resample_labels(marked, *grids, configuration.resample_seg)

@@ -26,9 +26,8 @@ from napari_nnunet.engine.image.axis_operators import (
     take,
 )
 from napari_nnunet.errors import ImageError
-from napari_nnunet.schema.plans import Resampling
+from napari_nnunet.schema.plans import ANISOTROPY, Resampling
 
-ANISOTROPY = 3.0  # nnU-Net's threshold: a voxel over three times as thick as wide is not interpolated across slices
 _SLAB_VOXELS = 4e6  # held between two operators
 
 

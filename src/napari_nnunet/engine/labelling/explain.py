@@ -16,7 +16,7 @@ from napari_nnunet.engine.choosing.metrics import Joint
 from napari_nnunet.engine.labelling.doubt import ClassDoubt
 from napari_nnunet.schema.dataset import Region
 
-Kind = Literal["missing", "swapped", "mirrored", "shifted", "cut off", "too small", "too large"]
+ErrorKind = Literal["missing", "swapped", "mirrored", "shifted", "cut off", "too small", "too large"]
 
 _CLEARLY = 0.2  # gain of mean Dice that speaks for swapped classes or a mirrored mask
 _SOMEWHAT = 0.1  # the same for a shift
@@ -40,7 +40,7 @@ class Slip:
         In words, with names of classes and axes.
     """
 
-    kind: Kind
+    kind: ErrorKind
     text: str
 
 
@@ -153,13 +153,13 @@ def shifted(reference: NDArray[Any], seen: NDArray[Any]) -> Slip | None:
     if not any(move):
         return None
     before = _mean_dice(Joint.count(reference, seen))
-    if _mean_dice(Joint.count(moved(reference, move), seen)) - before < _SOMEWHAT:
+    if _mean_dice(Joint.count(displaced(reference, move), seen)) - before < _SOMEWHAT:
         return None
     words = ", ".join(f"{axis} {n:+d}" for axis, n in zip("zyx"[3 - len(move) :], move, strict=True) if n)
     return Slip("shifted", f"beside the structure: moved by {words} voxels the labels fit better")
 
 
-def moved(labels: NDArray[Any], move: Sequence[int]) -> NDArray[Any]:
+def displaced(labels: NDArray[Any], move: Sequence[int]) -> NDArray[Any]:
     """Return labels moved by voxels along each axis; what leaves the grid is lost, what enters is 0."""
     result = np.zeros_like(labels)
     to = tuple(slice(max(0, n), max(0, size + min(0, n))) for n, size in zip(move, labels.shape, strict=True))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.torch_backend import TorchNetwork, torch_threads
 from napari_nnunet.engine.network.unet import UNet
 
@@ -26,7 +26,9 @@ class CompiledNetwork(Protocol):
         ...
 
 
-def compile_network(network: UNet, choice: Choice, shape: Sequence[int], *, head: bool = True) -> CompiledNetwork:
+def compile_network(
+    network: UNet, choice: BackendChoice, shape: Sequence[int], *, head: bool = True
+) -> CompiledNetwork:
     """Make a network runnable as chosen.
 
     Parameters

@@ -56,7 +56,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """Where and how windows are computed.
 
     Parameters
@@ -126,7 +126,7 @@ def gpu_count() -> int:
     return int(torch.cuda.device_count())
 
 
-def free_memory(choice: Choice) -> float:
+def free_memory(choice: BackendChoice) -> float:
     """Return the free bytes where a choice computes."""
     if choice.kind == "cuda":
         return float(torch.cuda.mem_get_info(torch.device(choice.device))[0])
@@ -138,7 +138,7 @@ def is_measured(settings: PredictSettings) -> bool:
     return settings.precision == "auto" and _kind(settings) == "cpu"
 
 
-def candidates() -> list[tuple[Backend, Precision]]:
+def backend_candidates() -> list[tuple[Backend, Precision]]:
     """Return what might be the fastest on this CPU; what it lists is no promise, but what it does not is emulated."""
     found: list[tuple[Backend, Precision]] = [("torch", "float32")]
     if has_fast_bfloat16():
@@ -152,7 +152,7 @@ def candidates() -> list[tuple[Backend, Precision]]:
     return found
 
 
-def choose(settings: PredictSettings, timed: Sequence[Timed] = ()) -> Choice:
+def choose(settings: PredictSettings, timed: Sequence[Timed] = ()) -> BackendChoice:
     """Pick device, backend and precision.
 
     Parameters
@@ -196,7 +196,7 @@ def _kind(settings: PredictSettings) -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _cuda(device: str, settings: PredictSettings, threads: int) -> Choice:
+def _cuda(device: str, settings: PredictSettings, threads: int) -> BackendChoice:
     if not torch.cuda.is_available():
         raise ResourceError(
             f"The device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU.",
@@ -207,28 +207,28 @@ def _cuda(device: str, settings: PredictSettings, threads: int) -> Choice:
     if index >= torch.cuda.device_count():
         raise ResourceError(f"There is no GPU {index}; this computer has {torch.cuda.device_count()}.")
     precision: Precision = "float16" if settings.precision == "auto" else settings.precision
-    return Choice(f"cuda:{index}", "torch", precision, f"GPU {torch.cuda.get_device_name(index)}", threads)
+    return BackendChoice(f"cuda:{index}", "torch", precision, f"GPU {torch.cuda.get_device_name(index)}", threads)
 
 
-def _mps(settings: PredictSettings, threads: int) -> Choice:
+def _mps(settings: PredictSettings, threads: int) -> BackendChoice:
     if not torch.backends.mps.is_available():
         raise ResourceError("The device 'mps' needs a Mac with Apple silicon and a torch built for it; use 'cpu'.")
     precision: Precision = "float32" if settings.precision == "auto" else settings.precision
-    return Choice("mps", "torch", precision, "Apple GPU", threads)
+    return BackendChoice("mps", "torch", precision, "Apple GPU", threads)
 
 
-def _cpu(settings: PredictSettings, threads: int, timed: Sequence[Timed]) -> Choice:
+def _cpu(settings: PredictSettings, threads: int, timed: Sequence[Timed]) -> BackendChoice:
     backend = settings.backend
     if backend == "openvino" and not has_openvino():
         raise ResourceError("The backend 'openvino' was asked for, but it is not installed: pip install openvino.")
     allowed = [entry for entry in timed if backend in ("auto", entry.backend)]
     if settings.precision == "auto" and (best := preferred(allowed)) is not None:
-        return Choice("cpu", best.backend, best.precision, _compared(best, allowed), threads)
+        return BackendChoice("cpu", best.backend, best.precision, _compared(best, allowed), threads)
     if backend == "auto":
         backend = "openvino" if has_openvino() else "torch"
     if settings.precision == "auto":
-        return Choice("cpu", backend, "float32", "not measured for this network", threads)
-    return Choice("cpu", backend, settings.precision, f"{settings.precision} as asked for", threads)
+        return BackendChoice("cpu", backend, "float32", "not measured for this network", threads)
+    return BackendChoice("cpu", backend, settings.precision, f"{settings.precision} as asked for", threads)
 
 
 def preferred(timed: Sequence[Timed]) -> Timed | None:

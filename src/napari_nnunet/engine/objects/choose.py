@@ -18,7 +18,7 @@ _SMALL = (0.0, 0.25, 0.5)  # of the size that all but one in a hundred of the kn
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class KnownObjects:
     """A picture of which both the objects and a network's opinion are known.
 
     Parameters
@@ -42,7 +42,7 @@ def score(matching: Matching) -> float:
     return float(np.nan_to_num([matching.precision(t) for t in THRESHOLDS]).mean())
 
 
-def best_rule(pictures: Sequence[Known], rule: Rule) -> tuple[Rule, float]:
+def best_rule(pictures: Sequence[KnownObjects], rule: Rule) -> tuple[Rule, float]:
     """Choose thresholds and smallest sizes by trying, all pictures counted together.
 
     First the two thresholds together, then the smallest object, then the smallest seed. What is no better than the
@@ -50,7 +50,7 @@ def best_rule(pictures: Sequence[Known], rule: Rule) -> tuple[Rule, float]:
 
     Parameters
     ----------
-    pictures : sequence of Known
+    pictures : sequence of KnownObjects
         At least one with objects.
     rule : Rule
         Width of the learnt border, and where to begin.

@@ -14,7 +14,7 @@ from skimage.measure import regionprops
 Row = dict[str, float | int | str | bool]
 
 
-def measure(
+def object_table(
     objects: NDArray[Any],
     spacing: Sequence[float],
     image: NDArray[Any] | None = None,

@@ -18,7 +18,7 @@ _QUANTILES = 10_000  # else this many; the rank of a percentile is then right to
 _SEED = 1234  # nnU-Net's
 
 
-def measure(volume: Volume, labels: NDArray[np.int32], *, draws: int | None = None) -> CaseMeasure:
+def measure_volume(volume: Volume, labels: NDArray[np.int32], *, draws: int | None = None) -> CaseMeasure:
     """Measure a case.
 
     Parameters

@@ -14,9 +14,9 @@ from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
+from napari_nnunet.schema.plans import ANISOTROPY
 from napari_nnunet.schema.requests.planning import PlanSettings
 
-ANISOTROPY = 3.0
 LOWRES_SHARE = 0.25  # a patch that sees less than this of the median image asks for a low-resolution stage
 LOWRES_STEP = 1.03
 _RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)

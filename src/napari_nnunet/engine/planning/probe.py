@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from napari_nnunet.engine.network.backends import compile_network
-from napari_nnunet.engine.network.device import Backend, Choice, Precision, Timed, candidates
+from napari_nnunet.engine.network.device import Backend, BackendChoice, Precision, Timed, backend_candidates
 from napari_nnunet.engine.network.unet import UNet, build, initialize, multiply_adds
 from napari_nnunet.engine.planning.cost import Trial
 from napari_nnunet.schema.architecture import Architecture
@@ -63,7 +63,7 @@ def beginning(architecture: Architecture) -> Architecture:
     )
 
 
-def measure(
+def time_candidates(
     purpose: Purpose, architecture: Architecture, without: Collection[list[str]] = ()
 ) -> Generator[list[str], None, list[Timed]]:
     """Try every candidate in turn.
@@ -92,7 +92,7 @@ def measure(
     tried: list[_Candidate] = []
     reference: Tensor | None = None
     deviations: list[float] = []
-    for backend, precision in candidates() if purpose == "prediction" else _training_candidates():
+    for backend, precision in backend_candidates() if purpose == "prediction" else _training_candidates():
         if [backend, precision] in without:
             continue
         yield [backend, precision]
@@ -117,7 +117,7 @@ def measure(
 
 
 def _training_candidates() -> list[tuple[Backend, Precision]]:
-    return [pair for pair in candidates() if pair[0] == "torch"]
+    return [pair for pair in backend_candidates() if pair[0] == "torch"]
 
 
 def _patch(architecture: Architecture, budget: float) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ def _prediction(
     architecture: Architecture, patch: tuple[int, ...], backend: Backend, precision: Precision
 ) -> Callable[[], Tensor]:
     network = _network(architecture)
-    choice = Choice("cpu", backend, precision, "", 1)
+    choice = BackendChoice("cpu", backend, precision, "", 1)
     image = torch.randn((1, 1, *patch), generator=torch.Generator().manual_seed(1))
     compiled = compile_network(network, choice, image.shape)
     return lambda: compiled(image)
@@ -161,7 +161,7 @@ def main() -> None:
     """Carry out the request in the first argument; one line of JSON per thing to know."""
     request = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    job = measure(request["purpose"], Architecture.model_validate(request["architecture"]), request["without"])
+    job = time_candidates(request["purpose"], Architecture.model_validate(request["architecture"]), request["without"])
     while True:
         try:
             line: dict[str, object] = {"trying": next(job)}

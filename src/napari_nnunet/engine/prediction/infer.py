@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_nnunet.engine.network.backends import CompiledNetwork, compile_network
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.prediction.tiles import Tile, TileGrid
 
@@ -25,7 +25,7 @@ def mirror_sets(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
     return [subset for size in range(len(chosen) + 1) for subset in combinations(chosen, size)]
 
 
-def batch_size(patch: Sequence[int], choice: Choice, copies: int) -> int:
+def batch_size(patch: Sequence[int], choice: BackendChoice, copies: int) -> int:
     """Return how many windows (mirrored copies count) go through the network at once.
 
     Big 3-D windows fill the processor one at a time; small and two-dimensional ones are faster together.
@@ -70,7 +70,7 @@ class Ensemble:
     def __init__(
         self,
         networks: Sequence[UNet],
-        choice: Choice,
+        choice: BackendChoice,
         patch: Sequence[int],
         mirror_axes: Sequence[int] | None,
         turn: Callable[[Tensor], Tensor] | None = None,
@@ -125,7 +125,7 @@ class Ensemble:
             head = not self.as_features
             self._compiled = [compile_network(network, self.choice, shape, head=head) for network in self._networks]
 
-    def rebuilt(self, choice: Choice) -> Ensemble:
+    def rebuilt(self, choice: BackendChoice) -> Ensemble:
         """Return the same ensemble for another choice of device or precision."""
         axes = sorted({axis for subset in self.mirrors for axis in subset})
         return Ensemble(self._networks, choice, self.patch, axes, self.turn)
@@ -187,7 +187,7 @@ def pad(data: Tensor, grid: TileGrid) -> Tensor:
     return functional.pad(data, flat)
 
 
-def cut(data: Tensor, tiles: Sequence[Tile], *, slicewise: bool) -> Tensor:
+def cut_windows(data: Tensor, tiles: Sequence[Tile], *, slicewise: bool) -> Tensor:
     """Return the windows (T, C, *patch) of padded data; a slice-wise network gets no z axis."""
     windows = torch.stack([data[(slice(None), *tile.slices())] for tile in tiles])
     return windows[:, :, 0] if slicewise else windows

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.network import unet
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.torch_backend import autocast
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
 from napari_nnunet.errors import ModelError
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Learner:
     ----------
     network : UNet
         With its first weights.
-    recipe : Recipe
+    recipe : TrainerRecipe
         Optimizer, deep supervision.
     loss : SegmentationLoss
         Of one output.
@@ -58,7 +58,13 @@ class Learner:
     """
 
     def __init__(
-        self, network: UNet, recipe: Recipe, loss: SegmentationLoss, choice: Choice, *, compiled: bool = False
+        self,
+        network: UNet,
+        recipe: TrainerRecipe,
+        loss: SegmentationLoss,
+        choice: BackendChoice,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.choice = choice
         self.loss = loss

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 MOMENTUM = 0.99
 LARGEST_NORM = 12.0
@@ -16,17 +16,17 @@ _POWER = 0.9
 _WARMUP = 50  # epochs
 
 
-def poly_rate(epoch: int, epochs: int, initial: float = Recipe().rate) -> float:
+def poly_rate(epoch: int, epochs: int, initial: float = TrainerRecipe().rate) -> float:
     """Return the learning rate of an epoch (0-based): ``initial * (1 - epoch / epochs) ** 0.9``."""
     return float(initial * (1 - epoch / epochs) ** _POWER)
 
 
-def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:
+def learning_rate(recipe: TrainerRecipe, epoch: int, epochs: int) -> float:
     """Return the learning rate of an epoch under the recipe's schedule.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : TrainerRecipe
         Schedule and first rate.
     epoch, epochs : int
         Epoch (0-based) of how many.
@@ -41,9 +41,9 @@ def learning_rate(recipe: Recipe, epoch: int, epochs: int) -> float:
     return poly_rate(epoch, epochs, recipe.rate)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe | None = None) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: TrainerRecipe | None = None) -> torch.optim.Optimizer:
     """Return the recipe's optimizer; the decay applies to all weights, norms and biases too."""
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainerRecipe()
     rate, decay = recipe.rate, recipe.weight_decay
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, amsgrad=True)

@@ -113,7 +113,7 @@ def own_device(device: str) -> str:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
+def joined_processes(device: str) -> Iterator[Group]:
     """Join the processes that torchrun started; a group of one where it did not.
 
     Parameters

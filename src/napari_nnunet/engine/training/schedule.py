@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_nnunet.engine.training.optimizers import learning_rate, poly_rate
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 _LEAST_EPOCHS = 20  # within a time budget: fewer would let the learning rate fall in steps too large
 _LEAST_ITERATIONS = 5
@@ -20,7 +20,7 @@ class Schedule:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : TrainerRecipe
         Schedule and first rate.
     epochs : int
         How many in all.
@@ -30,7 +30,7 @@ class Schedule:
         Learning rate of that epoch.
     """
 
-    recipe: Recipe
+    recipe: TrainerRecipe
     epochs: int
     finish_from: int | None = None
     finish_rate: float = 0.0
@@ -54,7 +54,7 @@ class Schedule:
         return {"epochs": self.epochs, "finish_from": self.finish_from, "finish_rate": self.finish_rate}
 
     @classmethod
-    def restored(cls, recipe: Recipe, stored: Mapping[str, Any]) -> Schedule:
+    def restored(cls, recipe: TrainerRecipe, stored: Mapping[str, Any]) -> Schedule:
         """Return a schedule from what :meth:`stored` gave."""
         begun = stored.get("finish_from")
         return cls(
@@ -65,12 +65,12 @@ class Schedule:
         )
 
 
-def fit_to_budget(recipe: Recipe, seconds: float, step: float) -> Recipe:
+def fit_to_budget(recipe: TrainerRecipe, seconds: float, step: float) -> TrainerRecipe:
     """Return the recipe with as many epochs as fit into a time; their steps are reduced where few would fit.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : TrainerRecipe
         Steps per epoch to begin with.
     seconds : float
         The budget.

@@ -20,7 +20,7 @@ _LABELS = ("labelsTr", OBJECTS, KINDS)
 _CLASSES = "classes.json"  # what the values meant when files were put into the trash
 
 
-def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
+def raw_case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
     """Return the files of a case: images, labels, numbered objects, and what lies next to them."""
     plain, ending = re.escape(name), re.escape(info.file_ending)
     patterns = {
@@ -38,7 +38,7 @@ def case_files(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
 
 def masks_of(folder: Path, name: str, info: DatasetInfo) -> list[Path]:
     """Return the masks of a case that its labels are drawn of: its numbered objects and their kinds."""
-    found = case_files(folder, name, info)
+    found = raw_case_files(folder, name, info)
     return [p for p in found if p.parent.name in (OBJECTS, KINDS) and p.name.endswith(info.file_ending)]
 
 
@@ -120,7 +120,7 @@ def doubts(folder: Path, entry: Trashed) -> str:
     info = read_info(folder)
     said = []
     homes = set(homes_of(folder, entry).values())
-    images = [path for path in case_files(folder, entry.name, info) if path.parent.name == "imagesTr"]
+    images = [path for path in raw_case_files(folder, entry.name, info) if path.parent.name == "imagesTr"]
     newer = [path for path in images if path.stat().st_mtime_ns > entry.path.stat().st_mtime_ns]
     if newer and not homes & set(newer):
         said.append(f"{newer[0].name} was replaced after these labels were put into the trash.")

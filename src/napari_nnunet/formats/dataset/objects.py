@@ -143,7 +143,7 @@ def object_scheme(folder: Path) -> ObjectScheme | None:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnObjects:
     """How the labels of a dataset of objects agree with the objects.
 
     Parameters
@@ -181,7 +181,7 @@ class _Files:
         return hashlib.sha256(f"{rules} {_content(self.objects)} {_content(self.kinds)}".encode()).hexdigest()
 
 
-def look_at_drawn(folder: Path) -> Drawn:
+def look_at_drawn(folder: Path) -> DrawnObjects:
     """Compare objects and labels of a dataset with what was noted; nothing of a dataset of classes.
 
     Raises
@@ -192,7 +192,7 @@ def look_at_drawn(folder: Path) -> Drawn:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        return Drawn()
+        return DrawnObjects()
     noted, rules = _noted(folder), _rules(info, scheme)
     stale, changed = [], []
     files = _files(folder, info)
@@ -206,7 +206,7 @@ def look_at_drawn(folder: Path) -> Drawn:
             changed.append(case)
     dataset, _ = survey(folder)
     without = tuple(case.name for case in dataset.cases if case.name not in files)
-    return Drawn(tuple(stale), tuple(changed), without)
+    return DrawnObjects(tuple(stale), tuple(changed), without)
 
 
 def note_drawn(folder: Path, cases: Iterable[str]) -> None:

@@ -187,11 +187,11 @@ def _stem(path: Path) -> str:
     return path.name if path.is_dir() else path.name[: -len(ending_of(path))]
 
 
-Split = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
+Splitter = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
 
 
-def _splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Split]:
-    def by_suffixes(endings: Sequence[str]) -> Split:
+def _splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Splitter]:
+    def by_suffixes(endings: Sequence[str]) -> Splitter:
         def split(stem: str) -> tuple[str, str]:
             for i, suffix in enumerate(endings):
                 if stem.endswith(suffix):
@@ -206,7 +206,7 @@ def _splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Split]:
     def plain(stem: str) -> tuple[str, str]:
         return stem, ""
 
-    def by(pattern: re.Pattern[str]) -> Split:
+    def by(pattern: re.Pattern[str]) -> Splitter:
         def split(stem: str) -> tuple[str, str]:
             match = pattern.search(stem)
             return (stem[: match.start()], match[1].zfill(4)) if match else (stem, "")
@@ -236,7 +236,7 @@ def channel_word(path: Path) -> str:
     return match[0][1:] if match and not (_FOUR_DIGITS.search(stem) or _LETTER.search(stem)) else ""
 
 
-def _grouped(sources: Sequence[Path], split: Split) -> dict[str, tuple[Path, ...]]:
+def _grouped(sources: Sequence[Path], split: Splitter) -> dict[str, tuple[Path, ...]]:
     """Return the channel files of each case."""
     grouped: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sources:

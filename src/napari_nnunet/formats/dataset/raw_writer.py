@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.dataset.case_trash import case_files, homes_of, in_trash, masks_of, moved
+from napari_nnunet.formats.dataset.case_trash import homes_of, in_trash, masks_of, moved, raw_case_files
 from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
 from napari_nnunet.formats.images import tiff
@@ -109,7 +109,7 @@ def save_case(
     kept = {path for path in paths if path not in changed}
     kept |= {path.with_name(path.name.removesuffix(ending) + ".json") for path in kept}  # their voxel size
     kept |= set() if changed else {folder / "imagesTr" / f"{name}.json"}
-    old = [path for path in case_files(folder, name, info) if path not in kept]
+    old = [path for path in raw_case_files(folder, name, info) if path not in kept]
     with in_trash(folder, name, old):
         for path, channel in changed.items():
             write_image(np.asarray(channel), geometry, path)
@@ -196,7 +196,7 @@ def drop_case(folder: Path, name: str) -> Path:
         rest = {case: files for case, files in listed.items() if case != name}
         change_json(folder, dataset=rest, numTraining=len(rest))
         return folder / "dataset.json"
-    files = case_files(folder, name, info)
+    files = raw_case_files(folder, name, info)
     if not files:
         raise DatasetError(f"{folder.name} has no case {name}.")
     with in_trash(folder, name, files) as trash:
@@ -222,9 +222,9 @@ def bring_case_back(folder: Path, entry: Trashed) -> None:
         If files cannot be moved; everything stays as it is then.
     """
     homes = homes_of(folder, entry)
-    now = [path for path in case_files(folder, entry.name, read_info(folder)) if path in homes.values()]
+    now = [path for path in raw_case_files(folder, entry.name, read_info(folder)) if path in homes.values()]
     if any(path.parent.name == "imagesTr" for path in homes.values()):
-        now = case_files(folder, entry.name, read_info(folder))  # another number of channels must not stay beside
+        now = raw_case_files(folder, entry.name, read_info(folder))  # another number of channels must not stay beside
     try:
         with in_trash(folder, entry.name, now), moved(homes):
             pass

@@ -57,7 +57,7 @@ def read_case(
         found = label_relation(volume, labels.shape, geometry)
         if found is not None:
             raise ImageError(
-                f"{case.label.name}: {in_words(found)}.",
+                f"{case.label.name}: {misplaced_in_words(found)}.",
                 shell="Import the dataset anew (import_folders turns labels onto their images), or, where only the "
                 "headers are wrong, take the voxels as they lie (--ignore_geometry).",
                 window="Check the dataset in the Training cases dock, which can fix it.",
@@ -108,7 +108,7 @@ def label_relation(volume: Volume, shape: tuple[int, ...], geometry: Geometry) -
     return found
 
 
-def in_words(found: Turned | Apart) -> str:
+def misplaced_in_words(found: Turned | Apart) -> str:
     """Return what is wrong with labels that do not lie on their image."""
     if isinstance(found, Turned):
         return f"the labels are stored in another order than the image ({found}), and would be trained on other voxels"

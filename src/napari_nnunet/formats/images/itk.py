@@ -45,7 +45,7 @@ def _information(path: Path) -> sitk.ImageFileReader:
     """
     if path.name.lower().endswith(".nii.gz"):
         with suppress(zlib.error):
-            look = nifti_file.look_at(path)
+            look = nifti_file.glance_at(path)
             if look.promise is not None:
                 return _grid(look.start)
     return _informed(path)
@@ -78,7 +78,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
     lowered = path.name.lower()
     if lowered.endswith(".nii"):
-        look = nifti_file.look_at(path)
+        look = nifti_file.glance_at(path)
         if look.promise is not None and not look.odd:
             require_room(path, look.promise.shape, look.promise.itemsize)
         return _read_unpacked(path) if look.odd else _by_itk(path, path, ())
@@ -177,7 +177,7 @@ def check_gzip(path: Path) -> None:
     """
     if not path.name.lower().endswith(".nii.gz"):
         return
-    look = nifti_file.look_at(path)
+    look = nifti_file.glance_at(path)
     if look.promise is not None:
         require_room(path, look.promise.shape, look.promise.itemsize)
         promised = look.promise.bytes

@@ -93,7 +93,7 @@ def header(path: Path) -> Header:
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 
 
-def count_invalid(path: Path) -> int:
+def count_stored_invalid(path: Path) -> int:
     """Return how many stored values are NaN or infinite; integers cannot be."""
     image, _ = _opened(path)
     if image.get_data_dtype().kind != "f":
@@ -108,7 +108,7 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
 
     Whether it ends as it should is only looked at where its voxels are wanted.
     """
-    look = nifti_file.look_at(path)
+    look = nifti_file.glance_at(path)
     if not look.odd and (look.as_promised or not voxels):
         try:
             # What is known to be NIfTI-1 need not be shown to all of nibabel's formats in turn.

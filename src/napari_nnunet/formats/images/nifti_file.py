@@ -48,7 +48,7 @@ def promise_of(start: bytes) -> Promise | None:
     return None
 
 
-class Look(NamedTuple):
+class Glance(NamedTuple):
     """What little of a file tells of it.
 
     Parameters
@@ -74,7 +74,7 @@ class Look(NamedTuple):
         return self.promise is None or self.noted in (None, self.promise.bytes % 2**32)
 
 
-def look_at(path: Path) -> Look:
+def glance_at(path: Path) -> Glance:
     """Return what the first bytes of a file tell, and the last four; raises zlib.error if they are damaged."""
     with path.open("rb", buffering=0) as file:
         start = end = file.read(_PEEK)
@@ -85,7 +85,7 @@ def look_at(path: Path) -> Look:
     start = zlib.decompressobj(wbits=31).decompress(start, HEADER_BYTES) if packed else start[:HEADER_BYTES]
     promise = promise_of(start)
     odd = packed != path.name.lower().endswith(".gz") or (promise is not None and promise.offset < HEADER_BYTES)
-    return Look(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
+    return Glance(start, promise, odd, int.from_bytes(end[-4:], "little") if packed else None)
 
 
 def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:

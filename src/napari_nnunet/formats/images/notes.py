@@ -13,7 +13,7 @@ from napari_nnunet.formats.images.files import ADAPTERS, adapter_for, ending_of,
 from napari_nnunet.formats.images.label_note import LabelNote
 
 
-def reader_of(path: Path) -> str | None:
+def nifti_reader(path: Path) -> str | None:
     """Return the reader that treats .nii like .nii.gz, wherever it can; None leaves the choice to the file."""
     alike = "SimpleITKIO"
     return alike if ending_of(path) == ".nii" and ADAPTERS[alike].accepts(path) else None
@@ -50,10 +50,10 @@ def read_noted(path: Path, note: LabelNote) -> tuple[NDArray[Any], LabelNote] | 
     if path.name.lower().endswith((".tif", ".tiff")):
         labels, geometry = tifffile.imread(path), note.geometry
     elif "T" in note.axes:
-        volume = read_volume([path], reader=reader_of(path), as_stored=True)
+        volume = read_volume([path], reader=nifti_reader(path), as_stored=True)
         labels, geometry = np.asarray(volume.array), volume.geometry
     else:
-        labels, geometry = read_labels(path, reader=reader_of(path))
+        labels, geometry = read_labels(path, reader=nifti_reader(path))
     if labels.size != np.prod(note.shape):
         return None
     if geometry.origin is not None or geometry.affine is not None:

@@ -43,7 +43,7 @@ _LONGEST = 1 << 20  # bytes looked through for pHYs, which stands before the pix
 _LARGEST = 10.0  # mm; 1 pixel per inch or centimetre is what writers put where nothing is known
 
 
-def is_measured(pixel: float) -> bool:
+def tells_pixel_size(pixel: float) -> bool:
     """Whether a resolution says how large a pixel (mm) is, and is not one of those that programs write by default."""
     if not 0 < pixel < _LARGEST:
         return False
@@ -102,7 +102,7 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
         return None
     y, x = resolution
     y, x = y * (_unit(entries.get("yunit")) or unit), x * unit
-    if unit in (_INCH, 10.0) and not (is_measured(y) and is_measured(x)):
+    if unit in (_INCH, 10.0) and not (tells_pixel_size(y) and tells_pixel_size(x)):
         return None
     # ImageJ leaves the distance of slices out where it is one unit.
     z = abs(float(entries.get("spacing", 1.0))) * (_unit(entries.get("zunit")) or unit)
@@ -144,7 +144,7 @@ def _resolution(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     if unit is None or found is None:
         return None
     y, x = found[0] * unit, found[1] * unit
-    return (y, x) if is_measured(y) and is_measured(x) else None
+    return (y, x) if tells_pixel_size(y) and tells_pixel_size(x) else None
 
 
 class PngFacts(NamedTuple):
@@ -181,4 +181,4 @@ def _png_spacing(content: bytes) -> tuple[tuple[float, ...], str] | None:
     if unit != 1 or not x or not y:
         return None
     found = (1000.0 / y, 1000.0 / x)
-    return (found, RESOLUTION) if all(is_measured(size) for size in found) else None
+    return (found, RESOLUTION) if all(tells_pixel_size(size) for size in found) else None

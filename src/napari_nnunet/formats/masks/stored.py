@@ -65,7 +65,9 @@ def inside_of(mask: StoredMask, name: str) -> NDArray[np.bool_]:
     return np.asarray(mask.array != 0)
 
 
-def joined(parts: Iterable[tuple[int, NDArray[np.bool_]]], shape: tuple[int, ...], classes: int) -> NDArray[np.int64]:
+def joined_classes(
+    parts: Iterable[tuple[int, NDArray[np.bool_]]], shape: tuple[int, ...], classes: int
+) -> NDArray[np.int64]:
     """Return one array for files of single classes, nothing lost where they overlap.
 
     Parameters
@@ -98,7 +100,7 @@ def joined(parts: Iterable[tuple[int, NDArray[np.bool_]]], shape: tuple[int, ...
 
 
 def numbers_of(value: int, classes: int) -> tuple[int, ...]:
-    """Return the numbers of the classes that a value of :func:`joined` stands for."""
+    """Return the numbers of the classes that a value of :func:`joined_classes` stands for."""
     found = []
     while value:
         value, number = divmod(value, classes + 1)

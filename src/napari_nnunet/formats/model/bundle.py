@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.atomic import make_folder, write_error, written_beside
-from napari_nnunet.formats.model.card import FILE, ModelCard
+from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import facts_in
 from napari_nnunet.formats.model.folder import V1_PLANS, V1_WAY
 from napari_nnunet.schema.json_text import LARGEST, decoded, json_object
@@ -107,7 +107,7 @@ def inspect(path: Path) -> Bundle:
         files = {name: to for name, place in names.items() if (to := _target(place, parent, folders)) is not None}
         dataset = _dataset_name(path, archive, parent, entries[roots[0] / "plans.json"])
         size = sum(archive.getinfo(name).file_size for name in files)
-        card = _card(archive, entries.get(parent / FILE))
+        card = _card(archive, entries.get(parent / CARD_FILE))
     if len(set(folders.values())) < len(roots):
         raise ModelError(f"{path} contains {sorted(folders.values())[0]} more than once. Unpack it and choose one.")
     return Bundle(path, dataset, tuple(sorted(folders.values())), files, size, card)
@@ -238,7 +238,7 @@ def _json(archive: zipfile.ZipFile, entry: str) -> dict[str, Any]:
 
 def _card(archive: zipfile.ZipFile, entry: str | None) -> ModelCard | None:
     try:
-        return None if entry is None else ModelCard.parse(_json(archive, entry), where=FILE)
+        return None if entry is None else ModelCard.parse(_json(archive, entry), where=CARD_FILE)
     except (ValueError, ModelError):
         return None  # a card is for people; a model without one works as well
 

@@ -10,7 +10,7 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 
-FILE = "model_card.json"
+CARD_FILE = "model_card.json"
 THUMBNAIL = "model_card.png"
 
 

@@ -56,12 +56,12 @@ class StoredCase:
         return content
 
 
-def case_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+def preprocessed_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Return the three files of a case: image, labels, properties."""
     return folder / f"{name}.b2nd", folder / f"{name}_seg.b2nd", folder / f"{name}.pkl"
 
 
-def write_case(
+def store_case(
     folder: Path,
     name: str,
     data: NDArray[np.float32],
@@ -90,7 +90,7 @@ def write_case(
     staging : Path
         Where unfinished files lie: a stray file in ``folder`` would end nnU-Net's training.
     """
-    image, seg, rest = case_files(folder, name)
+    image, seg, rest = preprocessed_files(folder, name)
     _write_array(image, data, patch, staging)
     _write_array(seg, labels, patch, staging)
     write_pickle(rest, dict(properties), staging=staging)
@@ -170,7 +170,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     DatasetError
         If files are missing or damaged.
     """
-    image, seg, properties = case_files(folder, name)
+    image, seg, properties = preprocessed_files(folder, name)
     if not properties.is_file():
         raise DatasetError(f"{properties} is missing. Preprocess the case again.")
     try:
@@ -228,7 +228,7 @@ def damage_of(folder: Path, name: str) -> str:
 
     It costs a fraction of a millisecond. A flipped bit within is found when that part is read.
     """
-    image, seg, properties = case_files(folder, name)
+    image, seg, properties = preprocessed_files(folder, name)
     packed = (image, seg) if image.is_file() else ()
     for path in (*packed, properties):
         try:
@@ -298,7 +298,7 @@ def write_next_stage(folder: Path, name: str, labels: NDArray[np.unsignedinteger
 
 def remove_case(folder: Path, name: str) -> None:
     """Delete a preprocessed case in whatever format it is; the files can be made again from the raw ones."""
-    files = case_files(folder, name)
+    files = preprocessed_files(folder, name)
     others = (folder / f"{name}.npz", folder / f"{name}.npy", folder / f"{name}_seg.npy")
     for path in (*files, *others):
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.schema.json_text import read_object
 
-FILE = "summary.json"
+SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Summary:
 def find_summary(folder: Path) -> Summary | None:
     """Return the summary of a folder of segmentations, None if there is none that can be read."""
     try:
-        return Summary.read(folder / FILE)
+        return Summary.read(folder / SUMMARY_FILE)
     except DatasetError:
         return None
 

@@ -30,8 +30,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
     collect,
     dataset_folds,
+    evaluated_at,
     mean_dice,
-    measured,
     reference_folder,
     validated_folds,
 )
@@ -121,7 +121,7 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
     scored: list[Scored] = []
     for model in models:
         found = yield from collect(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
-        scored.append(Scored(model.folder.name, (name_of(model),), found.folder, mean_dice(found.folder)))
+        scored.append(Scored(model.folder.name, (model_name(model),), found.folder, mean_dice(found.folder)))
         yield Note(text=f"{model.folder.name}: Dice {scored[-1].dice:.4f}")
     if request.ensembling:
         for size in (2, 3) if request.triples else (2,):
@@ -134,7 +134,7 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
             f"No model of {dataset} can be scored: a label occurs in no reference and no prediction, so the mean Dice "
             "is not a number. Remove that label from dataset.json, or add cases that have it."
         )
-    first = next(model for model in models if name_of(model) == winner.models[0])
+    first = next(model for model in models if model_name(model) == winner.models[0])
     determined = yield from determine(
         winner.folder,
         reference_folder(workspace, dataset),
@@ -161,7 +161,7 @@ def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
     return tuple(name.configuration for name in workspace.models(dataset) if name.plans == plans)
 
 
-def name_of(model: TrainedModel) -> ModelName:
+def model_name(model: TrainedModel) -> ModelName:
     """Return the names a model's folder is made of."""
     return ModelName.parse(model.folder.name)
 
@@ -240,7 +240,7 @@ def _score_ensemble(
     request: FindBestRequest,
 ) -> Job[list[Scored]]:
     """Combine the validation cases of some models and score them; None if probabilities are missing."""
-    names = tuple(name_of(model) for model in models)
+    names = tuple(model_name(model) for model in models)
     identifier = EnsembleName.join((name.folder for name in names), folds).folder
     folder = workspace.results / dataset / "ensembles" / identifier
     if request.overwrite or not (folder / "summary.json").is_file():
@@ -272,7 +272,7 @@ def _join(
         for name in ("dataset.json", "plans.json"):
             copy_file(first.folder / name, beside / name)
         scores = Rules.of(first.dataset, reader=first.plans.reader)
-        yield from measured(reference_folder(workspace, dataset), beside, folder, scores, workers=workers)
+        yield from evaluated_at(reference_folder(workspace, dataset), beside, folder, scores, workers=workers)
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -287,7 +287,7 @@ def _information(
     winner: Scored,
     determined: Determined,
 ) -> dict[str, Any]:
-    considered = [name_of(model) for model in models]
+    considered = [model_name(model) for model in models]
     return {
         "folds": list(folds),
         "dataset_name_or_id": dataset,

@@ -29,7 +29,7 @@ from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.choosing import CalibrateRequest
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 _PER_CASE = 20_000  # voxels, drawn at random
 
 
@@ -98,17 +98,17 @@ def calibrate_models(
 def calibration_path(models: Sequence[Path], folds: Sequence[Any]) -> Path:
     """Return where the calibration of a model or an ensemble is kept."""
     if len(models) == 1:
-        return models[0] / FILE
+        return models[0] / CALIBRATION_FILE
     name = EnsembleName.join((model.name for model in models), folds)
-    return models[0].parent / "ensembles" / name.folder / FILE
+    return models[0].parent / "ensembles" / name.folder / CALIBRATION_FILE
 
 
 def known_temperature(models: Sequence[Path]) -> float | None:
     """Return the temperature of a model, or of an ensemble of these models in any order, None if nobody found it."""
     if len(models) == 1:
-        return _read(models[0] / FILE)
+        return _read(models[0] / CALIBRATION_FILE)
     names = {model.name for model in models}
-    for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{FILE}"), reverse=True):
+    for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{CALIBRATION_FILE}"), reverse=True):
         ensemble = EnsembleName.of(path.parent.name)
         if ensemble is not None and set(ensemble.members) == names:
             return _read(path)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics
 from napari_nnunet.events import Job
+from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.ensemble import info_beside
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, read_pair
 from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.schema.dataset import DatasetInfo, Region
+from napari_nnunet.schema.requests.choosing import CompareRequest
 
 _SHOWN = 20  # cases of a long table
 
@@ -30,9 +32,12 @@ class Comparison:
     ----------
     evaluation : Evaluation
         The first folder's files are the references, the second's the predictions; Dice does not care.
+    names : mapping
+        What each label or region is called.
     """
 
     evaluation: Evaluation
+    names: Mapping[Region, str]
 
     @property
     def cases(self) -> list[tuple[str, dict[Region, Metrics]]]:
@@ -44,11 +49,11 @@ class Comparison:
         """Return one line per case and label, the most different first."""
         return self.evaluation.csv()
 
-    def text(self, names: Mapping[Region, str]) -> str:
+    def text(self) -> str:
         """Return a table: Dice of each class, mean and the most different cases."""
         labels = self.evaluation.labels
         width = max([len(name) for name, _ in self.cases] + [4])
-        heads = [names.get(label, str(label))[:14] for label in labels]
+        heads = [self.names.get(label, str(label))[:14] for label in labels]
         lines = [" ".join([f"{'case':<{width}}", *(f"{head:>14}" for head in heads)])]
         means = self.evaluation.summary.mean
         lines.append(_row("mean", width, [means[str(label)]["Dice"] for label in labels]))
@@ -92,26 +97,23 @@ def class_names(info: DatasetInfo, labels: Sequence[Region]) -> dict[Region, str
             for label in labels}  # fmt: skip
 
 
-def compare_folders(first: Path, second: Path, rules: Rules, *, workers: int = 0) -> Job[Comparison]:
-    """Compare two folders of segmentations.
-
-    Parameters
-    ----------
-    first, second : Path
-        Folders with files of the same names; what only one of them has is an error.
-    rules : Rules
-        What is compared.
-    workers : int
-        Processes, at most; 0 means one per core.
+def compare_folders(request: CompareRequest) -> Job[Comparison]:
+    """Compare two folders of segmentations; what only one of them has is an error.
 
     Returns
     -------
     Comparison
         Dice per class and case.
     """
-    pairs = pair_up(first, second, rules.ending)
-    evaluation = yield from evaluate_pairs(pairs, rules, workers=workers)
-    return Comparison(evaluation)
+    rules, names = folder_rules(request.first, request.second, request.dataset_json)
+    evaluation = yield from evaluate_pairs(
+        pair_up(request.first, request.second, rules.ending), rules, workers=request.workers
+    )
+    result = Comparison(evaluation, names)
+    if request.csv is not None:
+        make_folder(request.csv.parent)
+        write_text(request.csv, result.csv())
+    return result
 
 
 def compare_arrays(

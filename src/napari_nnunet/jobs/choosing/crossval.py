@@ -12,7 +12,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
-from napari_nnunet.formats.results.summary import FILE, Summary
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs
 from napari_nnunet.jobs.choosing.pairs import pair_up
@@ -169,22 +169,22 @@ def _collect(
         for name in ("dataset.json", "plans.json"):
             copy_file(model.folder / name, beside / name)
         rules = Rules.of(model.dataset, reader=model.plans.reader)
-        result = yield from measured(reference, beside, folder, rules, workers=workers)
+        result = yield from evaluated_at(reference, beside, folder, rules, workers=workers)
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return result
 
 
-def measured(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:
+def evaluated_at(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:
     """Measure a folder that will be called ``folder`` and write its summary.json."""
     pairs = pair_up(reference, beside, rules.ending, missing_ok=True)
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
     result = result.moved_to(folder)
-    result.summary.write(beside / FILE)
+    result.summary.write(beside / SUMMARY_FILE)
     return result
 
 
 def mean_dice(folder: Path) -> float:
     """Return the mean foreground Dice in the summary.json of a folder."""
-    return Summary.read(folder / FILE).dice
+    return Summary.read(folder / SUMMARY_FILE).dice

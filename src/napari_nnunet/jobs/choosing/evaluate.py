@@ -19,7 +19,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
-from napari_nnunet.formats.results.summary import FILE, CaseScore, Summary
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
 from napari_nnunet.processes.pool import Task, each_case, results_of
@@ -252,7 +252,7 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
 
 
 @dataclass(frozen=True)
-class Output:
+class EvaluationFiles:
     """Where an evaluation goes.
 
     Parameters
@@ -271,7 +271,7 @@ def evaluate_folder(
     reference: Path,
     prediction: Path,
     rules: Rules,
-    output: Output | None = None,
+    output: EvaluationFiles | None = None,
     *,
     missing_ok: bool = False,
     workers: int = 0,
@@ -284,7 +284,7 @@ def evaluate_folder(
         Folders with files of the same names.
     rules : Rules
         What is compared.
-    output : Output, optional
+    output : EvaluationFiles, optional
         ``summary.json`` in the folder of the predictions if not given.
     missing_ok : bool
         Whether references without a prediction are left out (``--chill``).
@@ -306,7 +306,7 @@ def evaluate_folder(
     if left_out:
         yield Note(level="warning", text=f"Left out, as there is no segmentation: {some_files(left_out)}.")
     result = yield from evaluate_pairs(pairs, rules, workers=workers)
-    where = output or Output(prediction / FILE)
+    where = output or EvaluationFiles(prediction / SUMMARY_FILE)
     make_folder(where.summary.parent)
     result.summary.write(where.summary)
     if where.table is not None:
@@ -330,7 +330,7 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
     else:
         rules = Rules(request.labels, common_ending(request.reference), request.ignore_label, surface=request.surface)
     rules = replace(rules, ignore_geometry=request.ignore_geometry)
-    output = Output(request.summary or request.prediction / "summary.json", request.csv)
+    output = EvaluationFiles(request.summary or request.prediction / "summary.json", request.csv)
     job = evaluate_folder(
         request.reference,
         request.prediction,

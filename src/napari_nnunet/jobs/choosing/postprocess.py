@@ -20,7 +20,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
-from napari_nnunet.formats.results.summary import FILE, Summary
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair, summary_of
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
@@ -128,13 +128,13 @@ def determine(
     folder = prediction / "postprocessed"
     moved = [replace(pair, prediction=folder / pair.prediction.name) for pair in pairs]
     scores = summary_of(pairs, before, rules.labels), summary_of(moved, after, rules.labels)
-    if not (prediction / FILE).is_file():
-        scores[0].write(prediction / FILE)
+    if not (prediction / SUMMARY_FILE).is_file():
+        scores[0].write(prediction / SUMMARY_FILE)
     file = prediction / "postprocessing.pkl"
     result = Determined(cleaning, *scores, scheme, file)
     if keep_cleaned:
         yield from apply_cleaning(prediction, make_folder(folder), cleaning, rules, workers=workers)
-        result.after.write(folder / FILE)
+        result.after.write(folder / SUMMARY_FILE)
     write_report(prediction / "postprocessing.json", cleaning, result.before, result.after)
     write_cleaning(file, cleaning)
     return result

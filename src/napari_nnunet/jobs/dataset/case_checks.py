@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.dataset.read_case import in_words, label_relation, unknown_in_words
+from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words, unknown_in_words
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
 from napari_nnunet.grid import Turned
 from napari_nnunet.jobs.case_size import measure_bytes
@@ -123,7 +123,7 @@ def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry:
     own = volume.geometry.spacing
     found = label_relation(volume, shape, geometry)
     if isinstance(found, Turned):
-        yield Problem("error", name, in_words(found), "turn_labels")
+        yield Problem("error", name, misplaced_in_words(found), "turn_labels")
         return
     if shape != volume.shape:
         text = f"the image has {times(volume.shape)} voxels, its labels have {times(shape)}"
@@ -132,7 +132,7 @@ def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry:
         text = f"the image has a spacing of {times(own)} mm, its labels of {times(geometry.spacing)}"
         yield Problem("error", name, text, "set_spacing")
     elif found is not None:
-        yield Problem("error", name, in_words(found), "place_labels")
+        yield Problem("error", name, misplaced_in_words(found), "place_labels")
 
 
 def _invalid_voxels(case: TrainingCase, volume: Volume, reader: str) -> Iterable[Problem]:

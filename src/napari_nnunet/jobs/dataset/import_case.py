@@ -16,7 +16,7 @@ from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
-from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined, read_mask
+from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
@@ -160,7 +160,7 @@ def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[Stor
                 turns.append(turned)
                 yield number, inside_of(part, f"{path.parent.name}/{path.name}")
 
-        whole = joined(parts(), volume.shape, len(pair.classes))
+        whole = joined_classes(parts(), volume.shape, len(pair.classes))
         return StoredMask(whole, volume.geometry, plain=False, classes=pair.classes), any(turns)
     return _placed(pair.mask, volume, apart)
 

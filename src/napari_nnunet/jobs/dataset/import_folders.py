@@ -49,7 +49,7 @@ def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[P
     if request.dataset is not None:
         return (yield from import_planned(workspace, request, (yield from plan_import(workspace, request))))
     with new_dataset(workspace, request.name) as (beside, folder):  # nobody else gets the name while masks are read
-        yield from make_dataset((yield from plan_import(workspace, request)), beside, folder.name, request)
+        yield from fill_dataset((yield from plan_import(workspace, request)), beside, folder.name, request)
     return folder
 
 
@@ -80,7 +80,7 @@ def import_planned(workspace: Workspace, request: ImportFoldersRequest, plan: Im
             yield from _add(plan, plan.target, request)
         return plan.target
     with new_dataset(workspace, request.name) as (beside, folder):
-        yield from make_dataset(plan, beside, folder.name, request)
+        yield from fill_dataset(plan, beside, folder.name, request)
     return folder
 
 
@@ -109,7 +109,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def make_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
+def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     translation = plan.require()
     yield from _notes(plan, translation, values=request.objects is None)

@@ -18,7 +18,7 @@ from napari_nnunet.jobs.dataset.import_case import PlannedCase, look_at_pair, lo
 from napari_nnunet.processes.pool import run_cases
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-from napari_nnunet.schema.requests.mask_words import NONZERO, in_words
+from napari_nnunet.schema.requests.mask_words import NONZERO, map_words
 
 _ROWS = 12  # of the table of values in a message
 _MANY = 40  # values of masks beside images with a handful
@@ -301,7 +301,7 @@ def ask(recognised: Recognised, sentence: str, *, unnamed: Sequence[str] = ()) -
     proposal = words_of(recognised)
     if unnamed:
         listed = ",".join(unnamed[:6])
-        ways = in_words({listed: "NAME"}), in_words({listed: "background"})
+        ways = map_words({listed: "NAME"}), map_words({listed: "background"})
         way = f"Give each value a class beside the others, for instance --map {ways[0]}, or {ways[1]}."
     elif recognised.kind == "objects":
         way = (
@@ -325,7 +325,7 @@ def words_of(recognised: Recognised) -> str:
     """Return a proposal as the flags of ``import_folders``; empty where there is none."""
     parts = []
     if recognised.mapping and recognised.ignore is None:  # what is left then are classes that need no word
-        parts.append(f"--map {in_words(recognised.mapping)}")
+        parts.append(f"--map {map_words(recognised.mapping)}")
     if recognised.threshold is not None:
         parts.append(f"--threshold {recognised.threshold:g}")
     if recognised.ignore is not None:

@@ -197,7 +197,7 @@ def _mask_remarks(path: Path) -> tuple[str, ...]:
     return () if found.certain else (f"as a mask: {found.sentence}{way}",)
 
 
-def table(found: Sequence[Look]) -> list[str]:
+def look_table(found: Sequence[Look]) -> list[str]:
     """Return the lines of a table for a shell; what looks odd stands below its file."""
     head = ("file", "voxels", "voxel size (mm)", "axes", "type", "channels", "values")
     rows = [head, *(_row(entry) for entry in found if not entry.error)]

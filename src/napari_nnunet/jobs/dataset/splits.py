@@ -10,7 +10,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
 from napari_nnunet.schema.json_text import read_json
 
-FILE = "splits_final.json"
+SPLITS_FILE = "splits_final.json"
 
 
 def read_splits(path: Path) -> tuple[Split, ...]:

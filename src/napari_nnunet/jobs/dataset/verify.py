@@ -25,8 +25,7 @@ from napari_nnunet.jobs.dataset.contradictions import (
     thin_problems,
     twin_problems,
 )
-from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
-from napari_nnunet.jobs.dataset.splits import five_splits, read_splits
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, five_splits, read_splits
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import INSIDE
@@ -111,14 +110,14 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     yield from scheme_problems(dataset.info.labels)
     yield from thin_problems(facts)
     yield from twin_problems(facts)
-    files = [folder / SPLITS for folder in (dataset.folder, workspace.preprocessed / dataset.name)]
+    files = [folder / SPLITS_FILE for folder in (dataset.folder, workspace.preprocessed / dataset.name)]
     there = next((path for path in files if path.is_file()), None)
     if there is None and len(facts) < 2:
         return
     try:
         splits = five_splits(sorted(facts)) if there is None else read_splits(there)
     except DatasetError as error:
-        yield Problem("error", SPLITS, error.message)
+        yield Problem("error", SPLITS_FILE, error.message)
         return
     yield from fold_problems(dataset.info.labels, facts, splits)
 

@@ -20,7 +20,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
-from napari_nnunet.formats.results.summary import FILE as SUMMARY
+from napari_nnunet.formats.results.summary import SUMMARY_FILE as SUMMARY
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.formats.workspace import Workspace
@@ -34,7 +34,7 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
 
-FILE = "suspects.csv"
+SUMMARY_FILE = "suspects.csv"
 _AT_LEAST = 0.1  # excess that makes a case suspect, however alike all cases are
 _BEYOND = 3  # robust standard deviations above the middle case
 _ROBUST = 1.4826  # times the median absolute deviation: the standard deviation of a normal distribution
@@ -188,7 +188,9 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
             "hard cases look like wrong labels. Train with 'Probabilities' ticked to have them.",
         )
     yield Stage(name=f"Examining the labels with {model.name}", total=len(pairs))
-    found = yield from compare_cases(examine, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers)
+    found = yield from compare_cases(
+        examine_case, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers
+    )
     judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)})
     suspects = [pair for pair in pairs if judged[pair.name].suspect]
     if suspects:
@@ -200,7 +202,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
         for pair, slip in zip(suspects, reasons, strict=True):
             judged[pair.name] = replace(judged[pair.name], slips=slip)
     ranked = tuple(sorted(judged.values(), key=lambda case: (-case.score, case.name)))
-    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / FILE)
+    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / SUMMARY_FILE)
     make_folder(result.file.parent)
     write_text(result.file, result.csv())
     return result
@@ -279,7 +281,7 @@ class _Case:
     voxel: float
 
 
-def examine(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
+def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
     """Hold one case against its prediction; may run in a worker process."""
     reference, seen, geometry = read_pair(pair, rules)
     voxel = float(np.prod(geometry.spacing))

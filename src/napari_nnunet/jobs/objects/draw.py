@@ -17,7 +17,7 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.objects import (
-    Drawn,
+    DrawnObjects,
     foreign_labels,
     kinds_file,
     kinds_of,
@@ -129,7 +129,7 @@ def draw_cases(
         for case, path in kinds.items()
     ]
     voxels = sum(memory_of(files[case]) for case in cases) / BYTES
-    lost = results_of((yield from each_case(draw, tasks, workers=workers, work=voxels)), "drawn")
+    lost = results_of((yield from each_case(draw_case, tasks, workers=workers, work=voxels)), "drawn")
     return sum(lost.values())
 
 
@@ -142,7 +142,7 @@ def require_kinds(missing: Sequence[str], count: int) -> None:
         )
 
 
-def draw(path: Path, kinds_path: Path | None, target: Path, plan: Drawing) -> int:
+def draw_case(path: Path, kinds_path: Path | None, target: Path, plan: Drawing) -> int:
     """Write the labels of a case, return how many objects are thinner than their borders; may run in a worker."""
     objects, geometry = read_objects(path)
     mask = None
@@ -190,7 +190,7 @@ def memory_of(path: Path) -> float:
     return float(np.prod(read_header(path).shape, dtype=np.float64)) * BYTES
 
 
-def keep_drawn(folder: Path, workers: int = 0) -> Job[Drawn]:
+def keep_drawn(folder: Path, workers: int = 0) -> Job[DrawnObjects]:
     """Draw the labels of cases again whose objects are others than before; nothing in a dataset of classes.
 
     Parameters
@@ -213,7 +213,7 @@ def keep_drawn(folder: Path, workers: int = 0) -> Job[Drawn]:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
-        return Drawn()
+        return DrawnObjects()
     found = look_at_drawn(folder)
     _require_drawn(folder, found)
     if found.stale:
@@ -251,7 +251,7 @@ def _draw(folder: Path, info: DatasetInfo, scheme: ObjectScheme, cases: Sequence
         update_count(folder)
 
 
-def _require_drawn(folder: Path, found: Drawn) -> None:
+def _require_drawn(folder: Path, found: DrawnObjects) -> None:
     if found.changed:
         raise DatasetError(
             f"{folder.name}: the labels of {_some(found.changed)} are not those that were drawn of the objects in "

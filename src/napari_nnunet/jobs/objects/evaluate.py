@@ -21,7 +21,7 @@ from napari_nnunet.jobs.choosing.evaluate import compare_cases
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 
-FILE = "objects.json"
+OBJECTS_FILE = "objects.json"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
             text="No reference has more than two values. If these are classes and not numbered objects, the figures "
             "mean nothing.",
         )
-    target = request.summary or request.prediction / FILE
+    target = request.summary or request.prediction / OBJECTS_FILE
     make_folder(target.parent)
     write_json(target, result.content())
     if request.csv is not None:

@@ -104,7 +104,7 @@ def find_objects(
     kinds: dict[int, str] = {}
     found = out
     for place, (kind, (core, border)) in enumerate(decoding.heads.items()):
-        read = reader_of(probabilities, core, border)
+        read = plane_reader(probabilities, core, border)
         if place:
             found = np.empty_like(out)
         count = decode_into(found, read, decoding.rules[kind], [step / decoding.unit for step in spacing])
@@ -115,7 +115,7 @@ def find_objects(
     return kinds
 
 
-def reader_of(probabilities: NDArray[Any], core: int, border: int) -> Any:
+def plane_reader(probabilities: NDArray[Any], core: int, border: int) -> Any:
     """Return what reads planes of one kind: the probability of its core, and of being inside."""
 
     def read(start: int, stop: int) -> Probabilities:

@@ -18,7 +18,7 @@ from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, task
-from napari_nnunet.jobs.dataset.import_folders import make_dataset
+from napari_nnunet.jobs.dataset.import_folders import fill_dataset
 from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.jobs.objects.derive import derive_in
 from napari_nnunet.processes.pool import results_of, run_cases
@@ -61,7 +61,7 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     with new_dataset(workspace, request.name) as (beside, folder):
         if plan is None:
             plan = yield from plan_import(workspace, request)
-        yield from make_dataset(plan, beside, folder.name, request)
+        yield from fill_dataset(plan, beside, folder.name, request)
         ending = read_info(beside).file_ending
         make_folder(beside / OBJECTS)
         yield Stage(name="Writing objects", total=len(plan.cases))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.objects.table import Row, measure
+from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
@@ -31,7 +31,7 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     Returns
     -------
     list of dict
-        One per object, with its ``case`` in front; see :func:`napari_nnunet.engine.objects.table.measure`.
+        One per object, with its ``case`` in front; see :func:`napari_nnunet.engine.objects.table.object_table`.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
     voxels = sum(_memory(path) for path in files) / _BYTES
-    rows = results_of((yield from each_case(rows_of, tasks, workers=request.workers, work=voxels)), "measured")
+    rows = results_of((yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)), "measured")
     table = [{"case": case, **row} for case in cases for row in rows[case]]
     make_folder(request.target.parent)
     write_text(request.target, text_of(table))
@@ -80,7 +80,7 @@ def measure_arrays(
     tables = []
     for objects, image, kinds in frames:
         rows: list[Row] = []
-        for row in measure(objects, spacing, image, channels, kinds):
+        for row in object_table(objects, spacing, image, channels, kinds):
             rows.append(row)
             if len(rows) % _REPORTED == 0:
                 yield Progress(done=len(rows), total=max(len(kinds), len(rows)))
@@ -88,7 +88,7 @@ def measure_arrays(
     return tables
 
 
-def rows_of(path: Path, images: tuple[Path, ...]) -> list[Row]:
+def object_rows(path: Path, images: tuple[Path, ...]) -> list[Row]:
     """Measure the objects of one file; may run in a worker process."""
     objects, geometry = read_objects(path)
     image = None
@@ -97,7 +97,7 @@ def rows_of(path: Path, images: tuple[Path, ...]) -> list[Row]:
         grid = Grid(volume.shape, volume.geometry)
         objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
         geometry, image = volume.geometry, np.asarray(volume.array)
-    return list(measure(objects, geometry.spacing, image))
+    return list(object_table(objects, geometry.spacing, image))
 
 
 def _images(source: Path | None, case: str) -> tuple[Path, ...]:

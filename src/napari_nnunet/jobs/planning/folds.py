@@ -15,7 +15,7 @@ from napari_nnunet.formats.dataset.groups import Groups, read_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import FILE, apart_warning, five_splits, read_splits, some
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, read_splits, some
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
 
 
@@ -40,7 +40,7 @@ class FoldRow:
 
 
 @dataclass(frozen=True)
-class Folds:
+class FoundFolds:
     """Which cases train and which validate.
 
     Parameters
@@ -70,7 +70,7 @@ class Folds:
         )
 
 
-def look_at_folds(workspace: Workspace, dataset: str, request: FoldSettings) -> Folds:
+def look_at_folds(workspace: Workspace, dataset: str, request: FoldSettings) -> FoundFolds:
     """Return the folds that a request means, and write nothing: those asked for, else those there are or would be made.
 
     Parameters
@@ -93,7 +93,7 @@ def look_at_folds(workspace: Workspace, dataset: str, request: FoldSettings) -> 
     return folds_of(workspace.preprocessed / name, _cases(workspace, name), request)
 
 
-def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[Folds]:
+def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[FoundFolds]:
     """Return the folds that a request means; those that are asked for are written, unless it is a dry run.
 
     Raises
@@ -109,7 +109,7 @@ def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[Folds]:
     return found
 
 
-def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> Folds:
+def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> FoundFolds:
     """Return the folds of cases.
 
     Parameters
@@ -121,21 +121,21 @@ def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> Folds:
     request : FoldSettings
         What is asked for; where it is nothing, what the file says, else nnU-Net's five folds.
     """
-    path = base / FILE
+    path = base / SPLITS_FILE
     there = read_splits(path) if path.is_file() else None
     if not request.asks:
         if there is not None:
-            return Folds(there, None, True, tuple(_warnings(there, None, cases)))
+            return FoundFolds(there, None, True, tuple(_warnings(there, None, cases)))
         splits = five_splits(cases)
-        return Folds(splits, None, False, tuple(_warnings(splits, None, cases)))
+        return FoundFolds(splits, None, False, tuple(_warnings(splits, None, cases)))
     groups = None if request.group_by is None else read_groups(cases, request.group_by)
     units = len(cases) if groups is None else len(set(groups.of.values()))
     count = units if request.folds == "loo" else request.folds or min(FOLDS, units)
     splits = make_splits(cases, count) if groups is None else group_splits(groups.of, count)
-    return Folds(splits, groups, there == splits, tuple(_warnings(splits, groups, cases)))
+    return FoundFolds(splits, groups, there == splits, tuple(_warnings(splits, groups, cases)))
 
 
-def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: FoldSettings) -> Job[Folds]:
+def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: FoldSettings) -> Job[FoundFolds]:
     """Write the folds that are asked for to splits_final.json; others that lie there are kept beside it.
 
     Raises
@@ -149,10 +149,10 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
     yield from (Note(level="warning", text=text) for text in found.warnings)
     if found.stored:
         return found
-    own = workspace.raw / name / FILE
+    own = workspace.raw / name / SPLITS_FILE
     if own.is_file():
         raise DatasetError(f"{own} says which folds there are, so no others can be made. Move it away first.")
-    path = base / FILE
+    path = base / SPLITS_FILE
     if path.is_file():
         trained = _trained(workspace.results / name)
         if trained:
@@ -167,7 +167,7 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
     write_splits(path, found.splits)
     what = "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
     yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{what}: {path}.")
-    return Folds(found.splits, found.groups, True, found.warnings)
+    return FoundFolds(found.splits, found.groups, True, found.warnings)
 
 
 def settled_splits(
@@ -182,7 +182,7 @@ def settled_splits(
     """
     if request.asks:
         return (yield from make_folds(workspace, name, cases, request)).splits
-    path = workspace.preprocessed / name / FILE
+    path = workspace.preprocessed / name / SPLITS_FILE
     if path.is_file():
         return read_splits(path)
     splits = five_splits(cases)

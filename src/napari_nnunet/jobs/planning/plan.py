@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.jobs.dataset.splits import FILE as SPLITS
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds
 from napari_nnunet.jobs.planning.freshness import content_of
@@ -114,11 +114,11 @@ def measure_case(
     case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart = "refuse"
 ) -> tuple[CaseMeasure, str]:
     """Read and measure one case, and return a digest of what its files hold; runs in a worker process."""
-    from napari_nnunet.engine.planning.measure import measure  # loads scipy, which only the workers need
+    from napari_nnunet.engine.planning.measure import measure_volume  # loads scipy, which only the workers need
 
     content = content_of(case)
     volume, labels = read_case(case, reader, scheme, apart=apart)
-    return measure(volume, labels, draws=draws), content
+    return measure_volume(volume, labels, draws=draws), content
 
 
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
@@ -185,12 +185,12 @@ def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Jo
     """Take the folds that the raw dataset brings, or make those that are asked for; else training makes them."""
     names = [case.name for case in dataset.cases]
     base = workspace.preprocessed / dataset.name
-    own = dataset.folder / SPLITS
+    own = dataset.folder / SPLITS_FILE
     if request.asks:
         yield from make_folds(workspace, dataset.name, names, request)
         return
     if own.is_file():
-        copy_file(own, base / SPLITS)
+        copy_file(own, base / SPLITS_FILE)
     if len(names) > 1:
         yield from (Note(level="warning", text=text) for text in folds_of(base, names, request).warnings)
 

@@ -19,12 +19,18 @@ from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftover
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, left_out_notes, open_dataset
 from napari_nnunet.formats.dataset.read_case import read_case
-from napari_nnunet.formats.preprocessed.cases import case_files, case_names, remove_case, remove_old_format, write_case
+from napari_nnunet.formats.preprocessed.cases import (
+    case_names,
+    preprocessed_files,
+    remove_case,
+    remove_old_format,
+    store_case,
+)
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.case_size import SMALL, grid_of
+from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
@@ -207,7 +213,7 @@ def _work(
         made = () if clean else stale_cases(dataset.cases, target.rules, target.journal, request.apart)
         stale = {case.name for case in made}
         for case in dataset.cases:
-            there = all(path.is_file() for path in case_files(target.folder, case.name))
+            there = all(path.is_file() for path in preprocessed_files(target.folder, case.name))
             if clean or case.name in stale or not there:
                 work.setdefault(case.name, []).append(target)
     return work, [case.name for case in dataset.cases if case.name not in work]
@@ -313,7 +319,7 @@ def preprocess_case(
         *_read(case, plans.reader, labels_scheme, apart, notes), plans, configurations, labels_scheme
     ):
         folder = folders[prepared.configuration.name]
-        write_case(
+        store_case(
             folder,
             case.name,
             prepared.data,
@@ -340,7 +346,7 @@ def case_bytes(case: TrainingCase, plans: Plans, targets: Sequence[tuple[Configu
 
     Raises nothing: a file that cannot be read is reported when its turn comes.
     """
-    grid = grid_of(case, plans.reader)
+    grid = case_size(case, plans.reader)
     if grid is None:
         return SMALL
     voxels, channels, itemsize = grid.voxels, grid.channels, grid.itemsize

@@ -12,7 +12,7 @@ import torch
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.unet import multiply_adds
 from napari_nnunet.engine.prediction.decode import slab_bytes, workspace_bytes
 from napari_nnunet.engine.prediction.infer import Ensemble, batch_size, mirror_sets
@@ -58,7 +58,7 @@ class Estimate:
     memory_bytes: float
     seconds: float | None
     measured: bool
-    choice: Choice
+    choice: BackendChoice
 
 
 def estimate(
@@ -97,7 +97,7 @@ def _estimate(
     model: TrainedModel,
     record: PrepareRecord,
     settings: PredictSettings,
-    choice: Choice,
+    choice: BackendChoice,
     folds: int,
     copies: int,
     batch: int,
@@ -158,17 +158,17 @@ def speed_key(model: TrainedModel, ensemble: Ensemble) -> str:
     return _key(model, ensemble.choice, ensemble.batch)
 
 
-def _key(model: TrainedModel, choice: Choice, batch: int) -> str:
+def _key(model: TrainedModel, choice: BackendChoice, batch: int) -> str:
     network = f"{model.architecture!r}{model.configuration.patch_size}{model.channels_in}{model.dataset.labels.heads}"
     digest = hashlib.sha256(network.encode()).hexdigest()[:16]
     return f"{digest} {choice.device} {choice.backend} {choice.precision} {choice.threads} {batch}"
 
 
-def _rate_key(choice: Choice) -> str:
+def _rate_key(choice: BackendChoice) -> str:
     return f"rate {choice.device} {choice.backend} {choice.precision} {choice.threads}"
 
 
-def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[float | None, bool]:
+def _seconds_per_run(model: TrainedModel, choice: BackendChoice, batch: int) -> tuple[float | None, bool]:
     known = speed.seconds_per_run(_key(model, choice, batch))
     if known is not None:
         return known, True
@@ -181,7 +181,7 @@ def _seconds_per_run(model: TrainedModel, choice: Choice, batch: int) -> tuple[f
     return operations * batch * rate, False
 
 
-def measure_speed(choice: Choice) -> None:
+def measure_speed(choice: BackendChoice) -> None:
     """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
     if speed.seconds_per_run(_rate_key(choice)) is not None:
         return

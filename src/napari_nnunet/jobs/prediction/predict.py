@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.prepare import PrepareRecord, prepare
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import infer
 from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
 from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
@@ -225,7 +225,7 @@ def _previous_stage(
     return lower.labels
 
 
-def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[PrepareRecord, Choice]]:
+def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[PrepareRecord, BackendChoice]]:
     """Run; if GPU memory runs out or a 16-bit float overflows, say so and run again more carefully."""
     on_device = task.settings.on_device
     ensemble = predictor.ensemble
@@ -320,7 +320,7 @@ def _check_memory(expected: Estimate, limit_gb: float) -> None:
         )
 
 
-def _recipe(predictor: Predictor, settings: PredictSettings, choice: Choice) -> dict[str, Any]:
+def _recipe(predictor: Predictor, settings: PredictSettings, choice: BackendChoice) -> dict[str, Any]:
     return {
         **origin_of(predictor.model, predictor.folds, settings.checkpoint),
         "channels": list(predictor.model.dataset.channel_names),

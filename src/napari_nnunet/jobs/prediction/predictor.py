@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from napari_nnunet.engine.network.device import Choice, free_memory
+from napari_nnunet.engine.network.device import BackendChoice, free_memory
 from napari_nnunet.engine.network.unet import build, load_state
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
@@ -52,12 +52,12 @@ class Predictor:
     reusable: bool = True
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> BackendChoice:
         """Device, backend and precision."""
         return self.ensemble.choice
 
 
-def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Choice) -> Predictor:
+def build_predictor(model: TrainedModel, settings: PredictSettings, choice: BackendChoice) -> Predictor:
     """Read the weights of all folds and build their networks.
 
     Raises

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.choosing.metrics import measure
+from napari_nnunet.engine.choosing.metrics import measure_labels
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
@@ -71,6 +71,6 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
 
 def _mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
     scheme = model.dataset.labels
-    found = measure(truth, result, scheme.foreground_labels, scheme.ignore_label)
+    found = measure_labels(truth, result, scheme.foreground_labels, scheme.ignore_label)
     values = [metrics["Dice"] for metrics in found.values()]
     return float(np.nanmean(values)) if not np.all(np.isnan(values)) else float("nan")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import decode, infer
 from napari_nnunet.engine.prediction.tiles import Accumulator, Tile, TileGrid, importance
 from napari_nnunet.events import Box, Job, Painted, Progress, Stage
@@ -86,7 +86,7 @@ class Sums:
         Sums of windows that are not complete; what makes labels of those that are.
     labels : ndarray, shape (Z, Y, X)
         The canvas, or where only a region is shown, all labels.
-    choice : Choice
+    choice : BackendChoice
         Device and arithmetic; another one must not carry on.
     next : int
         The first window that was not added.
@@ -98,7 +98,7 @@ class Sums:
     accumulator: Accumulator
     assembler: decode.Assembler
     labels: NDArray[Any]
-    choice: Choice
+    choice: BackendChoice
     next: int = 0
 
 
@@ -137,7 +137,7 @@ def segment_windows(predictor: Predictor, ensemble: infer.Ensemble, task: Segmen
         for i, part in rounds.items():
             if i < sums.next:
                 continue
-            logits = yield from bar.follow(ensemble.logits(infer.cut(sums.data, part, slicewise=slicewise)))
+            logits = yield from bar.follow(ensemble.logits(infer.cut_windows(sums.data, part, slicewise=slicewise)))
             # A sum is finite where everything in it is; looking at each value takes longer than deciding.
             if ensemble.choice.precision != "float32" and not math.isfinite(float(logits.sum())):
                 raise NotFiniteError

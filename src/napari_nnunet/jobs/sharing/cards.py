@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_nnunet.errors import NnunetError, SettingsError
-from napari_nnunet.formats.model.card import FILE, THUMBNAIL, CardModel, ModelCard, classes_of
+from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, CardModel, ModelCard, classes_of
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.inference_information import INFORMATION, read_best
 from napari_nnunet.formats.results.summary import find_summary
@@ -75,7 +75,7 @@ def card_model(model: TrainedModel, folds: Sequence[Fold], hashes: dict[str, str
 def read_card(folder: Path) -> ModelCard | None:
     """Return the card in a dataset's folder of results, None if there is none."""
     try:
-        return ModelCard.parse(read_json(folder / FILE, NnunetError), where=str(folder / FILE))
+        return ModelCard.parse(read_json(folder / CARD_FILE, NnunetError), where=str(folder / CARD_FILE))
     except NnunetError:
         return None
 

@@ -14,7 +14,7 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
-from napari_nnunet.formats.model.card import FILE, THUMBNAIL, ModelCard
+from napari_nnunet.formats.model.card import CARD_FILE, THUMBNAIL, ModelCard
 from napari_nnunet.formats.model.checkpoint import light_checkpoint
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS
@@ -148,6 +148,6 @@ def _dataset_files(dataset: Path, models: Sequence[TrainedModel]) -> list[Path]:
 
 
 def _add_card(archive: zipfile.ZipFile, card: ModelCard, dataset: str, settings: ExportSettings) -> None:
-    archive.writestr(f"{dataset}/{FILE}", json.dumps(card.model_dump(mode="json"), indent=2))
+    archive.writestr(f"{dataset}/{CARD_FILE}", json.dumps(card.model_dump(mode="json"), indent=2))
     if settings.thumbnail is not None:
         add_file(archive, settings.thumbnail, f"{dataset}/{THUMBNAIL}")

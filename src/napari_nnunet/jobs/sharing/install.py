@@ -13,7 +13,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import partial_name, remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
-from napari_nnunet.formats.model.card import FILE, ModelCard
+from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.model.download import download
 from napari_nnunet.formats.model.folder import load_model
@@ -139,7 +139,7 @@ def _move(beside: Path, target: Path, bundle: Bundle) -> None:
                 for folder in child.iterdir():
                     if not (target / "ensembles" / folder.name).exists():
                         os.rename(folder, target / "ensembles" / folder.name)
-            elif child.name == FILE and bundle.card is not None:
+            elif child.name == CARD_FILE and bundle.card is not None:
                 os.replace(child, target / child.name)
     except OSError as error:
         raise write_error(target, error) from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from napari_nnunet.engine.batches.batch import BatchRule
-from napari_nnunet.engine.network.device import Choice, has_fast_bfloat16
+from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
 from napari_nnunet.engine.network.unet import UNet, build, initialize
 from napari_nnunet.engine.training.learner import Learner, load_pretrained
 from napari_nnunet.engine.training.loss import SegmentationLoss
@@ -39,7 +39,7 @@ class Start:
     pretrained: Path | None = None
 
 
-def fresh_network(order: Order, choice: Choice, group: Group, start: Start) -> Job[UNet]:
+def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[UNet]:
     """Return a network that has learnt nothing yet, or begins with other weights. Nothing is written.
 
     Raises
@@ -58,7 +58,7 @@ def fresh_network(order: Order, choice: Choice, group: Group, start: Start) -> J
     return network
 
 
-def begin(order: Order, network: UNet, choice: Choice, group: Group, start: Start) -> Job[Session]:
+def begin(order: Order, network: UNet, choice: BackendChoice, group: Group, start: Start) -> Job[Session]:
     """Build everything a training needs around a network, and load what it resumes from.
 
     Raises
@@ -166,7 +166,7 @@ def _newest(order: Order) -> tuple[Path, dict[str, Any]] | None:
     return found
 
 
-def kept_arithmetic(order: Order, choice: Choice) -> Job[Choice]:
+def kept_arithmetic(order: Order, choice: BackendChoice) -> Job[BackendChoice]:
     """Return the arithmetic that a training on a CPU began with, unless another one is asked for.
 
     Raises

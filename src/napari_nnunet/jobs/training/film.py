@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.batches.cascade import one_hot
-from napari_nnunet.engine.batches.patches import cut
+from napari_nnunet.engine.batches.patches import cut_patch
 from napari_nnunet.engine.prediction.decode import decode_probabilities
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.formats.atomic import make_folder, written_beside
@@ -74,9 +74,9 @@ class Film:
             max(0, min(round(float(centre)) - n // 2, full - n))
             for centre, n, full in zip((z, y, x), size, labels.shape, strict=True)
         )
-        image, reference = cut(case.data, corner, size, 0), cut(case.labels, corner, size, 0)
+        image, reference = cut_patch(case.data, corner, size, 0), cut_patch(case.labels, corner, size, 0)
         if self._order.previous_labels:
-            before = cut(case.previous, corner, size, 0, lifted=True)[0]
+            before = cut_patch(case.previous, corner, size, 0, lifted=True)[0]
             image = np.concatenate((image, one_hot(before, self._order.previous_labels)))
         self._plane = z - corner[0]
         flat = len(patch) == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from napari_nnunet.engine.network.device import Choice, free_memory
+from napari_nnunet.engine.network.device import BackendChoice, free_memory
 from napari_nnunet.engine.planning.cost import step_bytes
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.jobs.training.order import Order
 
 
-def check_memory(order: Order, choice: Choice, group: Group) -> None:
+def check_memory(order: Order, choice: BackendChoice, group: Group) -> None:
     """Refuse a step that cannot fit, and say what would."""
     places = group.places(order.configuration.batch_size)
     batch = order.configuration.batch_size if places is None else len(places)
@@ -17,7 +17,7 @@ def check_memory(order: Order, choice: Choice, group: Group) -> None:
         raise too_large(order, choice)
 
 
-def _bytes(order: Order, choice: Choice, batch: int) -> float:
+def _bytes(order: Order, choice: BackendChoice, batch: int) -> float:
     return step_bytes(
         order.architecture,
         order.channels_in,
@@ -28,7 +28,7 @@ def _bytes(order: Order, choice: Choice, batch: int) -> float:
     )
 
 
-def too_large(order: Order, choice: Choice, *, tried: bool = False) -> ResourceError:
+def too_large(order: Order, choice: BackendChoice, *, tried: bool = False) -> ResourceError:
     """Return the error for a step that will not fit, or did not when it was tried, with the batch that would."""
     wanted, free = order.configuration.batch_size, free_memory(choice)
     needed = _bytes(order, choice, wanted)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.objects.choose import Known, best_rule, score
+from napari_nnunet.engine.objects.choose import KnownObjects, best_rule, score
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.engine.objects.match import Matching
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import kinds_of, object_files, read_objects
-from napari_nnunet.jobs.objects.evaluate import FILE, ObjectEvaluation
+from napari_nnunet.jobs.objects.evaluate import OBJECTS_FILE, ObjectEvaluation
 from napari_nnunet.jobs.objects.find import heads_of
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
@@ -46,7 +46,7 @@ class ObjectJudge:
     heads: Mapping[str, tuple[int, int]]
     references: Mapping[str, Path]
     reader: str
-    known: dict[str, dict[str, Known]] = field(default_factory=dict)
+    known: dict[str, dict[str, KnownObjects]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, order: Order) -> ObjectJudge | None:
@@ -93,7 +93,7 @@ class ObjectJudge:
             own = np.isin(objects, [number for number, name in kinds.items() if name == kind])
             inner = np.array(probabilities[core][part], dtype=np.float32)
             inside = inner + probabilities[border][part]
-            self.known[case][kind] = Known(inner, inside, np.where(own, objects, 0), voxel)
+            self.known[case][kind] = KnownObjects(inner, inside, np.where(own, objects, 0), voxel)
 
     def decide(self, folder: Path, validation: Path) -> Job[None]:
         """Choose the rules and write them into the fold's folder, and how well objects are found with them.
@@ -120,7 +120,7 @@ class ObjectJudge:
                 cases[case] += Matching.of(known.objects, decode(known.core, known.inside, rule, known.voxel))
         evaluation = ObjectEvaluation(cases)
         found = evaluation.all
-        write_json(validation / FILE, evaluation.content())
+        write_json(validation / OBJECTS_FILE, evaluation.content())
         write_json(
             folder / RULES_FILE,
             ObjectRules(rules=rules, score=score(found), cases=len(cases)).model_dump(mode="json"),

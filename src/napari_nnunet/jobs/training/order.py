@@ -19,7 +19,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import FILE
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
@@ -28,7 +28,7 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Order:
         Folder with the segmentations of the previous stage.
     settings : TrainSettings
         As the user chose.
-    recipe : Recipe
+    recipe : TrainerRecipe
         What follows from them.
     """
 
@@ -67,7 +67,7 @@ class Order:
     data: Path
     previous: Path | None
     settings: TrainSettings
-    recipe: Recipe
+    recipe: TrainerRecipe
 
     @property
     def base(self) -> Path:
@@ -242,14 +242,16 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
         )
     elif not request.asks:  # whoever makes folds is told there
         for text in unused_warning(splits, cases):
-            yield Note(level="warning", text=f"{text} Add them to {FILE}, or make new folds (napari-nnunet folds).")
+            yield Note(
+                level="warning", text=f"{text} Add them to {SPLITS_FILE}, or make new folds (napari-nnunet folds)."
+            )
     split = split_of(cases, fold, splits)
     both = sorted(set(split.train) & set(split.val))
     if both:
         raise DatasetError(
-            f"Fold {fold} in {workspace.preprocessed / name / FILE} has {len(both)} of its cases in both training and "
-            f"validation: {', '.join(both[:5])}. Its scores would mean nothing. Correct the file, or train the fold "
-            "'all'."
+            f"Fold {fold} in {workspace.preprocessed / name / SPLITS_FILE} has {len(both)} of its cases in both "
+            f"training and validation: {', '.join(both[:5])}. Its scores would mean nothing. Correct the file, or "
+            "train the fold 'all'."
         )
     if not split.train or not split.val:
         raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")

@@ -12,7 +12,7 @@ from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import FILE, read_splits
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import write_splits
 from napari_nnunet.jobs.planning.preprocess import preprocess
@@ -56,8 +56,8 @@ def look_at_needs(workspace: Workspace, request: TrainRequest) -> Job[Needs]:
         raise DatasetError(f"{raw} has no cases, and none are preprocessed for {configuration.name}.")
     cases = changed_cases(workspace, plans, configuration, data)[0] if ready else there
     unused: tuple[str, ...] = ()
-    if (base / FILE).is_file() and request.fold != "all":
-        used = {name for split in read_splits(base / FILE) for name in (*split.train, *split.val)}
+    if (base / SPLITS_FILE).is_file() and request.fold != "all":
+        used = {name for split in read_splits(base / SPLITS_FILE) for name in (*split.train, *split.val)}
         unused = tuple(sorted({*there, *ready} - used))
     return Needs(tuple(cases), unused)
 
@@ -95,7 +95,7 @@ def prepare_training(workspace: Workspace, requests: Sequence[TrainRequest], *, 
                 f"{len(result.failed)} of {len(needs.cases)} cases could not be preprocessed. {name}: {reason}"
             )
     if adopt:
-        splits = [Split((*split.train, *adopt), split.val) for split in read_splits(base / FILE)]
-        write_splits(base / FILE, splits)
+        splits = [Split((*split.train, *adopt), split.val) for split in read_splits(base / SPLITS_FILE)]
+        write_splits(base / SPLITS_FILE, splits)
         yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")
     yield from check_training(workspace, requests)

@@ -27,7 +27,7 @@ from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Role
 from napari_nnunet.jobs.training.logbook import Logbook
 from napari_nnunet.jobs.training.memory import too_large
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.schema.trainers import Recipe
+from napari_nnunet.schema.trainers import TrainerRecipe
 
 _SAVING_SHARE = 0.05  # of the time may go into writing checkpoints
 _SAVE_EVERY = 60.0  # seconds, within an epoch
@@ -67,7 +67,7 @@ class Session:
     group: Group
     source: BatchSource
     loader: BatchLoader
-    recipe: Recipe
+    recipe: TrainerRecipe
     schedule: Schedule
     seed: int
     log: TrainingLog = field(default_factory=TrainingLog)

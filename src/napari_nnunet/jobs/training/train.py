@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import PRECISIONS, Choice, gpu_count
+from napari_nnunet.engine.network.device import PRECISIONS, BackendChoice, gpu_count
 from napari_nnunet.engine.training.log import pseudo_dice
-from napari_nnunet.engine.training.parallel import Group, joined, own_device
+from napari_nnunet.engine.training.parallel import Group, joined_processes, own_device
 from napari_nnunet.errors import ModelError, NnunetError, ResourceError, SettingsError, TrainingError
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats import speed
@@ -100,7 +100,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     device = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     choice = training_choice(request, order.architecture, device)
-    with joined(choice.device) as group, ExitStack() as stack:
+    with joined_processes(choice.device) as group, ExitStack() as stack:
         # Each process of a group measures for itself; they compute alike.
         precision = PRECISIONS[int(group.agree(float(PRECISIONS.index(choice.precision))))]
         choice = replace(choice, precision=precision)
@@ -193,7 +193,7 @@ def _ending(result: TrainResult) -> Ended:
 
 
 def _train(
-    order: Order, network: unet.UNet, choice: Choice, group: Group, start: Start, request: TrainRequest
+    order: Order, network: unet.UNet, choice: BackendChoice, group: Group, start: Start, request: TrainRequest
 ) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
         yield Stage(name=PREPARING)
@@ -267,7 +267,7 @@ def _fit_to_budget(session: Session) -> Job[bool]:
     return True
 
 
-def _remember(session: Session, choice: Choice) -> None:
+def _remember(session: Session, choice: BackendChoice) -> None:
     """Note how long a step took here, so that the next plan says what trainings really take."""
     order = session.order
     if session.group.alone and not order.settings.threads and session.epoch and session.seconds_per_step > 0:

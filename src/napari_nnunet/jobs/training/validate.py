@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.batches.cascade import one_hot
-from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure
+from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure_labels
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import Choice
+from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
@@ -31,7 +31,7 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
-from napari_nnunet.formats.results.summary import FILE
+from napari_nnunet.formats.results.summary import SUMMARY_FILE
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.evaluate import summary_of
 from napari_nnunet.jobs.choosing.pairs import Pair
@@ -80,7 +80,7 @@ class _Case:
     reference_file: Path
 
 
-def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[ValidationResult]:
+def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[ValidationResult]:
     """Segment a fold's validation cases with mirroring, compare them, and write ``validation/summary.json``.
 
     Parameters
@@ -121,7 +121,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
                 yield CaseFailed.of(name, error, i, len(names))
                 continue
             scheme = order.info.labels
-            metrics = measure(case.reference, labels, evaluated(scheme), scheme.ignore_label)
+            metrics = measure_labels(case.reference, labels, evaluated(scheme), scheme.ignore_label)
             found[name] = metrics, case
             path = folder / (name + order.info.file_ending)
             yield CaseDone(case=name, index=i, total=len(names), path=str(path), seconds=time.monotonic() - begun)
@@ -132,7 +132,7 @@ def validate_fold(order: Order, network: UNet, choice: Choice) -> Job[Validation
     return _summary(order, folder, found, failed)
 
 
-def _predictor(order: Order, network: UNet, choice: Choice) -> Predictor:
+def _predictor(order: Order, network: UNet, choice: BackendChoice) -> Predictor:
     """Copy the weights into a network of its own: prediction lays them out as it needs."""
     copy = unet.build(order.architecture, order.channels_in, order.info.labels.heads)
     copy.load_state_dict({name: tensor.detach().float().cpu() for name, tensor in network.state_dict().items()})
@@ -259,5 +259,5 @@ def _summary(
         Pair(name, case.reference_file, folder / (name + order.info.file_ending)) for name, (_, case) in found.items()
     ]
     summary = summary_of(pairs, [metrics for metrics, _ in found.values()], evaluated(order.info.labels))
-    summary.write(folder / FILE)
+    summary.write(folder / SUMMARY_FILE)
     return ValidationResult(folder, None if math.isnan(summary.dice) else summary.dice, summary.class_dice, failed)

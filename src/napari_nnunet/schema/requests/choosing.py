@@ -104,10 +104,10 @@ class EvaluateSimpleRequest(_Evaluation):
 class CompareRequest(Request):
     """Compare two folders of segmentations (two models, two readers) by the Dice of each class; writes nothing."""
 
-    first: Path = option("First", "first", "Folder.")
-    second: Path = option("Second", "second", "Folder with files of the same names.")
+    first: Path = option("First", "first", "Folder.", row=True)
+    second: Path = option("Second", "second", "Folder with files of the same names.", row=True)
     dataset_json: Path | None = option(
-        "Dataset", "-djfile FILE", "dataset.json.", default=None, otherwise="the one in a folder"
+        "Dataset", "-djfile FILE", "dataset.json.", default=None, otherwise="the one in a folder", row=True
     )
     csv: Path | None = option("CSV", "--csv FILE", "Also write the table.", default=None)
     workers: Workers = 0

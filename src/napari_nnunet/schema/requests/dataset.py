@@ -26,7 +26,7 @@ def read_class_names(words: Sequence[str]) -> dict[int, str]:
     return {int(value): name for value, name in (_halves(word, "255=cell", number=0) for word in words)}
 
 
-def read_labels(words: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
+def read_label_words(words: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
     """Return values of classes and regions, written as liver=1 or whole=1,2."""
     found: dict[str, int | tuple[int, ...]] = {}
     for name, text in (_halves(word, "liver=1", number=1) for word in words):
@@ -139,7 +139,7 @@ class DatasetJsonRequest(Request):
         "Labels",
         "--labels NAME=VALUE",
         "liver=1 tumour=2, regions as whole=1,2; background=0 is added.",
-        reads=read_labels,
+        reads=read_label_words,
     )
     regions_class_order: tuple[int, ...] | None = option(
         "Order of regions", "--regions_class_order VALUE", "Needed with regions.", default=None
@@ -164,7 +164,7 @@ class OverlaysRequest(Request):
     )
 
 
-def read_values(words: Sequence[str]) -> dict[str, int]:
+def read_class_values(words: Sequence[str]) -> dict[str, int]:
     """Return values of classes by name, written as 3=membrane."""
     return {name: value for value, name in read_class_names(words).items()}
 
@@ -186,7 +186,7 @@ class DeriveObjectsRequest(Request):
         "--classes VALUE=NAME",
         "Classes in kindsTr that are no objects, such as 3=membrane.",
         default={},
-        reads=read_values,
+        reads=read_class_values,
     )
     ignore: int | None = option(
         "Ignore value", "--ignore VALUE", "Value in kindsTr of voxels that nobody annotated.", default=None

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from napari_nnunet.schema.requests.option import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
-MARK = "    **changes\n"
+CHANGES = "    **changes\n"
 
 
 def keywords(kind: type[Request]) -> Callable[[F], F]:
@@ -31,7 +31,7 @@ def keywords(kind: type[Request]) -> Callable[[F], F]:
         more = [_parameter(name, field) for name, field in fields.items()]
         function.__signature__ = own.replace(parameters=[*fixed, *more])  # type: ignore[attr-defined]
         rows = "".join(_row(name, field) for name, field in fields.items())
-        function.__doc__ = (function.__doc__ or "").replace(MARK, rows, 1)
+        function.__doc__ = (function.__doc__ or "").replace(CHANGES, rows, 1)
         return function
 
     return describe

@@ -74,7 +74,7 @@ def read_map(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def in_words(mapping: Mapping[str, str]) -> str:
+def map_words(mapping: Mapping[str, str]) -> str:
     """Return what to type behind ``--map``; quoted where a shell would take a sign for its own."""
     words = [f"{values}={name}" for values, name in mapping.items()]
     return " ".join(f"'{word}'" if re.search(r"[^\w.,=+-]", word) else word for word in words)

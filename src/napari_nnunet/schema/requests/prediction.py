@@ -24,7 +24,7 @@ from napari_nnunet.schema.requests.option import (
 )
 
 BackendName = Literal["auto", "torch", "openvino"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+AskedPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Average = Literal["logits", "probabilities"]
 PresetName = Literal["fast", "balanced", "full"]
 
@@ -32,7 +32,7 @@ Device = Annotated[
     str, option("Device", "-device DEVICE", "auto, cpu, cuda, cuda:1, mps; auto takes the fastest that is safe.")
 ]
 Threads = Annotated[int, Ge(0), option("CPU threads", "--threads N", "CPU threads.", otherwise="all cores")]
-Arithmetic = Annotated[Precision, option("Precision", "--precision", "Arithmetic of the network.")]
+Arithmetic = Annotated[AskedPrecision, option("Precision", "--precision", "Arithmetic of the network.")]
 
 
 def _as_paths(value: Any) -> Any:
@@ -48,12 +48,12 @@ Source = Annotated[
         "Folder with CASE_0000.ext, CASE_0001.ext, ... (one file per channel), files, or folders with a DICOM series.",
     ),
 ]
-Target = Annotated[Path, option("Segmentations", "-o OUTPUT", "Folder for the segmentations.")]
+TargetFolder = Annotated[Path, option("Segmentations", "-o OUTPUT", "Folder for the segmentations.")]
 KeepFinished = Annotated[
     bool,
     option("Keep what is finished", "--continue_prediction --c", "Skip cases whose complete output already exists."),
 ]
-Step = Annotated[
+TileStep = Annotated[
     float,
     Gt(0),
     Le(1),
@@ -93,7 +93,7 @@ class PredictSettings(Request):
     checkpoint: str = option(
         "Checkpoint", "-chk NAME", "checkpoint_final.pth, checkpoint_best.pth, ...", default="checkpoint_final.pth"
     )
-    step: Step = 0.5
+    step: TileStep = 0.5
     mirroring: Mirroring = True
     gaussian: bool = option(
         "Gaussian weights", "", "Weigh the centre of a tile more than its border, as nnU-Net does.", default=True
@@ -177,7 +177,7 @@ class FolderRequest(GridSettings):
     """Which folder is segmented, and where to."""
 
     source: Source
-    target: Target
+    target: TargetFolder
     keep_finished: KeepFinished = False
     spacing: tuple[float, ...] | None = option(
         "Voxel size",
@@ -273,7 +273,7 @@ class PredictBestRequest(FolderRequest):
 
     dataset: DatasetFlag
     mirroring: Mirroring = True
-    step: Step = 0.5
+    step: TileStep = 0.5
     probabilities: bool = option(
         "Probabilities", "--save_probabilities", "Also write the mean probabilities.", default=False
     )

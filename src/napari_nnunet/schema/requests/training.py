@@ -12,7 +12,7 @@ from napari_nnunet.schema.names import Fold, parse_fold
 from napari_nnunet.schema.requests.option import DatasetPosition, PlansName, Request, TrainerName, option
 from napari_nnunet.schema.requests.planning import FoldSettings
 from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
-from napari_nnunet.schema.trainers import Recipe, Seconds, recipe_of
+from napari_nnunet.schema.trainers import Seconds, TrainerRecipe, recipe_of
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -126,7 +126,7 @@ class TrainSettings(Request):
         row=True,
     )
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainerRecipe:
         """Return the trainer's recipe with the own lengths."""
         own = {
             name: getattr(self, name)

@@ -13,10 +13,10 @@ from napari_nnunet.schema.requests.option import Flag, Request
 
 def is_switch(field: FieldInfo, flag: Flag) -> bool:
     """Whether a flag stands alone, without a value."""
-    return bool in kinds_of(field.annotation) or flag.sets is not True
+    return bool in types_of(field.annotation) or flag.sets is not True
 
 
-def kinds_of(annotation: Any) -> tuple[Any, ...]:
+def types_of(annotation: Any) -> tuple[Any, ...]:
     """Return the types of a union but None."""
     if get_origin(annotation) in (None, Literal, tuple, dict):
         return (annotation,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference, folder_rules
+from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
 from napari_nnunet.schema.dataset import Region
-from napari_nnunet.widgets.choosing.compare_form import CompareForm, Pair, TwoFolders, labels_of
+from napari_nnunet.schema.requests.choosing import CompareRequest
+from napari_nnunet.widgets.choosing.compare_form import Compared, CompareForm, labels_of
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DIFFERENCES = {1: "only in the first", 2: "only in the second", 3: "another class"}
 
 
-class CompareWidget(RequestDock[Pair, None]):
+class CompareWidget(RequestDock[Compared, None]):
     """Compare two Labels layers, or two folders of segmentations.
 
     Parameters
@@ -40,7 +40,7 @@ class CompareWidget(RequestDock[Pair, None]):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Compare", stops="Stop comparing.")
-        self._comparison: Any = None
+        self._comparison: Comparison | None = None
         self.form = CompareForm(viewer)
         self.title = sentence()
         self.table = Table("Agreement", most=12)
@@ -55,24 +55,24 @@ class CompareWidget(RequestDock[Pair, None]):
         self.table.itemDoubleClicked.connect(lambda item: self._open_case(item.row()))
         self.check()
 
-    def request(self) -> Pair:
+    def request(self) -> Compared:
         """Return what the form asks for."""
         try:
-            return self.form.pair()
+            return self.form.compared()
         except ApartError as error:
             raise with_remedy(error, self.viewer, self.panel, self.form.exchange) from error
 
-    def describe(self, request: Pair) -> str:
+    def describe(self, request: Compared) -> str:
         """Return what will be compared."""
-        if isinstance(request, TwoFolders):
+        if isinstance(request, CompareRequest):
             return f"<b>Will compare</b> the files of '{request.first.name}' and '{request.second.name}'"
         return f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'"
 
-    def begin(self, request: Pair) -> None:
+    def begin(self, request: Compared) -> None:
         """Compare."""
         self._comparison = None
-        if isinstance(request, TwoFolders):
-            self.panel.run(_compare_folders(request.first, request.second), done=lambda found: self._show_cases(*found))
+        if isinstance(request, CompareRequest):
+            self.panel.run(compare_folders(request), done=self._show_cases)
             return
         known = class_names_of(request.first.features) or class_names_of(request.second.features)
         names: dict[Region, str] = dict(known.items())
@@ -112,10 +112,10 @@ class CompareWidget(RequestDock[Pair, None]):
         self.viewer.add_layer(layer)
         _look_at_worst(self.viewer, layer)
 
-    def _show_cases(self, comparison: Any, names: Mapping[Region, str]) -> None:
+    def _show_cases(self, comparison: Comparison) -> None:
         labels = comparison.evaluation.labels
         rows = [[name, *(_cell(values[label]["Dice"]) for label in labels)] for name, values in comparison.cases]
-        self._fill(["Case", *(names.get(label, str(label)) for label in labels)], rows)
+        self._fill(["Case", *(comparison.names.get(label, str(label)) for label in labels)], rows)
         self._comparison = comparison
         mean = comparison.evaluation.dice
         self.title.setText(
@@ -150,7 +150,7 @@ class CompareWidget(RequestDock[Pair, None]):
     def csv(self) -> str:
         """Return the table as CSV; of folders with all metrics."""
         if self._comparison is not None:
-            return str(self._comparison.csv())
+            return self._comparison.csv()
         return "".join(",".join(row) + "\n" for row in self.table.texts())
 
 
@@ -180,8 +180,3 @@ def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], 
     metrics = compare_arrays(three[0], three[1])
     yield Progress(done=2, total=3)
     return metrics, difference(one, other)
-
-
-def _compare_folders(first: Path, second: Path) -> Job[tuple[Any, dict[Region, str]]]:
-    rules, names = folder_rules(first, second)
-    return (yield from compare_folders(first, second, rules)), names

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Labels
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QTabWidget, QVBoxLayout, QWidget
 
+from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
-from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct
+from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
 from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
-from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
 if TYPE_CHECKING:
@@ -31,15 +30,7 @@ class TwoLayers:
     second: Labels
 
 
-@dataclass(frozen=True)
-class TwoFolders:
-    """Two folders with segmentations of the same names."""
-
-    first: Path
-    second: Path
-
-
-Pair: TypeAlias = TwoLayers | TwoFolders
+Compared: TypeAlias = TwoLayers | CompareRequest
 
 
 class CompareForm(LayerForm):
@@ -57,7 +48,10 @@ class CompareForm(LayerForm):
             ComboBox(label=label, choices=self._label_choices, nullable=True, tooltip=f"A Labels layer: {what}.")
             for label, what in (("First", "a reference, or one reader"), ("Second", "what is compared"))
         )
-        self.first_folder, self.second_folder = QLineEdit(), QLineEdit()
+        folder = {"mode": "d", "nullable": True}
+        self.folders = FieldRows(
+            CompareRequest, {"first": folder, "second": folder, "dataset_json": {"filter": "dataset.json"}}
+        )
         self.tabs = QTabWidget()
         self.tabs.addTab(self._layer_page(), "Layers")
         self.tabs.addTab(self._folder_page(), "Folders")
@@ -66,8 +60,6 @@ class CompareForm(LayerForm):
         column.addWidget(self.tabs)
         for box in (self.first_box, self.second_box):
             box.changed.connect(self._changed)
-        for edit in (self.first_folder, self.second_folder):
-            edit.textChanged.connect(self._changed)
         self.tabs.currentChanged.connect(self._changed)
         self._follow_layers()
         self._layers_changed()
@@ -81,22 +73,8 @@ class CompareForm(LayerForm):
 
     def _folder_page(self) -> QWidget:
         page = QWidget()
-        form = QFormLayout(page)
-        for name, edit in (("First", self.first_folder), ("Second", self.second_folder)):
-            edit.setAccessibleName(f"{name} folder")
-            edit.setToolTip("A folder of segmentations; both have files of the same names.")
-            browse = button("Browse…")
-            browse.clicked.connect(lambda _=False, edit=edit: self._browse(edit))
-            row = QHBoxLayout()
-            row.addWidget(edit, 1)
-            row.addWidget(browse)
-            form.addRow(name, row)
+        self.folders.add_to(QFormLayout(page), self._changed)
         return page
-
-    def _browse(self, edit: QLineEdit) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a folder of segmentations", edit.text())
-        if folder:
-            edit.setText(folder)
 
     def _changed(self, _: Any = None) -> None:
         if not self._filling:
@@ -136,21 +114,21 @@ class CompareForm(LayerForm):
             if box.value is old:
                 box.value = new
 
-    def pair(self) -> Pair:
+    def compared(self) -> Compared:
         """Return what is compared; raises NotReadyError with what is missing."""
         return self._two_layers() if self.tabs.currentIndex() == 0 else self._two_folders()
 
-    def _two_folders(self) -> TwoFolders:
-        texts = [edit.text().strip() for edit in (self.first_folder, self.second_folder)]
-        if not all(texts):
+    def _two_folders(self) -> CompareRequest:
+        chosen = self.folders.values()
+        folders = [chosen["first"], chosen["second"]]
+        if None in folders:
             raise NotReadyError("Choose two folders of segmentations.")
-        first, second = map(Path, texts)
-        gone = next((folder for folder in (first, second) if not folder.is_dir()), None)
+        gone = next((folder for folder in folders if not folder.is_dir()), None)
         if gone is not None:
             raise NotReadyError(f"The folder {gone} does not exist.")
-        if first == second:
+        if folders[0] == folders[1]:
             raise NotReadyError("Choose two different folders.")
-        return TwoFolders(first, second)
+        return CompareRequest.of(**chosen)
 
     def _two_layers(self) -> TwoLayers:
         first, second = self.first_box.value, self.second_box.value

@@ -16,12 +16,12 @@ from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temper
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.widgets.choosing.ensemble_jobs import (
+    EnsembleOrder,
     Joining,
-    Order,
     Together,
     best_of,
     cost_text,
-    estimate,
+    estimate_together,
     join,
     segment,
 )
@@ -31,7 +31,7 @@ from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_of, placement_of
-from napari_nnunet.widgets.frame.panel import State
+from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.prediction.form import SegmentForm
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
 
 
-class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
+class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
     """Segment image layers with several trained models, or join probability layers.
 
     Parameters
@@ -102,7 +102,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         if self.result.running is not None and event.value is self.result.running.labels:
             self.panel.cancel()
 
-    def request(self) -> Order:
+    def request(self) -> EnsembleOrder:
         """Return what the form asks for."""
         chosen = self.members.chosen()
         weights = self.members.weights()
@@ -130,21 +130,21 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
         wanted = bool(self.doubt_box.value) and len(members) > 1 and len(datasets) == 1
         self.calibrate.setVisible(wanted and _temperature(members) == 1)
 
-    def describe(self, request: Order) -> str:
+    def describe(self, request: EnsembleOrder) -> str:
         """Return what will be segmented, or joined."""
         if isinstance(request, Together):
             return describe(request.request)
         return f"<b>Will combine</b> {', '.join(group.name for group in request.groups)}"
 
-    def estimate(self, request: Order) -> Job[dict[str, Any]] | None:
+    def estimate(self, request: EnsembleOrder) -> Job[dict[str, Any]] | None:
         """Return what works out time and memory of the models; layers are combined at once."""
-        return estimate(request) if isinstance(request, Together) else None
+        return estimate_together(request) if isinstance(request, Together) else None
 
-    def expect(self, request: Order, found: dict[str, Any]) -> str:
+    def expect(self, request: EnsembleOrder, found: dict[str, Any]) -> str:
         """Return what it takes."""
         return cost_text(request, found) if isinstance(request, Together) else self.describe(request)
 
-    def begin(self, request: Order) -> None:
+    def begin(self, request: EnsembleOrder) -> None:
         """Segment with all models, or join layers."""
         if isinstance(request, Joining):
             self.result.clear()
@@ -197,7 +197,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
 
     def _compare_models(self, results: Path) -> None:
         """Find the best of a dataset; the panel shows how far it is."""
-        if self.panel.state is State.IDLE:
+        if self.panel.state is RunState.IDLE:
             self.panel.run(best_of(self.members.head.workspace, results), done=self._compared)
 
     def _compared(self, found: Any) -> str:
@@ -210,7 +210,7 @@ class EnsembleWidget(RequestDock[Order, dict[str, Any]]):
     def _calibrate(self) -> None:
         """Find out on the members' validation how sure they may be."""
         members = {member.model.folder: member.model for member in self.members.chosen()}
-        if self.panel.state is State.IDLE and members:
+        if self.panel.state is RunState.IDLE and members:
             job = calibrate_models(self.members.head.workspace, list(members.values()))
             self.panel.run(job, done=_calibrated)
 

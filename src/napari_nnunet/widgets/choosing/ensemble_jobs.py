@@ -15,7 +15,7 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
 from napari_nnunet.widgets.frame.words import about_time
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.words import describe
 
 
@@ -25,7 +25,7 @@ class Together:
 
     Parameters
     ----------
-    request : Request
+    request : SegmentRequest
         Image and settings.
     members : sequence of MemberChoice
         Models.
@@ -35,7 +35,7 @@ class Together:
         What is done with the result.
     """
 
-    request: Request
+    request: SegmentRequest
     members: Sequence[MemberChoice]
     vote: VoteSettings
     cleaning: Cleaning
@@ -57,7 +57,7 @@ class Joining:
     vote: VoteSettings
 
 
-Order: TypeAlias = Together | Joining
+EnsembleOrder: TypeAlias = Together | Joining
 
 
 def cost_text(order: Together, cost: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def best_of(workspace: Workspace, results: Path) -> Job[Any]:
     return (yield from find_best(workspace, request))
 
 
-def estimate(order: Together) -> Job[dict[str, Any]]:
+def estimate_together(order: Together) -> Job[dict[str, Any]]:
     """Work out time and memory."""
     from napari_nnunet.jobs.prediction.combined import estimate_combined
 

@@ -29,7 +29,7 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.widgets.choosing.scores import AVERAGED, NONE, mean_dice, number, unscored
+from napari_nnunet.widgets.choosing.scores import AVERAGED, NONE, dice_text, mean_dice_text, unscored
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
@@ -234,14 +234,16 @@ class MembersForm(QGroupBox):
             model = load_model(of)
             dice = model.validation_dice
             folds = model.folds()
-            rows = [(f"fold {fold}", number(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds]
+            rows = [
+                (f"fold {fold}", dice_text(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds
+            ]
             alone = "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
             return rows, " ".join(part for part in (alone, unscored(model, folds)) if part)
         if source == BEST:
             return self._best_entries(of)
         models = [load_model(path) for path in of]
         rows = [
-            (name, mean_dice(model), MemberChoice(model, None))
+            (name, mean_dice_text(model), MemberChoice(model, None))
             for name, model in zip(_row_names(models), models, strict=True)
         ]
         return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
@@ -252,7 +254,7 @@ class MembersForm(QGroupBox):
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [
-            (name.configuration, number(best.results.get(name.folder)), MemberChoice(model, best.folds))
+            (name.configuration, dice_text(best.results.get(name.folder)), MemberChoice(model, best.folds))
             for name, model in zip(best.models, models, strict=True)
         ]
         after = f", {best.dice_cleaned:.3f} with its postprocessing" if best.dice_cleaned != best.dice else ""

@@ -14,15 +14,15 @@ NONE = "–"
 AVERAGED = "Mean Dice of whole validation cases, over cases, then over classes."
 
 
-def number(value: float | None) -> str:
+def dice_text(value: float | None) -> str:
     """Return a Dice, or a dash."""
     return NONE if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def mean_dice(model: TrainedModel) -> str:
+def mean_dice_text(model: TrainedModel) -> str:
     """Return the mean of the folds that have a Dice."""
     values = list(model.validation_dice.values())
-    return number(sum(values) / len(values) if values else None)
+    return dice_text(sum(values) / len(values) if values else None)
 
 
 def unscored(model: TrainedModel, folds: Sequence[Fold]) -> str:

@@ -13,7 +13,7 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.case_trash import case_files
+from napari_nnunet.formats.dataset.case_trash import raw_case_files
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_writer import check_case_name
@@ -35,7 +35,7 @@ Replaced = Literal["nothing", "itself", "changed", "another"]
 
 
 @dataclass(frozen=True)
-class Painted:
+class PaintedClass:
     """A value of the Labels layer and the class it stands for.
 
     Parameters
@@ -78,7 +78,7 @@ class CaseChoices:
         Where the viewer's sliders stand.
     spacing_text : str
         Voxel size that was typed; empty takes the layer's.
-    painted : tuple of Painted
+    painted : tuple of PaintedClass
         What the values of the layer mean.
     kind : str or None
         Of the objects that the layer numbers, for a new dataset; None for classes.
@@ -95,7 +95,7 @@ class CaseChoices:
     extent: str
     step: tuple[int, ...]
     spacing_text: str
-    painted: tuple[Painted, ...]
+    painted: tuple[PaintedClass, ...]
     kind: str | None = None
 
     @property
@@ -194,7 +194,7 @@ def replaces(case: NewCase, choices: CaseChoices) -> Replaced:
     Nothing; the case its layers were opened from ("itself"), which somebody else may have "changed" since; or "another"
     image's case.
     """
-    if choices.info is None or not case_files(case.folder, case.name, choices.info):
+    if choices.info is None or not raw_case_files(case.folder, case.name, choices.info):
         return "nothing"
     layers = [layer for layer in (*choices.layers, choices.labels) if layer is not None]
     origins = [layer.metadata.get(ORIGIN, {}) for layer in layers if isinstance(layer, Image)]
@@ -230,7 +230,7 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
     return "\n\n".join(asked)
 
 
-def turned(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
+def swap_ignore(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
     """Exchange 0 and the ignore label: sparse labels as they are painted for labels as they are stored, and back."""
     out = labels.copy()
     out[labels == 0], out[labels == ignore] = ignore, 0
@@ -248,7 +248,7 @@ def as_painted(labels: NDArray[Any], names: Mapping[int, str]) -> tuple[NDArray[
     ignore = next((value for value, name in names.items() if name == IGNORE), None)
     if ignore is None or np.count_nonzero(labels == ignore) <= np.count_nonzero(labels == 0):
         return None
-    return turned(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
+    return swap_ignore(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
 
 
 _VERBS = {

@@ -24,10 +24,11 @@ from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
-from napari_nnunet.widgets.files.reader import LayerData, open_case
+from napari_nnunet.widgets.files.place import LayerData
+from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, colormap_of_values, origin_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, colormap_of_values
 from napari_nnunet.widgets.frame.parts import next_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -200,7 +201,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         reference = reference_file(folder, case.name, read_info(folder))
         for layer in layers:
             if layer is not None:
-                layer.metadata[ORIGIN] = origin_of(folder, case.name, reference)
+                layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."
 
@@ -211,7 +212,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         folder = self.form.head.raw
         if folder is not None:
             self.panel.say(f"Opening {name}…")
-            follow(self, open_case(folder, name), returned=self._opened, errored=self._not_opened)
+            follow(self, open_layers(folder, name), returned=self._opened, errored=self._not_opened)
 
     def _opened(self, layers: list[Any]) -> None:
         layers[-1] = _painted(layers[-1])

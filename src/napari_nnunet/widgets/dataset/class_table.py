@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
-from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, Painted
+from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, PaintedClass
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
@@ -46,14 +46,14 @@ class ClassTable(QTableWidget):
         self.setRowCount(0)
         self.setVisible(False)
 
-    def painted(self) -> tuple[Painted, ...]:
+    def painted(self) -> tuple[PaintedClass, ...]:
         """Return what the values of the layer mean."""
         items = [self.item(row, 2) for row in range(len(self._values))]
         listed = tuple(
-            Painted(value, "" if item is None else item.text().strip())
+            PaintedClass(value, "" if item is None else item.text().strip())
             for value, item in zip(self._values, items, strict=True)
         )
-        return listed + tuple(Painted(value, _shared(listed)) for value in self._more)
+        return listed + tuple(PaintedClass(value, _shared(listed)) for value in self._more)
 
     @property
     def many(self) -> bool:
@@ -88,7 +88,7 @@ class ClassTable(QTableWidget):
     ) -> None:
         """List values; names that were typed stay, but for the fixed ones of 0."""
         typed = {entry.value: entry.name for entry in self.painted()}
-        shared = _shared(tuple(Painted(value, name) for value, name in typed.items()))
+        shared = _shared(tuple(PaintedClass(value, name) for value, name in typed.items()))
         self._values, self._more = tuple(values[:MOST_CLASSES]), tuple(values[MOST_CLASSES:])
         self.setRowCount(len(self._values))
         guesses = default_names(self._values, labels, info, sparse=sparse)
@@ -108,7 +108,7 @@ class ClassTable(QTableWidget):
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + sum(heights) + 6)
 
 
-def _shared(painted: Sequence[Painted]) -> str:
+def _shared(painted: Sequence[PaintedClass]) -> str:
     """Return the class that many values have in common; empty where there is none."""
     names = [entry.name for entry in painted if entry.value]
     return names[0] if len(names) >= _MANY and len(set(names)) == 1 else ""
@@ -130,7 +130,9 @@ def _count_job(part: Any) -> Job[tuple[list[int], list[int]]]:
     return sorted(found), [found[value] for value in sorted(found)]
 
 
-def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool) -> list[Painted]:
+def default_names(
+    values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool
+) -> list[PaintedClass]:
     """Return a first guess of what painted values mean.
 
     A class name the layer knows (from a file or from the Segment dock) comes first, then the dataset's class of that
@@ -152,5 +154,5 @@ def default_names(values: Sequence[int], labels: Labels, info: DatasetInfo | Non
             name = IGNORE if sparse else BACKGROUND
         elif sparse and name == IGNORE:
             name = BACKGROUND
-        out.append(Painted(int(value), name))
+        out.append(PaintedClass(int(value), name))
     return out

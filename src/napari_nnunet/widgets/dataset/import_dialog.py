@@ -218,8 +218,8 @@ class ImportDialog(RunDialog):
             images=Path(self.images.text().strip()),
             masks=Path(self.masks.text().strip()),
             name=self.name.text().strip(),
-            suffixes=words(self.suffixes.text()),
-            channel_names=() if self.target.currentData() else words(self.channels.text()),
+            suffixes=split_words(self.suffixes.text()),
+            channel_names=() if self.target.currentData() else split_words(self.channels.text()),
             **(self.values.answers() if self.objects.kind is None else {"objects": self.objects.kind}),
             skip=self.pairs.left_out(),
             dataset=self.target.currentData(),
@@ -346,6 +346,6 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).lstrip("_-")
 
 
-def words(text: str) -> tuple[str, ...]:
+def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a list with commas or blanks between."""
     return tuple(text.replace(",", " ").split())

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QLineEdit, QPushButton,
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
 from napari_nnunet.formats.dataset.raw_writer import update_count
-from napari_nnunet.widgets.dataset.import_dialog import words
+from napari_nnunet.widgets.dataset.import_dialog import split_words
 
 
 class JsonDialog(QDialog):
@@ -40,17 +40,19 @@ class JsonDialog(QDialog):
     def write(self) -> None:
         """Write the file, or say why it cannot be."""
         classes: dict[str, int] = {"background": 0}
-        for word in words(self.labels.text()):
+        for word in split_words(self.labels.text()):
             name, _, value = word.partition("=")
             if not name or not value.isdecimal():
                 self.about.setText(f"'{word}' is not understood; write classes like liver=1.")
                 return
             classes[name] = int(value)
-        if not words(self.channels.text()) or len(classes) < 2:
+        if not split_words(self.channels.text()) or len(classes) < 2:
             self.about.setText("Name the channels and at least one class.")
             return
         try:
-            generate_dataset_json(self.folder, words(self.channels.text()), classes, 0, self.ending.text().strip())
+            generate_dataset_json(
+                self.folder, split_words(self.channels.text()), classes, 0, self.ending.text().strip()
+            )
             update_count(self.folder)
         except NnunetError as error:
             self.about.setText(error.in_window)

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.images.files import read_labels, write_labels
-from napari_nnunet.formats.images.notes import reader_of
+from napari_nnunet.formats.images.notes import nifti_reader
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.frame.layers import length_in_mm
 
 #: Metadata key of the grid that a layer's file had.
 STORED = "nnunet_geometry"
+#: Voxels, keywords and kind of a layer, as napari's readers return them.
+LayerData = tuple[Any, dict[str, Any], str]
 _UPRIGHT = 1e-6  # of a direction's entries
 _SHEARED = 1e-4  # cosine of the angle between two axes
 _TIME = ("t", "time", "frame", "frames")
@@ -169,7 +171,7 @@ def for_format(geometry: Geometry, shape: Sequence[int], ending: str) -> Geometr
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"trial{ending}"
         write_labels(np.zeros((2,) * geometry.ndim, np.uint8), geometry, trial)
-        _, read = read_labels(trial, reader=reader_of(trial))
+        _, read = read_labels(trial, reader=nifti_reader(trial))
     found = relation(grid, Grid(grid.shape, read))
     if read.origin is None and read.affine is None:
         return geometry

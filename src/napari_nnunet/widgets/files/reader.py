@@ -17,16 +17,14 @@ from napari_nnunet.formats.dataset.objects import object_kinds, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.formats.images.notes import read_note, read_noted, reader_of
+from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, is_model_folder
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.files.place import placement, with_time
-from napari_nnunet.widgets.frame.layers import ORIGIN, colormap_of, colormap_of_values, features_of, origin_of
+from napari_nnunet.widgets.files.place import LayerData, placement, with_time
+from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-
-LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -74,7 +72,7 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     drawn = case.label if scheme is None else reference_file(folder, name, dataset.info)
     labels, _ = read_labels(drawn, reader=reader)
     place = placement(volume.geometry)
-    place["metadata"][ORIGIN] = origin_of(folder, name, drawn)
+    place["metadata"][ORIGIN] = case_origin(folder, name, drawn)
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
@@ -96,7 +94,7 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     return [*layers, (small, {"name": f"{name} labels", **place, **extra}, "labels")]
 
 
-def open_case(folder: Path, name: str) -> Job[list[LayerData]]:
+def open_layers(folder: Path, name: str) -> Job[list[LayerData]]:
     """Read the layers of a training case."""
     yield Stage(name=f"Opening {name}")
     return case_layers(folder, name)
@@ -167,7 +165,7 @@ def _read_one(path: Path) -> list[LayerData]:
         labels, keywords = label_layer(path)
         if set(np.unique(labels)) <= {*dataset.labels.names, *_ignore(dataset)}:
             return [(labels, keywords, "labels")]
-    volume = read_volume([path], reader=reader_of(path))
+    volume = read_volume([path], reader=nifti_reader(path))
     place = placement(volume.geometry)
     if volume.channels == 1:
         return [(np.asarray(volume.array)[0], {"name": name, **place}, "image")]
@@ -206,7 +204,7 @@ def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
     ImageError
         If the file cannot be read.
     """
-    labels, geometry = read_labels(path, reader=reader_of(path))
+    labels, geometry = read_labels(path, reader=nifti_reader(path))
     keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(geometry)}
     dataset = _dataset_beside(path)
     if dataset is not None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of
-
-LayerData = tuple[Any, dict[str, Any], str]
 
 
 def nuclei() -> list[LayerData]:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QWidget
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job
 from napari_nnunet.widgets.frame.forms import let_shrink, scrolling
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.tabs import keep_together
@@ -61,7 +61,7 @@ class Dock(QWidget):
     @property
     def busy(self) -> bool:
         """Whether a job is running or being cancelled."""
-        return any(panel.state is not State.IDLE for panel in self.panels)
+        return any(panel.state is not RunState.IDLE for panel in self.panels)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         """Run on Ctrl+Enter, cancel on Esc, wherever in the dock the keys are pressed."""
@@ -84,7 +84,7 @@ class Dock(QWidget):
 
     def close_down(self) -> None:
         """Keep the jobs that run; subclasses end what else they have on threads."""
-        running = [panel for panel in self.panels if panel.state is not State.IDLE]
+        running = [panel for panel in self.panels if panel.state is not RunState.IDLE]
         for panel in running:
             self._closing.add(self)
             panel.idle.connect(self._let_go)
@@ -159,7 +159,7 @@ class RequestDock(Dock, Generic[R, E]):
 
     def check(self) -> None:
         """Say what Run will do, or why it cannot."""
-        if self.closed or self.panel.state is not State.IDLE:
+        if self.closed or self.panel.state is not RunState.IDLE:
             return  # the panel asks for another check when its job has ended
         self._generation += 1
         if self._estimator is not None:
@@ -175,7 +175,7 @@ class RequestDock(Dock, Generic[R, E]):
 
     def run(self) -> None:
         """Start; what is open and chosen now is what is used."""
-        if self.panel.state is State.IDLE:
+        if self.panel.state is RunState.IDLE:
             request = self._request_or_refuse()
             if request is not None:
                 self._generation += 1  # an estimate that is under way is too late
@@ -198,7 +198,7 @@ class RequestDock(Dock, Generic[R, E]):
         """Work out time and memory on a thread: that is where torch is loaded."""
 
         def current() -> bool:
-            return generation == self._generation and self.panel.state is State.IDLE
+            return generation == self._generation and self.panel.state is RunState.IDLE
 
         def returned(found: E) -> None:
             if current():

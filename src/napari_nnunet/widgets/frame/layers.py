@@ -28,7 +28,7 @@ _COLOURED = 256  # label values that have a colour before anybody paints them
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
-def origin_of(folder: Path, name: str, label: Path) -> dict[str, Any]:
+def case_origin(folder: Path, name: str, label: Path) -> dict[str, Any]:
     """Return what layers of a training case remember: where it lies, and which state of its labels they were."""
     state = label.stat()
     return {"folder": str(folder), "name": name, "state": (state.st_size, state.st_mtime_ns)}
@@ -36,7 +36,7 @@ def origin_of(folder: Path, name: str, label: Path) -> dict[str, Any]:
 
 def changed_since(origin: Mapping[str, Any], label: Path) -> bool:
     """Whether the labels of a case are others than those a layer was opened with."""
-    return not label.is_file() or origin_of(label.parent, "", label)["state"] != tuple(origin.get("state", ()))
+    return not label.is_file() or case_origin(label.parent, "", label)["state"] != tuple(origin.get("state", ()))
 
 
 def full_resolution(layer: Image) -> Any:

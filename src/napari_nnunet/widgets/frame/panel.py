@@ -24,7 +24,7 @@ _BELOW = 120  # pixels below a panel that are brought into sight with it: where 
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
 
 
-class State(Enum):
+class RunState(Enum):
     """What the panel is doing."""
 
     IDLE = "idle"
@@ -58,7 +58,7 @@ class RunPanel(QWidget):
 
     def __init__(self, text: str, *, stops: str = "Stop, and keep what is finished.") -> None:
         super().__init__()
-        self.state = State.IDLE
+        self.state = RunState.IDLE
         self._text = text
         self._stops = stops
         self._reason: str | None = None
@@ -103,10 +103,10 @@ class RunPanel(QWidget):
     def set_ready(self, reason: str | None, remedy: Remedy | None = None) -> None:
         """Enable the button, or disable it, say why and offer a remedy; at the latest when the job has ended."""
         self._reason, self._remedy = reason, remedy
-        self.remedy.setVisible(self.state is State.IDLE and remedy is not None)
+        self.remedy.setVisible(self.state is RunState.IDLE and remedy is not None)
         if remedy is not None:
             self.remedy.show_text(remedy.text)
-        if self.state is State.IDLE:
+        if self.state is RunState.IDLE:
             self.button.setEnabled(reason is None)
             self.button.setToolTip(reason or "")
 
@@ -117,7 +117,7 @@ class RunPanel(QWidget):
     def rename(self, text: str) -> None:
         """Give the idle button another text."""
         self._text = text
-        if self.state is State.IDLE:
+        if self.state is RunState.IDLE:
             self.button.setText(text)
             self.button.setAccessibleName(text)
 
@@ -149,7 +149,7 @@ class RunPanel(QWidget):
         happened : callable, optional
             Given every event.
         """
-        self._set_state(State.RUNNING)
+        self._set_state(RunState.RUNNING)
         self._report = ""
         self._fraction = 0.0
         self._cases = (0, 1)
@@ -186,14 +186,14 @@ class RunPanel(QWidget):
     def tell_failure(self, text: str, report: str) -> None:
         """Say what failed elsewhere, and offer its report."""
         self._report = report
-        self.details.setVisible(self.state is State.IDLE and bool(report))
+        self.details.setVisible(self.state is RunState.IDLE and bool(report))
         self.say(text)
         show_error(text)
 
     def cancel(self) -> None:
         """Ask the job to stop at its next event."""
-        if self._worker is not None and self.state is State.RUNNING:
-            self._set_state(State.CANCELLING)
+        if self._worker is not None and self.state is RunState.RUNNING:
+            self._set_state(RunState.CANCELLING)
             self._worker.quit()
 
     @property
@@ -211,10 +211,10 @@ class RunPanel(QWidget):
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             if not event.modifiers() & Qt.KeyboardModifier.ControlModifier:
                 return False
-            if self.state is State.IDLE and self.button.isEnabled():
+            if self.state is RunState.IDLE and self.button.isEnabled():
                 self.button.click()
             return True
-        if event.key() == Qt.Key.Key_Escape and self.state is not State.IDLE:
+        if event.key() == Qt.Key.Key_Escape and self.state is not RunState.IDLE:
             self.cancel()
             return True
         return False
@@ -232,22 +232,22 @@ class RunPanel(QWidget):
             self.say(text)
 
     def _clicked(self) -> None:
-        if self.state is State.IDLE:
+        if self.state is RunState.IDLE:
             self.start()
         else:
             self.cancel()
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: RunState) -> None:
         self.state = state
-        text = {State.IDLE: self._text, State.RUNNING: "Cancel", State.CANCELLING: "Cancelling…"}[state]
+        text = {RunState.IDLE: self._text, RunState.RUNNING: "Cancel", RunState.CANCELLING: "Cancelling…"}[state]
         self.button.setText(text)
         self.button.setAccessibleName(text)
-        self.button.setEnabled(state is not State.CANCELLING)
-        if state is not State.CANCELLING:
+        self.button.setEnabled(state is not RunState.CANCELLING)
+        if state is not RunState.CANCELLING:
             self._in_sight.start(0)  # when what is shown or hidden now is laid out
-        self.bar.setVisible(state is not State.IDLE)
-        self.details.setVisible(state is State.IDLE and bool(self._report))
-        if state is State.RUNNING:
+        self.bar.setVisible(state is not RunState.IDLE)
+        self.details.setVisible(state is RunState.IDLE and bool(self._report))
+        if state is RunState.RUNNING:
             self.remedy.setVisible(False)
             self.button.setToolTip(self._stops)
             self.bar.setRange(0, 0)
@@ -258,7 +258,7 @@ class RunPanel(QWidget):
         if self._activity is not None:
             self._activity.close()
             self._activity = None
-        self._set_state(State.IDLE)
+        self._set_state(RunState.IDLE)
         self.set_ready(self._reason, self._remedy)
         self.say(text)
 
@@ -322,7 +322,7 @@ class RunDialog(QDialog):
 
     def reject(self) -> None:
         """Close, but not while files are written."""
-        if self.panel.state is State.IDLE:
+        if self.panel.state is RunState.IDLE:
             super().reject()
         else:
             self.panel.cancel()

@@ -31,7 +31,7 @@ from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.prediction.image_form import ImageForm
-from napari_nnunet.widgets.prediction.request import Choices, FarError, Request, require_near, resolve
+from napari_nnunet.widgets.prediction.request import Choices, FarError, SegmentRequest, require_confirmed, resolve
 from napari_nnunet.widgets.prediction.words import about_model
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class SegmentForm(Form):
             memory_gb=read_preferences().memory_gb,
         )
 
-    def request(self, panel: RunPanel) -> Request:
+    def request(self, panel: RunPanel) -> SegmentRequest:
         """Return what Run would do.
 
         Parameters
@@ -277,10 +277,10 @@ class SegmentForm(Form):
         except FarError as error:
             raise self._to_confirm(error) from error
 
-    def require_near(self, model: TrainedModel, request: Request) -> None:
+    def require_near(self, model: TrainedModel, request: SegmentRequest) -> None:
         """Check that the voxels fit another model too; raises NotReadyError with a button that confirms them."""
         try:
-            require_near(model, request.grid, self.image.accepted)
+            require_confirmed(model, request.grid, self.image.accepted)
         except FarError as error:
             raise self._to_confirm(error) from error
 

@@ -14,7 +14,7 @@ from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class ObjectTable(QWidget):
         return text_of(table)
 
 
-def _line(kind: str, rows: Rows, request: Request) -> tuple[str, str, str]:
+def _line(kind: str, rows: Rows, request: SegmentRequest) -> tuple[str, str, str]:
     """Return a line of the table: kind, count, mean area or volume."""
     own = [row for row in rows if row["kind"] == kind]
     if not own:

@@ -78,7 +78,7 @@ class Choices:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class SegmentRequest:
     """Everything a run needs.
 
     Parameters
@@ -142,7 +142,7 @@ def _stored_spacing(layer: Image, spacing: tuple[float, ...]) -> tuple[float, ..
     return tuple(stored["spacing"]) if np.allclose(stored["spacing"], spacing, rtol=1e-6, atol=0) else None
 
 
-def resolve(choices: Choices) -> Request:
+def resolve(choices: Choices) -> SegmentRequest:
     """Check the form and work out what Run would do; nothing is read but shapes.
 
     Raises
@@ -172,7 +172,7 @@ def resolve(choices: Choices) -> Request:
         require_over(first, other, choices.axes)
     voxel, typed = _voxel_size(choices, first, spatial), bool(choices.spacing_text.strip())
     grid = _as_seen(model, first, voxel, len(spatial), typed=typed)
-    require_near(model, grid, choices.accepted)
+    require_confirmed(model, grid, choices.accepted)
     try:
         model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
         frames = frames_of(layers, choices.axes, grid, channels=len(names), times=choices.times)
@@ -183,10 +183,12 @@ def resolve(choices: Choices) -> Request:
     settings = choices.settings.replace(
         probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
     )
-    return Request(model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output)
+    return SegmentRequest(
+        model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output
+    )
 
 
-def require_near(model: TrainedModel, grid: Geometry, accepted: tuple[float, ...] | None) -> None:
+def require_confirmed(model: TrainedModel, grid: Geometry, accepted: tuple[float, ...] | None) -> None:
     """Raise NotReadyError if voxels are far from those a model was trained on, and nobody confirmed them."""
     far = None if accepted == grid.spacing else far_voxels(model, grid)
     if far is not None:

@@ -17,7 +17,7 @@ from napari_nnunet.widgets.frame.layers import (
     geometry_of,
     result_shape,
 )
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 #: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
 PROBABILITY = "nnunet_probability"
@@ -28,13 +28,13 @@ class ResultLayers:
 
     Parameters
     ----------
-    request : Request
+    request : SegmentRequest
         What is being run.
     name : str, optional
         Of the result; the image's and the configuration's where not given.
     """
 
-    def __init__(self, request: Request, *, name: str | None = None) -> None:
+    def __init__(self, request: SegmentRequest, *, name: str | None = None) -> None:
         self.request = request
         scheme = request.model.dataset.labels
         shape = result_shape(request.source, request.axes)

@@ -20,7 +20,7 @@ from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe, expect
 
@@ -34,7 +34,7 @@ else:
     predict_series = lazy("napari_nnunet.jobs.prediction.predict:predict_series")
 
 
-class SegmentWidget(RequestDock[Request, dict[str, Any]]):
+class SegmentWidget(RequestDock[SegmentRequest, dict[str, Any]]):
     """Segment image layers with a trained nnU-Net model.
 
     Parameters
@@ -73,20 +73,20 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
         if self.form.image.follows_view:
             self.check_soon()
 
-    def request(self) -> Request:
+    def request(self) -> SegmentRequest:
         """Return what the form asks for."""
         return self.form.request(self.panel)
 
-    def describe(self, request: Request) -> str:
+    def describe(self, request: SegmentRequest) -> str:
         """Return what will be segmented."""
         return describe(request)
 
-    def estimate(self, request: Request) -> Job[dict[str, Any]]:
+    def estimate(self, request: SegmentRequest) -> Job[dict[str, Any]]:
         """Return what works out time and memory of every preset."""
         shape = request.frames[0].volume.shape
         return estimate_presets(request.model, shape, request.grid.spacing, request.settings)
 
-    def expect(self, request: Request, found: dict[str, Any]) -> str:
+    def expect(self, request: SegmentRequest, found: dict[str, Any]) -> str:
         """Return what it takes; the presets say what they take behind their names."""
         dice = request.model.preset_dice
         titles = {}
@@ -99,7 +99,7 @@ class SegmentWidget(RequestDock[Request, dict[str, Any]]):
         self.form.label_presets(titles)
         return expect(request, found["own"])
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: SegmentRequest) -> None:
         """Segment."""
         if request.model.folder != sample_folder():
             with contextlib.suppress(NnunetError):

@@ -18,7 +18,7 @@ from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.objects import ObjectTable
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 from napari_nnunet.widgets.prediction.volumes import VolumeTable, digest_of, is_untouched
 
@@ -69,7 +69,7 @@ class ResultView(QWidget):
         self.collect.setVisible(False)
         self._collected = None
 
-    def begin(self, request: Request, *, name: str | None = None) -> ResultLayers:
+    def begin(self, request: SegmentRequest, *, name: str | None = None) -> ResultLayers:
         """Add the layer that a run will fill."""
         self.clear()
         self.running = result = ResultLayers(request, name=name)

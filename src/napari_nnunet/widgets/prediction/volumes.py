@@ -19,7 +19,7 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.worker import Latest
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
 _PAUSE_MS = 400  # after the last stroke
@@ -76,7 +76,7 @@ class VolumeTable(QWidget):
         super().__init__()
         self.corrected = self._was_corrected = False
         self.held: Callable[[], bool] = lambda: False
-        self._request: Request | None = None
+        self._request: SegmentRequest | None = None
         self._layer: Labels | None = None
         self._before: int | None = None
         self._rows: list[tuple[int | None, ClassVolume]] = []

@@ -7,7 +7,7 @@ from typing import Any
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.words import about_time, size_text, times_text
-from napari_nnunet.widgets.prediction.request import Request
+from napari_nnunet.widgets.prediction.request import SegmentRequest
 
 
 def about_model(model: TrainedModel) -> str:
@@ -26,7 +26,7 @@ def about_model(model: TrainedModel) -> str:
     return f"Finds {listed}.<br>{kind}, {at}{quality}"
 
 
-def describe(request: Request) -> str:
+def describe(request: SegmentRequest) -> str:
     """Return in one sentence what Run will segment (rich text)."""
     frames = len(request.frames)
     volume = request.frames[0].volume
@@ -38,7 +38,7 @@ def describe(request: Request) -> str:
     return f"<b>Will segment</b> {where}'{request.source.name}': {count}{times_text(shape)} voxels{size}"
 
 
-def expect(request: Request, own: Any) -> str:
+def expect(request: SegmentRequest, own: Any) -> str:
     """Return what it will take, from an estimate (rich text)."""
     frames = len(request.frames)
     network = size_text(own.network_spacing[-request.model.configuration.ndim :])

@@ -25,18 +25,18 @@ from qtpy.QtWidgets import (
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import FILE, read_splits
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.planning import FoldsRequest
-from napari_nnunet.widgets.frame.panel import RunPanel, State
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import Table, button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.planning.folds import Folds, fold_job
+    from napari_nnunet.jobs.planning.folds import FoundFolds, fold_job
 else:
-    Folds = Any
+    FoundFolds = Any
     fold_job = lazy("napari_nnunet.jobs.planning.folds:fold_job")
 
 _USUAL = 5
@@ -64,7 +64,9 @@ class FoldBoxes(QScrollArea):
     def show_dataset(self, base: Path | None) -> None:
         """Offer the folds of a dataset in nnUNet_preprocessed; nnU-Net's five where there are none yet."""
         try:
-            self.show_count(_USUAL if base is None or not (base / FILE).is_file() else len(read_splits(base / FILE)))
+            self.show_count(
+                _USUAL if base is None or not (base / SPLITS_FILE).is_file() else len(read_splits(base / SPLITS_FILE))
+            )
         except NnunetError:
             self.show_count(_USUAL)  # what is wrong with the file is said when it is trained with
 
@@ -121,7 +123,7 @@ class FoldsDialog(QDialog):
     def __init__(self, workspace: Workspace, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.workspace, self.name = workspace, name
-        self.found: Folds | None = None
+        self.found: FoundFolds | None = None
         self._looking = Latest(self)
         self.setWindowTitle(f"Folds of {name}")
         self.setMinimumSize(520, 480)
@@ -193,7 +195,7 @@ class FoldsDialog(QDialog):
         self.panel.set_ready("Looking for the cases…")
         self._looking.start(fold_job(self.workspace, request), returned=returned, errored=self._failed)
 
-    def _first(self, found: Folds) -> None:
+    def _first(self, found: FoundFolds) -> None:
         """Begin with the folds there are; propose groups that the names show."""
         cases = sorted(_fold_of(found))
         pattern = likely_pattern(cases)
@@ -227,7 +229,7 @@ class FoldsDialog(QDialog):
         self.panel.set_ready(self.about.text())
         self._show_form()
 
-    def _show(self, found: Folds) -> None:
+    def _show(self, found: FoundFolds) -> None:
         self.found = found
         of: Mapping[str, str] = {} if found.groups is None else found.groups.of
         folds = _fold_of(found)
@@ -254,7 +256,7 @@ class FoldsDialog(QDialog):
         """Write the folds that are shown."""
         self.panel.run(fold_job(self.workspace, self.request()), done=self._made)
 
-    def _made(self, found: Folds) -> str:
+    def _made(self, found: FoundFolds) -> str:
         with QSignalBlocker(self.which):
             if self.which.findText(_STORED) < 0:
                 self.which.insertItem(0, _STORED)
@@ -270,7 +272,7 @@ class FoldsDialog(QDialog):
 
     def reject(self) -> None:
         """Close, but not while files are written."""
-        if self.panel.state is State.IDLE:
+        if self.panel.state is RunState.IDLE:
             super().reject()
 
 
@@ -279,7 +281,7 @@ def _plain(warning: str) -> str:
     return warning.partition(" Where that is so,")[0]
 
 
-def _fold_of(found: Folds) -> dict[str, str]:
+def _fold_of(found: FoundFolds) -> dict[str, str]:
     """Return in which folds each case validates."""
     of: dict[str, list[str]] = {name: [] for split in found.splits for name in (*split.train, *split.val)}
     for i, split in enumerate(found.splits):

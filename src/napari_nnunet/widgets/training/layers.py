@@ -16,7 +16,8 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import label_of
-from napari_nnunet.widgets.files.reader import LayerData, open_case
+from napari_nnunet.widgets.files.place import LayerData
+from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, differences_colormap, features_of
 
@@ -112,7 +113,7 @@ def show_largest_slice(viewer: Any, layer: Labels) -> None:
 
 def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
     """Read a validation case: image, reference, result and differences, as layer data."""
-    layers = yield from open_case(raw, score.name)
+    layers = yield from open_layers(raw, score.name)
     info = read_info(raw)
     reference, place = layers[-1][0], dict(layers[-1][1])
     prediction, _ = read_labels(score.prediction, reader=info.reader)

@@ -21,10 +21,10 @@ from napari_nnunet.processes.follow import Training, call_off
 from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.dataset.case_request import turned
+from napari_nnunet.widgets.dataset.case_request import swap_ignore
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, kinds_of_features, origin_of
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, kinds_of_features
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import counted
@@ -349,7 +349,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             self.panel.fail(error)
             return
         if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
-            labels = turned(labels, info.labels.ignore_label)
+            labels = swap_ignore(labels, info.labels.ignore_label)
         if ObjectScheme.of(info) is None:
             job = correct_reference(folder, origin["name"], labels)
         else:
@@ -359,7 +359,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
         for layer in self.viewer.layers:
             if layer.metadata.get(ORIGIN) == origin:  # what is open is what is stored now
-                layer.metadata[ORIGIN] = origin_of(Path(origin["folder"]), origin["name"], path)
+                layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
         self.state.written.emit()
         show_info(
             f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is preprocessed anew "
