@@ -20,8 +20,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
-from napari_nnunet.formats.results.summary import SUMMARY_FILE as SUMMARY
-from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import dataset_folds, reference_folder, validated_folds
@@ -34,7 +33,7 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
 
-SUMMARY_FILE = "suspects.csv"
+SUSPECTS_FILE = "suspects.csv"
 _AT_LEAST = 0.1  # excess that makes a case suspect, however alike all cases are
 _BEYOND = 3  # robust standard deviations above the middle case
 _ROBUST = 1.4826  # times the median absolute deviation: the standard deviation of a normal distribution
@@ -202,7 +201,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
         for pair, slip in zip(suspects, reasons, strict=True):
             judged[pair.name] = replace(judged[pair.name], slips=slip)
     ranked = tuple(sorted(judged.values(), key=lambda case: (-case.score, case.name)))
-    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / SUMMARY_FILE)
+    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / SUSPECTS_FILE)
     make_folder(result.file.parent)
     write_text(result.file, result.csv())
     return result
@@ -255,7 +254,7 @@ def _asked(name: ModelName, request: FindLabelErrorsRequest) -> bool:
 
 def _dice(folder: Path, folds: Sequence[Fold]) -> float:
     """Return the mean Dice of the folds whose summary can be read; 0 if none can."""
-    files = [folder / f"fold_{fold}" / "validation" / SUMMARY for fold in folds]
+    files = [folder / f"fold_{fold}" / "validation" / SUMMARY_FILE for fold in folds]
     known = [dice for file in files if file.is_file() and not math.isnan(dice := Summary.read(file).dice)]
     return sum(known) / len(known) if known else 0.0
 
