@@ -202,7 +202,7 @@ def keep_drawn(folder: Path, workers: int = 0) -> Job[DrawnObjects]:
 
     Returns
     -------
-    Drawn
+    DrawnObjects
         As it was found.
 
     Raises
