@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -35,7 +36,13 @@ def measure(
     began, peak, worker = time.monotonic(), 0, 0
     seen: set[psutil.Process] = set()
     with log.open("w") as out:
-        process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
+        process = psutil.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
         try:
             while process.poll() is None:
                 members = _members(process)
@@ -45,7 +52,10 @@ def measure(
                 worker = max([worker, *(_high_water(member.pid) for member in members[1:])])
                 time.sleep(pause if tree else 0.1)
         finally:
-            # nnunetv2's loading processes outlive a training that is cut short.
+            # nnunetv2's loading processes outlive a training that is cut short, also those that started between two looks.
+            if hasattr(os, "killpg"):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             for member in [process, *seen]:
                 with suppress(psutil.Error):
                     member.kill()

@@ -20,38 +20,7 @@ from pathlib import Path
 
 from _measure import measure
 
-OURS = """
-import os, sys, time
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as the command line does
-from napari_nnunet.engine.machine import keep_memory
-if __name__ == '__main__' and sys.argv[7] == 'keep':
-    keep_memory()
-begun = float(sys.argv[1])
-from napari_nnunet.events import drain
-from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.arithmetic import training_choice, training_device
-from napari_nnunet.jobs.training.begin import Start, begin
-from napari_nnunet.jobs.training.order import make_order
-from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.training.parallel import Group
-from napari_nnunet.schema.requests.training import TrainRequest
-if __name__ == '__main__':
-    workspace, steps = Workspace.resolve(), int(sys.argv[4])
-    request = TrainRequest(dataset=sys.argv[2], configuration=sys.argv[3], fold=0, device=sys.argv[5], precision=sys.argv[6])
-    order = drain(make_order(workspace, request))
-    choice = training_choice(request, order.architecture, training_device(request, request.device))
-    order.folder.path.mkdir(parents=True, exist_ok=True)
-    with torch_threads(choice.threads):
-        session = drain(begin(order, choice, Group(), Start()))
-        print('COMPUTES', session.learner.choice)
-        session.load_batches()
-        session.set_rate()
-        for i in range(steps + 2):
-            start = time.time()
-            session.learn()
-            print('FIRST' if i == 0 else 'STEP' if i > 1 else 'SKIP', time.time() - (begun if i == 0 else start))
-        session.close()
-"""
+OURS = (Path(__file__).parent / "_our_steps.py").read_text(encoding="utf-8")
 PEER = """
 import sys, time
 begun = float(sys.argv[1])
@@ -119,7 +88,7 @@ def main() -> None:
             "nnUNet_results": results, "PATH": os.environ["PATH"],
         }  # fmt: skip
         for configuration in options.configurations:
-            keep = "give back" if options.default_allocator else "keep"
+            keep = "give-back" if options.default_allocator else "keep"
             arguments = [name, configuration, str(options.steps), options.device, options.precision, keep]
             sides: dict[str, list[tuple[list[float], float, float]]] = {"peer": [], "ours": []}
             for _ in range(options.rounds):

@@ -107,3 +107,31 @@ def test_a_network_learns_the_same_by_every_path(name, layout):
         gradients[norms] = torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None])
     difference = float((gradients["torch"] - gradients["samples"]).norm() / gradients["torch"].norm())
     assert 0 < difference < 1e-4 or (difference == 0 and layout == "plain")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_biases_that_are_added_by_themselves_have_the_gradients_of_float64(ndim, kind):
+    architecture = Architecture(
+        name="PlainConvUNet", ndim=ndim, features=(4, 6, 8), kernel_sizes=((3,) * ndim,) * 3,
+        strides=((1,) * ndim, (2,) * ndim, (2,) * ndim), blocks=(1, 1, 1), decoder_convs=(1, 1),
+    )  # fmt: skip
+    unet = network.build(architecture, 1, 2)
+    network.initialize(unet, torch.Generator().manual_seed(1))
+    rng = torch.Generator().manual_seed(0)
+    x, towards = torch.randn(2, 8, *(4,) * ndim, generator=rng), torch.randn(2, 6, *(8,) * ndim, generator=rng)
+    layer = unet.decoder.transpconvs[0]
+    with torch.no_grad():
+        layer.bias.normal_(generator=rng)
+
+    def found(apart, double):
+        unet.decoder.bias_apart = apart
+        layer.to(torch.float64 if double else torch.float32).zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=not double and kind is torch.bfloat16):
+            y = unet.decoder._up(layer, x.double() if double else x)
+        (y * towards).sum().backward()
+        return y.detach(), layer.bias.grad.clone(), layer.weight.grad.clone()
+
+    for ours, exact in zip(found(True, False), found(False, True), strict=True):
+        tolerance = 1e-6 if kind is torch.float32 else 0.01
+        assert float((ours.double() - exact).norm() / exact.norm()) < tolerance

@@ -50,7 +50,8 @@ def choose_norms(network: UNet, layout: Layout, norms: Norms) -> None:
         Of its images.
     norms : Norms
         "samples" is the fastest on a CPU: sample by sample in the channels-last layout, group normalisation in the
-        plain one. Trainings that began with "torch" continue with it, since results differ in the last bits.
+        plain one, and biases of transposed convolutions added by themselves. Trainings that began with "torch"
+        continue with it, since results differ in the last bits.
     """
     paths: dict[Norms, dict[Layout, NormPath]] = {
         "samples": {"channels_last": "samples", "plain": "group"},
@@ -59,6 +60,7 @@ def choose_norms(network: UNet, layout: Layout, norms: Norms) -> None:
     for module in network.modules():
         if isinstance(module, InstanceNorm):
             module.path = paths[norms][layout]
+    network.decoder.bias_apart = norms == "samples"
 
 
 def laid_out(image: Tensor, layout: Layout) -> Tensor:

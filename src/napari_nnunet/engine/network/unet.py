@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_nnunet.engine.network.blocks import CONV, ConvBlock, ConvStack, ResidualBlock, ResidualStage
 from napari_nnunet.errors import ModelError
@@ -73,11 +74,16 @@ def _residual_stage(architecture: Architecture, stage: int, channels_in: int) ->
 
 
 class Decoder(nn.Module):
-    """The expanding path; ``stages[0]`` is the lowest resolution."""
+    """The expanding path; ``stages[0]`` is the lowest resolution.
+
+    ``bias_apart`` adds the biases of transposed convolutions by themselves: on a CPU, torch's gradient of them takes
+    longer there than those of the weights.
+    """
 
     def __init__(self, architecture: Architecture, heads: int) -> None:
         super().__init__()
         a = architecture
+        self.bias_apart = False
         stages, transposed, seg_layers = [], [], []
         for d in range(a.stages - 1):
             below, here = a.features[a.stages - 1 - d], a.features[a.stages - 2 - d]
@@ -92,11 +98,18 @@ class Decoder(nn.Module):
         self.transpconvs = nn.ModuleList(transposed)
         self.seg_layers = nn.ModuleList(seg_layers)
 
+    def _up(self, layer: Any, x: Tensor) -> Tensor:
+        if layer.bias is None or not self.bias_apart:
+            found: Tensor = layer(x)
+            return found
+        convolve = functional.conv_transpose2d if x.ndim == 4 else functional.conv_transpose3d
+        return convolve(x, layer.weight, None, layer.stride).add_(layer.bias.view(-1, *(1,) * (x.ndim - 2)))
+
     def features(self, skips: Sequence[Tensor]) -> Tensor:
         """Return what the last head gets: full resolution, ``features[0]`` channels."""
         x = skips[-1]
         for d, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
-            x = stage(torch.cat((up(x), skips[-2 - d]), dim=1))
+            x = stage(torch.cat((self._up(up, x), skips[-2 - d]), dim=1))
         return x
 
     def forward(self, skips: Sequence[Tensor], *, all_outputs: bool) -> list[Tensor]:
@@ -105,7 +118,7 @@ class Decoder(nn.Module):
         outputs = []
         last = len(self.stages) - 1
         for d, (up, stage, seg) in enumerate(zip(self.transpconvs, self.stages, self.seg_layers, strict=True)):
-            x = stage(torch.cat((up(x), skips[-2 - d]), dim=1))
+            x = stage(torch.cat((self._up(up, x), skips[-2 - d]), dim=1))
             if all_outputs or d == last:
                 outputs.append(seg(x))
         return outputs[::-1]
