@@ -213,3 +213,18 @@ def test_the_keys_of_the_import_dialog(viewer, cases, home, folders, qtbot, monk
     qtbot.keyClick(dialog.name, Qt.Key.Key_Escape)
     assert not dialog.isVisible()
     listed(cases, qtbot, 3)
+
+
+def test_a_voxel_size_and_subfolders_are_asked_for_in_the_import(viewer, cases, home, folders, qtbot):
+    for folder in folders:
+        (folder / "more").mkdir()
+        for path in sorted(folder.glob("*_2.png")):
+            path.rename(folder / "more" / path.name)
+    dialog = opened(cases, qtbot, *folders)
+    dialog.spacing.setText("0.5 wide")
+    assert "two or three positive numbers" in dialog.about.text()
+    dialog.spacing.setText("0.5 x 0.25")
+    dialog.subfolders.setChecked(True)
+    qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
+    assert [row[0] for row in rows(dialog.pairs)] == ["img_0", "img_1", "more_img_2"]
+    assert {case.spacing for case in dialog.plan.cases} == {(0.5, 0.25)}

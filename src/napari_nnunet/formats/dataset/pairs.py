@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class ImagePair:
         Where every class is a file of its own: its number, from 1 on, and its file.
     classes : tuple of str
         Then the names of all classes, 1 first, whether the case has them or not.
+    spacing : tuple of float, optional
+        Voxel size in mm, array order, that counts whatever the image says.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ImagePair:
     mask: Path
     parts: tuple[tuple[int, Path], ...] = ()
     classes: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = None
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -104,19 +107,74 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     if images.is_dir() and masks.is_dir() and images.samefile(masks):
         raise DatasetError(f"Images and masks are the same folder, {images}. Put the masks into a folder of their own.")
     sources, targets = _entries(images, skip), _entries(masks, skip)
-    best: Pairing | None = None
+    best = _best(sources, targets, suffixes)
+    if not best.pairs:
+        examples = f"{sources[0].name} and {targets[0].name}"
+        raise DatasetError(
+            f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
+        )
+    return best
+
+
+def pair_subfolders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), skip: Container[str] = ()) -> Pairing:
+    """Match the images and masks of two folders that have the same subfolders, each as :func:`pair_folders` does.
+
+    A subfolder with one image and one mask needs no like names. Names of cases begin with those of their folders.
+
+    Raises
+    ------
+    DatasetError
+        As there, if nothing matches anywhere.
+    """
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise DatasetError(f"The folder {folder} does not exist.")
+    pairs: dict[str, ImagePair] = {}
+    left: tuple[list[Path], list[Path]] = ([], [])
+    for place in sorted({*_places(images), *_places(masks)}):
+        sources, targets = ([] if not (f := root / place).is_dir() else _images(f, skip) for root in (images, masks))
+        found = _best(sources, targets, suffixes)
+        if not found.pairs and len(sources) == len(targets) == 1:
+            found = Pairing((ImagePair(_clean(_stem(sources[0])), (sources[0],), targets[0]),), (), ())
+        for pair in found.pairs:
+            parts = (*place.parts, pair.name) if _words(pair.name) else place.parts or (pair.name,)
+            name = _free("_".join(map(_clean, parts)), pairs)
+            pairs[name] = replace(pair, name=name)
+        left[0].extend(found.images)
+        left[1].extend(found.masks)
+    if not pairs:
+        raise DatasetError(
+            f"No image in {images} or its subfolders has a mask of the same name in the same subfolder of {masks}. "
+            "Rename them to match."
+        )
+    return Pairing(tuple(pairs[name] for name in sorted(pairs)), tuple(left[0]), tuple(left[1]))
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """Yield where images lie within a folder; series of DICOM slices are images."""
+    yield Path()
+    for entry in folder.rglob("*"):
+        inside = entry.relative_to(folder)
+        if entry.is_dir() and not any(part.startswith(".") for part in inside.parts) and not dicom.is_series(entry):
+            yield inside
+
+
+def _images(folder: Path, skip: Container[str]) -> list[Path]:
+    """Return the images of a folder without those of its subfolders."""
+    entries = (path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in skip)
+    return [path for path in entries if (dicom.is_series(path) if path.is_dir() else _is_image(path))]
+
+
+def _best(sources: Sequence[Path], targets: Sequence[Path], suffixes: Sequence[str]) -> Pairing:
+    """Return the way to match images and masks that leaves the fewest over."""
+    best = Pairing((), tuple(sources), tuple(targets))
     for split in _splitters(suffixes, sources):
         cases = _grouped(sources, split)
         found = _without_folders(_match(cases, {_stem(path): path for path in targets}))
         by_class = find_class_files(cases, targets, _files, _words, _stem)
         for way in (found, *([] if by_class is None else [_joined(cases, by_class)])):
-            if best is None or len(way.pairs) > len(best.pairs):
+            if len(way.pairs) > len(best.pairs):
                 best = way
-    if best is None or not best.pairs:
-        examples = f"{sources[0].name} and {targets[0].name}"
-        raise DatasetError(
-            f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
-        )
     return best
 
 

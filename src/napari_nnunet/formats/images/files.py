@@ -281,6 +281,8 @@ def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray
         raise
     except Exception as error:
         raise _unreadable(path, adapter, error) from error
+    if array.dtype.kind == "c":
+        raise ImageError(f"{path.name} holds complex numbers. Save their magnitude, or their real part, as the image.")
     if not array.size:
         raise ImageError(f"{path} holds no voxel: it has {_times(array.shape[1:])}. Was it written completely?")
     return array, as_named(geometry, reader)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from napari_nnunet.formats.masks.doubts import doubt_of, gapless, many
 from napari_nnunet.formats.masks.facts import (
     FolderFacts,
     MaskFacts,
@@ -37,8 +38,6 @@ Kind = Literal[
 _CLOSER = 5  # values of a mask from which on they may be numbers of objects
 _LOOKED_AT = 3  # files whose pieces are looked at
 _MOST_COLOURS = 64  # of a drawing; a picture has more
-_VOID = (255, 65535, 254)  # what tools write where nobody annotated
-_STRAY = 1e-3  # of all foreground: a value with fewer voxels, apart from the others, may be a slip
 _SPECK = 4.0  # voxels of a piece, on average: noise and blurred edges are finer than anything drawn
 _ALONE = 0.8  # of the values are one piece each: numbered objects
 _SAME_SIZE = 0.4  # how far the value explains an area: a class has its own size, a number has none
@@ -86,9 +85,11 @@ def to_look_at(facts: Mapping[str, MaskFacts]) -> tuple[str, ...]:
         return ()
     sets = {f.foreground for f in facts.values()}
     most = max((len(values) for values in sets), default=0)
-    if most < _CLOSER or (len(sets) == 1 and len(facts) > 1 and most <= 40 and _gapless(next(iter(sets)))):
+    few = most < _CLOSER and not _could_number([f.foreground for f in facts.values()])
+    if few or (len(sets) == 1 and len(facts) > 1 and most <= 40 and gapless(next(iter(sets)))):
         return ()
-    ordered = sorted(facts, key=lambda name: (-facts[name].distinct, sorted(facts[name].counts.items()), name))
+    filled = (name for name, f in facts.items() if f.foreground)
+    ordered = sorted(filled, key=lambda name: (-facts[name].distinct, sorted(facts[name].counts.items()), name))
     return tuple(ordered[:_LOOKED_AT])
 
 
@@ -166,7 +167,7 @@ def _colours(folder: FolderFacts) -> Recognised:
         mapping = {value_word(ground, colour=True): BACKGROUND, **mapping}
     rows = tuple(folder.row(value, names.get(value, BACKGROUND)) for value in folder.values)
     text = (
-        f"The masks are drawn in {_many(len(classes), 'colour')} on {value_word(ground, colour=True)}; name the classes"
+        f"The masks are drawn in {many(len(classes), 'colour')} on {value_word(ground, colour=True)}; name the classes"
     )
     return Recognised("colours", rows, False, f"{text}.", mapping)
 
@@ -199,6 +200,8 @@ def _noise(folder: FolderFacts, looks: Pieces) -> Recognised | None:
     ground = sum(n for value, n in folder.counts.items() if value <= low + eighth)
     top = sum(n for value, n in folder.counts.items() if value >= high - eighth)
     between = folder.voxels - ground - top
+    if _clustered(folder, low + eighth, high - eighth, top):
+        return _picture(folder)
     if ground + top >= 0.6 * folder.voxels and top >= between / 4 and len(folder.values) >= _CLOSER + 2:
         threshold = 128.0 if 200 <= high <= 255 else float(round((low + high) / 2))
         what = "saved as JPEG" if lossy else "smoothed when they were scaled"
@@ -206,6 +209,14 @@ def _noise(folder: FolderFacts, looks: Pieces) -> Recognised | None:
         return Recognised("noise", folder.halves(threshold), False, f"{text}.", {}, threshold=threshold)
     specks = len(folder.values) > _MOST_COLOURS and looks.single < _ALONE
     return _picture(folder) if lossy or specks else None
+
+
+def _clustered(folder: FolderFacts, low: float, high: float, top: int) -> bool:
+    """Whether values between two levels gather around a third one, as compressed classes do; edges are spread."""
+    between = {value: n for value, n in folder.counts.items() if low < value < high}
+    width = (high - low) / 6
+    most = max((sum(n for v, n in between.items() if value <= v < value + width) for value in between), default=0)
+    return most > top / 4 and most > 0.6 * sum(between.values())
 
 
 def _picture(folder: FolderFacts) -> Recognised:
@@ -217,17 +228,28 @@ def _are_objects(folder: FolderFacts, looks: Pieces) -> bool:
     """Whether every value is one object: one piece each, and other values in other cases."""
     sets = [f.foreground for f in folder.facts]
     most = max(len(values) for values in sets)
-    if most < _CLOSER or looks.single < _ALONE:
+    if looks.single < _ALONE:
         return False
+    if most < _CLOSER:
+        return looks.touching < 0.5 and _could_number(sets)
     if len(sets) == 1:  # one file: regions of an atlas lie side by side, objects on a ground
-        return most >= 2 * _CLOSER and looks.touching < 0.5 and folder.counts[0] > 0
+        return looks.touching < 0.5 and folder.counts[0] > 0
     if all(values == sets[0] for values in sets):
         return False
     once = sum(folder.files[value] == 1 for value in folder.foreground)
     if once > 0.5 * len(folder.foreground) and once > most / 2 and max(folder.files[v] for v in folder.foreground) == 1:
         return True
-    counted = all(_gapless(values) for values in sets)
+    counted = all(gapless(values) for values in sets)
     return (counted or most >= 2 * _CLOSER) and _size_by_value(folder) < _SAME_SIZE
+
+
+def _could_number(sets: Sequence[frozenset[float]]) -> bool:
+    """Whether a few values could be numbers of objects: each mask counts to another one, or none has another's."""
+    found = [values for values in sets if values]
+    if len(found) < 2 or max(map(len, found)) < 2:
+        return False
+    apart = sum(map(len, found)) == len(frozenset().union(*found))
+    return apart or (len(set(found)) > 1 and all(map(gapless, found)))
 
 
 def _size_by_value(folder: FolderFacts) -> float:
@@ -260,78 +282,22 @@ def _objects(folder: FolderFacts) -> Recognised:
 
 def _classes(folder: FolderFacts) -> Recognised:
     """Classes, with what may be meant otherwise."""
-    negative = [value for value in folder.values if value < 0]
-    void = _void(folder)
-    ignore = negative[0] if negative else void
-    proper = [value for value in folder.foreground if value != ignore]
+    doubt = doubt_of(folder)
+    ignored = doubt.ignored if doubt else ()
+    proper = [value for value in folder.foreground if value not in ignored]
     names = {value: f"class_{i}" for i, value in enumerate(proper, start=1)}
-    doubt = _doubt(folder, negative, void, proper)
-    if doubt and doubt[0]:
-        names = doubt[0]
-    mapping: dict[str, str] = {}
-    for value, name in names.items():
-        mapping[value_word(value)] = name
-    rows = tuple(
-        folder.row(value, IGNORE if value == ignore else names.get(value, BACKGROUND)) for value in folder.values
-    )
-    grouped = _grouped(mapping)
+    if doubt and doubt.names:
+        names = dict(doubt.names)
+    becomes = {**names, **dict.fromkeys(ignored, IGNORE)}
+    rows = tuple(folder.row(value, becomes.get(value, BACKGROUND)) for value in folder.values)
+    alone = len(ignored) == 1
+    grouped = _grouped({value_word(value): name for value, name in (names if alone else becomes).items()})
     if doubt:
-        kind: Kind = "not annotated" if ignore is not None else "unclear"
-        return Recognised(kind, rows, False, doubt[1], grouped, ignore=None if ignore is None else int(ignore))
+        kind: Kind = "not annotated" if ignored else "unclear"
+        return Recognised(kind, rows, False, doubt.sentence, grouped, ignore=int(ignored[0]) if alone else None)
     if len(proper) == 1:
         return Recognised("two values", rows, True, f"The masks have one value beside 0: {proper[0]:g}.", grouped)
-    return Recognised("classes", rows, True, f"The masks have {_many(len(proper), 'class')}.", grouped)
-
-
-def _doubt(
-    folder: FolderFacts, negative: Sequence[float], void: float | None, proper: Sequence[float]
-) -> tuple[dict[float, str], str] | None:
-    """Return why values may be no classes, with other names for them where there are better ones; None if they are."""
-    if len(negative) > 1:
-        return {}, f"The masks have {len(negative)} values below 0, from {negative[0]:g} on; they may be images."
-    if negative:
-        return {}, f"The masks have the value {negative[0]:g}, which often means that nobody annotated a voxel."
-    ways = {f.foreground for f in folder.facts if f.foreground}
-    if len(ways) > 1 and all(len(values) == 1 for values in ways):
-        whole = ", ".join(f"{value:g}" for value in folder.foreground)
-        if not _gapless(folder.foreground):
-            one = dict.fromkeys(folder.foreground, "class_1")
-            return one, f"Every mask has one value beside 0, but not the same: {whole}. One class, or several?"
-    if void is not None:
-        return {}, f"The value {void:g} lies apart from the others; it often means that nobody annotated a voxel."
-    strays = _strays(folder)
-    if strays:
-        listed = ", ".join(f"{value:g} ({_many(folder.counts[value], 'voxel')})" for value in strays[:5])
-        rest = {v: f"class_{i}" for i, v in enumerate((p for p in proper if p not in strays), start=1)}
-        kept = {**rest, **dict.fromkeys(strays, BACKGROUND)}
-        return kept, f"The masks have few voxels of {listed}, apart from the other values; they may be slips."
-    if not folder.counts[0] and len(proper) == 2:
-        low, high = proper
-        text = f"The masks have the values {low:g} and {high:g}, and no 0. Which is the background?"
-        return {low: BACKGROUND, high: "class_1"}, text
-    return None
-
-
-def _void(folder: FolderFacts) -> float | None:
-    """Return a value that looks like 'not annotated': far above values that count from 1 on."""
-    *rest, last = folder.foreground or [0]
-    return last if rest and last in _VOID and _gapless(rest) and last > rest[-1] + 1 else None
-
-
-def _strays(folder: FolderFacts) -> list[float]:
-    """Return values with next to no voxels where the others do not lead on to them."""
-    if _gapless(folder.foreground):
-        return []
-    total = sum(folder.counts[value] for value in folder.foreground)
-    many = len(folder.facts)
-    rare = [v for v in folder.foreground if folder.counts[v] < _STRAY * total and (folder.files[v] < many or many == 1)]
-    return rare if len(rare) < len(folder.foreground) else []
-
-
-def _gapless(values: Iterable[float]) -> bool:
-    """Whether values count 1, 2, 3, ..."""
-    found = set(values)
-    return found == set(range(1, len(found) + 1))
+    return Recognised("classes", rows, True, f"The masks have {many(len(proper), 'class')}.", grouped)
 
 
 def _grouped(mapping: Mapping[str, str]) -> dict[str, str]:
@@ -355,7 +321,3 @@ def _mean(pieces: Sequence[Pieces]) -> Pieces | None:
         float(np.mean([getattr(p, name) for p in pieces])) for name in ("single", "size", "touching")
     )
     return Pieces(single, size, touching)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what if count == 1 else what + ('es' if what.endswith('s') else 's')}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_cla
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
+from napari_nnunet.schema.geometry import GIVEN
 from napari_nnunet.volume import Volume
 
 _GLANCE = 20_000  # voxels of an image that are looked at, evenly spaced
@@ -50,6 +51,8 @@ class PlannedCase:
         Whether the image, at a glance, has a handful of whole values, as masks have.
     notes : tuple of str
         What was done with channels that lie on other grids.
+    sized_by : {"", "given", "mask"}
+        Who says the voxel size, if not the image.
     """
 
     pair: ImagePair
@@ -61,6 +64,7 @@ class PlannedCase:
     facts: MaskFacts
     few_values: bool = False
     notes: tuple[str, ...] = ()
+    sized_by: Literal["", "given", "mask"] = ""
 
     @property
     def name(self) -> str:
@@ -106,18 +110,43 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         raise ImageError(f"{pair.mask.name} has {facts.invalid} voxels that are NaN or infinite; give them a value")
     integers = bool((np.asarray(volume.array) == np.rint(volume.array)).all())
     low, high = float(np.min(volume.array)), float(np.max(volume.array))
-    known = volume.geometry.spacing_known
+    spacing, sized_by = _size(pair, volume, mask)
     return PlannedCase(
-        pair=pair,
+        pair=pair if not sized_by else replace(pair, spacing=spacing),
         shape=volume.shape,
-        spacing=volume.geometry.spacing if known else None,
+        spacing=spacing,
         channels=volume.channels,
         eight_bit=integers and low >= 0 and high <= 255,
         turned=turned,
         facts=facts,
         few_values=integers and _few(np.asarray(volume.array)),
         notes=volume.notes,
+        sized_by=sized_by,
     )
+
+
+def _size(
+    pair: ImagePair, volume: Volume, mask: StoredMask
+) -> tuple[tuple[float, ...] | None, Literal["", "given", "mask"]]:
+    """Return the voxel size of a case and who says it: what was given, else the image, else its mask; None if nobody.
+
+    Raises
+    ------
+    ImageError
+        If the size that was given has another number of axes.
+    """
+    if pair.spacing is not None:
+        return sized(pair, volume).geometry.spacing, "given"
+    if volume.geometry.spacing_known:
+        return volume.geometry.spacing, ""
+    return (mask.geometry.spacing, "mask") if mask.geometry.spacing_known else (None, "")
+
+
+def sized(pair: ImagePair, volume: Volume) -> Volume:
+    """Return an image with the voxel size of its pair; its mask is to be placed before, for headers have the other."""
+    if pair.spacing is None:
+        return volume
+    return replace(volume, geometry=volume.geometry.with_spacing(pair.spacing, GIVEN))
 
 
 def _few(array: NDArray[Any]) -> bool:

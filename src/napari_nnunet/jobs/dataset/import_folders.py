@@ -17,16 +17,17 @@ from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dataset.raw_dataset import dataset_json, read_info
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images import tiff
-from napari_nnunet.formats.images.files import ending_of, write_image, write_labels
+from napari_nnunet.formats.images.files import ending_of, read_header, write_image, write_labels
 from napari_nnunet.formats.masks.translation import Translation
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image, task
+from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image, sized, task
 from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
 _PLAIN = (".png", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")  # what nnU-Net knows as well
+_TIFF = (".tif", ".tiff")
 
 
 def import_folders(workspace: Workspace, request: ImportFoldersRequest) -> Job[Path]:
@@ -84,25 +85,64 @@ def import_planned(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     return folder
 
 
-def _notes(plan: ImportPlan, translation: Translation, *, values: bool = True) -> Job[None]:
+def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersRequest) -> Job[None]:
     """Say what is left out, renumbered and turned."""
     for why in dict.fromkeys(left.why for left in plan.left_out):
-        names = [left.path.name for left in plan.left_out if left.why == why]
+        names = [_within(left.path, request) for left in plan.left_out if left.why == why]
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
         yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
     changed = {old: new for old, new in translation.values.items() if old != new}
     if plan.recognised is not None and plan.recognised.kind == "class files":
         yield Note(text=plan.recognised.sentence)
-    elif values and changed and not translation.colours:
+    elif request.objects is None and changed and not translation.colours:
         text = ", ".join(f"{old} -> {new}" for old, new in list(changed.items())[:40])
         yield Note(text=f"Mask values are renumbered: {text}{', ...' if len(changed) > 40 else ''}.")
+    yield from _mostly_foreground(plan, translation)
     turned = [case.name for case in plan.cases if case.turned]
     if turned:
         count = f"{len(turned)} of {len(plan.cases)}"
         text = f"The masks of {count} cases are stored in another order and turned onto their images"
         yield Note(level="warning", text=f"{text}: {_some(turned)}.")
+    yield from _size_notes(plan.cases)
     for case in plan.cases:
         yield from (Note(level="warning", text=f"{case.name}: {text}") for text in case.notes)
+
+
+def _mostly_foreground(plan: ImportPlan, translation: Translation) -> Job[None]:
+    """Say where 0 is the smaller part of drawings in two values: it may be what was drawn, in black on white."""
+    found = plan.recognised
+    if found is None or found.kind != "two values" or translation.threshold is not None:
+        return
+    for row in found.rows:
+        if row.word not in ("0", "1") and row.share > 0.5 and translation.values.get(int(row.word)) == 1:
+            text = f"The value {row.word} covers {row.share:.0%} of the masks and becomes the foreground"
+            yield Note(
+                level="warning",
+                text=f"{text}. If 0 is what was drawn: --map 0=object {row.word}=background.",
+                in_window=f"{text}. If 0 is what was drawn, exchange the two classes.",
+            )
+
+
+def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
+    """Say where the size of voxels is not the image's own; pictures need none."""
+    without = [case.name for case in cases if case.spacing is None and len(case.shape) == 3]
+    if without:
+        text = f"No voxel size in the files of {len(without)} of {len(cases)} cases ({_some(without)}); 1 mm is assumed"
+        yield Note(
+            level="warning",
+            text=f"{text}. Give the size if that is wrong (--spacing).",
+            in_window=f"{text}. Give the size if that is wrong.",
+        )
+    by_mask = [case.name for case in cases if case.sized_by == "mask"]
+    if by_mask:
+        text = f"The images of {len(by_mask)} of {len(cases)} cases have no voxel size; that of their masks is taken"
+        yield Note(level="warning", text=f"{text} ({_some(by_mask)}).")
+
+
+def _within(path: Path, request: ImportFoldersRequest) -> str:
+    """Return the path of a file within the folder it was found in."""
+    root = next((root for root in (request.images, request.masks) if path.is_relative_to(root)), path.parent)
+    return path.relative_to(root).as_posix()
 
 
 def _some(names: Sequence[str]) -> str:
@@ -112,7 +152,7 @@ def _some(names: Sequence[str]) -> str:
 def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     translation = plan.require()
-    yield from _notes(plan, translation, values=request.objects is None)
+    yield from _notes(plan, translation, request)
     ending, copied = _ending(plan.cases, translation)
     content = dataset_json(plan.channels, translation.labels, len(plan.cases), ending)
     for part in ("imagesTr", "labelsTr"):
@@ -127,13 +167,15 @@ def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFolde
 def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[None]:
     """Write the cases of a plan into a dataset that has others."""
     translation = plan.require()
-    yield from _notes(plan, translation)
+    yield from _notes(plan, translation, request)
     ending = read_info(folder).file_ending
     yield Stage(name=f"Adding to {folder.name}", total=len(plan.cases))
     tasks = []
     for case in plan.cases:
-        images = not case.notes and all(not path.is_dir() and ending_of(path) == ending for path in case.pair.images)
-        mask = case.facts.plain and not translation.changes and not case.turned
+        same = _keeps_size(case, ending)
+        images = all(not path.is_dir() and ending_of(path) == ending for path in case.pair.images)
+        images = images and same and not case.notes
+        mask = same and case.facts.plain and not translation.changes and not case.turned
         mask = mask and not case.pair.mask.is_dir() and ending_of(case.pair.mask) == ending
         tasks.append(task(case.pair, folder, ending, translation, images, mask, request.apart))
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
@@ -147,11 +189,16 @@ def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str
     as_stored = all(case.facts.plain and not case.turned and not case.notes for case in cases)
     if as_stored and not translation.changes and not any(path.is_dir() for path in files):
         endings = {ending_of(path) for path in files}
-        if len(endings) == 1 and endings <= set(_PLAIN):
+        if len(endings) == 1 and endings <= set(_PLAIN) and all(_keeps_size(case, *endings) for case in cases):
             return endings.pop(), True
     if len(cases[0].shape) == 3 or all(case.spacing is not None for case in cases):
         return ".nii.gz", False
     return (".png" if all(case.eight_bit for case in cases) else ".tif"), False
+
+
+def _keeps_size(case: PlannedCase, ending: str) -> bool:
+    """Whether a copy of the files, with a size beside it where they are stacks of TIFF pages, has the right size."""
+    return not case.sized_by or (ending in _TIFF and len(case.shape) == 3)
 
 
 def write_pair(
@@ -168,27 +215,36 @@ def write_pair(
     label = folder / "labelsTr" / f"{pair.name}{ending}"
     if copy_images:
         for source, target in zip(pair.images, targets, strict=True):
-            _copy(source, target, pair.name)
+            _copy(source, target, pair)
     if copy_mask:
-        _copy(pair.mask, label, pair.name)
+        _copy(pair.mask, label, pair)
     if copy_images and copy_mask:
         return
     volume = read_image(pair, apart)
+    geometry = sized(pair, volume).geometry
     if not copy_images:
         for c, channel in enumerate(np.asarray(volume.array)):
-            write_image(_narrow(channel), volume.geometry, folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}")
+            write_image(_narrow(channel), geometry, folder / "imagesTr" / f"{pair.name}_{c:04d}{ending}")
     if not copy_mask:
         mask, _ = placed_mask(pair, volume, apart)
-        write_labels(translation.apply(mask, pair.mask.name), volume.geometry, label)
+        write_labels(translation.apply(mask, pair.mask.name), geometry, label)
 
 
-def _copy(source: Path, target: Path, name: str) -> None:
-    """Copy a file, and the voxel size that lies beside a TIFF."""
+def _copy(source: Path, target: Path, pair: ImagePair) -> None:
+    """Copy a file; the voxel size that lies beside or inside of a stack of TIFF pages then lies beside the copy."""
     with written_beside(target) as temporary:
         shutil.copyfile(source, temporary)
-    beside = tiff.sidecar(source)
-    if ending_of(source) in (".tif", ".tiff") and beside.is_file():
-        shutil.copyfile(beside, target.parent / f"{name}.json")
+    if ending_of(source) not in _TIFF:
+        return
+    beside = target.parent / f"{pair.name}.json"
+    if pair.spacing is not None:
+        write_json(beside, {"spacing": list(pair.spacing)})
+    elif tiff.sidecar(source).is_file():
+        shutil.copyfile(tiff.sidecar(source), beside)
+    else:
+        found = read_header(pair.images[0]).geometry
+        if found.spacing_known and found.ndim == 3:  # nnU-Net looks beside the file only
+            write_json(beside, {"spacing": list(found.spacing)})
 
 
 def _narrow(channel: NDArray[np.float32]) -> NDArray[np.generic]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, of_cases
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.pairs import Pairing, channel_word, pair_folders
+from napari_nnunet.formats.dataset.pairs import Pairing, channel_word, pair_folders, pair_subfolders
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
@@ -110,8 +110,9 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
     DatasetError
         If a folder is missing or nothing matches.
     """
-    pairing = pair_folders(request.images, request.masks, suffixes=request.suffixes, skip=request.skip)
-    wanted = [pair for pair in pairing.pairs if pair.name not in request.skip]
+    pairs = pair_subfolders if request.subfolders else pair_folders
+    pairing = pairs(request.images, request.masks, suffixes=request.suffixes, skip=request.skip)
+    wanted = [replace(pair, spacing=request.spacing) for pair in pairing.pairs if pair.name not in request.skip]
     yield Stage(name="Reading masks", total=len(wanted))
     outcomes = yield from run_cases(
         look_at_pair, [task(pair, request.apart) for pair in wanted], workers=request.workers
@@ -126,12 +127,14 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
         found = yield from run_cases(look_closer, tasks, workers=request.workers)
         pieces = tuple(outcome.result for outcome in found.values() if outcome.error is None)
     target = None if request.dataset is None else workspace.raw / workspace.dataset_name(request.dataset)
-    left = _left_out(pairing, request.skip)
+    left = _left_out(pairing, request)
     return decide(ImportPlan(tuple(cases), (), left, problems, None, None, None, target, pieces), request)
 
 
-def _left_out(pairing: Pairing, skip: Sequence[str]) -> tuple[LeftOut, ...]:
-    found = [LeftOut(path, "no mask has its name") for path in pairing.images]
+def _left_out(pairing: Pairing, request: ImportFoldersRequest) -> tuple[LeftOut, ...]:
+    skip, alone = request.skip, "no mask has its name"
+    below = alone if request.subfolders else "in a subfolder"
+    found = [LeftOut(path, alone if path.parent == request.images else below) for path in pairing.images]
     folder = "a mask is one file with a value for each class, or one file per class named by case and class"
     found += [LeftOut(path, folder if path.is_dir() else "no image has its name") for path in pairing.masks]
     for pair in pairing.pairs:

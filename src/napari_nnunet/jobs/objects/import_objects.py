@@ -17,7 +17,7 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
-from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, task
+from napari_nnunet.jobs.dataset.import_case import placed_mask, read_image, sized, task
 from napari_nnunet.jobs.dataset.import_folders import fill_dataset
 from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.jobs.objects.derive import derive_in
@@ -80,4 +80,4 @@ def write_objects(pair: ImagePair, folder: Path, ending: str, apart: WhenApart) 
     volume = read_image(pair, apart)
     mask, _ = placed_mask(pair, volume, apart)
     objects = numbered(np.asarray(mask.array), pair.mask.name)
-    write_labels(objects, volume.geometry, folder / f"{pair.name}{ending}")
+    write_labels(objects, sized(pair, volume).geometry, folder / f"{pair.name}{ending}")

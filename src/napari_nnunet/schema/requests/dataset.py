@@ -109,6 +109,19 @@ class ImportFoldersRequest(GridSettings):
     dataset: str | None = option(
         "Add to", "-d DATASET", "Add the cases to this dataset instead of making one.", default=None
     )
+    spacing: tuple[float, ...] | None = option(
+        "Voxel size",
+        "--spacing MM",
+        "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
+        default=None,
+        otherwise="what the files say",
+    )
+    subfolders: bool = option(
+        "Subfolders",
+        "--subfolders",
+        "Look into subfolders too; both folders have the same ones, and cases are named SUBFOLDER_FILE.",
+        default=False,
+    )
     dry_run: bool = option("Only show", "--dry_run", "Show pairs and values, and write nothing.", default=False)
     workers: Workers = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -85,8 +87,9 @@ class ImportDialog(RunDialog):
         self._later.setSingleShot(True)
         self._later.setInterval(_LATER_MS)
         self._later.timeout.connect(self._look)
-        for edit in (self.images, self.masks, self.suffixes):
+        for edit in (self.images, self.masks, self.suffixes, self.spacing):
             edit.textChanged.connect(self._folders_changed)
+        self.subfolders.toggled.connect(self._folders_changed)
         self.target.currentIndexChanged.connect(self._target_chosen)
         self.name.textEdited.connect(self._name_typed)
         self.channels.textChanged.connect(self._decide)
@@ -110,6 +113,9 @@ class ImportDialog(RunDialog):
         self.name.setPlaceholderText("Nuclei")
         self.suffixes = QLineEdit()
         self.suffixes.setPlaceholderText("found from the names; or _red _green")
+        self.spacing = QLineEdit()
+        self.spacing.setPlaceholderText("what the files say; or 2 0.5 0.5")
+        self.subfolders = QCheckBox("Look into subfolders")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
         self.about, self.meaning = sentence(), sentence()
@@ -135,6 +141,12 @@ class ImportDialog(RunDialog):
             ("Add to", self.target, "A new dataset, or one that is there: its channels and classes hold then."),
             ("Name", self.name, "Of the new dataset; the next free number is put in front."),
             ("Channel suffixes", self.suffixes, "What the names of a case's channel files end in, in channel order."),
+            (
+                "Voxel size (mm)",
+                self.spacing,
+                "Of every image: z y x (pictures: y x). Empty: what the files say.",
+            ),
+            ("Subfolders", self.subfolders, "Both folders have the same ones; cases are named by subfolder and file."),
             ("Channel names", self.channels, "CT selects the rules for computed tomography. Empty: channel_0, ..."),
         ):
             part.setToolTip(tip)
@@ -210,7 +222,15 @@ class ImportDialog(RunDialog):
                 return f"The folder {path} does not exist."
         if Path(images).resolve() == Path(masks).resolve():
             return "Images and masks are the same folder. Choose two folders."
-        return None
+        return None if self._spacing() is not None else "The voxel size is two or three positive numbers of mm."
+
+    def _spacing(self) -> tuple[float, ...] | None:
+        """Return what was typed, () where nothing was, None where it is no voxel size."""
+        try:
+            sizes = tuple(float(word) for word in self.spacing.text().replace("x", " ").split())
+        except ValueError:
+            return None
+        return sizes if not sizes or (len(sizes) in (2, 3) and all(0 < size < math.inf for size in sizes)) else None
 
     def request(self) -> ImportFoldersRequest:
         """Return what the dialog says."""
@@ -219,6 +239,8 @@ class ImportDialog(RunDialog):
             masks=Path(self.masks.text().strip()),
             name=self.name.text().strip(),
             suffixes=split_words(self.suffixes.text()),
+            spacing=self._spacing() or None,
+            subfolders=self.subfolders.isChecked(),
             channel_names=() if self.target.currentData() else split_words(self.channels.text()),
             **(self.values.answers() if self.objects.kind is None else {"objects": self.objects.kind}),
             skip=self.pairs.left_out(),
