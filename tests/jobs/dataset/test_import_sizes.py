@@ -128,7 +128,7 @@ def test_subfolders_are_named_and_looked_into_on_request(tmp_path, imported):
     names = sorted(path.name for path in (dataset / "labelsTr").iterdir())
     assert names == ["p1.nii.gz", "p2_day1.nii.gz", "p3_x_1.nii.gz", "top.nii.gz"]
     said, _ = imported()
-    assert said.has("(in a subfolder): p1/image.nii.gz")
+    assert said.has("(in a subfolder): ", "p1/image.nii.gz")
 
 
 def test_black_drawings_on_white_are_said_and_can_be_exchanged(tmp_path, imported):
