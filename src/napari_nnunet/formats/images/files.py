@@ -194,14 +194,13 @@ def read_volume(
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
     adapter = adapter_for(files[0], reader)
     parts = [_read_one(adapter, path, reader) for path in files]
-    geometry = parts[0][1]
     notes: tuple[str, ...] = ()
     arrays = [array for array, _ in parts]
     if len(parts) > 1:
         grids = [Grid(array.shape[1:], other) for array, other in parts]
         arrays, notes = channels_together(arrays, grids, [path.name for path in files], apart=apart)
     data = arrays[0] if len(parts) == 1 else np.concatenate(arrays)
-    return Volume(data if as_stored else data.astype(np.float32, copy=False), geometry, notes)
+    return Volume(data if as_stored else data.astype(np.float32, copy=False), parts[0][1], notes)
 
 
 def read_header(path: Path, *, reader: str | None = None) -> Header:
@@ -340,8 +339,7 @@ def write_labels(
 
 def _temporary_ending(path: Path) -> str:
     """Return the ending to write under: MetaImage puts the voxels of .mhd into a second file, those of .mha inside."""
-    ending = ending_of(path)
-    return ".mha" if ending == ".mhd" else ending
+    return ".mha" if (ending := ending_of(path)) == ".mhd" else ending
 
 
 def split_channels(path: Path, targets: Sequence[Path]) -> None:

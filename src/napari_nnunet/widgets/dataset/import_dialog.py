@@ -92,10 +92,8 @@ class ImportDialog(RunDialog):
         self.subfolders.toggled.connect(self._folders_changed)
         self.target.currentIndexChanged.connect(self._target_chosen)
         self.name.textEdited.connect(self._name_typed)
-        self.channels.textChanged.connect(self._decide)
-        self.pairs.changed.connect(self._decide)
-        self.values.changed.connect(self._decide)
-        self.objects.changed.connect(self._decide)
+        for change in (self.channels.textChanged, self.pairs.changed, self.values.changed, self.objects.changed):
+            change.connect(self._decide)
         self.swap.clicked.connect(self._swap)
         self.close_button.clicked.connect(self.reject)
         self.panel.start = self.run
