@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from napari_nnunet.formats.masks.doubts import doubt_of, gapless, many
 from napari_nnunet.formats.masks.facts import (
     FolderFacts,
     MaskFacts,
@@ -18,6 +17,7 @@ from napari_nnunet.formats.masks.facts import (
     by_colour,
     in_colours,
 )
+from napari_nnunet.formats.masks.objections import gapless, many, objection_to
 from napari_nnunet.formats.masks.stored import numbers_of
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.requests.mask_words import NONZERO, value_word
@@ -282,19 +282,19 @@ def _objects(folder: FolderFacts) -> Recognised:
 
 def _classes(folder: FolderFacts) -> Recognised:
     """Classes, with what may be meant otherwise."""
-    doubt = doubt_of(folder)
-    ignored = doubt.ignored if doubt else ()
+    objection = objection_to(folder)
+    ignored = objection.ignored if objection else ()
     proper = [value for value in folder.foreground if value not in ignored]
     names = {value: f"class_{i}" for i, value in enumerate(proper, start=1)}
-    if doubt and doubt.names:
-        names = dict(doubt.names)
+    if objection and objection.names:
+        names = dict(objection.names)
     becomes = {**names, **dict.fromkeys(ignored, IGNORE)}
     rows = tuple(folder.row(value, becomes.get(value, BACKGROUND)) for value in folder.values)
     alone = len(ignored) == 1
     grouped = _grouped({value_word(value): name for value, name in (names if alone else becomes).items()})
-    if doubt:
+    if objection:
         kind: Kind = "not annotated" if ignored else "unclear"
-        return Recognised(kind, rows, False, doubt.sentence, grouped, ignore=int(ignored[0]) if alone else None)
+        return Recognised(kind, rows, False, objection.sentence, grouped, ignore=int(ignored[0]) if alone else None)
     if len(proper) == 1:
         return Recognised("two values", rows, True, f"The masks have one value beside 0: {proper[0]:g}.", grouped)
     return Recognised("classes", rows, True, f"The masks have {many(len(proper), 'class')}.", grouped)

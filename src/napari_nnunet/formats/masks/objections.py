@@ -14,7 +14,7 @@ _SEVERAL = 3  # masks of which each has a value of its own
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Objection:
     """Why values may be no classes.
 
     Parameters
@@ -32,34 +32,34 @@ class Doubt:
     names: Mapping[float, str] = field(default_factory=dict)
 
 
-def doubt_of(folder: FolderFacts) -> Doubt | None:
+def objection_to(folder: FolderFacts) -> Objection | None:
     """Return what must be asked of masks with whole values; None if their values are classes."""
     negative = [value for value in folder.values if value < 0]
     if len(negative) > 1:
         text = f"The masks have {len(negative)} values below 0, from {negative[0]:g} on; they may be images."
-        return Doubt(text, (negative[0],))
+        return Objection(text, (negative[0],))
     void = _void(folder)
     if negative:
         text = f"The masks have the value {negative[0]:g}, which often means that nobody annotated a voxel."
-        return Doubt(text, (negative[0], *void))
+        return Objection(text, (negative[0], *void))
     one_each = _one_value_each(folder)
     if one_each:
         return one_each
     if void:
         which = f"value {void[0]:g} lies" if len(void) == 1 else f"values {_listed(void)} lie"
         it = "it often means" if len(void) == 1 else "they often mean"
-        return Doubt(f"The {which} apart from the others; {it} that nobody annotated a voxel.", tuple(void))
+        return Objection(f"The {which} apart from the others; {it} that nobody annotated a voxel.", tuple(void))
     strays = _strays(folder)
     if strays:
         listed = ", ".join(f"{value:g} ({many(folder.counts[value], 'voxel')})" for value in strays[:5])
         proper = (value for value in folder.foreground if value not in strays)
         kept = {**{v: f"class_{i}" for i, v in enumerate(proper, start=1)}, **dict.fromkeys(strays, BACKGROUND)}
         text = f"The masks have few voxels of {listed}, apart from the other values; they may be slips."
-        return Doubt(text, names=kept)
+        return Objection(text, names=kept)
     return None if folder.counts[0] else _without_ground(folder)
 
 
-def _one_value_each(folder: FolderFacts) -> Doubt | None:
+def _one_value_each(folder: FolderFacts) -> Objection | None:
     """Tell masks with one value beside 0, but not the same one: classes count from 1 and come again."""
     ways = {f.foreground for f in folder.facts if f.foreground}
     if len(ways) < 2 or any(len(values) > 1 for values in ways):
@@ -68,10 +68,10 @@ def _one_value_each(folder: FolderFacts) -> Doubt | None:
     if gapless(folder.foreground) and not never_again:
         return None
     text = f"Every mask has one value beside 0, but not the same: {_listed(folder.foreground)}. One class, or several?"
-    return Doubt(text, names=dict.fromkeys(folder.foreground, "class_1"))
+    return Objection(text, names=dict.fromkeys(folder.foreground, "class_1"))
 
 
-def _without_ground(folder: FolderFacts) -> Doubt | None:
+def _without_ground(folder: FolderFacts) -> Objection | None:
     """Ask for the background of masks without 0: the value of the most voxels is proposed, of two the lower."""
     values = folder.foreground
     if len(values) < 2:
@@ -79,7 +79,7 @@ def _without_ground(folder: FolderFacts) -> Doubt | None:
     ground = values[0] if len(values) == 2 else max(values, key=lambda value: (folder.counts[value], -value))
     classes = (value for value in values if value != ground)
     names = {ground: BACKGROUND, **{value: f"class_{i}" for i, value in enumerate(classes, start=1)}}
-    return Doubt(f"The masks have the values {_listed(values)}, and no 0. Which is the background?", names=names)
+    return Objection(f"The masks have the values {_listed(values)}, and no 0. Which is the background?", names=names)
 
 
 def _void(folder: FolderFacts) -> list[float]:
