@@ -33,7 +33,9 @@ from superqt import QCollapsible, QElidingLabel
 def cut_parts(dock: QWidget) -> list[str]:
     """Return a line for every visible widget of a dock that has less room than it needs."""
     content, room = _content(dock)
-    return [line for part in _seen(content) for line in _faults(part, content, room)]
+    below = [part for part in _seen(dock) if part is not content and not content.isAncestorOf(part)]
+    cut = [line for part in _seen(content) for line in _faults(part, content, room)]
+    return cut if content is dock else cut + [line for part in below for line in _faults(part, dock, dock.width())]
 
 
 def settle(dock: QWidget, qtbot) -> None:
@@ -57,6 +59,16 @@ def check_layout(viewer, dock: QWidget, qtbot, name: str, themes=("light", "dark
         assert not faults, faults
     if isinstance(dock, QDialog):
         assert dock.height() <= 760 and dock.width() <= 1240
+
+
+def show_in_themes(viewer, dock: QWidget, name: str, qtbot) -> None:
+    """Take a picture of a dock or dialog in both themes, where somebody wants pictures; the theme is what it was."""
+    if os.environ.get("NAPARI_NNUNET_SCREENS"):
+        before = viewer.theme
+        for theme in ("light", "dark"):
+            viewer.theme = theme
+            _take_picture(viewer, dock, f"{name}-{theme}", qtbot)
+        viewer.theme = before
 
 
 def _take_picture(viewer, dock: QWidget, name: str, qtbot) -> None:
@@ -110,7 +122,12 @@ def _cut_heads(table: QTableWidget, name: str) -> Iterator[str]:
     header = table.horizontalHeader()
     for column in range(table.columnCount()):
         item = table.horizontalHeaderItem(column)
-        if item is not None and header.sectionSize(column) < header.fontMetrics().horizontalAdvance(item.text()):
+        hidden = table.isColumnHidden(column)
+        if (
+            item is not None
+            and not hidden
+            and header.sectionSize(column) < header.fontMetrics().horizontalAdvance(item.text())
+        ):
             yield f"{name}: the head {item.text()!r} has {header.sectionSize(column)}"
 
 
@@ -122,13 +139,21 @@ def _text(part: QWidget) -> str:
     return ""
 
 
+def in_sight(part: QWidget) -> bool:
+    """Whether a part of a dock that scrolls is seen whole."""
+    scroll = part.parentWidget()
+    while not isinstance(scroll, QScrollArea):
+        scroll = scroll.parentWidget()
+    top = part.mapTo(scroll.viewport(), QPoint(0, 0)).y()
+    return top >= 0 and top + part.height() <= scroll.viewport().height()
+
+
 def unnamed_parts(dock: QWidget) -> list[str]:
     """Return the visible parts one can reach with the keyboard that a screen reader could not name."""
-    content, _ = _content(dock)
     kinds = QAbstractButton | QComboBox | QTableWidget | QListWidget | QLineEdit | QAbstractSpinBox | QPlainTextEdit
     return [
         f"{type(part).__name__} in {type(part.parent()).__name__}"
-        for part in _seen(content)
+        for part in _seen(dock)
         if isinstance(part, kinds) and type(part) is not QAbstractButton  # the corner of a table
         if not (part.accessibleName() or (_text(part) and not isinstance(part, QLineEdit)))
         if not isinstance(part.parent(), QAbstractSpinBox | QComboBox)  # the line within is its owner's
@@ -141,7 +166,7 @@ def tabbed(dock: QWidget, qtbot) -> tuple[list[str], list[str]]:
     kinds = QPushButton | QCheckBox | QComboBox | QTableWidget | QLineEdit
     wanted = [
         part
-        for part in _seen(_content(dock)[0])
+        for part in _seen(dock)
         if isinstance(part, kinds) and part.isEnabled() and part.focusPolicy() & Qt.FocusPolicy.TabFocus
         if part.focusProxy() is None and not isinstance(part.parent(), QAbstractSpinBox | QComboBox)
     ]

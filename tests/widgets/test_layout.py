@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from layout import check_layout, settle, tabbed
-from qtpy.QtWidgets import QDockWidget, QMainWindow
+from qtpy.QtWidgets import QDockWidget
 
 from helpers import TRAINED, Recipe, make_dataset, make_trainable, smooth_image
 from napari_nnunet.events import Ended, EpochDone, Stage, to_json
@@ -102,7 +102,7 @@ def test_a_dock_that_collects_cases_is_not_cut(small, home, qtbot):
     cases.state.choose(dataset=raw.name)
     check(cases, qtbot)
     cases.problems.check()
-    qtbot.waitUntil(lambda: cases.problems.title.isVisible(), timeout=30000)
+    qtbot.waitUntil(lambda: cases.problems.title.isVisible(), timeout=90000)
     check(cases, qtbot)
     qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
 
@@ -135,10 +135,11 @@ def test_tab_goes_through_a_dock_and_leaves_it(viewer, home, qtbot, title):
 def test_docks_are_tabs_of_each_other_and_each_is_there_once(viewer, home, qtbot):
     for title in DOCKS[:4]:
         open_dock(viewer, title)
-        qtbot.wait(50)
-    docks = [dock for dock in viewer.window._qt_window.findChildren(QDockWidget) if dock.windowTitle() in DOCKS]
-    assert sorted(dock.windowTitle() for dock in docks) == sorted(DOCKS[:4])
-    window = docks[0].parent()
-    assert isinstance(window, QMainWindow)
-    assert len(window.tabifiedDockWidgets(docks[0])) == 3
+    window = viewer.window._qt_window
+
+    def ours():
+        return [dock for dock in window.findChildren(QDockWidget) if dock.windowTitle() in DOCKS]
+
+    qtbot.waitUntil(lambda: sorted(dock.windowTitle() for dock in ours()) == sorted(DOCKS[:4]), timeout=20000)
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(ours()[0])) == 3, timeout=20000)
     open_dock(viewer, "Train").watch.stop()

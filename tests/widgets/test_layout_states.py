@@ -9,14 +9,18 @@ import napari_builtins
 import numpy as np
 import pytest
 from docks import MM, Halting, add_image, open_dock, wait_until_idle
-from layout import check_layout
+from layout import check_layout, in_sight
 from npe2 import PluginManifest
+from qtpy.QtWidgets import QScrollArea
 
 from helpers import TRAINED, Recipe, make_dataset, make_trainable, smooth_image
 from napari_nnunet.events import Ended, Note, Stage, to_json
 from napari_nnunet.formats.dataset.raw_writer import drop_case
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import trash_model
+from napari_nnunet.jobs import doctor
+from napari_nnunet.jobs.doctor import ComputerReport
+from napari_nnunet.widgets import doctor_dock
 from napari_nnunet.widgets.choosing import ensemble_dock
 from napari_nnunet.widgets.planning import plan_dock
 from napari_nnunet.widgets.prediction import segment_dock
@@ -39,21 +43,31 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def look_at_a_run(dock, job, look, qtbot, name):
+def look_at_a_run(dock, job, look, qtbot, name, *, step=3):
     """Look while a job runs, after it was cancelled, and after it is done."""
-    job.at = 3
-    dock.run()
+    job.at = step
+    dock.panel.start()
     qtbot.waitUntil(job.reached.is_set, timeout=60000)
     qtbot.wait(200)
     look(dock, f"{name}-running")
     dock.panel.cancel()
     job.go.set()
     wait_until_idle(qtbot, dock)
+    stays_in_sight(dock, qtbot)
     look(dock, f"{name}-cancelled")
     job.at = None
-    dock.run()
+    dock.panel.start()
     wait_until_idle(qtbot, dock)
+    stays_in_sight(dock, qtbot)
     look(dock, f"{name}-done")
+
+
+def stays_in_sight(dock, qtbot):
+    """Wait until the dock has said what it would do next: what came of the run is still seen."""
+    estimator = getattr(dock, "_estimator", None)
+    qtbot.waitUntil(lambda: estimator is None or not estimator.is_running, timeout=60000)
+    qtbot.wait(300)
+    assert dock.findChild(QScrollArea) is None or in_sight(dock.panel)
 
 
 def failing(*_, **__):
@@ -127,6 +141,26 @@ def test_compare(viewer, look, qtbot, monkeypatch):
     dock.run()
     wait_until_idle(qtbot, dock)
     look(dock, "compare-done")
+
+
+def test_check_my_computer(viewer, look, qtbot, monkeypatch):
+    groups = {
+        "Software": [("torch", "2.13.0+cpu"), ("openvino", "not installed")],
+        "Arithmetic": [("3-D prediction", "torch, float32, channels-last, 16 threads (1.9 times faster than plain)")],
+    }
+    report = ComputerReport(groups, ("pip install torch --index-url https://download.pytorch.org/whl/cu130",) * 2)
+    monkeypatch.setattr(doctor, "examine", lambda: report)  # what is measured here takes as long as it takes
+    job = Halting(doctor_dock._examine)
+    monkeypatch.setattr(doctor_dock, "_examine", job)
+    dock = open_dock(viewer, "Check my computer")
+    wait_until_idle(qtbot, dock)
+    look_at_a_run(dock, job, look, qtbot, "computer", step=1)
+    assert "pip install torch" in dock.text.toPlainText()
+    monkeypatch.setattr(doctor_dock, "_examine", failing)
+    dock.check()
+    wait_until_idle(qtbot, dock)
+    assert dock.panel.details.isVisible()
+    look(dock, "computer-failed")
 
 
 def pictures(home, values):

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hand import Hand
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from helpers import write_nifti
 from napari_nnunet.engine.synthetic import make_volume
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
-from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.tabs import open_dock
 
 SHAPE, SPACING = (16, 48, 48), (2.0, 0.5, 0.5)
-
-
-class Hand:
-    """Presses real buttons, types and opens, and counts how often."""
-
-    def __init__(self, viewer, qtbot):
-        self.viewer, self.qtbot, self.actions = viewer, qtbot, []
-
-    def press(self, button):
-        self.qtbot.waitUntil(lambda: button.isVisible() and button.isEnabled(), timeout=60000)
-        self.actions.append(button.text())
-        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-    def fill(self, widget, value):
-        self.actions.append(f"type {value}")
-        if hasattr(widget, "setText"):
-            widget.setText(str(value))
-        else:
-            widget.value = value
-
-    def menu(self, title):
-        self.actions.append(title)
-        return open_dock(self.viewer, title)
-
-    def wait(self, panel, timeout=120000):
-        self.qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=timeout)
 
 
 @pytest.fixture

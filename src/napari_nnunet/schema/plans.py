@@ -40,6 +40,7 @@ _Order = Annotated[int, Ge(0), Le(5)]  # of a spline
 _Side = Annotated[int, Ge(1), Le(1 << 16)]
 _Batch = Annotated[int, Ge(1), Le(1 << 16)]
 _LONGEST_CHAIN = 20  # configurations that inherit from each other
+_PICTURE_SPACING = 999.0  # that nnU-Net gives the third axis of pictures
 
 
 class _Frozen(BaseModel):
@@ -116,6 +117,12 @@ class Plans(_Frozen):
     configurations: dict[str, Mapping[str, Any]] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
     where: str = Field(default="plans.json", repr=False)
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether the dataset's images are pictures: nnU-Net gives them a third axis with voxels of 999."""
+        spacing = self.raw.get("original_median_spacing_after_transp") or ()
+        return bool(spacing) and max(spacing) >= _PICTURE_SPACING
 
     def configuration(self, name: str) -> Configuration:
         """Resolve one configuration with all it inherits.

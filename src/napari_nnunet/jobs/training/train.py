@@ -29,6 +29,7 @@ from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
+_IN_MINUTES = 120  # seconds of a time budget from which on it is said in minutes
 _SKIPS = 5  # steps in a row whose loss may leave the range of float16
 
 
@@ -260,8 +261,9 @@ def _fit_to_budget(session: Session) -> Job[bool]:
             return False
     step = session.group.agree(sum(times[2:] or times) / len(times[2:] or times))
     session.fit_to_budget(budget, step)
+    length = f"{budget / 60:.0f} minutes" if budget >= _IN_MINUTES else f"{budget:.0f} seconds"
     yield Note(
-        text=f"A step takes {step:.2f} s, so {budget / 60:.0f} minutes allow {session.schedule.epochs} epochs of "
+        text=f"A step takes {step:.2f} s, so {length} allow {session.schedule.epochs} epochs of "
         f"{session.recipe.iterations} steps."
     )
     return True

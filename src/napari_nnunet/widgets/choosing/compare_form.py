@@ -48,6 +48,8 @@ class CompareForm(LayerForm):
             ComboBox(label=label, choices=self._label_choices, nullable=True, tooltip=f"A Labels layer: {what}.")
             for label, what in (("First", "a reference, or one reader"), ("Second", "what is compared"))
         )
+        for box in (self.first_box, self.second_box):
+            box.null_string = "(choose a layer)"
         folder = {"mode": "d", "nullable": True}
         self.folders = FieldRows(
             CompareRequest, {"first": folder, "second": folder, "dataset_json": {"filter": "dataset.json"}}

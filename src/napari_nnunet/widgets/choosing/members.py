@@ -30,7 +30,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.choosing.scores import AVERAGED, NONE, dice_text, mean_dice_text, unscored
-from napari_nnunet.widgets.frame.forms import distinct, let_shrink
+from napari_nnunet.widgets.frame.forms import distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
 from napari_nnunet.widgets.frame.state import state_of
@@ -43,6 +43,10 @@ BEST, MODELS, FOLDS, LAYERS = "The best of a dataset", "Trained models", "Folds 
 
 
 _NONE = "No trained model is known. Train a model, or install one in the Models dock."
+_NOT_COMPARED = (
+    "Its models have not been compared yet. 'Compare all its models' does it with the folds that are trained and "
+    "validated."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +129,7 @@ class MembersForm(QGroupBox):
         self.best: Best | None = None
         self.source_box = ComboBox(label="Take", choices=[MODELS, FOLDS, BEST, LAYERS], value=MODELS)
         self.source_box.tooltip = "What to combine."
-        self.of_box = ComboBox(label="Of", choices=[], nullable=True, tooltip="The dataset or model.")
+        self.of_box = ComboBox(label="Of", choices=offered([]), tooltip="The dataset or model.")
         self.table = Table("Members of the ensemble", ["Member", "Dice", "Weight"])
         self.table.setEditTriggers(Table.EditTrigger.DoubleClicked | Table.EditTrigger.EditKeyPressed)
         self.table.setSelectionMode(Table.SelectionMode.NoSelection)
@@ -189,7 +193,7 @@ class MembersForm(QGroupBox):
             choices = _families(known_models(workspace))
         else:
             choices = []
-        self.of_box.choices = distinct(choices)
+        self.of_box.choices = offered(distinct(choices))
         there = [value for _, value in choices]
         self.of_box.value = before if before in there else next(iter(there), None)
         self._form.setRowVisible(self._of_row, source != LAYERS)
@@ -250,7 +254,7 @@ class MembersForm(QGroupBox):
 
     def _best_entries(self, results: Path) -> tuple[list[tuple[str, str, Any]], str]:
         if not (results / INFORMATION).is_file():
-            return [], "Its models have not been compared yet. Train and validate their folds first."
+            return [], _NOT_COMPARED
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [

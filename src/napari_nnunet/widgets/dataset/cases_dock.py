@@ -76,9 +76,9 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.collection = QGroupBox("Cases")
         column = QVBoxLayout(self.collection)
         self.next = next_button("Check and plan", "")
-        for part in (self.cases, self.problems, self.next):
+        for part in (self.cases, self.problems):
             column.addWidget(part)
-        self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash)
+        self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash, last=self.next)
         self.form.changed.connect(self._form_changed)
         self.form.head.changed.connect(self._show_dataset)
         self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())
@@ -145,7 +145,8 @@ class CasesWidget(RequestDock[NewCase, None]):
     def _show_dataset(self) -> None:
         """List the cases of the chosen dataset."""
         folder = self.form.head.raw
-        self.collection.setVisible(folder is not None)
+        for part in (self.collection, self.next):
+            part.setVisible(folder is not None)
         self.problems.show_dataset(self.state.workspace, folder)
         self.cases.show_dataset(folder)
         self.trash.look_again()

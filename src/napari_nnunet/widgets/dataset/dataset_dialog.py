@@ -140,7 +140,7 @@ class DatasetDialog(RunDialog):
         elif names:
             said.append("Classes get other names; their voxels stay.")
         if names:
-            said.append("Plan and train again to use the new classes: models there are keep the old ones.")
+            said.append("Plan and train again to use the new classes: existing models keep the old ones.")
         hint = "Same names join classes; an empty name makes a class background."
         self.about.setText(" ".join(said) or ("Kinds of objects can be renamed." if self._objects else hint))
         self.panel.set_ready(None if names or self._new_name() else "Nothing is changed yet.")

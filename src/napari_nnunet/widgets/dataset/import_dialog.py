@@ -47,6 +47,20 @@ else:
     plan_import = lazy("napari_nnunet.jobs.dataset.import_plan:plan_import")
 
 _SWAPPED = "The folders look swapped: the masks have many values, as images have, and the images have few."
+_IMAGE_FOLDERS = {
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "imagestr",
+    "pictures",
+    "raw",
+    "data",
+    "tif",
+    "tiff",
+    "png",
+    "nifti",
+}
 _LATER_MS = 400  # after the last letter of a folder's name
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
@@ -205,7 +219,7 @@ class ImportDialog(RunDialog):
         self.values.show_recognised(None, asked=False)
         self.objects.offer(None)
         if not self._named and self.images.text().strip():
-            self.name.setText(folder_name(Path(self.images.text().strip()).name))
+            self.name.setText(folder_name(_telling(Path(self.images.text().strip()))))
         self._trouble = self._folder_trouble()
         self._update()
         if self._trouble is None:
@@ -358,6 +372,12 @@ def _obstacle(plan: ImportPlan) -> str | None:
     if plan.question is not None:
         return f"{plan.question.in_window.partition(chr(10))[0]} Say below what each value becomes."
     return None
+
+
+def _telling(folder: Path) -> str:
+    """Return the name of a folder of images; that of the folder around it where it only says that these are images."""
+    says_nothing = folder.name.lower().rstrip("0123456789_-") in _IMAGE_FOLDERS and bool(folder.parent.name)
+    return folder.parent.name if says_nothing else folder.name
 
 
 def folder_name(text: str) -> str:

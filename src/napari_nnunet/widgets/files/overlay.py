@@ -72,14 +72,13 @@ def require_over(first: Any, other: Any, axes: str) -> None:
         case Same():
             return
         case Turned() as turned:
-            how, mendable = f"has the same voxels in another order: {turned}", True
+            reason = f"'{other.name}' has the voxels of '{first.name}' in another order: {turned}."
+            raise ApartError(reason, first, other, axes, mendable=True)
         case Apart() as apart:
             how, mendable = str(apart), not apart.elsewhere
     if not mendable:
         how = f"show different places: {how}"
         reason = f"'{first.name}' and '{other.name}' {how}. Choose layers of the same place, or move one."
-    elif how.startswith("has the"):
-        reason = f"'{other.name}' {how} than '{first.name}'."
     else:
         reason = f"'{first.name}' and '{other.name}' do not lie over each other: {how}."
     raise ApartError(reason, first, other, axes, mendable=mendable)

@@ -48,9 +48,9 @@ class Dock(QWidget):
         self.viewer = viewer
         keep_together(self)
 
-    def lay_out(self, *parts: QWidget) -> None:
-        """Fill the dock with its parts."""
-        scrolling(self, parts)
+    def lay_out(self, *parts: QWidget, last: QWidget | None = None) -> None:
+        """Fill the dock with its parts; ``last`` stays in sight below them: what is pressed next."""
+        scrolling(self, parts, last)
         let_shrink(self)
 
     @property

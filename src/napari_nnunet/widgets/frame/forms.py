@@ -163,6 +163,11 @@ class FieldRows:
         return flag.reads(text) if flag is not None and flag.reads is not None else text
 
 
+def offered(choices: Sequence[Any], nothing: str = "(nothing yet)") -> list[Any]:
+    """Return what a combo box offers: the choices, or where there are none an entry in words that stands for None."""
+    return list(choices) or [(nothing, None)]
+
+
 def chosen_file(widget: FileEdit) -> Path | None:
     """Return the file that was chosen, if one was."""
     return None if widget.value is None or str(widget.value) == "." else Path(widget.value)
@@ -210,8 +215,8 @@ def distinct(choices: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return out
 
 
-def scrolling(dock: QWidget, parts: Sequence[QWidget]) -> None:
-    """Fill a dock with parts below each other; they scroll where the window is low."""
+def scrolling(dock: QWidget, parts: Sequence[QWidget], last: QWidget | None = None) -> None:
+    """Fill a dock with parts below each other; those but the last scroll where it is low."""
     content = QWidget()
     column = QVBoxLayout(content)
     for part in parts:
@@ -219,7 +224,12 @@ def scrolling(dock: QWidget, parts: Sequence[QWidget]) -> None:
     column.addStretch(1)
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(_Scroll(content))
+    layout.addWidget(_Scroll(content), 1)
+    if last is not None:
+        below = QVBoxLayout()
+        below.setContentsMargins(10, 0, 10, 6)
+        below.addWidget(last)
+        layout.addLayout(below)
 
 
 class _Scroll(QScrollArea):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QKeyEvent, QMoveEvent, QResizeEvent
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
@@ -21,6 +21,7 @@ from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 T = TypeVar("T")
 _BELOW = 120  # pixels below a panel that are brought into sight with it: where results begin
+_SETTLES = 3.0  # seconds after a start or an end, in which what lies above a panel still changes
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
 
 
@@ -90,6 +91,7 @@ class RunPanel(QWidget):
         self._in_sight = QTimer(self)
         self._in_sight.setSingleShot(True)
         self._in_sight.timeout.connect(self._come_into_sight)
+        self._settled_at = 0.0
         row = QHBoxLayout()
         row.addWidget(self.button, 1)
         row.addWidget(self.details)
@@ -219,6 +221,20 @@ class RunPanel(QWidget):
             return True
         return False
 
+    def moveEvent(self, event: QMoveEvent | None) -> None:
+        """Stay in sight: the estimate, which is worked out again after a run, pushes the panel down."""
+        super().moveEvent(event)
+        self._stay_in_sight()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Stay in sight with a sentence that became longer."""
+        super().resizeEvent(event)
+        self._stay_in_sight()
+
+    def _stay_in_sight(self) -> None:
+        if time.monotonic() < self._settled_at:
+            self._in_sight.start(0)
+
     def _come_into_sight(self) -> None:
         """Scroll to the progress, or to the end and what came of it, where they are out of sight."""
         part = self.parentWidget()
@@ -244,6 +260,7 @@ class RunPanel(QWidget):
         self.button.setAccessibleName(text)
         self.button.setEnabled(state is not RunState.CANCELLING)
         if state is not RunState.CANCELLING:
+            self._settled_at = time.monotonic() + _SETTLES
             self._in_sight.start(0)  # when what is shown or hidden now is laid out
         self.bar.setVisible(state is not RunState.IDLE)
         self.details.setVisible(state is RunState.IDLE and bool(self._report))

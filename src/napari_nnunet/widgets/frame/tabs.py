@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QTabBar, QWidget
 
 if TYPE_CHECKING:
     import napari
@@ -63,6 +63,9 @@ class _Joiner(QObject):
         if others and not dock.isFloating() and others[-1] not in window.tabifiedDockWidgets(dock):
             window.tabifyDockWidget(others[-1], dock)
             dock.raise_()
+            for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+                bar.setElideMode(Qt.TextElideMode.ElideNone)  # many docks are scrolled to, and keep their names
+                bar.setUsesScrollButtons(True)
 
 
 def _dock_of(widget: QWidget) -> QDockWidget | None:

@@ -12,7 +12,7 @@ from napari_nnunet.engine.planning.derive import Derived, derive, entries_of
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.widgets.frame.forms import add_row, let_shrink
+from napari_nnunet.widgets.frame.forms import add_row, let_shrink, offered
 
 
 class ChangeForm(QWidget):
@@ -25,7 +25,7 @@ class ChangeForm(QWidget):
         self.plans: Plans | None = None
         self.info: DatasetInfo | None = None
         self.base_box = ComboBox(
-            label="Start from", choices=[], nullable=True, tooltip="Everything you do not change is inherited."
+            label="Start from", choices=offered([]), tooltip="Everything you do not change is inherited."
         )
         self.patch_edit = LineEdit(label="Patch (voxels)", tooltip="What the network sees at once, in its axis order.")
         self.batch_box = SpinBox(label="Batch", value=2, min=1, max=10_000, tooltip="Patches per training step.")

@@ -96,7 +96,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             self.again,
             self.changing,
             self.preprocessing,
-            self.train,
+            last=self.train,
         )
         self.head.changed.connect(self._show_dataset)
         self.plans_box.chosen.connect(self._show_plans)

@@ -11,7 +11,6 @@ from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt
 from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
 from qtpy.QtWidgets import (
     QComboBox,
-    QHeaderView,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -27,6 +26,7 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
+from napari_nnunet.widgets.frame.parts import Table
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 _ROWS = (
@@ -91,17 +91,17 @@ def readable_configurations(plans: Plans) -> dict[str, Configuration]:
     return found
 
 
-class ConfigurationTable(QTableWidget):
+class ConfigurationTable(Table):
     """The configurations of a plan side by side."""
 
     def __init__(self) -> None:
-        super().__init__(len(_ROWS), 0)
+        super().__init__("Configurations", most=len(_ROWS))
+        self.setRowCount(len(_ROWS))
         self.setVerticalHeaderLabels(list(_ROWS))
-        self.setAccessibleName("Configurations")
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.verticalHeader().setVisible(True)
+        self.horizontalHeader().setStretchLastSection(True)
         self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectColumns)
         self.setWordWrap(True)
-        self.setTabKeyNavigation(False)
 
     def selected(self) -> str | None:
         """Return the configuration of the selected column."""
@@ -118,24 +118,25 @@ class ConfigurationTable(QTableWidget):
             median = plans.resolved(name).get("median_image_size_in_voxels") or ()
             parent = str(plans.configurations[name].get("inherits_from") or "–")
             cost = costs.get(name)
-            texts = [parent, *_column(configuration, median, cost, "measuring…" if measuring else "–")]
+            unknown = "measuring…" if measuring else "–"
+            texts = [parent, *_column(configuration, median, cost, unknown, pictures=plans.of_pictures)]
             for row, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setToolTip(
                     f"{text}, {_TIMED[cost.real]}" if cost is not None and _ROWS[row] == "Time per fold" else text
                 )
                 self.setItem(row, column, item)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.resizeRowsToContents()
-        height = sum(self.rowHeight(row) for row in range(self.rowCount()))
-        self.setMinimumHeight(height + self.horizontalHeader().sizeHint().height() + 22)
+        self.fit()
 
 
-def _column(configuration: Configuration, median: Sequence[float], cost: Any, unknown: str) -> list[str]:
+def _column(
+    configuration: Configuration, median: Sequence[float], cost: Any, unknown: str, *, pictures: bool
+) -> list[str]:
     architecture = configuration.architecture
     schemes = {scheme.removesuffix("Normalization") for scheme in configuration.normalization_schemes}
     spacing = configuration.spacing
-    pixels = configuration.ndim == 2 and set(spacing) == {1.0}
+    pixels = pictures and set(spacing) == {1.0}
     return [
         times_text(configuration.patch_size),
         "pixels" if pixels else size_text(spacing),
@@ -185,6 +186,7 @@ class PlanViews(QTabWidget):
             self.addTab(page, title)
         self.network_box.currentTextChanged.connect(self._draw)
         self.currentChanged.connect(self._fit)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
 
     def show_plans(self, plans: Plans, info: DatasetInfo, base: Path) -> None:
         """Draw other plans and the fingerprint they were made from."""

@@ -12,7 +12,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink
+from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.words import size_text
@@ -44,7 +44,7 @@ class ImageForm(LayerForm):
         self._typed: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self.channel_boxes: list[ComboBox] = []
         self.axes_box = ComboBox(
-            label="Axes", choices=[], nullable=True, tooltip="How the axes of the layer are read: T time, C channel."
+            label="Axes", choices=offered([]), tooltip="How the axes of the layer are read: T time, C channel."
         )
         self.spacing_edit = LineEdit(
             label="Voxel size (mm)", tooltip="Leave empty to use the layer's. Order: z y x, or y x for pictures."
@@ -146,7 +146,7 @@ class ImageForm(LayerForm):
         readings = default_axes(self.model, layers)
         with self._quietly():
             previous = self.axes_box.value
-            self.axes_box.choices = readings
+            self.axes_box.choices = offered(readings)
             if readings:
                 self.axes_box.value = previous if previous in readings else readings[0]
             if first is not self._first:  # what was typed belongs to the layer it was typed for

@@ -115,6 +115,8 @@ class ResultView(QWidget):
         text = f"Done in {plain_time(seconds)} on {recipe['device']}."
         if result is None:
             return text
+        if not result.canvas.any():
+            text += " Nothing was found in this image."
         recipe |= result.request.asked
         self._show_labels(result, recipe)
         for layer in result.probability_layers():

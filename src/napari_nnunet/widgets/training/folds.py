@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -95,10 +95,28 @@ class FoldBoxes(QScrollArea):
             grid.addWidget(box, i // _IN_A_ROW, i % _IN_A_ROW)
         grid.setColumnStretch(_IN_A_ROW, 1)
         self.setWidget(content)
-        height = content.sizeHint().height()
-        rows = -(-len(names) // _IN_A_ROW)
-        self.setFixedHeight(height if rows <= _ROWS else height * _ROWS // rows)
+        self._fit()
         self.changed.emit()
+
+    def _fit(self) -> None:
+        """Be as high as the boxes, up to a few rows of them."""
+        rows = -(-(self._count + 1) // _IN_A_ROW)
+        content = self.widget()
+        if content is not None:
+            height = content.sizeHint().height() + self.height() - self.maximumViewportSize().height()
+            self.setFixedHeight(height if rows <= _ROWS else height * _ROWS // rows)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Fit again when the theme, which decides how high a box is, came or changed."""
+        handled = bool(super().event(event))
+        if event is not None and event.type() in (
+            QEvent.Type.Polish,
+            QEvent.Type.Show,
+            QEvent.Type.StyleChange,
+            QEvent.Type.LayoutRequest,
+        ):
+            self._fit()
+        return handled
 
     def chosen(self) -> tuple[Fold, ...]:
         """Return the ticked folds."""

@@ -13,7 +13,7 @@ from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import trainers
-from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget, let_shrink
+from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
@@ -44,6 +44,7 @@ class TrainForm(QGroupBox):
         self.state = state
         self.head = Head(state, Workspace.dataset_names)
         self.plans_box = PlansBox(state)
+        self._titles: list[tuple[str, str]] = []
         self._make()
         self._lay_out()
         self._connect()
@@ -51,7 +52,7 @@ class TrainForm(QGroupBox):
         self._length_chosen()
 
     def _make(self) -> None:
-        self.configuration_box = field_widget(TrainRequest, "configuration", choices=[], nullable=True)
+        self.configuration_box = field_widget(TrainRequest, "configuration", choices=offered([]))
         self.fold_boxes = FoldBoxes()
         self.folds = self.fold_boxes.boxes
         self.other_folds = button(
@@ -120,14 +121,19 @@ class TrainForm(QGroupBox):
         ready = [name for name in names if self._preprocessed(name)]
         kept = (self.state.choice.configuration, self.configuration_box.value)
         with self.configuration_box.changed.blocked():
-            self.configuration_box.choices = [
-                (name if name in ready else f"{name} (to be preprocessed)", name) for name in names
-            ]
+            self._titles = [(name if name in ready else f"{name} (to be preprocessed)", name) for name in names]
+            self.configuration_box.choices = offered(self._titles)
             if plans is not None and names:
                 advised = (advised_configuration(plans), main_configuration(plans))
                 order = (*kept, *(name for name in (*advised, *ready) if name in ready), *advised)
                 self.configuration_box.value = next(name for name in order if name in names)
         self.changed.emit()
+
+    def look_at_preprocessed(self) -> None:
+        """Say of every configuration whether it is preprocessed; a training may have done it meanwhile."""
+        marked = [name for title, name in self._titles if title == name]
+        if [name for _, name in self._titles if self._preprocessed(name)] != marked:
+            self._plans_chosen()
 
     def _preprocessed(self, name: str) -> bool:
         base, plans = self.head.preprocessed, self.plans_box.plans

@@ -165,6 +165,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             self._asked = None  # the next press asks again instead of ending the process
             self.panel.say("")
         self._show()
+        self.form.look_at_preprocessed()
         if self._train_on is not None:
             self._continue()
 

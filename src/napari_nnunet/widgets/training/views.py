@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pyqtgraph
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QLabel, QTableWidget, QVBoxLayout, QWidget
 
 from napari_nnunet.events import EpochDone
@@ -17,6 +17,7 @@ from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.frame.parts import Table, sentence
+from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
@@ -75,10 +76,10 @@ class TrainingTable(Table):
 def _row(training: Training) -> list[str]:
     last = training.last
     if last is None:
-        return [training.title, training.status, "–", "–"]
+        return [training.title, state_word(training), "–", "–"]
     known = [value for value in last.dice if value is not None]
     dice = f"{sum(known) / len(known):.3f}" if known else "–"
-    return [training.title, training.status, f"{last.epoch + 1}/{last.epochs}", dice]
+    return [training.title, state_word(training), f"{last.epoch + 1}/{last.epochs}", dice]
 
 
 class Curves(QWidget):
@@ -98,6 +99,14 @@ class Curves(QWidget):
         self.plots[_DICE].setYRange(0, 1)
         self.legends[_DICE].setToolTip(_PSEUDO)
         self._shown: tuple[float, ...] = ()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Take the ground of another theme; a plot keeps a picture of its own."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
+            for plot in self.plots.values():
+                plot.resetCachedContent()
+                plot.viewport().update()
 
     def show_epochs(self, epochs: Sequence[EpochDone]) -> None:
         """Draw anew, if there is anything new."""

@@ -17,6 +17,12 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.words import counted, no_mean, plain_time
 
 _LOG_LINES = 12
+_STATES = {"stopped": "paused"}  # as the buttons call it
+
+
+def state_word(training: Training) -> str:
+    """Return what a training is doing, in a word."""
+    return _STATES.get(training.status, training.status)
 
 
 def dataset_of(training: Training) -> DatasetInfo | None:
@@ -43,7 +49,7 @@ def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> 
     ]
     if not before:
         return ""
-    listed = "; ".join(f"{training.title} ({training.status})" for training in before)
+    listed = "; ".join(f"{training.title} ({state_word(training)})" for training in before)
     return (
         f"{listed}: train from the beginning again? What is there goes to the trash folder of the model. "
         "To continue it instead, select it in the list and press 'Resume' or 'Train on…'."
@@ -58,7 +64,7 @@ def status_line(training: Training) -> str:
     if running and training.stage == "Validation" and progress is not None:
         return f"Validation: {progress.done} of {progress.total} cases."
     if last is None:
-        return f"{training.stage}…" if running else f"{training.status.capitalize()} before the first epoch."
+        return f"{training.stage}…" if running else f"{state_word(training).capitalize()} before the first epoch."
     parts = [f"Epoch {last.epoch + 1} of {last.epochs}", f"{plain_time(last.seconds)} each", f"rate {last.rate:.2g}"]
     if running and progress is not None and progress.seconds_left is not None:
         parts.insert(1, f"{plain_time(progress.seconds_left)} left")
