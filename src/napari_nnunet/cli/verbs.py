@@ -166,6 +166,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb("find_label_errors", "labelling", "FindLabelErrorsRequest", "list the training cases whose labels look wrong"),
     Verb("export_model_to_zip", "sharing", "ExportRequest", "write trained models into a zip, to share them"),
+    Verb("export_model", "sharing", "CarryRequest", "write a model as ONNX or OpenVINO, to run it elsewhere"),
     Verb("install_pretrained_model_from_zip", "sharing", "InstallRequest", "install models from a zip"),
     Verb("download_pretrained_model_by_url", "sharing", "DownloadRequest", "download a zip and install its models"),
     Verb("import_old_nnunet_model", "sharing", "ImportV1Request", "import a trained model of nnU-Net v1"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.sharing.carry import export_model as export_model_job
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.plans import TRAINABLE
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from napari_nnunet.formats.workspace import Workspace
     from napari_nnunet.jobs.sharing.install import Installed
     from napari_nnunet.schema.requests.sharing import (
+        CarryRequest,
         DemoRequest,
         DoctorRequest,
         DownloadRequest,
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 def export_model_to_zip(request: ExportRequest, shell: Shell) -> None:
     """Write models into a zip."""
     print(shell.run(export_models(_chosen(shell.workspace, request), request.target, request)))
+
+
+def export_model(request: CarryRequest, shell: Shell) -> None:
+    """Write a model for other programs."""
+    print(shell.run(export_model_job(request)))
 
 
 def _chosen(workspace: Workspace, request: ExportRequest) -> list[TrainedModel]:

@@ -87,6 +87,11 @@ class Ensemble:
         self._compiled: list[CompiledNetwork] = []
 
     @property
+    def networks(self) -> tuple[UNet, ...]:
+        """The networks, one per fold."""
+        return tuple(self._networks)
+
+    @property
     def folds(self) -> int:
         """Number of networks."""
         return len(self._networks)

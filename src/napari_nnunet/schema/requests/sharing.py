@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
 
+CarryFormat = Literal["onnx", "openvino"]
 Replace = Annotated[bool, option("Replace", "--replace", "Move models of the same name to the trash first.")]
 
 
@@ -81,6 +82,26 @@ class ExportRequest(ExportSettings):
         sets=False,
         shell="Skip configurations (-c) that were not trained.",
     )
+
+
+class CarryRequest(Request):
+    """Write a trained model as ONNX or OpenVINO networks that run without this program and without torch.
+
+    The zip holds a network per fold, description.json (all that is done around them) and segment.py, which segments
+    images with numpy, scipy and onnxruntime or openvino alone.
+    """
+
+    model: Path = option("Model", "-m FOLDER", "Folder of a trained model (with plans.json and fold_*).")
+    target: Path = option("Zip", "-o ZIP", "The file.")
+    format: CarryFormat = option("Format", "--format FORMAT", "onnx or openvino.", default="onnx")
+    folds: Folds = option(
+        "Folds", "-f FOLD", "Which.", default=None, otherwise="all that were trained", reads=read_folds
+    )
+    checkpoint: str = option("Checkpoint", "-chk NAME", "Checkpoint.", default="checkpoint_final.pth")
+    half: bool = option(
+        "Half the size", "--float16", "Weights are kept as float16: half the size, computed in float32.", default=False
+    )
+    replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
 
 
 class InstallRequest(Request):

@@ -1,0 +1,170 @@
+"""The U-Nets as ONNX graphs, built straight from their weights, as :mod:`openvino_backend` builds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
+from napari_nnunet.engine.network.unet import UNet
+
+try:
+    import onnxruntime
+except ImportError:  # writing needs onnx only
+    onnxruntime = None
+
+_OPSET = 17  # read by every onnxruntime since 1.12
+
+
+class _Graph:
+    """Nodes and weights that were added so far; names are their numbers."""
+
+    def __init__(self, *, half: bool) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self._half = half
+
+    def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
+        return name
+
+    def constant(self, values: Any) -> str:
+        """Add weights and return their name; kept as float16 where half the size is wanted, and used as float32."""
+        array = np.ascontiguousarray(values.detach().float().cpu().numpy() if isinstance(values, Tensor) else values)
+        name = f"weights_{len(self.weights)}"
+        kept = array.astype(np.float16) if self._half and array.size > 1 else array.astype(np.float32)
+        self.weights.append(numpy_helper.from_array(kept, name))
+        return self.add("Cast", [name], to=TensorProto.FLOAT) if kept.dtype == np.float16 else name
+
+
+def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> Any:
+    """Return the graph of a network as an ``onnx.ModelProto`` that its checker accepts.
+
+    Parameters
+    ----------
+    network : UNet
+        Weights in float32.
+    patch : sequence of int
+        Window the network was trained for; kept in the graph as the extent of its axes, batches may have any size.
+    half : bool
+        Whether weights are stored as float16: half the size; the arithmetic stays float32.
+    """
+    graph = _Graph(half=half)
+    encoder, decoder = network.encoder, network.decoder
+    x = "window"
+    if encoder.stem is not None:
+        x = _emit(graph, encoder.stem, x)
+    skips = []
+    for stage in encoder.stages:
+        x = _emit(graph, stage, x)
+        skips.append(x)
+    for d, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
+        joined = graph.add("Concat", [_convolved(graph, up, x, "ConvTranspose"), skips[-2 - d]], axis=1)
+        x = _emit(graph, stage, joined)
+    x = _convolved(graph, decoder.seg_layers[-1], x, "Conv")
+    graph.nodes.append(helper.make_node("Identity", [x], ["logits"], "logits"))
+    shape = ["batch", network.channels_in, *patch]
+    made = helper.make_graph(
+        graph.nodes,
+        "unet",
+        [helper.make_tensor_value_info("window", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.heads, *patch])],
+        graph.weights,
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="napari-nnunet")
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
+
+
+ENDINGS = (".onnx",)
+
+
+def write(network: UNet, patch: Sequence[int], path: Path, *, half: bool) -> None:
+    """Write the graph of a network."""
+    path.write_bytes(build_onnx(network, patch, half=half).SerializeToString())
+
+
+def opened(path: Path) -> Callable[[Any], Any] | None:
+    """Return what maps windows (B, C, ...) to logits by a written graph; None where onnxruntime is not installed."""
+    if onnxruntime is None:
+        return None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda window: session.run(None, {"window": window})[0]
+
+
+def _emit(graph: _Graph, module: nn.Module, x: str) -> str:
+    for kind, emit in _EMITTERS:
+        if isinstance(module, kind):
+            return emit(graph, module, x)
+    raise TypeError(f"no ONNX node for {type(module).__name__}")
+
+
+def _convolved(graph: _Graph, module: Any, x: str, kind: str) -> str:
+    kernel = list(module.kernel_size)
+    padding = list(module.padding) if kind == "Conv" else [0] * len(kernel)
+    inputs = [x, graph.constant(module.weight)]
+    if module.bias is not None:
+        inputs.append(graph.constant(module.bias))
+    return graph.add(kind, inputs, kernel_shape=kernel, strides=list(module.stride), pads=padding * 2)
+
+
+def _instance_norm(graph: _Graph, module: InstanceNorm, x: str) -> str:
+    weight = np.ones(module.channels) if module.weight is None else module.weight
+    bias = np.zeros(module.channels) if module.bias is None else module.bias
+    inputs = [x, graph.constant(weight), graph.constant(bias)]
+    return graph.add("InstanceNormalization", inputs, epsilon=float(module.eps))
+
+
+def _batch_norm(graph: _Graph, module: Any, x: str) -> str:
+    weight = np.ones(module.num_features) if module.weight is None else module.weight
+    bias = np.zeros(module.num_features) if module.bias is None else module.bias
+    inputs = [x, *(graph.constant(v) for v in (weight, bias, module.running_mean, module.running_var))]
+    return graph.add("BatchNormalization", inputs, epsilon=float(module.eps))
+
+
+def _block(graph: _Graph, module: ConvBlock, x: str) -> str:
+    x = _convolved(graph, module.conv, x, "Conv")
+    for name in module.module_names[1:]:
+        if name != "dropout":
+            x = _emit(graph, getattr(module, name), x)
+    return x
+
+
+def _sequence(graph: _Graph, modules: Any, x: str) -> str:
+    for module in modules:
+        x = _emit(graph, module, x)
+    return x
+
+
+def _residual(graph: _Graph, module: ResidualBlock, x: str) -> str:
+    skip = x if module.skip is None else _sequence(graph, module.skip, x)
+    x = _sequence(graph, module.body, x)
+    return _emit(graph, module.nonlin3 if module.is_bottleneck else module.nonlin2, graph.add("Add", [x, skip]))
+
+
+def _pool(graph: _Graph, module: Any, x: str) -> str:
+    size = list(module.kernel_size)
+    return graph.add("AveragePool", [x], kernel_shape=size, strides=list(module.stride))
+
+
+_EMITTERS: tuple[tuple[Any, Callable[[_Graph, Any, str], str]], ...] = (
+    (ConvBlock, _block),
+    (ConvStack, lambda graph, module, x: _sequence(graph, module.convs, x)),
+    (ResidualStage, lambda graph, module, x: _sequence(graph, module.blocks, x)),
+    (ResidualBlock, _residual),
+    (nn.Sequential, _sequence),
+    (InstanceNorm, _instance_norm),
+    ((nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    ((nn.AvgPool2d, nn.AvgPool3d), _pool),
+    (nn.LeakyReLU, lambda graph, module, x: graph.add("LeakyRelu", [x], alpha=float(module.negative_slope))),
+    (nn.ReLU, lambda graph, _, x: graph.add("Relu", [x])),
+)

@@ -1,0 +1,25 @@
+"""OpenVINO graphs as files, for computers without this program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from napari_nnunet.engine.network.openvino_backend import build_graph
+from napari_nnunet.engine.network.unet import UNet
+
+ENDINGS = (".xml", ".bin")
+
+
+def write(network: UNet, patch: Sequence[int], path: Path, *, half: bool) -> None:
+    """Write the graph of a network; weights go into a second file beside it."""
+    ov.save_model(build_graph(network, (1, network.channels_in, *patch)), path, compress_to_fp16=half)
+
+
+def opened(path: Path) -> Callable[[Any], Any]:
+    """Return what maps a window (1, C, ...) to logits by a written graph."""
+    compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda window: compiled(window)[0]

@@ -1,0 +1,236 @@
+"""Carry a model elsewhere: networks as ONNX or OpenVINO, what is done around them, and a program of one file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_nnunet.engine.network.device import BackendChoice
+from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
+from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.model.bundle import add_file, zip_writer
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.plans import Resampling
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.schema.requests.sharing import CarryFormat, CarryRequest
+from napari_nnunet.version import __version__
+
+FORMAT_VERSION = 1  # of description.json
+_EXACT = 1e-3  # largest difference of logits, as a share of the largest logit, of networks whose weights are float32
+_STATISTICS = {"mean", "std", "percentile_00_5", "percentile_99_5"}
+_ROUNDED = 2e-2  # the same of weights that are kept as float16
+
+
+def export_model(request: CarryRequest) -> Job[Path]:
+    """Write a model as a zip that needs neither this program nor torch.
+
+    Parameters
+    ----------
+    request : CarryRequest
+        Which model, and how.
+
+    Returns
+    -------
+    Path
+        The zip: the networks (one per fold), ``description.json`` and ``segment.py``, which segments with them.
+
+    Raises
+    ------
+    ModelError
+        If the model is of a kind that cannot be carried, or a network does not give its own logits.
+    SettingsError, ResourceError
+        If the zip exists, cannot be written, or a library is missing.
+    """
+    target = request.target
+    model = load_model(request.model)
+    _require_carriable(model)
+    writer = _writer(request.format)
+    with claimed(target.parent, f"{target} is already being written", part=target.name):
+        if target.exists() and not request.replace_zip:
+            raise SettingsError(
+                f"{target} exists.",
+                shell="Choose another name, or --replace.",
+                window="Choose another name, or confirm that it is to be replaced.",
+            )
+        remove_leftovers(target.parent)
+        return (yield from _export(model, request, writer))
+
+
+def _require_carriable(model: TrainedModel) -> None:
+    if model.configuration.previous_stage is not None:
+        raise ModelError(
+            f"{model.name} is the second stage of a cascade: it needs the labels of the first one, which cannot be "
+            "carried yet. Export the first stage, or a configuration without stages."
+        )
+    if model.average == "probabilities":
+        raise ModelError(
+            f"{model.name} was imported from nnU-Net v1 and averages probabilities, which cannot be carried yet."
+        )
+
+
+def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path]:
+    settings = PredictSettings(device="cpu", precision="float32", folds=request.folds, checkpoint=request.checkpoint)
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    yield Stage(name=f"Exporting {model.name}", total=len(folds))
+    choice = BackendChoice("cpu", "torch", "float32", "", 1)
+    predictor = build_predictor(model, settings, choice)
+    if ObjectScheme.of(model.dataset) is not None:
+        yield Note(
+            level="warning",
+            text=f"{model.name} numbers objects. What is carried gives its classes (cores and borders); objects are "
+            "numbered by this program only.",
+        )
+    patch = tuple(model.configuration.patch_size)
+    with zip_writer(request.target) as archive, _workplace(request.target.parent) as work:
+        names = []
+        for done, (fold, network) in enumerate(zip(folds, predictor.ensemble.networks, strict=True), start=1):
+            path = work / f"fold_{fold}{writer.ENDINGS[0]}"
+            writer.write(network, patch, path, half=request.half)
+            yield from _checked(network, patch, path, writer, half=request.half)
+            for ending in writer.ENDINGS:
+                add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
+            names.append(path.name)
+            yield Progress(done=done, total=len(folds))
+        about = description_of(predictor, request.format, names)
+        _add_text(archive, "description.json", json.dumps(about, indent=2) + "\n")
+        _add_text(archive, "segment.py", runner())
+    return request.target
+
+
+def runner() -> str:
+    """Return the text of the program that segments with a carried model."""
+    return (files("napari_nnunet.resources") / "segment.py").read_text(encoding="utf-8")
+
+
+def _add_text(archive: zipfile.ZipFile, name: str, text: str) -> None:
+    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    path = make_folder(folder / partial_name("carried"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, *, half: bool) -> Iterator[Note]:
+    """Run what was written on a window of noise and compare the logits with the network's own.
+
+    Raises
+    ------
+    ModelError
+        If they differ more than rounding explains.
+    """
+    run = writer.opened(path)
+    if run is None:
+        yield Note(
+            level="warning",
+            text=f"{path.name} was not tried: onnxruntime is not installed (pip install onnxruntime).",
+        )
+        return
+    window = np.random.default_rng(0).standard_normal((1, network.channels_in, *patch)).astype(np.float32)
+    with torch.inference_mode():
+        own = network.eval()(torch.from_numpy(window)).numpy()
+    off = float(np.abs(np.asarray(run(window)) - own).max() / max(float(np.abs(own).max()), 1e-12))
+    allowed = _ROUNDED if half else _EXACT
+    if not off <= allowed:
+        raise ModelError(
+            f"{path.name} gives logits that are off by {off:.2%} of the largest; {allowed:.1%} is allowed. Nothing was "
+            "written.",
+            shell="Export without --float16." if half else "",
+        )
+    yield Note(level="detail", text=f"{path.name}: logits differ by {off:.1e} of the largest.")
+
+
+def description_of(predictor: Predictor, kind: CarryFormat, networks: list[str]) -> dict[str, Any]:
+    """Return what description.json says: all that is done around the networks (docs/carried-models.md)."""
+    model = predictor.model
+    plans, configuration, scheme = model.plans, model.configuration, model.dataset.labels
+    channels = []
+    for i, name in enumerate(model.dataset.channel_names):
+        channel: dict[str, Any] = {
+            "name": name,
+            "normalization": configuration.normalization_schemes[i],
+            "use_mask": configuration.use_mask_for_norm[i],
+        }
+        if i < len(plans.intensities):
+            channel.update(
+                plans.intensities[i].model_dump(include={"mean", "std", "percentile_00_5", "percentile_99_5"})
+            )
+        channels.append(channel)
+    return {
+        "format_version": FORMAT_VERSION,
+        "format": kind,
+        "made_by": f"napari-nnunet {__version__}",
+        "model": model.name,
+        "trainer": model.trainer,
+        "configuration": configuration.name,
+        "networks": networks,
+        "sha256": model.hashes(predictor.folds, "checkpoint_final.pth") if _final(predictor) else {},
+        "channels": channels,
+        "labels": {name: value for value, name in scheme.names.items()},
+        "regions_class_order": list(scheme.regions_class_order or ()) if scheme.has_regions else None,
+        "heads": scheme.heads,
+        "dtype": scheme.dtype,
+        "transpose_forward": list(plans.transpose_forward),
+        "spacing": list(configuration.spacing),
+        "patch": list(configuration.patch_size),
+        "step": 0.5,
+        "mirror_axes": list(predictor.mirror_axes),
+        "resample_image": _rule(configuration.resample_data, logits=False),
+        "resample_logits": _rule(configuration.resample_probabilities, logits=True),
+    }
+
+
+def _final(predictor: Predictor) -> bool:
+    return all((predictor.model.folder / f"fold_{fold}" / "checkpoint_final.pth").is_file() for fold in predictor.folds)
+
+
+def _rule(rule: Resampling, *, logits: bool) -> dict[str, Any]:
+    """Return a way to resample: splines of an order, planes apart where voxels are far from cubes."""
+    order: int | None = 1 if rule.function == "resample_torch_fornnunet" else rule.order
+    if rule.function == "no_resampling_hack":
+        order = None
+    elif logits:
+        order = min(order or 0, 1)
+    return {
+        "order": order,
+        "order_z": rule.order_z,
+        "force_separate_z": rule.force_separate_z,
+        "threshold": rule.separate_z_anisotropy_threshold,
+        "clip": rule.function == "resample_data_or_seg_to_shape" and order is not None and order > 1,
+    }
+
+
+def _writer(kind: CarryFormat) -> Any:
+    """Return the module that writes a format.
+
+    Raises
+    ------
+    ResourceError
+        If its library is not installed.
+    """
+    try:
+        return import_module(f"napari_nnunet.engine.network.{kind}_graph")
+    except ImportError as error:
+        raise ResourceError(
+            f"The library that writes {kind} is not installed ({error.name}). Install it with: pip install "
+            '"napari-nnunet[export]"'
+        ) from error

@@ -1,0 +1,299 @@
+"""Segment images with a carried model: numpy, scipy and onnxruntime (or openvino) are all it needs.
+
+    python segment.py IMAGE.npy [IMAGE.npy ...] -o LABELS.npy --spacing Z Y X
+
+Every IMAGE is one channel, in the model's order: .npy, or .nii/.nii.gz where nibabel is installed (its spacing is read,
+and LABELS may be .nii.gz). From Python: ``Carried("folder").segment(array, spacing)``.
+
+What is done stands in description.json beside this file, in the words of nnU-Net: channels are normalised, cropped to
+what is not zero, resampled to the network's spacing, seen by the networks window by window (all mirrored copies, all
+folds; windows weighted by a Gaussian), and the mean logits are resampled back and decided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+VERSION = 1
+Array = Any
+
+
+class Carried:
+    """A model that was carried here.
+
+    Parameters
+    ----------
+    folder : str or Path
+        With description.json and the networks.
+    threads : int
+        For the networks; 0 means all cores.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 0) -> None:
+        self.folder = Path(folder)
+        self.about = json.loads((self.folder / "description.json").read_text(encoding="utf-8"))
+        if self.about["format_version"] > VERSION:
+            raise ValueError(
+                f"This model was carried by a later version ({self.about['format_version']}); take its own segment.py."
+            )
+        opened = _open_openvino if self.about["format"] == "openvino" else _open_onnx
+        self._networks = [opened(self.folder / name, threads) for name in self.about["networks"]]
+
+    def segment(self, image: Array, spacing: Sequence[float] | None = None, *, mirroring: bool = True) -> Array:
+        """Return the labels of an image.
+
+        Parameters
+        ----------
+        image : ndarray, shape (C, [Z,] Y, X), or ([Z,] Y, X) for models of one channel
+            As it was acquired; it is not changed.
+        spacing : sequence of float, optional
+            Voxel size ([z,] y, x) in the unit of the training (mm); the network's own if not given.
+        mirroring : bool
+            Whether the mean is taken over mirrored copies.
+
+        Returns
+        -------
+        ndarray of int, shape ([Z,] Y, X)
+
+        Raises
+        ------
+        ValueError
+            If the image has other channels or axes than the model, or values that cannot be normalised.
+        """
+        data, flat, size = self._checked(np.asarray(image), spacing)
+        about = self.about
+        forward = tuple(about["transpose_forward"])
+        data = np.transpose(data, (0, *(a + 1 for a in forward)))
+        size = tuple(size[a] for a in forward)
+        data = np.where(np.isfinite(data), data, 0).astype(np.float32)
+        mask = (data != 0).any(axis=0)
+        box = _box(mask)
+        inside = ndimage.binary_fill_holes(mask)[box]
+        crop = data[(slice(None), *box)].copy()
+        for channel, rule in zip(crop, about["channels"], strict=True):
+            _normalise(channel, rule, inside)
+        target = (size[0], *about["spacing"]) if len(about["spacing"]) == 2 else tuple(about["spacing"])
+        shape = tuple(max(1, round(s / t * n)) for s, t, n in zip(size, target, crop.shape[1:], strict=True))
+        seen = np.stack([_resampled(channel, shape, size, target, about["resample_image"]) for channel in crop])
+        logits = self._logits(seen, mirroring)
+        back = about["resample_logits"]
+        logits = np.stack([_resampled(head, crop.shape[1:], target, size, back) for head in logits])
+        labels = np.zeros(mask.shape, dtype=about["dtype"])
+        labels[box] = self._decided(logits)
+        labels = np.transpose(labels, np.argsort(forward))
+        return labels[0] if flat else labels
+
+    def _checked(self, image: Array, spacing: Sequence[float] | None) -> tuple[Array, bool, tuple[float, ...]]:
+        channels = len(self.about["channels"])
+        if image.ndim in (2, 3) and channels == 1 and not (image.ndim == 3 and image.shape[0] == 1 and self._plane):
+            image = image[None]
+        if image.ndim not in (3, 4) or image.shape[0] != channels:
+            raise ValueError(f"The model takes {channels} channels (C, [Z,] Y, X); the image has shape {image.shape}.")
+        flat = image.ndim == 3
+        own = self.about["spacing"]
+        known = tuple(spacing) if spacing is not None else tuple(own if len(own) == 3 or flat else (own[0], *own))
+        if len(known) != image.ndim - 1 or min(known) <= 0:
+            raise ValueError(f"spacing must be {image.ndim - 1} positive numbers, not {known}.")
+        if flat:
+            return image[:, None], True, (999.0, *known)
+        return image, False, known
+
+    @property
+    def _plane(self) -> bool:
+        return len(self.about["patch"]) == 2
+
+    def _logits(self, data: Array, mirroring: bool) -> Array:
+        patch = tuple(self.about["patch"])
+        window = (1, *patch) if self._plane else patch
+        pads = [max(p - n, 0) for n, p in zip(data.shape[1:], window, strict=True)]
+        padded = np.pad(data, [(0, 0), *((p // 2, p - p // 2) for p in pads)])
+        begins = [_starts(n, p) for n, p in zip(padded.shape[1:], window, strict=True)]
+        weights = _importance(patch).reshape(window)
+        axes = self.about["mirror_axes"] if mirroring else []
+        mirrors = [m for count in range(len(axes) + 1) for m in itertools.combinations(axes, count)]
+        total = np.zeros((self.about["heads"], *padded.shape[1:]), dtype=np.float32)
+        weight = np.zeros(padded.shape[1:], dtype=np.float32)
+        for start in itertools.product(*begins):
+            where = tuple(slice(s, s + p) for s, p in zip(start, window, strict=True))
+            tile = padded[(slice(None), *where)]
+            tile = tile[:, 0] if self._plane else tile
+            seen = np.zeros((self.about["heads"], *patch), dtype=np.float32)
+            for network, mirror in itertools.product(self._networks, mirrors):
+                turned = tuple(a + 1 for a in mirror)
+                seen += np.flip(network(np.flip(tile, turned)), turned)
+            seen /= len(self._networks) * len(mirrors)
+            total[(slice(None), *where)] += seen.reshape(-1, *window) * weights
+            weight[where] += weights
+        total /= weight
+        return total[(slice(None), *(slice(p // 2, p // 2 + n) for p, n in zip(pads, data.shape[1:], strict=True)))]
+
+    def _decided(self, logits: Array) -> Array:
+        order = self.about["regions_class_order"]
+        if order is None:
+            return np.argmax(logits, axis=0)
+        labels = np.zeros(logits.shape[1:], dtype=np.int64)
+        for value, region in zip(order, logits, strict=True):
+            labels[region > 0] = value
+        return labels
+
+
+def _open_onnx(path: Path, threads: int) -> Any:
+    onnxruntime = import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+    name = session.get_inputs()[0].name
+    return lambda tile: session.run(None, {name: np.ascontiguousarray(tile[None], dtype=np.float32)})[0][0]
+
+
+def _open_openvino(path: Path, threads: int) -> Any:
+    openvino = import_module("openvino")
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+    compiled = openvino.Core().compile_model(str(path), "CPU", config)
+    return lambda tile: compiled(np.ascontiguousarray(tile[None], dtype=np.float32))[0][0].copy()
+
+
+def _box(mask: Array) -> tuple[slice, ...]:
+    found = []
+    for axis in range(3):
+        there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        found.append(slice(int(there[0]), int(there[-1]) + 1) if there.size else slice(None))
+    return tuple(found)
+
+
+def _normalise(x: Array, rule: dict[str, Any], inside: Array) -> None:
+    """Normalise a channel in place."""
+    scheme = rule["normalization"]
+    if scheme == "ZScoreNormalization":
+        where = inside if rule["use_mask"] else np.ones_like(inside)
+        values = x[where].astype(np.float64)
+        if values.size:
+            x[where] = (x[where] - np.float32(values.mean())) / np.float32(max(values.std(), 1e-8))
+    elif scheme == "CTNormalization":
+        np.clip(x, rule["percentile_00_5"], rule["percentile_99_5"], out=x)
+        x -= np.float32(rule["mean"])
+        x /= np.float32(max(rule["std"], 1e-8))
+    elif scheme == "RescaleTo01Normalization":
+        x -= x.min()
+        x /= np.float32(max(float(x.max()), 1e-8))
+    elif scheme == "RGBTo01Normalization":
+        if x.min() < 0 or x.max() > 255:
+            raise ValueError(f"The model takes 8-bit colours (0 to 255); there are values {x.min():g} to {x.max():g}.")
+        x /= np.float32(255)
+
+
+def _separate(current: Sequence[float], new: Sequence[float], rule: dict[str, Any]) -> int | None:
+    """Return the axis along which planes are not interpolated."""
+    force, threshold = rule["force_separate_z"], rule["threshold"]
+    if force is False:
+        return None
+    if force or max(current) / min(current) > threshold:
+        deciding = current
+    elif max(new) / min(new) > threshold:
+        deciding = new
+    else:
+        return None
+    coarsest = [axis for axis, spacing in enumerate(deciding) if spacing == max(deciding)]
+    return coarsest[0] if len(coarsest) == 1 else None
+
+
+def _resampled(
+    x: Array, shape: Sequence[int], current: Sequence[float], new: Sequence[float], rule: dict[str, Any]
+) -> Array:
+    """Bring a channel (Z, Y, X) to another shape."""
+    if rule["order"] is None or tuple(shape) == x.shape:
+        return x
+    axis = _separate(current, new, rule)
+    if axis is None:
+        return _zoomed(x, shape, rule)
+    planes = np.moveaxis(x, axis, 0)
+    plane = tuple(n for a, n in enumerate(shape) if a != axis)
+    made = np.stack([_zoomed(p, plane, rule) for p in planes])
+    if rule["order_z"] == 0:
+        size = len(made)
+        index = np.clip(np.floor((np.arange(shape[axis]) + 0.5) * size / shape[axis]), 0, size - 1).astype(np.intp)
+        return np.moveaxis(made[index], 0, axis)
+    whole = np.moveaxis(made, 0, axis)
+    return _zoomed(whole, shape, {**rule, "order": rule["order_z"], "clip": False})
+
+
+def _zoomed(x: Array, shape: Sequence[int], rule: dict[str, Any]) -> Array:
+    if tuple(shape) == x.shape:
+        return x
+    out = np.empty(tuple(shape), dtype=np.float32)
+    factors = [n / size for n, size in zip(shape, x.shape, strict=True)]
+    order = rule["order"]
+    ndimage.zoom(x.astype(np.float64), factors, output=out, order=order, mode="nearest", grid_mode=True)
+    return np.clip(out, x.min(), x.max(), out=out) if rule["clip"] else out
+
+
+def _starts(size: int, tile: int) -> list[int]:
+    count = math.ceil((size - tile) / (tile * 0.5)) + 1
+    distance = (size - tile) / (count - 1) if count > 1 else 0.0
+    return [round(distance * i) for i in range(count)]
+
+
+def _importance(patch: Sequence[int]) -> Array:
+    """Return the Gaussian weights of a window, rounded as nnU-Net rounds them."""
+    impulse = np.zeros(tuple(patch))
+    impulse[tuple(n // 2 for n in patch)] = 1
+    weights = ndimage.gaussian_filter(impulse, [n / 8 for n in patch], mode="constant")
+    rounded = (weights / weights.max() * 10).astype(np.float16)
+    rounded[rounded == 0] = rounded[rounded > 0].min()
+    return rounded.astype(np.float32)
+
+
+def _read(path: Path) -> tuple[Array, tuple[float, ...] | None, Any]:
+    """Return an image in array order, its spacing where the file says it, and what a result needs to be written."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        image = import_module("nibabel").load(path)
+        array = np.asarray(image.dataobj).transpose()
+        return array, tuple(float(z) for z in image.header.get_zooms()[:3][::-1]), image
+    return np.load(path), None, None
+
+
+def _write(path: Path, labels: Array, like: Any) -> None:
+    if like is None:
+        np.save(path, labels)
+        return
+    nibabel = import_module("nibabel")
+    nibabel.save(nibabel.Nifti1Image(labels.transpose(), like.affine), path)
+
+
+def main() -> int:
+    """Segment one image; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Segment an image with this model.")
+    parser.add_argument("channels", nargs="+", type=Path, metavar="IMAGE", help="a file per channel")
+    parser.add_argument("-o", dest="output", type=Path, required=True, help="labels: .npy, or .nii.gz for NIfTI images")
+    parser.add_argument("--spacing", nargs="+", type=float, help="voxel size, as the axes of the array")
+    parser.add_argument("--no_mirroring", action="store_true", help="up to eight times faster, a little less exact")
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        read = [_read(path) for path in args.channels]
+        model = Carried(Path(__file__).parent, args.threads)
+        image = read[0][0] if len(read) == 1 and len(model.about["channels"]) > 1 else np.stack([r[0] for r in read])
+        labels = model.segment(image, args.spacing or read[0][1], mirroring=not args.no_mirroring)
+        _write(args.output, labels, read[0][2])
+    except (ValueError, OSError, ImportError) as error:
+        print(f"segment.py: {error}", file=sys.stderr)
+        return 1
+    print(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

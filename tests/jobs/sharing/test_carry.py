@@ -1,0 +1,189 @@
+"""A carried model gives the labels of its model with nothing but numpy, scipy and a runtime, or is not written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from torch import nn
+
+from choices import run_verb
+from helpers import Recipe, make_model, smooth_image
+from napari_nnunet import predict
+from napari_nnunet.engine.network import onnx_graph
+from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.jobs.sharing.carry import export_model
+from napari_nnunet.schema.requests.sharing import CarryRequest
+
+SHAPES = {
+    "3d": (Recipe(folds=(0, 1)), (1, 14, 30, 22), (1.4, 0.9, 1.0)),
+    "2d on a volume": (Recipe(patch=(16, 16), spacing=(1.0, 1.0), configuration="2d"), (1, 3, 30, 22), (3.0, 1.3, 0.9)),
+    "transposed, thick slices": (Recipe(transpose=(2, 0, 1), spacing=(5.0, 1.0, 1.0)), (1, 24, 26, 6), (0.8, 0.9, 5.0)),
+    "regions, masked": (
+        Recipe(
+            labels={"background": 0, "whole": [1, 2], "core": 2},
+            regions_class_order=(1, 2),
+            use_mask=True,
+            norm="BatchNorm",
+        ),
+        (1, 12, 24, 20),
+        (1.0, 1.0, 1.2),
+    ),
+    "CT": (Recipe(schemes=("CTNormalization",), mirror=False), (1, 9, 20, 20), (2.0, 1.0, 1.0)),
+    "two channels": (
+        Recipe(channels=("a", "b"), schemes=("ZScoreNormalization", "RescaleTo01Normalization")),
+        (2, 8, 16, 16),
+        (1.0, 1.0, 1.0),
+    ),
+}
+
+
+def image_for(shape):
+    image = smooth_image(shape[1:], channels=shape[0])
+    image[..., :4] = 0  # an empty border, to be cropped
+    return image
+
+
+def carried(folder, model, **changes):
+    """Export a model and unpack it; returns the folder."""
+    target = folder / "model.zip"
+    drain(export_model(CarryRequest(model=model.folder, target=target, replace_zip=True, **changes)))
+    with zipfile.ZipFile(target) as archive:
+        archive.extractall(folder / "there")
+    return folder / "there"
+
+
+def opened(folder):
+    spec = importlib.util.spec_from_file_location("carried_segment", folder / "segment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Carried(folder)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("case", SHAPES)
+def test_it_gives_the_labels_of_its_model(tmp_path, case, kind):
+    recipe, shape, spacing = SHAPES[case]
+    model = make_model(tmp_path, recipe)
+    image = image_for(shape)
+    own = predict(model, image, spacing=spacing, device="cpu", precision="float32").labels
+    there = opened(carried(tmp_path, model, format=kind))
+    before = image.copy()
+    np.testing.assert_array_equal(there.segment(image, spacing), own)
+    np.testing.assert_array_equal(image, before)
+    assert len(np.unique(own)) > 1
+
+
+def test_it_runs_where_neither_torch_nor_this_program_is(tmp_path):
+    model = make_model(tmp_path)
+    folder = carried(tmp_path, model)
+    image = image_for((1, 8, 16, 16))[0]
+    np.save(tmp_path / "image.npy", image)
+    forbidden = ("torch", "napari_nnunet", "SimpleITK", "skimage", "nibabel", "napari", "onnx")
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({forbidden!r}))\n"
+        f"sys.argv = ['segment.py', {str(tmp_path / 'image.npy')!r}, '-o', {str(tmp_path / 'labels.npy')!r}, '--spacing', '1', '1', '1']\n"
+        f"runpy.run_path({str(folder / 'segment.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    own = predict(model, image, spacing=(1, 1, 1), device="cpu", precision="float32").labels
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), own)
+
+
+def test_weights_of_half_the_size_are_nearly_as_good(tmp_path):
+    model = make_model(tmp_path)
+    whole = (carried(tmp_path / "a", model) / "fold_0.onnx").stat().st_size
+    folder = carried(tmp_path / "b", model, half=True)
+    image = image_for((1, 8, 16, 16))
+    own = predict(model, image, spacing=(1, 1, 1), device="cpu", precision="float32").labels
+    assert np.mean(opened(folder).segment(image, (1, 1, 1)) == own) > 0.99
+    assert (folder / "fold_0.onnx").stat().st_size < whole
+
+
+def test_it_says_what_is_done_around_the_network(tmp_path):
+    model = make_model(tmp_path, Recipe(schemes=("CTNormalization",), folds=(0, 2)))
+    about = json.loads((carried(tmp_path, model) / "description.json").read_text())
+    assert about["networks"] == ["fold_0.onnx", "fold_2.onnx"]
+    assert about["labels"] == {"background": 0, "organ": 1, "lesion": 2}
+    assert about["channels"][0]["normalization"] == "CTNormalization"
+    assert {"mean", "std", "percentile_00_5", "percentile_99_5"} < set(about["channels"][0])
+    assert set(about["sha256"]) == {"fold_0", "fold_2"}
+
+
+@pytest.mark.parametrize(
+    ("image", "spacing", "words"),
+    [
+        (np.zeros((2, 4, 5, 6)), (1, 1, 1), "takes 1 channels"),
+        (np.zeros((4, 5, 6)), (1, 1), "must be 3 positive numbers"),
+        (np.zeros((4, 5, 6)), (1, 0, 1), "must be 3 positive numbers"),
+        (np.zeros(7), None, "shape \\(7,\\)"),
+    ],
+)
+def test_the_runner_refuses_what_is_no_such_image(tmp_path, image, spacing, words):
+    there = opened(carried(tmp_path, make_model(tmp_path)))
+    with pytest.raises(ValueError, match=words):
+        there.segment(image, spacing)
+
+
+def test_a_later_description_is_refused(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path))
+    about = json.loads((folder / "description.json").read_text())
+    (folder / "description.json").write_text(json.dumps({**about, "format_version": 99}))
+    with pytest.raises(ValueError, match="later version"):
+        opened(folder)
+
+
+def test_the_second_stage_of_a_cascade_is_refused(tmp_path):
+    model = make_model(tmp_path, Recipe(configuration="3d_cascade_fullres", previous_stage="3d_lowres"))
+    with pytest.raises(ModelError, match="second stage of a cascade"):
+        drain(export_model(CarryRequest(model=model.folder, target=tmp_path / "a.zip")))
+
+
+def test_a_zip_that_is_there_is_kept(tmp_path):
+    model = make_model(tmp_path)
+    (tmp_path / "a.zip").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="exists"):
+        drain(export_model(CarryRequest(model=model.folder, target=tmp_path / "a.zip")))
+    assert (tmp_path / "a.zip").read_bytes() == b"mine"
+
+
+def test_a_graph_that_gives_other_logits_is_not_written(tmp_path, monkeypatch):
+    model = make_model(tmp_path)
+    wrong = [(nn.LeakyReLU, lambda graph, _, x: graph.add("Relu", [x])), *onnx_graph._EMITTERS]
+    monkeypatch.setattr(onnx_graph, "_EMITTERS", tuple(wrong))
+    with pytest.raises(ModelError, match="off by"):
+        drain(export_model(CarryRequest(model=model.folder, target=tmp_path / "a.zip")))
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_what_cannot_be_tried_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "onnxruntime", None)
+    events = []
+    drain(export_model(CarryRequest(model=make_model(tmp_path).folder, target=tmp_path / "a.zip")), events.append)
+    assert any("was not tried" in event.text for event in events if isinstance(event, Note))
+
+
+def test_without_the_library_it_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "napari_nnunet.engine.network.onnx_graph")
+    with pytest.raises(ResourceError, match=r"napari-nnunet\[export\]"):
+        drain(export_model(CarryRequest(model=make_model(tmp_path).folder, target=tmp_path / "a.zip")))
+
+
+def test_the_shell_writes_it(tmp_path, capsys):
+    model = make_model(tmp_path)
+    assert run_verb("export_model", "-m", model.folder, "-o", tmp_path / "a.zip", "--format", "openvino") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "a.zip")
+    assert zipfile.ZipFile(tmp_path / "a.zip").namelist() == [
+        "fold_0.xml",
+        "fold_0.bin",
+        "description.json",
+        "segment.py",
+    ]
