@@ -10,8 +10,11 @@ from hypothesis import settings
 
 import sleeping_threads  # noqa: F401
 from helpers import Recipe, make_model, smooth_image
+from napari_nnunet.engine.network.device import Timed
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs import arithmetic
 from napari_nnunet.jobs.prediction import predictor
+from napari_nnunet.processes import pool
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
@@ -29,6 +32,27 @@ def _own_folders(tmp_path_factory, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     yield
     predictor.forget()
+
+
+@pytest.fixture
+def in_one_process(monkeypatch):
+    """Work on cases in this process: for tests that are not about worker processes, which take a second to start."""
+    monkeypatch.setattr(pool, "why_alone", lambda: "their files are tiny")
+
+
+@pytest.fixture
+def narrow_networks(monkeypatch):
+    """Let the arithmetic of networks with few features stand for that of nnU-Net's usual ones: measured in no time."""
+    usual = arithmetic.usual_network
+    monkeypatch.setattr(
+        arithmetic, "usual_network", lambda ndim: usual(ndim).model_copy(update={"features": (8, 8), "blocks": (1, 1)})
+    )
+
+
+@pytest.fixture
+def known_arithmetic(monkeypatch):
+    """Know which arithmetic is the fastest, for tests that are not about measuring it."""
+    monkeypatch.setattr(arithmetic, "time_apart", lambda *_: [Timed("torch", "float32", 1.0)])
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def answers(monkeypatch):
         asked.append((purpose, architecture))
         return FAST
 
-    monkeypatch.setattr(arithmetic, "measured", measured)
+    monkeypatch.setattr(arithmetic, "time_apart", measured)
     return asked
 
 
@@ -139,7 +139,7 @@ def test_where_nothing_can_be_measured_networks_run_in_float32_and_the_reason_is
     def fails(*_):
         raise ResourceError("The speed of this computer could not be measured: no more processes.")
 
-    monkeypatch.setattr(arithmetic, "measured", fails)
+    monkeypatch.setattr(arithmetic, "time_apart", fails)
     choice = arithmetic.prediction_choice(CPU, NETWORK)
     assert choice.precision == "float32"
     assert "no more processes" in choice.why

@@ -106,7 +106,7 @@ def training_choice(settings: TrainSettings, architecture: Architecture, choice:
         What is asked for.
     architecture : Architecture
         Of the network.
-    choice : Choice
+    choice : BackendChoice
         Where to train, see :func:`training_device`.
     """
     if settings.precision != "auto" or choice.kind != "cpu":

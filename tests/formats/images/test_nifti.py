@@ -82,9 +82,9 @@ def test_voxels_that_are_no_numbers_are_kept_and_counted(tmp_path):
     nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii")
     array, _ = nifti.read(tmp_path / "a.nii")
     np.testing.assert_array_equal(array[0], data.transpose(2, 1, 0))
-    assert nifti.count_stored_invalid(tmp_path / "a.nii") == 3
+    assert nifti.count_invalid(tmp_path / "a.nii") == 3
     save(tmp_path / "b.nii")
-    assert nifti.count_stored_invalid(tmp_path / "b.nii") == 0
+    assert nifti.count_invalid(tmp_path / "b.nii") == 0
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5)])

@@ -19,6 +19,8 @@ from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.jobs.dataset.import_plan import plan_import
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 SHAPE = (6, 20, 24)
 WAYS = ("{case}/{name}", "{name}/{case}", "{case}_{name}", "{name}_{case}", "{case}/{case}_{name}_mask")
 

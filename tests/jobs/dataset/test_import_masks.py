@@ -20,6 +20,8 @@ from napari_nnunet.jobs.dataset.import_folders import import_folders, import_pla
 from napari_nnunet.jobs.dataset.import_plan import decide, plan_import
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 SHAPE = (48, 64)
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 128, 255]], dtype=np.uint8)
 

@@ -18,6 +18,8 @@ from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 
 def labels_of(*counts, shape=(4, 5)):
     """Return labels with so many voxels of 1, 2, ... in each slice."""

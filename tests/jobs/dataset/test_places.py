@@ -21,6 +21,8 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
 from test_grid import turned_copy
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 UP = Geometry(spacing=(2.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel()))
 #: The same place, with x running the other way (20 voxels of 1 mm).
 MIRRORED = Geometry(spacing=(2.0, 1.0, 1.0), origin=(19.0, 0.0, 0.0), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))

@@ -21,6 +21,8 @@ from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 
 @pytest.fixture
 def raw(tmp_path):

@@ -17,6 +17,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 
 def folders(root: Path, *, dtype: type = np.uint16, factor: int = 1) -> Path:
     """Three pictures, each with four squares of their own numbers."""

@@ -22,6 +22,8 @@ from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("known_arithmetic", "in_one_process")
+
 
 @pytest.fixture
 def planned(tmp_path):

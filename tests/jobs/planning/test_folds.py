@@ -16,6 +16,8 @@ from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest, PlanAndPreprocessRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 NAMES = ("anna_left", "anna_right", "bob_left", "bob_right")
 BY = "^(.+)_(left|right)$"
 SIDES = "^([a-z]+)_"

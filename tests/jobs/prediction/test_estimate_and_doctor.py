@@ -34,7 +34,7 @@ def test_the_announced_number_of_network_runs_is_the_one_that_happens(new_model,
 
 
 def test_time_is_a_guess_first_and_measured_after_a_run(model, volume):
-    settings = PredictSettings(device="cpu")
+    settings = PredictSettings(device="cpu", threads=1)
     first = drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))
     assert first["own"].seconds > 0
     assert not first["own"].measured
@@ -61,6 +61,7 @@ def test_many_classes_do_not_hold_the_logits_of_the_whole_volume(new_model):
     assert peak < whole_logits / 3
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_the_doctor_reports_and_advises(monkeypatch):
     report = doctor.examine()
     text = str(report)

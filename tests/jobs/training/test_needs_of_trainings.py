@@ -17,6 +17,8 @@ from napari_nnunet.jobs.training.order import check_training
 from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
 from napari_nnunet.schema.requests.training import TrainRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 
 @pytest.fixture
 def workspace(tmp_path):

@@ -35,7 +35,7 @@ def compile_network(
     ----------
     network : UNet
         With its weights.
-    choice : Choice
+    choice : BackendChoice
         Device, backend, precision.
     shape : sequence of int
         Shape (B, C, [Z,] Y, X) of every batch.

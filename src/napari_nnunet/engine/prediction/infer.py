@@ -57,7 +57,7 @@ class Ensemble:
     ----------
     networks : sequence of UNet
         One per fold.
-    choice : Choice
+    choice : BackendChoice
         Where and how.
     patch : sequence of int
         Window of the network: two or three axes.

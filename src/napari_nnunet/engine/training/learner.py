@@ -51,7 +51,7 @@ class Learner:
         Optimizer, deep supervision.
     loss : SegmentationLoss
         Of one output.
-    choice : Choice
+    choice : BackendChoice
         Device and precision.
     compiled : bool
         Run the network through torch.compile.

@@ -93,7 +93,7 @@ def header(path: Path) -> Header:
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 
 
-def count_stored_invalid(path: Path) -> int:
+def count_invalid(path: Path) -> int:
     """Return how many stored values are NaN or infinite; integers cannot be."""
     image, _ = _opened(path)
     if image.get_data_dtype().kind != "f":

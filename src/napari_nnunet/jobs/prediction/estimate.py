@@ -46,7 +46,7 @@ class Estimate:
         Expected wall time; None if nothing is known about this computer yet.
     measured : bool
         True if this very network has run here before.
-    choice : Choice
+    choice : BackendChoice
         Device, backend, precision.
     """
 

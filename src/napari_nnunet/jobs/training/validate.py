@@ -89,7 +89,7 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
         What was trained.
     network : UNet
         With the weights to validate; it is not changed.
-    choice : Choice
+    choice : BackendChoice
         Device of the training; the fastest way to predict there is taken.
 
     Returns
