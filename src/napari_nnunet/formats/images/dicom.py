@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from heapq import nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import Geometry
 
 _POSITION = "0020|0032"  # of a slice's first voxel, x\\y\\z in mm
+_LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
 _UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
 
 
@@ -31,8 +35,9 @@ def is_series(folder: Path) -> bool:
     """True if the first files of a folder are DICOM slices."""
     if not folder.is_dir():
         return False
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return any(is_dicom(path) for path in files[:3])
+    with os.scandir(folder) as entries:
+        few = islice((e.name for e in entries if not e.name.startswith(".") and e.is_file()), _LOOKED_AT)
+        return any(is_dicom(folder / name) for name in nsmallest(3, few))
 
 
 def read_series(folder: Path) -> tuple[NDArray[Any], Geometry]:

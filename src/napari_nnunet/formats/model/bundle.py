@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -66,13 +67,39 @@ class Bundle:
     card: ModelCard | None
 
 
+_TAIL = (1 << 16) + 22  # bytes at the end of a zip in which its list of contents ends
+_LIST = 1 << 24  # bytes of a list that is searched
+
+
 def is_model_zip(path: Path) -> bool:
     """True if a zip holds models; only its list of contents is read."""
     try:
+        if not _lists_plans(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             return bool(_model_roots(_plain_names(archive)))
     except (OSError, RuntimeError, zipfile.BadZipFile, ModelError):
         return False
+
+
+def _lists_plans(path: Path) -> bool:
+    """False if the list of contents of a zip names no plans: its bytes are searched, which takes a moment.
+
+    True where the list is not where it should be, or very long: that is judged by reading it.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        mark = tail.rfind(b"PK\x05\x06")  # the end of the list (APPNOTE 4.3.16)
+        if mark < 0 or len(tail) < mark + 20:
+            return True
+        (length,) = struct.unpack("<I", tail[mark + 12 : mark + 16])
+        begin = size - len(tail) + mark - length
+        if length > _LIST or begin < 0:
+            return True
+        file.seek(begin)
+        return b"plans." in file.read(length)
 
 
 def inspect(path: Path) -> Bundle:

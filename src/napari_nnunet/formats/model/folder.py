@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -196,17 +199,26 @@ def is_model_folder(path: Path) -> bool:
     return (path / "plans.json").is_file() and (path / "dataset.json").is_file() and any(path.glob("fold_*"))
 
 
+def holds_models(root: Path, *, most: int = 5000) -> bool:
+    """True if a folder is a model, or one in it is; only the first names are looked at, so that it takes a moment."""
+    return is_model_folder(root) or any(is_model_folder(child) for child in _folders_in(root, most))
+
+
+def _folders_in(root: Path, most: int | None = None) -> Iterator[Path]:
+    try:
+        with os.scandir(root) as entries:
+            yield from (root / e.name for e in islice(entries, most) if not e.name.startswith(".") and e.is_dir())
+    except OSError:
+        return
+
+
 def find_models(root: Path, *, depth: int = 3) -> list[Path]:
     """Return the model folders at or below ``root``, sorted."""
     if is_model_folder(root):
         return [root]
     if depth == 0 or not root.is_dir():
         return []
-    try:
-        children = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
-    except OSError:
-        return []
-    return [found for child in children for found in find_models(child, depth=depth - 1)]
+    return [found for child in sorted(_folders_in(root)) for found in find_models(child, depth=depth - 1)]
 
 
 def _check_folder(path: Path) -> None:

@@ -19,7 +19,7 @@ from napari_nnunet.formats.images.files import ending_of, read_labels, read_volu
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
-from napari_nnunet.formats.model.folder import find_models, is_model_folder
+from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData, placement, with_time
@@ -29,7 +29,10 @@ from napari_nnunet.widgets.frame.tabs import open_dock
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
     """Return a reader for medical images and model folders, None for everything else."""
-    first = Path(path[0] if isinstance(path, list) else path)
+    paths = path if isinstance(path, list) else [path]
+    if not paths:
+        return None
+    first = Path(paths[0])
     if first.is_dir():
         return _folder_reader(first)
     if first.suffix.lower() == ".zip":
@@ -47,7 +50,7 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
 def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
     if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
         return _read_dataset
-    if is_model_folder(folder) or find_models(folder, depth=1):
+    if holds_models(folder):
         return _read_model
     from napari_nnunet.formats.images import dicom
 
