@@ -128,6 +128,9 @@ def test_predictions_on_another_grid_are_turned_or_refused(kind, say, tmp_path):
     assert dice("same")[1] == dice("mirrored")[1] == 1
     said, none = dice("shifted")
     assert said.status == 1 and none is None and said.has("shifted", "50 mm apart", "--ignore-geometry")
+    folders = folder / "shifted" / "references", folder / "shifted" / "predictions"
+    assert say("compare", *folders).has("50 mm apart", "--ignore-geometry")
+    assert say("compare", *folders, "--ignore-geometry").status == 0
 
 
 @pytest.mark.parametrize(("dataset", "value"), [(11, 255), (111, -1)])

@@ -120,6 +120,8 @@ def architecture_with(**changes):
     ("key", "value", "sentence"),
     [
         ("batch_size", 0, "'batch_size' is 0: it must be greater than or equal to 1"),
+        ("spacing", None, "'spacing' is None; it must be a list"),
+        ("patch_size", "32 32 32", "'patch_size' is '32 32 32'; it must be a list"),
         ("spacing", [0.0, 1.0, 1.0], r"'spacing\.0' is 0\.0: it must be greater than 0"),
         ("spacing", [1.0, 1.0], r"'spacing' is \[1\.0, 1\.0\], with 2 entries; the network has 3 axes"),
         ("patch_size", [15, 16, 17], r"'patch_size' is .*divide it by.*The nearest that works is \[16, 16, 16\]"),

@@ -10,6 +10,7 @@ from napari_nnunet.cli.show import show
 from napari_nnunet.events import Job
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.option import Request, option
+from napari_nnunet.schema.requests.words import words
 
 T = TypeVar("T")
 
@@ -45,6 +46,11 @@ class Shell:
     def workspace(self) -> Workspace:
         """Where datasets and models lie."""
         return Workspace.resolve(self._request.workspace, os.environ)
+
+    @property
+    def words(self) -> list[str]:
+        """What is typed for the same in another process."""
+        return words((self._request,))
 
     def run(self, job: Job[T]) -> T:
         """Run a job to its end and return its result."""

@@ -73,6 +73,8 @@ def write_error(path: Path, cause: OSError | str) -> ResourceError:
         return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
+    if isinstance(cause, FileExistsError | NotADirectoryError):
+        return ResourceError(f"{path} is a file or lies below one, and a folder is wanted. Choose another.")
     return ResourceError(f"{path} could not be written: {cause}.")
 
 

@@ -44,8 +44,10 @@ class NumberArray(np.ndarray[Any, Any]):
 class NumberType:
     """What a pickle says of the type of an array: the letter and size of plain numbers, then their byte order."""
 
+    known = r"[biufc]\d{1,2}"
+
     def __init__(self, code: str, *_: Any) -> None:
-        if not re.fullmatch(r"[biufc]\d{1,2}", code):
+        if not re.fullmatch(self.known, code):
             raise pickle.UnpicklingError(f"it holds values of type {code!r}")
         self.dtype = np.dtype(code)
 
@@ -53,6 +55,12 @@ class NumberType:
         if state[1] not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError(f"it holds values in the byte order {state[1]!r}")
         self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class LogType(NumberType):
+    """As above, for logs of trainings: these hold texts too, such as the names of cases."""
+
+    known = r"[biufc]\d{1,2}|[SU]\d{1,5}"
 
 
 def _filled(data: bytes, dtype: NumberType, shape: Any, order: Any = "C") -> NDArray[Any]:
@@ -100,6 +108,9 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("argparse", "Namespace"): Unread,
     ("types", "SimpleNamespace"): Unread,
     ("uuid", "UUID"): Unread,
+    ("decimal", "Decimal"): Unread,
+    ("fractions", "Fraction"): Unread,
+    ("builtins", "range"): Unread,
     **{("datetime", name): Unread for name in _DATES},
     **{("builtins", name): Unread for name in _PLAIN},
     **{(module, name): path_text for module in ("pathlib", "pathlib._local") for name in _PATHS},
@@ -173,7 +184,7 @@ class _TableReader(_Reader):
 def read_table(content: bytes) -> Any:
     """Read the pickle within a file of torch without its tensors; raises whatever a damaged or refused pickle does."""
     check_pickle(content)
-    return _TableReader(io.BytesIO(content), HARMLESS).load()
+    return _TableReader(io.BytesIO(content), {**HARMLESS, ("numpy", "dtype"): LogType}).load()
 
 
 def read_pickle(path: Path) -> Any:

@@ -39,8 +39,15 @@ def test_a_ct_that_is_none_in_hounsfield_units_is_named(array, words):
 def test_a_ct_is_taken_without_a_word_and_so_is_what_is_normalised_by_itself():
     assert said(HU) == ()
     assert said(np.clip(HU, -200, 300)) == ()
-    for array in (HU + 1024, HU / 2500, HU * 1e6):
+    for array in (HU + 1024, HU / 5, HU * 2 - 500):
         assert said(array, "ZScoreNormalization") == ()
+
+
+@pytest.mark.parametrize("array", [HU / 2500, HU * 1e6])
+def test_another_range_is_said_of_what_is_normalised_by_itself_too(array):
+    (text,) = said(array, "ZScoreNormalization")
+    assert "far from those of the training: the structures it was trained on have -20 to 210" in text
+    assert "If they were only scaled, the result is the same" in text
 
 
 def test_pictures_have_0_to_255():

@@ -174,3 +174,25 @@ def test_sizes_in_words_are_held_against_memory(tmp_path, name, monkeypatch):
     (tmp_path / name).write_text(HEADERS[name].format(sizes="3000 3000 1000", elsewhere=elsewhere))
     with pytest.raises(ResourceError, match="which take 18.0 GB"):
         read_volume([tmp_path / name])
+
+
+@pytest.mark.parametrize("content", [b"abc", b"<html>" * 100, gzip.compress(b"abc")], ids=["short", "page", "packed"])
+def test_what_is_no_nifti_is_named_by_its_own_path(tmp_path, content):
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        read_volume([path], reader="SimpleITKIO")
+    assert str(path) in caught.value.message
+    assert "straight" not in caught.value.message
+
+
+def test_values_that_are_no_numbers_and_voxels_without_a_size_are_said(tmp_path):
+    odd = ARRAY.astype(np.float32)
+    odd[2, 3] = np.nan
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(plain(odd)))
+    assert read_volume([path]).geometry.remarks == ("7 of its voxels are NaN or infinite and were read as 0",)
+    path.write_bytes(gzip.compress(plain(pixdim=[1, 0, 0, 0, 1, 1, 1, 1])))
+    volume = read_volume([path])
+    assert volume.geometry.remarks == ("its header has voxels of size 0; 1 mm was taken instead",)
+    assert volume.geometry.spacing == (1, 1, 1)

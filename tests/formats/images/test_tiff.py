@@ -82,3 +82,11 @@ def test_the_spacing_beside_is_replaced_with_its_stack(tmp_path):
     for spacing in ((1.0, 1.0, 1.0), (2.0, 3.0, 4.0)):
         write_labels(np.zeros((5, 6, 7), np.uint8), Geometry(spacing=spacing), tmp_path / "a.tif")
     assert json.loads((tmp_path / "a.json").read_text()) == {"spacing": [2.0, 3.0, 4.0]}
+
+
+def test_planes_that_are_named_time_points_are_read_as_slices_and_that_is_said(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 6, 7), np.uint8), imagej=True, metadata={"axes": "TYX"})
+    volume = read_volume([path], reader="Tiff3DIO")
+    assert volume.shape == (4, 6, 7)
+    assert "named time points (T), and were read as the slices" in volume.geometry.remarks[0]

@@ -10,6 +10,8 @@ import types
 import zipfile
 from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -40,6 +42,7 @@ class _Setting:
         {"begun": datetime(2026, 1, 2, tzinfo=UTC), "took": timedelta(hours=3)},
         {"arguments": argparse.Namespace(lr=0.1), "more": types.SimpleNamespace(a=1)},
         {"seen": {1, 2}, "last": deque([1, 2]), "often": Counter("aab"), "scores": [np.float16(0.5), np.bool_(True)]},
+        {"cases": np.array(["case_1", "case_10"]), "exact": Decimal("0.1"), "third": Fraction(1, 3), "steps": range(3)},
     ],
     ids=lambda kept: "-".join(kept),
 )
@@ -53,6 +56,15 @@ def test_what_own_trainers_keep_besides_weights_is_no_reason_to_refuse_a_checkpo
     light = torch.load(light_checkpoint(path, tmp_path), weights_only=False)  # whatever else reads it knows its classes
     assert light["network_weights"].keys() == content["network_weights"].keys()
     assert "napari_nnunet" not in str([type(value) for value in light["logging"].values()])
+
+
+def test_weights_that_were_saved_as_arrays_are_weights(model):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    arrays = {name: value.numpy() for name, value in content["network_weights"].items()}
+    torch.save({**{k: v for k, v in content.items() if k != CHECKSUM}, "network_weights": arrays}, path)
+    found = read_checkpoint(path).weights
+    assert all(torch.equal(found[name], value) for name, value in content["network_weights"].items())
 
 
 def test_a_class_that_nobody_knows_is_refused_with_a_way_out(model):

@@ -102,3 +102,20 @@ def test_a_zip_with_a_file_and_a_folder_of_one_name_is_refused(tmp_path):
         archive.writestr(f"{model.folder.parent.name}/{model.folder.name}/fold_0", b"")
     with pytest.raises(ModelError, match="both as a file and as a folder"):
         inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.tar.gz", b"\x1f\x8b\x08\0\0\0\0\0", "is packed with gzip"),
+        ("model.7z", b"7z\xbc\xaf\x27\x1c\0\0", "is a 7z archive"),
+        ("plans.json", b'{"a": 1}', "is a text file, not a zip"),
+        ("model.zip", b"PK\x03\x04abcd", "not a complete zip"),
+        ("folder", None, "is a folder; a zip with a model is wanted"),
+    ],
+)
+def test_what_is_given_for_a_zip_is_named_as_what_it_is(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ModelError, match=words):
+        inspect(path)

@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,11 @@ def test_a_fault_in_a_process_that_makes_batches_has_its_traceback_beside_the_se
         run(workspace, settings=SHORT.replace(workers=1))
     assert caught.value.message == "Unexpected KeyError: 'organ'"
     assert "in fail" in caught.value.report
+
+
+def test_images_that_are_not_finite_are_named_though_all_of_a_batch_are():
+    batch = SimpleNamespace(image=torch.full((2, 1, 4, 4), math.nan), cases=("a", "b"))
+    assert _session.Session.suspects(SimpleNamespace(_batch=batch)) == ["a", "b"]
 
 
 def test_a_network_that_diverges_keeps_the_last_good_state(workspace, monkeypatch):

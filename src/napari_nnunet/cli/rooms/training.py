@@ -13,6 +13,7 @@ from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes.launch import relaunch_distributed
 from napari_nnunet.processes.queue import ahead_of, ticket
 from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.requests.words import words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,8 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
             print("Cancelled while queued.")
             return 0
         if command.processes > 1 and not command.validate_only:  # one process validates
-            return relaunch_distributed(command.processes, _shared(sys.argv[1:]))
+            alone = [request.replace(processes=1, wait=False) for request in requests]  # each of several
+            return relaunch_distributed(command.processes, ["train", *words(alone), *shell.words])
         return _each(requests, shell)
 
 
@@ -133,9 +135,3 @@ def _one(request: TrainCommand, shell: Shell) -> bool:
         for case, reason in found.failed.items():
             print(f"{case} FAILED: {reason}", file=sys.stderr)
     return bool(result.finished or request.validate_only)
-
-
-def _shared(arguments: list[str]) -> list[str]:
-    """Return the arguments for each of several processes."""
-    place = arguments.index("-num_gpus")
-    return [word for word in arguments[:place] + arguments[place + 2 :] if word != "--wait"]

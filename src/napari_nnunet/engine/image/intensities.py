@@ -10,6 +10,9 @@ from napari_nnunet.schema.plans import Configuration, Plans
 
 _POINTS = 40  # along each axis; a hundredth of a second for any volume
 _SOFT, _DENSE = 300.0, 1200.0  # Hounsfield units: soft tissue lies below the one; beyond the other, only bone and metal
+#: Ranges of intensities that differ by more than this are no chance of the scanner: 12-bit grey against 8-bit is 16.
+FAR_RANGE = 12.0
+_AROUND = 4.0  # how much wider than the structures in it an image may be, besides
 _NARROW = 0.05  # of the training's range
 
 
@@ -18,8 +21,9 @@ def intensity_warnings(
 ) -> tuple[str, ...]:
     """Return what is odd about an image's intensities, in sentences; few values are looked at.
 
-    Only channels that are normalised by the training's own figures (CT) are compared with them, and pictures with 0 to
-    255: others are normalised by each image's own mean and deviation, so that neither offset nor scale matters.
+    Channels that are normalised by the training's own figures (CT) are compared with them closely, and pictures with 0
+    to 255. Others are normalised by each image's own mean and deviation, so that neither offset nor scale matters; far
+    other ones may be another modality.
 
     Parameters
     ----------
@@ -30,22 +34,43 @@ def intensity_warnings(
     names : tuple of str
         Of the channels.
     """
-    steps = tuple(slice(None, None, max(1, n // _POINTS)) for n in array.shape[1:])
     found = []
     for c, (scheme, name) in enumerate(zip(configuration.normalization_schemes, names, strict=False)):
-        values = np.asarray(array[(c, *steps)], dtype=np.float64)
-        values = values[np.isfinite(values)]
-        if not values.size:
+        ends = usual_range(array[c])
+        if ends is None:
             continue
-        low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
-        if scheme == "CTNormalization" and c < len(plans.intensities) and plans.intensities[c].is_finite:
+        low, high = ends
+        text = None
+        if scheme == "RGBTo01Normalization":
+            text = _picture(low, high)
+        elif c < len(plans.intensities) and plans.intensities[c].is_finite:
             own = plans.intensities[c].percentile_00_5, plans.intensities[c].percentile_99_5
-            text = _ct(low, high, *own)
-        else:
-            text = _picture(low, high) if scheme == "RGBTo01Normalization" else None
+            text = _ct(low, high, *own) if scheme == "CTNormalization" else _other(low, high, *own)
         if text is not None:
             found.append(f"The intensities of {name}, {low:.4g} to {high:.4g}, {text}")
     return tuple(found)
+
+
+def usual_range(channel: Any) -> tuple[float, float] | None:
+    """Return the 0.5 and 99.5 percentiles of an image ([Z,] Y, X), from some of its voxels; None if none is finite."""
+    steps = tuple(slice(None, None, max(1, n // _POINTS)) for n in channel.shape)
+    values = np.asarray(channel[steps], dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, high = np.percentile(values, (0.5, 99.5))
+    return float(low), float(high)
+
+
+def _other(low: float, high: float, trained_low: float, trained_high: float) -> str | None:
+    """Compare with what lay within the structures of the training cases, where scale and offset do not matter."""
+    own, trained = high - low, trained_high - trained_low
+    if own <= 0 or trained <= 0 or 1 / FAR_RANGE <= own / trained <= _AROUND * FAR_RANGE:
+        return None
+    return (
+        f"are far from those of the training: the structures it was trained on have {trained_low:.4g} to "
+        f"{trained_high:.4g}. If they were only scaled, the result is the same; is it another modality?"
+    )
 
 
 def _ct(low: float, high: float, trained_low: float, trained_high: float) -> str | None:

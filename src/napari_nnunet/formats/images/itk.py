@@ -107,9 +107,12 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
         return _by_itk(path, path, ())  # damaged: ITK says what is wrong
     array = _voxels(content, path)
     if array is not None:
-        return array[0], array[1].model_copy(update={"remarks": remarks}) if remarks else array[1]
+        more = (*remarks, *array[1].remarks)
+        return array[0], array[1].model_copy(update={"remarks": more}) if remarks else array[1]
     if not remarks:
         return _by_itk(path, path, ())
+    if nifti_file.promise_of(content[:_HEADER_BYTES]) is None and content[4:7] != b"n+2":
+        raise ImageError(f"{path} is no NIfTI file, neither a packed nor a plain one. Was it downloaded completely?")
     with tempfile.TemporaryDirectory() as folder:
         straight = Path(folder) / "straight.nii"
         straight.write_bytes(content)
@@ -145,13 +148,17 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
         return None
     if grid.GetNumberOfComponents() != 1:
         return None
-    size = tuple(reversed(grid.GetSize()))
+    size, odd = tuple(reversed(grid.GetSize())), []
     array = np.frombuffer(content, dtype=kind, count=math.prod(size), offset=int(header["vox_offset"])).reshape(size)
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
+            odd.append(f"{np.count_nonzero(bad)} of its voxels are NaN or infinite and were read as 0")
             array = np.where(bad, array.dtype.type(0), array)  # as ITK does
-    return _placed(array, grid, path)
+    if 0 in header["pixdim"][1 : 1 + array.ndim]:
+        odd.append("its header has voxels of size 0; 1 mm was taken instead")
+    placed, geometry = _placed(array, grid, path)
+    return placed, geometry.model_copy(update={"remarks": tuple(odd)}) if odd else geometry
 
 
 def header(path: Path) -> Header:

@@ -65,12 +65,14 @@ def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
     """Return the grid: the file beside wins over what the TIFF says itself."""
-    beside = sidecar(path)
+    beside, remarks = sidecar(path), pages.remarks
+    if pages.axes == "TYX":
+        remarks = (*remarks, "its planes are named time points (T), and were read as the slices of a stack (z)")
     if not beside.is_file():
         found = sizes_of(file, 3)
         if found is None:
-            return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=pages.remarks)
-        return Geometry(spacing=found[0], spacing_source=found[1], remarks=pages.remarks)
+            return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=remarks)
+        return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
     try:
         entries = list(read_object(beside, ImageError)["spacing"])
         spacing = tuple(float(v) for v in entries if not isinstance(v, str))
@@ -80,7 +82,7 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
-    return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=pages.remarks)
+    return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=remarks)
 
 
 def about(axes: str, note: LabelNote | None) -> dict[str, str]:

@@ -36,6 +36,9 @@ _RATIO = 200  # of the content to the file; weights shrink by a tenth, empty lab
 _FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
 _CHECKPOINT = r"checkpoint_.+\.pth"
 _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_LOOKED_AT = 8  # bytes
+_OTHERS = {b"\x1f\x8b": "packed with gzip (.gz, .tar.gz)", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
+           b"BZh": "packed with bzip2", b"\xfd7zXZ": "packed with xz", b"{": "a text file"}  # fmt: skip
 _STORED = (".pth", ".png", ".gz", ".zip", ".npz", ".jpg")  # compressed already, or as good as random
 
 
@@ -142,8 +145,19 @@ def inspect(path: Path) -> Bundle:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    if path.is_dir():
+        text = (
+            f"{path} is a folder; a zip with a model is wanted. The folder of a model, with plans.json in it, is used"
+        )
+        raise ModelError(
+            f"{text} as it is.", shell="Name it behind predict_from_modelfolder -m.", window="Choose it in Segment."
+        )
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
+    with path.open("rb") as file:
+        begin = file.read(_LOOKED_AT)
+    if begin[:2] != b"PK" and (kind := next((kind for start, kind in _OTHERS.items() if begin.startswith(start)), "")):
+        raise ModelError(f"{path} is {kind}, not a zip. Unpack it and use the folder, or pack it as a zip.")
     try:
         with zipfile.ZipFile(path) as archive:
             if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:

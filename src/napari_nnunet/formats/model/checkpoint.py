@@ -16,10 +16,12 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickle_limits import is_shallow, walk
-from napari_nnunet.formats.pickles import HARMLESS, NumberArray, NumberType, Unread, begin_array, number, read_table
+from napari_nnunet.formats.pickles import HARMLESS, LogType, NumberArray, Unread, begin_array, number, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
@@ -60,7 +62,7 @@ class Checkpoint:
 #: more. Their names stand for functions of ours: numpy's own would build values of any type, and so follow forged
 #: pointers.
 _ALLOWED: list[Any] = [
-    (NumberType, "numpy.dtype"),
+    (LogType, "numpy.dtype"),
     (NumberArray, "numpy.ndarray"),
     *((number, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     *((begin_array, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
@@ -88,11 +90,21 @@ def _weights(found: Any, path: Path) -> dict[str, Tensor]:
     """Return weights by their names; raises ModelError for what is none."""
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
+    found = {name: _tensor(value) for name, value in found.items()}
     odd = next((n for n, v in found.items() if not isinstance(n, str) or not hasattr(v, "data_ptr")), None)
     if odd is not None:
         kind = type(found[odd]).__name__
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
-    return dict(found)
+    return found
+
+
+def _tensor(value: Any) -> Any:
+    """Return weights that were saved as an array as what they are; anything else unchanged."""
+    if not isinstance(value, NumberArray) or value.dtype.kind != "f":
+        return value
+    import torch  # the docks look at checkpoints' names without it
+
+    return torch.from_numpy(np.array(value, copy=True, subok=False))
 
 
 def checksum(weights: Mapping[str, Tensor]) -> str:
@@ -234,7 +246,7 @@ def _can_map(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     marker = "WeightsUnpickler error: "
     text = text.split(marker, 1)[1] if marker in text else text
     return text[:160] + (" ..." if len(text) > 160 else "")

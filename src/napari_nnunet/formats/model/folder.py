@@ -102,6 +102,8 @@ class TrainedModel:
             If it is not there; the message lists what is.
         """
         path = self.folder / f"fold_{fold}" / checkpoint
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder; the checkpoint of fold {fold} is a file of that name.")
         if not path.is_file():
             there = sorted(str(p.relative_to(self.folder)) for p in self.folder.glob("fold_*/*.pth"))
             raise ModelError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ def _row(name: str, width: int, values: Sequence[float]) -> str:
     return " ".join([f"{name:<{width}}", *(f"{cell:>14}" for cell in cells)])
 
 
-def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) -> tuple[Rules, dict[Region, str]]:
-    """Return what is compared and what it is called.
+def folder_rules(
+    first: Path, second: Path, dataset_json: Path | None = None, *, ignore_geometry: bool = False
+) -> tuple[Rules, dict[Region, str]]:
+    """Return what is compared, voxel by voxel where geometry is ignored, and what it is called.
 
     From a dataset.json: the one given, or in either folder, or above; without one, the values that occur in the first
     ten files.
@@ -78,16 +80,17 @@ def folder_rules(first: Path, second: Path, dataset_json: Path | None = None) ->
     for place in places:
         if place.is_file():
             info = info_beside(place.parent) if place.name == "dataset.json" else DatasetInfo.read(place)
-            rules = Rules.of(info)
+            rules = replace(Rules.of(info), ignore_geometry=ignore_geometry, asked_by_voxels=True)
             return rules, class_names(info, rules.labels)
     ending = common_ending(first)
     pairs = pair_up(first, second, ending, missing_ok=True)
+    by_voxels = Rules((), ending, ignore_geometry=ignore_geometry, asked_by_voxels=True)
     values: set[int] = set()
     for pair in pairs[:10]:
-        one, other, _ = read_pair(pair, Rules((), ending))
+        one, other, _ = read_pair(pair, by_voxels)
         values.update(Joint.count(one, other).present)
     labels = tuple(sorted(values))
-    return Rules(labels, ending), {label: f"label {label}" for label in labels}
+    return replace(by_voxels, labels=labels), {label: f"label {label}" for label in labels}
 
 
 def class_names(info: DatasetInfo, labels: Sequence[Region]) -> dict[Region, str]:
@@ -105,7 +108,9 @@ def compare_folders(request: CompareRequest) -> Job[Comparison]:
     Comparison
         Dice per class and case.
     """
-    rules, names = folder_rules(request.first, request.second, request.dataset_json)
+    rules, names = folder_rules(
+        request.first, request.second, request.dataset_json, ignore_geometry=request.ignore_geometry
+    )
     evaluation = yield from evaluate_pairs(
         pair_up(request.first, request.second, rules.ending), rules, workers=request.workers
     )

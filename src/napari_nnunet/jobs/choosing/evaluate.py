@@ -50,6 +50,8 @@ class Rules:
         Also measure surface distances, with this tolerance in mm for the normalised surface Dice.
     ignore_geometry : bool
         Compare by voxels, whatever the headers say of the place.
+    asked_by_voxels : bool
+        Whether whoever asks can ask for that, so that an error may name it.
     defined : frozenset of int, optional
         The values that a prediction may have; None where no dataset.json says it.
     """
@@ -60,6 +62,7 @@ class Rules:
     reader: str | None = None
     surface: float | None = None
     ignore_geometry: bool = False
+    asked_by_voxels: bool = False
     defined: frozenset[int] | None = None
 
     @classmethod
@@ -150,11 +153,11 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
     prediction, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     if rules.ignore_geometry and reference.shape == prediction.shape:
         return reference, prediction, geometry
-    what = f"{pair.name}: the reference {pair.reference} and the prediction {pair.prediction}"
+    what = f"the reference {pair.reference} and the prediction {pair.prediction}"
     try:
         return reference, onto(prediction, own, Grid(reference.shape, geometry), what=what), geometry
     except ImageError as error:
-        if reference.shape != prediction.shape:
+        if reference.shape != prediction.shape or not rules.asked_by_voxels:
             raise
         raise ImageError(
             error.message, shell="If their headers are wrong, compare by voxels (--ignore-geometry)."
@@ -329,7 +332,7 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         rules = Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface)
     else:
         rules = Rules(request.labels, common_ending(request.reference), request.ignore_label, surface=request.surface)
-    rules = replace(rules, ignore_geometry=request.ignore_geometry)
+    rules = replace(rules, ignore_geometry=request.ignore_geometry, asked_by_voxels=True)
     output = EvaluationFiles(request.summary or request.prediction / "summary.json", request.csv)
     job = evaluate_folder(
         request.reference,

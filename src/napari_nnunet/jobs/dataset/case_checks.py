@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.image.intensities import usual_range
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words, unknown_in_words
@@ -70,6 +71,7 @@ class CaseFacts:
     digest: str = ""
     shape: tuple[int, ...] = ()
     thumbnail: bytes | None = None
+    intensities: tuple[tuple[float, float] | None, ...] = ()
     bytes_stored: float = 0.0
     bytes_needed: float = 0.0
 
@@ -113,6 +115,7 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
         shape=volume.shape,
         thumbnail=thumbnail(data),
+        intensities=tuple(usual_range(channel) for channel in data),
         bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
         bytes_needed=needed_bytes(case, reader),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.image.intensities import FAR_RANGE
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
@@ -19,6 +20,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 #: Correlation of thumbnails from which two images count as nearly the same. Of 200 hippocampi, which are all cut out
 #: alike, no two different ones exceed 0.75; copies with 5 % of noise have 0.998 and more.
 _NEARLY = 0.985
+_SEVERAL = 4  # cases, from which on most of them tell what is usual
 
 
 def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
@@ -37,6 +39,34 @@ def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
         same = [scheme.head_names[i] for i, other in enumerate(order) if other == value]
         text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
         yield Problem("warning", "dataset.json", text)
+
+
+def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Name cases whose intensities are far from those of most: scaled, of other bits, without CT's offset.
+
+    Parameters
+    ----------
+    channels : sequence of str
+        Names; CT has units of its own, in which an offset counts.
+    facts : mapping
+        Of all cases that could be read.
+    """
+    if len(facts) < _SEVERAL:
+        return
+    for c, channel in enumerate(channels):
+        ranges = {name: ends for name, f in facts.items() if c < len(f.intensities) and (ends := f.intensities[c])}
+        ranges = {name: (low, high) for name, (low, high) in ranges.items() if high > low}
+        if len(ranges) < _SEVERAL:
+            continue
+        low, high = np.median(list(ranges.values()), axis=0)
+        usual = max(high - low, np.finfo(float).tiny)
+        moved = 0.5 if channel.casefold() == "ct" else FAR_RANGE
+        for name, (first, last) in sorted(ranges.items()):
+            ratio, shift = (last - first) / usual, min(abs(first - low), abs(last - high)) / usual
+            if not 1 / FAR_RANGE <= ratio <= FAR_RANGE or shift > moved:
+                text = f"the intensities of {channel}, {first:.4g} to {last:.4g}, are far from the usual"
+                text += f" {low:.4g} to {high:.4g}. Was the image scaled, or is it in other units?"
+                yield Problem("warning", name, text)
 
 
 def object_problems(folder: Path) -> Iterable[Problem]:

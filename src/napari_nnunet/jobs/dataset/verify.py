@@ -20,6 +20,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, look_at_case, needed_bytes, times
 from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
+    intensity_problems,
     object_problems,
     scheme_problems,
     thin_problems,
@@ -216,6 +217,7 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
         return
     yield from _class_problems(dataset.info.labels, list(seen.values()))
     yield from _spacing_problems(dataset, seen)
+    yield from intensity_problems(dataset.info.channel_names, seen)
     codes = Counter(fact.orientation for fact in seen.values() if fact.orientation is not None)
     if len(codes) > 1:
         usual = codes.most_common(1)[0][0]

@@ -128,7 +128,7 @@ class Session:
         return Matches(found.loss, *counts)
 
     def suspects(self) -> list[str]:
-        """Return the cases of the last batch that alone make the loss not finite, if not all do."""
+        """Return the cases of the last batch whose images are not finite; else whose loss is not, if not all are so."""
         batch = self._batch
         if batch is None:
             return []
@@ -136,7 +136,9 @@ class Session:
         if not any(bad):
             losses = self.learner.sample_losses(batch.image, batch.targets)
             bad = [not math.isfinite(loss) for loss in losses]
-        return [name for name, flag in zip(batch.cases, bad, strict=True) if flag] if not all(bad) else []
+            if all(bad):
+                return []
+        return [name for name, flag in zip(batch.cases, bad, strict=True) if flag]
 
     def _next(self) -> Batch:
         begun = time.monotonic()

@@ -110,6 +110,12 @@ class CompareRequest(Request):
         "Dataset", "-djfile FILE", "dataset.json.", default=None, otherwise="the one in a folder", row=True
     )
     csv: Path | None = option("CSV", "--csv FILE", "Also write the table.", default=None)
+    ignore_geometry: bool = option(
+        "Ignore geometry",
+        "--ignore_geometry --ignore-geometry",
+        "Compare by voxels, whatever the headers say of the place.",
+        default=False,
+    )
     workers: Workers = 0
 
 
