@@ -76,7 +76,7 @@ class Adapter:
 
     def count_invalid(self, path: Path) -> int:
         """Return how many voxels of a NIfTI file are NaN or infinite."""
-        return int(self._functions.count_stored_invalid(path))
+        return int(self._functions.count_invalid(path))
 
     def accepts(self, path: Path) -> bool:
         """Whether a file of a known ending can be meant for this adapter: one picture, an affine without shear."""

@@ -90,21 +90,11 @@ def _weights(found: Any, path: Path) -> dict[str, Tensor]:
     """Return weights by their names; raises ModelError for what is none."""
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
-    found = {name: _tensor(value) for name, value in found.items()}
     odd = next((n for n, v in found.items() if not isinstance(n, str) or not hasattr(v, "data_ptr")), None)
     if odd is not None:
         kind = type(found[odd]).__name__
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
-    return found
-
-
-def _tensor(value: Any) -> Any:
-    """Return weights that were saved as an array as what they are; anything else unchanged."""
-    if not isinstance(value, NumberArray) or value.dtype.kind != "f":
-        return value
-    import torch  # the docks look at checkpoints' names without it
-
-    return torch.from_numpy(np.array(value, copy=True, subok=False))
+    return dict(found)
 
 
 def checksum(weights: Mapping[str, Tensor]) -> str:
@@ -193,6 +183,10 @@ def read_torch(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
+    weights = content.get("network_weights")
+    if isinstance(weights, dict):
+        arrays = {n: v for n, v in weights.items() if isinstance(v, NumberArray) and v.dtype.kind == "f"}
+        weights.update({n: torch.from_numpy(np.array(v, subok=False)) for n, v in arrays.items()})
     return content
 
 
