@@ -27,8 +27,6 @@ from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, case_ta
 from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.processes import pool
 
-pytestmark = pytest.mark.usefixtures("in_one_process")
-
 
 def test_a_folder_is_measured_in_processes_as_without(tmp_path, monkeypatch):
     label_folder(tmp_path / "ref", {f"c{i}": random_labels(i) for i in range(4)})

@@ -40,8 +40,6 @@ from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 from napari_nnunet.volume import Volume
 
-pytestmark = pytest.mark.usefixtures("in_one_process")
-
 
 def test_the_best_segments_a_folder_as_its_instructions_do_by_hand(best, tmp_path):
     workspace, images = best

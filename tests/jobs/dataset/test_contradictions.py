@@ -18,6 +18,8 @@ from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 CLASSES = LabelScheme(labels={"background": 0, "liver": 1, "tumour": 2})
 
 

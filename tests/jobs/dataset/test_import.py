@@ -34,6 +34,8 @@ from napari_nnunet.schema.requests.dataset import (
     VerifyRequest,
 )
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 
 @pytest.fixture
 def workspace(tmp_path):

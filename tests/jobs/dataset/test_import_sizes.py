@@ -14,6 +14,8 @@ from PIL import Image
 from as_people_have_them import Said, voxels
 from napari_nnunet.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 SHAPE = (6, 10, 12)
 
 

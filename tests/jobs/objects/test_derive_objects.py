@@ -20,6 +20,8 @@ from napari_nnunet.jobs.objects.derive import derive_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, VerifyRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 PLANE = Geometry(spacing=(1.0, 1.0))
 
 

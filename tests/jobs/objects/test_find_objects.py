@@ -27,6 +27,8 @@ from napari_nnunet.schema.requests.prediction import PredictFolderRequest, Predi
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 SHAPE = (14, 30, 26)
 KEY = "napari_nnunet_objects"
 CPU = PredictSettings(device="cpu", backend="torch", precision="float32", threads=1)

@@ -39,6 +39,8 @@ from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.dataset import DeriveObjectsRequest, VerifyRequest
 from napari_nnunet.schema.requests.planning import FingerprintRequest
 
+pytestmark = pytest.mark.usefixtures("in_one_process")
+
 GRID = Geometry(spacing=(2.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 
 

@@ -6,6 +6,18 @@ import pytest
 
 from helpers import make_trainable
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training import logbook
+
+
+@pytest.fixture
+def pictures():
+    """Let trainings draw their curves, which takes longer than these trainings themselves."""
+
+
+@pytest.fixture(autouse=True)
+def _only_some_draw(request, monkeypatch):
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(logbook, "draw_progress", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from napari_nnunet.jobs.training.train import require_gpus
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.training import TrainSettings
 
-pytestmark = pytest.mark.usefixtures("in_one_process")
-
 
 def left(workspace):
     return [path for path in workspace.results.rglob("*") if path.is_file()] if workspace.results.exists() else []

@@ -37,6 +37,7 @@ from napari_nnunet.jobs.training.train import train, validate
 from napari_nnunet.schema.requests.training import TrainRequest
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_training_leaves_a_model_its_logs_and_its_validation(workspace):
     result, events = run(workspace)
     folder = folder_of(workspace)
