@@ -111,7 +111,7 @@ def train(
     >>> result = train("4", "3d_fullres", 0, time_budget=7200)  # doctest: +SKIP
     >>> result.validation.dice  # doctest: +SKIP
     """
-    from napari_nnunet.jobs.training.train import train as job  # loads torch
+    from napari_nnunet.jobs.training.train import train_one as job  # loads torch
 
     where = {"dataset": dataset, "configuration": configuration, "fold": fold}
     return drain(job(workspace_at(workspace), merged(TrainRequest, settings, {**where, **changes})), on_event)

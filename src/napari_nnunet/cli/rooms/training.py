@@ -30,6 +30,9 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
     command = requests[0]
     _check(command)
     workspace = shell.workspace
+    if command.continue_from is not None:
+        requests = shell.run(_job().continued(workspace, list(requests)))
+        command = requests[0]
     dataset = workspace.dataset_name(command.dataset)
     model = workspace.model(dataset, ModelName(command.trainer, command.plans, command.configuration))
     folds = [FoldFolder.at(model, request.fold) for request in requests]
@@ -96,6 +99,9 @@ def _check(command: TrainCommand) -> None:
     for one, first, other, second in (
         (command.resume, "--c", command.validate_only, "--val"),
         (command.resume, "--c", command.pretrained, "-pretrained_weights"),
+        (command.resume, "--c", command.continue_from, "--continue_from"),
+        (command.pretrained, "-pretrained_weights", command.continue_from, "--continue_from"),
+        (command.processes > 1, "-num_gpus", command.continue_from, "--continue_from"),
         (command.validate_best, "--val_best", not command.checkpoints, "--disable_checkpointing"),
     ):
         if one and other:

@@ -218,8 +218,21 @@ def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**state, "state": entries}
 
 
-def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str) -> list[str]:
-    """Take all weights but the heads from another training; returns the names of those that stay random.
+def load_pretrained(
+    network: UNet, weights: Mapping[str, Tensor], *, where: str, heads: Sequence[int | None] | None = None
+) -> list[str]:
+    """Take weights from another training; returns the names of the heads' weights, which stay random.
+
+    Parameters
+    ----------
+    network : UNet
+        Its weights are replaced.
+    weights : mapping of str to Tensor
+        Of the other one.
+    where : str
+        Named in errors.
+    heads : sequence of int or None, optional
+        For each head the one of the other network to take over, None where it stays random; all do if not given.
 
     Raises
     ------
@@ -244,7 +257,15 @@ def load_pretrained(network: UNet, weights: Mapping[str, Tensor], *, where: str)
             f"{where} cannot initialise this training ({details}). Both need the same plans and the same number of "
             "channels; 'move_plans_between_datasets' carries plans over."
         )
-    network.load_state_dict({**own, **{name: given[name] for name in wanted}})
+    taken = {name: given[name] for name in wanted}
+    for name in own:
+        if heads is not None and name not in taken and name in given and given[name].shape[1:] == own[name].shape[1:]:
+            # clones: a tensor of a state dict is the weight itself
+            taken[name] = own[name].clone()
+            for head, other in enumerate(heads):
+                if other is not None:
+                    taken[name][head] = given[name][other]
+    network.load_state_dict({**own, **taken})
     return [name for name in own if name not in wanted]
 
 

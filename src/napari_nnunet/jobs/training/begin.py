@@ -20,6 +20,7 @@ from napari_nnunet.errors import ModelError, PlanError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
+from napari_nnunet.jobs.training.improve import going_on
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory
@@ -37,6 +38,7 @@ class Start:
     resume: bool = False
     finish_in: int | None = None
     pretrained: Path | None = None
+    continue_from: Path | None = None
 
 
 def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[UNet]:
@@ -55,6 +57,8 @@ def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Star
     if start.pretrained is not None:
         fresh = load_pretrained(network, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
         yield Note(text=f"Initialised from {start.pretrained}; {len(fresh)} output-layer tensors start untrained.")
+    if start.continue_from is not None:
+        yield from going_on(network, order, start.continue_from)
     return network
 
 

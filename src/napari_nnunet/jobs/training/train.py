@@ -21,6 +21,7 @@ from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
+from napari_nnunet.jobs.training.improve import compared, continued
 from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
@@ -97,7 +98,9 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             shell="Resume it with --c --finish-in N.",
             window="Choose it in the list of trainings and press 'Finish soon'.",
         )
-    start = Start(resume=resume, finish_in=request.finish_in, pretrained=request.pretrained)
+    start = Start(
+        resume=resume, finish_in=request.finish_in, pretrained=request.pretrained, continue_from=request.continue_from
+    )
     device = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     choice = training_choice(request, order.architecture, device)
@@ -117,6 +120,12 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
                 yield from _make_room(order.folder)
             stack.enter_context(order.folder.claimed())
         return (yield from recorded(job, order.folder.events, ending=_ending, between=PROGRESS_EVERY))
+
+
+def train_one(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
+    """Train a fold as :func:`train` does; where it continues a model, its plans are used first."""
+    (request,) = yield from continued(workspace, [request])
+    return (yield from train(workspace, request))
 
 
 def require_gpus(settings: TrainSettings, device: str, processes: int) -> str:
@@ -211,6 +220,8 @@ def _train(
     if request.validate_best:
         network, _ = _trained(order, BEST)
     found = (yield from validate_fold(order, network, choice)) if request.validation else None
+    if start.continue_from is not None:
+        yield from compared(order, start.continue_from)
     return TrainResult(order.folder, finished=True, epochs=session.epoch, validation=found)
 
 

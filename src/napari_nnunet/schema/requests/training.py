@@ -158,6 +158,13 @@ class TrainRequest(FoldSettings, TrainSettings):
         "Checkpoint to initialise from; its output layers are not used.",
         default=None,
     )
+    continue_from: Path | None = option(
+        "Continue a model",
+        "--continue_from --continue-from MODEL",
+        "Folder of a trained model to continue, on more cases or other classes: its plans and weights are used, "
+        "classes of the same name keep what they learnt, new ones are learnt. The model itself stays.",
+        default=None,
+    )
     finish_in: int | None = option(
         "Finish in (epochs)",
         "--finish_in --finish-in N",

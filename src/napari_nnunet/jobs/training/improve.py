@@ -1,0 +1,209 @@
+"""Continue a trained model on other cases and classes: classes of the same name keep what they learnt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.training.learner import load_pretrained
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.preprocessed.plans import read_plans
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_summary
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.jobs.training.prepare import prepare_training
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.model_name import DEFAULT_PLANS
+from napari_nnunet.schema.names import Fold, require_plain
+from napari_nnunet.schema.plans import Plans
+from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.schema.trainers import recipe_of
+
+_SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
+_ADDED = "_continued"
+
+
+def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[TrainRequest]]:
+    """Take over the plans of the model that trainings begin with, preprocess what is new, choose how long they take.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where the dataset lies.
+    requests : list of TrainRequest
+        Folds of one configuration, with ``continue_from``.
+
+    Returns
+    -------
+    list of TrainRequest
+        The same with the name of the plans, which is another one than the model's: the model stays. Without a length
+        of their own they take a quarter of the trainer's epochs.
+
+    Raises
+    ------
+    ModelError, DatasetError, SettingsError
+        If the model has another configuration or other channels, or would be replaced.
+    """
+    first = requests[0]
+    if first.continue_from is None:
+        return requests
+    model = load_model(first.continue_from)
+    dataset = workspace.dataset_name(first.dataset)
+    _require_fit(model, first, workspace.raw / dataset)
+    own_name = first.plans if "plans" in first.model_fields_set else ""
+    name = require_plain(own_name or _name_for(model, first), "The name of the plans")
+    yield from _take_over(workspace.preprocessed / dataset, workspace.raw / dataset, model, name)
+    changes: dict[str, Any] = {"plans": name}
+    if first.epochs is None and first.time_budget is None:
+        epochs = recipe_of(first.trainer).epochs
+        changes["epochs"] = max(1, epochs // _SHORTER)
+        yield Note(text=f"{changes['epochs']} epochs, a quarter of {first.trainer}'s: the model has learnt already.")
+    made = [request.model_copy(update=changes) for request in requests]
+    yield from prepare_training(workspace, made)
+    return made
+
+
+def _name_for(model: TrainedModel, request: TrainRequest) -> str:
+    """Return the name of the plans of a model that is continued: never its own."""
+    name = model.plans.plans_name or DEFAULT_PLANS
+    return name if name.endswith(_ADDED) and request.resume else name + _ADDED
+
+
+def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
+    """Raise what speaks against going on with a model, before anything is written."""
+    if request.resume or request.pretrained is not None:
+        raise SettingsError(
+            "A training is either resumed, begun from other weights, or the continuation of a model.",
+            shell="Give one of --c, -pretrained_weights and --continue_from.",
+        )
+    if model.configuration.name != request.configuration:
+        raise ModelError(
+            f"{model.folder} is a {model.configuration.name} model; {request.configuration} was asked for. Name "
+            f"{model.configuration.name}, or a model of {request.configuration}."
+        )
+    if model.configuration.previous_stage is not None:
+        raise ModelError(f"{model.name} is the second stage of a cascade, which cannot be continued yet.")
+    info = open_dataset(raw).info
+    if len(info.channel_names) != len(model.dataset.channel_names):
+        raise DatasetError(
+            f"{raw.name} has the channels {', '.join(info.channel_names)}; {model.name} was trained with "
+            f"{', '.join(model.dataset.channel_names)}. A model is continued with as many channels only."
+        )
+    if info.labels.has_regions != model.dataset.labels.has_regions:
+        raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
+
+
+def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterator[Note]:
+    """Write the model's plans under another name for a dataset; those that are there already must be the same."""
+    dataset = open_dataset(raw)
+    content = dict(model.plans.raw)
+    content.update(dataset_name=base.name, plans_name=name, image_reader_writer=reader_of(dataset))
+    if not _shares_data(base, model):
+        content["configurations"] = {
+            key: {**entry, "data_identifier": f"{name}_{key}"} if "data_identifier" in entry else entry
+            for key, entry in content["configurations"].items()
+        }
+    path = make_folder(base) / f"{name}.json"
+    if path.is_file() and dict(read_plans(base, name).raw) != content:
+        raise SettingsError(
+            f"{path} holds other plans than those of {model.name}. Remove it, or choose another name for the plans.",
+            shell="Give another name with -p.",
+        )
+    copy_file(dataset.folder / "dataset.json", base / "dataset.json")
+    write_json(path, content)
+    yield Note(text=f"The plans of {model.folder} are used as {name}.")
+
+
+def _shares_data(base: Path, model: TrainedModel) -> bool:
+    """Whether the dataset's own plans of that name are the model's, so that what is preprocessed serves both."""
+    try:
+        own = read_plans(base, model.plans.plans_name)
+    except NnunetError:
+        return False  # none, or none that can be read
+    return _rules(own) == _rules(model.plans)
+
+
+def _rules(plans: Plans) -> Any:
+    keys = ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel")
+    return [plans.raw.get(key) for key in keys]
+
+
+def matching_heads(new: LabelScheme, old: LabelScheme) -> list[int | None]:
+    """Return for every head of a network the head of another one with the same name, None where there is none."""
+    known = {name: index for index, name in enumerate(old.head_names)}
+    return [known.get(name) for name in new.head_names]
+
+
+def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
+    """Load the weights of a model into a network, class by class.
+
+    Raises
+    ------
+    ModelError
+        If they do not fit.
+    """
+    model = load_model(folder)
+    if model.folder.resolve() == order.model.resolve():
+        raise SettingsError(
+            f"The training would take the place of the model that it begins with ({folder}).",
+            shell="Give the plans another name (-p), or leave -p out.",
+        )
+    fold = _fold_for(model, order.fold)
+    checkpoint = model.checkpoints[0] if model.checkpoints else "checkpoint_final.pth"
+    heads = matching_heads(order.info.labels, model.dataset.labels)
+    weights = model.read_fold(fold, checkpoint).weights
+    load_pretrained(network, weights, where=str(model.checkpoint_path(fold, checkpoint)), heads=heads)
+    new = [name for name, head in zip(order.info.labels.head_names, heads, strict=True) if head is None]
+    gone = sorted(set(model.dataset.labels.head_names) - set(order.info.labels.head_names))
+    yield Note(
+        text=f"Continuing fold {fold} of {model.folder}."
+        + (f" New, and untrained: {', '.join(new)}." if new else "")
+        + (f" No longer asked for: {', '.join(gone)}." if gone else "")
+    )
+    if fold != order.fold:
+        yield Note(
+            level="warning",
+            text=f"The model has no fold {order.fold}; fold {fold} may have been trained on cases that validate here, "
+            "so that the Dice of the validation may flatter.",
+        )
+
+
+def _fold_for(model: TrainedModel, wanted: Fold) -> Fold:
+    there = model.folds(model.checkpoints[0] if model.checkpoints else "checkpoint_final.pth")
+    if not there:
+        raise ModelError(f"{model.folder} has no checkpoint at all; the training did not finish.")
+    return wanted if wanted in there else there[0]
+
+
+def compared(order: Order, folder: Path) -> Iterator[Note]:
+    """Say how good the earlier model and the new one are on the cases that both validated."""
+    model = load_model(folder)
+    before = find_summary(model.folder / f"fold_{order.fold}" / "validation")
+    after_file = order.folder.validation / SUMMARY_FILE
+    if before is None or not after_file.is_file():
+        return
+    ending = order.info.file_ending
+    old = {case.name.removesuffix(ending): case.dice for case in before.cases}
+    new = {case.name: case.dice for case in Summary.read(after_file, ending=ending).cases}
+    cases = sorted(set(old) & set(new))
+    told = []
+    for value, name in order.info.labels.names.items():
+        earlier = next((v for v, n in model.dataset.labels.names.items() if n == name), None)
+        was = _mean([old[case].get(str(earlier), math.nan) for case in cases])
+        now = _mean([new[case].get(str(value), math.nan) for case in cases])
+        if not math.isnan(was) and not math.isnan(now):
+            told.append(f"{name} {was:.4f} -> {now:.4f}")
+    if told:
+        yield Note(text=f"Dice on the {len(cases)} cases that both models validated: {', '.join(told)}.")
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,173 @@
+"""A training that goes on with a model keeps what its classes learnt, learns new ones, and leaves the model alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainings import SHORT, folder_of, of, run
+
+from helpers import TRAINED, Recipe, dataset_json, make_model
+from napari_nnunet import train
+from napari_nnunet.cli import main
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.jobs.training.improve import continued, matching_heads
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.requests.training import TrainRequest
+
+NEW = {"background": 0, "lesion": 1, "organ": 2, "cyst": 3}  # other values, and a class more
+
+
+@pytest.fixture
+def trained(new_workspace):
+    """A workspace with a trained model, whose dataset then got a class more and other values; and the model's folder."""
+    place = new_workspace()
+    run(place)
+    model = folder_of(place).path.parent
+    raw = place.raw / TRAINED
+    dataset_json(raw, labels=NEW)
+    for path in sorted((raw / "labelsTr").iterdir()):
+        labels, geometry = read_labels(path)
+        changed = np.choose(labels, [0, 2, 1]).astype(np.uint8)
+        changed[0:2, 0:5, 0:5] = 3
+        write_labels(changed, geometry, path)
+    return place, model
+
+
+def request(**changes):
+    return TrainRequest(
+        dataset=TRAINED, configuration="3d_fullres", fold=0, **{**SHORT.model_dump(exclude_unset=True), **changes}
+    )
+
+
+def hashes(folder: Path):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_heads_are_matched_by_name():
+    old = LabelScheme(labels={"background": 0, "organ": 1, "lesion": 2})
+    assert matching_heads(LabelScheme(labels=NEW), old) == [0, 2, 1, None]
+
+
+def test_classes_keep_what_they_learnt_and_the_model_stays(trained):
+    place, model = trained
+    before = hashes(model)
+    events = []
+    result = train(
+        TRAINED, "3d_fullres", 0, workspace=place.raw.parent, settings=SHORT, continue_from=model, epochs=1, iterations=1,
+        on_event=events.append,
+    )  # fmt: skip
+    assert result.folder.path.parent.name == "nnUNetTrainer__nnUNetPlans_continued__3d_fullres"
+    assert hashes(model) == before
+    said = " ".join(event.text for event in of(Note, events))
+    assert "New, and untrained: cyst." in said
+    assert "organ" in said.split("both models validated")[1]
+    old = read_raw(model / "fold_0" / "checkpoint_final.pth")["network_weights"]
+    new = read_raw(result.folder.final)["network_weights"]
+    head = next(name for name in old if name.endswith("seg_layers.1.weight"))
+    near = {"atol": 0.02, "rtol": 0.0}  # one step of training
+    for mine, theirs in ((0, 0), (1, 2), (2, 1)):
+        np.testing.assert_allclose(new[head][mine], old[head][theirs], **near)
+    deep = next(name for name in old if name.startswith("encoder.stages.0") and name.endswith("conv.weight"))
+    np.testing.assert_allclose(new[deep], old[deep], **near)
+
+
+def test_the_shell_goes_on_and_resumes_under_the_new_name(trained, capsys):
+    place, model = trained
+    words = [
+        "train",
+        TRAINED,
+        "3d_fullres",
+        "0",
+        "--workspace",
+        str(place.raw.parent),
+        "--epochs",
+        "1",
+        "--iterations",
+        "2",
+    ]
+    words += ["--validation_iterations", "1", "--workers", "0", "-device", "cpu", "--continue_from", str(model)]
+    assert main(words) == 0
+    assert "nnUNetPlans_continued__3d_fullres" in capsys.readouterr().out
+    plans = json.loads((place.preprocessed / TRAINED / "nnUNetPlans_continued.json").read_text())
+    assert plans["plans_name"] == "nnUNetPlans_continued"
+    assert main([*words, "--c"]) == 1
+    assert "cannot be combined" in capsys.readouterr().err
+
+
+def test_without_a_length_it_is_a_quarter_of_the_trainers(trained):
+    place, model = trained
+    asked = TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0, continue_from=model)
+    events = []
+    (made,) = drain(continued(place, [asked]), events.append)
+    assert made.epochs == 250
+    assert "a quarter" in " ".join(event.text for event in of(Note, events))
+
+
+def test_plans_of_that_name_that_are_others_are_not_overwritten(trained):
+    place, model = trained
+    base = place.preprocessed / TRAINED
+    other = json.loads((base / "nnUNetPlans.json").read_text())
+    other["configurations"]["3d_fullres"]["batch_size"] = 7
+    (base / "mine.json").write_text(json.dumps({**other, "plans_name": "mine"}))
+    with pytest.raises(SettingsError, match="other plans"):
+        drain(continued(place, [request(continue_from=model, plans="mine")]))
+
+
+def test_the_models_own_place_is_refused(trained):
+    place, model = trained
+    with pytest.raises(SettingsError, match="take the place"):
+        train(
+            TRAINED,
+            "3d_fullres",
+            0,
+            workspace=place.raw.parent,
+            settings=SHORT,
+            continue_from=model,
+            plans="nnUNetPlans",
+        )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error", "words"),
+    [
+        (Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0)), ModelError, "is a 2d model"),
+        (Recipe(channels=("MR", "T2")), DatasetError, "as many channels"),
+        (
+            Recipe(labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=(1, 2)),
+            DatasetError,
+            "both",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(workspace, tmp_path, recipe, error, words):
+    model = make_model(tmp_path / "elsewhere", recipe)
+    place = workspace
+    before = sorted(place.preprocessed.rglob("*"))
+    with pytest.raises(error, match=words):
+        drain(continued(place, [request(continue_from=model.folder)]))
+    assert sorted(place.preprocessed.rglob("*")) == before
+
+
+def test_another_fold_than_the_models_is_warned_of(trained):
+    place, model = trained
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    shutil.rmtree(model / "fold_0")
+    events = []
+    train(
+        TRAINED,
+        "3d_fullres",
+        0,
+        workspace=place.raw.parent,
+        settings=SHORT,
+        continue_from=model,
+        epochs=1,
+        on_event=events.append,
+    )
+    assert any("may flatter" in event.text for event in of(Note, events))
