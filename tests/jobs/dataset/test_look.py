@@ -93,3 +93,24 @@ def test_masks_are_recognised_as_an_import_does(tmp_path):
     assert "no whole numbers (0.7)" in remark and remark.endswith("import it with: --threshold 0.5")
     for path in (tmp_path / "photos" / "soft.tif", tmp_path / "masks" / "sharp.tif"):
         assert not any(text.startswith("as a mask") for text in look_at(path).remarks)
+
+
+def numbered(path, first, count=12):
+    mask = np.zeros((40, 48), np.uint16)
+    for i in range(count):
+        row, column = divmod(i, 4)
+        mask[12 * row + 2 : 12 * row + 8, 11 * column + 2 : 11 * column + 8 + i % 3] = first + i
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, mask)
+
+
+def test_the_masks_of_a_folder_are_judged_together(tmp_path):
+    for i in range(3):
+        numbered(tmp_path / "masks" / f"c{i}.tif", 1 + 100 * i)
+        numbered(tmp_path / "atlas_labels" / f"c{i}.tif", 1)
+    (tmp_path / "masks" / "broken.tif").touch()
+    found = drain(look(LookRequest(paths=(tmp_path / "masks", tmp_path / "atlas_labels"))))
+    asked = [text for entry in found for text in entry.remarks if "masks of this folder" in text]
+    assert len(asked) == 1
+    assert asked[0].startswith("the 3 masks of this folder: The masks number their objects")
+    assert "as a mask" in look_at(tmp_path / "atlas_labels" / "c0.tif").remarks[-1], "alone, it may be objects as well"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.images import dicom
 from napari_nnunet.formats.images.files import ENDINGS, read_volume
-from napari_nnunet.formats.masks.facts import facts_of
+from napari_nnunet.formats.masks.facts import MaskFacts, facts_of
 from napari_nnunet.formats.masks.kinds import recognise, to_look_at
 from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import read_mask
@@ -90,10 +91,18 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     if not files:
         raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}.")
     yield Stage(name="Looking", total=len(files))
+    folders = Counter(path.parent for path, reader in files if reader is None and _is_mask(path))
+    masks: dict[Path, dict[str, MaskFacts]] = defaultdict(dict)
     found = []
     for done, (path, reader) in enumerate(files, 1):
-        found.append(look_at(path, reader))
+        found.append(_look_at(path, reader, masks[path.parent] if folders[path.parent] > 1 else None))
         yield Progress(done=done, total=len(files))
+    for folder in filter(masks.get, masks):
+        text = _meaning(masks[folder], {name: folder / name for name in masks[folder]})
+        if text:
+            first = next(i for i, entry in enumerate(found) if entry.path.parent == folder and not entry.error)
+            about = f"the {len(masks[folder])} masks of this folder: {text}"
+            found[first] = replace(found[first], remarks=(*found[first].remarks, about))
     return tuple(found)
 
 
@@ -129,7 +138,11 @@ def look_at(path: Path | str, reader: str | None = None) -> Look:
     reader : str, optional
         nnU-Net's class name; found from the file if not given.
     """
-    path = Path(path)
+    return _look_at(Path(path), reader, None)
+
+
+def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None) -> Look:
+    """Look at a file; a mask of a folder of masks is kept for what they mean together, others are judged alone."""
     try:
         with memory_told():
             volume = (
@@ -140,7 +153,7 @@ def look_at(path: Path | str, reader: str | None = None) -> Look:
     except Exception as error:
         return Look(path, error=" ".join(str(error).split()))
     geometry, array = volume.geometry, np.asarray(volume.array)
-    more = _mask_remarks(path) if reader is None and _is_mask(path) else ()
+    more = _mask_remarks(path, masks) if reader is None and _is_mask(path) else ()
     return Look(
         path,
         shape=volume.shape,
@@ -184,17 +197,26 @@ def _is_mask(path: Path) -> bool:
     return not _MASK_WORDS.isdisjoint(re.split(r"[\W_\d]+", f"{path.parent.name} {path.name}".casefold()))
 
 
-def _mask_remarks(path: Path) -> tuple[str, ...]:
-    """Return what an import would ask about a mask; nothing where it is certain what its values mean."""
+def _mask_remarks(path: Path, masks: dict[str, MaskFacts] | None) -> tuple[str, ...]:
+    """Return what an import would ask about a mask; one of several is kept to be judged with the others."""
     try:
         mask = read_mask(path)
         facts = {path.name: facts_of(mask)}
-        found = recognise(facts, [pieces_of(mask)] if to_look_at(facts) else ())
+        if masks is not None:
+            masks |= facts
+            return ()
+        text = _meaning(facts, {path.name: path})
     except ImageError as error:
         return (f"as a mask: {error.message}",)
+    return (f"as a mask: {text}",) if text else ()
+
+
+def _meaning(facts: Mapping[str, MaskFacts], paths: Mapping[str, Path]) -> str:
+    """Return what an import would ask about masks; empty where it is certain what their values mean."""
+    found = recognise(facts, [pieces_of(read_mask(paths[name])) for name in to_look_at(facts)])
     words = words_of(found)
     way = f" If that is right, import it with: {words}" if words else ""
-    return () if found.certain else (f"as a mask: {found.sentence}{way}",)
+    return "" if found.certain else f"{found.sentence}{way}"
 
 
 def look_table(found: Sequence[Look]) -> list[str]:

@@ -61,10 +61,13 @@ class VerifyRequest(Request):
 
 
 class ImportFoldersRequest(GridSettings):
-    """Match images and masks by their names and write them as a dataset; --dry_run only shows pairs and values."""
+    """Match images and masks by their names and write them as a dataset; --dry_run only shows pairs and values.
+
+    Masks with one file per class (CASE/CLASS, CLASS/CASE, CASE_CLASS) are joined.
+    """
 
     images: Path = option("Images", "-i DIR", "Images: files, or DICOM series as folders.")
-    masks: Path = option("Masks", "-m DIR", "Masks, named like the images.")
+    masks: Path = option("Masks", "-m DIR", "Masks, named like the images; a file per case, or per case and class.")
     name: str = option(
         "Name", "-n NAME", "Name of the new dataset, e.g. Nuclei; the next free number is put in front.", default=""
     )
