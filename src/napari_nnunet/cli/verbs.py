@@ -176,6 +176,7 @@ VERBS: tuple[Verb, ...] = (
         "MeasurePresetsRequest",
         "measure what the presets fast and balanced cost in Dice",
     ),
+    Verb("quantize", "sharing", "QuantizeRequest", "prepare a model for 8-bit arithmetic and measure it"),
     Verb("doctor", "sharing", "DoctorRequest", "check this computer and say what is missing"),
     Verb("demo", "sharing", "DemoRequest", "plan, train and segment synthetic volumes"),
 )

@@ -12,6 +12,7 @@ from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.sharing.carry import export_model as export_model_job
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
+from napari_nnunet.jobs.sharing.quantize import quantize as quantize_job
 from napari_nnunet.schema.plans import TRAINABLE
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         ExportRequest,
         ImportV1Request,
         InstallRequest,
+        QuantizeRequest,
     )
 
 
@@ -75,6 +77,11 @@ def _say(installed: Installed) -> None:
         print(card_text(installed.card))
     for folder in installed.folders:
         print(folder)
+
+
+def quantize(request: QuantizeRequest, shell: Shell) -> None:
+    """Quantise a model and say what that brings."""
+    print(shell.run(quantize_job(shell.workspace, request)).advice)
 
 
 def import_old_nnunet_model(request: ImportV1Request, shell: Shell) -> None:

@@ -15,7 +15,7 @@ from napari_nnunet.engine.machine import available_memory, available_threads
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")  # the most digits first
 _SLACK = 1.15  # what a more exact arithmetic may take of the fastest one's time, which is not known better than that
@@ -65,7 +65,7 @@ class BackendChoice:
         "cpu", "cuda:0", "mps".
     backend : {"torch", "openvino"}
         What runs the network.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "int8"}
         Arithmetic of the network.
     why : str
         A sentence for the user.
@@ -174,6 +174,10 @@ def choose(settings: PredictSettings, timed: Sequence[Timed] = ()) -> BackendCho
     if settings.backend == "openvino" and device not in ("auto", "cpu"):
         raise SettingsError(f"OpenVINO runs on the CPU here, not on {device!r}; use device 'cpu' or backend 'torch'.")
     kind = _kind(settings)
+    if settings.precision == "int8" and (kind != "cpu" or settings.backend == "torch" or not has_openvino()):
+        raise SettingsError(
+            "8-bit arithmetic (int8) runs on the CPU with OpenVINO only. Choose those, or another precision."
+        )
     _, separator, number = device.partition(":")
     if separator and not (number.isdecimal() and number.isascii()):
         raise SettingsError(f"Unknown device {settings.device!r}. Known: auto, cpu, cuda, cuda:1, ..., mps.")
@@ -191,7 +195,7 @@ def _kind(settings: PredictSettings) -> str:
     device = settings.device.strip().lower()
     if device != "auto":
         return device.partition(":")[0]
-    if settings.backend == "openvino":
+    if settings.backend == "openvino" or settings.precision == "int8":
         return "cpu"
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 

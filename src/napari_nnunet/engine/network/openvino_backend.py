@@ -16,7 +16,7 @@ from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
-from napari_nnunet.engine.network.device import Precision
+from napari_nnunet.engine.network.device import Precision, has_fast_bfloat16
 from napari_nnunet.engine.network.unet import UNet
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -31,7 +31,7 @@ class OpenVinoNetwork:
         Weights in float32.
     shape : sequence of int
         Input (B, C, [Z,] Y, X).
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "int8"}
         Arithmetic inside; input and output stay float32.
     threads : int
         0 means all cores.
@@ -43,20 +43,33 @@ class OpenVinoNetwork:
         self, network: UNet, shape: Sequence[int], *, precision: Precision, threads: int, head: bool = True
     ) -> None:
         core = ov.Core()
+        if precision == "int8":
+            from napari_nnunet.engine.network.eight_bit import build_quantised  # which builds upon this module
+
+            graph = build_quantised(network, shape, network.ranges, head=head)
+        else:
+            graph = build_graph(network, shape, head=head)
         config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[_beside(precision)],
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
         }
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        self._compiled = core.compile_model(build_graph(network, shape, head=head), "CPU", config)
+        self._compiled = core.compile_model(graph, "CPU", config)
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Map (B, C, ...) float32 to logits (B, heads, ...) float32; the result is overwritten by the next call."""
         self._request.infer([ov.Tensor(batch.contiguous().numpy(), shared_memory=True)], share_inputs=True)
         return torch.from_numpy(self._request.get_output_tensor(0).data)
+
+
+def _beside(precision: Precision) -> Precision:
+    """Return the arithmetic of what is not 8-bit: normalisations and sums."""
+    if precision != "int8":
+        return precision
+    return "bfloat16" if has_fast_bfloat16() else "float32"
 
 
 def build_graph(network: UNet, shape: Sequence[int], *, head: bool = True) -> ov.Model:

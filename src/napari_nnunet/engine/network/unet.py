@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -153,6 +154,7 @@ class UNet(nn.Module):
         self.channels_in = channels_in
         self.heads = heads
         self.deep_supervision = False
+        self.ranges: Mapping[str, tuple[float, float]] = {}  # of 8-bit arithmetic
         self.encoder = Encoder(architecture, channels_in)
         self.decoder = Decoder(architecture, heads)
 
@@ -196,6 +198,15 @@ def initialize(network: UNet, generator: torch.Generator | None = None) -> None:
             norm = module.body[-1].norm
             for parameter in norm.parameters() if norm is not None else ():
                 nn.init.zeros_(parameter)
+
+
+def weights_digest(network: UNet) -> str:
+    """Return a digest of the weights of a network, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 _WRAPPERS = ("module.", "_orig_mod.")  # what torch's parallel and compiled networks put before all names

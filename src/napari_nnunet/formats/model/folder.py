@@ -146,6 +146,11 @@ class TrainedModel:
                 found[path.parent.parent.name] = summary.dice
         return found
 
+    @property
+    def eight_bit_path(self) -> Path:
+        """The file with what the model needs to run in 8-bit arithmetic; there is none before it was quantised."""
+        return self.folder / "eight_bit.json"
+
     @cached_property
     def preset_dice(self) -> dict[str, float]:
         """Mean foreground Dice of each preset if somebody measured it (``measure_presets``)."""

@@ -12,18 +12,20 @@ import torch
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
-from napari_nnunet.engine.network.device import BackendChoice
+from napari_nnunet.engine.network.device import BackendChoice, has_openvino
 from napari_nnunet.engine.network.unet import multiply_adds
 from napari_nnunet.engine.prediction.decode import slab_bytes, workspace_bytes
 from napari_nnunet.engine.prediction.infer import Ensemble, batch_size, mirror_sets
 from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
+from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.arithmetic import prediction_choice
+from napari_nnunet.jobs.arithmetic import prediction_choice, processor
 from napari_nnunet.schema.architecture import Architecture
+from napari_nnunet.schema.eight_bit import EightBit
 from napari_nnunet.schema.geometry import lift_shape
-from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
 
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take
 
@@ -207,6 +209,17 @@ def measure_speed(choice: BackendChoice) -> None:
     speed.remember(_rate_key(choice), min(times) / (multiply_adds(architecture, 1, 3, patch) * runs))
 
 
+def usable_presets(model: TrainedModel) -> tuple[PresetName, ...]:
+    """Return the presets of a model: that in 8-bit arithmetic only where it was measured here to be worth it."""
+    usual = tuple(name for name in PRESETS if name != "fast_8bit")
+    try:
+        measured = EightBit.read(model.eight_bit_path).measured
+    except ModelError:
+        return usual
+    here = measured is not None and measured.computer == processor() and measured.is_worth_it and has_openvino()
+    return (*usual, "fast_8bit") if here else usual
+
+
 def estimate_presets(
     model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
 ) -> Job[dict[str, Estimate]]:
@@ -217,6 +230,6 @@ def estimate_presets(
         measure_speed(choice)
     folds = model.resolve_folds(None, settings.checkpoint)
     found = {"own": estimate(model, shape, spacing, settings)}
-    for name in PRESETS:
+    for name in usable_presets(model):
         found[name] = estimate(model, shape, spacing, preset(name, folds=folds, base=settings))
     return found

@@ -6,18 +6,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from napari_nnunet.engine.network.device import BackendChoice, free_memory
-from napari_nnunet.engine.network.unet import build, load_state
+from napari_nnunet.engine.network.unet import UNet, build, load_state, weights_digest
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice
+from napari_nnunet.schema.eight_bit import EightBit
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -78,6 +79,7 @@ def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Back
         where = str(model.checkpoint_path(fold, settings.checkpoint))
         load_state(network, checkpoint.weights, where=where)
         networks.append(network)
+    choice = _with_ranges(model, folds, networks, settings, choice)
     ndim = model.configuration.ndim
     if axes and max(axes) >= ndim:
         raise ModelError(f"The checkpoint allows mirroring along axis {max(axes)}, but the network has {ndim} axes.")
@@ -87,6 +89,40 @@ def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Back
         turn = sigmoid if model.dataset.labels.has_regions else softmax
     ensemble = Ensemble(networks, choice, model.configuration.patch_size, mirror_axes, turn)
     return Predictor(model, folds, mirror_axes, ensemble)
+
+
+def _with_ranges(
+    model: TrainedModel, folds: tuple[Fold, ...], networks: list[UNet], settings: PredictSettings, choice: BackendChoice
+) -> BackendChoice:
+    """Give networks their 8-bit ranges where those are asked for; return another choice where they do not fit.
+
+    Raises
+    ------
+    ModelError
+        If the model was never quantised.
+    """
+    if choice.precision != "int8":
+        return choice
+    if not model.eight_bit_path.is_file():
+        raise ModelError(
+            f"{model.name} was not quantised: there is no {model.eight_bit_path.name} in its folder.",
+            shell=f"Run 'napari-nnunet quantize -m {model.folder}', or choose another --precision.",
+            window="Press 'Make 8-bit' in the Models dock, or choose another precision.",
+        )
+    try:
+        known = EightBit.read(model.eight_bit_path)
+        for fold, network in zip(folds, networks, strict=True):
+            entry = known.folds.get(str(fold))
+            if entry is None or entry.weights != weights_digest(network):
+                raise ModelError(
+                    f"{model.eight_bit_path} was made for other weights than those of fold {fold}"
+                    f" ({settings.checkpoint}); quantise the model again"
+                )
+            network.ranges = entry.ranges
+    except ModelError as error:
+        other = prediction_choice(settings.replace(precision="auto"), model.architecture)
+        return replace(other, why=f"not in 8-bit: {error.message}")
+    return choice
 
 
 @contextmanager
@@ -99,6 +135,8 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     hashes = tuple(model.hashes(folds, settings.checkpoint).items())
     described = tuple(file_hash(model.folder / name) for name in ("plans.json", "dataset.json"))
+    if choice.precision == "int8" and model.eight_bit_path.is_file():
+        described += (file_hash(model.eight_bit_path),)
     key = (model.folder, described, hashes, settings.checkpoint, settings.mirroring, choice)
     with _lock:
         predictor = _cache.pop(key, None)

@@ -14,8 +14,9 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.case_files import find_cases
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
-from napari_nnunet.schema.requests.prediction import PRESETS, MeasurePresetsRequest, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import MeasurePresetsRequest, PredictSettings, preset
 
 
 def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, float]]]:
@@ -46,7 +47,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
     measured: dict[str, dict[str, float]] = {}
-    for name in PRESETS:
+    for name in usable_presets(model):
         chosen = preset(name, folds=folds, base=base)
         yield Stage(name=f"Preset {name}", total=len(cases))
         scores: list[float] = []
@@ -57,7 +58,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
             began = time.monotonic()
             result = yield from predict(model, volume, chosen)
             seconds += time.monotonic() - began
-            scores.append(_mean_dice(truth, result.labels, model))
+            scores.append(mean_dice(truth, result.labels, model))
         measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(cases)}
         yield Note(
             text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
@@ -69,7 +70,8 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     return measured
 
 
-def _mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
+def mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
+    """Return the mean Dice of the foreground of a case; NaN where there is none."""
     scheme = model.dataset.labels
     found = measure_labels(truth, result, scheme.foreground_labels, scheme.ignore_label)
     values = [metrics["Dice"] for metrics in found.values()]

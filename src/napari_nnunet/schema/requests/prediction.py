@@ -25,8 +25,9 @@ from napari_nnunet.schema.requests.option import (
 
 BackendName = Literal["auto", "torch", "openvino"]
 AskedPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+PredictPrecision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Average = Literal["logits", "probabilities"]
-PresetName = Literal["fast", "balanced", "full"]
+PresetName = Literal["fast", "balanced", "full", "fast_8bit"]
 
 Device = Annotated[
     str, option("Device", "-device DEVICE", "auto, cpu, cuda, cuda:1, mps; auto takes the fastest that is safe.")
@@ -102,7 +103,12 @@ class PredictSettings(Request):
     backend: BackendName = option(
         "Backend", "--backend", "torch, or OpenVINO (CPU only); auto takes the fastest.", default="auto"
     )
-    precision: Arithmetic = "auto"
+    precision: PredictPrecision = option(
+        "Precision",
+        "--precision",
+        "Arithmetic of the network; int8 for models that were quantised (see quantize).",
+        default="auto",
+    )
     threads: Threads = 0
     memory_gb: float = option(
         "Main memory (GB)",
@@ -141,6 +147,7 @@ PRESETS: dict[PresetName, dict[str, object]] = {
     "fast": {"folds": "first", "mirroring": False, "step": 0.75},
     "balanced": {"folds": None, "mirroring": False, "step": 0.5},
     "full": {"folds": None, "mirroring": True, "step": 0.5},
+    "fast_8bit": {"folds": "first", "mirroring": False, "step": 0.75, "precision": "int8"},
 }
 
 
@@ -149,8 +156,9 @@ def preset(name: PresetName, *, folds: tuple[Fold, ...], base: PredictSettings) 
 
     Parameters
     ----------
-    name : {"fast", "balanced", "full"}
+    name : {"fast", "balanced", "full", "fast_8bit"}
         Fast: one fold, no mirroring, step 0.75. Balanced: all folds, no mirroring, step 0.5. Full: nnU-Net's own.
+        Fast in 8-bit arithmetic is for models that were quantised.
     folds : tuple
         The folds the model has.
     base : PredictSettings

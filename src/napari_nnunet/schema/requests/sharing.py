@@ -151,6 +151,20 @@ class DemoRequest(Request):
     gui: bool = option("Show", "--gui", "Then open napari on the result.", default=False)
 
 
+class QuantizeRequest(Request):
+    """Find what a model needs to run in 8-bit arithmetic (--precision int8), and measure it on its validation cases.
+
+    Ranges are found on the training cases of its dataset; eight_bit.json is written into the model's folder. Needs
+    NNCF: pip install 'napari-nnunet[int8]'.
+    """
+
+    model: Path = option("Model", "-m MODEL", "Model folder.")
+    folds: Folds = option(
+        "Folds", "-f FOLD", "Which.", default=None, otherwise="all that were trained", reads=read_folds
+    )
+    cases: int = option("Cases", "--cases N", "Validation cases per fold that are compared.", default=20, ge=1)
+
+
 class DoctorRequest(Request):
     """Look at this computer and say what is missing."""
 

@@ -13,7 +13,6 @@ from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cleaning
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.prediction import PRESETS
 from napari_nnunet.widgets.files.preferred import ReaderOffer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import focus_of
@@ -90,8 +89,10 @@ class SegmentWidget(RequestDock[SegmentRequest, dict[str, Any]]):
         """Return what it takes; the presets say what they take behind their names."""
         dice = request.model.preset_dice
         titles = {}
-        for name in PRESETS:
-            seconds = found[name].seconds
+        for name, estimate in found.items():
+            if name == "own":
+                continue
+            seconds = estimate.seconds
             parts = [] if seconds is None else [plain_time(seconds * len(request.frames))]
             if name in dice:
                 parts.append(f"Dice {dice[name]:.3f}")

@@ -1,0 +1,136 @@
+"""The U-Nets in 8-bit arithmetic: between which values each layer's inputs lie is measured once, and kept as numbers.
+
+Weights become 8-bit channel by channel, by their own largest value; what flows between layers needs ranges, which NNCF
+finds on windows of training images. Only the ranges are stored: the graph is built from the checkpoint as always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from napari_nnunet.engine.network.openvino_backend import build_graph
+from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.errors import ModelError, ResourceError
+
+Ranges = Mapping[str, tuple[float, float]]
+_LEVELS, _WEIGHT_LEVELS = 256, 255  # a symmetric range has no -128
+_OUTPUTS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of their weights that has a scale per channel
+
+
+def find_ranges(network: UNet, windows: Sequence[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
+    """Return between which values the inputs of the convolutions of a network lie.
+
+    Parameters
+    ----------
+    network : UNet
+        With its weights.
+    windows : sequence of ndarray of float32, shape (1, C, [Z,] Y, X)
+        Parts of prepared training images.
+
+    Raises
+    ------
+    ResourceError
+        If NNCF is not installed.
+    """
+    try:
+        import logging
+
+        import nncf
+    except ImportError as error:
+        raise ResourceError(
+            "Quantising needs NNCF, which is not installed: pip install 'napari-nnunet[int8]'."
+        ) from error
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(StringIO()):  # it draws bars of its own
+        found = nncf.quantize(
+            _named(build_graph(network, windows[0].shape)),
+            nncf.Dataset(list(windows)),
+            subset_size=len(windows),
+            preset=nncf.QuantizationPreset.MIXED,
+            # Normalisation takes nearly all biases away again.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+        )
+    ranges = {}
+    for node in found.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        source = node.input_value(0).get_node()
+        readers = {reader.get_node().get_type_name() for reader in node.output(0).get_target_inputs()}
+        if not readers & {*_OUTPUTS, "Concat"}:
+            continue  # leaky ReLUs gain nothing, and what goes into them is best exact
+        low, high = (node.input_value(i).get_node() for i in (1, 2))
+        if source.get_type_name() != "Constant" and low.get_output_size() and low.get_type_name() == "Constant":
+            ranges[source.get_friendly_name()] = (float(np.min(low.data)), float(np.max(high.data)))
+    return ranges
+
+
+def build_quantised(network: UNet, shape: Sequence[int], ranges: Ranges, *, head: bool = True) -> ov.Model:
+    """Return the graph of a network with 8-bit convolutions.
+
+    Parameters
+    ----------
+    network, shape, head
+        See :func:`napari_nnunet.engine.network.openvino_backend.build_graph`.
+    ranges : mapping of str to (float, float)
+        From :func:`find_ranges`, of a network of the same architecture.
+
+    Raises
+    ------
+    ModelError
+        If the ranges belong to another architecture.
+    """
+    model = _named(build_graph(network, shape, head=head))
+    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+    strange = sorted(set(ranges) - set(nodes))
+    if strange:
+        raise ModelError(f"The 8-bit ranges belong to another network: it has no layer {strange[0]!r}.")
+    quantised = set()
+    for name, (low, high) in ranges.items():
+        output = nodes[name].output(0)
+        readers = [reader for reader in output.get_target_inputs() if reader.get_node().get_type_name() != "Result"]
+        bounds = [ops.constant(np.float32(value)) for value in (low, high, low, high)]
+        short = ops.fake_quantize(output, *bounds, _LEVELS)
+        quantised.add(short.get_friendly_name())
+        for reader in readers:
+            reader.replace_source_output(short.output(0))
+    for node in nodes.values():
+        if node.get_type_name() in _OUTPUTS and _is_short(node.input_value(0).get_node(), quantised):
+            _shorten_weights(node)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _is_short(node: Any, quantised: set[str]) -> bool:
+    """Whether what a convolution reads is 8-bit, joined from several parts or not."""
+    if node.get_type_name() == "Concat":
+        return all(_is_short(source.get_node(), quantised) for source in node.input_values())
+    return node.get_friendly_name() in quantised
+
+
+def _shorten_weights(node: Any) -> None:
+    weights = node.input_value(1).get_node()
+    values = weights.data
+    axis = _OUTPUTS[node.get_type_name()]
+    largest = np.abs(values).max(axis=tuple(a for a in range(values.ndim) if a != axis), keepdims=True)
+    largest = np.maximum(largest, np.finfo(np.float32).tiny).astype(np.float32)
+    bounds = [ops.constant(bound) for bound in (-largest, largest, -largest, largest)]
+    node.input(1).replace_source_output(ops.fake_quantize(weights, *bounds, _WEIGHT_LEVELS).output(0))
+
+
+def _named(model: ov.Model) -> ov.Model:
+    """Name layers by their kind and order, which are the same whenever the graph is built, with its head or without."""
+    counts: dict[str, int] = {}
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind not in ("Constant", "Result"):
+            counts[kind] = counts.get(kind, 0) + 1
+            node.set_friendly_name(f"{kind} {counts[kind]}")
+    return model
