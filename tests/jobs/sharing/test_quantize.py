@@ -16,13 +16,13 @@ from napari_nnunet.engine.network.device import choose, has_openvino
 from napari_nnunet.engine.network.unet import weights_digest
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.model.eight_bit import EightBit, EightBitMeasured
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import processor
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predictor import build_predictor, forget
 from napari_nnunet.jobs.sharing.quantize import quantize
-from napari_nnunet.schema.eight_bit import EightBit, EightBitMeasured
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.sharing import QuantizeRequest
 

@@ -6,6 +6,7 @@ finds on windows of training images. Only the ranges are stored: the graph is bu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -41,9 +42,7 @@ def find_ranges(network: UNet, windows: Sequence[NDArray[np.float32]]) -> dict[s
         If NNCF is not installed.
     """
     try:
-        import logging
-
-        import nncf
+        import nncf  # an optional part of the installation
     except ImportError as error:
         raise ResourceError(
             "Quantising needs NNCF, which is not installed: pip install 'napari-nnunet[int8]'."

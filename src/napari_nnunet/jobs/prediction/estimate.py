@@ -20,10 +20,10 @@ from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats import speed
+from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice, processor
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.eight_bit import EightBit
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
 

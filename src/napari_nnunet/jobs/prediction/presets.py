@@ -58,7 +58,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
             began = time.monotonic()
             result = yield from predict(model, volume, chosen)
             seconds += time.monotonic() - began
-            scores.append(mean_dice(truth, result.labels, model))
+            scores.append(foreground_dice(truth, result.labels, model))
         measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(cases)}
         yield Note(
             text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
@@ -70,7 +70,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     return measured
 
 
-def mean_dice(truth: Any, result: Any, model: TrainedModel) -> float:
+def foreground_dice(truth: Any, result: Any, model: TrainedModel) -> float:
     """Return the mean Dice of the foreground of a case; NaN where there is none."""
     scheme = model.dataset.labels
     found = measure_labels(truth, result, scheme.foreground_labels, scheme.ignore_label)

@@ -19,6 +19,7 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import write_json, written_beside
 from napari_nnunet.formats.dataset.case_files import Case, find_cases
 from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.model.eight_bit import EightBit, EightBitFold, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import prediction_choice, processor
@@ -26,9 +27,8 @@ from napari_nnunet.jobs.choosing.crossval import reference_folder
 from napari_nnunet.jobs.choosing.validation import validation_cases
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predictor import build_predictor
-from napari_nnunet.jobs.prediction.presets import mean_dice
+from napari_nnunet.jobs.prediction.presets import foreground_dice
 from napari_nnunet.jobs.prediction.windows import tiles_of
-from napari_nnunet.schema.eight_bit import EightBit, EightBitFold, EightBitMeasured
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.schema.requests.sharing import QuantizeRequest
@@ -161,7 +161,7 @@ def _measured(model: TrainedModel, cases: _Cases, settings: PredictSettings) -> 
             began = time.monotonic()
             result = yield from predict(model, volume, own)
             seconds[precision] += time.monotonic() - began
-            found.append(mean_dice(truth, result.labels, model))
+            found.append(foreground_dice(truth, result.labels, model))
             if precision == _USUAL:
                 arithmetic = f"{result.recipe['backend']} {result.recipe['precision']}"
         yield Progress(done=i + 1, total=len(pairs))

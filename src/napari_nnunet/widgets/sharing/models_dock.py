@@ -51,9 +51,9 @@ from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
 if TYPE_CHECKING:
     import napari
 
+    from napari_nnunet.formats.model.eight_bit import EightBit
     from napari_nnunet.jobs.sharing.install import download_model, install_zip
     from napari_nnunet.jobs.sharing.quantize import quantize
-    from napari_nnunet.schema.eight_bit import EightBit
 else:
     download_model = lazy("napari_nnunet.jobs.sharing.install:download_model")
     install_zip = lazy("napari_nnunet.jobs.sharing.install:install_zip")
