@@ -163,3 +163,12 @@ def test_a_name_too_long_for_the_disk_is_no_fault_of_the_program():
     told = for_people(caught.value)
     assert told.message == f"No file can have a name as long as '{'x' * 60}'... Give a shorter one."
     assert not isinstance(told, InternalError)
+
+
+def test_what_a_system_says_of_files_is_no_fault_of_the_program(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "x", "/a/b.nii"), OSError(errno.EIO, "x", "/a/b.nii"),
+                  PermissionError(errno.EACCES, "x", "/a/b.nii"), OSError(errno.ENOSPC, "x", "/a/b.nii")):  # fmt: skip
+        told = for_people(error)
+        assert isinstance(told, ResourceError)
+        assert told.message.startswith("/a/b.nii ")
+    assert isinstance(for_people(RecursionError()), DatasetError)

@@ -101,6 +101,18 @@ _SAID = re.compile(
 _ASKED = re.compile(r"(?:allocate|requested)\s+([\d.]+)\s*(bytes|[KMGTP]i?B)", re.IGNORECASE)
 _UNITS = {"bytes": 1.0}
 _UNITS |= {f"{p}{i}b": base ** (n + 1) for i, base in (("", 1e3), ("i", 1024.0)) for n, p in enumerate("kmgtp")}
+#: What a system says of a file that somebody moved, removed or locked while it was in use, or of its disk.
+_SYSTEM = {
+    errno.ENOENT: "is not there any more. Was it moved or removed meanwhile?",
+    errno.EACCES: "may not be read or written by you. Change its permissions.",
+    errno.EPERM: "may not be changed by you. Change its permissions.",
+    errno.EROFS: "is on a disk that cannot be written. Choose another folder.",
+    errno.ENOSPC: "could not be written: no space is left. Free some disk space.",
+    errno.EDQUOT: "could not be written: your share of the disk is used up. Free some disk space.",
+    errno.EFBIG: "could not be written: it would be larger than is allowed.",
+    errno.EIO: "could not be read or written: the disk reports an error.",
+    errno.ESTALE: "is on a shared disk that is gone. Connect it again.",
+}
 _ON_GPU = re.compile(r"\b(CUDA|HIP|MPS|cuBLAS|CUBLAS_\w+|CUDNN_\w+|XPU|CL_\w+)\b|\[GPU\]")
 
 
@@ -148,8 +160,12 @@ def for_people(error: Exception) -> NnunetError:
         return error
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return SettingsError(f"No file can have a name as long as {str(error.filename)[:60]!r}... Give a shorter one.")
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _SYSTEM:
+        return ResourceError(f"{error.filename} {_SYSTEM[error.errno]}")
     if is_out_of_memory(error):
         return out_of_memory(error)
+    if isinstance(error, RecursionError):
+        return DatasetError("A file holds values within each other, too deep to be used.")
     text = " ".join(str(error).split())
     return InternalError(f"Unexpected {type(error).__name__}: {text}", "".join(traceback.format_exception(error)))
 

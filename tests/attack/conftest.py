@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tally import TRIES, Tally
+from works import make_world
 
 _PAGE = Path(__file__).parents[2] / "docs" / "safety.md"
 
@@ -18,3 +19,11 @@ def figures():
     if TRIES:
         print(f"\n{tally.table()}\n")
         tally.write(_PAGE)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The world in which jobs are killed, and begun twice at once; copied for each try."""
+    root = tmp_path_factory.mktemp("made") / "world"
+    make_world(root)
+    return root

@@ -14,12 +14,35 @@ from napari_nnunet.cli import main
 from napari_nnunet.errors import InternalError, for_people
 
 TRIES = int(os.environ.get("NAPARI_NNUNET_ATTACK", "0"))  # of every kind in the whole attack; 0 where it does not run
-SEED = int(os.environ.get("NAPARI_NNUNET_SEED", "0"))
+SEED = int(os.environ.get("NAPARI_NNUNET_ATTACK_SEED", "0"))
 MINUTES = float(os.environ.get("NAPARI_NNUNET_ATTACK_MINUTES", "30"))
 LONGEST = 20.0  # seconds of processor time for one try
+#: What part of the time each family has; the tests that always run need the rest.
+SHARES = {"files": 0.2, "JSON": 0.1, "arguments": 0.15, "killed": 0.25, "two at once": 0.2}
 ALLOWED = ("tried", "refused", "harmless")
 NEVER = ("traceback", "hang", "executed", "escaped", "lost")
 _BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"
+
+
+def numbers(family, parts, tries, quick):
+    """Count the tries of one of the parts of a family, as long as its share of the time lasts.
+
+    Parameters
+    ----------
+    family : str
+        One of :data:`SHARES`.
+    parts : int
+        How many tests share it.
+    tries : int
+        How often the whole attack tries.
+    quick : int
+        How often the quick part does.
+    """
+    until = time.monotonic() + MINUTES * 60 * SHARES[family] / parts
+    for number in range(tries if TRIES else quick):
+        if TRIES and time.monotonic() > until:
+            return
+        yield number
 
 
 class Tally:
@@ -93,7 +116,7 @@ class Tally:
     def write(self, path: Path):
         """Put the table, and how it was made, into a page between its two marks."""
         text = path.read_text(encoding="utf-8")
-        made = f"`tox run -e attack` with NAPARI_NNUNET_ATTACK={TRIES} and NAPARI_NNUNET_SEED={SEED}"
+        made = f"`tox run -e attack` with NAPARI_NNUNET_ATTACK={TRIES} and NAPARI_NNUNET_ATTACK_SEED={SEED}"
         before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
         path.write_text(f"{before}{_BEGIN}\n{self.table()}\n\nMade by {made}.\n{_END}{after}", encoding="utf-8")
 

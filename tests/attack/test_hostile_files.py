@@ -6,12 +6,10 @@ The quick part takes a few of every kind; ``tox run -e attack`` as many as ``NAP
 from __future__ import annotations
 
 import random
-import time
 
 import hostile
 import pytest
-from tally import MINUTES, SEED, TRIES, contents
-from test_json_mutations import KINDS, attack
+from tally import SEED, TRIES, contents, numbers
 
 from helpers import Recipe, make_model
 from napari_nnunet.events import drain
@@ -22,7 +20,7 @@ from napari_nnunet.jobs.sharing.install import install_zip
 from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
 
 QUICK = 40  # of every kind
-_SHARE = 10  # each kind of file has this part of the time, so that all of them have their turn
+_KINDS = 5
 
 
 def files(kind, chance, folder, canary):
@@ -57,12 +55,10 @@ READERS = {
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.filterwarnings("ignore")  # readers of other people's libraries warn of what they meet
 def test_a_hostile_file_is_read_or_refused_in_a_sentence(tmp_path, figures, kind):
-    canary, until = tmp_path / "executed", time.monotonic() + MINUTES * 60 / _SHARE
+    canary = tmp_path / "executed"
     (tmp_path / "here").mkdir()
     source = files(kind, random.Random(f"{SEED} {kind}"), tmp_path / "here", canary)
-    for number, path in zip(range(TRIES or QUICK), source, strict=False):
-        if time.monotonic() > until:
-            break
+    for number, path in zip(numbers("files", _KINDS, TRIES, QUICK), source, strict=False):
         figures.attempt(kind, lambda path=path: READERS[kind](path), f"number {number}, {path.name}", canary)
     figures.require_none()
     assert figures.counts[kind]["refused"] > 0
@@ -73,13 +69,10 @@ def test_a_zip_is_installed_whole_or_refused_and_leaves_nothing(tmp_path, figure
     model = make_model(tmp_path / "mine", Recipe())
     drain(export_models([model], tmp_path / "m.zip", ExportSettings(light=True)))
     canary, chance = tmp_path / "yours" / "executed", random.Random(f"{SEED} zips")
-    until = time.monotonic() + MINUTES * 60 / _SHARE
     (tmp_path / "yours").mkdir()
     before = contents(tmp_path)
     source = hostile.zips(chance, (tmp_path / "m.zip").read_bytes())
-    for number, data in zip(range(TRIES or QUICK), source, strict=False):
-        if time.monotonic() > until:
-            break
+    for number, data in zip(numbers("files", _KINDS, TRIES, QUICK), source, strict=False):
         path, workspace = tmp_path / ".sent.zip", Workspace.at(tmp_path / ".workspace" / str(number))
         path.write_bytes(data)
         about = f"number {number}"
@@ -92,18 +85,3 @@ def test_a_zip_is_installed_whole_or_refused_and_leaves_nothing(tmp_path, figure
             break
     figures.require_none()
     assert figures.counts["zips"]["refused"] > 0
-
-
-@pytest.mark.attack
-@pytest.mark.skipif(not TRIES, reason="test_json_mutations tries them")
-def test_mutated_json_is_counted(tmp_path, figures):
-    folder = tmp_path / "Dataset001_Tiny"
-    folder.mkdir()
-    for kind in KINDS:
-        refused, faults = attack(kind, folder / f"{kind}.json", TRIES)
-        for number in range(TRIES):
-            what = "refused" if number < refused else "harmless"
-            if number < len(faults):
-                what = "hang" if faults[number][2] == "took too long" else "traceback"
-            figures.note("JSON", what, f"{kind} {faults[number] if number < len(faults) else ''}")
-    figures.require_none()

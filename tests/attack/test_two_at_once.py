@@ -16,29 +16,36 @@ import pytest
 from helpers import DATASET, Recipe, make_dataset, make_model, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Progress, drain
-from napari_nnunet.formats.claim import claimed, is_claimed
+from napari_nnunet.formats.claim import claimed, is_claimed, moving
 from napari_nnunet.formats.dataset.case_trash import cases_in_trash
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_writer import bring_case_back, drop_case, place_labels, set_spacing
 from napari_nnunet.formats.dataset.relabel import change_classes, remap_dataset
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
+from napari_nnunet.jobs.dataset.manage import remove_dataset, rename_dataset
+from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import install_zip
+from napari_nnunet.jobs.training.order import make_order, require_the_same
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.planning import (
     FingerprintRequest,
+    FoldsRequest,
     PlanAndPreprocessRequest,
     PlanRequest,
     PreprocessRequest,
 )
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
+from napari_nnunet.schema.requests.training import TrainRequest
 
 CONTENDER = """
 import sys, time
@@ -89,7 +96,7 @@ def test_of_many_that_start_at_the_same_instant_exactly_one_wins(tmp_path, left)
         end(processes)
         assert said.count("won\n") == 1, said
         assert all(s == "won\n" or s.startswith("The folder is already being filled by") for s in said)
-        assert list(folder.iterdir()) == []
+        assert not folder.exists() or list(folder.iterdir()) == []
 
 
 def test_the_second_is_told_who_has_the_folder_since_when_and_what_to_do(tmp_path):
@@ -100,7 +107,7 @@ def test_the_second_is_told_who_has_the_folder_since_when_and_what_to_do(tmp_pat
         assert is_claimed(tmp_path / "out")
         with claimed(tmp_path / "out", "Another", part="x" * 240):
             pass
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_claim_of_another_computer_holds_until_its_file_is_deleted(tmp_path):
@@ -239,3 +246,59 @@ def test_models_are_exported_and_installed_by_one_at_a_time(tmp_path):
     drain(install_zip(yours, sent))
     with pytest.raises(ModelError, match="already"):
         drain(install_zip(yours, sent))
+
+
+def test_nobody_writes_in_a_folder_that_is_moved_and_nobody_moves_one_that_is_written(tmp_path):
+    deep = tmp_path / "Dataset001_A" / "model" / "fold_0"
+    with claimed(deep, "The fold is already being trained"):
+        for folder in (tmp_path / "Dataset001_A", deep.parent, deep):
+            with pytest.raises(SettingsError, match="already being trained by process"), moving(folder, "It is moved"):
+                pass
+        with moving(tmp_path / "Dataset002_B", "It is moved"):
+            pass
+    with moving(tmp_path / "Dataset001_A", "Dataset001_A is already being moved"):
+        for folder in (tmp_path / "Dataset001_A", deep):
+            refused = pytest.raises(SettingsError, match="Dataset001_A is already being moved by process")
+            with refused, claimed(folder, "Another"):
+                pass
+            assert not deep.exists()
+        with claimed(tmp_path / "Dataset002_B", "Another"):
+            pass
+    assert list(tmp_path.rglob(".*")) == []
+
+
+def test_a_dataset_at_work_is_neither_moved_nor_are_its_cases_changed_while_it_is_trained(workspace):
+    fold = FoldFolder(workspace.results / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0")
+    moves = (lambda: drain(rename_dataset(workspace, DATASET, "B")), lambda: drain(remove_dataset(workspace, DATASET)))
+    for move in moves:
+        claim = claimed(workspace.preprocessed / DATASET, "It is already being measured", part="x")
+        with claim, pytest.raises(SettingsError, match="already being measured by process"):
+            move()
+        for held in (fold.arriving(), fold.claimed()):
+            with held, pytest.raises(SettingsError, match="Fold 0 of .* is already being trained by process"):
+                move()
+    with fold.arriving(), pytest.raises(SettingsError, match="is being trained with cases that would be changed"):
+        drain(preprocess(workspace, PreprocessRequest(dataset=DATASET, clean=True, workers=1)))
+    with fold.claimed():
+        with pytest.raises(SettingsError, match="is already being trained by process"):
+            trash_model(fold.path.parent)
+        drain(fold_job(workspace, FoldsRequest(dataset=DATASET, folds=3)))
+        with pytest.raises(DatasetError, match="was trained with them"):
+            drain(fold_job(workspace, FoldsRequest(dataset=DATASET, folds=2)))
+
+
+def test_a_training_notices_that_its_folds_were_made_anew_or_that_its_cases_are_being_made(workspace):
+    def order(fold=0):
+        return drain(make_order(workspace, TrainRequest(dataset=DATASET, configuration="3d_fullres", fold=fold)))
+
+    drain(preprocess(workspace, PreprocessRequest(dataset=DATASET, configurations=("3d_fullres",), workers=1)))
+    ordered = order()
+    require_the_same(ordered)
+    claim = claimed(ordered.base, "It is already being filled", part=ordered.data.name)
+    with claim, pytest.raises(SettingsError, match="are being preprocessed"):
+        require_the_same(ordered)
+    drain(fold_job(workspace, FoldsRequest(dataset=DATASET, folds=2)))
+    with pytest.raises(SettingsError, match=f"The folds of {DATASET} were changed just now"):
+        require_the_same(ordered)
+    require_the_same(order())
+    require_the_same(order("all"))

@@ -280,3 +280,26 @@ def test_walking_through_a_pickle_ends_where_it_ends(protocol, depth):
 def test_walking_through_any_bytes_ends(content):
     with contextlib.suppress(pickle.UnpicklingError):
         assert walk(content) <= len(content)
+
+
+_STEPS = {
+    "tuples that hold the one before twice": (
+        b"}K\x01\x85q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)) + b"Ns.", "a tuple of more"
+    ),
+    "more steps than any file has": (b"N0" * 3_000_000 + b"N.", "more than 5,000,000 steps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _STEPS)
+def test_a_few_bytes_do_not_keep_the_reader_busy_for_ever(tmp_path, name):
+    content, why = _STEPS[name]
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + content)
+    with pytest.raises(DatasetError, match=why):
+        read_pickle(tmp_path / "x.pkl")
+
+
+def test_a_pickle_changes_no_function_of_ours_for_the_next(tmp_path):
+    key, value = b"X\x0c\x00\x00\x00__defaults__", b"X\x01\x00\x00\x00F\x85"
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02cnumpy._core.numeric\n_frombuffer\nN}" + key + value + b"s\x86b.")
+    with pytest.raises(DatasetError, match="is damaged"):
+        read_pickle(tmp_path / "x.pkl")

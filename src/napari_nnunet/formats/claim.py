@@ -29,7 +29,10 @@ _CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start 
 _WRITTEN_AFTER = 3.0  # seconds; a claim that is still empty then was left by a process killed while it wrote
 _PAUSE = 0.05  # seconds between two looks at a claim that another process writes or removes just now
 _TRIES = 200
+_LOOKS = 10  # at a claim that is made just now
 _LONGEST = 150  # bytes of a name within the name of its claim
+_MOVED = "~moved"  # after the name of a folder that is moved; no claim of a part is called so
+_DEEPEST = 4  # folders between a claim and what is moved as a whole: dataset, model, fold, and one to spare
 
 
 @dataclass(frozen=True)
@@ -100,27 +103,64 @@ class Runner:
 
 
 @contextmanager
-def claimed(folder: Path, doing: str, *, part: str = "") -> Iterator[None]:
+def claimed(folder: Path, doing: str, *, part: str = "", patience: float = 0) -> Iterator[None]:
     """Claim a folder, or a part of it, for as long as the block lasts.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Made if it is not there, and removed afterwards if it is empty still.
     doing : str
         What is done, as the beginning of the sentence that others get: "Dataset004 is already being preprocessed".
     part : str
         What is claimed in the folder, where others may write the rest: the name of a file or folder, which need not
         exist and may be replaced.
+    patience : float
+        How many seconds to wait for another job that has it; for what takes no time.
 
     Raises
     ------
     SettingsError
-        If another job, of this process or another one, has it.
+        If another job, of this process or another one, has it, or a folder it lies in is being moved.
     ResourceError
         If the folder cannot be written.
     """
-    with hold(_claim_file(make_folder(folder), part), doing):
+    is_new = not folder.is_dir()
+    make_folder(folder)
+    try:
+        with hold(_claim_file(folder, part), doing, patience=patience):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # with something in it, it stays
+                folder.rmdir()
+
+
+@contextmanager
+def moving(folder: Path, doing: str) -> Iterator[None]:
+    """Claim a folder with all that is in it, to move it as a whole: nobody writes in it, and nobody begins to.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist.
+    doing : str
+        As for :func:`claimed`.
+
+    Raises
+    ------
+    SettingsError
+        If another job has it or something in it, or moves it already.
+    """
+    if not folder.parent.is_dir():
+        yield
+        return
+    with claimed(folder.parent, doing, part=f"{folder.name}{_MOVED}"):
+        for depth in range(_DEEPEST):
+            for name in (".*claimed", "running.json"):
+                for path in folder.glob("*/" * depth + name):
+                    if (runner := runner_of(path)) is not None:
+                        raise SettingsError(_sentence(path, _read(path) or {}, runner))
         yield
 
 
@@ -137,17 +177,31 @@ def _claim_file(folder: Path, part: str) -> Path:
 
 def runner_of(path: Path) -> Runner | None:
     """Return the process that a claim's file names; None if there is none, or it no longer runs."""
-    found = _read(path)
+    for _ in range(_LOOKS):
+        found = _read(path)
+        if found or found is None or not _is_begun(path):
+            break
+        time.sleep(_PAUSE)  # its process is just writing it
     runner = None if found is None else Runner.parse(found)
     return runner if runner is not None and runner.alive else None
 
 
 @contextmanager
-def hold(path: Path, doing: str) -> Iterator[None]:
+def hold(path: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     """Hold a claim's file; parameters and errors as for :func:`claimed`."""
     token = secrets.token_hex(8)
-    _take(path, {**asdict(Runner.own()), "started": time.time(), "doing": doing, "token": token})
+    content = {**asdict(Runner.own()), "started": time.time(), "doing": doing, "token": token}
+    until = time.monotonic() + patience
+    while True:
+        try:
+            _take(path, content)
+            break
+        except SettingsError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_PAUSE)
     try:
+        _refuse_moved(path)
         yield
     finally:
         if (_read(path) or {}).get("token") == token:
@@ -172,11 +226,22 @@ def _take(path: Path, content: Mapping[str, Any]) -> None:
     raise SettingsError(f"{path} was left by a process that is gone, and cannot be removed. Delete it, then try again.")
 
 
+def _refuse_moved(claim: Path) -> None:
+    """Refuse to write in a folder that is being moved; who moves it looks for claims after making his own."""
+    for folder in (claim.parent, *claim.parent.parents[: _DEEPEST - 1]):
+        path = _claim_file(folder.parent, f"{folder.name}{_MOVED}")
+        if path != claim and (runner := runner_of(path)) is not None:
+            raise SettingsError(_sentence(path, _read(path) or {}, runner))
+
+
 def _make(path: Path, text: str) -> bool:
     """Make a file; False if it is there already, which the file system decides."""
     try:
         file = path.open("x", encoding="utf-8")
     except FileExistsError:
+        return False
+    except FileNotFoundError:  # who had the folder before removed it, for it was empty
+        make_folder(path.parent)
         return False
     except OSError as error:
         raise write_error(path, error) from error
@@ -192,6 +257,14 @@ def _make(path: Path, text: str) -> bool:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the entries of a claim, empty ones if they cannot be read; None if there is no claim."""
     return message(path) or ({} if path.exists() else None)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a claim was made a moment ago, and nothing is written in it yet."""
+    try:
+        return path.stat().st_size == 0 and _young(path)
+    except OSError:
+        return False
 
 
 def _young(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """What a pickle may ask of the computer that reads it: no more memory, and no deeper nesting, than its bytes hold.
 
 Python's reader, and torch's, trust the lengths and numbers in a pickle. A few bytes can make the former fill a list of
-gigabytes, and tuples within tuples a million deep end the process as soon as they are compared or made a key.
+gigabytes; tuples within tuples a million deep end the process as soon as they are compared or made a key, and forty
+that hold the one before twice keep it busy for ever.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from functools import cache
 from typing import NamedTuple
 
 _DEEPEST = 200  # tuples within each other; nnU-Net's files have three
-_MARK = -1  # in the place of a depth
+_LARGEST = 1_000_000  # values within a tuple, counted as often as they are held
+_MOST = 5_000_000  # operations; checkpoints of nnU-Net have some 15,000
+_MARK = -1  # in the place of what a value holds
+_BITS = 40  # of what a value holds: how many values; above them, how deep its tuples are
+_HELD = (1 << _BITS) - 1
 _KINDS = {
     "tuple": ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     "remember": ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
     "recall": ("GET", "BINGET", "LONG_BINGET"),
     "stop": ("STOP",),
 }
-_TUPLE_BYTES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
-_FEW_TUPLES = 5000  # within each other, they can be made keys even where threads have little memory of their own
 _PREFIXES = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
              pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}  # fmt: skip
 
@@ -42,7 +45,7 @@ class _Step(NamedTuple):
     to_mark : bool
         Whether it takes all down to the last mark.
     leaves : tuple of int
-        Depths of what it puts there.
+        What it puts there: the mark, or a value without tuples.
     """
 
     kind: str
@@ -95,17 +98,14 @@ def check_pickle(data: bytes) -> None:
     walk(data)
 
 
-def is_shallow(data: bytes) -> bool:
-    """Whether, at a glance, a pickle has too few tuples for nesting that does harm; those of nnU-Net have."""
-    return sum(map(data.count, _TUPLE_BYTES)) < _FEW_TUPLES
-
-
 def walk(data: bytes | mmap.mmap, at: int = 0) -> int:
     """Go through a pickle that begins at a place; returns where it ends, and raises as :func:`check_pickle`."""
     steps = _steps()
-    stack: list[int] = []  # how deep the tuples in each value are nested
+    stack: list[int] = []  # what each value holds
     memory: dict[int, int] = {}
-    while at < len(data):
+    for _ in range(_MOST):
+        if at >= len(data):
+            raise DamagedError("it ends too early")
         step = steps.get(data[at])
         if step is None:
             raise DamagedError(f"it is damaged at byte {at}")
@@ -118,16 +118,24 @@ def walk(data: bytes | mmap.mmap, at: int = 0) -> int:
             continue
         if step.kind == "stop":
             return at
-        deepest = _take(stack, step)
+        deepest, held = _take(stack, step)
         if step.kind == "tuple":
-            if deepest >= _DEEPEST:
-                raise pickle.UnpicklingError(f"it holds tuples within each other more than {_DEEPEST} deep")
-            stack.append(deepest + 1)
+            stack.append(_tuple_of(deepest, held))
         elif step.kind == "recall":
             stack.append(memory.get(_number(argument, step), 0))
         else:  # only one operation leaves two values: the one that doubles the last
-            stack += step.leaves if len(step.leaves) < 2 else (deepest, deepest)
-    raise DamagedError("it ends too early")
+            last = (deepest << _BITS) + held - 1
+            stack += step.leaves if len(step.leaves) < 2 else (last, last)
+    raise pickle.UnpicklingError(f"it has more than {_MOST:,} steps")
+
+
+def _tuple_of(deepest: int, held: int) -> int:
+    """Return what a tuple of such values holds."""
+    if deepest >= _DEEPEST:
+        raise pickle.UnpicklingError(f"it holds tuples within each other more than {_DEEPEST} deep")
+    if held >= _LARGEST:
+        raise pickle.UnpicklingError(f"it holds a tuple of more than {_LARGEST:,} values")
+    return (deepest + 1 << _BITS) + held
 
 
 def _end(data: bytes | mmap.mmap, at: int, step: _Step) -> int:
@@ -142,14 +150,16 @@ def _end(data: bytes | mmap.mmap, at: int, step: _Step) -> int:
     return end
 
 
-def _take(stack: list[int], step: _Step) -> int:
-    """Take from a stack what an operation takes; return the largest depth."""
-    deepest = 0
-    while step.to_mark and stack and (depth := stack.pop()) != _MARK:
-        deepest = max(depth, deepest)
-    for _ in range(min(step.takes, len(stack))):
-        deepest = max(stack.pop(), deepest)
-    return deepest
+def _take(stack: list[int], step: _Step) -> tuple[int, int]:
+    """Take from a stack what an operation takes; return the largest depth, and how many values are held in all."""
+    deepest, held, taken = 0, 0, []
+    while step.to_mark and stack and (value := stack.pop()) != _MARK:
+        taken.append(value)
+    taken += [stack.pop() for _ in range(min(step.takes, len(stack)))]
+    for value in filter(None, taken):
+        deepest = max(value >> _BITS, deepest)
+        held += value & _HELD
+    return deepest, held + len(taken)
 
 
 def _number(argument: bytes, step: _Step) -> int:

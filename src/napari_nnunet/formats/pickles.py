@@ -6,8 +6,9 @@ import io
 import math
 import pickle
 import re
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -160,31 +161,71 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+class _Call:
+    """A function for one pickle: a pickle may set attributes of what it is given, and those of functions would stay."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
 class _Reader(pickle.Unpickler):
     def __init__(self, file: BinaryIO, more: Mapping[tuple[str, str], Any]) -> None:
         super().__init__(file)
-        self._known = {**_ALLOWED, **more}
+        self._more = more
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._known:
+        if (module, name) in self._more:
+            return self._more[module, name]
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self._known[module, name]
+        found = _ALLOWED[module, name]
+        return found if isinstance(found, type) else _Call(found)
 
 
 class _TableReader(_Reader):
     """Reads what a file of torch holds besides its tensors, in whose places nothing comes."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, {**HARMLESS, ("numpy", "dtype"): LogType})
+        self.storages: dict[str, int] = {}
+
     def find_class(self, module: str, name: str) -> Any:
-        return Unread if module.partition(".")[0] == "torch" else super().find_class(module, name)
+        if module.partition(".")[0] == "torch":
+            return type(name, (Unread,), {})
+        if (module, name) not in _ALLOWED:  # early protocols write the names of Python 2
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> None:
-        """Leave out the storage of a tensor."""
+        """Leave out the storage of a tensor, but note its size."""
+        _, kind, key, _, count = pid
+        self.storages[str(key)] = int(count) * _SIZES.get(kind.__name__, 1)
 
 
-def read_table(content: bytes) -> Any:
-    """Read the pickle within a file of torch without its tensors; raises whatever a damaged or refused pickle does."""
-    check_pickle(content)
-    return _TableReader(io.BytesIO(content), {**HARMLESS, ("numpy", "dtype"): LogType}).load()
+#: Bytes of a value in a storage of torch, by the name of its class.
+_SIZES = {"HalfStorage": 2, "BFloat16Storage": 2, "ShortStorage": 2, "FloatStorage": 4, "IntStorage": 4,
+          "DoubleStorage": 8, "LongStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}  # fmt: skip
+
+
+def read_table(content: bytes) -> tuple[Any, dict[str, int]]:
+    """Read the pickle within a file of torch without its tensors.
+
+    Returns
+    -------
+    value, dict of str to int
+        What it holds, and how many bytes each storage must have. A damaged or refused pickle raises anything.
+
+    Notes
+    -----
+    ``content`` has gone through :func:`check_pickle`.
+    """
+    reader = _TableReader(io.BytesIO(content))
+    return reader.load(), reader.storages
 
 
 def read_pickle(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import shutil
@@ -178,3 +179,79 @@ def test_entries_of_other_kinds_are_refused_or_passed_over(model, odd):
         else:
             assert found.epoch in (content["current_epoch"], None)
     assert all("checksum" in said or "mirroring" in said for said in refused)
+
+
+def rezipped(path, change, *, name=str, kind=zipfile.ZIP_STORED):
+    """Write a checkpoint's zip anew, with other members, names or compression."""
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content) as old, zipfile.ZipFile(path, "w", kind) as new:
+        for entry in old.infolist():
+            new.writestr(name(entry.filename), change(entry.filename, old.read(entry)))
+
+
+def without_checksum(path):
+    content = torch.load(path, weights_only=False)
+    del content[CHECKSUM]
+    torch.save(content, path)
+    return content
+
+
+def test_a_storage_that_is_shorter_than_its_table_says_is_not_filled_with_what_follows(model):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    without_checksum(path)
+    rezipped(path, lambda name, data: data[:4] if name.endswith("/data/0") else data)
+    with pytest.raises(ModelError, match=r"1 of its \d+ tensors are cut off"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_was_packed_anew_holds_the_same_weights(model):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    wanted = without_checksum(path)["network_weights"]
+    rezipped(path, lambda _, data: data, kind=zipfile.ZIP_DEFLATED)
+    found = read_checkpoint(path).weights
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+_DEEP = b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns."
+_BOMB = b"\x80\x02}K\x01\x85q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)) + b"Ns."
+
+
+@pytest.mark.parametrize("table", [_DEEP, _BOMB], ids=["deep", "bomb"])
+@pytest.mark.parametrize("how", ["plain", "upper case", "another name before it"])
+def test_a_table_that_would_end_or_hold_up_the_process_is_refused_however_it_is_called(model, table, how):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    rename = (lambda name: name.replace("data.pkl", "DATA.PKL")) if how == "upper case" else str
+    rezipped(path, lambda name, data: table if name.endswith("data.pkl") else data, name=rename)
+    if how == "another name before it":
+        path.write_bytes(path.read_bytes().replace(b"/data.pkl", b"/dataXpkl", 1))
+    with pytest.raises(ModelError, match="is not a complete checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w: w.to_sparse(),
+        lambda w: w.to("meta"),
+        lambda w: w.to(torch.complex64),
+        lambda w: w.to(torch.float8_e4m3fn),
+        lambda w: w.flatten()[:1].expand(10**9),
+    ],
+    ids=["sparse", "meta", "complex", "float8", "expanded"],
+)
+def test_tensors_that_are_no_plain_numbers_are_named(model, make):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    content = without_checksum(path)
+    name = next(iter(content["network_weights"]))
+    content["network_weights"][name] = make(content["network_weights"][name])
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=f"'{name}' is a tensor without plain real values of its own"):
+        read_checkpoint(path)
+
+
+def test_axes_that_are_named_twice_are_refused(model):
+    path = model.folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    torch.save({**content, "inference_allowed_mirroring_axes": (0,) * 100}, path)
+    with pytest.raises(ModelError, match="each at most once"):
+        read_checkpoint(path)

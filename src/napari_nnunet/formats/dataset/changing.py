@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -25,14 +25,8 @@ def changing(folder: Path) -> Iterator[None]:
     ResourceError
         If nothing can be written there.
     """
-    is_new = not folder.is_dir()
-    try:
-        with claimed(folder, f"{folder} is already being changed"):
-            yield
-    finally:
-        if is_new:
-            with suppress(OSError):  # a dataset that was refused leaves no folder; one with files stays
-                folder.rmdir()
+    with claimed(folder, f"{folder} is already being changed"):
+        yield
 
 
 def one_at_a_time(change: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:

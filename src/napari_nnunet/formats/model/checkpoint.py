@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
-import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error, written_beside
-from napari_nnunet.formats.pickle_limits import is_shallow, walk
-from napari_nnunet.formats.pickles import HARMLESS, LogType, NumberArray, Unread, begin_array, number, read_table
+from napari_nnunet.formats.model.torch_file import LARGEST_TABLE, read_torch, reason
+from napari_nnunet.formats.pickle_limits import walk
+from napari_nnunet.formats.pickles import Unread, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
 CHECKSUM = "napari_nnunet_checksum"  # key of the checksum of the weights
-_LARGEST_TABLE = 64 << 20  # bytes of all that is in a checkpoint but weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,18 +51,6 @@ class Checkpoint:
     epoch: int | None
 
 
-#: What trainers pickle besides plain values and tensors: numbers and arrays of numpy in logs, of own trainers some
-#: more. Their names stand for functions of ours: numpy's own would build values of any type, and so follow forged
-#: pointers.
-_ALLOWED: list[Any] = [
-    (LogType, "numpy.dtype"),
-    (NumberArray, "numpy.ndarray"),
-    *((number, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
-    *((begin_array, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
-    *((ours, ".".join(name)) for name, ours in HARMLESS.items()),
-]
-
-
 def read_raw(path: Path) -> dict[str, Any]:
     """Read the dictionary of a checkpoint of nnU-Net v2; errors as in :func:`read_torch`."""
     content = read_torch(path)
@@ -90,11 +71,23 @@ def _weights(found: Any, path: Path) -> dict[str, Tensor]:
     """Return weights by their names; raises ModelError for what is none."""
     if not isinstance(found, Mapping) or not found:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: 'network_weights' is a {type(found).__name__}.")
-    odd = next((n for n, v in found.items() if not isinstance(n, str) or not hasattr(v, "data_ptr")), None)
+    odd = next((n for n, v in found.items() if not isinstance(n, str) or not _is_plain(v)), None)
     if odd is not None:
         kind = type(found[odd]).__name__
+        kind = "tensor without plain real values of its own" if isinstance(odd, str) and kind == "Tensor" else kind
         raise ModelError(f"{path} is not a checkpoint of nnU-Net v2: in 'network_weights', {odd!r:.80} is a {kind}.")
     return dict(found)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor of real numbers with all its values in memory, each once."""
+    import torch  # the docks look at checkpoints' names without it
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return False
+    if value.is_complex() or (value.is_floating_point() and value.element_size() < 2):
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def checksum(weights: Mapping[str, Tensor]) -> str:
@@ -133,117 +126,14 @@ def facts_in(file: BinaryIO) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(file) as archive:
             inner = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            if archive.getinfo(inner).file_size > _LARGEST_TABLE:
+            if archive.getinfo(inner).file_size > LARGEST_TABLE:
                 return None
-            content = read_table(archive.read(inner))
+            table = archive.read(inner)
+        walk(table)
+        content, _ = read_table(table)
         return str(content["trainer_name"]), str(content["init_args"]["configuration"])
     except Exception:  # a damaged pickle may fail in any way, and whoever asks can do without
         return None
-
-
-_DAMAGED = (
-    RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
-)  # fmt: skip
-
-
-_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
-
-
-def read_torch(path: Path) -> dict[str, Any]:
-    """Read the dictionary in a file of torch with its weights-only loader and an allow-list.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is).
-    """
-    import torch  # the docks look at checkpoints' names without it
-
-    _require_torch_file(path)
-    try:
-        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
-            mapped = _can_map(path)
-            try:
-                with suppress(*_DAMAGED_ZIP):  # torch tells what is wrong with it
-                    _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
-            except pickle.UnpicklingError as error:
-                raise ModelError(
-                    f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. "
-                    f"({_reason(error)})"
-                ) from error
-            file.seek(0)
-            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
-            "code. Nothing was executed. If it is yours, load it where it was trained and save it again with nothing "
-            f"but nnU-Net's entries. ({_reason(error)})"
-        ) from error
-    except _DAMAGED as error:
-        raise ModelError(f"{path} is not a complete checkpoint; it may be truncated. ({_reason(error)})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
-    weights = content.get("network_weights")
-    if isinstance(weights, dict):
-        arrays = {n: v for n, v in weights.items() if isinstance(v, NumberArray) and v.dtype.kind == "f"}
-        weights.update({n: torch.from_numpy(np.array(v, subok=False)) for n, v in arrays.items()})
-    return content
-
-
-def _check_pickles(file: BinaryIO, *, zipped: bool) -> None:
-    """Refuse what would end the process that reads a file of torch."""
-    if not zipped:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            end = 0
-            for _ in range(_PICKLES):
-                end = walk(whole, end)
-        return
-    with zipfile.ZipFile(file) as archive:
-        for inner in (entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")):
-            if inner.file_size > _LARGEST_TABLE:
-                raise pickle.UnpicklingError(f"its table of contents has {inner.file_size:,} bytes")
-            content = archive.read(inner)
-            if not is_shallow(content):  # torch itself takes no memory for what is not there
-                walk(content)
-
-
-def _require_torch_file(path: Path) -> None:
-    """Tell a file of torch from what people give instead; raises ModelError."""
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; a checkpoint is wanted, such as fold_0/checkpoint_final.pth in a model.")
-    if not path.is_file():
-        raise ModelError(f"The checkpoint {path} does not exist.")
-    try:
-        with path.open("rb") as file:
-            begin = file.read(_LOOKED_AT)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
-    if begin and not begin.startswith(_BEGINNINGS) and begin.isascii():
-        raise ModelError(
-            f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "
-            "fold_0/checkpoint_final.pth in a model is wanted."
-        )
-
-
-_LOOKED_AT = 256  # bytes
-_PICKLES = 5  # in a file of torch before 1.6, one after the other: three of the format, the content, names of tensors
-_BEGINNINGS = (b"PK", b"\x80")  # of a zip, which torch writes since 1.6, and of a pickle
-
-
-def _can_map(path: Path) -> bool:
-    """Whether torch can read weights when they are needed: from zips whose names it can write in UTF-8."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:  # bytes that are no text in the system's encoding
-        return False
-    return zipfile.is_zipfile(path)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    marker = "WeightsUnpickler error: "
-    text = text.split(marker, 1)[1] if marker in text else text
-    return text[:160] + (" ..." if len(text) > 160 else "")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -252,9 +142,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     arguments = content.get("init_args")
     axes = content.get("inference_allowed_mirroring_axes")
     if axes is not None and not (
-        isinstance(axes, list | tuple) and all(isinstance(axis, Integral) and axis in (0, 1, 2) for axis in axes)
+        isinstance(axes, list | tuple)
+        and all(isinstance(axis, Integral) and axis in (0, 1, 2) for axis in axes)
+        and len(set(axes)) == len(axes)
     ):
-        raise ModelError(f"{path} allows mirroring along {axes!r}; axes are 0, 1 and 2.")
+        raise ModelError(f"{path} allows mirroring along {axes!r:.80}; axes are 0, 1 and 2, each at most once.")
     return Checkpoint(
         weights=content["network_weights"],
         trainer=str(content.get("trainer_name", DEFAULT_TRAINER)),
@@ -348,7 +240,7 @@ def write_checkpoint(
             torch.save(content, temporary)
         except RuntimeError as error:
             # torch's writer does not pass on what the system said
-            raise write_error(path, f"the disk is full, or refuses the file ({_reason(error)})") from error
+            raise write_error(path, f"the disk is full, or refuses the file ({reason(error)})") from error
 
 
 _INFERENCE = (
@@ -380,5 +272,5 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
     try:
         torch.save(light, target)
     except (RuntimeError, OSError) as error:
-        raise write_error(target, f"the disk is full, or refuses the file ({_reason(error)})") from error
+        raise write_error(target, f"the disk is full, or refuses the file ({reason(error)})") from error
     return target

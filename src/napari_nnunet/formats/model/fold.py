@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.claim import Runner, claimed, hold, runner_of
+from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
@@ -162,6 +162,15 @@ class FoldFolder:
         with suppress(OSError):
             self._wishes.unlink(missing_ok=True)
         return Wishes.parse(content or {self._wishes.name: "unreadable"})
+
+
+def folds_in_use(results: Path, dataset: str) -> list[FoldFolder]:
+    """Return the folds of a dataset that a process trains or validates, or is about to; sorted by path."""
+    claims = (results / dataset).glob("*__*__*/.fold_*.claimed")
+    arriving = {path.with_name(path.name[1:].removesuffix(".claimed")) for path in claims}
+    found = {path for path in arriving if is_claimed(path.parent, path.name)}
+    found |= {fold.path for fold in find_folds(results, dataset) if fold.runner() is not None}
+    return [FoldFolder(path) for path in sorted(found)]
 
 
 def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from napari_nnunet.errors import TrainingError
+from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error
-from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.claim import moving
 from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
 
 
 def trash_model(folder: Path) -> Path:
-    """Move a model's folder to the trash of its ``nnUNet_results``; returns where it is."""
-    target = trash_path(folder.parent.parent / TRASH / folder.parent.name, folder.name)
-    try:
-        os.rename(folder, target)
-    except OSError as error:
-        raise write_error(target, error) from error
+    """Move a model's folder to the trash of its ``nnUNet_results``; returns where it is.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    SettingsError
+        If anything is being written for it: it is trained, or validated.
+    ResourceError
+        If it cannot be moved.
+    """
+    with moving(folder, f"{folder.name} is already being moved"):
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is no model's folder.")
+        target = trash_path(folder.parent.parent / TRASH / folder.parent.name, folder.name)
+        try:
+            os.rename(folder, target)
+        except OSError as error:
+            raise write_error(target, error) from error
     return target
 
 
@@ -44,12 +57,10 @@ def bring_training_back(entry: Trashed, home: Path) -> None:
 
     Raises
     ------
-    TrainingError
-        If a process trains there.
+    SettingsError
+        If a process trains there, or writes something else.
     ResourceError
         If it cannot be moved.
     """
-    for folder in (home, *sorted(home.glob("fold_*"))):
-        if FoldFolder(folder).runner() is not None:
-            raise TrainingError(f"{home.name} is being trained. Pause that training first.")
-    exchange(entry, home)
+    with moving(home, f"{home.name} is already being moved"):
+        exchange(entry, home)

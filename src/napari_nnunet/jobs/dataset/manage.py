@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import write_error, write_json
-from napari_nnunet.formats.claim import is_claimed, runner_of
-from napari_nnunet.formats.model.fold import find_folds
+from napari_nnunet.formats.claim import moving
 from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.json_text import read_object
@@ -41,7 +40,7 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
     DatasetError
         If the name cannot be that of a folder, or is taken.
     SettingsError
-        If the dataset is being preprocessed or trained.
+        If anything is being written for the dataset.
     """
     yield Stage(name=f"Renaming {name}")
     number = name.partition("_")[0]
@@ -50,11 +49,16 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
     if re.match(r"Dataset\d+_", plain):
         raise DatasetError(f"{name} keeps its number when it is renamed; type only the part after {number}_.")
     target = require_dataset_name(f"{number}_{plain}")
-    _require_rest(workspace, name)
     roots = (workspace.raw, workspace.preprocessed, workspace.results)
-    taken = next((root / target for root in roots if (root / target).exists()), None)
-    if taken is not None:
-        raise DatasetError(f"{taken} already exists; choose another name.")
+    with _at_rest(workspace, name, f"{name} is already being renamed"):
+        taken = next((root / target for root in roots if (root / target).exists()), None)
+        if taken is not None:
+            raise DatasetError(f"{taken} already exists; choose another name.")
+        _rename(workspace, name, target, roots)
+    return target
+
+
+def _rename(workspace: Workspace, name: str, target: str, roots: Sequence[Path]) -> None:
     with _renamed([(root / name, root / target) for root in roots]):
         for path in (
             *(workspace.preprocessed / target).glob("*.json"),
@@ -63,7 +67,6 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
             content = read_object(path, DatasetError)
             if content.get("dataset_name") == name:
                 write_json(path, {**content, "dataset_name": target})
-    return target
 
 
 def remove_dataset(workspace: Workspace, name: str) -> Job[None]:
@@ -72,12 +75,14 @@ def remove_dataset(workspace: Workspace, name: str) -> Job[None]:
     Raises
     ------
     SettingsError
-        If the dataset is being preprocessed or trained.
+        If anything is being written for the dataset.
     """
     yield Stage(name=f"Removing {name}")
-    _require_rest(workspace, name)
     roots = (workspace.raw, workspace.preprocessed)
-    with _renamed([(root / name, trash_path(root / TRASH, name)) for root in roots if (root / name).is_dir()]):
+    with (
+        _at_rest(workspace, name, f"{name} is already being removed"),
+        _renamed([(root / name, trash_path(root / TRASH, name)) for root in roots if (root / name).is_dir()]),
+    ):
         pass
 
 
@@ -93,23 +98,25 @@ def bring_dataset_back(workspace: Workspace, entry: Trashed) -> None:
     ------
     DatasetError
         If there is a dataset of that name.
+    SettingsError
+        If one is just being made.
     """
-    if (workspace.raw / entry.name).exists():
-        raise DatasetError(f"{entry.name} exists again. Rename it first.")
-    exchange(entry, workspace.raw / entry.name)
-    plans = [other for other in trashed(workspace.preprocessed / TRASH) if other.name == entry.name]
-    if plans and not (workspace.preprocessed / entry.name).exists():
-        exchange(plans[0], workspace.preprocessed / entry.name)
+    with _at_rest(workspace, entry.name, f"{entry.name} is already being brought back"):
+        if (workspace.raw / entry.name).exists():
+            raise DatasetError(f"{entry.name} exists again. Rename it first.")
+        exchange(entry, workspace.raw / entry.name)
+        plans = [other for other in trashed(workspace.preprocessed / TRASH) if other.name == entry.name]
+        if plans and not (workspace.preprocessed / entry.name).exists():
+            exchange(plans[0], workspace.preprocessed / entry.name)
 
 
-def _require_rest(workspace: Workspace, name: str) -> None:
-    """Refuse while something works on a dataset."""
-    if any(fold.runner() is not None for fold in find_folds(workspace.results, name)):
-        raise SettingsError(f"{name} is being trained. Pause its trainings first.")
-    if is_claimed(workspace.raw / name):
-        raise SettingsError(f"{name} is being changed. Wait until that has ended, or cancel it.")
-    if any(runner_of(claim) is not None for claim in (workspace.preprocessed / name).glob(".*claimed")):
-        raise SettingsError(f"{name} is being measured or preprocessed. Wait until that has ended, or cancel it.")
+@contextmanager
+def _at_rest(workspace: Workspace, name: str, doing: str) -> Iterator[None]:
+    """Refuse while something is written for a dataset, and let nobody begin to."""
+    with ExitStack() as stack:
+        for root in (workspace.raw, workspace.preprocessed, workspace.results):
+            stack.enter_context(moving(root / name, doing))
+        yield
 
 
 @contextmanager

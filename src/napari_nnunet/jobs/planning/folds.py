@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +13,17 @@ from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, mak
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.claim import claimed, is_claimed
 from napari_nnunet.formats.dataset.groups import Groups, read_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, read_splits, some
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
+
+_PATIENCE = 10.0  # seconds; folds are made at once
+_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,28 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
         others.
     """
     base = make_folder(workspace.preprocessed / name)
-    found = folds_of(base, cases, request)
-    yield from (Note(level="warning", text=text) for text in found.warnings)
-    if found.stored:
-        return found
+    with _settling(base):
+        found = folds_of(base, cases, request)
+        yield from (Note(level="warning", text=text) for text in found.warnings)
+        return found if found.stored else (yield from _exchange(workspace, name, cases, found))
+
+
+def _settling(base: Path) -> AbstractContextManager[None]:
+    """Return a claim of the folds of a dataset; nobody makes or replaces them meanwhile."""
+    return claimed(base, f"The folds of {base.name} are already being made", part=SPLITS_FILE, patience=_PATIENCE)
+
+
+def current_splits(base: Path) -> Sequence[Split]:
+    """Return the folds there are, after whoever just makes others has done so."""
+    until = time.monotonic() + _PATIENCE
+    while is_claimed(base, SPLITS_FILE) and time.monotonic() < until:
+        time.sleep(_PAUSE)
+    return read_splits(base / SPLITS_FILE)
+
+
+def _exchange(workspace: Workspace, name: str, cases: Sequence[str], found: FoundFolds) -> Job[FoundFolds]:
+    """Write folds in the place of others, which no training may use."""
+    base = workspace.preprocessed / name
     own = workspace.raw / name / SPLITS_FILE
     if own.is_file():
         raise DatasetError(f"{own} says which folds there are, so no others can be made. Move it away first.")
@@ -185,9 +210,12 @@ def settled_splits(
     path = workspace.preprocessed / name / SPLITS_FILE
     if path.is_file():
         return read_splits(path)
-    splits = five_splits(cases)
+    with _settling(path.parent):
+        if path.is_file():
+            return read_splits(path)
+        splits = five_splits(cases)
+        write_splits(path, splits)
     yield from (Note(level="warning", text=text) for text in _warnings(splits, None, cases))
-    write_splits(path, splits)
     yield Note(text=f"Made {len(splits)} folds of {len(cases)} cases: {path}.")
     return splits
 
@@ -221,8 +249,9 @@ def unused_warning(splits: Sequence[Split], cases: Sequence[str]) -> tuple[str, 
 
 
 def _trained(results: Path) -> list[Path]:
-    """Return the folders of numbered folds that were trained."""
+    """Return the folders of numbered folds that were trained, or are being trained now."""
     folders = {path.parent for path in results.glob("*/fold_*/checkpoint_*.pth")}
+    folders |= {fold.path for fold in folds_in_use(results.parent, results.name)}
     return sorted(folder for folder in folders if folder.name.removeprefix("fold_").isdecimal())
 
 

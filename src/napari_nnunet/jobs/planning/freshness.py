@@ -10,11 +10,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from napari_nnunet.errors import ResourceError
+from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
+from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.grid import WhenApart
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Configuration, Plans
 
 _VERSION = 1  # raise it when preprocessing gives other numbers: everything is then made again
@@ -90,3 +93,29 @@ def stale_cases(
             with suppress(ResourceError):  # then they are read again the next time
                 journal.note([case.name], made_from(case, rules, content, made))
     return stale
+
+
+def refuse_training(results: Path, base: Path, identifiers: Sequence[str]) -> None:
+    """Refuse to change cases that a training reads.
+
+    Parameters
+    ----------
+    results, base : Path
+        ``nnUNet_results``, and the dataset's folder in nnUNet_preprocessed.
+    identifiers : sequence of str
+        Names of the folders of the cases.
+
+    Raises
+    ------
+    SettingsError
+        If a training reads one of them.
+    """
+    for fold in folds_in_use(results, base.name):
+        name = ModelName.parse(fold.path.parent.name)
+        path = base / f"{name.plans}.json"
+        plans = Plans.read(path) if path.is_file() else None
+        if plans is not None and plans.configuration(name.configuration).data_identifier in identifiers:
+            raise SettingsError(
+                f"Fold {fold.fold} of {fold.path.parent.name} is being trained with cases that would be changed. Wait "
+                "for it, or pause it."
+            )

@@ -73,6 +73,8 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
         measures, contents = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
+        if _sources(dataset, request) != sources:
+            raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
         write_json(folder / _SOURCES, {**sources, "content": _joined(contents)})

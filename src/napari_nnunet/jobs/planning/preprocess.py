@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.freshness import content_of, made_from, rules_of, stale_cases
+from napari_nnunet.jobs.planning.freshness import content_of, made_from, refuse_training, rules_of, stale_cases
 from napari_nnunet.processes.pool import Outcome, Task, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
@@ -73,6 +74,9 @@ class _Target:
     journal: Journal
 
 
+_Work = tuple[dict[str, list[_Target]], list[str]]
+
+
 def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[PreprocessResult]:
     """Crop, normalise and resample all training cases and store them as nnU-Net does.
 
@@ -100,23 +104,31 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         If another process preprocesses the dataset.
     """
     dataset_name = workspace.dataset_name(request.dataset)
-    yield from keep_drawn(workspace.raw / dataset_name, request.workers)
-    dataset = open_dataset(workspace.raw / dataset_name)
-    yield from left_out_notes(dataset)
-    base = make_folder(workspace.preprocessed / dataset_name)
-    with claimed(base, f"{dataset_name} is already being preprocessed", part="preprocessing"):
-        return (yield from _preprocess(dataset, base, request))
+    base = workspace.preprocessed / dataset_name
+    with claimed(base, f"{dataset_name} is already being preprocessed", part="preprocessing"), ExitStack() as stack:
+        yield from keep_drawn(workspace.raw / dataset_name, request.workers)
+        dataset = open_dataset(workspace.raw / dataset_name)
+        yield from left_out_notes(dataset)
+        plans = read_plans(base, request.plans)
+        targets = yield from _targets(base, plans, request.configurations, dataset)
+        for target in targets:
+            doing = f"{target.folder} is already being filled"
+            stack.enter_context(claimed(base, doing, part=target.folder.name))
+        work, skipped = _work(dataset, targets, request)
+        if work or any(_removed(dataset, target) for target in targets):
+            refuse_training(workspace.results, base, [target.folder.name for target in targets])
+        return (yield from _preprocess(dataset, plans, targets, (work, skipped), request))
 
 
-def _preprocess(dataset: RawDataset, base: Path, request: PreprocessRequest) -> Job[PreprocessResult]:
-    plans = read_plans(base, request.plans)
-    targets = yield from _targets(base, plans, request.configurations, dataset)
+def _preprocess(
+    dataset: RawDataset, plans: Plans, targets: Sequence[_Target], found: _Work, request: PreprocessRequest
+) -> Job[PreprocessResult]:
+    base, (work, skipped) = targets[0].folder.parent, found
     staging = make_folder(base / _STAGING)
     remove_leftovers(staging)
     if not _describes(base / "dataset.json", dataset.info):
         copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     yield from _drop_removed(dataset, targets)
-    work, skipped = _work(dataset, targets, request)
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
     _check_disk(base, targets, len(work))
@@ -189,11 +201,17 @@ def _describes(path: Path, info: DatasetInfo) -> bool:
     return (known.labels, known.channel_names) == (info.labels, info.channel_names)
 
 
+def _removed(dataset: RawDataset, target: _Target) -> list[str]:
+    """Return the cases of a target that the dataset no longer has."""
+    if not target.folder.is_dir():
+        return []
+    return sorted(set(case_names(target.folder)) - {case.name for case in dataset.cases})
+
+
 def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
     """Delete what is left of cases that the dataset no longer has: training would use them."""
-    names = {case.name for case in dataset.cases}
     for target in targets:
-        gone = sorted(set(case_names(target.folder)) - names) if target.folder.is_dir() else []
+        gone = _removed(dataset, target)
         for name in gone:
             remove_case(target.folder, name)
         if gone:
@@ -203,9 +221,7 @@ def _drop_removed(dataset: RawDataset, targets: Sequence[_Target]) -> Job[None]:
             )
 
 
-def _work(
-    dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRequest
-) -> tuple[dict[str, list[_Target]], list[str]]:
+def _work(dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRequest) -> _Work:
     """Return per case which targets must be made, and the cases that need nothing."""
     work: dict[str, list[_Target]] = {}
     clean = request.clean

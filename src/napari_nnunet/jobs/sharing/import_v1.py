@@ -14,7 +14,8 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers, replace_folder, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.model.checkpoint import read_torch, write_checkpoint
+from napari_nnunet.formats.model.checkpoint import write_checkpoint
+from napari_nnunet.formats.model.torch_file import read_torch
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo

@@ -22,7 +22,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
 from napari_nnunet.jobs.training.improve import compared, continued
-from napari_nnunet.jobs.training.order import Order, make_order
+from napari_nnunet.jobs.training.order import Order, make_order, require_the_same
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
@@ -116,6 +116,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             with Recorder(order.folder.events).failures():
                 return (yield from job)
         with order.folder.arriving():
+            require_the_same(order)
             if not resume:
                 yield from _make_room(order.folder)
             stack.enter_context(order.folder.claimed())
