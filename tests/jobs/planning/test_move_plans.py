@@ -7,6 +7,7 @@ import json
 import pytest
 
 from helpers import STATISTICS, Recipe, configuration_of, dataset_json, make_dataset
+from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.move_plans import move_plans
@@ -99,3 +100,17 @@ def test_plans_for_other_channels_are_refused(workspace):
     with pytest.raises(DatasetError, match=r"1 channel, Dataset002_To has 2 channels \(MR, CT\)"):
         move(workspace)
     assert not (workspace.preprocessed / TARGET).exists()
+
+
+def test_plans_for_other_intensities_and_voxels_are_moved_with_a_warning(workspace, capsys):
+    words = ["move_plans_between_datasets", "-s", "1", "-t", "2", "-sp", "nnUNetPlans", "-tp", "Moved"]
+    path = workspace.preprocessed / SOURCE / "nnUNetPlans.json"
+    content = json.loads(path.read_text())
+    target = json.loads((workspace.raw / TARGET / "dataset.json").read_text())
+    content["configurations"]["3d_fullres"] |= {"normalization_schemes": ["CTNormalization"], "spacing": [1e-3] * 3}
+    path.write_text(json.dumps(content))
+    (workspace.raw / TARGET / "dataset.json").write_text(json.dumps(target | {"channel_names": {"0": "MRI"}}))
+    assert main([*words, "--workspace", str(workspace.raw.parent)]) == 0
+    said = capsys.readouterr().err
+    assert "normalise the channel MRI as CT, by figures of the other dataset" in said
+    assert "3d_fullres resamples them to 0.001 x 0.001 x 0.001 mm" in said

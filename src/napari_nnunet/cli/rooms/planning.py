@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_nnunet.jobs.planning.folds import fold_job
-from napari_nnunet.jobs.planning.move_plans import move_plans
+from napari_nnunet.jobs.planning.move_plans import move_plans, move_warnings
 from napari_nnunet.jobs.planning.plan import extract_fingerprint as extract_fingerprint_job
 from napari_nnunet.jobs.planning.plan import plan_experiment as plan_experiment_job
 from napari_nnunet.schema.requests.dataset import VerifyRequest
@@ -87,3 +87,5 @@ def folds(request: FoldsRequest, shell: Shell) -> None:
 def move_plans_between_datasets(request: MovePlansRequest, shell: Shell) -> None:
     """Use the plans of one dataset for another."""
     print(move_plans(shell.workspace, request))
+    for text in move_warnings(shell.workspace, request):
+        print(f"Warning: {text} Plan the dataset by itself if it is no relative of the other.", file=sys.stderr)

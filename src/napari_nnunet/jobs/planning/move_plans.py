@@ -9,11 +9,14 @@ from typing import Any
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
+from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import MovePlansRequest
+
+_FAR = 10.0  # times: a wrong unit is 1000, scanners and microscopes of one kind differ by less
 
 
 def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
@@ -62,6 +65,34 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     write_json(path, content)
     copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     return path
+
+
+def move_warnings(workspace: Workspace, request: MovePlansRequest) -> tuple[str, ...]:
+    """Return what speaks against plans of another dataset: intensities of another kind, voxels of another size.
+
+    Raises
+    ------
+    PlanError, DatasetError, ImageError
+        If plans, target or its first image cannot be read.
+    """
+    plans = read_plans(workspace.preprocessed / workspace.dataset_name(request.source), request.plans)
+    dataset = open_dataset(workspace.raw / workspace.dataset_name(request.target))
+    geometry = read_header(dataset.cases[0].images[0], reader=reader_of(dataset)).geometry
+    found: dict[str, None] = {}
+    for configuration in map(plans.configuration, plans.configurations):
+        for channel, scheme in zip(dataset.info.channel_names, configuration.normalization_schemes, strict=True):
+            if (channel.casefold() == "ct") != (scheme == "CTNormalization"):
+                kind = "as CT, by figures of the other dataset" if scheme == "CTNormalization" else f"by {scheme}"
+                found[f"The plans normalise the channel {channel} {kind}."] = None
+        spacing = [geometry.spacing_3d[axis] for axis in plans.transpose_forward][-len(configuration.spacing) :]
+        far = [a / b for a, b in zip(spacing, configuration.spacing, strict=True) if not 1 / _FAR <= a / b <= _FAR]
+        if far:
+            own, planned = (" x ".join(f"{v:g}" for v in sizes) for sizes in (spacing, configuration.spacing))
+            text = (
+                f"The voxels of {dataset.folder.name} are {own} mm, {configuration.name} resamples them to {planned} mm"
+            )
+            found[f"{text}, which is more than {_FAR:g} times another size."] = None
+    return tuple(found)
 
 
 def _require_channels(plans: Plans, dataset: RawDataset) -> None:
