@@ -11,8 +11,9 @@ from helpers import DATASET, make_dataset
 from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.dataset.groups import write_groups
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds
+from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds, settled_splits
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest, PlanAndPreprocessRequest
 
@@ -126,3 +127,18 @@ def test_the_shell_shows_a_line_per_fold(workspace, capsys):
     shutil.rmtree(workspace.raw)
     _file(workspace).unlink()
     assert main(where) == 1
+
+
+def test_groups_that_somebody_gave_the_dataset_are_kept_together_without_being_asked_for(workspace):
+    raw = workspace.raw / DATASET
+    write_groups(raw, {"anna_left": "A", "anna_right": "A", "bob_left": "B", "bob_right": " "})
+    found = look_at_folds(workspace, DATASET, FoldSettings())
+    assert found.groups is not None and found.groups.alone == ("bob_right",)
+    assert [row.held for row in found.rows] == [("A",), ("B",), ("bob_right",)]
+    _file(workspace).parent.mkdir(parents=True)
+    assert tuple(drain(settled_splits(workspace, DATASET, NAMES, FoldSettings()))) == found.splits  # as training does
+    write_groups(raw, {"anna_left": "one", "bob_left": "one", "anna_right": "two", "bob_right": "two"})
+    (warning,) = look_at_folds(workspace, DATASET, FoldSettings()).warnings
+    assert warning.startswith("2 groups have cases in training and validation at once (one, two)")
+    write_groups(raw, {})
+    assert not (raw / "groups.csv").exists()

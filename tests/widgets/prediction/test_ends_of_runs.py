@@ -126,3 +126,62 @@ def test_every_input_has_a_name_and_tab_leaves_the_tables(ready):
     own = [part for part in inputs if not part.objectName().startswith("qt_")]
     assert [type(part).__name__ for part in own if not part.accessibleName()] == []
     assert [table.accessibleName() for table in ready.findChildren(QTableView) if table.tabKeyNavigation()] == []
+
+
+@pytest.fixture
+def large(viewer, dock, model, qtbot):
+    """The dock with an image of many tiles."""
+    dock.add_model(model.folder)
+    viewer.add_image(smooth_image((20, 36, 36))[0], units=MM, name="image")
+    _ready(dock, qtbot)
+    return dock
+
+
+def _cancel(dock, qtbot, share=0.4):
+    qtbot.waitUntil(lambda: dock.panel.fraction > share, timeout=60000)
+    dock.panel.cancel()
+    wait_until_idle(qtbot, dock)
+
+
+def test_continue_goes_on_in_the_same_layer_where_it_was_cancelled(viewer, large, qtbot):
+    large.run()
+    wait_until_idle(qtbot, large)
+    expected = _labels(viewer)[0].data.copy()
+    viewer.layers.remove(_labels(viewer)[0])
+    large.run()
+    _cancel(large, qtbot)
+    assert "Press Continue to resume from there." in large.panel.status.text()
+    (partial,) = _labels(viewer)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue", timeout=10000)
+    shares = []
+    large.run()
+    large.panel._worker.happened.connect(lambda _: shares.append(large.panel.fraction))
+    wait_until_idle(qtbot, large)
+    assert min(share for share in shares if share) > 0.3  # the first tiles are not computed again
+    assert _labels(viewer) == [partial]
+    assert partial.name == "image – 3d_fullres"
+    assert partial.metadata["nnunet"]["partial"] is False
+    np.testing.assert_array_equal(partial.data, expected)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Segment", timeout=10000)
+
+
+def test_what_changed_meanwhile_begins_anew(viewer, large, qtbot):
+    for what, kept in (("painted", True), ("other data", False), ("removed", False)):
+        large.run()
+        _cancel(large, qtbot)
+        partial = next(layer for layer in reversed(_labels(viewer)) if "(partial" in layer.name)
+        if what == "painted":
+            partial.data[0, :3, :3] = 2
+            partial.refresh()
+        elif what == "other data":
+            viewer.layers["image"].data = viewer.layers["image"].data[:, ::-1].copy()
+        else:
+            viewer.layers.remove(partial)
+        large.check()
+        assert large.panel.button.text() == "Segment"
+        large.run()
+        wait_until_idle(qtbot, large)
+        result = viewer.layers.selection.active
+        assert result is not partial
+        assert result.metadata["nnunet"]["partial"] is False
+        assert (partial in viewer.layers) == kept  # what somebody painted stays; else the layer is updated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.formats.atomic import write_text
 
+#: In a raw dataset: which cases somebody said belong together. Folds that are made go by it.
+FILE = "groups.csv"
 _SEPARATORS = ",;\t"
 _HEADINGS = ("case", "name", "id", "identifier", "file", "filename")
 #: How names tell cases of one patient apart: sides, time points, slices and frames of one image, BIDS.
@@ -73,6 +77,25 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
     alone = tuple(sorted(name for name in cases if name not in found and name not in groups))
     # A case that is called like a group ("anna" beside "anna_left") belongs to it.
     return Groups(by, {name: found.get(name, name) for name in cases}, alone)
+
+
+def stored_groups(folder: Path) -> str | None:
+    """Return the table of groups of a raw dataset, as ``by`` of :func:`read_groups`; None where it has none."""
+    path = folder / FILE
+    return str(path) if path.is_file() else None
+
+
+def write_groups(folder: Path, of: Mapping[str, str]) -> None:
+    """Keep the groups of cases in a raw dataset; cases without one, or with an empty one, stand alone."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "group"))
+    writer.writerows((case, group.strip()) for case, group in sorted(of.items()) if group.strip())
+    path = folder / FILE
+    if text.getvalue().count("\n") > 1:
+        write_text(path, text.getvalue())
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:

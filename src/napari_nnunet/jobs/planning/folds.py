@@ -14,7 +14,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.claim import claimed, is_claimed
-from napari_nnunet.formats.dataset.groups import Groups, read_groups
+from napari_nnunet.formats.dataset.groups import Groups, read_groups, stored_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import case_names
@@ -97,7 +97,7 @@ def look_at_folds(workspace: Workspace, dataset: str, request: FoldSettings) -> 
         If a pattern or a table of groups cannot be read.
     """
     name = workspace.dataset_name(dataset)
-    return folds_of(workspace.preprocessed / name, _cases(workspace, name), request)
+    return folds_of(workspace.preprocessed / name, _cases(workspace, name), request, own_groups(workspace, name))
 
 
 def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[FoundFolds]:
@@ -116,7 +116,12 @@ def fold_job(workspace: Workspace, request: FoldsRequest) -> Job[FoundFolds]:
     return found
 
 
-def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> FoundFolds:
+def own_groups(workspace: Workspace, name: str) -> str | None:
+    """Return the table of groups that a dataset has, None where it has none."""
+    return stored_groups(workspace.raw / name)
+
+
+def folds_of(base: Path, cases: Sequence[str], request: FoldSettings, own: str | None = None) -> FoundFolds:
     """Return the folds of cases.
 
     Parameters
@@ -127,15 +132,20 @@ def folds_of(base: Path, cases: Sequence[str], request: FoldSettings) -> FoundFo
         All there are.
     request : FoldSettings
         What is asked for; where it is nothing, what the file says, else nnU-Net's five folds.
+    own : str, optional
+        The dataset's table of groups: folds that are made keep these together, unless others are asked for.
     """
     path = base / SPLITS_FILE
     there = read_splits(path) if path.is_file() else None
     if not request.asks:
         if there is not None:
-            return FoundFolds(there, None, True, tuple(_warnings(there, None, cases)))
-        splits = five_splits(cases)
-        return FoundFolds(splits, None, False, tuple(_warnings(splits, None, cases)))
-    groups = None if request.group_by is None else read_groups(cases, request.group_by)
+            known = None if own is None else read_groups(cases, own)
+            return FoundFolds(there, known, True, tuple(_warnings(there, known, cases)))
+        if own is None:
+            splits = five_splits(cases)
+            return FoundFolds(splits, None, False, tuple(_warnings(splits, None, cases)))
+    by = request.group_by or own
+    groups = None if by is None else read_groups(cases, by)
     units = len(cases) if groups is None else len(set(groups.of.values()))
     count = units if request.folds == "loo" else request.folds or min(FOLDS, units)
     splits = make_splits(cases, count) if groups is None else group_splits(groups.of, count)
@@ -153,7 +163,7 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
     """
     base = make_folder(workspace.preprocessed / name)
     with _settling(base):
-        found = folds_of(base, cases, request)
+        found = folds_of(base, cases, request, own_groups(workspace, name))
         yield from (Note(level="warning", text=text) for text in found.warnings)
         return found if found.stored else (yield from _exchange(workspace, name, cases, found))
 
@@ -190,8 +200,7 @@ def _exchange(workspace: Workspace, name: str, cases: Sequence[str], found: Foun
         path.rename(kept)
         yield Note(text=f"The folds there were are kept in {kept.name}.")
     write_splits(path, found.splits)
-    what = "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
-    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{what}: {path}.")
+    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
     return FoundFolds(found.splits, found.groups, True, found.warnings)
 
 
@@ -213,16 +222,20 @@ def settled_splits(
     with _settling(path.parent):
         if path.is_file():
             return read_splits(path)
-        splits = five_splits(cases)
-        write_splits(path, splits)
-    yield from (Note(level="warning", text=text) for text in _warnings(splits, None, cases))
-    yield Note(text=f"Made {len(splits)} folds of {len(cases)} cases: {path}.")
-    return splits
+        found = folds_of(path.parent, cases, request, own_groups(workspace, name))
+        write_splits(path, found.splits)
+    yield from (Note(level="warning", text=text) for text in found.warnings)
+    yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
+    return found.splits
 
 
 def write_splits(path: Path, splits: Sequence[Split]) -> None:
     """Write splits_final.json."""
     write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
+
+
+def _in_groups(found: FoundFolds) -> str:
+    return "" if found.groups is None else f" in {len(set(found.groups.of.values()))} groups"
 
 
 def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> list[str]:
@@ -235,9 +248,25 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
                 f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "
                 f"{some(groups.alone)}. Do they belong to a group?"
             )
+        found += _parted(splits, groups)
         if max(Counter(groups.of.values()).values()) == 1:
             found.append(f"{groups.by} finds a group of its own for every case, so that nothing is kept together.")
     return [*found, *unused_warning(splits, cases)]
+
+
+def _parted(splits: Sequence[Split], groups: Groups) -> list[str]:
+    """Return what is said of groups that folds part; nothing where they keep them together."""
+    of = groups.of
+    parted: set[str] = set()
+    for split in splits:
+        parted |= {of[name] for name in split.train if name in of} & {of[name] for name in split.val if name in of}
+    if not parted:
+        return []
+    what = "1 group has" if len(parted) == 1 else f"{len(parted)} groups have"
+    return [
+        f"{what} cases in training and validation at once ({some(sorted(parted))}): the scores come out too high. Make "
+        "folds that keep them together."
+    ]
 
 
 def unused_warning(splits: Sequence[Split], cases: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.folds import folds_of, make_folds
+from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
@@ -194,7 +194,8 @@ def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Jo
     if own.is_file():
         copy_file(own, base / SPLITS_FILE)
     if len(names) > 1:
-        yield from (Note(level="warning", text=text) for text in folds_of(base, names, request).warnings)
+        found = folds_of(base, names, request, own_groups(workspace, dataset.name))
+        yield from (Note(level="warning", text=text) for text in found.warnings)
 
 
 def _own_configurations(target: Path) -> dict[str, Any] | None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.components import clean
-from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Pump, Stage
@@ -24,9 +23,8 @@ from napari_nnunet.formats.results.inference_information import read_best
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
-from napari_nnunet.jobs.prediction.estimate import estimate, measure_speed
+from napari_nnunet.jobs.prediction.estimate import remember_joining
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Focus, Halt, Prediction, count_labels, halting
@@ -131,35 +129,6 @@ def best_combination(workspace: Workspace, dataset: str, settings: PredictSettin
     return Combination(members, cleaning=read_cleaning(best.postprocessing), cleaning_file=best.postprocessing)
 
 
-def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
-    """Return what segmenting an image of this shape will take.
-
-    Returns
-    -------
-    dict
-        ``networks``, ``seconds`` (None if unknown), ``measured`` (whether all networks ran here before), ``memory``
-        and ``disk`` in bytes.
-    """
-    found = []
-    for member in combination.members:
-        settings = member.settings.replace(probabilities=False)
-        choice = prediction_choice(settings, member.model.architecture)
-        with torch_threads(choice.threads):
-            measure_speed(choice)
-        found.append((member, estimate(member.model, shape, spacing, settings)))
-    times = [entry.seconds for _, entry in found]
-    heads = combination.model.dataset.labels.heads
-    voxels = float(np.prod(shape, dtype=np.int64))
-    count = len(combination.members)
-    return {
-        "networks": sum(len(m.model.resolve_folds(m.settings.folds, m.settings.checkpoint)) for m, _ in found),
-        "seconds": None if None in times else sum(time for time in times if time is not None),
-        "measured": all(entry.measured for _, entry in found),
-        "memory": max(entry.memory_bytes for _, entry in found) + voxels * (24 if combination.vote.uncertainty else 8),
-        "disk": 4.0 * heads * voxels * count if combination.joins else 0.0,
-    }
-
-
 def predict_combined(
     combination: Combination,
     volume: Volume,
@@ -253,6 +222,7 @@ def _joined(
         halt.part_done((yield from _shared_bar(job, i, count, f"{i + 1} of {count}, {member.name}")))
     results = halt.results
     yield Stage(name="Joining")
+    began = time.monotonic()
     vote = Vote(combination.model.dataset.labels, lift_shape(volume.shape), count, combination.vote)
     yield from _join(vote, [lift(store, channels=True) for store in stores], probabilities)
     labels[...] = vote.finish().reshape(labels.shape)
@@ -262,6 +232,7 @@ def _joined(
     if combination.vote.uncertainty:
         entropy, disagreement = (values.reshape(volume.shape) for values in vote.uncertainty())
         uncertainty = entropy, disagreement
+    remember_joining(time.monotonic() - began, heads * float(np.prod(volume.shape, dtype=np.int64)) * count)
     return replace(
         results[0],
         labels=labels,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
@@ -23,10 +26,18 @@ from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice, processor
+from napari_nnunet.jobs.prediction.predictor import is_kept
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
 
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.prediction.combined import Combination
+
+_WORTH = 0.1  # seconds outside the network, by the formula, from which on a run says how far it is off
+_FARTHEST = 20.0  # times; farther off something else was the matter
+_JOINING = "joining"  # in the notebook: what joining a voxel of a class of a member takes
+_JOINED_IN = 2e-8  # seconds, before anything was joined here
 _PROCESS_BYTES = 0.5e9  # what the libraries themselves take
 
 
@@ -64,7 +75,12 @@ class Estimate:
 
 
 def estimate(
-    model: TrainedModel, shape: tuple[int, ...], spacing: tuple[float, ...], settings: PredictSettings
+    model: TrainedModel,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    settings: PredictSettings,
+    *,
+    stored: bool = False,
 ) -> Estimate:
     """Return what segmenting an image of this shape will take, without reading a voxel or a weight.
 
@@ -76,6 +92,8 @@ def estimate(
         ([Z,] Y, X) voxels and mm of the image; an empty border, which would be cropped, is not known here.
     settings : PredictSettings
         What is asked for.
+    stored : bool
+        Whether probabilities go to a file besides, as those of an ensemble's members do.
     """
     choice = prediction_choice(settings, model.architecture)
     spacing_3d = spacing if len(spacing) == 3 else (999.0 * max(spacing), *spacing)
@@ -84,7 +102,11 @@ def estimate(
     ndim = model.configuration.ndim
     copies = len(mirror_sets(range(ndim))) if settings.mirroring else 1
     batch = batch_size(model.configuration.patch_size, choice, copies)
-    return _estimate(model, record, settings, choice, len(folds), copies, batch, wrapped=True)
+    found = _estimate(model, record, settings, choice, len(folds), copies, batch, wrapped=True, stored=stored)
+    if found.seconds is None or is_kept(model, settings, choice):
+        return found
+    start = speed.seconds_per_run(_start_key(choice)) or 0.0
+    return replace(found, seconds=found.seconds + start * len(folds))
 
 
 def estimate_for(
@@ -105,6 +127,7 @@ def _estimate(
     batch: int,
     *,
     wrapped: bool,
+    stored: bool = False,
 ) -> Estimate:
     patch = model.configuration.patch_size
     grid = TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
@@ -126,7 +149,10 @@ def _estimate(
     if settings.probabilities:
         memory += 4.0 * heads * math.prod(record.shape)
     per_run, measured = _seconds_per_run(model, choice, batch)
-    seconds = None if per_run is None else per_run * forwards + _overhead(record, summed)
+    seconds = None if per_run is None else per_run * forwards
+    if seconds is not None:
+        factor = speed.seconds_per_run(_rest_key(choice, stored=stored or settings.probabilities)) or 1.0
+        seconds += factor * _overhead(record, summed)
     return Estimate(
         shape=tuple(record.shape),
         network_shape=record.network_shape,
@@ -155,6 +181,52 @@ def _overhead(record: PrepareRecord, heads: int) -> float:
     return 2e-8 * (math.prod(record.cropped_shape) + math.prod(record.network_shape)) * (heads + 2)
 
 
+def _start_key(choice: BackendChoice) -> str:
+    """Name what reading and compiling a network takes."""
+    return f"start {choice.device} {choice.backend}"
+
+
+def _rest_key(choice: BackendChoice, *, stored: bool) -> str:
+    """Name how much longer than thought everything outside the network takes."""
+    return f"rest {choice.device}{' with probabilities' if stored else ''}"
+
+
+def _real_key(choice: BackendChoice, ndim: int) -> str:
+    """Name how fast real networks are, where the rate is that of a small one that was made for measuring."""
+    return f"{_rate_key(choice)} {ndim}d"
+
+
+def learn(
+    model: TrainedModel, record: PrepareRecord, ensemble: Ensemble, settings: PredictSettings, wall: float, *, new: bool
+) -> None:
+    """Remember what a prediction took besides its network, and how fast that was: the next estimate goes by it.
+
+    Parameters
+    ----------
+    model, record, ensemble, settings
+        What ran.
+    wall : float
+        Seconds, all in all.
+    new : bool
+        Whether the networks were read and compiled for it.
+    """
+    known = speed.seconds_per_run(speed_key(model, ensemble))
+    if known is None or 0 in record.cropped_shape:
+        return
+    choice, heads = ensemble.choice, model.dataset.labels.heads
+    found = estimate_for(model, record, ensemble, settings, wrapped=False)
+    own = _overhead(record, min(heads, model.architecture.features[0] * ensemble.folds))
+    rest = max(0.0, wall - known * found.forwards)
+    if new:
+        speed.remember(_start_key(choice), max(0.01, rest - own) / ensemble.folds)
+    elif own > _WORTH:
+        factor = min(max(rest / own, 1 / _FARTHEST), _FARTHEST)
+        speed.remember(_rest_key(choice, stored=settings.probabilities), factor)
+    size = model.configuration.patch_size
+    operations = multiply_adds(model.architecture, model.channels_in, heads, size) * ensemble.batch
+    speed.remember(_real_key(choice, model.configuration.ndim), known / operations)
+
+
 def speed_key(model: TrainedModel, ensemble: Ensemble) -> str:
     """Return the name under which the time of one network run is remembered."""
     return _key(model, ensemble.choice, ensemble.batch)
@@ -174,7 +246,8 @@ def _seconds_per_run(model: TrainedModel, choice: BackendChoice, batch: int) -> 
     known = speed.seconds_per_run(_key(model, choice, batch))
     if known is not None:
         return known, True
-    rate = speed.seconds_per_run(_rate_key(choice))
+    real = speed.seconds_per_run(_real_key(choice, model.configuration.ndim))
+    rate = real or speed.seconds_per_run(_rate_key(choice))
     if rate is None:
         return None, False
     operations = multiply_adds(
@@ -200,6 +273,9 @@ def measure_speed(choice: BackendChoice) -> None:
     ensemble = Ensemble([unet.build(architecture, 1, 3)], choice, patch, None)
     window = torch.zeros((1, 1, *patch))
     times = []
+    built = time.monotonic()
+    ensemble.compile()
+    speed.remember(_start_key(choice), max(0.01, time.monotonic() - built))
     for _ in range(3):
         began = time.monotonic()
         for _ in ensemble.logits(window):
@@ -233,3 +309,83 @@ def estimate_presets(
     for name in usable_presets(model):
         found[name] = estimate(model, shape, spacing, preset(name, folds=folds, base=settings))
     return found
+
+
+@dataclass(frozen=True)
+class Total:
+    """What many predictions will take: seconds (None where unknown) and tiles of all, memory of the largest."""
+
+    seconds: float | None
+    tiles: int
+    memory_bytes: float
+    measured: bool
+    choice: BackendChoice
+
+
+def estimate_many(
+    model: TrainedModel,
+    sizes: Mapping[tuple[tuple[int, ...], tuple[float, ...]], float],
+    settings: PredictSettings,
+) -> Job[dict[str, Total]]:
+    """Estimate images of several sizes, as :func:`estimate_presets` does one.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    sizes : mapping of (shape, spacing) to float
+        How many images ([Z,] Y, X) of each size there are.
+    settings : PredictSettings
+        What is asked for.
+    """
+    found = []
+    for (shape, spacing), count in sizes.items():
+        found.append((count, (yield from estimate_presets(model, shape, spacing, settings))))
+    return {name: _total([(count, each[name]) for count, each in found]) for name in (found[0][1] if found else ())}
+
+
+def _total(parts: Sequence[tuple[float, Estimate]]) -> Total:
+    known = [count * one.seconds for count, one in parts if one.seconds is not None]
+    return Total(
+        seconds=sum(known) if len(known) == len(parts) else None,
+        tiles=round(sum(count * one.tiles for count, one in parts)),
+        memory_bytes=max(one.memory_bytes for _, one in parts),
+        measured=all(one.measured for _, one in parts),
+        choice=parts[0][1].choice,
+    )
+
+
+def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing: tuple[float, ...]) -> dict[str, Any]:
+    """Return what segmenting an image of this shape will take.
+
+    Returns
+    -------
+    dict
+        ``networks``, ``seconds`` (None if unknown), ``measured`` (whether all networks ran here before), ``memory``
+        and ``disk`` in bytes.
+    """
+    found = []
+    for member in combination.members:
+        settings = member.settings.replace(probabilities=False)
+        choice = prediction_choice(settings, member.model.architecture)
+        with torch_threads(choice.threads):
+            measure_speed(choice)
+        found.append((member, estimate(member.model, shape, spacing, settings, stored=combination.joins)))
+    times = [entry.seconds for _, entry in found]
+    heads = combination.model.dataset.labels.heads
+    voxels = float(np.prod(shape, dtype=np.int64))
+    count = len(combination.members)
+    each = speed.seconds_per_run(_JOINING) or _JOINED_IN
+    joining = each * heads * voxels * count if combination.joins else 0.0
+    return {
+        "networks": sum(len(m.model.resolve_folds(m.settings.folds, m.settings.checkpoint)) for m, _ in found),
+        "seconds": None if None in times else joining + sum(time for time in times if time is not None),
+        "measured": all(entry.measured for _, entry in found),
+        "memory": max(entry.memory_bytes for _, entry in found) + voxels * (24 if combination.vote.uncertainty else 8),
+        "disk": 4.0 * heads * voxels * count if combination.joins else 0.0,
+    }
+
+
+def remember_joining(seconds: float, values: float) -> None:
+    """Remember what joining took: ``values`` are voxels times classes times members."""
+    speed.remember(_JOINING, seconds / values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,16 +18,17 @@ from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import infer
-from napari_nnunet.errors import ModelError, ResourceError, is_out_of_memory, out_of_memory
-from napari_nnunet.events import Box, CaseDone, Job, Note, Stage
+from napari_nnunet.errors import ModelError, ResourceError, for_people, is_out_of_memory, out_of_memory
+from napari_nnunet.events import Box, CaseDone, CaseFailed, Job, Note, Pump, Stage
 from napari_nnunet.formats.model.folder import TrainedModel, load_model, origin_of
 from napari_nnunet.jobs.arithmetic import prediction_choice
-from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for
+from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, learn
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.result import (
     Focus,
     Halt,
+    ImageTurn,
     OpenedImage,
     Prediction,
     PreparedImage,
@@ -153,11 +154,12 @@ def _classes(
         halt=halt,
     )
     yield Stage(name="Loading the model")
+    reading = time.monotonic()
     with borrowed(model, settings) as predictor, ExitStack() as stack:
         yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
         stack.enter_context(torch_threads(predictor.choice.threads))
         halt.go_by(model.hashes(predictor.folds, settings.checkpoint))
-        record, used = yield from run_with_fallbacks(predictor, task)
+        record, used = yield from _timed(predictor, task, reading)
     recipe = _recipe(predictor, settings, used)
     return Prediction(
         labels=result,
@@ -169,6 +171,16 @@ def _classes(
         counts=count_labels(result, max(scheme.names) + 1),
         seconds=time.monotonic() - started,
     )
+
+
+def _timed(predictor: Predictor, task: Segmentation, since: float) -> Job[tuple[PrepareRecord, BackendChoice]]:
+    """Segment, and remember what it took since the networks were wanted: the next estimate goes by it."""
+    carried = task.halt.sums is not None
+    record, used = yield from run_with_fallbacks(predictor, task)
+    if not carried and predictor.reusable:
+        taken = time.monotonic() - since
+        learn(predictor.model, record, predictor.ensemble, task.settings, taken, new=predictor.new)
+    return record, used
 
 
 def _room_in(
@@ -201,6 +213,29 @@ def predict_series(
         seconds = halt.results[i].seconds
         yield CaseDone(case=f"time point {i + 1}", index=i, total=len(listed), seconds=seconds, skipped=known)
     return halt.results
+
+
+def predict_in_turn(model: TrainedModel, turns: Sequence[ImageTurn]) -> Job[None]:
+    """Segment several images into their canvases; one that fails does not end the others.
+
+    Yields
+    ------
+    Event
+        CaseDone and CaseFailed of the images, besides those of :func:`predict`. When CaseDone comes, the predictions
+        of the image are the ``results`` of its halt.
+    """
+    for i, turn in enumerate(turns):
+        started = time.monotonic()
+        job = predict_series(model, turn.frames, turn.settings, halt=turn.halt, focus=turn.focus, preview=True)
+        try:
+            with Pump(job) as pump:
+                for event in pump:
+                    if not isinstance(event, CaseDone):  # of a time point
+                        yield event
+        except Exception as unforeseen:  # whatever it is, the images after it are segmented
+            yield CaseFailed.of(turn.name, for_people(unforeseen), i, len(turns))
+        else:
+            yield CaseDone(case=turn.name, index=i, total=len(turns), seconds=time.monotonic() - started)
 
 
 def _previous_stage(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -17,13 +19,21 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
-from napari_nnunet.events import Box, CaseDone, CaseFailed, Found, Job, Note, Stage
-from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
+from napari_nnunet.events import Box, CaseDone, CaseFailed, Found, Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.case_files import Case, find_cases, reader_for
+from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, reader_for
 from napari_nnunet.formats.images import dicom
-from napari_nnunet.formats.images.files import ADAPTERS, read_labels, read_volume, write_image, write_labels
+from napari_nnunet.formats.images.files import (
+    ADAPTERS,
+    read_header,
+    read_labels,
+    read_volume,
+    write_image,
+    write_labels,
+)
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.model.side_files import write_side_files
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.recipe import write_recipe
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
@@ -35,6 +45,8 @@ from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
+
+_LOOKED_AT = 100  # headers of a folder; more would make a dock wait
 
 
 @dataclass(frozen=True)
@@ -81,14 +93,7 @@ def predict_folder(
     """
     settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
     ending = model.dataset.file_ending
-    found = find_cases(
-        folder.source,
-        ending=ending,
-        channels=len(model.dataset.channel_names),
-        reader=_reader(model),
-        subfolders=folder.subfolders,
-        without=folder.target,
-    )
+    found = _cases_of(model, folder)
     cases = found.cases[folder.part :: folder.parts]
     if found.left_out:
         yield Note(level="warning", text=found.left_out_text)
@@ -104,6 +109,65 @@ def predict_folder(
         return (yield from job if not folder.table else written_down(job, folder.table_path))
 
 
+def _cases_of(model: TrainedModel, folder: PredictFolderRequest) -> Inputs:
+    return find_cases(
+        folder.source,
+        ending=model.dataset.file_ending,
+        channels=len(model.dataset.channel_names),
+        reader=_reader(model),
+        subfolders=folder.subfolders,
+        without=folder.target,
+    )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Parameters
+    ----------
+    cases, there : int
+        Images, and those that have a segmentation already.
+    sizes : mapping of (shape, spacing) to int
+        How many of those that have none are of a size; of many images some are looked at.
+    left_out : str
+        A sentence about what is no image of the model's, empty where there is nothing.
+    """
+
+    cases: int
+    there: int
+    sizes: Mapping[tuple[tuple[int, ...], tuple[float, ...]], float]
+    left_out: str
+
+
+def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Survey]:
+    """Look at a folder before it is segmented; only headers are read, and nothing is written.
+
+    Raises
+    ------
+    DatasetError
+        If there is nothing the model can read.
+    """
+    yield Stage(name="Looking at the images")
+    found = _cases_of(model, folder)
+    todo = [case for case in found.cases if not _out(case, model, folder).is_file()]
+    seen = todo[:: max(1, math.ceil(len(todo) / _LOOKED_AT))]
+    sizes: Counter[tuple[tuple[int, ...], tuple[float, ...]]] = Counter()
+    for i, case in enumerate(seen):
+        path = case.files[0]
+        with suppress(NnunetError, OSError):  # said when its turn comes
+            if path.is_dir():
+                array, geometry = dicom.read_series(path)
+                shape = array.shape
+            else:
+                shape, _, geometry = read_header(path, reader=reader_for(path, _reader(model)))
+            sizes[shape[1:], tuple(folder.spacing or geometry.spacing)] += 1
+        yield Progress(done=i + 1, total=len(seen))
+    share = len(todo) / max(1, sizes.total())
+    estimated = {size: count * share for size, count in sizes.items()}
+    return Survey(len(found.cases), len(found.cases) - len(todo), estimated, found.left_out_text)
+
+
 def _each(
     cases: Sequence[Case],
     model: TrainedModel,
@@ -112,7 +176,7 @@ def _each(
     segment: Segment | None,
 ) -> Job[FolderResult]:
     remove_leftovers(folder.target)
-    _write_side_files(model, folder, settings)
+    write_side_files(model, folder, settings)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, NnunetError] = {}
@@ -304,21 +368,3 @@ def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -
             f"{previous} lacks the previous stage's segmentation of {len(missing)} of {len(cases)} cases: "
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
         )
-
-
-def _write_side_files(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> None:
-    """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
-    for name in ("dataset.json", "plans.json"):
-        path = folder.target / name
-        if not path.is_file() or path.read_bytes() != (model.folder / name).read_bytes():
-            copy_file(model.folder / name, path)
-    arguments: dict[str, Any] = {
-        "model": str(model.folder),
-        "input": str(folder.source[0]) if len(folder.source) == 1 else [str(source) for source in folder.source],
-        "output": str(folder.target),
-        "previous": None if folder.previous is None else str(folder.previous),
-        "part": folder.part,
-        "parts": folder.parts,
-        **settings.model_dump(mode="json"),
-    }
-    write_json(folder.target / "predict_from_raw_data_args.json", arguments)

@@ -44,6 +44,8 @@ class Predictor:
         The networks.
     reusable : bool
         False once its networks were rebuilt for something else than what was chosen.
+    new : bool
+        Whether its networks were read for this image.
     """
 
     model: TrainedModel
@@ -51,6 +53,7 @@ class Predictor:
     mirror_axes: tuple[int, ...]
     ensemble: Ensemble
     reusable: bool = True
+    new: bool = True
 
     @property
     def choice(self) -> BackendChoice:
@@ -143,6 +146,7 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
     if predictor is None:
         predictor = build_predictor(model, settings, choice)
     yield predictor
+    predictor.new = False
     # Not after an error or a cancel: whatever state it left behind is dropped.
     if not predictor.reusable:
         return
@@ -153,6 +157,18 @@ def borrowed(model: TrainedModel, settings: PredictSettings) -> Iterator[Predict
         while len(held) > _MOST or (len(held) > 1 and sum(held) > room):
             _cache.popitem(last=False)
             del held[0]
+
+
+def is_kept(model: TrainedModel, settings: PredictSettings, choice: BackendChoice) -> bool:
+    """Whether the networks of an earlier image are still there, whatever became of their files."""
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    names = tuple(f"fold_{fold}" for fold in folds)
+    with _lock:
+        return any(
+            (key[0], tuple(name for name, _ in key[2]), *key[3:])
+            == (model.folder, names, settings.checkpoint, settings.mirroring, choice)
+            for key in _cache
+        )
 
 
 def forget() -> bool:

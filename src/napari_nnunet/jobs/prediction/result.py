@@ -166,6 +166,31 @@ def halting(given: Halt | None) -> Iterator[Halt]:
 
 
 @dataclass(frozen=True, eq=False)
+class ImageTurn:
+    """One image of several that are segmented one after the other.
+
+    Parameters
+    ----------
+    name : str
+        Of the image.
+    frames : sequence of (Volume, ndarray, ndarray or None)
+        As for :func:`~napari_nnunet.jobs.prediction.predict.predict_series`.
+    settings : PredictSettings
+        How.
+    halt : Halt
+        Where it was cancelled before.
+    focus : sequence of float or None
+        As for :func:`~napari_nnunet.jobs.prediction.predict.predict`.
+    """
+
+    name: str
+    frames: Sequence[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]]
+    settings: PredictSettings
+    halt: Halt
+    focus: Focus | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """One image with everything that was decided about it; ``also`` writes the same result on other grids."""
 

@@ -118,16 +118,25 @@ class Line:
 
 def as_csv(lines: Sequence[Line]) -> str:
     """Return the table as CSV: image, state, seconds, then voxels and mm3 of every class, or objects of every kind."""
-    rows: list[dict[str, Any]] = []
-    for line in lines:
-        row: dict[str, Any] = {"image": line.image, "state": line.state, "seconds": line.seconds}
-        for found in line.found:
-            values = {"objects": found.objects, "voxels": found.voxels, "mm3": found.mm3}
-            row |= {f"{found.name} {what}": value for what, value in values.items() if value is not None}
-        rows.append(row)
-    for row, line in zip(rows, lines, strict=True):
-        row["reason"] = line.reason
-    return text_of(rows)
+    columns = list(dict.fromkeys(name for line in lines for name in _figures(line)))
+    return text_of(
+        [
+            {"image": line.image, "state": line.state, "seconds": line.seconds}
+            | {name: _figures(line).get(name) for name in columns}
+            | {"reason": line.reason}
+            for line in lines
+        ]
+    )
+
+
+def _figures(line: Line) -> dict[str, float]:
+    """Return what was found by the names of the columns."""
+    return {
+        f"{found.name} {what}": value
+        for found in line.found
+        for what, value in (("objects", found.objects), ("voxels", found.voxels), ("mm3", found.mm3))
+        if value is not None
+    }
 
 
 def written_down(job: Job[T], path: Path) -> Job[T]:

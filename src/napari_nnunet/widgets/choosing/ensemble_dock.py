@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from napari_nnunet.widgets.prediction.words import describe
 if TYPE_CHECKING:
     import napari
 
+_JOIN, _TOGETHER = "Combine layers", "Segment together"
 _SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
 
 
@@ -92,7 +94,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         layers = self.members.takes_layers
         self.form.setVisible(not layers)
         self.options.setVisible(len(self.members.chosen()) > 1)
-        self.panel.rename("Combine layers" if layers else "Segment together")
+        self.panel.rename(_JOIN if layers else _TOGETHER)
         first = next((member.model for member in self.members.chosen() if isinstance(member, MemberChoice)), None)
         if first is not self.form.model and not layers:
             self.form.show_model(first)
@@ -101,6 +103,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
     def _layer_removed(self, event: Any) -> None:
         if self.result.running is not None and event.value is self.result.running.labels:
             self.panel.cancel()
+        self.result.forget(event.value)
 
     def request(self) -> EnsembleOrder:
         """Return what the form asks for."""
@@ -120,7 +123,9 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         request = self.form.request(self.panel)
         for member in chosen:
             self.form.require_near(member.model, request)
-        return Together(request, chosen, vote, self.members.cleaning() or Cleaning())
+        cleaning = self.members.cleaning() or Cleaning()
+        members = [(str(member.model.folder), member.folds) for member in chosen]
+        return Together(replace(request, together=repr((members, vote, cleaning))), chosen, vote, cleaning)
 
     def check(self) -> None:
         """Offer a calibration where there is one to be had."""
@@ -129,6 +134,12 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         datasets = {member.model.folder.parent for member in members}  # one has validation cases for all
         wanted = bool(self.doubt_box.value) and len(members) > 1 and len(datasets) == 1
         self.calibrate.setVisible(wanted and _temperature(members) == 1)
+
+    def verb(self, request: EnsembleOrder) -> str:
+        """Return what Run does: begin, or go on where it was cancelled."""
+        if isinstance(request, Joining):
+            return _JOIN
+        return "Continue" if self.result.carries_on(request.request) else _TOGETHER
 
     def describe(self, request: EnsembleOrder) -> str:
         """Return what will be segmented, or joined."""
@@ -152,14 +163,20 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
             return
         order = request
         name = f"{order.request.source.name} – {'ensemble' if len(order.members) > 1 else 'best'}"
-        targets = self.result.begin(order.request, name=name).targets()
+        result = self.result.begin(order.request, name=name)
+        focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
         self.panel.run(
-            segment(order, targets, focus_of(order.request.source, order.request.axes, self.viewer.dims)),
+            segment(order, result.targets(), result.halt, focus),
             done=lambda predictions: self._show_predictions(order, predictions),
             cancelled=self._cancelled,
             failed=self.result.failed,
             happened=self.result.paint,
         )
+
+    def close_down(self) -> None:
+        """Let go of what a cancelled run would go on with."""
+        self.result.forget()
+        super().close_down()
 
     def _show_predictions(self, order: Together, predictions: Sequence[Any]) -> str:
         result = self.result.running

@@ -11,6 +11,7 @@ from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import find_best
+from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
@@ -92,18 +93,19 @@ def best_of(workspace: Workspace, results: Path) -> Job[Any]:
 
 def estimate_together(order: Together) -> Job[dict[str, Any]]:
     """Work out time and memory."""
-    from napari_nnunet.jobs.prediction.combined import estimate_combined
+    from napari_nnunet.jobs.prediction.estimate import estimate_combined
 
     yield Stage(name="Estimating")
     volume = order.request.frames[0].volume
     return estimate_combined(_combination(order), volume.shape, order.request.grid.spacing)
 
 
-def segment(order: Together, targets: list[tuple[Any, Any, Any]], focus: Any) -> Job[Any]:
-    """Segment every time point."""
+def segment(order: Together, targets: list[tuple[Any, Any, Any]], halt: Halt, focus: Any) -> Job[Any]:
+    """Segment every time point, from where it was cancelled before."""
     from napari_nnunet.jobs.prediction.combined import predict_combined_series
 
-    return (yield from predict_combined_series(_combination(order), targets, focus=focus, roi=order.request.region))
+    options = {"focus": focus, "roi": order.request.region}
+    return (yield from predict_combined_series(_combination(order), targets, halt=halt, **options))
 
 
 def join(order: Joining) -> Job[Any]:

@@ -1,24 +1,30 @@
-"""The cases of a dataset as thumbnails."""
+"""The cases of a dataset as thumbnails, and which of them belong together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QListWidget,
     QListWidgetItem,
+    QTableWidget,
+    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed
-from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
+from napari_nnunet.widgets.frame.parts import Table, button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
@@ -28,16 +34,21 @@ else:
     thumbnails = lazy("napari_nnunet.jobs.dataset.cases:thumbnails")
 
 _SIDE = 96
+_TIP = (
+    "A regular expression whose brackets find the group in a case's name, such as ^(patient[0-9]+), or a CSV file with "
+    "the columns case, group."
+)
 
 
 class CaseList(QWidget):
     """Thumbnails of a dataset's cases: double click opens, a button removes.
 
-    Emits ``opened`` and ``dropped`` with the name of a case.
+    Emits ``opened`` and ``dropped`` with the name of a case, and ``listed`` with all names.
     """
 
     opened = Signal(str)
     dropped = Signal(str)
+    listed = Signal(list)
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +104,8 @@ class CaseList(QWidget):
         self.title.setText(failure_text(error))
 
     def _count(self, count: int) -> None:
+        items = (self.list.item(i) for i in range(self.list.count()))
+        self.listed.emit([item.data(Qt.ItemDataRole.UserRole) for item in items if item is not None])
         self.title.setText(f"<b>{counted(count, 'case')}</b> – double click to open")
 
     def _add(self, event: Any) -> None:
@@ -104,3 +117,101 @@ class CaseList(QWidget):
         if isinstance(event, CaseDone):
             item.setIcon(QIcon(event.path))
         self.list.addItem(item)
+
+
+class GroupTable(QWidget):
+    """Cases and their groups; what is typed is kept in the dataset at once, in groups.csv."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder: Path | None = None
+        self.about = sentence()
+        self.table = Table("Cases and their groups", ("Case", "Group"))
+        self.table.setEditTriggers(QTableWidget.EditTrigger.AllEditTriggers)
+        self.pattern = QLineEdit()
+        self.pattern.setAccessibleName("Pattern of the groups")
+        self.pattern.setToolTip(_TIP)
+        self.find = button("Fill in", "Fill the column by the pattern; what is typed by hand is replaced.")
+        row = QHBoxLayout()
+        row.addWidget(self.pattern, 1)
+        row.addWidget(self.find)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.about)
+        column.addLayout(row)
+        column.addWidget(self.table)
+        self.find.clicked.connect(self._fill_in)
+        self.table.itemChanged.connect(self._typed)
+
+    def show_cases(self, folder: Path | None, names: Sequence[str]) -> None:
+        """Show the cases of a raw dataset with their groups, and propose a pattern that the names show."""
+        self._folder = folder
+        self.pattern.setText("")
+        self.pattern.setPlaceholderText("such as ^(patient[0-9]+)")
+        groups: dict[str, str] = {}
+        text = ""
+        try:
+            stored = None if folder is None else stored_groups(folder)
+            if stored is not None:
+                found = read_groups(names, stored)
+                groups = {name: group for name, group in found.of.items() if name not in found.alone}
+            else:
+                self.pattern.setText(likely_pattern(names) or "")
+        except NnunetError as error:
+            text = error.in_window
+        self._show(names, groups)
+        if text:
+            self.about.setText(text)
+
+    def groups(self) -> dict[str, str]:
+        """Return the group of every case that has one."""
+        found = {}
+        for row in range(self.table.rowCount()):
+            case, group = self.table.item(row, 0), self.table.item(row, 1)
+            if case is not None and group is not None and group.text().strip():
+                found[case.text()] = group.text().strip()
+        return found
+
+    def _show(self, names: Sequence[str], groups: dict[str, str]) -> None:
+        with QSignalBlocker(self.table):
+            self.table.fill([(name, groups.get(name, "")) for name in names])
+            for row in range(self.table.rowCount()):
+                item: QTableWidgetItem | None = self.table.item(row, 0)
+                if item is not None:
+                    item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+        self._say()
+
+    def _say(self) -> None:
+        groups = self.groups()
+        if not groups:
+            self.about.setText("No groups: every case stands alone. Cases of a patient, slide or well belong together.")
+            return
+        alone = self.table.rowCount() - len(groups)
+        rest = f", {alone} alone" if alone else ""
+        several = counted(len(set(groups.values())), "group")
+        self.about.setText(
+            f"{counted(len(groups), 'case')} in {several}{rest}. Folds that are made keep them together; the Train "
+            "dock shows the folds."
+        )
+
+    def _typed(self, _: QTableWidgetItem) -> None:
+        self._keep()
+        self._say()
+
+    def _fill_in(self) -> None:
+        names = [item.text() for row in range(self.table.rowCount()) if (item := self.table.item(row, 0)) is not None]
+        try:
+            found = read_groups(names, self.pattern.text().strip())
+        except NnunetError as error:
+            self.about.setText(error.in_window)
+            return
+        self._show(names, {name: group for name, group in found.of.items() if name not in found.alone})
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            write_groups(self._folder, self.groups())
+        except (NnunetError, OSError) as error:
+            self.about.setText(f"The groups could not be kept. {failure_text(error)}")

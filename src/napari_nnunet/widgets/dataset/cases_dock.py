@@ -17,7 +17,7 @@ from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.widgets.dataset.case_form import CaseForm
-from napari_nnunet.widgets.dataset.case_list import CaseList
+from napari_nnunet.widgets.dataset.case_list import CaseList, GroupTable
 from napari_nnunet.widgets.dataset.case_request import as_painted, describe_case, questions, replaces, resolve_case
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
@@ -29,7 +29,7 @@ from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, colormap_of_values
-from napari_nnunet.widgets.frame.parts import next_button
+from napari_nnunet.widgets.frame.parts import folded_away, next_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import failure_text
@@ -71,12 +71,13 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.state = state_of(viewer)
         self.form = CaseForm(viewer)
         self.cases = CaseList()
+        self.groups = GroupTable()
         self.problems = ProblemList()
         self.trash = TrashButton(self._rubbish)
         self.collection = QGroupBox("Cases")
         column = QVBoxLayout(self.collection)
         self.next = next_button("Check and plan", "")
-        for part in (self.cases, self.problems):
+        for part in (self.cases, folded_away("Groups (patient, slide, well)", self.groups), self.problems):
             column.addWidget(part)
         self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash, last=self.next)
         self.form.changed.connect(self._form_changed)
@@ -88,6 +89,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.next.clicked.connect(self.go_on)
         self.cases.opened.connect(self.open_case)
         self.cases.dropped.connect(self.drop_case)
+        self.cases.listed.connect(lambda names: self.groups.show_cases(self.form.head.raw, names))
         self.problems.mended.connect(self.state.written)
         self._show_dataset()
         self.check()

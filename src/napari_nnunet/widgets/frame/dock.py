@@ -137,6 +137,10 @@ class RequestDock(Dock, Generic[R, E]):
         """
         raise NotImplementedError
 
+    def verb(self, request: R) -> str:
+        """Return what the button says for a request."""
+        return self.panel.text
+
     def describe(self, request: R) -> str:
         """Return what Run will do, in a sentence without its full stop (rich text)."""
         raise NotImplementedError
@@ -167,6 +171,7 @@ class RequestDock(Dock, Generic[R, E]):
         request = self._request_or_refuse()
         if request is None:
             return
+        self.panel.rename(self.verb(request))
         self.panel.set_ready(None)
         job = self.estimate(request)
         self.summary.setText(f"{self.describe(request)}." + ("<br>Estimating time and memory…" if job else ""))
@@ -205,7 +210,10 @@ class RequestDock(Dock, Generic[R, E]):
                 self.summary.setText(self.expect(request, found))
 
         def errored(error: BaseException) -> None:
-            if current() and isinstance(error, NnunetError):
+            reason = error if isinstance(error, NotReadyError) else None
+            if current() and reason is not None:
+                self._refuse(str(reason), reason.remedy)
+            elif current() and isinstance(error, NnunetError):
                 self._refuse(error.in_window)
             elif current():
                 self.summary.setText(f"{self.describe(request)}.<br>Time and memory are unknown: {failure_text(error)}")

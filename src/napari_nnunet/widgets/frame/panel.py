@@ -70,6 +70,7 @@ class RunPanel(QWidget):
         self._stage = ""
         self._fraction = 0.0
         self._cases: tuple[int, int] = (0, 1)
+        self._each = ""
         self._report = ""
         self.start: Callable[[], None] = lambda: None
         self.button = QPushButton(text)
@@ -135,6 +136,7 @@ class RunPanel(QWidget):
         cancelled: Callable[[float], str | None] | None = None,
         failed: Callable[[BaseException], object] | None = None,
         happened: Callable[[Event], object] | None = None,
+        each: str = "Time point",
     ) -> None:
         """Start a job on a thread.
 
@@ -150,7 +152,10 @@ class RunPanel(QWidget):
             Given the error, after the sentence about it is shown.
         happened : callable, optional
             Given every event.
+        each : str
+            What the cases of the job are.
         """
+        self._each = each
         self._set_state(RunState.RUNNING)
         self._report = ""
         self._fraction = 0.0
@@ -289,11 +294,16 @@ class RunPanel(QWidget):
             case Note() if event.level != "detail":
                 self.say(("Note: " if event.level == "warning" else "") + (event.in_window or event.text))
             case CaseDone():
-                self._cases = (event.index + 1, event.total)
+                self._case_over(event)
             case CaseFailed():
+                self._case_over(event)
                 self.say(f"{event.case} failed: {event.in_window or event.message}")
             case _:
                 pass
+
+    def _case_over(self, event: CaseDone | CaseFailed) -> None:
+        self._cases = (event.index + 1, event.total)
+        self._fraction = self._cases[0] / max(event.total, 1)
 
     def _on_progress(self, event: Progress) -> None:
         done, count = self._cases
@@ -310,7 +320,7 @@ class RunPanel(QWidget):
 
     def _line(self, seconds_left: float | None = None) -> str:
         done, count = self._cases
-        frame = f"Time point {done + 1} of {count}: " if count > 1 else ""
+        frame = f"{self._each} {min(done + 1, count)} of {count}: " if count > 1 else ""
         left = f" – {plain_time(seconds_left)} left" if seconds_left is not None else "…"
         return f"{frame}{self._stage}{left}"
 

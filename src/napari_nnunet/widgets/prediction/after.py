@@ -27,6 +27,47 @@ _STYLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+class RecipeButton(QPushButton):
+    """Copies how results were made, in the style that is chosen from its menu.
+
+    Parameters
+    ----------
+    recipes : callable
+        Returns the recipes as they are now, by the names of their images; those that are alike are said once.
+    """
+
+    def __init__(self, recipes: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
+        super().__init__("Copy recipe")
+        self._recipes = recipes
+        self.folders: dict[str, str] = {}  # of the images and the results, where the command can name them
+        self.setAccessibleName("Copy recipe")
+        self.setToolTip("How this result was made, to repeat it or to report it.")
+        menu = QMenu(self)
+        for name in _STYLES:
+            action = menu.addAction(f"as {name}")
+            action.triggered.connect(lambda _=False, name=name: self._copy(name))
+        self.setMenu(menu)
+
+    def texts(self) -> dict[str, str]:
+        """Return the recipe in every style."""
+        return {name: self._text(style) for name, style in _STYLES.items()}
+
+    def _text(self, style: Callable[[Mapping[str, Any]], str]) -> str:
+        of: dict[str, list[str]] = {}
+        for name, recipe in self._recipes().items():
+            text = as_command(recipe, **self.folders) if style is as_command else style(recipe)
+            of.setdefault(text, []).append(name)
+        if len(of) == 1:
+            return next(iter(of))
+        return "\n".join(f"# {', '.join(names)}\n{text}" for text, names in of.items())
+
+    def _copy(self, name: str) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self.texts()[name])
+            show_info(f"Copied as {name}.")
+
+
 class AfterResult(QGroupBox):
     """Postprocessing that can be switched on and off, and the recipe of a result.
 
@@ -49,14 +90,7 @@ class AfterResult(QGroupBox):
         self.hint = QLabel()
         self.hint.setWordWrap(True)
         self._grid = QGridLayout()
-        self.copy = QPushButton("Copy recipe")
-        self.copy.setAccessibleName("Copy recipe")
-        self.copy.setToolTip("How this result was made, to repeat it or to report it.")
-        menu = QMenu(self.copy)
-        for name, style in _STYLES.items():
-            action = menu.addAction(f"as {name}")
-            action.triggered.connect(lambda _=False, name=name, style=style: self._copy_recipe(name, style))
-        self.copy.setMenu(menu)
+        self.copy = RecipeButton(lambda: {"": self.recipe()})
         column = QVBoxLayout(self)
         column.addWidget(self.keep)
         column.addLayout(self._grid)
@@ -170,13 +204,7 @@ class AfterResult(QGroupBox):
 
     def texts(self) -> dict[str, str]:
         """Return the recipe in every style."""
-        return {name: style(self.recipe()) for name, style in _STYLES.items()}
-
-    def _copy_recipe(self, name: str, style: Callable[[Mapping[str, Any]], str]) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(style(self.recipe()))
-            show_info(f"Copied as {name}.")
+        return self.copy.texts()
 
 
 def _keep_largest(

@@ -30,7 +30,9 @@ from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.prediction import many_view
 from napari_nnunet.widgets.prediction.image_form import ImageForm
+from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages
 from napari_nnunet.widgets.prediction.request import Choices, FarError, SegmentRequest, require_confirmed, resolve
 from napari_nnunet.widgets.prediction.words import about_model
 
@@ -118,6 +120,7 @@ class SegmentForm(Form):
             column.addWidget(part)
         if not self._chooses_model:
             box.setVisible(False)
+            self.image.scope.hide()
             for own in (self.folds_box, self.checkpoint_box):
                 form.setRowVisible(own.native, False)
         let_shrink(self)
@@ -279,6 +282,16 @@ class SegmentForm(Form):
         except FarError as error:
             raise self._to_confirm(error) from error
 
+    def order(self, panel: RunPanel) -> SegmentRequest | OpenImages | FolderOrder:
+        """Return what Run would do: with one image, all that are open, or a folder; may raise as :meth:`request`."""
+        match self.image.scope.scope:
+            case many_view.OPEN:
+                return self.image.open_images(self.choices())
+            case many_view.FOLDER:
+                return self.image.folder(self.settings())
+            case _:
+                return self.request(panel)
+
     def require_near(self, model: TrainedModel, request: SegmentRequest) -> None:
         """Check that the voxels fit another model too; raises NotReadyError with a button that confirms them."""
         try:
@@ -298,7 +311,7 @@ class SegmentForm(Form):
             axes=self.image.axes,
             spacing_text=self.image.spacing_edit.value,
             settings=self.settings(),
-            region=self.image.region(),
+            region=self.image.region() if self.image.scope.scope == many_view.THIS else None,
             times=self.image.times(),
             output=self.image.output_box.value,
             accepted=self.image.accepted,

@@ -12,11 +12,14 @@ from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
-from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import size_text
-from napari_nnunet.widgets.prediction.request import OUTPUTS, default_axes, shape_box, visible_box
+from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages, folder_order, open_images
+from napari_nnunet.widgets.prediction.many_view import FOLDER, OPEN, THIS, ScopeRows
+from napari_nnunet.widgets.prediction.request import OUTPUTS, Choices, default_axes, shape_box, visible_box
 
 if TYPE_CHECKING:
     import napari
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _SAME_LAYER = "(in the first layer)"
 _WHOLE, _VISIBLE = "Whole image", "Visible field"
 _ALL_TIMES, _THIS_TIME = "All time points", "Current time point"
+_ABOVE = 3  # rows before those of the channels: what is segmented, and its folders
 _MAX_CHANNELS = 12  # combo boxes; a model with more takes one layer with a channel axis
 
 
@@ -56,12 +60,15 @@ class ImageForm(LayerForm):
         self.output_box = ComboBox(label="Output", choices=list(OUTPUTS))
         group = QGroupBox("2  Image")
         self.rows = QFormLayout(group)
+        self.scope = ScopeRows(self.rows)
+        self._folder_size = ""
         for widget in (self.axes_box, self.spacing_edit, self.region_box, self.time_box, self.output_box):
             add_row(self.rows, widget)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(group)
         let_shrink(self)
+        self.scope.changed.connect(self._scope_chosen)
         self.spacing_edit.changed.connect(self._size_typed)
         for box in (self.axes_box, self.region_box, self.time_box, self.output_box):
             box.changed.connect(self._changed)
@@ -78,7 +85,7 @@ class ImageForm(LayerForm):
     def _make_channel_boxes(self, names: Sequence[str]) -> None:
         with self._quietly():
             for _ in self.channel_boxes:
-                self.rows.removeRow(0)
+                self.rows.removeRow(_ABOVE)
             self.channel_boxes = []
             for i, name in enumerate(names[:_MAX_CHANNELS]):
                 label = "Image" if len(names) == 1 else f"{name or f'Channel {i}'}"
@@ -86,7 +93,7 @@ class ImageForm(LayerForm):
                 box.tooltip = (
                     "The layer with this channel." if i == 0 else "Its layer, or in the first one's channel axis."
                 )
-                add_row(self.rows, box, at=i)
+                add_row(self.rows, box, at=_ABOVE + i)
                 self.channel_boxes.append(box)
                 box.changed.connect(self._layer_chosen)
                 let_shrink(box.native)
@@ -151,13 +158,36 @@ class ImageForm(LayerForm):
                 self.axes_box.value = previous if previous in readings else readings[0]
             if first is not self._first:  # what was typed belongs to the layer it was typed for
                 self._first, self.accepted = first, None
-                self.spacing_edit.value = "" if first is None else self._typed.get(first, "")
+                if self.scope.scope != FOLDER:
+                    self.spacing_edit.value = "" if first is None else self._typed.get(first, "")
         self._changed()
 
     def _size_typed(self, text: str) -> None:
-        if not self._filling and self._first is not None:
+        if not self._filling and self.scope.scope == FOLDER:
+            self._folder_size = text
+        elif not self._filling and self._first is not None:
             self._typed[self._first] = text
         self._changed()
+
+    def _scope_chosen(self) -> None:
+        """Show the rows that mean something, and the voxel size that was typed for what is segmented now."""
+        own = "" if self._first is None else self._typed.get(self._first, "")
+        with self._quietly():
+            self.spacing_edit.value = self._folder_size if self.scope.scope == FOLDER else own
+        self._changed()
+
+    def open_images(self, choices: Choices) -> OpenImages:
+        """Return what segmenting all open images means; raises NotReadyError if none can be."""
+        return open_images(choices, self._images(), self._typed, self.viewer.layers)
+
+    def folder(self, settings: PredictSettings) -> FolderOrder:
+        """Return what segmenting the chosen folder means; raises NotReadyError with what is missing."""
+        flat = self.model is not None and self.model.plans.reader == "NaturalImage2DIO"
+        text = self._folder_size.strip()
+        spacing = typed_spacing(text, "YX" if flat else "ZYX") if text else None
+        images, results = (edit.text().strip() for edit in (self.scope.images, self.scope.results))
+        settings = settings.replace(probabilities=self.output_box.value != OUTPUTS[0])
+        return folder_order(self.model, settings, images, results, spacing)
 
     def layers(self) -> tuple[Image | None, ...]:
         """Return the chosen layers, one per channel; None for "in the first layer"."""
@@ -210,11 +240,18 @@ class ImageForm(LayerForm):
     def _changed(self, _: Any = None) -> None:
         if not self._filling:
             self._hint_spacing()
-            self.rows.setRowVisible(self.time_box.native, "T" in self.axes)
+            one = self.scope.scope == THIS
+            for widget in (*self.channel_boxes, self.axes_box, self.region_box):
+                self.rows.setRowVisible(widget.native, one)
+            self.rows.setRowVisible(self.spacing_edit.native, self.scope.scope != OPEN)
+            self.rows.setRowVisible(self.time_box.native, one and "T" in self.axes)
             self.changed.emit()
 
     def _hint_spacing(self) -> None:
         """Show the layer's own voxel size in the empty field."""
+        if self.scope.scope == FOLDER:
+            self.spacing_edit.native.setPlaceholderText("what the files say")
+            return
         layers, axes = self.layers(), self.axes
         known = voxel_size_mm(layers[0])[0] if layers and layers[0] is not None and axes else None
         spatial = [s for s, letter in zip(known or (), axes, strict=False) if letter in "ZYX"]
@@ -223,7 +260,7 @@ class ImageForm(LayerForm):
     @property
     def follows_view(self) -> bool:
         """True where the region is what is visible, so that moving the view changes the choices."""
-        return bool(self.region_box.value == _VISIBLE)
+        return self.scope.scope == THIS and bool(self.region_box.value == _VISIBLE)
 
 
 def _matches(channel: str, layer: str) -> bool:

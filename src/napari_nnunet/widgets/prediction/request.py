@@ -95,6 +95,8 @@ class SegmentRequest:
         The voxel size in mm, spatial axes; None for pictures without one.
     typed : bool
         Whether somebody typed the voxel size.
+    together : str
+        What else decides about the result: the members of an ensemble, and how they are joined.
     """
 
     model: TrainedModel
@@ -107,6 +109,7 @@ class SegmentRequest:
     typed: bool
     region: tuple[tuple[int, int], ...] | None
     output: str
+    together: str = ""
 
     @property
     def source(self) -> Image:
@@ -131,7 +134,9 @@ class SegmentRequest:
         """The same for requests that ask for the same of the same layers."""
         layers = [str(layer.unique_id) for layer in self.layers]
         times = sorted(frame.index for frame in self.frames if frame.index is not None)
-        return repr((str(self.model.folder), self.settings, layers, self.axes, self.grid, times, self.region))
+        return repr(
+            (str(self.model.folder), self.settings, layers, self.axes, self.grid, times, self.region, self.together)
+        )
 
 
 def _stored_spacing(layer: Image, spacing: tuple[float, ...]) -> tuple[float, ...] | None:

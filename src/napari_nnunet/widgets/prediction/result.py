@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels
 
+from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
@@ -36,6 +37,8 @@ class ResultLayers:
 
     def __init__(self, request: SegmentRequest, *, name: str | None = None) -> None:
         self.request = request
+        self.halt = Halt()
+        self._sources = [layer.data for layer in request.layers]
         scheme = request.model.dataset.labels
         shape = result_shape(request.source, request.axes)
         self.placement = geometry_of(request.source, request.axes)
@@ -64,6 +67,11 @@ class ResultLayers:
     def shown_in(self, viewer: Any) -> bool:
         """Whether the layer is there and still shows the canvas; people remove layers and replace their data."""
         return self.labels in viewer.layers and np.shares_memory(np.asarray(self.labels.data), self.canvas)
+
+    def is_for(self, request: SegmentRequest) -> bool:
+        """Whether a request asks for the same of the same images, which show what they showed."""
+        sources = [layer.data for layer in request.layers]
+        return request.key == self.request.key and all(a is b for a, b in zip(sources, self._sources, strict=True))
 
     def targets(self) -> list[tuple[Any, Any, Any]]:
         """Return (volume, labels view, probabilities view) of every frame."""

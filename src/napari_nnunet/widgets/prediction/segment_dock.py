@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Job
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Job
+from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.formats.results.postprocessing import find_cleaning, read_cleaning
+from napari_nnunet.formats.results.recipe import read_recipe
+from napari_nnunet.jobs.prediction.result import ImageTurn
+from napari_nnunet.jobs.prediction.table import Line
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.files.preferred import ReaderOffer
@@ -19,6 +23,15 @@ from napari_nnunet.widgets.frame.layers import focus_of
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
+from napari_nnunet.widgets.prediction.many import (
+    FolderOrder,
+    OpenImages,
+    describe_many,
+    expect_many,
+    look_at_many,
+    preset_times,
+    segment_folder,
+)
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe, expect
@@ -27,14 +40,21 @@ if TYPE_CHECKING:
     import napari
 
     from napari_nnunet.jobs.prediction.estimate import estimate_presets
-    from napari_nnunet.jobs.prediction.predict import predict_series
+    from napari_nnunet.jobs.prediction.predict import predict_in_turn, predict_series
 else:
     estimate_presets = lazy("napari_nnunet.jobs.prediction.estimate:estimate_presets")
+    predict_in_turn = lazy("napari_nnunet.jobs.prediction.predict:predict_in_turn")
     predict_series = lazy("napari_nnunet.jobs.prediction.predict:predict_series")
 
 
-class SegmentWidget(RequestDock[SegmentRequest, dict[str, Any]]):
-    """Segment image layers with a trained nnU-Net model.
+SegmentOrder: TypeAlias = SegmentRequest | OpenImages | FolderOrder
+
+
+_SEGMENT, _CONTINUE = "Segment", "Continue"
+
+
+class SegmentWidget(RequestDock[SegmentOrder, Any]):
+    """Segment image layers, or a folder, with a trained nnU-Net model.
 
     Parameters
     ----------
@@ -43,7 +63,7 @@ class SegmentWidget(RequestDock[SegmentRequest, dict[str, Any]]):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, "Segment", stops="Stop within one tile; the finished part is kept.")
+        super().__init__(viewer, _SEGMENT, stops="Stop within one tile; the finished part is kept.")
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
         self.offer = ReaderOffer()
@@ -67,57 +87,157 @@ class SegmentWidget(RequestDock[SegmentRequest, dict[str, Any]]):
     def _layer_removed(self, event: Any) -> None:
         if self.result.running is not None and event.value is self.result.running.labels:
             self.panel.cancel()
+        self.result.forget(event.value)
 
     def _view_changed(self, _: Any = None) -> None:
         if self.form.image.follows_view:
             self.check_soon()
 
-    def request(self) -> SegmentRequest:
+    def request(self) -> SegmentOrder:
         """Return what the form asks for."""
-        return self.form.request(self.panel)
+        return self.form.order(self.panel)
 
-    def describe(self, request: SegmentRequest) -> str:
+    def verb(self, request: SegmentOrder) -> str:
+        """Return what Run does: begin, or go on where it was cancelled."""
+        if isinstance(request, FolderOrder):
+            return self.panel.text  # known when the folder was looked at
+        goes_on = request.continues if isinstance(request, OpenImages) else self.result.carries_on(request)
+        return _CONTINUE if goes_on else _SEGMENT
+
+    def describe(self, request: SegmentOrder) -> str:
         """Return what will be segmented."""
-        return describe(request)
+        return describe(request) if isinstance(request, SegmentRequest) else describe_many(request)
 
-    def estimate(self, request: SegmentRequest) -> Job[dict[str, Any]]:
+    def estimate(self, request: SegmentOrder) -> Job[Any]:
         """Return what works out time and memory of every preset."""
+        if not isinstance(request, SegmentRequest):
+            return look_at_many(request, self.form.image.scope.put_results)
         shape = request.frames[0].volume.shape
         return estimate_presets(request.model, shape, request.grid.spacing, request.settings)
 
-    def expect(self, request: SegmentRequest, found: dict[str, Any]) -> str:
+    def expect(self, request: SegmentOrder, found: Any) -> str:
         """Return what it takes; the presets say what they take behind their names."""
-        dice = request.model.preset_dice
+        if isinstance(request, SegmentRequest):
+            self._label_presets(
+                request.model,
+                {
+                    name: "" if one.seconds is None else plain_time(one.seconds * len(request.frames))
+                    for name, one in found.items()
+                },
+            )
+            return expect(request, found["own"])
+        survey, costs = found
+        self._label_presets(request.model, preset_times(costs))
+        if survey is not None:
+            self.panel.rename(_CONTINUE if 0 < survey.there < survey.cases else _SEGMENT)
+        return expect_many(request, survey, costs)
+
+    def _label_presets(self, model: TrainedModel, times: Mapping[str, str]) -> None:
+        dice = model.preset_dice
         titles = {}
-        for name, estimate in found.items():
+        for name, time in times.items():
             if name == "own":
                 continue
-            seconds = estimate.seconds
-            parts = [] if seconds is None else [plain_time(seconds * len(request.frames))]
+            parts = [time] if time else []
             if name in dice:
                 parts.append(f"Dice {dice[name]:.3f}")
             titles[name] = ", ".join(parts)
         self.form.label_presets(titles)
-        return expect(request, found["own"])
 
-    def begin(self, request: SegmentRequest) -> None:
+    def begin(self, request: SegmentOrder) -> None:
         """Segment."""
-        if request.model.folder != sample_folder():
+        model = request.model
+        if model.folder != sample_folder():
             with contextlib.suppress(NnunetError):
-                remember_model(request.model.folder)
-        targets = self.result.begin(request).targets()
-        focus = focus_of(request.source, request.axes, self.viewer.dims)
+                remember_model(model.folder)
+        if isinstance(request, FolderOrder):
+            self._begin_folder(request)
+        elif isinstance(request, OpenImages):
+            self._begin_open(request)
+        else:
+            self._begin_one(request)
+
+    def _begin_one(self, request: SegmentRequest) -> None:
+        result = self.result.begin(request)
 
         def done(predictions: Sequence[Any]) -> str:
             return self.result.done(predictions, recommended=_recommended(request.model.folder))
 
         self.panel.run(
-            predict_series(request.model, targets, request.settings, focus=focus, roi=request.region, preview=True),
+            predict_series(
+                request.model,
+                result.targets(),
+                request.settings,
+                halt=result.halt,
+                focus=focus_of(request.source, request.axes, self.viewer.dims),
+                roi=request.region,
+                preview=True,
+            ),
             done=done,
             cancelled=self.result.cancelled,
             failed=self.result.failed,
             happened=self.result.paint,
         )
+
+    def _begin_open(self, order: OpenImages) -> None:
+        results = self.result.begin_many(order.todo)
+        if order.continues:
+            self.result.show_kept(order.kept)
+        turns = [
+            ImageTurn(
+                result.request.source.name,
+                result.targets(),
+                result.request.settings,
+                result.halt,
+                focus_of(result.request.source, result.request.axes, self.viewer.dims),
+            )
+            for result in results
+        ]
+
+        def cancelled(fraction: float) -> str:
+            over = len(self.result.over)
+            self.result.cancelled(fraction * len(results) - over)
+            return f"Cancelled. {self.result.many.summary()}; press Continue for the others."
+
+        def happened(event: Event) -> None:
+            self.result.paint(event)
+            if isinstance(event, CaseDone | CaseFailed):
+                self.result.image_over(event, results)
+
+        self.panel.run(
+            predict_in_turn(order.model, turns),
+            done=lambda _: f"{self.result.many.summary()}.",
+            cancelled=cancelled,
+            failed=self.result.failed,
+            happened=happened,
+            each="Image",
+        )
+
+    def _begin_folder(self, order: FolderOrder) -> None:
+        self.result.clear()
+        table, target = self.result.many, order.folder.target
+
+        def ended(text: str) -> str:
+            with contextlib.suppress(NnunetError):
+                table.add_recipe("", read_recipe(target), source=str(order.folder.source[0]), target=str(target))
+            return text
+
+        def happened(event: Event) -> None:
+            if isinstance(event, CaseDone | CaseFailed):
+                table.add([Line.of(event)])
+
+        self.panel.run(
+            segment_folder(order),
+            done=lambda _: ended(f"{table.summary()}. The segmentations and table.csv are in {target}."),
+            cancelled=lambda _: ended(f"Cancelled. {table.summary()}; press Continue for the others."),
+            happened=happened,
+            each="Image",
+        )
+
+    def close_down(self) -> None:
+        """Let go of what a cancelled run would go on with."""
+        self.result.forget()
+        super().close_down()
 
 
 def _recommended(model: Path) -> Cleaning | None:

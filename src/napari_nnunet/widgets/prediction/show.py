@@ -6,17 +6,20 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_nnunet.events import Event, Painted
+from napari_nnunet.events import CaseDone, CaseFailed, Event, Painted
+from napari_nnunet.jobs.prediction.table import Line, found_again, found_in
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.widgets.frame.layers import KIND
+from napari_nnunet.widgets.frame.layers import KIND, Frame, canvas_view
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.prediction.after import AfterResult
+from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
@@ -41,6 +44,8 @@ class ResultView(QWidget):
         super().__init__()
         self.viewer = viewer
         self.running: ResultLayers | None = None
+        self._halted: ResultLayers | None = None
+        self.many = ManyTable()
         self.table = VolumeTable()
         self.objects = ObjectTable()
         self.after = AfterResult()
@@ -48,9 +53,11 @@ class ResultView(QWidget):
             "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."
         )
         self._collected: tuple[Image, Labels] | None = None
+        self.over: list[ResultLayers] = []
         self._last_refresh = 0.0
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.many)
         column.addWidget(self.table)
         column.addWidget(self.objects)
         column.addWidget(self.after)
@@ -63,18 +70,56 @@ class ResultView(QWidget):
 
     def clear(self) -> None:
         """Forget the result before."""
+        self.many.clear()
         self.table.hide_result()
         self.objects.hide_result()
         self.after.hide_result()
         self.collect.setVisible(False)
         self._collected = None
+        self.over = []
 
     def begin(self, request: SegmentRequest, *, name: str | None = None) -> ResultLayers:
-        """Add the layer that a run will fill."""
-        self.clear()
-        self.running = result = ResultLayers(request, name=name)
-        self.viewer.add_layer(result.labels)
+        """Add the layer that a run will fill, or go on with the one of a run that was cancelled."""
+        (result,) = self.begin_many([request], name=name)
         return result
+
+    def begin_many(self, requests: Sequence[SegmentRequest], *, name: str | None = None) -> list[ResultLayers]:
+        """Make the layers that a run will fill one after the other, and show the first."""
+        self.clear()
+        results = [self._result_for(request, name) for request in requests]
+        self.forget()
+        self.show_running(results[0])
+        return results
+
+    def _result_for(self, request: SegmentRequest, name: str | None) -> ResultLayers:
+        halted = self._halted
+        if halted is None or not self.carries_on(request):
+            return ResultLayers(request, name=name)
+        self._halted = None
+        return halted
+
+    def show_running(self, result: ResultLayers) -> None:
+        """Show the layer that is filled now."""
+        self.running = result
+        result.labels.name = result.name
+        if result.labels not in self.viewer.layers:
+            self.viewer.add_layer(result.labels)
+
+    def carries_on(self, request: SegmentRequest) -> bool:
+        """Whether a run of this request would go on where a cancelled one stopped; not where somebody painted since."""
+        halted = self._halted
+        if halted is None or not halted.is_for(request):
+            return False
+        if halted.labels not in self.viewer.layers:
+            return not halted.canvas.any()
+        return halted.shown_in(self.viewer) and is_untouched(halted.labels)
+
+    def forget(self, layer: Any = None) -> None:
+        """Let go of what a cancelled run would go on with; of a layer that was removed, or whatever it is."""
+        halted = self._halted
+        if halted is not None and (layer is None or layer is halted.labels or layer in halted.request.layers):
+            self._halted = None
+            halted.halt.drop()
 
     def _earlier(self, result: ResultLayers) -> Labels | None:
         """Return the layer of an earlier run of the same request, if nobody has painted in it."""
@@ -109,8 +154,7 @@ class ResultView(QWidget):
         applied : bool
             Whether it was done already.
         """
-        result, self.running = self.running, None
-        recipe = dict(predictions[0].recipe)
+        result, recipe = self.running, dict(predictions[0].recipe)
         seconds = sum(prediction.seconds for prediction in predictions)
         text = f"Done in {plain_time(seconds)} on {recipe['device']}."
         if result is None:
@@ -118,12 +162,8 @@ class ResultView(QWidget):
         if not result.canvas.any():
             text += " Nothing was found in this image."
         recipe |= result.request.asked
-        self._show_labels(result, recipe)
-        for layer in result.probability_layers():
-            self.viewer.add_layer(layer)
-        if result.request.output == "Probabilities":
-            self.viewer.layers.remove(result.labels)
-        else:
+        self.settle(predictions, counted=result.objects is None)
+        if result.labels in self.viewer.layers:
             self.viewer.layers.selection.active = result.labels
             views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
@@ -141,11 +181,51 @@ class ResultView(QWidget):
                 parts=result.objects is None,
             )
         if result.objects is not None:
-            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
             self.objects.show_result(result, [prediction.kinds or {} for prediction in predictions])
         else:
             self.table.show_result(result, [prediction.counts for prediction in predictions])
         return text
+
+    def settle(self, predictions: Sequence[Any], *, counted: bool = False) -> dict[str, Any]:
+        """Leave the layers of what ran in order, finished; returns the recipe.
+
+        ``counted`` says that the voxels will be counted, which notes the layer's digest as well.
+        """
+        result, self.running = self.running, None
+        recipe = dict(predictions[0].recipe)
+        if result is None:
+            return recipe
+        recipe |= result.request.asked
+        self._show_labels(result, recipe)
+        if not counted:
+            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
+        for layer in result.probability_layers():
+            self.viewer.add_layer(layer)
+        if result.request.output == "Probabilities":
+            self.viewer.layers.remove(result.labels)
+        return recipe
+
+    def show_kept(self, kept: Sequence[tuple[SegmentRequest, Labels]]) -> None:
+        """Begin the table of many images with those that have their result."""
+        for request, layer in kept:
+            self.many.add(_kept_lines(request, layer))
+            self.many.add_recipe(request.source.name, {**layer.metadata["nnunet"], "layers": []})
+
+    def image_over(self, event: CaseDone | CaseFailed, results: Sequence[ResultLayers]) -> None:
+        """Finish one of many images, add it to the table, and show the layer of the next."""
+        result = results[event.index]
+        self.over.append(result)
+        if isinstance(event, CaseFailed):
+            self.failed(RuntimeError(event.message))
+            self.many.add([Line.of(event)])
+        else:
+            predictions = result.halt.results
+            recipe = self.settle(predictions)
+            self.many.add(_lines(result.request, predictions))
+            self.many.add_recipe(result.request.source.name, {**recipe, "layers": []})
+            result.halt.drop()
+        if event.index + 1 < len(results):
+            self.show_running(results[event.index + 1])
 
     def _collect(self) -> None:
         """Open the Training cases dock with the image and its result chosen; nothing is saved yet."""
@@ -176,16 +256,25 @@ class ResultView(QWidget):
         percent = round(100 * fraction)
         if result is None or not result.shown_in(self.viewer):
             return "Cancelled. The result's layer had been removed; nothing is kept."
+        on = " Press Continue to resume from there." if result.halt.begun else ""
         if not result.canvas.any():
-            self.viewer.layers.remove(result.labels)
+            self._halt(result)
             if percent == 0:
                 return "Cancelled before anything was finished."
-            return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept."
+            return f"Cancelled at {percent} %. Nothing had been found by then, so no layer is kept.{on}"
         result.labels.name = f"{result.name} (partial {percent} %)"
         about = {"percent": percent, "request": result.request.key, "digest": digest_of(result.canvas)}
         result.labels.metadata["nnunet"] = {**result.labels.metadata["nnunet"], **about}
         result.labels.refresh()
-        return f"Cancelled at {percent} %. The part segmented so far is kept."
+        self._halt(result)
+        return f"Cancelled at {percent} %. The part segmented so far is kept.{on}"
+
+    def _halt(self, result: ResultLayers) -> None:
+        """Take an empty layer away; keep what a further run can go on with."""
+        if not result.canvas.any():
+            self.viewer.layers.remove(result.labels)
+        if result.halt.begun:
+            self._halted = result
 
     def failed(self, error: BaseException) -> None:
         """Take the layer away where nothing was painted into it, name it partial otherwise."""
@@ -194,6 +283,29 @@ class ResultView(QWidget):
             return
         if result.canvas.any():
             result.labels.name = f"{result.name} (partial)"
+            result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
             result.labels.refresh()
-        else:
-            self.viewer.layers.remove(result.labels)
+        self._halt(result)
+
+
+def _lines(request: SegmentRequest, predictions: Sequence[Any]) -> list[Line]:
+    """Return the lines of an image: one, or one for every time point."""
+    info = request.model.dataset
+    return [
+        Line(_name(request, frame), "done", one.seconds, found_in(one.counts, info, request.voxel_mm, one.kinds))
+        for frame, one in zip(request.frames, predictions, strict=True)
+    ]
+
+
+def _kept_lines(request: SegmentRequest, layer: Labels) -> list[Line]:
+    """Return the lines of an image that was segmented before, as its result is now."""
+    labels, info, voxel, classes = layer.data, request.model.dataset, request.voxel_mm, request.settings.classes
+    views = [(frame, canvas_view(np.asarray(labels), request.axes, frame.index)) for frame in request.frames]
+    return [
+        Line(_name(request, frame), "kept", found=found_again(view, info, voxel, classes=classes))
+        for frame, view in views
+    ]
+
+
+def _name(request: SegmentRequest, frame: Frame) -> str:
+    return request.source.name if frame.index is None else f"{request.source.name} (t = {frame.index})"

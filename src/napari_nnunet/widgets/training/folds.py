@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.schema.names import Fold
@@ -216,7 +216,7 @@ class FoldsDialog(QDialog):
     def _first(self, found: FoundFolds) -> None:
         """Begin with the folds there are; propose groups that the names show."""
         cases = sorted(_fold_of(found))
-        pattern = likely_pattern(cases)
+        pattern = stored_groups(self.workspace.raw / self.name) or likely_pattern(cases)
         units = cases if pattern is None else set(read_groups(cases, pattern).of.values())
         with QSignalBlocker(self.which), QSignalBlocker(self.by), QSignalBlocker(self.count):
             self.which.addItems([_STORED, _OWN] if found.stored else [_OWN])

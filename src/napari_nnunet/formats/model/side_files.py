@@ -1,0 +1,58 @@
+"""What nnU-Net leaves beside its segmentations: dataset.json, plans.json and how they were made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.atomic import copy_file, write_json
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.recipe import read_recipe
+from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+
+_ARGUMENTS = "predict_from_raw_data_args.json"
+#: What decides about the result; where and how fast it is computed does not.
+_DECIDING = ("model", "input", "previous", "folds", "checkpoint", "step", "mirroring", "gaussian", "classes")
+
+
+def write_side_files(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> None:
+    """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
+    for name in ("dataset.json", "plans.json"):
+        path = folder.target / name
+        if not path.is_file() or path.read_bytes() != (model.folder / name).read_bytes():
+            copy_file(model.folder / name, path)
+    write_json(folder.target / _ARGUMENTS, _arguments(model, folder, settings))
+
+
+def _arguments(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> dict[str, Any]:
+    return {
+        "model": str(model.folder),
+        "input": str(folder.source[0]) if len(folder.source) == 1 else [str(source) for source in folder.source],
+        "output": str(folder.target),
+        "previous": None if folder.previous is None else str(folder.previous),
+        "part": folder.part,
+        "parts": folder.parts,
+        **settings.model_dump(mode="json"),
+    }
+
+
+def what_is_there(model: TrainedModel, folder: PredictFolderRequest) -> Literal["nothing", "the same", "others"]:
+    """Return what a folder of results holds: segmentations that the same request made, others, or none.
+
+    Others are those of another model, of other settings or images, and those of weights that were trained on since.
+    """
+    target, ending = folder.target, model.dataset.file_ending
+    if not target.is_dir() or not any(path.name.endswith(ending) for path in target.iterdir()):
+        return "nothing"
+    try:
+        arguments, recipe = read_object(target / _ARGUMENTS, DatasetError), read_recipe(target)
+        settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
+        folds = model.resolve_folds(settings.folds, settings.checkpoint)
+        wanted = _arguments(model, folder, settings)
+        same = all(arguments.get(name) == wanted[name] for name in _DECIDING)
+        same &= recipe.get("sha256") == model.hashes(folds, settings.checkpoint)
+        same &= (recipe.get("spacing") or None) == (list(folder.spacing) if folder.spacing else None)
+    except (DatasetError, OSError):
+        return "others"
+    return "the same" if same else "others"

@@ -1,0 +1,59 @@
+"""Groups are a column of the Training cases: typed or filled in by a pattern, and kept in the dataset at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_nnunet.formats.dataset.groups import read_groups, stored_groups, write_groups
+from napari_nnunet.widgets.dataset.case_list import GroupTable
+
+NAMES = ["anna_left", "anna_right", "bob_left", "bob_right", "carl"]
+
+
+@pytest.fixture
+def table(qtbot):
+    widget = GroupTable()
+    qtbot.addWidget(widget)
+    return widget
+
+
+def _kept(folder):
+    return (folder / "groups.csv").read_text().splitlines() if (folder / "groups.csv").exists() else None
+
+
+def test_what_is_typed_is_kept_and_shown_again(table, tmp_path):
+    table.show_cases(tmp_path, NAMES)
+    assert "every case stands alone" in table.about.text()
+    table.table.item(0, 1).setText(" slide 1 ")
+    table.table.item(2, 1).setText("slide, 2")
+    assert _kept(tmp_path) == ["case,group", "anna_left,slide 1", 'bob_left,"slide, 2"']
+    assert "2 cases in 2 groups, 3 alone" in table.about.text()
+    again = GroupTable()
+    again.show_cases(tmp_path, NAMES)
+    assert again.groups() == {"anna_left": "slide 1", "bob_left": "slide, 2"}
+    assert read_groups(NAMES, stored_groups(tmp_path)).alone == ("anna_right", "bob_right", "carl")
+    for row in (0, 2):
+        table.table.item(row, 1).setText("")
+    assert _kept(tmp_path) is None
+
+
+def test_a_pattern_that_the_names_show_is_proposed_and_fills_the_column(table, tmp_path):
+    table.show_cases(tmp_path, NAMES)
+    assert table.pattern.text()
+    table.find.click()
+    assert table.groups() == {"anna_left": "anna", "anna_right": "anna", "bob_left": "bob", "bob_right": "bob"}
+    assert len(_kept(tmp_path)) == 5
+    table.pattern.setText("(")
+    table.find.click()
+    assert "is no regular expression" in table.about.text()
+    assert len(table.groups()) == 4
+
+
+def test_a_table_that_cannot_be_read_is_named_and_stays_as_it_is(table, tmp_path):
+    (tmp_path / "groups.csv").write_text("case,group\nanna_left\n")
+    table.show_cases(tmp_path, NAMES)
+    assert "has no group" in table.about.text()
+    assert _kept(tmp_path) == ["case,group", "anna_left"]
+    write_groups(tmp_path, {})
+    table.show_cases(None, [])
+    assert table.groups() == {}
