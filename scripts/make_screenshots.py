@@ -100,13 +100,13 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     wanted = sys.argv[1:] or ["segment", "train", "learn", "together"]
     if "train" in wanted:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             training_data(Path(folder))
     if "learn" in wanted:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             learn(Path(folder))
     if "together" in wanted:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             together(Path(folder))
     if "segment" in wanted:
         segment()

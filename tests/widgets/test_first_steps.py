@@ -135,3 +135,22 @@ def test_a_result_without_anything_found_says_so(viewer, dock, model, qtbot, mon
     press(qtbot, dock)
     assert dock.panel.status.text().endswith("Nothing was found in this image.")
     assert not np.asarray(viewer.layers[-1].data).any()
+
+
+def test_a_result_of_a_dataset_of_scribbles_is_a_whole_case(viewer, home, qtbot):
+    raw = make_dataset(home, cases=3, shape=(6, 20, 24))
+    content = json.loads((raw / "dataset.json").read_text())
+    ignore = max(content["labels"].values()) + 1
+    (raw / "dataset.json").write_text(json.dumps({**content, "labels": {**content["labels"], "ignore": ignore}}))
+    cases = open_dock(viewer, "Training cases")
+    cases.state.choose(dataset=raw.name)
+    place = {"scale": (1, 1, 1), "units": MM}
+    viewer.add_image(smooth_image((6, 20, 24))[0], name="unseen", **place)
+    found = np.zeros((6, 20, 24), int)
+    found[1:3, 4:9, 4:9] = 1
+    viewer.add_labels(found, name="unseen – 2d", metadata={"nnunet": {"partial": False}}, **place)
+    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text(), timeout=20000)
+    assert not cases.form.sparse_box.value
+    viewer.add_labels(found, name="scribbles", **place)  # somebody's own painting is as sparse as the dataset
+    qtbot.waitUntil(lambda: bool(cases.form.sparse_box.value), timeout=20000)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)

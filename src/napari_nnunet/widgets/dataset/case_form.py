@@ -313,7 +313,8 @@ class CaseForm(LayerForm):
         if labels is not None:
             sparse = labels.metadata.get(SPARSE)
             if sparse is None:
-                sparse = ORIGIN not in labels.metadata and self.info is not None and IGNORE in self.info.labels.labels
+                painted = ORIGIN not in labels.metadata and "nnunet" not in labels.metadata  # a result looked everywhere
+                sparse = painted and self.info is not None and IGNORE in self.info.labels.labels
             with self._quietly():
                 self.sparse_box.value = bool(sparse)
 
