@@ -117,7 +117,7 @@ def test_a_dataset_from_a_folder_called_images_is_named_after_the_folder_around_
     dialog.reject()
 
 
-def test_a_result_without_anything_found_says_so(viewer, dock, model, qtbot, monkeypatch):
+def test_a_result_without_anything_found_says_so(known_arithmetic, viewer, dock, model, qtbot, monkeypatch):
     from napari_nnunet.widgets.prediction import segment_dock
 
     run = segment_dock.predict_series

@@ -52,12 +52,12 @@ class Held:
 
 
 @pytest.mark.slow
-def test_segmenting_many_times_leaves_nothing(viewer, dock, model, qtbot, capsys):
+def test_segmenting_many_times_leaves_nothing(known_arithmetic, viewer, dock, model, qtbot, capsys):
     dock.add_model(model.folder)
     image = add_image(viewer)
     before = None
     for i in range(TIMES):
-        qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=60000)
+        qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=240000)
         press(qtbot, dock)
         viewer.layers.remove(viewer.layers.selection.active)
         viewer.layers.selection.active = image

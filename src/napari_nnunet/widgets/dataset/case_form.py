@@ -313,7 +313,7 @@ class CaseForm(LayerForm):
         if labels is not None:
             sparse = labels.metadata.get(SPARSE)
             if sparse is None:
-                painted = ORIGIN not in labels.metadata and "nnunet" not in labels.metadata  # a result looked everywhere
+                painted = not {ORIGIN, "nnunet"} & set(labels.metadata)  # neither a case nor a result
                 sparse = painted and self.info is not None and IGNORE in self.info.labels.labels
             with self._quietly():
                 self.sparse_box.value = bool(sparse)
