@@ -143,9 +143,9 @@ def test_a_zip_of_as_many_entries_as_are_allowed_is_checked_at_once(tmp_path):
     models = [f"Dataset001_A/T__P{i}__2d/{name}" for i in range(3000) for name in ("plans.json", "dataset.json")]
     models += [f"Dataset001_A/T__P{i}__2d/fold_0/checkpoint_final.pth" for i in range(3000)]
     path = write_zip(tmp_path / "many.zip", models)
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(bundle.inspect(path).files) == 9000
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_zip_with_more_entries_than_any_model_needs_is_refused(tmp_path):

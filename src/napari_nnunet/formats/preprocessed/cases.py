@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     import blosc2
 
 # blosc2 takes a quarter of a second to load; whoever only looks for files does without.
-_DAMAGED = (OSError, ValueError, KeyError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    SyntaxError,
+    OverflowError,
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _HEAD = 24  # bytes of a Blosc2 frame up to and with its length: 2 + 8 (name), 1 + 4 (header), 1 + 8 (frame)
 _SAMPLE_VOXELS = 1 << 14  # enough to tell which filter packs a case better
 

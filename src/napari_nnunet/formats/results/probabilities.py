@@ -156,7 +156,7 @@ class ProbabilityReader:
             yield
         except FileNotFoundError as error:
             raise ImageError(f"{self.path} is missing.", **KEEP_PROBABILITIES) from error
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # numpy reads headers as if they were Python: anything may come of a damaged one
             raise ImageError(f"{self.path} is not a complete probabilities file: {error}.") from error
 
 

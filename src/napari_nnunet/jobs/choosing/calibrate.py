@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
@@ -87,6 +87,7 @@ def calibrate_models(
     result = replace(fit_temperature(p, y), cases=len(members))
     path = calibration_path([model.folder for model in models], chosen)
     make_folder(path.parent)
+    remove_leftovers(path.parent)
     write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
     yield Note(
         text=f"Temperature {result.temperature:.2f}: the calibration error changes from {result.error_before:.4f} to "
