@@ -135,7 +135,7 @@ def test_planning_loads_neither_torch_nor_image_libraries(raw, tmp_path):
     code = (
         "import sys; from napari_nnunet.cli import main;"
         f"status = main(['plan_experiment', '-d', '5', '--workspace', {str(tmp_path)!r}]);"
-        "heavy = {'torch', 'scipy.ndimage', 'blosc2', 'napari', 'skimage'} & set(sys.modules);"
+        "heavy = {'torch', 'scipy.ndimage', 'blosc2', 'tifffile', 'napari', 'skimage'} & set(sys.modules);"
         "sys.exit(status or bool(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

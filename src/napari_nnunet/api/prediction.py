@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from napari_nnunet.api.doors import Folder, OnEvent, merged, opened_model, workspace_at
+from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Box, drain
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.jobs.prediction.combined import Combination, Member, best_combination, predict_combined
+from napari_nnunet.jobs.prediction.predict import predict as predict_job
+from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.schema.cleaning import Cleaning, Target
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.prediction import PredictSettings, region_box
 from napari_nnunet.volume import Volume, as_volume
-
-if TYPE_CHECKING:
-    from napari_nnunet.jobs.prediction.result import Prediction
-    from napari_nnunet.schema.cleaning import Target
 
 
 @keywords(PredictSettings)
@@ -59,11 +59,11 @@ def predict(
     >>> model = load_model("Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres")  # doctest: +SKIP
     >>> labels = predict(model, array, spacing=(1.0, 1.0, 1.0)).labels  # doctest: +SKIP
     """
-    from napari_nnunet.jobs.prediction.predict import predict as job  # loads torch
-
     opened = opened_model(model)
     volume = as_volume(image, spacing, len(opened.dataset.channel_names))
-    return drain(job(opened, volume, merged(PredictSettings, settings, changes), roi=_box(region, volume)), on_event)
+    return drain(
+        predict_job(opened, volume, merged(PredictSettings, settings, changes), roi=_box(region, volume)), on_event
+    )
 
 
 def _box(region: Box | None, volume: Volume) -> Box | None:
@@ -108,9 +108,6 @@ def ensemble_predict(
     Prediction
         ``labels`` on the image's own grid, ``uncertainty``, ``recipe``.
     """
-    from napari_nnunet.engine.prediction.vote import VoteSettings
-    from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
-
     pairs = [entry if isinstance(entry, tuple) else (entry, PredictSettings()) for entry in members]
     joined = tuple(Member(opened_model(model), settings) for model, settings in pairs)
     vote = VoteSettings(method, weights, uncertainty, temperature)
@@ -142,8 +139,6 @@ def predict_best(
         As for :func:`verify_dataset`.
     **changes
     """
-    from napari_nnunet.jobs.prediction.combined import best_combination, predict_combined
-
     place = workspace_at(workspace)
     combination = best_combination(place, place.dataset_name(dataset), merged(PredictSettings, settings, changes))
     volume = as_volume(image, spacing, len(combination.model.dataset.channel_names))

@@ -16,7 +16,6 @@ from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.case_trash import homes_of, in_trash, masks_of, moved, raw_case_files
 from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
-from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.trash import Trashed
 from napari_nnunet.grid import Grid, Turned, relation
@@ -288,6 +287,8 @@ def place_labels(folder: Path, name: str) -> None:
 
 def _set_spacing(path: Path, wished: Geometry, reader: str | None) -> None:
     if path.name.lower().endswith((".tif", ".tiff")):
+        from napari_nnunet.formats.images import tiff  # loads tifffile, which planning need not wait for
+
         write_json(tiff.sidecar(path), {"spacing": list(wished.spacing)})
         return
     is_mask = path.parent.name != "imagesTr"

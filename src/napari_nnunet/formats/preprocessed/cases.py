@@ -108,15 +108,21 @@ def store_case(
 
 
 def _write_array(path: Path, array: NDArray[Any], patch: Sequence[int], staging: Path) -> None:
+    chunks, blocks = chunks_and_blocks(array.shape, patch, array.dtype.itemsize)
+    _write_blosc(path, array, joined_slices(array.shape, patch, chunks, array.dtype.itemsize), blocks, staging)
+
+
+def _write_blosc(
+    path: Path, array: NDArray[Any], chunks: Sequence[int], blocks: Sequence[int], staging: Path | None = None
+) -> None:
     import blosc2  # only to open cases: planning and docks list them
 
-    chunks, blocks = chunks_and_blocks(array.shape, patch, array.dtype.itemsize)
     contiguous = np.ascontiguousarray(array)
     with written_beside(path, staging=staging, suffix=".b2nd", durable=False) as temporary:
         try:
             blosc2.asarray(
                 contiguous,
-                chunks=joined_slices(array.shape, patch, chunks, array.dtype.itemsize),
+                chunks=chunks,
                 blocks=blocks,
                 urlpath=str(temporary),
                 mode="w",
@@ -137,25 +143,23 @@ def _compression(array: NDArray[Any]) -> blosc2.CParams:
     """
     import blosc2  # only to open cases: planning and docks list them
 
+    def parameters(kind: blosc2.Filter) -> blosc2.CParams:
+        return blosc2.CParams(
+            codec=blosc2.Codec.ZSTD,
+            clevel=1,
+            filters=[kind],
+            filters_meta=[0],
+            typesize=array.dtype.itemsize,
+            nthreads=1,
+        )
+
     if array.dtype.kind != "f":
-        return _parameters(blosc2.Filter.SHUFFLE, array.dtype.itemsize)
+        return parameters(blosc2.Filter.SHUFFLE)
     flat = array.reshape(-1)
     begin = max(0, (flat.size - _SAMPLE_VOXELS) // 2)
     sample = np.ascontiguousarray(flat[begin : begin + _SAMPLE_VOXELS])
-    sizes = {}
-    for kind in (blosc2.Filter.NOFILTER, blosc2.Filter.SHUFFLE):
-        options = _parameters(kind, array.dtype.itemsize)
-        sizes[kind] = len(blosc2.compress2(sample, cparams=options))
-    best = min(sizes, key=lambda kind: sizes[kind])
-    return _parameters(best, array.dtype.itemsize)
-
-
-def _parameters(kind: blosc2.Filter, itemsize: int) -> blosc2.CParams:
-    import blosc2  # only to open cases: planning and docks list them
-
-    return blosc2.CParams(
-        codec=blosc2.Codec.ZSTD, clevel=1, filters=[kind], filters_meta=[0], typesize=itemsize, nthreads=1
-    )
+    kinds = (blosc2.Filter.NOFILTER, blosc2.Filter.SHUFFLE)
+    return min(map(parameters, kinds), key=lambda options: len(blosc2.compress2(sample, cparams=options)))
 
 
 def case_names(folder: Path) -> list[str]:
@@ -288,23 +292,8 @@ def read_next_stage(folder: Path, name: str) -> Any:
 
 def write_next_stage(folder: Path, name: str, labels: NDArray[np.unsignedinteger], patch: Sequence[int]) -> None:
     """Write a segmentation (z, y, x) for the next stage's training."""
-    import blosc2  # only to open cases: planning and docks list them
-
-    path = folder / f"{name}.b2nd"
     chunks, blocks = chunks_and_blocks((1, *labels.shape), patch, labels.dtype.itemsize)
-    with written_beside(path, suffix=".b2nd", durable=False) as temporary:
-        try:
-            blosc2.asarray(
-                np.ascontiguousarray(labels),
-                chunks=chunks[1:],
-                blocks=blocks[1:],
-                urlpath=str(temporary),
-                mode="w",
-                cparams=_compression(labels),
-                dparams=blosc2.DParams(nthreads=1),
-            )
-        except RuntimeError as error:
-            raise write_error(path, f"the disk is full, or refuses the file ({error})") from error
+    _write_blosc(folder / f"{name}.b2nd", labels, chunks[1:], blocks[1:])
 
 
 def remove_case(folder: Path, name: str) -> None:

@@ -40,15 +40,21 @@ class EnsembleRequest(Request):
         "Weights", "--weights W", "One per folder.", default=None, otherwise="equal"
     )
     method: Literal["soft", "hard"] = option(
-        "Method",
+        "By",
         "--hard",
         "Whether the mean of the probabilities decides (soft) or the majority of the labels (hard).",
         default="soft",
+        row=True,
         sets="hard",
         shell="The majority of the labels decides, not the mean of the probabilities.",
     )
     uncertainty: bool = option(
-        "Uncertainty", "--uncertainty", "Also write maps of entropy and disagreement (0 to 1).", default=False
+        "Show uncertainty",
+        "--uncertainty",
+        "Two layers: entropy (how unsure all are together) and how much the models disagree.",
+        default=False,
+        row=True,
+        shell="Also write maps of entropy and disagreement (0 to 1).",
     )
     temperature: float = option(
         "Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.", default=1.0, gt=0

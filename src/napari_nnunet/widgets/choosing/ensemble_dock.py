@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
 from qtpy.QtWidgets import QFormLayout, QGroupBox
 
-from napari_nnunet.engine.prediction.vote import Method, VoteSettings
+from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job
 from napari_nnunet.jobs.choosing.calibrate import calibrate_models, known_temperature
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.schema.requests.choosing import EnsembleRequest
 from napari_nnunet.widgets.choosing.ensemble_jobs import (
     EnsembleOrder,
     Joining,
@@ -30,7 +30,7 @@ from napari_nnunet.widgets.choosing.members import BEST, LayerGroup, MemberChoic
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.forms import add_row
+from napari_nnunet.widgets.frame.forms import FieldRows
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_of, placement_of
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import napari
 
 _JOIN, _TOGETHER = "Combine layers", "Segment together"
-_SOFT, _HARD = "Mean of the probabilities (nnU-Net)", "Majority of the labels"
+_METHODS = (("Mean of the probabilities (nnU-Net)", "soft"), ("Majority of the labels", "hard"))
 
 
 class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
@@ -66,8 +66,6 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         self.members.changed.connect(self._members_changed)
         self.members.comparison_wanted.connect(self._compare_models)
         self.form.changed.connect(self.check_soon)
-        self.method_box.changed.connect(self.check_soon)
-        self.doubt_box.changed.connect(self.check_soon)
         self.calibrate.clicked.connect(self._calibrate)
         viewer.layers.events.removed.connect(self._layer_removed)
         self._members_changed()
@@ -75,14 +73,8 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
     def _make_options(self) -> QGroupBox:
         box = QGroupBox("4  Combining")
         form = QFormLayout(box)
-        self.method_box = ComboBox(label="By", choices=[_SOFT, _HARD], tooltip="What decides if the models disagree.")
-        self.doubt_box = CheckBox(
-            text="Show uncertainty",
-            value=True,
-            tooltip="Two layers: entropy (how unsure all are together) and how much the models disagree.",
-        )
-        for widget in (self.method_box, self.doubt_box):
-            add_row(form, widget)
+        self.rows = FieldRows(EnsembleRequest, {"method": {"choices": _METHODS}, "uncertainty": {"value": True}})
+        self.rows.add_to(form, lambda _: self.check_soon())
         self.calibrate = button(
             "Calibrate the uncertainty",
             "Fit a temperature to the validation cases, once. Needs saved validation probabilities.",
@@ -110,16 +102,16 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         chosen = self.members.chosen()
         weights = self.members.weights()
         check_weights(weights, len(chosen))
-        method: Method = "hard" if self.method_box.value == _HARD else "soft"
+        asked = self.rows.values()
         if self.members.takes_layers:
-            return Joining(_that_fit(chosen), VoteSettings(method, weights, bool(self.doubt_box.value)))
+            return Joining(_that_fit(chosen), VoteSettings(asked["method"], weights, asked["uncertainty"]))
         if self.members.empty:
             raise NotReadyError(self.members.note.text())
         if not chosen or (len(chosen) < 2 and self.members.source_box.value != BEST):
             raise NotReadyError("Select at least two models.")
         check_models([member.model for member in chosen])
-        uncertain = bool(self.doubt_box.value) and len(chosen) > 1
-        vote = VoteSettings(method, weights, uncertain, _temperature(chosen))
+        uncertain = asked["uncertainty"] and len(chosen) > 1
+        vote = VoteSettings(asked["method"], weights, uncertain, _temperature(chosen))
         request = self.form.request(self.panel)
         for member in chosen:
             self.form.require_near(member.model, request)
@@ -132,7 +124,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         super().check()
         members = [member for member in self.members.chosen() if isinstance(member, MemberChoice)]
         datasets = {member.model.folder.parent for member in members}  # one has validation cases for all
-        wanted = bool(self.doubt_box.value) and len(members) > 1 and len(datasets) == 1
+        wanted = self.rows.values()["uncertainty"] and len(members) > 1 and len(datasets) == 1
         self.calibrate.setVisible(wanted and _temperature(members) == 1)
 
     def verb(self, request: EnsembleOrder) -> str:

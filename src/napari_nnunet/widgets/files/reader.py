@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
@@ -20,6 +22,7 @@ from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, holds_models
+from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData, placement, with_time
@@ -105,8 +108,6 @@ def open_layers(folder: Path, name: str) -> Job[list[LayerData]]:
 
 def _read_dataset(path: str | list[str]) -> list[LayerData]:
     """Open the first case of a dropped dataset, and all of it in the Training cases dock."""
-    import napari
-
     first = Path(path[0] if isinstance(path, list) else path)
     folder = first if first.is_dir() else first.parent
     dataset, _ = survey(folder)
@@ -128,10 +129,6 @@ def _read_dicom(path: str | list[str]) -> list[LayerData]:
 
 def _read_model(path: str | list[str]) -> list[LayerData]:
     """Remember a dropped model folder for the Segment dock; it adds no layer."""
-    from napari.utils.notifications import show_info
-
-    from napari_nnunet.formats.model.known_models import remember_model
-
     first = Path(path[0] if isinstance(path, list) else path)
     models = find_models(first, depth=1)
     for folder in reversed(models):
@@ -142,8 +139,6 @@ def _read_model(path: str | list[str]) -> list[LayerData]:
 
 def _read_zip(path: str | list[str]) -> list[LayerData]:
     """Hand a dropped zip with models to the Models dock, which asks before it installs."""
-    import napari
-
     first = Path(path[0] if isinstance(path, list) else path)
     viewer = napari.current_viewer()
     if viewer is None:

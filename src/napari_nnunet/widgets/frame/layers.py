@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pint
 from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
@@ -267,8 +268,6 @@ def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
 
 def length_in_mm(unit: Any) -> float | None:
     """Return mm per unit; None for pixels, seconds and the like."""
-    import pint
-
     try:
         quantity = (1 * unit) if hasattr(unit, "dimensionality") else pint.get_application_registry()(str(unit))
         return float(quantity.to("mm").magnitude)
