@@ -12,6 +12,7 @@ from trainings import SHORT, folder_of, of, run
 
 from helpers import TRAINED, Recipe, make_trainable, write_nifti
 from napari_nnunet.events import Note
+from napari_nnunet.formats.dataset.objects import note_drawn
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.objects import ObjectRules
@@ -29,6 +30,7 @@ def workspace(tmp_path: Path) -> Workspace:
     for path in sorted((raw / "labelsTr").iterdir()):
         labels, _ = read_labels(path)
         write_nifti(raw / "objectsTr" / path.name, ndimage.label(labels > 0)[0].astype(np.uint16))
+    note_drawn(raw, [path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir()])
     return workspace
 
 

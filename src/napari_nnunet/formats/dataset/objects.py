@@ -187,7 +187,7 @@ def look_at_drawn(folder: Path) -> DrawnObjects:
     Raises
     ------
     DatasetError
-        If dataset.json cannot be read, or there are no objects.
+        If dataset.json cannot be read.
     """
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
@@ -195,7 +195,7 @@ def look_at_drawn(folder: Path) -> DrawnObjects:
         return DrawnObjects()
     noted, rules = _noted(folder), _rules(info, scheme)
     stale, changed = [], []
-    files = _files(folder, info)
+    files = _files(folder, info) if any((folder / OBJECTS).glob(f"*{info.file_ending}")) else {}
     for case, own in files.items():
         before = noted.get(case, {})
         if before.get("seen") == own.seen and before.get("rules") == rules and own.label.is_file():
