@@ -94,3 +94,59 @@ def test_a_comparison_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again(
         assert compare.result.isVisible() is finished
     press(qtbot, compare)
     assert compare.csv() == expected
+
+
+def two_maps():
+    """A reference and a prediction: one found, one missed, two that were merged."""
+    reference, prediction = np.zeros((40, 60), np.uint16), np.zeros((40, 60), np.uint16)
+    reference[2:12, 2:12] = prediction[2:12, 2:12] = 1
+    reference[2:12, 40:50] = 2
+    reference[20:30, 2:12], reference[20:30, 12:22] = 3, 4
+    prediction[20:30, 2:22] = 2
+    return reference, prediction
+
+
+def test_objects_are_matched_coloured_and_gone_to(viewer, compare, qtbot):
+    reference, prediction = two_maps()
+    first = viewer.add_labels(reference, name="truth", metadata={"nnunet_kind": "cell"})
+    second = viewer.add_labels(prediction, name="found")
+    compare.form.first_box.value, compare.form.second_box.value = first, second
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    assert compare.form.objects_box.value  # the layer says so
+    press(qtbot, compare)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 3, timeout=10000)
+    assert [row[:3] for row in compare.objects.table.texts()[1:]] == [
+        ["merged", "3 + 4", "2"],
+        ["missed", "2", "–"],
+        ["found", "1", "1"],
+    ]
+    assert compare.objects.title.text().startswith("AP@0.5 0.500, AP@0.75 0.200")
+    assert not compare.table.isVisible()
+    layer = viewer.layers["truth ≠ found"]
+    assert (layer.data[25, 5], layer.data[5, 45], layer.data[5, 5]) == (5, 2, 1)
+    compare.objects.table.selectRow(1)
+    assert tuple(viewer.scene.camera.center[-2:]) == pytest.approx((6.5, 44.5))
+    assert "merged,3 + 4,2" in compare.objects._csv
+    compare.form.objects_box.value = False
+    qtbot.waitUntil(lambda: not compare._later.isActive(), timeout=5000)
+    press(qtbot, compare)
+    assert compare.table.isVisible() and not compare.objects.isVisible()
+
+
+def test_folders_of_objects_are_listed_worst_first_and_opened(viewer, compare, tmp_path, qtbot):
+    reference, prediction = two_maps()
+    for folder, bad in (("one", reference), ("two", prediction)):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / "bad.nii.gz", bad[None])
+        write_nifti(tmp_path / folder / "good.nii.gz", reference[None])
+    compare.form.tabs.setCurrentIndex(1)
+    compare.form.objects_box.value = True
+    compare.form.first_folder.setText(str(tmp_path / "one"))
+    compare.form.second_folder.setText(str(tmp_path / "two"))
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    press(qtbot, compare)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2, timeout=10000)
+    assert compare.objects.table.texts()[1] == ["bad", "0.500", "0.500", "2", "2", "0", "0", "1"]
+    compare.objects.table.itemDoubleClicked.emit(compare.objects.table.item(0, 0))
+    assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]
+    assert "1 merged" in compare.objects.legend.text()

@@ -16,6 +16,7 @@ from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, comp
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.choosing.compare_form import Compared, CompareForm, labels_of
+from napari_nnunet.widgets.choosing.compare_objects import ObjectsCompared
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
@@ -51,6 +52,9 @@ class CompareWidget(RequestDock[Compared, None]):
             column.addWidget(part)
         self.result.setVisible(False)
         self.lay_out(self.form, self.summary, self.panel, self.result)
+        self.objects = ObjectsCompared(viewer, self.panel.say)
+        self.objects.filled = lambda: self.result.setVisible(True)
+        column.addWidget(self.objects)
         self.form.changed.connect(self.check_soon)
         self.table.itemDoubleClicked.connect(lambda item: self._open_case(item.row()))
         self.check()
@@ -71,6 +75,11 @@ class CompareWidget(RequestDock[Compared, None]):
     def begin(self, request: Compared) -> None:
         """Compare."""
         self._comparison = None
+        self._show_objects(self.form.objects)
+        if self.form.objects:
+            job, done = self.objects.job(request)
+            self.panel.run(job, done=done)
+            return
         if isinstance(request, CompareRequest):
             self.panel.run(compare_folders(request), done=self._show_cases)
             return
@@ -79,6 +88,14 @@ class CompareWidget(RequestDock[Compared, None]):
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
         arrays = full_resolution(request.first), full_resolution(request.second)
         self.panel.run(_compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place))
+
+    def _show_objects(self, objects: bool) -> None:
+        """Show the results of objects or those of classes."""
+        for part in (self.title, self.table, self.copy):
+            part.setVisible(not objects)
+        self.objects.setVisible(objects)
+        if objects:
+            self.objects.clear()
 
     def _show_layers(
         self,

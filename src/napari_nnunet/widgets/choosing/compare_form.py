@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from magicgui.widgets import ComboBox
+from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QTabWidget, QVBoxLayout, QWidget
@@ -15,7 +15,7 @@ from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
-from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
 from napari_nnunet.widgets.frame.ready import NotReadyError
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TwoLayers:
-    """Two Labels layers that lie over each other."""
+    """Two Labels layers that lie over each other; ``series`` where their first axis is time."""
 
     first: Labels
     second: Labels
+    series: bool = False
 
 
 Compared: TypeAlias = TwoLayers | CompareRequest
@@ -60,6 +61,13 @@ class CompareForm(LayerForm):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.tabs)
+        self.objects_box = CheckBox(
+            text="Every value is an object",
+            tooltip="Match objects, and say which were found, missed, split or merged, instead of comparing classes.",
+        )
+        self._told = False  # whether somebody said what the values are
+        column.addWidget(self.objects_box.native)
+        self.objects_box.changed.connect(self._objects_told)
         for box in (self.first_box, self.second_box):
             box.changed.connect(self._changed)
         self.tabs.currentChanged.connect(self._changed)
@@ -80,6 +88,14 @@ class CompareForm(LayerForm):
 
     def _changed(self, _: Any = None) -> None:
         if not self._filling:
+            if not self._told and self.tabs.currentIndex() == 0:
+                with self._quietly():
+                    self.objects_box.value = any(map(_numbers_objects, (self.first_box.value, self.second_box.value)))
+            self.changed.emit()
+
+    def _objects_told(self, _: Any = None) -> None:
+        if not self._filling:
+            self._told = True
             self.changed.emit()
 
     def _labels(self) -> list[Labels]:
@@ -116,6 +132,11 @@ class CompareForm(LayerForm):
             if box.value is old:
                 box.value = new
 
+    @property
+    def objects(self) -> bool:
+        """Whether every value is an object, and no class."""
+        return bool(self.objects_box.value)
+
     def compared(self) -> Compared:
         """Return what is compared; raises NotReadyError with what is missing."""
         return self._two_layers() if self.tabs.currentIndex() == 0 else self._two_folders()
@@ -145,7 +166,12 @@ class CompareForm(LayerForm):
         if len(set(times)) > 1:
             raise NotReadyError(f"'{first.name}' has {times[0]} time points, '{second.name}' has {times[1]}.")
         require_over(first, second, axes)
-        return TwoLayers(first, second)
+        return TwoLayers(first, second, "T" in axes)
+
+
+def _numbers_objects(layer: Labels | None) -> bool:
+    """Whether a layer says that its values number objects."""
+    return layer is not None and (KIND in layer.metadata or "kind" in layer.features)
 
 
 def labels_of(layer: Labels) -> NDArray[Any]:

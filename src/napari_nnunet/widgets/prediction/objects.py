@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.formats.results.table import text_of
-from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
+from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.objects.repair import RepairTools
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
@@ -23,14 +26,19 @@ else:
     measure_arrays = lazy("napari_nnunet.jobs.objects.measure:measure_arrays")
 
 Rows = list[dict[str, Any]]
+_PAUSE_MS = 400  # after a stroke, before everything is measured again
 
 
 class ObjectTable(QWidget):
     """Objects per kind, measured on a thread; napari's table of features shows every one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._result: ResultLayers | None = None
+        self._kinds: list[Mapping[int, str]] = []
+        self._later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
+        self._later.timeout.connect(self._measure)
+        self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels)
         self._rows: list[tuple[int | None, Rows]] = []
         self._measuring = Latest(self)
         self.table = Table("Objects", ["Kind", "Objects", "Mean size"])
@@ -38,26 +46,52 @@ class ObjectTable(QWidget):
         self.copy = CopyButton("Copy all as CSV", self.csv)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.table, self.note, self.copy):
+        for part in (self.table, self.note, self.copy, self.repair):
             column.addWidget(part)
         self.setVisible(False)
 
     def show_result(self, result: ResultLayers, kinds: Sequence[Mapping[int, str]]) -> None:
-        """Count the objects of every time point at once, then measure them."""
+        """Count the objects of every time point at once, then measure them; again when somebody corrects them."""
         self.hide_result()
-        self._result = result
+        self._result, self._kinds = result, [dict(own) for own in kinds]
+        result.labels.events.paint.connect(self._painted)
+        self._show_counts(result)
+        self.setVisible(True)
+        self._measure()
+
+    def _show_counts(self, result: ResultLayers) -> None:
         names = dict.fromkeys(result.objects.kinds, 0) if result.objects is not None else {}
-        for of_frame in kinds:
+        for of_frame in self._kinds:
             for kind in of_frame.values():
-                names[kind] += 1
+                names[kind] = names.get(kind, 0) + 1
         self.table.fill([(kind, f"{count:,}", "…") for kind, count in names.items()])
+
+    def _painted(self, _: Any = None) -> None:
+        """Look at the layer again after somebody corrected it, when no further stroke follows."""
+        if self._result is not None:
+            self.note.setText("Measuring…")
+            self.copy.setEnabled(False)
+            self._later.start()
+
+    def _measure(self) -> None:
+        """Measure the objects there are now, each of the kind that it was found as or that the layer says."""
+        result = self._result
+        if result is None:
+            return
+        request, data = result.request, np.asarray(result.labels.data)
+        views = [canvas_view(data, request.axes, frame.index).copy() for frame in request.frames]
+        told = kinds_of_features(result.labels.features)
+        usual = next(iter(result.objects.kinds)) if result.objects is not None else ""
+        self._kinds = [
+            {n: told.get(n) or own.get(n, usual) for n in map(int, np.unique(view)) if n}
+            for view, own in zip(views, self._kinds, strict=True)
+        ]
+        self._show_counts(result)
         self.note.setText("Measuring…")
         self.copy.setEnabled(False)
-        self.setVisible(True)
-        request = result.request
         frames = [
-            (canvas_view(result.canvas, request.axes, frame.index).copy(), np.asarray(frame.volume.array), own)
-            for frame, own in zip(request.frames, kinds, strict=True)
+            (view, np.asarray(frame.volume.array), own)
+            for view, frame, own in zip(views, request.frames, self._kinds, strict=True)
         ]
         channels = request.model.dataset.channel_names
         self._measuring.start(
@@ -67,7 +101,12 @@ class ObjectTable(QWidget):
     def hide_result(self) -> None:
         """Forget the result."""
         self._measuring.stop()
-        self._result = None
+        self._later.stop()
+        self.repair.use("")
+        if self._result is not None:
+            with suppress(ValueError, RuntimeError):  # a layer that is gone
+                self._result.labels.events.paint.disconnect(self._painted)
+        self._result, self._kinds = None, []
         self._rows = []
         self.setVisible(False)
 
@@ -81,7 +120,7 @@ class ObjectTable(QWidget):
         self.table.fill([_line(kind, everything, result.request) for kind in kinds])
         self.note.setText("Each object's figures are in the layer: Layers > Metadata > Features table widget.")
         self.copy.setEnabled(True)
-        if len(tables) == 1 and result.labels.data is result.canvas:
+        if len(tables) == 1:
             rows = tables[0]
             columns = [name for name in (rows[0] if rows else {}) if name != "object"]
             result.labels.features = {

@@ -47,7 +47,7 @@ class ResultView(QWidget):
         self._halted: ResultLayers | None = None
         self.many = ManyTable()
         self.table = VolumeTable()
-        self.objects = ObjectTable()
+        self.objects = ObjectTable(viewer)
         self.after = AfterResult()
         self.collect = button(
             "Add to the training set…", "Choose image and labels, corrected where they are wrong, as a training case."

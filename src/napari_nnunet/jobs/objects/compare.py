@@ -1,0 +1,76 @@
+"""Two segmentations of numbered objects side by side: what became of each object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.engine.objects.verdict import Verdict, verdicts
+from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.images.files import common_ending
+from napari_nnunet.jobs.choosing.evaluate import compare_cases
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
+from napari_nnunet.jobs.objects.evaluate import ObjectEvaluation, match_pair
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectComparison:
+    """What became of the objects of an image.
+
+    Parameters
+    ----------
+    matching : Matching
+        For scores.
+    painted : ndarray of uint8, shape ([T,] [Z,] Y, X)
+        See :data:`napari_nnunet.engine.objects.verdict.FATES`.
+    verdicts : tuple of Verdict
+        What is wrong first; places have the axes of the arrays.
+    """
+
+    matching: Matching
+    painted: NDArray[np.uint8]
+    verdicts: tuple[Verdict, ...]
+
+
+def compare_objects(first: Any, second: Any, *, series: bool = False) -> Job[ObjectComparison]:
+    """Compare numbered objects of two arrays on the same grid.
+
+    Parameters
+    ----------
+    first, second : array-like of int, shape ([T,] [Z,] Y, X)
+        The reference, and what is compared with it; both are copied, for people go on editing.
+    series : bool
+        Whether the first axis is time; objects of different time points are not compared.
+    """
+    one, other = np.array(first), np.array(second)
+    frames: Sequence[tuple[Any, Any]] = list(zip(one, other, strict=True)) if series else [(one, other)]
+    yield Stage(name="Comparing", total=len(frames))
+    matching, painted, found = Matching.none(), [], []
+    for i, (a, b) in enumerate(frames):
+        own, marked, fates = verdicts(a, b)
+        matching += own
+        painted.append(marked)
+        found += [replace(fate, place=(float(i), *fate.place)) for fate in fates] if series else list(fates)
+        yield Progress(done=i + 1, total=len(frames))
+    order = [fate for fate in found if fate.fate != "found"] + [fate for fate in found if fate.fate == "found"]
+    return ObjectComparison(matching, np.stack(painted) if series else painted[0], tuple(order))
+
+
+def compare_object_folders(first: Path, second: Path, *, workers: int = 0) -> Job[tuple[list[Pair], ObjectEvaluation]]:
+    """Compare the numbered objects of two folders with files of the same names.
+
+    Returns
+    -------
+    tuple of (list of Pair, ObjectEvaluation)
+        The files, and the matching of every case.
+    """
+    pairs = pair_up(first, second, common_ending(second))
+    yield Stage(name="Comparing", total=len(pairs))
+    found = yield from compare_cases(match_pair, pairs, None, workers=workers)
+    return list(pairs), ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})

@@ -1,0 +1,192 @@
+"""The Compare dock on numbered objects: what became of each, in colours, and a jump to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_nnunet.engine.objects.verdict import FATES, Verdict
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.events import Job, drain
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.jobs.objects.compare import ObjectComparison, compare_object_folders, compare_objects
+from napari_nnunet.jobs.objects.evaluate import scores
+from napari_nnunet.schema.requests.choosing import CompareRequest
+from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of
+from napari_nnunet.widgets.files.reader import label_layer
+from napari_nnunet.widgets.frame.forms import DERIVED
+from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
+from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+
+if TYPE_CHECKING:
+    import napari
+
+#: Colours that people with any colour vision tell apart (Okabe and Ito 2008).
+COLOURS = {"found": "#009e73", "missed": "#d55e00", "invented": "#e69f00", "split": "#56b4e9", "merged": "#cc79a7"}
+_CLOSE = 2.0  # pixels of the screen per voxel, at least, when looking at an object
+_FIGURES = ("AP@0.5", "AP@0.75", "F1@0.5", "PQ", "SEG")
+_CASE_HEADS = ("Case", "AP@0.5", "PQ", "Found", "Missed", "Invented", "Split", "Merged")
+
+
+class ObjectsCompared(QWidget):
+    """Scores, a list of objects or cases, and the layer that shows what became of each.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Gets the layers.
+    say : callable
+        Shows a sentence where something could not be done.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, say: Callable[[str], object]) -> None:
+        super().__init__()
+        self.viewer, self._say = viewer, say
+        self.filled: Callable[[], object] = lambda: None
+        self._verdicts: tuple[Verdict, ...] = ()
+        self._pairs: list[Any] = []
+        self._layer: Labels | None = None
+        self._csv = ""
+        self.title, self.legend = sentence(), sentence()
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.table = Table("Objects", most=12)
+        self.copy = CopyButton("Copy as CSV", lambda: self._csv)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for part in (self.title, self.legend, self.table, self.copy):
+            column.addWidget(part)
+        self.table.itemSelectionChanged.connect(self._selected)
+        self.table.itemDoubleClicked.connect(lambda item: self._open_case(item.row()))
+        self.setVisible(False)
+
+    def clear(self) -> None:
+        """Forget what was compared."""
+        self._verdicts, self._pairs, self._layer, self._csv = (), [], None, ""
+        self.table.setRowCount(0)
+        self.title.setText("")
+        self.legend.setText("")
+
+    def job(self, request: Compared) -> tuple[Job[Any], Callable[[Any], None]]:
+        """Return what compares, and what shows its result."""
+        if isinstance(request, CompareRequest):
+            return compare_object_folders(request.first, request.second), lambda found: self._show_cases(*found)
+        place, name = placement_of(request.first), f"{request.first.name} ≠ {request.second.name}"
+        arrays = full_resolution(request.first), full_resolution(request.second)
+        return compare_objects(*arrays, series=request.series), lambda found: self._show(found, name, place)
+
+    def _show(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
+        values = scores(found.matching)
+        self.title.setText(", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES))
+        self._legend(found)
+        self._verdicts = found.verdicts
+        rows = [
+            [verdict.fate, _numbers(verdict.references), _numbers(verdict.predictions), f"{verdict.iou:.2f}"]
+            for verdict in found.verdicts
+        ]
+        self.table.set_heads(["Object", "First", "Second", "IoU"])
+        self.table.fill(rows, colours=[COLOURS[verdict.fate] for verdict in found.verdicts])
+        self.table.setToolTip("Select an object to go to it.")
+        self._csv = text_of(
+            [{"fate": fate, "first": one, "second": other, "IoU": iou} for fate, one, other, iou in rows]
+        )
+        self._paint(found, name, place)
+        self.filled()
+
+    def _legend(self, found: ObjectComparison) -> None:
+        """Say how many objects became what, in the colours of the layer."""
+        each = Counter(verdict.fate for verdict in found.verdicts)
+        self.legend.setText(
+            "   ".join(f"<font color='{COLOURS[fate]}'>■</font>&nbsp;{each[fate]} {fate}" for fate in FATES)
+        )
+
+    def _paint(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
+        for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
+            self.viewer.layers.remove(old)
+        colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+        self._layer = Labels(
+            found.painted,
+            name=name,
+            colormap=DirectLabelColormap(color_dict=colours | {FATES[fate]: COLOURS[fate] for fate in FATES}),
+            features={"index": [0, *FATES.values()], "name": ["nothing", *FATES]},
+            metadata={DERIVED: True},
+            **place,
+        )
+        self.viewer.add_layer(self._layer)
+
+    def _selected(self) -> None:
+        """Go to the selected object."""
+        row = self.table.currentRow()
+        layer = self._layer
+        if not self._verdicts or layer is None or layer not in self.viewer.layers or not self.table.selectedItems():
+            return
+        place = self._verdicts[row].place
+        world = layer.data_to_world(place)
+        offset = self.viewer.dims.ndim - layer.ndim
+        for axis in range(layer.ndim):
+            self.viewer.dims.set_point(axis + offset, world[axis])
+        shown = list(self.viewer.dims.displayed)
+        camera = getattr(self.viewer, "scene", self.viewer).camera  # moved in napari 0.9
+        camera.center = tuple(world[axis - offset] for axis in shown)
+        step = max(layer.scale[axis - offset] for axis in shown)
+        camera.zoom = max(camera.zoom, _CLOSE / step)
+
+    def _show_cases(self, pairs: list[Any], evaluation: Any) -> None:
+        found = {name: scores(matching) for name, matching in evaluation.cases.items()}
+        order = sorted(pairs, key=lambda pair: (found[pair.name]["AP@0.5"] is None, found[pair.name]["AP@0.5"] or 0))
+        self._pairs = order
+        rows = [
+            [
+                pair.name,
+                *(_text(found[pair.name][key]) for key in ("AP@0.5", "PQ")),
+                *(str(found[pair.name][key]) for key in ("found", "missed", "invented", "split", "merged")),
+            ]
+            for pair in order
+        ]
+        self.table.set_heads(list(_CASE_HEADS))
+        self.table.fill(rows)
+        self.table.setToolTip("Double click a case to open it.")
+        everything = scores(evaluation.all)
+        self.title.setText(
+            f"{len(order)} cases: " + ", ".join(f"{figure} {_text(everything[figure])}" for figure in _FIGURES) + ". "
+            "The worst first; double-click one to open it."
+        )
+        self._csv = evaluation.csv()
+        self.filled()
+
+    def _open_case(self, row: int) -> None:
+        """Open both segmentations of a case, and what became of its objects."""
+        if not self._pairs:
+            return
+        pair = self._pairs[row]
+        try:
+            read = [label_layer(path) for path in (pair.reference, pair.prediction)]
+        except NnunetError as error:
+            self._say(error.in_window)
+            return
+        for layer in self.viewer.layers:
+            layer.visible = False
+        plain = ("colormap", "features")  # those of classes
+        layers = []
+        for (data, place), what in zip(read, ("first", "second"), strict=True):
+            own = {key: value for key, value in place.items() if key not in plain}
+            metadata = {**own.pop("metadata", {}), KIND: "object"}
+            layers.append(Labels(data, **{**own, "name": f"{pair.name} ({what})", "metadata": metadata}))
+            self.viewer.add_layer(layers[-1])
+        one, other = map(labels_of, layers)
+        found = drain(compare_objects(one, other))
+        self._legend(found)
+        self._paint(found, f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    return " + ".join(map(str, numbers[:3])) + (" + …" if len(numbers) > 3 else "") or "–"
+
+
+def _text(value: float | int | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""Numbered objects in layers: corrected with clicks, followed through time."""
