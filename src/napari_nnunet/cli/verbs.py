@@ -126,6 +126,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("derive_objects", "dataset", "DeriveObjectsRequest", "derive the classes to learn from numbered objects"),
     Verb("evaluate_objects", "choosing", "EvaluateObjectsRequest", "compare numbered objects with references"),
     Verb("measure", "choosing", "MeasureObjectsRequest", "write a table of numbered objects: size, place, shape"),
+    Verb("track", "choosing", "TrackRequest", "give objects of a time series the same number at every time"),
     Verb("compare", "choosing", "CompareRequest", "compare two folders of segmentations, worst cases first"),
     Verb(
         "accumulate_crossval_results",

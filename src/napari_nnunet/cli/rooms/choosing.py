@@ -17,6 +17,7 @@ from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as 
 from napari_nnunet.jobs.objects.evaluate import OBJECTS_FILE, scores
 from napari_nnunet.jobs.objects.evaluate import evaluate_objects as evaluate_objects_job
 from napari_nnunet.jobs.objects.measure import measure_objects as measure_objects_job
+from napari_nnunet.jobs.objects.track import track_objects
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         FindBestRequest,
         MeasureObjectsRequest,
         RecipeRequest,
+        TrackRequest,
     )
 
 
@@ -121,4 +123,11 @@ def measure(request: MeasureObjectsRequest, shell: Shell) -> None:
     """Write the table of objects."""
     rows = shell.run(measure_objects_job(request))
     print(f"{len(rows)} objects")
+    print(request.target)
+
+
+def track(request: TrackRequest, shell: Shell) -> None:
+    """Follow objects through time."""
+    for series in shell.run(track_objects(request)):
+        print(f"{series.name}: {series.times} time points, {series.tracks} tracks, {series.divisions} divisions")
     print(request.target)

@@ -44,7 +44,7 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     else:
         ending, files = ending_of(request.objects), [request.objects]
     cases = {path.name[: -len(ending)]: path for path in files}
-    images = {case: _images(request.images, case) for case in cases}
+    images = {case: images_of(request.images, case) for case in cases}
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
     voxels = sum(_memory(path) for path in files) / _BYTES
@@ -100,7 +100,8 @@ def object_rows(path: Path, images: tuple[Path, ...]) -> list[Row]:
     return list(object_table(objects, geometry.spacing, image))
 
 
-def _images(source: Path | None, case: str) -> tuple[Path, ...]:
+def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
+    """Return the channel files of a case in a folder of images; nothing without one."""
     if source is None:
         return ()
     if source.is_file():

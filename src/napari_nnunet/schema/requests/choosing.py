@@ -278,3 +278,48 @@ class MeasureObjectsRequest(Request):
     )
     target: Path = option("Table", "-o FILE", "CSV to write.")
     workers: Workers = 0
+
+
+class TrackSettings(Request):
+    """How objects are followed through time."""
+
+    distance: float | None = option(
+        "Farthest move (mm)",
+        "--distance MM",
+        "How far an object can be from where it was at the time before.",
+        default=None,
+        gt=0,
+        otherwise="measured",
+        row=True,
+    )
+    gap: int = option(
+        "Missing for",
+        "--gap TIMES",
+        "For how many time points an object may not be seen.",
+        default=1,
+        ge=0,
+        le=100,
+        row=True,
+    )
+    divisions: bool = option(
+        "Divisions",
+        "--no_divisions",
+        "An object can become two, each with a new number.",
+        default=True,
+        sets=False,
+        row=True,
+        shell="No object becomes two.",
+    )
+
+
+class TrackRequest(TrackSettings):
+    """Follow objects through time: the same number at every time point, curves of every object, divisions."""
+
+    objects: Path = option(
+        "Objects", "-i DIR", "Numbered objects, a file per time point: SERIES_t000, SERIES_t001 and so on."
+    )
+    images: Path | None = option(
+        "Images", "--images DIR", "Images (CASE_0000, CASE_0001, ...), for brightness.", default=None
+    )
+    target: Path = option("Folder", "-o DIR", "For the objects with their new numbers, tracks.csv and tracks.png.")
+    workers: Workers = 0

@@ -131,7 +131,7 @@ class ObjectsCompared(QWidget):
         for axis in range(layer.ndim):
             self.viewer.dims.set_point(axis + offset, world[axis])
         shown = list(self.viewer.dims.displayed)
-        camera = getattr(self.viewer, "scene", self.viewer).camera  # moved in napari 0.9
+        camera = self.viewer.scene.camera
         camera.center = tuple(world[axis - offset] for axis in shown)
         step = max(layer.scale[axis - offset] for axis in shown)
         camera.zoom = max(camera.zoom, _CLOSE / step)

@@ -346,7 +346,7 @@ class CaseForm(LayerForm):
             self._labels_chosen()
 
     @property
-    def _numbers_objects(self) -> bool:
+    def numbers_objects(self) -> bool:
         """Whether the values of the labels are numbers of objects and no classes."""
         if self.info is not None:
             return KEY in self.info.raw
@@ -384,12 +384,12 @@ class CaseForm(LayerForm):
     def _changed(self, _: Any = None) -> None:
         if self._filling:
             return
-        many, new = self.table.many and not self._numbers_objects, self.info is None
+        many, new = self.table.many and not self.numbers_objects, self.info is None
         self.one_class.setVisible(many)
         self.as_objects.setVisible(many and new)
-        if self._numbers_objects:
+        if self.numbers_objects:
             self.table.setVisible(False)
-        self.layer_form.setRowVisible(self.sparse_box.native, not self._numbers_objects)
+        self.layer_form.setRowVisible(self.sparse_box.native, not self.numbers_objects)
         known = voxel_size_mm(self.image)[0] if self.image is not None else None
         self.spacing_edit.native.setPlaceholderText(f"{size_text(known[-3:])} (layer)" if known else "")
         self.changed.emit()

@@ -34,6 +34,7 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.objects.repair import RepairTools
 
 if TYPE_CHECKING:
     import napari
@@ -79,7 +80,10 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.next = next_button("Check and plan", "")
         for part in (self.cases, folded_away("Groups (patient, slide, well)", self.groups), self.problems):
             column.addWidget(part)
-        self.lay_out(self.form, self.summary, self.panel, self.collection, self.trash, last=self.next)
+        self.repair = RepairTools(viewer, lambda: self.form.labels)
+        self.lay_out(
+            self.form, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next
+        )
         self.form.changed.connect(self._form_changed)
         self.form.head.changed.connect(self._show_dataset)
         self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())
@@ -92,6 +96,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         self.cases.listed.connect(lambda names: self.groups.show_cases(self.form.head.raw, names))
         self.problems.mended.connect(self.state.written)
         self._show_dataset()
+        self._form_changed()
         self.check()
 
     # --- the dataset ---
@@ -176,6 +181,7 @@ class CasesWidget(RequestDock[NewCase, None]):
     # --- saving a case ---
 
     def _form_changed(self) -> None:
+        self.repair.setVisible(self.form.numbers_objects and self.form.labels is not None)
         self.panel.say("")
         self.check_soon()
 

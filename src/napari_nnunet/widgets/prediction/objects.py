@@ -17,6 +17,7 @@ from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.repair import RepairTools
+from napari_nnunet.widgets.objects.tracks import FollowTools, Series
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
@@ -38,6 +39,7 @@ class ObjectTable(QWidget):
         self._kinds: list[Mapping[int, str]] = []
         self._later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._later.timeout.connect(self._measure)
+        self.follow = FollowTools(viewer)
         self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels)
         self._rows: list[tuple[int | None, Rows]] = []
         self._measuring = Latest(self)
@@ -46,7 +48,7 @@ class ObjectTable(QWidget):
         self.copy = CopyButton("Copy all as CSV", self.csv)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.table, self.note, self.copy, self.repair):
+        for part in (self.table, self.note, self.copy, self.repair, self.follow):
             column.addWidget(part)
         self.setVisible(False)
 
@@ -57,6 +59,7 @@ class ObjectTable(QWidget):
         result.labels.events.paint.connect(self._painted)
         self._show_counts(result)
         self.setVisible(True)
+        self.follow.show_series(_series(result, kinds) if len(result.request.frames) > 1 else None)
         self._measure()
 
     def _show_counts(self, result: ResultLayers) -> None:
@@ -103,6 +106,7 @@ class ObjectTable(QWidget):
         self._measuring.stop()
         self._later.stop()
         self.repair.use("")
+        self.follow.show_series(None)
         if self._result is not None:
             with suppress(ValueError, RuntimeError):  # a layer that is gone
                 self._result.labels.events.paint.disconnect(self._painted)
@@ -136,6 +140,20 @@ class ObjectTable(QWidget):
         several = len(self._rows) > 1
         table = [({"time": index, **row} if several else row) for index, rows in self._rows for row in rows]
         return text_of(table)
+
+
+def _series(result: ResultLayers, kinds: Sequence[Mapping[int, str]]) -> Series:
+    """Return a result that has several time points."""
+    request = result.request
+    return Series(
+        result.labels,
+        request.axes,
+        tuple(int(frame.index or 0) for frame in request.frames),
+        tuple(np.asarray(frame.volume.array) for frame in request.frames),
+        tuple(kinds),
+        tuple(request.grid.spacing),
+        tuple(request.model.dataset.channel_names),
+    )
 
 
 def _line(kind: str, rows: Rows, request: SegmentRequest) -> tuple[str, str, str]:

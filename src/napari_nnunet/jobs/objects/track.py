@@ -1,0 +1,217 @@
+"""Objects of time series get the same number at every time, and a curve each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.objects.table import Row, measure
+from napari_nnunet.engine.objects.track import track, usual_distance
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder, write_text, written_beside
+from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.images.files import common_ending, write_labels
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.jobs.objects.measure import images_of, rows_of
+from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
+
+_TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
+_DRAWN = 500  # curves in a picture, the longest ones
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """Objects that were followed through time.
+
+    Parameters
+    ----------
+    numbers : tuple of dict of int to int, one per time point
+        Number of an object to that of its track.
+    parents : dict of int to int
+        Tracks that began by a division, and the one that divided.
+    rows : tuple of dict
+        Everything that was measured, with ``time``, ``object`` (the track) and ``parent``, ordered by track and time.
+    distance : float
+        How far objects were looked for, in mm.
+    objects : tuple of ndarray of uint32, one per time point
+        Objects with the numbers of their tracks; empty where no arrays were given.
+    """
+
+    numbers: tuple[Mapping[int, int], ...]
+    parents: Mapping[int, int]
+    rows: tuple[Row, ...]
+    distance: float
+    objects: tuple[NDArray[np.uint32], ...] = ()
+
+
+@dataclass(frozen=True)
+class TrackedSeries:
+    """What was found in a series of files."""
+
+    name: str
+    times: int
+    tracks: int
+    divisions: int
+
+
+def follow_rows(tables: Sequence[Sequence[Row]], times: Sequence[int], settings: TrackSettings) -> Followed:
+    """Follow objects of which centre and diameter were measured.
+
+    Parameters
+    ----------
+    tables : sequence of sequence of dict
+        The rows of every time point; see :func:`napari_nnunet.engine.objects.table.measure`.
+    times : sequence of int
+        What the time points are called.
+    settings : TrackSettings
+        How far, how long, and whether objects divide.
+    """
+    axes = [axis for axis in "zyx" if any(axis in row for rows in tables for row in rows)]
+    places = [np.array([[row[axis] for axis in axes] for row in rows], dtype=float) for rows in tables]
+    places = [own.reshape(len(own), max(len(axes), 1)) for own in places]
+    sizes = [np.array([row["diameter"] for row in rows], dtype=float) for rows in tables]
+    distance = settings.distance or usual_distance(places, sizes)
+    found = track(places, distance, settings.gap, divisions=settings.divisions)
+    rows: list[Row] = []
+    for time, table, numbers in zip(times, tables, found.numbers, strict=True):
+        for row, number in zip(table, numbers.tolist(), strict=True):
+            parent: int | str = found.parents.get(number, "")
+            rows.append(
+                {"time": time, "object": number, "parent": parent, **{k: v for k, v in row.items() if k != "object"}}
+            )
+    rows.sort(key=lambda row: (int(row["object"]), int(row["time"])))
+    renumbered = tuple(
+        {int(row["object"]): number for row, number in zip(table, numbers.tolist(), strict=True)}
+        for table, numbers in zip(tables, found.numbers, strict=True)
+    )
+    return Followed(renumbered, found.parents, tuple(rows), distance)
+
+
+def follow_arrays(
+    frames: Sequence[tuple[NDArray[Any], NDArray[Any] | None, Mapping[int, str]]],
+    times: Sequence[int],
+    spacing: Sequence[float],
+    channels: Sequence[str],
+    settings: TrackSettings,
+) -> Job[Followed]:
+    """Measure and follow the objects of arrays; the frames are as for ``measure_arrays``."""
+    yield Stage(name="Measuring objects", total=len(frames))
+    tables = []
+    for i, (objects, image, kinds) in enumerate(frames):
+        tables.append(list(measure(objects, spacing, image, channels, kinds)))
+        yield Progress(done=i + 1, total=len(frames))
+    yield Stage(name="Following objects")
+    found = follow_rows(tables, times, settings)
+    changed = [renumbered(objects, own) for (objects, _, _), own in zip(frames, found.numbers, strict=True)]
+    return replace(found, objects=tuple(changed))
+
+
+def renumbered(objects: NDArray[Any], numbers: Mapping[int, int]) -> NDArray[np.uint32]:
+    """Return objects with other numbers."""
+    known = np.array(sorted(numbers), dtype=np.int64)
+    if not len(known):
+        return np.zeros(objects.shape, dtype=np.uint32)
+    new = np.array([numbers[int(number)] for number in known], dtype=np.uint32)
+    places = np.minimum(np.searchsorted(known, objects), len(known) - 1)
+    return np.where(objects != 0, new[places], 0).astype(np.uint32)
+
+
+def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Return cases by series and time: ``pos1_t003`` is time 3 of ``pos1``.
+
+    Raises
+    ------
+    DatasetError
+        If a name has no number at its end, or two have the same.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name in sorted(names):
+        match = _TIME.match(name)
+        if match is None:
+            raise DatasetError(f"{name} has no number at its end that tells its time, such as {name}_t000.")
+        series = found.setdefault(match[1] or "series", {})
+        if int(match[2]) in series:
+            raise DatasetError(f"{series[int(match[2])]} and {name} are both time {int(match[2])}.")
+        series[int(match[2])] = name
+    return {series: dict(sorted(times.items())) for series, times in found.items()}
+
+
+def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
+    """Follow the objects of series of files, and write the objects with their new numbers, a table and a picture.
+
+    Returns
+    -------
+    list of TrackedSeries
+        What was found in each series.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If names tell no time, or files cannot be read.
+    ResourceError
+        If laptrack is not installed.
+    """
+    if not request.objects.is_dir():
+        raise DatasetError(f"{request.objects} is no folder; put the objects of every time point into a file there.")
+    ending = common_ending(request.objects)
+    files = {
+        path.name[: -len(ending)]: path
+        for path in sorted(request.objects.iterdir())
+        if path.name.lower().endswith(ending) and not path.name.startswith(".")
+    }
+    make_folder(request.target)
+    table: list[Row] = []
+    done = []
+    for series, times in series_of(list(files)).items():
+        yield Stage(name=f"Following {series}", total=len(times))
+        tables = []
+        for i, case in enumerate(times.values()):
+            tables.append(rows_of(files[case], images_of(request.images, case)))
+            yield Progress(done=i + 1, total=len(times))
+        found = follow_rows(tables, list(times), request)
+        for case, numbers in zip(times.values(), found.numbers, strict=True):
+            objects, geometry = read_objects(files[case])
+            write_labels(renumbered(objects, numbers), geometry, request.target / f"{case}{ending}")
+        table += [{"series": series, **row} for row in found.rows]
+        tracks = len({row["object"] for row in found.rows})
+        done.append(TrackedSeries(series, len(times), tracks, len(set(found.parents.values()))))
+        yield Note(text=f"{series}: objects were looked for within {found.distance:.4g} mm.")
+    write_text(request.target / "tracks.csv", text_of(table))
+    draw_curves(table, request.target / "tracks.png")
+    return done
+
+
+def draw_curves(rows: Sequence[Row], path: Path) -> None:
+    """Draw size over time, a curve per object, and how many objects there are at each time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load, when all is done
+    from matplotlib.figure import Figure  # likewise
+
+    figure = Figure(figsize=(8, 7), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    curves: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        curves.setdefault((str(row.get("series", "")), int(row["object"])), []).append(row)
+    size = "area" if any("area" in row for row in rows) else "volume"
+    for own in sorted(curves.values(), key=len, reverse=True)[:_DRAWN]:
+        above.plot(
+            [row["time"] for row in own], [row[size] for row in own], linewidth=1, marker="." if len(own) < 3 else ""
+        )
+    above.set_ylabel("area (mm²)" if size == "area" else "volume (mm³)")
+    for series in dict.fromkeys(name for name, _ in curves):
+        times = [int(row["time"]) for row in rows if str(row.get("series", "")) == series]
+        values, counts = np.unique(times, return_counts=True)
+        below.plot(values, counts, marker=".", label=series)
+    below.set_ylabel("objects")
+    below.set_xlabel("time point")
+    if len({name for name, _ in curves}) > 1:
+        below.legend()
+    with written_beside(path, suffix=".png") as temporary:
+        figure.savefig(temporary)

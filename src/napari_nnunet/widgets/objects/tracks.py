@@ -1,0 +1,186 @@
+"""Objects of a time series are followed: the same number at every time, a Tracks layer, a curve of every object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyqtgraph
+from napari.layers import Labels, Tracks
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
+
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.schema.requests.choosing import TrackSettings
+from napari_nnunet.widgets.frame.forms import FieldRows
+from napari_nnunet.widgets.frame.layers import canvas_view, placement_of
+from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
+from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.worker import Latest, lazy
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_nnunet.jobs.objects.track import Followed, follow_arrays
+else:
+    follow_arrays = lazy("napari_nnunet.jobs.objects.track:follow_arrays")
+
+_DRAWN = 200  # curves, the longest ones
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Numbered objects of a time series in a layer.
+
+    Parameters
+    ----------
+    layer : Labels
+        With the objects.
+    axes : str
+        Of its array, such as "TYX".
+    times : tuple of int
+        Places on the time axis.
+    images : tuple of ndarray, shape (C, [Z,] Y, X)
+        One per time point.
+    kinds : tuple of dict of int to str
+        Kind of each object, one per time point.
+    spacing : tuple of float
+        Size of a voxel in mm along each axis of space.
+    channels : tuple of str
+        Names of the image's channels.
+    """
+
+    layer: Labels
+    axes: str
+    times: tuple[int, ...]
+    images: tuple[NDArray[Any], ...]
+    kinds: tuple[Mapping[int, str], ...]
+    spacing: tuple[float, ...]
+    channels: tuple[str, ...]
+
+
+class FollowTools(QGroupBox):
+    """Follows the objects of a series, and shows how each grows.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Gets the Tracks layer.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__("Over time")
+        self.viewer = viewer
+        self._series: Series | None = None
+        self._rows: tuple[dict[str, Any], ...] = ()
+        self._following = Latest(self)
+        form = QFormLayout()
+        self.rows = FieldRows(TrackSettings)
+        self.rows.add_to(form, lambda _: None)
+        self.follow = button("Follow objects", "Give every object the same number at every time.")
+        self.note = sentence()
+        self.plot = pyqtgraph.PlotWidget(background=None)
+        self.plot.setFixedHeight(160)
+        self.plot.setAccessibleName("Size of every object over time")
+        self.plot.setMenuEnabled(False)
+        self.plot.setVisible(False)
+        self.copy = CopyButton("Copy curves as CSV", lambda: text_of(list(self._rows)))
+        self.copy.setEnabled(False)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        for part in (self.follow, self.note, self.plot, self.copy):
+            column.addWidget(part)
+        self.follow.clicked.connect(self.start)
+        self.setVisible(False)
+
+    def show_series(self, series: Series | None) -> None:
+        """Offer to follow the objects of a series; nothing with None."""
+        self._following.stop()
+        self._series, self._rows = series, ()
+        self.note.setText("")
+        self.plot.setVisible(False)
+        self.copy.setEnabled(False)
+        self.follow.setEnabled(True)
+        self.setVisible(series is not None)
+
+    def start(self) -> None:
+        """Follow the objects as the layer has them now."""
+        series = self._series
+        if series is None:
+            return
+        data = np.asarray(series.layer.data)
+        frames = [
+            (canvas_view(data, series.axes, time).copy(), image, kinds)
+            for time, image, kinds in zip(series.times, series.images, series.kinds, strict=True)
+        ]
+        self.follow.setEnabled(False)
+        self.note.setText("Following…")
+        settings = TrackSettings(**self.rows.values())
+        job = follow_arrays(frames, series.times, series.spacing, series.channels, settings)
+        self._following.start(job, returned=self._followed, errored=self._failed)
+
+    def _failed(self, error: BaseException) -> None:
+        self.follow.setEnabled(True)
+        self.note.setText(failure_text(error))
+
+    def _followed(self, found: Followed) -> None:
+        series = self._series
+        self.follow.setEnabled(True)
+        if series is None:
+            return
+        changed = np.asarray(series.layer.data).astype(np.uint32)
+        for time, objects in zip(series.times, found.objects, strict=True):
+            canvas_view(changed, series.axes, time)[...] = objects
+        series.layer.data = changed
+        kinds = {int(row["object"]): str(row.get("kind", "")) for row in found.rows}
+        series.layer.features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
+        self._rows = found.rows
+        self._add_tracks(series, found)
+        self._draw(found.rows)
+        divided = len(set(found.parents.values()))
+        self.note.setText(
+            f"{counted(len(kinds), 'object')} over {counted(len(series.times), 'time point')}, "
+            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} mm."
+        )
+        self.copy.setEnabled(bool(found.rows))
+
+    def _add_tracks(self, series: Series, found: Followed) -> None:
+        """Show where every object went, and from which it came."""
+        letters = [letter for letter in series.axes if letter in "ZYX"]
+        steps = dict(zip(letters, series.spacing, strict=True))
+        points = [
+            [row["object"], *(row["time"] if a == "T" else float(row[a.lower()]) / steps[a] for a in series.axes)]
+            for row in found.rows
+        ]
+        name = f"{series.layer.name}: tracks"
+        for old in [other for other in self.viewer.layers if other.name == name]:
+            self.viewer.layers.remove(old)
+        if points:
+            layer = Tracks(
+                np.array(points, dtype=float),
+                graph={child: [parent] for child, parent in found.parents.items()},
+                name=name,
+                **placement_of(series.layer),
+            )
+            self.viewer.add_layer(layer)
+            self.viewer.layers.selection.active = series.layer
+
+    def _draw(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.plot.clear()
+        curves: dict[int, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            curves.setdefault(int(row["object"]), []).append(row)
+        size = "area" if any("area" in row for row in rows) else "volume"
+        self.plot.setLabel("left", "area (mm²)" if size == "area" else "volume (mm³)")
+        self.plot.setLabel("bottom", "time point")
+        for i, own in enumerate(sorted(curves.values(), key=len, reverse=True)[:_DRAWN]):
+            self.plot.plot(
+                [row["time"] for row in own],
+                [row[size] for row in own],
+                pen=pyqtgraph.intColor(i),
+                symbol="o" if len(own) < 3 else None,
+                symbolSize=4,
+            )
+        self.plot.setVisible(bool(curves))
