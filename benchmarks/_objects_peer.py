@@ -121,6 +121,7 @@ def main() -> None:
     np.random.seed(0)
     arguments.out.mkdir(parents=True, exist_ok=True)
     place = arguments.out.with_name(f"{arguments.out.name}-model")
+    place.mkdir(parents=True, exist_ok=True)
     learn = {"stardist": stardist, "cellpose": cellpose}[arguments.what]
     trained, predict = learn(arguments.data, arguments.minutes, place)
     begun = time.monotonic()
