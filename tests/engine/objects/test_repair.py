@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_nnunet.engine.objects.repair import Change, cut, join, number_anew, take_out
+from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
 
 
-def after(objects: np.ndarray, change: Change) -> np.ndarray:
+def after(objects: np.ndarray, change: Correction) -> np.ndarray:
     """The objects with a change made."""
     changed = objects.copy()
     changed[change.places] = change.numbers
@@ -24,7 +24,7 @@ def test_two_discs_that_were_one_are_cut_at_their_neck(shape: tuple[int, ...]) -
     flat = ((y - 15) ** 2 + (x - 18) ** 2 < 144) | ((y - 15) ** 2 + (x - 40) ** 2 < 144)
     objects = np.broadcast_to(flat * 7, (*shape, 30, 60)).astype(np.uint16)
     middle = (2,) * len(shape)
-    change = cut(objects, (*middle, 15, 18), (*middle, 15, 42), (3.0,) * len(shape) + (1.0, 1.0), 8)
+    change = split_object(objects, (*middle, 15, 18), (*middle, 15, 42), (3.0,) * len(shape) + (1.0, 1.0), 8)
     result = after(objects, change)
     assert change.new == {8: 7}
     np.testing.assert_array_equal(result != 0, objects != 0)
@@ -36,13 +36,13 @@ def test_what_is_no_cut_is_refused() -> None:
     objects = np.array([[1, 1, 0, 2]])
     for first, second in (((0, 0), (0, 0)), ((0, 0), (0, 3)), ((0, 2), (0, 0))):
         with pytest.raises(ValueError, match="no two voxels of one object"):
-            cut(objects, first, second, (1, 1), 9)
+            split_object(objects, first, second, (1, 1), 9)
 
 
 def test_objects_are_joined_and_taken_out() -> None:
     objects = np.array([[1, 1, 0, 2, 3]])
-    assert after(objects, join(objects, 3, 1)).tolist() == [[3, 3, 0, 2, 3]]
-    assert after(objects, take_out(objects, 2)).tolist() == [[1, 1, 0, 0, 3]]
+    assert after(objects, join_objects(objects, 3, 1)).tolist() == [[3, 3, 0, 2, 3]]
+    assert after(objects, delete_object(objects, 2)).tolist() == [[1, 1, 0, 0, 3]]
 
 
 @given(arrays(np.int32, (4, 5), elements=st.integers(0, 40)))

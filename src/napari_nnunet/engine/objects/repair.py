@@ -13,7 +13,7 @@ from skimage.segmentation import watershed
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class Correction:
     """Voxels that get other numbers.
 
     Parameters
@@ -31,19 +31,19 @@ class Change:
     new: dict[int, int]
 
 
-def join(objects: NDArray[Any], first: int, second: int) -> Change:
+def join_objects(objects: NDArray[Any], first: int, second: int) -> Correction:
     """Give the second object the number of the first; in a time series wherever it has that number."""
-    return Change(np.nonzero(objects == second), first, {})
+    return Correction(np.nonzero(objects == second), first, {})
 
 
-def take_out(objects: NDArray[Any], number: int) -> Change:
+def delete_object(objects: NDArray[Any], number: int) -> Correction:
     """Make an object background."""
-    return Change(np.nonzero(objects == number), 0, {})
+    return Correction(np.nonzero(objects == number), 0, {})
 
 
-def cut(
+def split_object(
     objects: NDArray[Any], first: Sequence[int], second: Sequence[int], spacing: Sequence[float], free: int
-) -> Change:
+) -> Correction:
     """Cut an object in two where it is thinnest between two voxels of it.
 
     Parameters
@@ -75,13 +75,13 @@ def cut(
         markers[tuple(p - start for p, start in zip(place, low, strict=True))] = value
     parts = watershed(-depth, markers, mask=inside)
     places = tuple(found + start for found, start in zip(np.nonzero(parts == 2), low, strict=True))
-    return Change(places, free, {free: number})
+    return Correction(places, free, {free: number})
 
 
-def number_anew(objects: NDArray[Any]) -> Change:
+def number_anew(objects: NDArray[Any]) -> Correction:
     """Number all objects 1, 2, 3, ... in the order of their numbers."""
     numbers = np.unique(objects)
     numbers = numbers[numbers != 0]
     wanted = np.arange(1, len(numbers) + 1)
     places = np.nonzero(np.isin(objects, numbers[numbers != wanted]))
-    return Change(places, wanted[np.searchsorted(numbers, objects[places])], {})
+    return Correction(places, wanted[np.searchsorted(numbers, objects[places])], {})

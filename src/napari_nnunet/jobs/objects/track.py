@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.objects.table import Row, measure
+from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.engine.objects.track import track, usual_distance
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Progress, Stage
@@ -19,7 +19,7 @@ from napari_nnunet.formats.atomic import make_folder, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, write_labels
 from napari_nnunet.formats.results.table import text_of
-from napari_nnunet.jobs.objects.measure import images_of, rows_of
+from napari_nnunet.jobs.objects.measure import images_of, object_rows
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
 _TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
@@ -67,7 +67,7 @@ def follow_rows(tables: Sequence[Sequence[Row]], times: Sequence[int], settings:
     Parameters
     ----------
     tables : sequence of sequence of dict
-        The rows of every time point; see :func:`napari_nnunet.engine.objects.table.measure`.
+        The rows of every time point; see :func:`napari_nnunet.engine.objects.table.object_table`.
     times : sequence of int
         What the time points are called.
     settings : TrackSettings
@@ -105,7 +105,7 @@ def follow_arrays(
     yield Stage(name="Measuring objects", total=len(frames))
     tables = []
     for i, (objects, image, kinds) in enumerate(frames):
-        tables.append(list(measure(objects, spacing, image, channels, kinds)))
+        tables.append(list(object_table(objects, spacing, image, channels, kinds)))
         yield Progress(done=i + 1, total=len(frames))
     yield Stage(name="Following objects")
     found = follow_rows(tables, times, settings)
@@ -173,7 +173,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         yield Stage(name=f"Following {series}", total=len(times))
         tables = []
         for i, case in enumerate(times.values()):
-            tables.append(rows_of(files[case], images_of(request.images, case)))
+            tables.append(object_rows(files[case], images_of(request.images, case)))
             yield Progress(done=i + 1, total=len(times))
         found = follow_rows(tables, list(times), request)
         for case, numbers in zip(times.values(), found.numbers, strict=True):

@@ -81,9 +81,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         for part in (self.cases, folded_away("Groups (patient, slide, well)", self.groups), self.problems):
             column.addWidget(part)
         self.repair = RepairTools(viewer, lambda: self.form.labels)
-        self.lay_out(
-            self.form, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next
-        )
+        self.lay_out(self.form, self.repair, self.summary, self.panel, self.collection, self.trash, last=self.next)
         self.form.changed.connect(self._form_changed)
         self.form.head.changed.connect(self._show_dataset)
         self.form.from_folders.clicked.connect(lambda: self.import_dialog().open())

@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 
-from napari_nnunet.engine.objects.repair import Change, cut, join, number_anew, take_out
+from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
 from napari_nnunet.widgets.frame.layers import kinds_of_features
 from napari_nnunet.widgets.frame.parts import button, sentence
 
@@ -106,7 +106,7 @@ class RepairTools(QGroupBox):
         if number == 0:
             self.note.setText(f"There is no object. {_FIRST[self._tool]}")
         elif self._tool == "out":
-            self._apply(layer, take_out(np.asarray(layer.data), number), f"Deleted object {number}.")
+            self._apply(layer, delete_object(np.asarray(layer.data), number), f"Deleted object {number}.")
         elif self._first is None:
             self._first = place
             what = "Click the object to merge with" if self._tool == "join" else "Click in the other part of"
@@ -121,7 +121,9 @@ class RepairTools(QGroupBox):
             if number == before:
                 self.note.setText(f"Both are object {number}. {_FIRST['join']}")
             else:
-                self._apply(layer, join(data, before, number), f"Object {number} is part of object {before} now.")
+                self._apply(
+                    layer, join_objects(data, before, number), f"Object {number} is part of object {before} now."
+                )
             return
         if number != before or first == second:
             self.note.setText(f"Click twice within one object, at two places. {_FIRST['cut']}")
@@ -132,9 +134,11 @@ class RepairTools(QGroupBox):
             self.note.setText(f"Both clicks must lie in the same time point. {_FIRST['cut']}")
             return
         free = int(data.max()) + 1
-        own = cut(data[lead], first[len(lead) :], second[len(lead) :], layer.scale[-keep:], free)
+        own = split_object(data[lead], first[len(lead) :], second[len(lead) :], layer.scale[-keep:], free)
         places = (*(np.full(len(own.places[0]), p) for p in lead), *own.places)
-        self._apply(layer, Change(places, own.numbers, own.new), f"Split object {before}; its other part is {free}.")
+        self._apply(
+            layer, Correction(places, own.numbers, own.new), f"Split object {before}; its other part is {free}."
+        )
 
     def _number_anew(self) -> None:
         layer = self._layer()
@@ -152,7 +156,7 @@ class RepairTools(QGroupBox):
             told = [kinds.get(number, "") for number in numbers]
             layer.features = {"index": [0, *range(1, len(numbers) + 1)], "kind": ["", *told]}
 
-    def _apply(self, layer: Labels, change: Change, text: str) -> None:
+    def _apply(self, layer: Labels, change: Correction, text: str) -> None:
         """Write a change into the layer so that it can be undone, and tell who follows the layer."""
         if np.max(change.numbers, initial=0) > np.iinfo(layer.data.dtype).max:
             layer.data = np.asarray(layer.data).astype(np.uint32)
