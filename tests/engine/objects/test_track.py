@@ -16,28 +16,28 @@ def places(*frames: list[tuple[float, float]]) -> list[np.ndarray]:
 
 
 def test_objects_that_move_keep_their_numbers_whatever_order_they_are_found_in() -> None:
-    found = track(places([(0, 0), (10, 10)], [(10, 11), (0, 1)], [(0, 2), (10, 12)]), 3, 0, divisions=False)
+    found = track(places([(0, 0), (10, 10)], [(10, 11), (0, 1)], [(0, 2), (10, 12)]), 3, 0, halves=None)
     assert [n.tolist() for n in found.numbers] == [[1, 2], [2, 1], [1, 2]]
     assert found.parents == {}
 
 
 def test_an_object_that_is_missing_for_a_while_is_the_same_afterwards() -> None:
     frames = places([(0, 0), (20, 20)], [(20, 20)], [(0, 1), (20, 20)])
-    assert track(frames, 3, 1, divisions=False).numbers[2].tolist() == [1, 2]
-    assert track(frames, 3, 0, divisions=False).numbers[2].tolist() == [3, 2]
+    assert track(frames, 3, 1, halves=None).numbers[2].tolist() == [1, 2]
+    assert track(frames, 3, 0, halves=None).numbers[2].tolist() == [3, 2]
 
 
 def test_an_object_that_divides_has_two_children() -> None:
     frames = places([(0, 0), (30, 30)], [(0, 1), (30, 30)], [(0, -1), (0, 3), (30, 30)], [(0, -2), (0, 4), (30, 31)])
-    found = track(frames, 4, 0, divisions=True)
+    found = track(frames, 4, 0, halves=4.0)
     assert [n.tolist() for n in found.numbers] == [[1, 2], [1, 2], [3, 4, 2], [3, 4, 2]]
     assert found.parents == {3: 1, 4: 1}
-    assert track(frames, 4, 0, divisions=False).parents == {}
+    assert track(frames, 4, 0, halves=None).parents == {}
 
 
 def test_times_without_objects_and_one_time_alone_have_no_links() -> None:
-    assert [n.tolist() for n in track(places([(0, 0)], [], []), 3, 2, divisions=True).numbers] == [[1], [], []]
-    assert [n.tolist() for n in track(places([(0, 0), (1, 1)]), 3, 2, divisions=True).numbers] == [[1, 2]]
+    assert [n.tolist() for n in track(places([(0, 0)], [], []), 3, 2, halves=3.0).numbers] == [[1], [], []]
+    assert [n.tolist() for n in track(places([(0, 0), (1, 1)]), 3, 2, halves=3.0).numbers] == [[1, 2]]
 
 
 def test_the_distance_follows_the_data_and_the_size_of_the_objects() -> None:

@@ -141,8 +141,8 @@ def test_folders_of_objects_are_listed_worst_first_and_opened(viewer, compare, t
         write_nifti(tmp_path / folder / "good.nii.gz", reference[None])
     compare.form.tabs.setCurrentIndex(1)
     compare.form.objects_box.value = True
-    compare.form.first_folder.setText(str(tmp_path / "one"))
-    compare.form.second_folder.setText(str(tmp_path / "two"))
+    compare.form.folders.widgets["first"].value = tmp_path / "one"
+    compare.form.folders.widgets["second"].value = tmp_path / "two"
     qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
     press(qtbot, compare)
     qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2, timeout=10000)

@@ -45,7 +45,8 @@ def test_segmenting_gives_numbered_objects_with_their_figures(viewer, dock, fold
     assert layer.features["kind"][1] == "cell" and layer.features["volume"][1] > 0
     assert not dock.result.table.isVisible()
     assert not dock.result.after.keep.isVisible()  # the largest part of a class means nothing here
-    assert not dock.result.collect.isVisible()
+    assert dock.result.collect.isVisible()  # corrected objects become a training case
+    assert layer.metadata["nnunet_kind"] == "cell"
 
 
 def test_the_same_again_takes_the_place_of_its_layer(viewer, dock, folder, qtbot):

@@ -59,7 +59,7 @@ def usual_distance(places: Sequence[NDArray[np.float64]], diameters: Sequence[ND
     return float(np.clip(wanted, 0.5 * mean, _MOST * mean))
 
 
-def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, divisions: bool) -> Tracks:
+def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, halves: float | None) -> Tracks:
     """Link objects of successive time points.
 
     Parameters
@@ -70,15 +70,16 @@ def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, d
         How far an object can be from where it was, in mm.
     gap : int
         For how many time points an object may be missing.
-    divisions : bool
-        Whether an object can become two; each of the two begins a track of its own then.
+    halves : float or None
+        How far the halves of an object that divides can be from where it was, in mm; each begins a track of its own.
+        None if no object divides.
 
     Raises
     ------
     ResourceError
         If laptrack is not installed.
     """
-    links = _links(places, distance, gap, divisions=divisions)
+    links = _links(places, distance, gap, halves)
     after: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for before, follower in links:
         after.setdefault(before, []).append(follower)
@@ -102,7 +103,7 @@ def track(places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, d
 
 
 def _links(
-    places: Sequence[NDArray[np.float64]], distance: float, gap: int, *, divisions: bool
+    places: Sequence[NDArray[np.float64]], distance: float, gap: int, halves: float | None
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return pairs of (time, position), earlier ones first."""
     if sum(map(bool, map(len, places))) < 2:
@@ -115,7 +116,7 @@ def _links(
         gap_closing_cutoff=square if gap else False,
         gap_closing_max_frame_count=gap + 1,
         splitting_metric="sqeuclidean",
-        splitting_cutoff=square if divisions else False,
+        splitting_cutoff=False if halves is None else float(halves) ** 2,
         merging_cutoff=False,
     )
     graph = tracker.predict([np.asarray(own, dtype=float) for own in places])

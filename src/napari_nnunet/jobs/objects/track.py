@@ -78,7 +78,9 @@ def follow_rows(tables: Sequence[Sequence[Row]], times: Sequence[int], settings:
     places = [own.reshape(len(own), max(len(axes), 1)) for own in places]
     sizes = [np.array([row["diameter"] for row in rows], dtype=float) for rows in tables]
     distance = settings.distance or usual_distance(places, sizes)
-    found = track(places, distance, settings.gap, divisions=settings.divisions)
+    mean = float(np.concatenate([*sizes, np.zeros(0)]).mean()) if any(map(len, sizes)) else 0.0
+    halves = settings.distance or max(distance, mean)  # a half lies up to a diameter away from the middle of both
+    found = track(places, distance, settings.gap, halves=halves if settings.divisions else None)
     rows: list[Row] = []
     for time, table, numbers in zip(times, tables, found.numbers, strict=True):
         for row, number in zip(table, numbers.tolist(), strict=True):
