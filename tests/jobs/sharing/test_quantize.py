@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,21 @@ from napari_nnunet.schema.requests.sharing import QuantizeRequest
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="8-bit arithmetic is OpenVINO's")
 EIGHT = PredictSettings(device="cpu", precision="int8", mirroring=False)
+
+
+def test_finding_ranges_tells_nobody_about_it():
+    """NNCF reports its use to a server of its makers; here in a process of its own, for it never does within pytest."""
+    pytest.importorskip("nncf")
+    code = (
+        "from unittest.mock import MagicMock\n"
+        "from napari_nnunet.engine.network import eight_bit\n"
+        "try:\n    eight_bit.find_ranges(None, [])\n"
+        "except Exception:\n    pass\n"
+        "from nncf.telemetry.wrapper import telemetry\n"
+        "assert isinstance(telemetry, MagicMock)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _network(model):

@@ -7,6 +7,7 @@ finds on windows of training images. Only the ranges are stored: the graph is bu
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -41,6 +42,9 @@ def find_ranges(network: UNet, windows: Sequence[NDArray[np.float32]]) -> dict[s
     ResourceError
         If NNCF is not installed.
     """
+    # NNCF and OpenVINO's tools report their use to a server unless they take this for a test of their own; nothing that
+    # is done here is anybody else's business. Read when nncf is imported.
+    os.environ.setdefault("NNCF_CI", "1")
     try:
         import nncf  # an optional part of the installation
     except ImportError as error:
