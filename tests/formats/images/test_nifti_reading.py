@@ -57,8 +57,11 @@ def test_values_that_are_no_numbers_become_zero_as_in_itk(tmp_path):
     array = np.ones((4, 5, 6), np.float32)
     array[0, 0, :3] = np.nan, np.inf, -np.inf
     nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), tmp_path / "x.nii.gz")
-    same(tmp_path / "x.nii.gz")
-    assert (_itk.read(tmp_path / "x.nii.gz")[0][0, 0, 0, :3] == 0).all()
+    (voxels, geometry), (expected, place) = _itk.read(tmp_path / "x.nii.gz"), itk(tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(voxels, expected)
+    assert (voxels[0, 0, 0, :3] == 0).all()
+    assert geometry.model_copy(update={"remarks": ()}) == place
+    assert "read as 0" in " ".join(geometry.remarks)
 
 
 def test_scaled_and_swapped_files_are_left_to_itk(tmp_path):

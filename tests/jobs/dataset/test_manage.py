@@ -57,11 +57,11 @@ def test_a_dataset_that_something_works_on_stays(workspace):
 
     with claimed(workspace.raw / TRAINED, "busy"):
         for job in (rename_dataset(workspace, TRAINED, "Other"), remove_dataset(workspace, TRAINED)):
-            with pytest.raises(SettingsError, match=f"{TRAINED} is being changed"):
+            with pytest.raises(SettingsError, match="busy by process"):
                 run(job)
     with claimed(workspace.preprocessed / TRAINED, "busy", part="preprocessing"):
         for job in (rename_dataset(workspace, TRAINED, "Other"), remove_dataset(workspace, TRAINED)):
-            with pytest.raises(SettingsError, match="measured or preprocessed"):
+            with pytest.raises(SettingsError, match="busy by process"):
                 run(job)
     fold = next(workspace.results.glob(f"{TRAINED}/*/fold_*"))
     from napari_nnunet.formats.model.fold import FoldFolder

@@ -83,7 +83,7 @@ class Drawing:
             raise DatasetError(
                 "dataset.json does not say which values in kindsTr mean which kind or class.",
                 shell="Say it: derive_objects DATASET --kinds VALUE=NAME --classes VALUE=NAME.",
-                window="Say it in a shell: derive_objects DATASET --kinds VALUE=NAME --classes VALUE=NAME.",
+                window="Import images and masks once more in the Training cases dock, which asks what the values mean.",
             )
         return cls(scheme.width * scheme.unit, scheme.kinds, scheme.values, told)
 
