@@ -7,6 +7,7 @@ new environment, and scripts/try_wheel.py segments the sample there, in a real w
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -68,13 +69,17 @@ def try_in_window(wheel: Path, folder: Path) -> None:
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     run(python, "-m", "pip", "install", "--quiet", f"{wheel}[all]")
-    run(python, ROOT / "tests" / "with_screen.py", python, ROOT / "scripts" / "try_wheel.py", cwd=folder)
+    # as on a computer that never had the plugin
+    own = {name: str(folder / "home" / name) for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "HOME")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    window = (python, ROOT / "tests" / "with_screen.py", python, ROOT / "scripts" / "try_wheel.py")
+    run(*window, cwd=folder, env={**kept, **own})
 
 
-def run(*command: object, cwd: Path | None = None) -> None:
+def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     words = [str(word) for word in command]
     print("+", " ".join(words), flush=True)
-    subprocess.run(words, check=True, cwd=cwd)
+    subprocess.run(words, check=True, cwd=cwd, env=env)
 
 
 if __name__ == "__main__":
