@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import napari_nnunet
 from choices import notes, run_verb
@@ -145,6 +146,15 @@ def test_labels_of_other_classes_than_the_validation_are_refused(place):
     info["labels"]["third"] = 3
     (model / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="changed since the validation"):
+        drain(find_label_errors(workspace, request()))
+
+
+def test_labels_that_were_stored_in_another_order_are_not_held_against_old_probabilities(place):
+    workspace, _, _ = place
+    path = workspace.raw / DATASET / "labelsTr" / "c03.nii.gz"
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.Flip(image, [True, False, False]), str(path))
+    with pytest.raises(DatasetError, match="another order"):
         drain(find_label_errors(workspace, request()))
 
 

@@ -18,11 +18,13 @@ from napari_nnunet.engine.labelling.explain import Slip, slips
 from napari_nnunet.errors import ImageError, ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
+from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.choosing.crossval import dataset_folds, reference_folder, validated_folds
 from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair
@@ -287,6 +289,13 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
     digest = _digest(reference, scheme.ignore_label)
     if not with_npz:
         return _Case(doubt_of(reference, seen, None, scheme), digest, voxel)
+    stored, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
+    if not isinstance(relation(Grid(reference.shape, geometry), Grid(stored.shape, own)), Same):
+        # segmentations are turned onto their references, probabilities are not
+        raise ImageError(
+            f"{pair.reference} stores its voxels in another order than {pair.prediction} and its probabilities: the "
+            "labels were saved anew since the validation. Validate again."
+        )
     with closing(ProbabilityReader(npz_of(pair.prediction, rules.ending))) as reader:
         if reader.shape != (scheme.heads, *lift_shape(reference.shape)):
             raise ImageError(
