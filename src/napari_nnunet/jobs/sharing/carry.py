@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +17,12 @@ from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, partial_name, remove_leftovers
+from napari_nnunet.formats.atomic import remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
+from napari_nnunet.jobs.sharing.export import workplace
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -96,11 +95,14 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
             "numbered by this program only.",
         )
     patch = tuple(model.configuration.patch_size)
-    with zip_writer(request.target) as archive, _workplace(request.target.parent) as work:
+    with zip_writer(request.target) as archive, workplace(request.target.parent) as work:
         names = []
         for done, (fold, network) in enumerate(zip(folds, predictor.ensemble.networks, strict=True), start=1):
             path = work / f"fold_{fold}{writer.ENDINGS[0]}"
-            writer.write(network, patch, path, half=request.half)
+            try:
+                writer.write(network, patch, path, half=request.half)
+            except OSError as error:
+                raise write_error(request.target, error) from error
             yield from _checked(network, patch, path, writer, half=request.half)
             for ending in writer.ENDINGS:
                 add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
@@ -119,15 +121,6 @@ def runner() -> str:
 
 def _add_text(archive: zipfile.ZipFile, name: str, text: str) -> None:
     archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
-
-
-@contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    path = make_folder(folder / partial_name("carried"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, *, half: bool) -> Iterator[Note]:

@@ -74,7 +74,7 @@ def _export(models: Sequence[TrainedModel], target: Path, settings: ExportSettin
     dataset = chosen[0].folder.parent
     yield Stage(name="Exporting", total=sum(len(files) for _, files in listed))
     remove_leftovers(target.parent)
-    with zip_writer(target) as archive, _workplace(target.parent) as work:
+    with zip_writer(target) as archive, workplace(target.parent) as work:
         hashes: dict[str, dict[str, str]] = {}
         done = 0
         for model, files in listed:
@@ -94,7 +94,7 @@ def _export(models: Sequence[TrainedModel], target: Path, settings: ExportSettin
 
 
 @contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
+def workplace(folder: Path) -> Iterator[Path]:
     """Give a folder for a while; the next export removes it where a process was killed."""
     path = make_folder(folder / partial_name("export"))
     try:
