@@ -171,3 +171,11 @@ def test_another_fold_than_the_models_is_warned_of(trained):
         on_event=events.append,
     )
     assert any("may flatter" in event.text for event in of(Note, events))
+
+
+def test_channels_of_other_names_are_warned_of(trained):
+    place, model = trained
+    dataset_json(place.raw / TRAINED, channel_names={"0": "T2"})
+    events = []
+    drain(continued(place, [request(continue_from=model)]), events.append)
+    assert any("the same kind of image" in event.text for event in of(Note, events))

@@ -57,6 +57,13 @@ def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[Tr
     model = load_model(first.continue_from)
     dataset = workspace.dataset_name(first.dataset)
     _require_fit(model, first, workspace.raw / dataset)
+    channels = open_dataset(workspace.raw / dataset).info.channel_names
+    if channels != model.dataset.channel_names:
+        yield Note(
+            level="warning",
+            text=f"{dataset} has the channels {', '.join(channels)}, {model.name} was trained with "
+            f"{', '.join(model.dataset.channel_names)}; its normalisation is used. Both must be the same kind of image.",
+        )
     own_name = first.plans if "plans" in first.model_fields_set else ""
     name = require_plain(own_name or _name_for(model, first), "The name of the plans")
     yield from _take_over(workspace.preprocessed / dataset, workspace.raw / dataset, model, name)
