@@ -62,7 +62,7 @@ def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[Tr
         yield Note(
             level="warning",
             text=f"{dataset} has the channels {', '.join(channels)}, {model.name} was trained with "
-            f"{', '.join(model.dataset.channel_names)}; its normalisation is used. Both must be the same kind of image.",
+            f"{', '.join(model.dataset.channel_names)}; its rules are used. Both must be the same kind of image.",
         )
     own_name = first.plans if "plans" in first.model_fields_set else ""
     name = require_plain(own_name or _name_for(model, first), "The name of the plans")
