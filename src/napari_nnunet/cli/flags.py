@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -33,6 +34,12 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
         else:
             how |= {"metavar": flag.axes or flag.metavar, **_values(field, flag)}
         parser.add_argument(*words, **how)
+
+
+def add_unused(parser: argparse.ArgumentParser, flags: Iterable[str]) -> None:
+    """Let a parser take flags that mean nothing, with a value each."""
+    for flag in flags:
+        parser.add_argument(flag, metavar="X", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def help_of(field: FieldInfo, flag: Flag) -> str:

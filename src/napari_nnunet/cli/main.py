@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Threads that wait sleep, here and in processes that are started: spinning ones hold each other up where cores
         # are busy (a 2-D training step beside other work: 18 s, with this 2.2 s). It counts before torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Plugins for models are searched for in all packages that are installed, for longer than a plan takes.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and not words[0].startswith("-"):
         words[0] = words[0].replace("-", "_")

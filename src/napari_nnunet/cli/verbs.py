@@ -74,15 +74,14 @@ class Verb:
         aliases = ALIASES.get(self.name, ())
         if not whole:
             return parsers.add_parser(self.name, help=self.help, aliases=aliases, add_help=False)  # type: ignore[no-any-return]
-        from napari_nnunet.cli.flags import add_flags
+        from napari_nnunet.cli.flags import add_flags, add_unused
         from napari_nnunet.cli.shell import ShellRequest
 
         parser: argparse.ArgumentParser = parsers.add_parser(
             self.name, help=self.help, description=self.description, aliases=aliases, allow_abbrev=False
         )
         add_flags(parser, self.kind)
-        for flag in UNUSED.get(self.name, ()):
-            parser.add_argument(flag, metavar="X", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add_unused(parser, UNUSED.get(self.name, ()))
         add_flags(parser.add_argument_group("where and how"), ShellRequest)  # type: ignore[arg-type]
         parser.set_defaults(verb=self.name)
         return parser

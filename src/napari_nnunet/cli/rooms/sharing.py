@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.sharing.cards import card_text
 from napari_nnunet.jobs.sharing.carry import export_model as export_model_job
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
@@ -72,8 +73,6 @@ def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> 
 
 def _say(installed: Installed) -> None:
     if installed.card is not None:
-        from napari_nnunet.jobs.sharing.cards import card_text
-
         print(card_text(installed.card))
     for folder in installed.folders:
         print(folder)

@@ -6,20 +6,21 @@ import errno
 import gzip
 import math
 import os
+import struct
 import tempfile
 import zlib
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images import nifti, nifti_file
+from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import Header, check_text, require_room
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.schema.geometry import Geometry
@@ -92,7 +93,15 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
 _HEADER_BYTES = nifti_file.HEADER_BYTES
-_LITTLE = nibabel.nifti1.header_dtype.newbyteorder("<")
+# Of a little-endian header: its size, the type of values, pixdim, where voxels begin, slope, intercept, what it is.
+_LITTLE = struct.Struct("<i66xh4x8f3f224x4s")
+
+
+def _nifti() -> ModuleType:
+    """Return the reader by nibabel, for what ITK refuses and for notes."""
+    from napari_nnunet.formats.images import nifti  # nibabel takes a while to load, and hardly any file needs it
+
+    return nifti
 
 
 def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -127,7 +136,7 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
     except RuntimeError as error:
         if _SHEARED not in str(error):
             raise
-        array, geometry = nifti.read_sheared(source, path)
+        array, geometry = _nifti().read_sheared(source, path)
     else:
         _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
         array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
@@ -137,10 +146,9 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if len(content) < _HEADER_BYTES:
         return None
-    header = np.frombuffer(content, dtype=_LITTLE, count=1)[0]
-    kind = _NIFTI_TYPES.get(int(header["datatype"]))
-    scaled = header["scl_slope"] not in (0, 1) or header["scl_inter"] != 0
-    if header["sizeof_hdr"] != 348 or bytes(header["magic"]) != b"n+1" or kind is None or scaled:
+    length, code, *pixdim, offset, slope, intercept, magic = _LITTLE.unpack_from(content)
+    kind = _NIFTI_TYPES.get(code)
+    if length != 348 or magic != b"n+1\0" or kind is None or slope not in (0, 1) or intercept != 0:
         return None
     try:
         grid = _grid(content[:_HEADER_BYTES])
@@ -149,13 +157,13 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if grid.GetNumberOfComponents() != 1:
         return None
     size, odd = tuple(reversed(grid.GetSize())), []
-    array = np.frombuffer(content, dtype=kind, count=math.prod(size), offset=int(header["vox_offset"])).reshape(size)
+    array = np.frombuffer(content, dtype=kind, count=math.prod(size), offset=int(offset)).reshape(size)
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
             odd.append(f"{np.count_nonzero(bad)} of its voxels are NaN or infinite and were read as 0")
             array = np.where(bad, array.dtype.type(0), array)  # as ITK does
-    if 0 in header["pixdim"][1 : 1 + array.ndim]:
+    if 0 in pixdim[1 : 1 + array.ndim]:
         odd.append("its header has voxels of size 0; 1 mm was taken instead")
     placed, geometry = _placed(array, grid, path)
     return placed, geometry.model_copy(update={"remarks": tuple(odd)}) if odd else geometry
@@ -189,8 +197,7 @@ def check_gzip(path: Path) -> None:
         require_room(path, look.promise.shape, look.promise.itemsize)
         promised = look.promise.bytes
     else:
-        image = nibabel.load(str(path))
-        promised = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+        promised = _nifti().promised_bytes(path)
     if look.noted == promised % 2**32:
         return
     length = 0
@@ -298,7 +305,7 @@ def _is_whole(path: Path, size: int) -> bool:
 def note(path: Path) -> str | None:
     """Return the text of the note in a file."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        return nifti.note(path)
+        return _nifti().note(path)
     reader = _informed(path)
     return reader.GetMetaData(NOTE_KEY) if reader.HasMetaDataKey(NOTE_KEY) else None
 
@@ -315,7 +322,7 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote 
         image.SetMetaData(NOTE_KEY, note.text())
     _save(image, path)
     if note is not None and is_nifti:
-        nifti.add_note(path, note)
+        _nifti().add_note(path, note)
 
 
 def _series(labels: NDArray[Any], geometry: Geometry, note: LabelNote) -> sitk.Image:

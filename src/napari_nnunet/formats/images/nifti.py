@@ -93,6 +93,12 @@ def header(path: Path) -> Header:
     return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
 
 
+def promised_bytes(path: Path) -> int:
+    """Return how long a file of any kind of NIfTI is by its header, unpacked."""
+    image = nibabel.load(str(path))
+    return int(image.dataobj.offset) + math.prod(image.shape) * int(image.get_data_dtype().itemsize)
+
+
 def count_invalid(path: Path) -> int:
     """Return how many stored values are NaN or infinite; integers cannot be."""
     image, _ = _opened(path)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_nnunet.errors import ModelError
-from napari_nnunet.formats.atomic import write_error, written_beside
-from napari_nnunet.formats.model.torch_file import LARGEST_TABLE, read_torch, reason
+from napari_nnunet.formats.atomic import written_beside
+from napari_nnunet.formats.model.torch_file import LARGEST_TABLE, read_torch, write_torch
 from napari_nnunet.formats.pickle_limits import walk
 from napari_nnunet.formats.pickles import Unread, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
@@ -234,11 +234,7 @@ def write_checkpoint(
     if own is not None:
         content[OWN] = dict(own)
     with written_beside(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            # torch's writer does not pass on what the system said
-            raise write_error(path, f"the disk is full, or refuses the file ({reason(error)})") from error
+        write_torch(content, temporary, path)
 
 
 _INFERENCE = (
@@ -261,14 +257,9 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
 
     All keys that nnU-Net looks for are there; the state of the optimizer is empty.
     """
-    import torch  # the docks look at checkpoints' names without it
-
     content = read_raw(path)
     light: dict[str, Any] = {key: _writable(content[key]) for key in _INFERENCE if key in content}
     light["optimizer_state"] = light["grad_scaler_state"] = None
     target = folder / path.name
-    try:
-        torch.save(light, target)
-    except (RuntimeError, OSError) as error:
-        raise write_error(target, f"the disk is full, or refuses the file ({reason(error)})") from error
+    write_torch(light, target, target)
     return target

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.pickle_limits import DamagedError, walk
 from napari_nnunet.formats.pickles import HARMLESS, LogType, NumberArray, begin_array, number, read_table
 
@@ -77,6 +78,33 @@ def read_torch(path: Path) -> dict[str, Any]:
         arrays = {n: v for n, v in weights.items() if isinstance(v, NumberArray) and v.dtype.kind == "f"}
         weights.update({n: torch.from_numpy(np.array(v, subok=False)) for n, v in arrays.items()})
     return content
+
+
+def write_torch(content: Mapping[str, Any], target: Path, named: Path) -> None:
+    """Write a dictionary as a file of torch.
+
+    Parameters
+    ----------
+    content : mapping
+        What is written.
+    target : Path
+        Where it is written; what is left of it after an error is for the caller to remove.
+    named : Path
+        The file that errors name.
+
+    Raises
+    ------
+    ResourceError
+        If the disk is full or refuses the file.
+    """
+    import torch  # the docks look at checkpoints' names without it
+
+    try:
+        torch.save(content, target)
+    except OSError as error:
+        raise write_error(named, error) from error
+    except RuntimeError as error:  # torch's writer does not pass on what the system said
+        raise write_error(named, f"the disk is full, or refuses the file ({reason(error)})") from error
 
 
 def _check_pickles(file: BinaryIO, *, zipped: bool) -> bool:

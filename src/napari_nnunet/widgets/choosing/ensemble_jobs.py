@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job, Stage
@@ -16,8 +16,15 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
 from napari_nnunet.widgets.frame.words import about_time
+from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.words import describe
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.prediction.combined import join_arrays, predict_combined_series
+else:
+    join_arrays = lazy("napari_nnunet.jobs.prediction.combined:join_arrays")
+    predict_combined_series = lazy("napari_nnunet.jobs.prediction.combined:predict_combined_series")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +109,12 @@ def estimate_together(order: Together) -> Job[dict[str, Any]]:
 
 def segment(order: Together, targets: list[tuple[Any, Any, Any]], halt: Halt, focus: Any) -> Job[Any]:
     """Segment every time point, from where it was cancelled before."""
-    from napari_nnunet.jobs.prediction.combined import predict_combined_series
-
     options = {"focus": focus, "roi": order.request.region}
     return (yield from predict_combined_series(_combination(order), targets, halt=halt, **options))
 
 
 def join(order: Joining) -> Job[Any]:
     """Join probability layers."""
-    from napari_nnunet.jobs.prediction.combined import join_arrays
-
     yield Stage(name="Joining")
     arrays = [group.arrays() for group in order.groups]
     return (yield from join_arrays(order.groups[0].scheme, arrays, order.vote))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from skimage import data
+
 from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.widgets.files.place import LayerData
@@ -31,13 +33,9 @@ def nuclei() -> list[LayerData]:
 
 def cell_picture() -> list[LayerData]:
     """Return the picture of one cell that scikit-image ships."""
-    from skimage import data
-
     return [(data.cell(), {"name": "cell"}, "image")]
 
 
 def coins() -> list[LayerData]:
     """Return the picture of coins that scikit-image ships."""
-    from skimage import data
-
     return [(data.coins(), {"name": "coins"}, "image")]
