@@ -85,15 +85,21 @@ def _export(viewer):
     return dialog, dialog.settings
 
 
+def _segment(viewer):
+    dock = open_dock(viewer, "Segment")
+    return dock, dock.form.settings
+
+
 @pytest.mark.gui
 @pytest.mark.parametrize(
     ("module", "name", "opened"),
     [
+        ("prediction.form", "PredictSettings", _segment),
         ("planning.plan_dock", "PlanSettings", _plan),
         ("training.form", "TrainSettings", _train),
         ("sharing.export_dialog", "ExportSettings", _export),
     ],
-    ids=["Plan", "Train", "Export"],
+    ids=["Segment", "Plan", "Train", "Export"],
 )
 def test_a_field_added_to_a_request_is_a_row_of_its_dock(viewer, tmp_path, monkeypatch, module, name, opened):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):

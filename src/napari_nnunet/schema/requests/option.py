@@ -98,6 +98,10 @@ def option(title: str, flag: str, text: str, *, default: Any = ..., row: bool = 
     return Field(default, title=title, description=text, json_schema_extra=extra, **limits)
 
 
+#: Beside the description of a field that several requests share: the dock that makes this one has a row for it.
+ROW = Field(json_schema_extra={"row": True})
+
+
 def flag_of(field: FieldInfo) -> Flag | None:
     """Return how a shell writes a field, None where it does not."""
     extra = field.json_schema_extra

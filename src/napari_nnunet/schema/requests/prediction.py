@@ -13,6 +13,7 @@ from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.option import (
+    ROW,
     DatasetFlag,
     Folds,
     GridSettings,
@@ -90,16 +91,21 @@ class PredictSettings(Request):
         default=None,
         otherwise="all that were trained",
         reads=read_folds,
+        row=True,
     )
     checkpoint: str = option(
-        "Checkpoint", "-chk NAME", "checkpoint_final.pth, checkpoint_best.pth, ...", default="checkpoint_final.pth"
+        "Checkpoint",
+        "-chk NAME",
+        "checkpoint_final.pth, checkpoint_best.pth, ...",
+        default="checkpoint_final.pth",
+        row=True,
     )
-    step: TileStep = 0.5
-    mirroring: Mirroring = True
+    step: Annotated[TileStep, ROW] = 0.5
+    mirroring: Annotated[Mirroring, ROW] = True
     gaussian: bool = option(
         "Gaussian weights", "", "Weigh the centre of a tile more than its border, as nnU-Net does.", default=True
     )
-    device: Device = "auto"
+    device: Annotated[Device, ROW] = "auto"
     backend: BackendName = option(
         "Backend", "--backend", "torch, or OpenVINO (CPU only); auto takes the fastest.", default="auto"
     )

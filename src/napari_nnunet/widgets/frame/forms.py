@@ -153,6 +153,8 @@ class FieldRows:
         flag = flag_of(field)
         if isinstance(widget, FileEdit):
             return chosen_file(widget)
+        if isinstance(value, list) and flag is not None and flag.reads is not None:  # entries that are chosen
+            return flag.reads(value) or field.get_default(call_default_factory=True)
         if not isinstance(value, str):
             return value
         text = value.strip()

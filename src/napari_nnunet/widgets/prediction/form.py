@@ -21,9 +21,9 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.prediction import PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
-from napari_nnunet.widgets.frame.forms import Form, add_row, distinct, field_widget, let_shrink
+from napari_nnunet.widgets.frame.forms import FieldRows, Form, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
@@ -84,13 +84,18 @@ class SegmentForm(Form):
             value="full" if preferences.mirroring and preferences.step == 0.5 else _CUSTOM,
             tooltip="Fast: one fold, no mirroring, wide steps. Balanced: all folds. Full: as nnU-Net does it.",
         )
-        self.folds_box = field_widget(PredictSettings, "folds", widget_type="Select", choices=[])
-        self.checkpoint_box = field_widget(PredictSettings, "checkpoint", choices=["checkpoint_final.pth"])
-        self.mirroring_box = field_widget(PredictSettings, "mirroring", value=preferences.mirroring)
-        self.step_box = field_widget(PredictSettings, "step", value=preferences.step, min=0.1)
-        self.device_box = field_widget(
-            PredictSettings, "device", value=preferences.device, choices=["auto", "cpu", "cuda", "mps"]
-        )
+        own: dict[str, dict[str, Any]] = {
+            "folds": {"widget_type": "Select", "choices": []},
+            "checkpoint": {"choices": ["checkpoint_final.pth"]},
+            "mirroring": {"value": preferences.mirroring},
+            "step": {"value": preferences.step, "min": 0.1},
+            "device": {"value": preferences.device, "choices": ["auto", "cpu", "cuda", "mps"]},
+        }
+        self.rows = FieldRows(PredictSettings, own)
+        self.folds_box, self.checkpoint_box = self.rows.widgets["folds"], self.rows.widgets["checkpoint"]
+        self.mirroring_box, self.step_box = self.rows.widgets["mirroring"], self.rows.widgets["step"]
+        for name in PRESETS["full"]:
+            self.rows.widgets[name].changed.connect(self._becomes_custom)
 
     def _lay_out(self) -> None:
         for named in (self.model_box, self.preset_box):
@@ -110,8 +115,7 @@ class SegmentForm(Form):
         details = QWidget()
         form = QFormLayout(details)
         form.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.folds_box, self.checkpoint_box, self.mirroring_box, self.step_box, self.device_box):
-            add_row(form, widget)
+        self.rows.add_to(form, self._changed)
         inner.addWidget(folded_away("Advanced", details))
         self.folds_box.native.setMaximumHeight(70)
         column = QVBoxLayout(self)
@@ -129,10 +133,7 @@ class SegmentForm(Form):
         self.browse.clicked.connect(self._browse)
         self.model_box.changed.connect(self._model_chosen)
         self.image.changed.connect(self._changed)
-        self.device_box.changed.connect(self._changed)
         self.preset_box.changed.connect(self._preset_chosen)
-        for box in (self.folds_box, self.mirroring_box, self.step_box):
-            box.changed.connect(self._quality_changed)
         self.checkpoint_box.changed.connect(self._checkpoint_chosen)
 
     def _fill_models(self, select: Path | None = None) -> None:
@@ -216,7 +217,7 @@ class SegmentForm(Form):
         if not self._filling:
             with self._quietly():
                 self._fill_folds()
-            self._changed()
+            self._preset_chosen()
 
     def choose_checkpoint(self, checkpoint: str, folds: Sequence[Fold]) -> None:
         """Choose a checkpoint and folds of the model."""
@@ -243,21 +244,15 @@ class SegmentForm(Form):
             self.step_box.value = chosen.step
         self._changed()
 
-    def _quality_changed(self) -> None:
+    def _becomes_custom(self, _: Any) -> None:
         if not self._filling:
             with self._quietly():
                 self.preset_box.value = _CUSTOM
-            self._changed()
 
     def settings(self) -> PredictSettings:
         """Return what the form says."""
-        folds = tuple(int(fold) if fold.isdecimal() else "all" for fold in self.folds_box.value)
         return PredictSettings(
-            folds=folds or None,
-            checkpoint=self.checkpoint_box.value,
-            step=self.step_box.value,
-            mirroring=self.mirroring_box.value,
-            device=self.device_box.value,
+            **self.rows.values(),
             precision="int8" if self.preset_box.value in _EIGHT_BIT else "auto",
             memory_gb=read_preferences().memory_gb,
         )
