@@ -85,6 +85,8 @@ def test_nothing_that_users_read_has_a_retired_phrase():
     assert not found, "\n".join(found)
 
 
+#: Pages of nnU-Net's documentation.
+OF_NNUNET = {"dataset_format.md", "explanation_plans_files.md"}
 #: What napari's own menus say, and what is put together from the name of a case.
 NOT_OURS = ("Save Selected Layers", "CASE labels")
 
@@ -99,3 +101,14 @@ def test_a_page_calls_buttons_and_rows_what_they_are_called(page):
     named = {part.removesuffix(" …").rstrip(".") for part in quoted if not re.search(r"\d|… ", part)}
     assert len(named) > 5
     assert not [part for part in named for word in part.split(": ") if word not in said and word not in NOT_OURS]
+
+
+def test_what_is_cited_is_here_or_public():
+    """A comment that names a page of ours sends the reader to a file; a number of a section alone helps nobody."""
+    root = SOURCE.parents[1]
+    texts = [*SOURCE.rglob("*.py"), *(root / "docs").glob("*.md"), *root.glob("*.md")]
+    pages = {path.name for path in (*(root / "docs").glob("*.md"), *root.glob("*.md"))} | OF_NNUNET
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        assert not set(re.findall(r"\b[\w-]+\.md\b", text)) - pages, path
+        assert not re.search(r"\bfacts \d", text), path

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from napari_nnunet.errors import ResourceError, for_people
 from napari_nnunet.events import Ended, Event, Job, Note, Progress, Pump, to_json
-from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.json_lines import append_lines
 
 T = TypeVar("T")
@@ -62,8 +62,10 @@ class Recorder:
         except Exception as error:
             with suppress(ResourceError):  # of several processes the first one knows why; the others miss it
                 if not report.exists():
+                    make_folder(report.parent)  # nothing may have happened yet that was written there
                     write_text(report, "".join(traceback.format_exception(error)))
-            self.take(Ended(how="failed", text=for_people(error).in_window, report=str(report)))
+            kept = str(report) if report.exists() else ""
+            self.take(Ended(how="failed", text=for_people(error).in_window, report=kept))
             raise
 
 
