@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nnunet.errors import DatasetError, ImageError, memory_told
+from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.images import dicom
@@ -53,8 +53,11 @@ class Look:
         The values, where they are few whole numbers, else their range.
     remarks : tuple of str
         What looks odd.
-    error : str
-        Why it cannot be read.
+    way : str
+        What to type behind ``import_folders`` so that a mask is taken as it seems to be meant; empty where nothing is
+        asked.
+    error, in_window : str
+        Why it cannot be read, with what to do in a shell and in a window.
     """
 
     path: Path
@@ -66,7 +69,24 @@ class Look:
     orientation: str = ""
     values: str = ""
     remarks: tuple[str, ...] = ()
+    way: str = ""
     error: str = ""
+    in_window: str = ""
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Its line in a table, by the heads of the columns; what cannot be read has a name only."""
+        size = "?" if self.spacing is None else " x ".join(f"{v:g}" for v in self.spacing)
+        source = "" if self.source in ("", "header") else f" ({self.source})"
+        read = {
+            "voxels": " x ".join(map(str, self.shape)),
+            "voxel size (mm)": size + source,
+            "axes": self.orientation or "-",
+            "type": self.kind,
+            "channels": str(self.channels),
+            "values": self.values,
+        }
+        return {"file": self.path.name, **(dict.fromkeys(read, "") if self.error else read)}
 
 
 def look(request: LookRequest) -> Job[tuple[Look, ...]]:
@@ -98,11 +118,11 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
         found.append(_look_at(path, reader, masks[path.parent] if folders[path.parent] > 1 else None))
         yield Progress(done=done, total=len(files))
     for folder in filter(masks.get, masks):
-        text = _meaning(masks[folder], {name: folder / name for name in masks[folder]})
+        text, way = _meaning(masks[folder], {name: folder / name for name in masks[folder]})
         if text:
             first = next(i for i, entry in enumerate(found) if entry.path.parent == folder and not entry.error)
             about = f"the {len(masks[folder])} masks of this folder: {text}"
-            found[first] = replace(found[first], remarks=(*found[first].remarks, about))
+            found[first] = replace(found[first], remarks=(*found[first].remarks, about), way=way)
     return tuple(found)
 
 
@@ -151,9 +171,10 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
                 else read_volume([path], reader=reader, as_stored=True)
             )
     except Exception as error:
-        return Look(path, error=" ".join(str(error).split()))
+        told = for_people(error)
+        return Look(path, error=" ".join(told.message.split()), in_window=" ".join(told.in_window.split()))
     geometry, array = volume.geometry, np.asarray(volume.array)
-    more = _mask_remarks(path, masks) if reader is None and _is_mask(path) else ()
+    more, way = _mask_remarks(path, masks) if reader is None and _is_mask(path) else ((), "")
     return Look(
         path,
         shape=volume.shape,
@@ -164,6 +185,7 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
         orientation=geometry.axes_code or "",
         values=_values(array),
         remarks=(*_remarks(volume, array), *more),
+        way=way,
     )
 
 
@@ -197,52 +219,38 @@ def _is_mask(path: Path) -> bool:
     return not _MASK_WORDS.isdisjoint(re.split(r"[\W_\d]+", f"{path.parent.name} {path.name}".casefold()))
 
 
-def _mask_remarks(path: Path, masks: dict[str, MaskFacts] | None) -> tuple[str, ...]:
-    """Return what an import would ask about a mask; one of several is kept to be judged with the others."""
+def _mask_remarks(path: Path, masks: dict[str, MaskFacts] | None) -> tuple[tuple[str, ...], str]:
+    """Return what an import would ask about a mask, and what answers it; one of several is kept to be judged later."""
     try:
         mask = read_mask(path)
         facts = {path.name: facts_of(mask)}
         if masks is not None:
             masks |= facts
-            return ()
-        text = _meaning(facts, {path.name: path})
+            return (), ""
+        text, way = _meaning(facts, {path.name: path})
     except ImageError as error:
-        return (f"as a mask: {error.message}",)
-    return (f"as a mask: {text}",) if text else ()
+        return (f"as a mask: {error.message}",), ""
+    return ((f"as a mask: {text}",) if text else ()), way
 
 
-def _meaning(facts: Mapping[str, MaskFacts], paths: Mapping[str, Path]) -> str:
-    """Return what an import would ask about masks; empty where it is certain what their values mean."""
+def _meaning(facts: Mapping[str, MaskFacts], paths: Mapping[str, Path]) -> tuple[str, str]:
+    """Return what an import would ask about masks, and what answers it; empty where their meaning is certain."""
     found = recognise(facts, [pieces_of(read_mask(paths[name])) for name in to_look_at(facts)])
-    words = words_of(found)
-    way = f" If that is right, import it with: {words}" if words else ""
-    return "" if found.certain else f"{found.sentence}{way}"
+    return ("", "") if found.certain else (found.sentence, words_of(found))
 
 
 def look_table(found: Sequence[Look]) -> list[str]:
     """Return the lines of a table for a shell; what looks odd stands below its file."""
-    head = ("file", "voxels", "voxel size (mm)", "axes", "type", "channels", "values")
-    rows = [head, *(_row(entry) for entry in found if not entry.error)]
+    head = tuple(found[0].cells)
+    rows = [head, *(tuple(entry.cells.values()) for entry in found if not entry.error)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)).rstrip()]
     for entry in found:
         if entry.error:
             lines.append(f"{entry.path.name}: {entry.error}")
             continue
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(_row(entry), widths, strict=True)).rstrip())
+        cells = entry.cells.values()
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
         lines += [f"    ! {text}" for text in entry.remarks]
+        lines += [f"    ! If that is right, import it with: {entry.way}"] if entry.way else []
     return lines
-
-
-def _row(entry: Look) -> tuple[str, ...]:
-    size = "?" if entry.spacing is None else " x ".join(f"{v:g}" for v in entry.spacing)
-    source = "" if entry.source in ("", "header") else f" ({entry.source})"
-    return (
-        entry.path.name,
-        " x ".join(map(str, entry.shape)),
-        size + source,
-        entry.orientation or "-",
-        entry.kind,
-        str(entry.channels),
-        entry.values,
-    )

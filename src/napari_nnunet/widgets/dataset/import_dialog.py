@@ -28,6 +28,7 @@ from napari_nnunet.events import Progress
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable, ValueTable
+from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
@@ -133,6 +134,7 @@ class ImportDialog(RunDialog):
         self.about, self.meaning = sentence(), sentence()
         self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
+        self.look = look_button(self._chosen, lambda: self.subfolders.isChecked())
         self.panel = RunPanel("Import")
         self.close_button = button("Close", "Import nothing.")
 
@@ -167,7 +169,7 @@ class ImportDialog(RunDialog):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.about, self.swap, self.pairs, self.meaning, self.objects, self.values):
+        for widget in (self.about, self.look, self.swap, self.pairs, self.meaning, self.objects, self.values):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -184,6 +186,9 @@ class ImportDialog(RunDialog):
         folder = QFileDialog.getExistingDirectory(self, f"Folder of {label.lower()}", edit.text())
         if folder:
             edit.setText(folder)
+
+    def _chosen(self) -> list[Path]:
+        return [Path(edit.text()) for edit in (self.images, self.masks) if edit.text().strip()]
 
     def _swap(self) -> None:
         images, masks = self.images.text(), self.masks.text()

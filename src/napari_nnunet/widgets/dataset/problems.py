@@ -15,6 +15,7 @@ from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, se
 from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
@@ -49,6 +50,7 @@ class ProblemList(QWidget):
         self._place: tuple[Workspace, Path] | None = None
         self._again = False
         self.panel = RunPanel("Check dataset")
+        self.look = look_button(lambda: () if self._place is None else (self._place[1],))
         self.title, self.text = sentence(), sentence()
         self.tree = QTreeWidget()
         self.tree.setHeaderLabels(["Where", "What"])
@@ -63,8 +65,8 @@ class ProblemList(QWidget):
         for part in (self.title, self.tree, self.text, self.button):
             inner.addWidget(part)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.panel)
-        layout.addWidget(self.report)
+        for part in (self.panel, self.look, self.report):
+            layout.addWidget(part)
         for column in (layout, inner):
             column.setContentsMargins(0, 0, 0, 0)
         self.report.setVisible(False)

@@ -339,9 +339,9 @@ class RunDialog(QDialog):
 
     def event(self, event: QEvent | None) -> bool:
         """Grow when a sentence became longer."""
+        resizes = event is not None and event.type() == QEvent.Type.LayoutRequest
         handled = bool(super().event(event))
-        layout = self.layout()
-        if event is not None and event.type() == QEvent.Type.LayoutRequest and layout is not None:
+        if resizes and (layout := self.layout()) is not None:  # after the event that deletes it nothing may be asked
             needed = layout.totalHeightForWidth(self.width())
             if needed > self.height():
                 self.resize(self.width(), needed)

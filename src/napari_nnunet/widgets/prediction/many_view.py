@@ -14,6 +14,7 @@ from napari_nnunet.errors import ResourceError
 from napari_nnunet.events import Found
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.jobs.prediction.table import Line, as_csv
+from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
@@ -49,6 +50,9 @@ class ScopeRows(QObject):
             self._row("Images", self.images, "A folder with the images, named as nnU-Net has them, or one file each."),
             self._row("Results", self.results, "Where the segmentations and table.csv go."),
         ]
+        self.look = look_button(lambda: [Path(text)] if (text := self.images.text().strip()) else [])
+        self._rows.insert(1, self.look)
+        form.insertRow(form.rowCount() - 1, "", self.look)
         self.box.changed.connect(self._changed)
         self.images.textChanged.connect(self._images_chosen)
         self.results.textChanged.connect(self._changed)
