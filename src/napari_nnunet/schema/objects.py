@@ -94,18 +94,21 @@ class ObjectRule(BaseModel):
     inside: float = Field(0.5, ge=0, le=1)
     smallest: int = Field(1, ge=1)
     smallest_seed: int = Field(1, ge=1)
+    split: float | None = Field(None, gt=0)
 
     @classmethod
     def mean(cls, rules: list[ObjectRule]) -> ObjectRule:
-        """Return the rule for several folds together; the default for none."""
+        """Return the rule for several folds together; the default for none. Seeds are cut where most folds cut them."""
         if not rules:
             return cls()
         count = len(rules)
+        cuts = [rule.split for rule in rules if rule.split is not None]
         return cls(
             seed=sum(rule.seed for rule in rules) / count,
             inside=sum(rule.inside for rule in rules) / count,
             smallest=round(sum(rule.smallest for rule in rules) / count),
             smallest_seed=round(sum(rule.smallest_seed for rule in rules) / count),
+            split=sum(cuts) / len(cuts) if 2 * len(cuts) > count else None,
         )
 
 

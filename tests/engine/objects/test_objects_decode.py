@@ -29,17 +29,18 @@ def probabilities(shape: tuple[int, ...], seed: int, smooth: float = 1.0) -> tup
     st.integers(1, 9),
     st.sampled_from([1.0, 2.0]),
     st.integers(1, 6),
+    st.sampled_from([None, 0.1, 0.5]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_pieces_give_what_the_whole_gives(
-    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int
+    shape: tuple[int, ...], seed: int, planes: int, width: float, smallest: int, split: float | None
 ) -> None:
     core, inside = probabilities(shape, seed)
-    rule = Rule(width, smallest=smallest, smallest_seed=2)
+    rule = Rule(width, smallest=smallest, smallest_seed=2, split=split)
     voxel = (3.0, 1.0, 1.0)[-len(shape) :]
     whole = decode(core, inside, rule, voxel)
     pieces = np.empty(shape, dtype=np.uint32)
-    count = decode_into(pieces, lambda a, b: (core[a:b], inside[a:b]), rule, voxel, planes=planes)
+    count = decode_into(pieces, lambda window: (core[window], inside[window]), rule, voxel, planes=planes)
     np.testing.assert_array_equal(pieces, whole)
     assert count == whole.max()
     assert set(np.unique(whole)) - {0} == set(range(1, count + 1))
@@ -96,3 +97,14 @@ def test_thresholds_are_chosen_on_known_pictures() -> None:
     assert rule.seed < 0.45
     assert reached > 0.9
     assert Matching.of(truth, decode(known.core, known.inside, rule)).counts(0.5) == (4, 0, 0)
+
+
+def test_a_known_neck_teaches_to_cut() -> None:
+    rows, columns = np.ogrid[:70, :60]
+    first, second = ((rows - 20) ** 2 + (columns - x) ** 2 <= 90 for x in (20, 37))
+    truth = np.where(first & (columns < 29), 1, np.where(second, 2, 0))
+    core = (truth > 0).astype(np.float32)  # of a network that never saw a border
+    known = KnownObjects(core, (truth > 0).astype(np.float32), truth, (1, 1))
+    rule, reached = best_rule([known], Rule(2.0))
+    assert rule.split is not None
+    assert reached > 0.9

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.engine.objects.match import THRESHOLDS, Matching
 
-_SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-_INSIDES = (0.3, 0.4, 0.5, 0.6, 0.7)
+_SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_INSIDES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_CUTS = (0.5, 0.75, 1.0, 1.5)  # network edges
+_SEEDS_TO_CUT = (0.5, 0.7, 0.8, 0.9)  # what is cut may begin larger
 _SMALL = (0.0, 0.25, 0.5)  # of the size that all but one in a hundred of the known objects exceed
 
 
@@ -45,8 +47,8 @@ def score(matching: Matching) -> float:
 def best_rule(pictures: Sequence[KnownObjects], rule: Rule) -> tuple[Rule, float]:
     """Choose thresholds and smallest sizes by trying, all pictures counted together.
 
-    First the two thresholds together, then the smallest object, then the smallest seed. What is no better than the
-    default leaves the default.
+    First the two thresholds together, then whether and where seeds are cut, then the smallest object, then the smallest
+    seed. What is no better than the default leaves the default.
 
     Parameters
     ----------
@@ -76,6 +78,7 @@ def best_rule(pictures: Sequence[KnownObjects], rule: Rule) -> tuple[Rule, float
     low = float(np.percentile(sizes, 1)) if len(sizes) else 0.0
     stages = (
         [{"seed": s, "inside": i} for s, i in product(_SEEDS, _INSIDES) if s >= i - 0.2],
+        [{"split": cut, "seed": s} for cut, s in product(_CUTS, _SEEDS_TO_CUT)],
         [{"smallest": max(1, round(part * low))} for part in _SMALL],
         [{"smallest_seed": max(1, round(part * low / 2))} for part in _SMALL],
     )

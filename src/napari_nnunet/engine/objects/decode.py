@@ -1,8 +1,9 @@
 """From the probabilities of cores and borders to numbered objects, in pieces, with nothing lost at the seams.
 
-Parts of the core are seeds. They grow step by step over what is probably an object; where two seeds reach a voxel in
-the same step, the one whose neighbouring voxel is more probably core takes it. A voxel's fate so depends on no more
-than what lies within as many steps, which is why a picture decoded in pieces equals the picture decoded at once.
+Parts of the core are seeds, and what looks like two that touch is cut. They grow step by step over what is probably an
+object; where two seeds reach a voxel in the same step, the one whose neighbouring voxel is more probably core takes it.
+A voxel's fate so depends on no more than its seed and what lies within as many steps, which is why a picture decoded in
+pieces equals the picture decoded at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from napari_nnunet.engine.objects.split import Cut, cut_seeds
+
+Window = tuple[slice, ...]
 Probabilities = tuple[NDArray[np.float32], NDArray[np.float32]]
 _PIECE = 1 << 22  # voxels decoded at once
 
@@ -40,6 +44,9 @@ class Rule:
         Size below which an object is left out.
     smallest_seed : int
         Size below which a part of the core is no seed.
+    split : float or None
+        How much lower than both middles a neck must be for a part of the core to be cut into two seeds, as a length;
+        None never cuts. See `napari_nnunet.engine.objects.split`.
     """
 
     width: float = 2.0
@@ -47,6 +54,7 @@ class Rule:
     inside: float = 0.5
     smallest: int = 1
     smallest_seed: int = 1
+    split: float | None = None
 
     def steps(self, voxel: Sequence[float]) -> int:
         """Return how many voxels a seed grows: over the border it lost, twice, for cores come out too small."""
@@ -77,16 +85,16 @@ def decode(
     Returns
     -------
     ndarray of uint32, same shape
-        Objects from 1 on in the order of their first voxel; 0 elsewhere.
+        Objects from 1 on in the order of their seeds' first voxels, those that were cut off others last; 0 elsewhere.
     """
     objects = np.zeros(core.shape, dtype=np.uint32)
-    decode_into(objects, lambda start, stop: (core[start:stop], inside[start:stop]), rule, voxel)
+    decode_into(objects, lambda window: (core[window], inside[window]), rule, voxel)
     return objects
 
 
 def decode_into(
     objects: NDArray[np.uint32],
-    read: Callable[[int, int], Probabilities],
+    read: Callable[[Window], Probabilities],
     rule: Rule,
     voxel: Sequence[float] | None = None,
     planes: int | None = None,
@@ -98,7 +106,8 @@ def decode_into(
     objects : ndarray of uint32, shape ([Z,] Y, X)
         Written in place; may be a memory map. What is there is overwritten.
     read : callable
-        Takes the first plane and the one after the last; returns the probabilities of core and of inside.
+        Takes a window, a slice along each axis or along the first ones; returns the probabilities of core and of
+        inside there.
     rule, voxel
         As in `decode`.
     planes : int, optional
@@ -113,7 +122,10 @@ def decode_into(
     size, steps = objects.shape[0], rule.steps(voxel)
     planes = planes or max(2 * steps, _PIECE // max(1, math.prod(objects.shape[1:])))
     slabs = [(start, min(start + planes, size)) for start in range(0, size, planes)]
-    numbers = _seeds(objects, read, slabs, rule.seed, rule.voxels(rule.smallest_seed, voxel))
+    smallest = rule.voxels(rule.smallest_seed, voxel)
+    numbers = _seeds(objects, read, slabs, rule.seed, smallest)
+    if rule.split is not None:
+        numbers = cut_seeds(objects, lambda window: read(window)[0], slabs, numbers, Cut(rule.split, smallest, voxel))
     _grow(objects, read, slabs, (rule.inside, steps), numbers, _pace(voxel))
     _join_rest(objects, read, slabs, rule, int(numbers.max(initial=0)))
     return _tidy(objects, slabs, rule.voxels(rule.smallest, voxel))
@@ -121,14 +133,14 @@ def decode_into(
 
 def _seeds(
     objects: NDArray[np.uint32],
-    read: Callable[[int, int], Probabilities],
+    read: Callable[[Window], Probabilities],
     slabs: list[tuple[int, int]],
     threshold: float,
     smallest: int,
 ) -> NDArray[np.uint32]:
     """Write the parts of the core into `objects`; return the object each of them belongs to, 0 for those too small."""
     objects[...] = 0
-    roots, sizes = _parts(objects, lambda a, b: read(a, b)[0] >= threshold, slabs, first=1)
+    roots, sizes = _parts(objects, lambda a, b: read((slice(a, b),))[0] >= threshold, slabs, first=1)
     kept = np.zeros(len(roots), dtype=bool)
     kept[1:] = sizes[roots[1:]] >= smallest
     numbers = np.cumsum(kept & (roots == np.arange(len(roots))), dtype=np.uint32)
@@ -181,7 +193,7 @@ def _parts(
 
 def _grow(
     objects: NDArray[np.uint32],
-    read: Callable[[int, int], Probabilities],
+    read: Callable[[Window], Probabilities],
     slabs: list[tuple[int, int]],
     growth: tuple[float, int],
     numbers: NDArray[np.uint32],
@@ -194,7 +206,7 @@ def _grow(
         low, high = start - len(before), min(stop + steps, objects.shape[0])
         seeds = np.concatenate([before, objects[start:high]])
         before = seeds[: stop - low][-steps:].copy()
-        core, inside = read(low, high)
+        core, inside = read((slice(low, high),))
         grown = _grown(numbers[seeds], core, inside >= threshold, steps, pace)
         objects[start:stop] = grown[start - low : stop - low]
 
@@ -235,14 +247,14 @@ def _pace(voxel: Sequence[float]) -> tuple[int, ...]:
 
 def _join_rest(
     objects: NDArray[np.uint32],
-    read: Callable[[int, int], Probabilities],
+    read: Callable[[Window], Probabilities],
     slabs: list[tuple[int, int]],
     rule: Rule,
     count: int,
 ) -> None:
     """Make objects of what is inside but has no seed; what only lies farther from its seed than it grows is dropped."""
     roots, _ = _parts(
-        objects, lambda a, b: (read(a, b)[1] >= rule.inside) & (objects[a:b] == 0), slabs, first=count + 1
+        objects, lambda a, b: (read((slice(a, b),))[1] >= rule.inside) & (objects[a:b] == 0), slabs, first=count + 1
     )
     beside = np.zeros(len(roots), dtype=bool)
     above: NDArray[np.uint32] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from napari_nnunet.engine.objects.decode import Probabilities, Rule, decode_into
+from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -69,7 +69,7 @@ def decoding_of(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> Decod
     chosen = {}
     for kind in first.kinds:
         own = ObjectRule.mean([found.rules[kind] for found in known if kind in found.rules])
-        chosen[kind] = Rule(width, own.seed, own.inside, own.smallest, own.smallest_seed)
+        chosen[kind] = Rule(width, own.seed, own.inside, own.smallest, own.smallest_seed, own.split)
     return Decoding(heads_of(info, first), chosen, first.unit)
 
 
@@ -104,7 +104,7 @@ def find_objects(
     kinds: dict[int, str] = {}
     found = out
     for place, (kind, (core, border)) in enumerate(decoding.heads.items()):
-        read = plane_reader(probabilities, core, border)
+        read = window_reader(probabilities, core, border)
         if place:
             found = np.empty_like(out)
         count = decode_into(found, read, decoding.rules[kind], [step / decoding.unit for step in spacing])
@@ -115,12 +115,12 @@ def find_objects(
     return kinds
 
 
-def plane_reader(probabilities: NDArray[Any], core: int, border: int) -> Any:
-    """Return what reads planes of one kind: the probability of its core, and of being inside."""
+def window_reader(probabilities: NDArray[Any], core: int, border: int) -> Callable[[Window], Probabilities]:
+    """Return what reads a window of one kind: the probability of its core, and of being inside."""
 
-    def read(start: int, stop: int) -> Probabilities:
-        inner = np.asarray(probabilities[core, start:stop], dtype=np.float32)
-        return inner, inner + probabilities[border, start:stop]
+    def read(window: Window) -> Probabilities:
+        inner = np.asarray(probabilities[core][window], dtype=np.float32)
+        return inner, inner + probabilities[border][window]
 
     return read
 

@@ -114,7 +114,11 @@ class ObjectJudge:
             pictures = {case: known[kind] for case, known in self.known.items()}
             rule, _ = best_rule(list(pictures.values()), Rule(self.scheme.width))
             rules[kind] = ObjectRule(
-                seed=rule.seed, inside=rule.inside, smallest=rule.smallest, smallest_seed=rule.smallest_seed
+                seed=rule.seed,
+                inside=rule.inside,
+                smallest=rule.smallest,
+                smallest_seed=rule.smallest_seed,
+                split=rule.split,
             )
             for case, known in pictures.items():
                 cases[case] += Matching.of(known.objects, decode(known.core, known.inside, rule, known.voxel))
