@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.images import dicom
-from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS
+from napari_nnunet.formats.dicom import series as dicom
+from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS, read_header, read_volume
+from napari_nnunet.grid import WhenApart
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.names import fault_of, is_plain, shown
+from napari_nnunet.volume import Volume
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
 _STACKS = (".tif", ".tiff")
@@ -46,10 +49,26 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its name, with the subfolder it lies in, and one file per channel, or a folder with a DICOM series."""
+    """One case: its name, with the subfolder it lies in, and one file per channel, or where its DICOM series lies.
+
+    Parameters
+    ----------
+    name : str
+        Of the case.
+    files : tuple of Path
+        One per channel; one folder or file of DICOM.
+    series : str or None
+        Of DICOM, which series of the folder: its UID, empty where there is one. None for other files.
+    """
 
     name: str
     files: tuple[Path, ...]
+    series: str | None = None
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a DICOM series."""
+        return self.series is not None
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,28 @@ def reader_for(path: Path, reader: str) -> str | None:
     """Return the reader that reads a file for a model: the model's own, or None for the one of the file's kind."""
     own = _OWN.get(reader)
     return reader if own is None or path.name.lower().endswith(own) else None
+
+
+def volume_of_case(case: Case, reader: str, *, apart: WhenApart = "refuse") -> Volume:
+    """Read the image of a case as a model reads it: files by their reader, or a DICOM series.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if case.is_dicom:
+        return Volume(*dicom.read_series(case.files[0], case.series or ""))
+    return read_volume(case.files, reader=reader_for(case.files[0], reader), apart=apart)
+
+
+def size_of_case(case: Case, reader: str) -> tuple[tuple[int, ...], Geometry]:
+    """Return shape ([Z,] Y, X) and geometry of a case; of files only their headers are read."""
+    if case.is_dicom:
+        volume = volume_of_case(case, reader)
+        return volume.shape, volume.geometry
+    shape, _, geometry = read_header(case.files[0], reader=reader_for(case.files[0], reader))
+    return shape[1:], geometry
 
 
 def _readable(reader: str) -> tuple[str, ...]:
@@ -147,10 +188,16 @@ def find_cases(
             raise DatasetError(f"The input {source} does not exist.")
         for folder, name in _folders(source, subfolders, without):
             if dicom.is_series(folder):
-                cases.append(Case(name or source.name, (folder,)))
-            else:
-                heaps.append(_sorted(folder, name, ending, _readable(reader), channels, subfolders))
-    heaps.append(_given([source for source in listed if source.is_file()]))
+                cases += _series_of(folder, name or source.name)
+                continue
+            heap = _sorted(folder, name, ending, _readable(reader), channels, subfolders)
+            if not (subfolders or heap.files or heap.problems):
+                cases += _series_within(heap, folder, without)
+            heaps.append(heap)
+    files = [source for source in listed if source.is_file()]
+    alone = [path for path in files if not path.name.lower().endswith(ENDINGS) and dicom.is_dicom_image(path)]
+    cases += [Case(path.stem if path.suffix.lower() == ".dcm" else path.name, (path,), "") for path in alone]
+    heaps.append(_given([path for path in files if path not in alone]))
     _require_series_fit(cases, channels)
     problems = [text for heap in heaps for text in heap.problems]
     one_each = all(len(files) == 1 for heap in heaps for files in heap.files.values())
@@ -180,6 +227,27 @@ def _folders(source: Path, subfolders: bool, without: Path | None) -> Iterator[t
         inside = without is not None and without.absolute() in (path.absolute(), *path.absolute().parents)
         if not hidden and not inside:
             yield path, place.as_posix() if dicom.is_series(path) else f"{place.as_posix()}/"
+
+
+def _series_of(folder: Path, name: str) -> list[Case]:
+    """Return a case for each series of a folder, with the scanner's number where there are several."""
+    series = dicom.series_in(folder)
+    if len(series) < 2:
+        return [Case(name, (folder,), "")]
+    numbers = [one.number if one.number.isdigit() else "" for one in series]
+    if "" in numbers or len(set(numbers)) < len(numbers):
+        numbers = [str(number) for number in range(1, len(series) + 1)]
+    return [Case(f"{name}_{number}", (folder,), one.uid) for one, number in zip(series, numbers, strict=True)]
+
+
+def _series_within(heap: _Heap, folder: Path, without: Path | None) -> list[Case]:
+    """Return the series in the subfolders of a folder without images: series are folders as images are files."""
+    found: list[Case] = []
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if (without is None or path.absolute() != without.absolute()) and dicom.is_series(path):
+            found += _series_of(path, path.name)
+            heap.left_out.remove(f"{path.name}/ (a subfolder)")
+    return found
 
 
 def _sorted(folder: Path, name: str, ending: str, readable: tuple[str, ...], channels: int, subfolders: bool) -> _Heap:

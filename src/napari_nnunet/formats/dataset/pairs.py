@@ -11,7 +11,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.dataset.class_files import ClassFiles, find_class_files
-from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ending_of
 
 _NOISE = {
@@ -231,7 +231,7 @@ def _is_image(path: Path) -> bool:
     try:
         ending_of(path)
     except ImageError:
-        return False
+        return path.suffix.lower() == ".dcm" and dicom.holds_volume(path)
     return True
 
 
@@ -242,7 +242,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.name[: -len(ending_of(path))]
+    if path.is_dir():
+        return path.name
+    return path.name[: -len(".dcm" if path.suffix.lower() == ".dcm" else ending_of(path))]
 
 
 Splitter = Callable[[str], tuple[str, str]]  # a stem to (case, channel)

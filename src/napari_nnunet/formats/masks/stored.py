@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from napari_nnunet.errors import ImageError, memory_told
-from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.dicom import series as dicom
+from napari_nnunet.formats.dicom.segmentation import overlap_of, read_segmentation
+from napari_nnunet.formats.dicom.syntax import Syntax, syntax_of
 from napari_nnunet.formats.images.files import adapter_for, ending_of, read_stored
 from napari_nnunet.schema.geometry import Geometry
 
@@ -126,6 +128,9 @@ def read_mask(path: Path) -> StoredMask:
     if path.is_dir():
         array, geometry = dicom.read_series(path)
         return StoredMask(array[0], geometry, plain=False)
+    syntax = syntax_of(path)
+    if syntax is not None:
+        return _read_dicom(path, syntax)
     ending = ending_of(path)
     array, geometry = read_stored(path, adapter_for(path).name)
     if ending in (".png", ".bmp") and (found := _palette(path)) is not None:
@@ -144,6 +149,17 @@ def read_mask(path: Path) -> StoredMask:
     packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue.astype(np.int32)
     drawn = packed if clear is None else np.where(clear, 0, packed)
     return StoredMask(drawn, geometry, colours=True, lossy=lossy, plain=False)
+
+
+def _read_dicom(path: Path, syntax: Syntax) -> StoredMask:
+    """Read a DICOM-SEG, its segments by their numbers, or another DICOM file."""
+    if not syntax.is_segmentation:
+        array, geometry = dicom.read_series(path)
+        return StoredMask(array[0], geometry, plain=False)
+    found = read_segmentation(path)
+    if found.labels is None:
+        raise ImageError(f"{overlap_of(path, found)} Export each segment as a file of its own.")
+    return StoredMask(found.labels, found.geometry, plain=False)
 
 
 def _palette(path: Path) -> tuple[NDArray[Any], tuple[int, ...]] | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dataset.pairs import ImagePair
-from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
 from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
@@ -162,8 +162,8 @@ def look_closer(pair: ImagePair) -> Pieces:
 
 
 def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
-    """Read the image of a pair, from files or from folders of DICOM slices."""
-    if not pair.images[0].is_dir():
+    """Read the image of a pair, from files or from DICOM: folders of slices, or files with frames."""
+    if not dicom.is_dicom_image(pair.images[0]):
         return read_volume(pair.images, apart=apart)
     parts = [dicom.read_series(path) for path in pair.images]
     grids = [Grid(array.shape[1:], geometry) for array, geometry in parts]

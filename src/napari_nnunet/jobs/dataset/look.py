@@ -13,7 +13,8 @@ import numpy as np
 from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
-from napari_nnunet.formats.images import dicom
+from napari_nnunet.formats.dicom import series as dicom
+from napari_nnunet.formats.dicom.syntax import is_dicom
 from napari_nnunet.formats.images.files import ENDINGS, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, facts_of
 from napari_nnunet.formats.masks.kinds import recognise, to_look_at
@@ -144,8 +145,12 @@ def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None]]:
         for entry in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
             if entry.is_dir() and (subfolders or dicom.is_series(entry)):
                 yield from _files(entry, subfolders)
-            elif entry.is_file() and entry.name.lower().endswith(ENDINGS):
+            elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or _is_whole(entry)):
                 yield entry, None
+
+
+def _is_whole(path: Path) -> bool:
+    return path.suffix.lower() == ".dcm" and dicom.holds_volume(path)
 
 
 def look_at(path: Path | str, reader: str | None = None) -> Look:
@@ -167,7 +172,7 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
         with memory_told():
             volume = (
                 Volume(*dicom.read_series(path))
-                if path.is_dir()
+                if path.is_dir() or is_dicom(path)
                 else read_volume([path], reader=reader, as_stored=True)
             )
     except Exception as error:

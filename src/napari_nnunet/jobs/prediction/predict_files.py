@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -20,18 +20,11 @@ from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError, for_people, memory_told
 from napari_nnunet.events import Box, CaseDone, CaseFailed, Found, Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, reader_for
-from napari_nnunet.formats.images import dicom
-from napari_nnunet.formats.images.files import (
-    ADAPTERS,
-    read_header,
-    read_labels,
-    read_volume,
-    write_image,
-    write_labels,
-)
+from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case, volume_of_case
+from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import write_side_files
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
@@ -43,6 +36,7 @@ from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.jobs.prediction.table import found_again, found_in, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -101,11 +95,14 @@ def predict_folder(
         yield from size_notes(model, cases, _reader(model))
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
+    output = _dicom_output(model, folder, settings, cases)
     choose(settings)  # a device that is not there is said once, before anything is written
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
     part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
-        job = _each(cases, model, folder, settings, segment)
+        if output is not None:
+            yield from _with_codes(output, folder)
+        job = _each(cases, model, folder, settings, segment, output)
         return (yield from job if not folder.table else written_down(job, folder.table_path))
 
 
@@ -154,14 +151,9 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
     seen = todo[:: max(1, math.ceil(len(todo) / _LOOKED_AT))]
     sizes: Counter[tuple[tuple[int, ...], tuple[float, ...]]] = Counter()
     for i, case in enumerate(seen):
-        path = case.files[0]
         with suppress(NnunetError, OSError):  # said when its turn comes
-            if path.is_dir():
-                array, geometry = dicom.read_series(path)
-                shape = array.shape
-            else:
-                shape, _, geometry = read_header(path, reader=reader_for(path, _reader(model)))
-            sizes[shape[1:], tuple(folder.spacing or geometry.spacing)] += 1
+            shape, geometry = size_of_case(case, _reader(model))
+            sizes[shape, tuple(folder.spacing or geometry.spacing)] += 1
         yield Progress(done=i + 1, total=len(seen))
     share = len(todo) / max(1, sizes.total())
     estimated = {size: count * share for size, count in sizes.items()}
@@ -174,6 +166,7 @@ def _each(
     folder: PredictFolderRequest,
     settings: PredictSettings,
     segment: Segment | None,
+    output: SegmentationOutput | None,
 ) -> Job[FolderResult]:
     remove_leftovers(folder.target)
     write_side_files(model, folder, settings)
@@ -200,7 +193,7 @@ def _each(
             ahead = None if upcoming is None else reader.submit(_read, cases[upcoming], model, folder)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
-                    result = yield from _one(case, current.result(), model, folder, settings, segment)
+                    result = yield from _one(case, current.result(), model, folder, settings, segment, output)
                 write_recipe(folder.target, {**result.recipe, **_asked(folder)})
             except Exception as unforeseen:  # whatever it is, the cases after it are segmented
                 error = for_people(unforeseen)
@@ -212,6 +205,36 @@ def _each(
                 **done_with, seconds=time.monotonic() - began, found=_found(result, model) if folder.table else ()
             )
     return FolderResult(tuple(done), tuple(skipped), failed)
+
+
+def _dicom_output(
+    model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings, cases: Sequence[Case]
+) -> SegmentationOutput | None:
+    """Return how segmentations become DICOM-SEG where that is asked for; refuses images that are no DICOM."""
+    if not folder.dicom_seg:
+        return None
+    others = [case.name for case in cases if not case.is_dicom]
+    if others:
+        raise DatasetError(
+            f"A DICOM-SEG references the series it was made of, but {others[0]} is no DICOM series"
+            f"{f', nor are {len(others) - 1} more' if len(others) > 1 else ''}.",
+            shell="Leave --dicom_seg out, or segment the DICOM series themselves.",
+            window="Switch DICOM-SEG off, or segment the DICOM series themselves.",
+        )
+    objects = None if settings.classes else ObjectScheme.of(model.dataset)
+    return SegmentationOutput.of(model.dataset.labels, objects, folder.codes)
+
+
+def _with_codes(output: SegmentationOutput, folder: PredictFolderRequest) -> Iterator[Note]:
+    """Write the codes beside the segmentations, and say which classes have none that others know."""
+    path = make_folder(folder.target) / "codes.csv"
+    write_text(path, output.table)
+    if output.unknown:
+        yield Note(
+            level="warning",
+            text=f"No common code is known for {', '.join(output.unknown)}; local ones are written. Fill in {path} and "
+            "give it as codes to have others.",
+        )
 
 
 def _asked(folder: PredictFolderRequest) -> dict[str, Any]:
@@ -260,6 +283,7 @@ def _one(
     folder: PredictFolderRequest,
     settings: PredictSettings,
     segment: Segment | None,
+    output: SegmentationOutput | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
     remarks = [f"{text}." for text in volume.geometry.remarks]
@@ -288,6 +312,9 @@ def _one(
             write_properties(result.properties, _beside(case, out, ".pkl"))
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
+        if output is not None:
+            beside = _beside(case, out, ".dcm")
+            output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
         # The segmentation comes last: where it exists, everything of the case does.
         write_labels(result.labels, volume.geometry, out, writer=_reader(model))
     return result
@@ -305,11 +332,7 @@ def _reader(model: TrainedModel) -> str:
 
 
 def _read(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
-    first = case.files[0]
-    if first.is_dir():
-        volume = Volume(*dicom.read_series(first))
-    else:
-        volume = read_volume(case.files, reader=reader_for(first, _reader(model)), apart=folder.apart)
+    volume = volume_of_case(case, _reader(model), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
     channels = len(model.dataset.channel_names)
@@ -342,6 +365,8 @@ def _kept(
     try:
         labels, geometry = read_labels(out, reader=_reader(model))
     except ImageError:
+        return None
+    if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
         return None
     beside = is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
     if settings.probabilities and not beside:

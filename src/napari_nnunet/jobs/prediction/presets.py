@@ -11,8 +11,8 @@ from napari_nnunet.engine.choosing.metrics import measure_labels
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.dataset.case_files import find_cases
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.dataset.case_files import find_cases, volume_of_case
+from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
@@ -54,7 +54,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
         seconds = 0.0
         for case in cases:
             truth, _ = read_labels(labels / (case.name + ending), reader=reader)
-            volume = read_volume(case.files, reader=reader)
+            volume = volume_of_case(case, reader)
             began = time.monotonic()
             result = yield from predict(model, volume, chosen)
             seconds += time.monotonic() - began

@@ -210,6 +210,28 @@ class FolderRequest(GridSettings):
         default=False,
     )
 
+    dicom_seg: bool = option(
+        "DICOM-SEG",
+        "--dicom_seg",
+        "Also write CASE.dcm: the segmentation as DICOM-SEG that references its series. The images must be DICOM.",
+        default=False,
+    )
+    codes: Path | None = option(
+        "Codes",
+        "--codes FILE",
+        "Table of what the classes are in DICOM: the codes.csv that lies beside segmentations, filled in.",
+        default=None,
+        otherwise="common anatomy, by the names of the classes",
+    )
+
+    @model_validator(mode="after")
+    def _codes_are_used(self) -> Self:
+        if self.codes is not None and not self.dicom_seg:
+            raise SettingsError(
+                f"The codes in {self.codes} are for DICOM-SEG, which was not asked for.", shell="Add --dicom_seg."
+            )
+        return self
+
     @model_validator(mode="after")
     def _other_folder(self) -> Self:
         if any(source.absolute() == self.target.absolute() for source in self.source):

@@ -29,6 +29,8 @@ from napari_nnunet.widgets.files.place import LayerData, placement, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
+_DICOM = (".dcm", ".dicom", ".ima")
+
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
     """Return a reader for medical images and model folders, None for everything else."""
@@ -46,7 +48,7 @@ def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None
     try:
         ending_of(first)
     except NnunetError:
-        return None
+        return _dicom_reader(first) if first.suffix.lower() in _DICOM else None
     return _read_images
 
 
@@ -55,9 +57,13 @@ def _folder_reader(folder: Path) -> Callable[[Any], list[LayerData]] | None:
         return _read_dataset
     if holds_models(folder):
         return _read_model
-    from napari_nnunet.formats.images import dicom
+    return _dicom_reader(folder)
 
-    return _read_dicom if dicom.is_series(folder) else None
+
+def _dicom_reader(path: Path) -> Callable[[Any], list[LayerData]] | None:
+    from napari_nnunet.widgets.files.dicom_layers import holds_dicom, read_dicom  # loads ITK, which few files need
+
+    return read_dicom if holds_dicom(path) else None
 
 
 def case_layers(folder: Path, name: str) -> list[LayerData]:
@@ -117,14 +123,6 @@ def _read_dataset(path: str | list[str]) -> list[LayerData]:
     if viewer is not None:
         open_dock(viewer, "Training cases").offer(folder)
     return case_layers(folder, dataset.cases[0].name)
-
-
-def _read_dicom(path: str | list[str]) -> list[LayerData]:
-    from napari_nnunet.formats.images import dicom
-
-    folder = Path(path[0] if isinstance(path, list) else path)
-    array, geometry = dicom.read_series(folder)
-    return [(array[0], {"name": folder.name, **placement(geometry)}, "image")]
 
 
 def _read_model(path: str | list[str]) -> list[LayerData]:

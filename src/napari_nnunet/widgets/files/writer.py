@@ -16,6 +16,7 @@ from napari_nnunet.formats.dataset.raw_writer import save_case
 from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.widgets.files.dicom_layers import write_dicom
 from napari_nnunet.widgets.files.place import STORED, axes_of, for_format, geometry_to_save
 from napari_nnunet.widgets.frame.layers import class_names_of
 
@@ -44,6 +45,9 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     labels = np.asarray(data[0] if attributes.get("multiscale") else data)
     axes = axes_of(labels.ndim, attributes)
+    if path.lower().endswith(".dcm"):
+        write_dicom(Path(path), labels, attributes, axes)
+        return [path]
     ordered = "".join(letter for letter in "TZYX" if letter in axes)
     geometry = geometry_to_save(labels.shape, attributes, axes)
     labels = labels.transpose([axes.index(letter) for letter in ordered])

@@ -1,0 +1,346 @@
+"""Series of DICOM: which there are in a folder, and their slices as a volume."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import nsmallest
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.frames import read_frames
+from napari_nnunet.formats.dicom.syntax import is_dicom, syntax_of
+from napari_nnunet.schema.geometry import Geometry
+
+_SERIES, _NUMBER, _MODALITY, _FRAMES = "0020|000e", "0020|0011", "0008|0060", "0028|0008"
+_POSITION = "0020|0032"  # of a slice's first voxel, x\\y\\z in mm
+_ORIENTATION = "0020|0037"
+_PHOTOMETRY = "0028|0004"
+_SCALE = ("0028|1053", "0028|1052")  # slope and intercept of the stored values
+_SIZES = ("0028|0030", "0018|1164", "0018|2010")  # of pixels: in the patient, at the detector, of a scanned film
+_LOOKED_AT = 1000  # names in a folder: whoever opens something else there does not wait for us
+_UNEVEN = 0.1  # of the distance of two slices; what is less is how scanners round
+_SAME_WAY = 1e-3  # of direction cosines, and of pixel sizes in mm
+_DRIFT = 0.5  # pixels that the last slice may lie beside the first one
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What is known of a file without its pixels."""
+
+    path: Path
+    series: str
+    number: str
+    modality: str
+    frames: int
+    position: str
+    orientation: str
+    scale: tuple[str, ...]
+    size: tuple[int, ...]  # x, y
+    spacing: tuple[float, ...]  # x, y in mm; empty if the file does not say
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """One image among the DICOM files of a folder.
+
+    Parameters
+    ----------
+    uid : str
+        SeriesInstanceUID; with the file's name where it is one of several files with frames.
+    number : str
+        The scanner's number of the series; empty if it is not known.
+    modality : str
+        "CT", "MR", ...
+    files : tuple of Path
+        One per slice, in no order, or one with all frames.
+    frames : int
+        Slices in the one file with all frames; 1 for files of one slice.
+    """
+
+    uid: str
+    number: str
+    modality: str
+    files: tuple[Path, ...]
+    frames: int = 1
+
+    def __str__(self) -> str:
+        count = max(self.frames, len(self.files))
+        about = f"{self.modality or 'unknown modality'}, {count} slice{'s' if count > 1 else ''}"
+        return f"series {self.number or 'without number'} ({about})"
+
+
+def is_series(folder: Path) -> bool:
+    """True if the first files of a folder are DICOM slices."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        names = (e.name for e in entries if not e.name.startswith(".") and e.name != "DICOMDIR" and e.is_file())
+        few = islice(names, _LOOKED_AT)
+        return any(is_dicom(folder / name) for name in nsmallest(3, few))
+
+
+def is_dicom_image(path: Path) -> bool:
+    """True for a folder with a series, and for a single DICOM file that can be an image."""
+    if path.is_dir():
+        return is_series(path)
+    syntax = syntax_of(path)
+    return syntax is not None and not syntax.is_beside
+
+
+def holds_volume(path: Path) -> bool:
+    """True for a DICOM file that holds a whole volume: frames, or a segmentation."""
+    syntax = syntax_of(path)
+    if syntax is None or syntax.is_beside:
+        return syntax is not None and syntax.is_segmentation
+    return any(series.frames > 1 for series in series_in(path))
+
+
+def series_in(path: Path) -> tuple[DicomSeries, ...]:
+    """Return the images among the DICOM files of a folder, or the one in a file, in the order of their numbers.
+
+    Reports, structures, segmentations and whatever else lies beside images is passed over.
+
+    Raises
+    ------
+    ImageError
+        If a file is damaged.
+    """
+    return tuple(series for series, _ in _listed(path))
+
+
+def _listed(path: Path) -> list[tuple[DicomSeries, list[_Slice]]]:
+    """Return the images of a folder or file with their slices; it is gone through once while it stays the same."""
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    return _grouped(tuple((file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _grouped(files: tuple[tuple[Path, int, int], ...]) -> list[tuple[DicomSeries, list[_Slice]]]:
+    grouped: dict[str, list[_Slice]] = defaultdict(list)
+    for found in _slices(file for file, _, _ in files):
+        alone = found.frames > 1  # each file with frames is an image by itself
+        grouped[f"{found.series}/{found.path.name}" if alone else found.series].append(found)
+    listed = [
+        (DicomSeries(uid, some[0].number, some[0].modality, tuple(s.path for s in some), some[0].frames), some)
+        for uid, some in grouped.items()
+    ]
+    return sorted(listed, key=lambda entry: (len(entry[0].number), entry[0].number, entry[0].uid))
+
+
+def _slices(files: Iterable[Path]) -> Iterator[_Slice]:
+    """Yield the headers of what are images; what is no DICOM is passed over."""
+    for file in files:
+        syntax = syntax_of(file)
+        if syntax is not None and syntax.is_beside:
+            continue
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            if syntax is None:
+                continue
+            if syntax.compressed:
+                raise _undecoded(file.parent, {syntax.compressed}) from error
+            raise ImageError(
+                f"{file}, of the DICOM series in {file.parent}, is damaged: {_last_line(error)} Copy it again."
+            ) from error
+        yield _header(file, reader)
+
+
+def _header(file: Path, reader: sitk.ImageFileReader) -> _Slice:
+    def text(tag: str) -> str:
+        return reader.GetMetaData(tag).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+
+    frames = text(_FRAMES)
+    return _Slice(
+        path=file,
+        series=text(_SERIES),
+        number=text(_NUMBER),
+        modality=text(_MODALITY),
+        frames=int(frames) if frames.isdigit() else 1,
+        position=text(_POSITION),
+        orientation=text(_ORIENTATION),
+        scale=(*map(text, _SCALE), text(_PHOTOMETRY)),
+        size=tuple(int(n) for n in reader.GetSize()[:2]),
+        spacing=tuple(reader.GetSpacing()[:2]) if any(map(text, _SIZES)) else (),
+    )
+
+
+def read_series(path: Path, uid: str = "") -> tuple[NDArray[Any], Geometry]:
+    """Read a series of DICOM, its slices in the order of their positions along their normal.
+
+    Parameters
+    ----------
+    path : Path
+        A folder with slices, or a file.
+    uid : str
+        Which series, where the folder holds several.
+
+    Returns
+    -------
+    tuple of (ndarray, Geometry)
+        Array (1, Z, Y, X).
+
+    Raises
+    ------
+    ImageError
+        If there is no series, more than one, or its slices do not make a volume.
+    """
+    series, slices = _chosen(path, uid)
+    if series.frames > 1:
+        return read_frames(series.files[0])
+    return _by_itk(path, _in_order(path, slices))
+
+
+def slice_files(path: Path, uid: str = "") -> tuple[Path, ...]:
+    """Return the files of a series in the order in which :func:`read_series` stacks them."""
+    series, slices = _chosen(path, uid)
+    return series.files if series.frames > 1 else tuple(entry.path for entry in _in_order(path, slices))
+
+
+def _chosen(path: Path, uid: str) -> tuple[DicomSeries, list[_Slice]]:
+    listed = [entry for entry in _listed(path) if uid in ("", entry[0].uid)]
+    if len(listed) == 1:
+        return listed[0]
+    if not listed:
+        syntax = syntax_of(path) if path.is_file() else None
+        raise ImageError(
+            f"{path} holds no DICOM series" + (f"; it is {syntax.what}." if syntax else "; give one folder per series.")
+        )
+    shown = ", ".join(str(series) for series, _ in listed[:10]) + (" ..." if len(listed) > 10 else "")
+    raise ImageError(f"{path} holds {len(listed)} DICOM series; give one folder per series. Found: {shown}.")
+
+
+def _in_order(path: Path, slices: Sequence[_Slice]) -> list[_Slice]:
+    """Return the slices along their normal; refuses those that do not lie above each other on one grid."""
+    if len(slices) == 1:
+        return list(slices)
+    for name, values in (
+        ("size", {entry.size for entry in slices}),
+        ("direction", {entry.orientation for entry in slices}),
+        ("pixel size", {entry.spacing for entry in slices}),
+    ):
+        if len(values) > 1 and (name == "size" or _differ(values)):
+            raise ImageError(
+                f"The slices of the DICOM series in {path} differ in {name}; they are no volume. Are these scouts, or "
+                "several series in one? Export each stack by itself."
+            )
+    positions, directions = _numbers([s.position for s in slices], 3), _numbers([slices[0].orientation], 6)
+    if positions is None or directions is None:
+        raise ImageError(
+            f"The DICOM series in {path} does not say where its slices lie (ImagePositionPatient is damaged or "
+            "missing). Export the series again."
+        )
+    normal = np.cross(directions[0][:3], directions[0][3:])
+    order = np.argsort(positions @ normal, kind="stable")
+    _check_gaps(path, positions[order], normal, min(slices[0].spacing, default=1.0))
+    return [slices[i] for i in order]
+
+
+def _differ(values: set[Any]) -> bool:
+    """Whether texts or numbers differ by more than scanners round."""
+    rows = [_numbers([value], None) if isinstance(value, str) else np.asarray([value], float) for value in values]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows) or len({row.shape for row in known}) > 1:
+        return True
+    return bool(np.ptp(np.concatenate(known), axis=0).max(initial=0) > _SAME_WAY)
+
+
+def _numbers(texts: Sequence[str], count: int | None) -> NDArray[np.float64] | None:
+    """Return texts of numbers between backslashes as rows; None if one of them is none or infinite."""
+    try:
+        rows = np.array([[float(number) for number in text.split("\\")] for text in texts])
+    except ValueError:
+        return None
+    return rows if np.isfinite(rows).all() and count in (None, rows.shape[1]) else None
+
+
+def _check_gaps(path: Path, positions: NDArray[np.float64], normal: NDArray[np.float64], pixel: float) -> None:
+    """Refuse slices that lie unevenly or beside each other: ITK stacks them straight, one mean distance apart.
+
+    Parameters
+    ----------
+    path : Path
+        Of the series.
+    positions : ndarray, shape (Z, 3)
+        Of the slices along the normal, in mm.
+    normal : ndarray, shape (3,)
+        Of the slices.
+    pixel : float
+        Size of a pixel in mm.
+    """
+    steps = np.diff(positions, axis=0)
+    gaps = steps @ normal
+    repeats = Counter(Counter(np.round(positions @ normal, 3).tolist()).values())
+    if len(repeats) == 1 and (times := next(iter(repeats))) > 1:
+        raise ImageError(
+            f"Every place in the DICOM series in {path} is there {times} times. Was it taken at several times or "
+            "with several settings, or exported twice? Export one image of each place."
+        )
+    if np.ptp(gaps) > _UNEVEN * np.median(gaps):
+        raise ImageError(
+            f"The slices of the DICOM series in {path} lie {gaps.min():.3g} to {gaps.max():.3g} mm apart. Is one "
+            "missing, or there twice? Export the series again, with all its slices."
+        )
+    whole = positions[-1] - positions[0]
+    beside = float(np.linalg.norm(whole - (whole @ normal) * normal))
+    if beside > _DRIFT * pixel:
+        angle = np.degrees(np.arctan2(beside, whole @ normal))
+        raise ImageError(
+            f"The slices of the DICOM series in {path} are not stacked straight, but lean by {angle:.1f} degrees: the "
+            "gantry was tilted. Straighten the series first, with dcm2niix for instance."
+        )
+
+
+def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometry]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(entry.path) for entry in slices])
+    if len({entry.scale for entry in slices}) > 1:  # ITK would round to the type of the first slice
+        reader.SetOutputPixelType(sitk.sitkFloat64)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        packed = {syntax.compressed for entry in slices if (syntax := syntax_of(entry.path))} - {""}
+        if packed:
+            raise _undecoded(path, packed) from error
+        raise ImageError(f"The DICOM series in {path} cannot be read: {_last_line(error)}") from error
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise ImageError(f"The DICOM series in {path} is in colour; export its channels one by one.")
+    remarks = []
+    if any("MONOCHROME1" in entry.scale for entry in slices):
+        remarks.append("its grey values are stored from white to black (MONOCHROME1) and were turned round")
+    geometry = Geometry(
+        spacing=tuple(float(s) for s in reversed(image.GetSpacing())),
+        origin=tuple(float(v) for v in image.GetOrigin()),
+        direction=tuple(float(v) for v in image.GetDirection()),
+        spacing_known=bool(slices[0].spacing),
+        remarks=tuple(remarks),
+    )
+    return np.asarray(sitk.GetArrayFromImage(image))[None], geometry
+
+
+def _undecoded(path: Path, packed: set[str]) -> ImageError:
+    return ImageError(
+        f"The DICOM series in {path} cannot be read: it is compressed ({', '.join(sorted(packed))}), and there is no "
+        "decoder for that here, or a file is damaged. Export it without compression, or unpack it with dcmdjpeg or "
+        "gdcmconv --raw."
+    )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1]

@@ -1,0 +1,142 @@
+"""What a DICOM file says of itself before its contents: what kind of object it is, and how its pixels are packed."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_PREAMBLE = 128  # bytes before DICOM's mark
+_LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OD", b"OF", b"OL", b"UC", b"UR")  # lengths of 4 bytes (PS3.5, 7.1.2)
+_KIND, _SYNTAX = (2, 0x0002), (2, 0x0010)
+_LARGEST = 1 << 16  # bytes of a group that has about 200
+_IMAGE_FREE = "1.2.840.10008.5.1.4.1.1."
+#: Kinds of objects (PS3.4, B.5) that are no images of a patient, though some have pixels: they may lie beside a series.
+_BESIDE = {
+    "1.2.840.10008.1.3.10": "the contents of a disc",
+    f"{_IMAGE_FREE}66": "raw data",
+    f"{_IMAGE_FREE}66.1": "a registration",
+    f"{_IMAGE_FREE}66.2": "fiducials",
+    f"{_IMAGE_FREE}66.3": "a registration",
+    f"{_IMAGE_FREE}66.4": "a segmentation",
+    f"{_IMAGE_FREE}66.5": "a surface",
+    f"{_IMAGE_FREE}66.7": "a segmentation",
+    f"{_IMAGE_FREE}104.1": "a document",
+    f"{_IMAGE_FREE}104.2": "a document",
+    f"{_IMAGE_FREE}481.2": "a radiotherapy dose",
+    f"{_IMAGE_FREE}481.3": "radiotherapy structures",
+    f"{_IMAGE_FREE}481.5": "a radiotherapy plan",
+    f"{_IMAGE_FREE}481.8": "a radiotherapy plan",
+}
+_FAMILIES = {f"{_IMAGE_FREE}11.": "a presentation", f"{_IMAGE_FREE}88.": "a report", f"{_IMAGE_FREE}9.": "a waveform"}
+#: How pixels may be packed (PS3.5, 10), by name.
+_SYNTAXES = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless SV1",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Near Lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.100": "MPEG2",
+    "1.2.840.10008.1.2.4.101": "MPEG2",
+    "1.2.840.10008.1.2.4.102": "MPEG-4",
+    "1.2.840.10008.1.2.4.103": "MPEG-4",
+    "1.2.840.10008.1.2.4.107": "HEVC",
+    "1.2.840.10008.1.2.4.108": "HEVC",
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.4.201": "HTJ2K Lossless",
+    "1.2.840.10008.1.2.4.202": "HTJ2K Lossless",
+    "1.2.840.10008.1.2.4.203": "HTJ2K",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+}
+_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """The group of a file that stands before everything else.
+
+    Parameters
+    ----------
+    kind : str
+        UID of what kind of object it is; empty if the file does not say.
+    packing : str
+        UID of how its pixels are packed; likewise.
+    """
+
+    kind: str = ""
+    packing: str = ""
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether it is a DICOM-SEG."""
+        return _BESIDE.get(self.kind) == "a segmentation"
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is no image of a patient, but something that may lie beside one."""
+        return self.kind in _BESIDE or self.kind.startswith(tuple(_FAMILIES))
+
+    @property
+    def what(self) -> str:
+        """What it is, where it is no image: "a report"."""
+        family = next((text for start, text in _FAMILIES.items() if self.kind.startswith(start)), "an image")
+        return _BESIDE.get(self.kind, family)
+
+    @property
+    def compressed(self) -> str:
+        """The name of the compression, empty where there is none."""
+        return "" if not self.packing or self.packing in _PLAIN else _SYNTAXES.get(self.packing, self.packing)
+
+
+def is_dicom(path: Path) -> bool:
+    """True if a file has DICOM's mark after its preamble."""
+    try:
+        with path.open("rb") as file:
+            return _is_marked(file)
+    except OSError:
+        return False
+
+
+def _is_marked(file: BinaryIO) -> bool:
+    file.seek(_PREAMBLE)
+    return file.read(4) == b"DICM"
+
+
+def syntax_of(path: Path) -> Syntax | None:
+    """Return what a file says of itself, None if it is no DICOM file; what is damaged is left out."""
+    try:
+        with path.open("rb") as file:
+            if not _is_marked(file):
+                return None
+            return _parsed(file.read(_LARGEST))
+    except OSError:
+        return None
+
+
+def _parsed(content: bytes) -> Syntax:
+    """Go through the elements of group 2, which are explicit and little-endian in every file."""
+    found: dict[tuple[int, int], str] = {}
+    at = 0
+    while at + 8 <= len(content):
+        group, element, kind, length = struct.unpack_from("<HH2sH", content, at)
+        if group != 2:
+            break
+        at += 8
+        if kind in _LONG:
+            if at + 4 > len(content):
+                break
+            (length,) = struct.unpack_from("<I", content, at)
+            at += 4
+        found[group, element] = content[at : at + length].rstrip(b"\0 ").decode("ascii", "replace")
+        at += length
+    return Syntax(found.get(_KIND, ""), found.get(_SYNTAX, ""))

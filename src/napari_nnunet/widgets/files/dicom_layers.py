@@ -1,0 +1,117 @@
+"""DICOM in napari: series and DICOM-SEG as layers, and a Labels layer as a DICOM-SEG of the series it lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from napari.layers import Image
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.codes import codes_of
+from napari_nnunet.formats.dicom.segmentation import DicomSegment, read_segmentation, write_segmentation
+from napari_nnunet.formats.dicom.series import is_dicom_image, read_series, slice_files
+from napari_nnunet.formats.dicom.syntax import syntax_of
+from napari_nnunet.grid import Grid, Same, relation
+from napari_nnunet.schema.dataset import BACKGROUND
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.widgets.files.place import STORED, LayerData, grid_of, placement
+from napari_nnunet.widgets.frame.layers import class_names_of, colormap_of_values
+
+#: Metadata key of where a layer's series lies.
+SOURCE = "nnunet_dicom"
+
+
+def holds_dicom(path: Path) -> bool:
+    """Whether a folder or file is a series or a DICOM-SEG."""
+    syntax = syntax_of(path)
+    return is_dicom_image(path) or (syntax is not None and syntax.is_segmentation)
+
+
+def read_dicom(path: str | list[str]) -> list[LayerData]:
+    """Open series and DICOM-SEG: files, or folders with slices; one layer each.
+
+    Segments that overlap become a layer each.
+    """
+    return [layer for each in (path if isinstance(path, list) else [path]) for layer in _opened(Path(each))]
+
+
+def _opened(path: Path) -> list[LayerData]:
+    syntax = syntax_of(path)
+    if syntax is not None and syntax.is_segmentation:
+        return _segmentation_layers(path)
+    array, geometry = read_series(path)
+    place = placement(geometry)
+    place["metadata"][SOURCE] = str(path)
+    return [(array[0], {"name": path.name.removesuffix(".dcm"), **place}, "image")]
+
+
+def _segmentation_layers(path: Path) -> list[LayerData]:
+    found = read_segmentation(path)
+    name, place = path.name.removesuffix(".dcm"), placement(found.geometry)
+    if found.labels is None:
+        return [
+            (mask.astype(np.uint8), {"name": f"{name} {found.names[number]}", **place}, "labels")
+            for number, mask in found.masks
+        ]
+    names = {0: BACKGROUND, **found.names}
+    features = {"index": list(names), "name": list(names.values())}
+    colours = colormap_of_values(set(names))
+    small = found.labels.astype(np.uint8 if max(names) < 256 else np.int32)
+    return [(small, {"name": name, **place, "features": features, "colormap": colours}, "labels")]
+
+
+def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any], axes: str) -> None:
+    """Write a Labels layer as a DICOM-SEG of the open series that lies on the same grid.
+
+    Parameters
+    ----------
+    path : Path
+        To write.
+    labels : ndarray of int, shape (Z, Y, X)
+        Of the layer.
+    attributes : mapping
+        napari's description of the layer.
+    axes : str
+        A letter for each axis.
+
+    Raises
+    ------
+    ImageError
+        If no such series is open, or the labels cannot be DICOM-SEG.
+    """
+    if axes != "ZYX" or not labels.any():
+        raise ImageError(
+            f"'{attributes['name']}' is no volume; DICOM-SEG holds volumes. Save it as .nii.gz."
+            if axes != "ZYX"
+            else f"'{attributes['name']}' holds no label; there is nothing to save as DICOM-SEG."
+        )
+    source = _series_under(grid_of(labels.shape, attributes, axes), str(attributes["name"]))
+    names = {value: name for value, name in class_names_of(attributes.get("features", {})).items() if value > 0}
+    highest = max(int(labels.max()), *names, 0)
+    every = {value: names.get(value, f"label {value}") for value in range(1, highest + 1)}
+    segments = [DicomSegment(name, (value,), codes_of(name, value)) for value, name in every.items()]
+    write_segmentation(labels, path, source=slice_files(source), segments=segments)
+
+
+def _series_under(grid: Grid, name: str) -> Path:
+    """Return where the series lies whose Image layer is on a grid."""
+    viewer = napari.current_viewer()
+    layers = [] if viewer is None else [layer for layer in viewer.layers if isinstance(layer, Image)]
+    found = {
+        layer.metadata[SOURCE]: Grid(layer.data.shape, Geometry.model_validate(layer.metadata[STORED]))
+        for layer in layers
+        if SOURCE in layer.metadata
+    }
+    on_it = [path for path, other in found.items() if isinstance(relation(grid, other), Same)]
+    if len(on_it) == 1:
+        return Path(on_it[0])
+    raise ImageError(
+        f"A DICOM-SEG references the series it was made of, but {len(on_it) or 'no'} open DICOM series "
+        f"{'lie' if len(on_it) > 1 else 'lies'} on the voxels of '{name}'. "
+        + ("Close all but one." if on_it else "Open the series (File > Open Folder…), or save as .nii.gz.")
+    )

@@ -1,0 +1,112 @@
+"""DICOM opens as layers, and labels are saved as a DICOM-SEG of the series they lie on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed: it comes with napari-nnunet[dicom]")
+
+import napari
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from dicom_files import STRUCTURES, header, save, write_enhanced, write_series
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.widgets.files.reader import get_reader
+from napari_nnunet.widgets.files.writer import write_labels_layer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # what napari says when it shows them
+IMAGE = np.arange(4 * 6 * 7, dtype=np.int16).reshape(4, 6, 7)
+PAINTED = np.zeros(IMAGE.shape, np.uint8)
+PAINTED[1, 2:4, 3] = 3
+
+
+@pytest.fixture
+def viewer(monkeypatch):
+    viewer = ViewerModel()
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    return viewer
+
+
+def opened(path):
+    return [
+        {"image": Image, "labels": Labels}[kind](data, **keywords)
+        for data, keywords, kind in get_reader(str(path))(str(path))
+    ]
+
+
+def saved(layer, path):
+    data, attributes, _ = layer.as_layer_data_tuple()
+    assert write_labels_layer(str(path), data, attributes) == [str(path)]
+    return path
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)])
+def test_painted_labels_come_back_where_they_were_painted(viewer, tmp_path, direction):
+    (image,) = opened(write_series(tmp_path / "series", IMAGE, direction=direction))
+    np.testing.assert_array_equal(image.data, IMAGE)
+    viewer.add_layer(image)
+    features = {"index": [0, 3], "name": ["background", "Liver"]}
+    labels = Labels(
+        PAINTED, scale=image.scale, translate=image.translate, affine=image.affine, units=image.units, features=features
+    )
+    (back,) = opened(saved(labels, tmp_path / "seg.dcm"))
+    np.testing.assert_array_equal(back.data, PAINTED)
+    np.testing.assert_allclose(back.data_to_world((3, 5, 6)), labels.data_to_world((3, 5, 6)), atol=1e-4)
+    assert list(back.features["name"]) == ["background", "label 1", "label 2", "Liver"]
+
+
+def test_a_file_with_frames_opens_and_is_the_source_of_labels(viewer, tmp_path):
+    (image,) = opened(write_enhanced(tmp_path / "ct.dcm", IMAGE, order=[3, 1, 0, 2]))
+    viewer.add_layer(image)
+    labels = Labels(PAINTED, scale=image.scale, translate=image.translate, units=image.units)
+    (back,) = opened(saved(labels, tmp_path / "seg.dcm"))
+    np.testing.assert_array_equal(back.data, PAINTED)
+
+
+def test_labels_over_no_series_or_beside_it_are_not_given_one(viewer, tmp_path):
+    (image,) = opened(write_series(tmp_path / "series", IMAGE))
+    labels = Labels(PAINTED, scale=image.scale, translate=image.translate, units=image.units, name="mine")
+    with pytest.raises(ImageError, match=r"no open DICOM series lies on the voxels of 'mine'. Open the series"):
+        saved(labels, tmp_path / "seg.dcm")
+    viewer.add_layer(image)
+    labels.translate = labels.translate + 5
+    with pytest.raises(ImageError, match="no open DICOM series lies on"):
+        saved(labels, tmp_path / "seg.dcm")
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_two_series_on_the_same_voxels_are_not_chosen_between(viewer, tmp_path):
+    for name in "ab":
+        viewer.add_layer(opened(write_series(tmp_path / name, IMAGE))[0])
+    image = viewer.layers[0]
+    labels = Labels(PAINTED, scale=image.scale, translate=image.translate, units=image.units, name="mine")
+    with pytest.raises(ImageError, match=r"2 open DICOM series lie on the voxels of 'mine'. Close all but one"):
+        saved(labels, tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(PAINTED[0], "is no volume"), (PAINTED * 0, "holds no label"), (PAINTED[None], "is no volume")]
+)
+def test_what_is_no_segmentation_is_refused(viewer, tmp_path, data, said):
+    with pytest.raises(ImageError, match=said):
+        saved(Labels(data), tmp_path / "seg.dcm")
+
+
+def test_segments_that_overlap_are_layers_of_their_own(tmp_path):
+    scheme = LabelScheme(labels={"background": 0, "whole": (1, 3), "core": (3,)}, regions_class_order=(1, 3))
+    series = write_series(tmp_path / "series", IMAGE)
+    SegmentationOutput.of(scheme, None, None).write(PAINTED, tmp_path / "a.dcm", source=series, series="", kinds=None)
+    layers = opened(tmp_path / "a.dcm")
+    assert [layer.name for layer in layers] == ["a whole", "a core"]
+    for layer in layers:
+        np.testing.assert_array_equal(layer.data, PAINTED > 0)
+
+
+def test_dicom_that_is_neither_image_nor_labels_is_left_to_others(tmp_path):
+    assert get_reader(str(save(header(STRUCTURES), tmp_path / "rt.dcm"))) is None
+    (tmp_path / "no.dcm").write_bytes(b"no")
+    assert get_reader(str(tmp_path / "no.dcm")) is None
