@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ try:
 except ImportError:  # writing needs onnx only
     onnxruntime = None
 
-_OPSET = 17  # read by every onnxruntime since 1.12
+OPSET = 17  # read by every onnxruntime since 1.12
 
 
 class _Graph:
@@ -29,6 +31,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self._half = half
+        self._named: dict[int, str] = {}  # weights that a network is run with several times are kept once
 
     def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -38,11 +41,22 @@ class _Graph:
 
     def constant(self, values: Any) -> str:
         """Add weights and return their name; kept as float16 where half the size is wanted, and used as float32."""
+        if id(values) in self._named:
+            return self._named[id(values)]
         array = np.ascontiguousarray(values.detach().float().cpu().numpy() if isinstance(values, Tensor) else values)
         name = f"weights_{len(self.weights)}"
         kept = array.astype(np.float16) if self._half and array.size > 1 else array.astype(np.float32)
         self.weights.append(numpy_helper.from_array(kept, name))
-        return self.add("Cast", [name], to=TensorProto.FLOAT) if kept.dtype == np.float16 else name
+        found = self.add("Cast", [name], to=TensorProto.FLOAT) if kept.dtype == np.float16 else name
+        if isinstance(values, nn.Parameter):  # these live as long as their network
+            self._named[id(values)] = found
+        return found
+
+    def exact(self, values: NDArray[Any]) -> str:
+        """Add numbers that are kept as they are and return their name."""
+        name = f"numbers_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
 
 
 def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> Any:
@@ -58,8 +72,78 @@ def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> An
         Whether weights are stored as float16: half the size; the arithmetic stays float32.
     """
     graph = _Graph(half=half)
+    last = _unet(graph, network, "window")
+    graph.nodes.append(helper.make_node("Identity", [last], ["logits"], "logits"))
+    return _model(graph, "unet", ("window", [network.channels_in, *patch]), ("logits", [network.heads, *patch]))
+
+
+@dataclass(frozen=True)
+class FixedScale:
+    """Channels that are normalised by constants: clipped to ``low`` .. ``high``, less ``mean``, divided by ``std``."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+def build_whole(
+    networks: Sequence[UNet],
+    patch: Sequence[int],
+    *,
+    scale: FixedScale | None,
+    mirrors: Sequence[Sequence[int]],
+    regions: bool,
+    half: bool = False,
+) -> Any:
+    """Return all of a model's work on one window as one graph: "image" in, "probabilities" out.
+
+    Parameters
+    ----------
+    networks : sequence of UNet
+        The folds; the mean of their logits counts.
+    patch : sequence of int
+        As for :func:`build_onnx`.
+    scale : FixedScale, optional
+        Normalisation inside the graph, one number per channel.
+    mirrors : sequence of sequence of int
+        Spatial axes that are flipped, for each copy of the window whose logits are averaged; (): as it is.
+    regions : bool
+        Whether heads are regions, each with a sigmoid of its own; else a softmax joins them.
+    half : bool
+        As for :func:`build_onnx`.
+    """
+    graph = _Graph(half=half)
+    x, channels = "image", networks[0].channels_in
+    if scale is not None:
+        shape = (1, channels, *[1] * len(patch))
+        low, high, mean, std = (
+            graph.exact(values.reshape(shape)) for values in (scale.low, scale.high, scale.mean, scale.std)
+        )
+        x = graph.add("Min", [graph.add("Max", [x, low]), high])
+        x = graph.add("Div", [graph.add("Sub", [x, mean]), std])
+    found = [
+        _flipped(graph, _unet(graph, network, _flipped(graph, x, flips)), flips)
+        for network in networks
+        for flips in mirrors
+    ]
+    mean_logits = found[0] if len(found) == 1 else graph.add("Mean", found)
+    kind, more = ("Sigmoid", {}) if regions else ("Softmax", {"axis": 1})
+    graph.nodes.append(helper.make_node(kind, [mean_logits], ["probabilities"], "probabilities", **more))
+    heads = networks[0].heads
+    return _model(graph, "nnunet", ("image", [channels, *patch]), ("probabilities", [heads, *patch]))
+
+
+def _flipped(graph: _Graph, x: str, axes: Sequence[int]) -> str:
+    if not axes:
+        return x
+    ends = [np.iinfo(np.int64).min] * len(axes)
+    lists = ([-1] * len(axes), ends, [axis + 2 for axis in axes], [-1] * len(axes))
+    return graph.add("Slice", [x, *(graph.exact(np.array(values, np.int64)) for values in lists)])
+
+
+def _unet(graph: _Graph, network: UNet, x: str) -> str:
     encoder, decoder = network.encoder, network.decoder
-    x = "window"
     if encoder.stem is not None:
         x = _emit(graph, encoder.stem, x)
     skips = []
@@ -69,17 +153,18 @@ def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> An
     for d, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
         joined = graph.add("Concat", [_convolved(graph, up, x, "ConvTranspose"), skips[-2 - d]], axis=1)
         x = _emit(graph, stage, joined)
-    x = _convolved(graph, decoder.seg_layers[-1], x, "Conv")
-    graph.nodes.append(helper.make_node("Identity", [x], ["logits"], "logits"))
-    shape = ["batch", network.channels_in, *patch]
+    return _convolved(graph, decoder.seg_layers[-1], x, "Conv")
+
+
+def _model(graph: _Graph, name: str, into: tuple[str, list[int]], out: tuple[str, list[int]]) -> Any:
     made = helper.make_graph(
         graph.nodes,
-        "unet",
-        [helper.make_tensor_value_info("window", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.heads, *patch])],
+        name,
+        [helper.make_tensor_value_info(into[0], TensorProto.FLOAT, ["batch", *into[1]])],
+        [helper.make_tensor_value_info(out[0], TensorProto.FLOAT, ["batch", *out[1]])],
         graph.weights,
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="napari-nnunet")
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="napari-nnunet")
     model.ir_version = 8
     onnx.checker.check_model(model)
     return model
@@ -99,6 +184,14 @@ def opened(path: Path) -> Callable[[Any], Any] | None:
         return None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda window: session.run(None, {"window": window})[0]
+
+
+def run_once(graph: bytes, name: str, window: Any) -> Any:
+    """Return the one output of a graph for an input; None where onnxruntime is not installed."""
+    if onnxruntime is None:
+        return None
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: window})[0]
 
 
 def _emit(graph: _Graph, module: nn.Module, x: str) -> str:

@@ -22,6 +22,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
+from napari_nnunet.jobs.sharing.bioimage import package, require_sayable
 from napari_nnunet.jobs.sharing.export import workplace
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
@@ -30,6 +31,7 @@ from napari_nnunet.schema.requests.sharing import CarryFormat, CarryRequest
 from napari_nnunet.version import __version__
 
 FORMAT_VERSION = 1  # of description.json
+_GRAPHS = {"bioimageio": "onnx"}
 _EXACT = 1e-3  # largest difference of logits, as a share of the largest logit, of networks whose weights are float32
 _STATISTICS = {"mean", "std", "percentile_00_5", "percentile_99_5"}
 _ROUNDED = 2e-2  # the same of weights that are kept as float16
@@ -83,7 +85,13 @@ def _require_carriable(model: TrainedModel) -> None:
 
 
 def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path]:
-    settings = PredictSettings(device="cpu", precision="float32", folds=request.folds, checkpoint=request.checkpoint)
+    settings = PredictSettings(
+        device="cpu",
+        precision="float32",
+        folds=request.folds,
+        checkpoint=request.checkpoint,
+        mirroring=request.mirrored or request.format != "bioimageio",
+    )
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     yield Stage(name=f"Exporting {model.name}", total=len(folds))
     choice = BackendChoice("cpu", "torch", "float32", "", 1)
@@ -94,6 +102,9 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
             text=f"{model.name} numbers objects. What is carried gives its classes (cores and borders); objects are "
             "numbered by this program only.",
         )
+    if request.format == "bioimageio":
+        yield from _package(predictor, request, writer)
+        return request.target
     patch = tuple(model.configuration.patch_size)
     with zip_writer(request.target) as archive, workplace(request.target.parent) as work:
         names = []
@@ -109,9 +120,21 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
             names.append(path.name)
             yield Progress(done=done, total=len(folds))
         about = description_of(predictor, request.format, names)
-        _add_text(archive, "description.json", json.dumps(about, indent=2) + "\n")
-        _add_text(archive, "segment.py", runner())
+        _add(archive, "description.json", (json.dumps(about, indent=2) + "\n").encode())
+        _add(archive, "segment.py", runner().encode())
     return request.target
+
+
+def _package(predictor: Predictor, request: CarryRequest, graphs: Any) -> Job[None]:
+    require_sayable(predictor)
+    about = description_of(predictor, "onnx", ["weights.onnx"])
+    with zip_writer(request.target) as archive:
+        for part in package(predictor, about, graphs, half=request.half):
+            if isinstance(part, Note):
+                yield part
+            else:
+                _add(archive, *part)
+    yield Progress(done=len(predictor.folds), total=len(predictor.folds))
 
 
 def runner() -> str:
@@ -119,8 +142,11 @@ def runner() -> str:
     return (files("napari_nnunet.resources") / "segment.py").read_text(encoding="utf-8")
 
 
-def _add_text(archive: zipfile.ZipFile, name: str, text: str) -> None:
-    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    try:
+        archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    except OSError as error:
+        raise write_error(Path(str(archive.filename)), error) from error
 
 
 def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, *, half: bool) -> Iterator[Note]:
@@ -221,7 +247,7 @@ def _writer(kind: CarryFormat) -> Any:
         If its library is not installed.
     """
     try:
-        return import_module(f"napari_nnunet.engine.network.{kind}_graph")
+        return import_module(f"napari_nnunet.engine.network.{_GRAPHS.get(kind, kind)}_graph")
     except ImportError as error:
         raise ResourceError(
             f"The library that writes {kind} is not installed ({error.name}). Install it with: pip install "

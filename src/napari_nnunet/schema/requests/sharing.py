@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
+from pydantic import model_validator
+
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.requests.option import DatasetFlag, Folds, PlansName, Request, TrainerName, option, read_folds
 
-CarryFormat = Literal["onnx", "openvino"]
+CarryFormat = Literal["onnx", "openvino", "bioimageio"]
 Replace = Annotated[bool, option("Replace", "--replace", "Move models of the same name to the trash first.")]
 
 
@@ -88,12 +91,13 @@ class CarryRequest(Request):
     """Write a trained model as ONNX or OpenVINO networks that run without this program and without torch.
 
     The zip holds a network per fold, description.json (all that is done around them) and segment.py, which segments
-    images with numpy, scipy and onnxruntime or openvino alone.
+    images with numpy, scipy and onnxruntime or openvino alone. With --format bioimageio it is a package of
+    bioimage.io instead: one ONNX graph for all folds, rdf.yaml, a test input with its output.
     """
 
     model: Path = option("Model", "-m FOLDER", "Folder of a trained model (with plans.json and fold_*).")
     target: Path = option("Zip", "-o ZIP", "The file.")
-    format: CarryFormat = option("Format", "--format FORMAT", "onnx or openvino.", default="onnx")
+    format: CarryFormat = option("Format", "--format FORMAT", "onnx, openvino, or bioimageio.", default="onnx")
     folds: Folds = option(
         "Folds", "-f FOLD", "Which.", default=None, otherwise="all that were trained", reads=read_folds
     )
@@ -101,7 +105,23 @@ class CarryRequest(Request):
     half: bool = option(
         "Half the size", "--float16", "Weights are kept as float16: half the size, computed in float32.", default=False
     )
+    mirrored: bool = option(
+        "Mirroring inside",
+        "--mirrored",
+        "bioimageio: also average over mirrored copies within the network, up to 8 times slower.",
+        default=False,
+    )
     replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
+
+    @model_validator(mode="after")
+    def _mirrors_once(self) -> Self:
+        if self.mirrored and self.format != "bioimageio":
+            raise SettingsError(
+                f"segment.py mirrors by itself; a network of format {self.format} has no mirroring inside.",
+                shell="Leave --mirrored out, or choose --format bioimageio.",
+                window="Switch mirroring inside off, or choose bioimageio.",
+            )
+        return self
 
 
 class InstallRequest(Request):
