@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from helpers import make_dataset
+from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.case_checks import CaseFacts, thumbnail
+from napari_nnunet.jobs.dataset.case_checks import CaseFacts
 from napari_nnunet.jobs.dataset.contradictions import fold_problems, scheme_problems, thin_problems, twin_problems
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.schema.dataset import LabelScheme
@@ -48,10 +49,19 @@ def test_a_copy_with_noise_is_found_and_different_images_are_not(raw):
 
 def test_exact_copies_are_not_said_twice():
     rng = np.random.default_rng(0)
-    facts = {name: CaseFacts((), digest="same", thumbnail=thumbnail(np.float32(rng.random((1, 4, 4))))) for name in "a"}
-    facts["b"] = facts["a"]
-    assert not list(twin_problems(facts))
-    assert thumbnail(np.zeros((1, 4, 4), np.float32)) is None
+    same = CaseFacts((), digest="same", likeness=likeness_of(np.float32(rng.random((4, 4)))))
+    assert not list(twin_problems({"a": same, "b": same}))
+
+
+def test_a_mirrored_and_a_shifted_copy_are_found(raw):
+    """With noise or in other units the one, cut out of the same voxels the other."""
+    image = read_volume([raw / "imagesTr" / "c0_0000.nii.gz"])
+    mirrored = np.ascontiguousarray(0.5 * image.array[0][:, :, ::-1] + 3)
+    write_image(mirrored.astype(np.float32), image.geometry, raw / "imagesTr" / "c1_0000.nii.gz")
+    assert says(raw, "c0, c1: the images of these cases, one mirrored along x, are nearly the same")
+    shifted = np.roll(image.array[0], (1, 2, 2), (0, 1, 2))
+    write_image(shifted, image.geometry, raw / "imagesTr" / "c1_0000.nii.gz")
+    assert says(raw, "c0, c1: the images of these cases, or parts of them, mirrored or shifted, are nearly the same")
 
 
 def test_volumes_one_voxel_thick_are_named():

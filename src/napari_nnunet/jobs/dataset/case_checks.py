@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.intensities import usual_range
+from napari_nnunet.engine.image.likeness import Likeness, likeness_of
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words, unknown_in_words
@@ -70,7 +70,7 @@ class CaseFacts:
     orientation: str | None = None
     digest: str = ""
     shape: tuple[int, ...] = ()
-    thumbnail: bytes | None = None
+    likeness: Likeness | None = None
     intensities: tuple[tuple[float, float] | None, ...] = ()
     bytes_stored: float = 0.0
     bytes_needed: float = 0.0
@@ -114,7 +114,7 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         orientation=geometry.axes_code,
         digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
         shape=volume.shape,
-        thumbnail=thumbnail(data),
+        likeness=likeness_of(data[0]),
         intensities=tuple(usual_range(channel) for channel in data),
         bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
         bytes_needed=needed_bytes(case, reader),
@@ -166,25 +166,3 @@ def _value_problems(case: TrainingCase, found: dict[int, int], scheme: LabelSche
 def times(numbers: Iterable[float]) -> str:
     """Return sizes as people write them: 1 x 0.5 x 0.5."""
     return " x ".join(f"{n:g}" for n in numbers)
-
-
-def thumbnail(data: NDArray[np.float32], points: int = 16) -> bytes | None:
-    """Return an image's first channel at few places, with mean 0 and length 1, to compare it with others.
-
-    Parameters
-    ----------
-    data : ndarray of float32, shape (C, [Z,] Y, X)
-        The image.
-    points : int
-        Along each axis; where there are fewer voxels, each of them.
-
-    Returns
-    -------
-    bytes or None
-        float32 values; None where all are the same.
-    """
-    places = [np.unique(np.linspace(0, n - 1, points).round().astype(int)) for n in data.shape[1:]]
-    few = data[0][np.ix_(*places)].astype(np.float64).ravel()
-    few -= few.mean()
-    length = np.linalg.norm(few)
-    return None if not np.isfinite(length) or length == 0 else (few / length).astype(np.float32).tobytes()

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.intensities import FAR_RANGE
+from napari_nnunet.engine.image.likeness import alike
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
@@ -17,9 +17,6 @@ from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, some
 from napari_nnunet.schema.dataset import LabelScheme
 
-#: Correlation of thumbnails from which two images count as nearly the same. Of 200 hippocampi, which are all cut out
-#: alike, no two different ones exceed 0.75; copies with 5 % of noise have 0.998 and more.
-_NEARLY = 0.985
 _SEVERAL = 4  # cases, from which on most of them tell what is usual
 
 
@@ -129,17 +126,11 @@ def thin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
 
 def twin_problems(facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
     """Name cases whose images are nearly the same; exact copies are said elsewhere."""
-    known = {name: fact for name, fact in facts.items() if fact.thumbnail is not None}
-    by_size: dict[int, list[str]] = {}
-    for name, fact in sorted(known.items()):
-        by_size.setdefault(len(fact.thumbnail or b"") // 4, []).append(name)
-    for names in by_size.values():
-        table: NDArray[np.float32] = np.stack([np.frombuffer(known[n].thumbnail or b"", np.float32) for n in names])
-        alike = np.triu(table @ table.T, 1) > _NEARLY
-        for i, j in zip(*np.nonzero(alike), strict=True):
-            if known[names[i]].digest != known[names[j]].digest:
-                text = (
-                    "the images of these cases are nearly the same; where one is a copy of the other, they must not be "
-                    "in training and validation at once (--group_by)"
-                )
-                yield Problem("warning", f"{names[i]}, {names[j]}", text)
+    known = {name: fact.likeness for name, fact in facts.items() if fact.likeness is not None}
+    for (first, second), how in sorted(alike(known).items()):
+        if facts[first].digest != facts[second].digest:
+            text = (
+                f"the images of these cases{f', {how},' if how else ''} are nearly the same; where one is a copy of "
+                "the other, they must not be in training and validation at once (--group_by)"
+            )
+            yield Problem("warning", f"{first}, {second}", text)
