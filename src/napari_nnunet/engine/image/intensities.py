@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_nnunet.schema.plans import Configuration, Plans
 
-_POINTS = 40  # along each axis; a hundredth of a second for any volume
+_VALUES = 2**13  # that a range is taken from, at most
 _SOFT, _DENSE = 300.0, 1200.0  # Hounsfield units: soft tissue lies below the one; beyond the other, only bone and metal
 #: Ranges of intensities that differ by more than this are no chance of the scanner: 12-bit grey against 8-bit is 16.
 FAR_RANGE = 12.0
@@ -53,7 +53,8 @@ def intensity_warnings(
 
 def usual_range(channel: Any) -> tuple[float, float] | None:
     """Return the 0.5 and 99.5 percentiles of an image ([Z,] Y, X), from some of its voxels; None if none is finite."""
-    steps = tuple(slice(None, None, max(1, n // _POINTS)) for n in channel.shape)
+    side = round(_VALUES ** (1 / len(channel.shape)))
+    steps = tuple(slice(None, None, -(-n // side) or 1) for n in channel.shape)
     values = np.asarray(channel[steps], dtype=np.float64)
     values = values[np.isfinite(values)]
     if not values.size:

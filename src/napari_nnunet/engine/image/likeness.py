@@ -112,7 +112,7 @@ def _of_like_thumbnails(images: Mapping[str, Likeness]) -> Iterator[tuple[tuple[
     for shape, names in by_shape.items():
         table: NDArray[np.float32] = np.stack([thumbnails[name] for name in names])
         for axes in _subsets(range(len(shape))):
-            mirrored = np.flip(table, [1 + axis for axis in axes]).reshape(len(names), -1)
+            mirrored = np.flip(table, tuple(1 + axis for axis in axes)).reshape(len(names), -1)
             like = np.triu(table.reshape(len(names), -1) @ mirrored.T, 1) > _NEARLY
             how = f"one mirrored along {' and '.join('zyx'[axis - len(shape)] for axis in axes)}" if axes else ""
             for i, j in zip(*np.nonzero(like), strict=True):
