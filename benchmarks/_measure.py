@@ -1,18 +1,28 @@
-"""Run a command and watch its process tree: wall time, peak of the sum, peak of any one worker."""
+"""Run a command and watch its process tree: wall time, peak of the sum, peak of any one worker. And keep cores busy."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 PAUSE = 0.5  # seconds between two looks at the memory; proportional set sizes cost time to measure
+
+#: It ends soon after whoever started it, also where that was killed.
+LOOP = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(10**6):
+        pass
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,16 @@ def measure(
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
     return Measured(time.monotonic() - began, float(peak), float(worker))
+
+
+@contextmanager
+def busy(loops: int) -> Iterator[None]:
+    """Let other programs compute meanwhile: loops that never wait, as many as are asked for."""
+    with ExitStack() as stack:
+        for _ in range(loops):
+            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", LOOP, str(os.getpid())]))
+            stack.callback(loop.kill)
+        yield
 
 
 def _members(process: psutil.Process) -> list[psutil.Process]:

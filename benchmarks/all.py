@@ -1,15 +1,19 @@
-"""Every comparison with nnunetv2 by one command: tables in docs/benchmarks.md, and a picture.
+"""Every benchmark by one command: tables in docs/benchmarks.md, and a picture of the comparisons with nnunetv2.
 
-    python benchmarks/all.py --data DATA --workspace WORKSPACE --peer PYTHON [--only NAME ...] [--results FOLDER]
+    python benchmarks/all.py --data DATA --workspace WORKSPACE --peer PYTHON [--old OLD/src] [--only NAME ...]
+        [--results FOLDER]
 
-DATA holds the datasets and models of the tests, WORKSPACE a planned and preprocessed hippocampus dataset. The benchmarks
-run one after the other; what they find is kept in FOLDER (one JSON file each), so that ``--only`` repeats a few. The
-section of docs/benchmarks.md that belongs to this processor is written anew; those of other computers stay.
+DATA holds the datasets and models of the tests, WORKSPACE a planned and preprocessed hippocampus dataset, OLD/src an
+earlier state, which reading is compared with. The benchmarks run one after the other; what they find is kept in FOLDER
+(a folder for each computer, a JSON file for each benchmark), so that ``--only`` repeats a few. The section of
+docs/benchmarks.md that belongs to this computer is written anew; those of other computers stay, so what only another
+computer can show (AMX, a GPU) keeps its figures, with its name.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -21,6 +25,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import choose
+import decide
+import reading
+from napari_nnunet.engine.machine import available_threads
 from napari_nnunet.engine.network.device import cpu_features
 from napari_nnunet.jobs.arithmetic import processor
 
@@ -42,12 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A script, its arguments besides ``--json``, and how its findings are read."""
+    """A script, its arguments besides ``--json``, the table of what it found, and the comparisons with nnunetv2 in it."""
 
     title: str
     script: str
     arguments: tuple[str, ...]
-    read: Callable[[Any], list[Row]]
+    table: Callable[[Any], str]
+    rows: Callable[[Any], list[Row]] = lambda _: []
 
 
 def _predictions(found: Any) -> list[Row]:
@@ -85,16 +94,40 @@ def _evaluations(found: Any) -> list[Row]:
     ]
 
 
+def _compared(title: str, script: str, arguments: tuple[str, ...], rows: Callable[[Any], list[Row]]) -> Benchmark:
+    """Return a benchmark of which every row is a comparison with nnunetv2."""
+    return Benchmark(title, script, arguments, lambda found: table(rows(found)), rows)
+
+
+def _busy(title: str, script: str, arguments: tuple[str, ...], rows: Callable[[Any], list[Row]]) -> Benchmark:
+    """Return the same beside as many busy loops as there are cores; it is not drawn."""
+    loops = str(available_threads())
+    return Benchmark(
+        f"{title} beside {loops} busy loops",
+        script,
+        (*arguments, "--busy", loops),
+        lambda found: table(rows(found)),
+    )
+
+
 def benchmarks(options: argparse.Namespace) -> dict[str, Benchmark]:
     """Return every benchmark by its name."""
     data, peer = ("--data", str(options.data)), ("--peer", options.peer)
     workspace = ("--workspace", str(options.workspace))
-    return {
-        "predict": Benchmark("Prediction", "predict.py", (*data, *peer, "--classes", *options.classes), _predictions),
-        "train": Benchmark("Training", "train.py", (*workspace, *peer), _steps),
-        "preprocess": Benchmark("Planning and preprocessing", "preprocess.py", (*data, *peer), _preprocessing),
-        "evaluate": Benchmark("Evaluation and postprocessing", "evaluate.py", (*data, *peer, "--large"), _evaluations),
+    small = (*data, *peer, "--classes")
+    known = {
+        "predict": _compared("Prediction", "predict.py", (*small, *options.classes), _predictions),
+        "predict-busy": _busy("Prediction", "predict.py", small, _predictions),
+        "train": _compared("Training", "train.py", (*workspace, *peer), _steps),
+        "train-busy": _busy("Training", "train.py", (*workspace, *peer, "--rounds", "1"), _steps),
+        "preprocess": _compared("Planning and preprocessing", "preprocess.py", (*data, *peer), _preprocessing),
+        "evaluate": _compared("Evaluation and postprocessing", "evaluate.py", (*data, *peer, "--large"), _evaluations),
+        "decide": Benchmark("Deciding with many classes", "decide.py", ("--size", "100", "128", "128"), decide.table),
+        "choose": Benchmark("The arithmetic that is chosen", "choose.py", (), choose.table),
     }
+    if options.old is not None:
+        known["reading"] = Benchmark("Reading", "reading.py", ("--old", str(options.old)), reading.table)
+    return known
 
 
 def computer() -> str:
@@ -114,11 +147,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def section(sections: dict[str, tuple[Benchmark, list[Row]]], name: str) -> str:
+def section(found: dict[str, tuple[Benchmark, Any]], name: str) -> str:
     """Return what stands on the page for this computer, between its marks."""
     parts = [BEGIN.format(name), f"## {name}"]
-    for benchmark, rows in sections.values():
-        parts += [f"{benchmark.title} (`python benchmarks/{benchmark.script}`):", table(rows)]
+    for benchmark, results in found.values():
+        parts += [f"{benchmark.title} (`python benchmarks/{benchmark.script}`):", benchmark.table(results)]
     return "\n\n".join([*parts, END.format(name)])
 
 
@@ -159,22 +192,26 @@ def main() -> None:
     parser.add_argument(
         "--classes", nargs="*", default=["2", "20", "60"], help="of the large volume; none leaves it out"
     )
-    parser.add_argument("--only", nargs="*", choices=["predict", "train", "preprocess", "evaluate"])
+    parser.add_argument("--old", type=Path, help="the folder src of an earlier state")
+    parser.add_argument("--only", nargs="*", help="names of benchmarks")
     options = parser.parse_args()
-    options.results.mkdir(parents=True, exist_ok=True)
-    known = benchmarks(options)
+    known, own = benchmarks(options), computer()
+    if unknown := [name for name in options.only or () if name not in known]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; known are {', '.join(known)}")
+    results = options.results / hashlib.sha256(own.encode()).hexdigest()[:8]
+    results.mkdir(parents=True, exist_ok=True)
     for name in known if options.only is None else options.only:
-        target = options.results / f"{name}.json"
         script = ROOT / "benchmarks" / known[name].script
+        target = results / f"{name}.json"
         subprocess.run([sys.executable, str(script), *known[name].arguments, "--json", str(target)], check=True)
-    sections = {
-        name: (benchmark, benchmark.read(json.loads((options.results / f"{name}.json").read_text())))
+    found = {
+        name: (benchmark, json.loads((results / f"{name}.json").read_text(encoding="utf-8")))
         for name, benchmark in known.items()
-        if (options.results / f"{name}.json").is_file()
+        if (results / f"{name}.json").is_file()
     }
-    own = computer()
-    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), section(sections, own), own), encoding="utf-8")
-    PICTURE.write_text(picture([row for _, rows in sections.values() for row in rows], own), encoding="utf-8")
+    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), section(found, own), own), encoding="utf-8")
+    rows = [row for benchmark, read in found.values() for row in benchmark.rows(read)]
+    PICTURE.write_text(picture(rows, own), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Deciding the labels of a volume from its logits: by the corners of cells, and plane by plane as before.
+"""Deciding the labels of a volume from its logits: by the corners of cells, plane by plane, and beside the network.
 
     python benchmarks/decide.py [--classes 2 20 60 118] [--size 200 256 256] [--coarse 32 12] [--json FILE]
 
 The logits are smooth fields, random every 32 voxels (objects as large as organs) or every 12 (many small ones, which
 leave more open than trained networks do), or every 6 (nearly everything is open), on a grid of 240 x 230 x 230 voxels (for the default size), pushed in slabs of 32 planes;
 with more than 32 classes 32 features and a last layer, as in prediction. CPU seconds of one thread, so that other work on
-the computer disturbs little; both ways in turns, the better of three; the labels of both are compared.
+the computer disturbs little; both ways in turns, the better of three; the labels of both are compared. The last column
+is the share of the time that the network takes: nnU-Net's for windows of 128^3, which overlap by half, in the arithmetic
+that is chosen here, without mirroring (with it the share is an eighth).
 """
 
 from __future__ import annotations
@@ -13,19 +15,32 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from _networks import LARGEST_3D, built, plain
 from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.network.backends import compile_network
 from napari_nnunet.engine.prediction.decode import Assembler
+from napari_nnunet.engine.prediction.tiles import TileGrid
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
+from napari_nnunet.schema.requests.prediction import PredictSettings
 
-SLAB, FEATURES = 32, 32
+SLAB, FEATURES = 32, LARGEST_3D[0]
+WINDOW = (128, 128, 128)
+HEAD = (
+    "| classes | random every | plane by plane | by corners | times faster | same labels | the network | share of it |\n"
+    + "|---" * 8
+    + "|"
+)
 
 
 class ByPlanes(Assembler):
@@ -65,6 +80,32 @@ def measure(kind: type[Assembler], record: PrepareRecord, classes: int, coarse: 
     return seconds, labels
 
 
+def network_seconds(classes: int, shape: tuple[int, ...]) -> float:
+    """Return the CPU seconds that the network takes for a prepared volume."""
+    architecture = plain(3, LARGEST_3D)
+    choice = replace(prediction_choice(PredictSettings(device="cpu"), architecture), threads=1)
+    network = compile_network(built(architecture, classes), choice, (1, 1, *WINDOW), head=classes <= FEATURES)
+    window = torch.randn(1, 1, *WINDOW)
+    network(window)
+    began = time.process_time()
+    network(window)
+    return (time.process_time() - began) * len(list(TileGrid(shape, WINDOW, 0.5).tiles()))
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a line of the table."""
+    before, now, network = (row[name] for name in ("before", "now", "network"))
+    return (
+        f"| {row['classes']} | {row['coarse']} voxels | {before:.2f} s | {now:.2f} s | {before / now:.1f} | {row['same']:.7f} "
+        f"| {network:.1f} s | {now / network:.2f} |"
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table in Markdown."""
+    return "\n".join([HEAD, *map(line, rows)])
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,9 +119,8 @@ def main() -> None:
     network = tuple(round(n * f) for n, f in zip(size, (1.2, 0.9, 0.9), strict=True))
     record = PrepareRecord((0, 1, 2), size, tuple((0, n) for n in size), (1.2, 0.9, 0.9), network, (1.0, 1.0, 1.0))
     rows = []
-    print(
-        "| classes | random every | plane by plane | by corners | times faster | same labels |\n|---|---|---|---|---|---|"
-    )
+    networks = {classes: network_seconds(classes, network) for classes in options.classes}
+    print(HEAD)
     for classes, coarse in product(options.classes, options.coarse):
         found: dict[type[Assembler], list[tuple[float, np.ndarray]]] = {ByPlanes: [], Assembler: []}
         for _ in range(3):
@@ -88,11 +128,15 @@ def main() -> None:
                 results.append(measure(kind, record, classes, coarse))
         before, now = (min(seconds for seconds, _ in results) for results in found.values())
         same = float(np.mean(found[ByPlanes][0][1] == found[Assembler][0][1]))
-        row = {"classes": classes, "coarse": coarse, "before": before, "now": now, "same": same}
-        print(
-            f"| {classes} | {coarse} voxels | {before:.1f} s | {now:.1f} s | {before / now:.1f} | {same:.7f} |",
-            flush=True,
-        )
+        row = {
+            "classes": classes,
+            "coarse": coarse,
+            "before": before,
+            "now": now,
+            "same": same,
+            "network": networks[classes],
+        }
+        print(line(row), flush=True)
         rows.append(row)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))

@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Literal
 
 import torch
 
-from napari_nnunet.engine.network import unet
+from _networks import built, plain
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
-from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.trainers import TrainerRecipe
 
 # nnU-Net's plans of the hippocampus
 PATCHES = {"3d_fullres": (7, 40, 56, 40), "2d": (281, 56, 40)}
 
 
-def learner(ndim: int, precision: str, norms: str) -> Learner:
-    architecture = Architecture(
-        name="PlainConvUNet",
-        ndim=ndim,
-        features=(32, 64, 128, 256),
-        kernel_sizes=((3,) * ndim,) * 4,
-        strides=((1,) * ndim, *((2,) * ndim,) * 3),
-        blocks=(2,) * 4,
-        decoder_convs=(2,) * 3,
-    )
-    network = unet.build(architecture, 1, 3)
-    unet.initialize(network, torch.Generator().manual_seed(0))
+def learner(ndim: Literal[2, 3], precision: str, norms: str) -> Learner:
+    network = built(plain(ndim, (32, 64, 128, 256)), 3)
     loss = SegmentationLoss(
         regions=False, ignore_label=None, batch_dice=False, smooth=1e-5, terms="dice_ce", label_smoothing=0, total=None
     )

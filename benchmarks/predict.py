@@ -1,10 +1,10 @@
 """Prediction side by side with nnunetv2, in one run on this machine: wall time and peak memory.
 
-    python benchmarks/predict.py [--data DIR] [--peer PYTHON] [--device cpu|cuda] [--classes 2 20 60] [--json FILE]
+    python benchmarks/predict.py [--data DIR] [--peer PYTHON] [--device cpu|cuda] [--classes 2 20 60] [--busy 2] [--json FILE]
 
 Both sides are run as commands (start-up included), one after the other; wall time is measured around them and memory is
 the largest sum of proportional set sizes over the whole process tree, sampled every
-half second (measuring it costs time itself). ``--peer`` names a Python with
+half second (measuring it costs time itself); ``--busy`` lets that many loops compute meanwhile. ``--peer`` names a Python with
 nnunetv2 where it is not this one. ``--data`` holds ``data`` and ``models`` with the hippocampus set; without it that row
 is left out. The large volume is 200 x 256 x 256 voxels at another spacing than the model's, so that both sides resample;
 its network is the standard one (128^3, six stages, 32 to 320 features) with random weights, without mirroring.
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from _measure import measure
+from _measure import busy, measure
 
 FOLDERS = {"nnUNet_raw": "/tmp", "nnUNet_preprocessed": "/tmp", "nnUNet_results": "/tmp"}
 # As the shell has it: threads that wait sleep.
@@ -140,11 +140,12 @@ def main() -> None:
     parser.add_argument("--peer", default=sys.executable)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, nargs="*", default=[2, 20, 60])
-    parser.add_argument("--cases", type=int, default=10, help="hippocampus volumes")
+    parser.add_argument("--cases", type=int, default=8, help="hippocampus volumes")
+    parser.add_argument("--busy", type=int, default=0, help="loops that compute beside both sides")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, busy(options.busy):
         work = Path(folder)
         if options.data:
             images = work / "hippocampus"

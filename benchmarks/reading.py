@@ -53,6 +53,7 @@ READERS: dict[str, tuple[str | None, ...]] = {
     ".mha": (None,),
     ".tif": (None, "Tiff3DIO"),
 }
+HEAD = "| task | before | now | change |\n|---|---|---|---|"
 TURN = 0.02  # seconds of a turn
 
 
@@ -135,6 +136,17 @@ def compare(sides: list[subprocess.Popen[str]], question: tuple[str, str, str | 
     return least
 
 
+def line(row: dict[str, Any]) -> str:
+    """Return a line of the table."""
+    old, new = row["before"], row["now"]
+    return f"| {row['task']} | {old * 1e3:.3f} ms | {new * 1e3:.3f} ms | {(new / old - 1) * 100:+.1f} % |"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table in Markdown."""
+    return "\n".join([HEAD, *map(line, rows)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, required=True, help="the folder src of the earlier state")
@@ -143,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="per task")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    print("| task | before | now | change |\n|---|---|---|---|")
+    print(HEAD)
     rows = []
     with tempfile.TemporaryDirectory() as text:
         sides = [started(options.old), started(options.new)]
@@ -151,8 +163,8 @@ def main() -> None:
             if options.only not in name:
                 continue
             old, new = compare(sides, (what, str(path), reader), options.seconds)
-            print(f"| {name} | {old * 1e3:.3f} ms | {new * 1e3:.3f} ms | {(new / old - 1) * 100:+.1f} % |", flush=True)
             rows.append({"task": name, "before": old, "now": new})
+            print(line(rows[-1]), flush=True)
         for side in sides:
             side.kill()
             side.wait()

@@ -1,11 +1,11 @@
 """Training steps side by side with nnunetv2, in one run on this machine.
 
-    python benchmarks/train.py --workspace DIR --dataset 4 [--peer PYTHON] [--steps 6] [--rounds 2] [--json FILE]
+    python benchmarks/train.py --workspace DIR --dataset 4 [--peer PYTHON] [--steps 6] [--rounds 2] [--busy 2] [--json FILE]
 
 DIR is a workspace with a planned and preprocessed dataset (nnU-Net's own plans). Each side trains in a process of its
 own with its default loading processes; what is measured is a step with its batch, after two that are not counted, the
 time from the start of the process to the end of the first step, and the peak of the whole process tree (proportional
-set sizes). Sides take turns, so that a noisy machine disturbs both alike.
+set sizes). Sides take turns, so that a noisy machine disturbs both alike; ``--busy`` lets that many loops compute meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _measure import measure
+from _measure import busy, measure
 
 OURS = (Path(__file__).parent / "_our_steps.py").read_text(encoding="utf-8")
 PEER = """
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=0, help="loops that compute beside both sides")
     parser.add_argument("--precision", default="auto", help="of our side")
     parser.add_argument("--default-allocator", action="store_true", help="give memory back at once, on our side")
     parser.add_argument("--json", type=Path)
@@ -82,7 +83,7 @@ def main() -> None:
     workspace = Workspace.at(options.workspace.absolute())
     name = workspace.dataset_name(options.dataset)
     rows = []
-    with tempfile.TemporaryDirectory() as results:
+    with tempfile.TemporaryDirectory() as results, busy(options.busy):
         environment = {
             "nnUNet_raw": str(workspace.raw), "nnUNet_preprocessed": str(workspace.preprocessed),
             "nnUNet_results": results, "PATH": os.environ["PATH"],
