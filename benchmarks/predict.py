@@ -25,8 +25,8 @@ import SimpleITK as sitk
 from _measure import busy, measure
 
 FOLDERS = {"nnUNet_raw": "/tmp", "nnUNet_preprocessed": "/tmp", "nnUNet_results": "/tmp"}
-# As the shell has it: threads that wait sleep.
-OURS = "import os, sys; os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE'); from napari_nnunet.cli import main; sys.exit(main(['predict_from_modelfolder', *sys.argv[1:]]))"
+# As the shell starts it.
+OURS = "import sys; from napari_nnunet.cli import main; sys.argv[:1] = ['napari-nnunet', 'predict_from_modelfolder']; sys.exit(main())"
 PEER = (
     "import sys; sys.argv[0] = 'predict'; "
     "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as run\n"

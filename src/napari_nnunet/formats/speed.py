@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -38,7 +40,7 @@ def remember(key: str, seconds: float | Sequence[object]) -> None:
     """
     with suppress(ResourceError):
         append_lines(_path(), [_line(key, seconds)])
-        if sum(1 for _ in read_lines(_path())) > 2 * _KEPT:
+        if len(_lines()) > 2 * _KEPT:
             write_text(_path(), "".join(_line(*entry) + "\n" for entry in list(_read().items())[-_KEPT:]))
 
 
@@ -47,4 +49,18 @@ def _line(key: str, seconds: object) -> str:
 
 
 def _read() -> dict[str, object]:
-    return {str(entry.get("key")): entry.get("seconds") for entry in read_lines(_path())}
+    return {str(entry.get("key")): entry.get("seconds") for entry in _lines()}
+
+
+def _lines() -> tuple[dict[str, Any], ...]:
+    try:
+        status = _path().stat()
+    except OSError:
+        return ()
+    return _lines_of(_path(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _lines_of(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], ...]:
+    """Read the notebook, once as long as size and time of the file stay: a prediction asks it many times."""
+    return tuple(read_lines(path))

@@ -8,7 +8,7 @@ import torch
 
 from napari_nnunet.engine.batches import augmentation
 from napari_nnunet.engine.batches.patches import choose_corner, corner_range, cut_patch, patch_rule
-from napari_nnunet.engine.batches.randomness import Draws, apply, draw, sample_generator
+from napari_nnunet.engine.batches.randomness import Draws, apply, apply_together, draw, sample_generator
 
 N = 4000
 RULE = patch_rule((32, 40, 40))
@@ -74,6 +74,27 @@ def test_every_sample_has_the_final_size_and_no_outside(patch):
         assert torch.isfinite(moved).all()
         assert set(turned.unique().tolist()) <= {0, 1, 2}
         assert turned.dtype == torch.int16
+
+
+@pytest.mark.parametrize("patch", [(16, 24, 24), (6, 32, 32), (24, 20)])
+@pytest.mark.parametrize("orders", [(1, 1), (0, 0)])
+def test_samples_that_are_augmented_together_are_what_each_is_by_itself(patch, orders):
+    rule = patch_rule(patch)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(size=(24, 2, *rule.initial)).astype(np.float32))
+    # values that few samples have, and some that no other has
+    labels = torch.from_numpy(
+        (rng.integers(-1, 3, (24, 1, *rule.initial)) * np.arange(1, 25).reshape(24, *[1] * (len(patch) + 1)))
+        .clip(-1)
+        .astype(np.int16)
+    )
+    draws = [draw(sample_generator(0, 0, i), rule, 2) for i in range(24)]
+    options = {"masked": (True, False), "orders": orders}
+    moved, turned = apply_together(draws, rule, images, labels, **options)
+    for i, own in enumerate(draws):
+        image, seg = apply(own, rule, images[i], labels[i], **options)
+        assert torch.equal(moved[i], image)
+        assert torch.equal(turned[i], seg)
 
 
 def test_without_luck_a_sample_is_the_middle_of_its_patch():

@@ -63,10 +63,10 @@ def test_all_cases_are_drawn_alike():
 
 
 def test_regions_and_ignored_voxels_become_channels():
-    labels = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.int16)
+    labels = torch.tensor([[[[0, 1], [2, 3]]]], dtype=torch.int16)
     channels = target_of(labels, REGIONS)
     assert channels.dtype == torch.bool
-    assert channels.tolist() == [
+    assert channels[0].tolist() == [
         [[False, True], [True, False]],
         [[False, False], [True, False]],
         [[False, False], [False, True]],

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_nnunet.engine.network import unet as network
+from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.layout import choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.norm import normalized
 from napari_nnunet.schema.architecture import Architecture
@@ -76,6 +78,25 @@ def test_a_map_of_one_voxel_becomes_the_bias():
     torch.testing.assert_close(y.view(2, 3), bias.expand(2, 3), atol=1e-4, rtol=0)  # the mean is rounded
     y.sum().backward()
     assert torch.isfinite(x.grad).all()
+
+
+def test_small_samples_are_computed_with_one_thread_and_large_ones_with_all():
+    class Threads(TorchDispatchMode):
+        """Notes with how many threads each normalisation runs."""
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "batch_norm" in str(function):
+                seen.add(torch.get_num_threads())
+            return function(*args, **(kwargs or {}))
+
+    with torch_threads(3):
+        for shape, expected in (((4, 8, 16, 16), {1}), ((2, 32, 96, 96), {3})):
+            seen: set[int] = set()
+            x, weight, bias = made(shape)
+            with Threads():
+                torch.autograd.grad(normalized(x, weight, bias, 1e-5, 0.01).sum(), (x, weight))
+            assert seen == expected
+            assert torch.get_num_threads() == 3
 
 
 def test_a_gradient_in_another_layout_is_understood():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import smooth_image
 from napari_nnunet import predict as predict_now
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import infer
+from napari_nnunet.engine.prediction.tiles import TileGrid
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted, Progress, Stage, drain, from_json, to_json
 from napari_nnunet.jobs.prediction import predict as module
@@ -283,6 +285,25 @@ def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume
     assert result.recipe["precision"] == "float32"
     monkeypatch.undo()
     np.testing.assert_array_equal(result.labels, drain(predict(model, volume, CPU.replace(backend="torch"))).labels)
+
+
+def test_a_device_is_waited_for_once_per_finished_slab_not_for_every_window(model, volume):
+    class Reads(TorchDispatchMode):
+        """Counts what would wait for a GPU: values that Python reads."""
+
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    settings = CPU.replace(precision="bfloat16", backend="torch", mirroring=False, step=0.25)
+    with Reads() as reads:
+        for event in predict(model, volume, settings):
+            if isinstance(event, Stage) and event.name == "Segmenting":
+                reads.count = 0
+    grid = TileGrid(volume.shape, model.configuration.patch_3d, settings.step)
+    assert 0 < reads.count <= 2 * len(grid.axis_starts()[0]) < grid.count / 4
 
 
 def test_networks_are_kept_for_the_next_image_unless_the_checkpoint_changed(model, volume, monkeypatch):

@@ -6,7 +6,10 @@ import importlib.util
 import json
 import math
 import os
+import threading
 from contextlib import closing
+from functools import partial
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from trainings import MODEL, SHORT, folder_of, of, run, same
 
 from helpers import TRAINED
 from napari_nnunet.cli import main
+from napari_nnunet.engine.batches.batch import Batch, Drawn
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import (
     Ended,
@@ -33,6 +37,7 @@ from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.cost import training_costs
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.training import begin as begin_module
 from napari_nnunet.jobs.training.train import train, validate
 from napari_nnunet.schema.requests.training import TrainRequest
 
@@ -213,6 +218,23 @@ def test_augmenting_on_the_device_is_the_same_training_on_a_cpu(workspace, tmp_p
         run(other, settings=SHORT.replace(augment_on=where, epochs=1, workers=1), validation=False)
         states.append(read_raw(folder_of(other).final))
     assert states[0]["logging"]["train_losses"] == pytest.approx(states[1]["logging"]["train_losses"], rel=1e-4)
+
+
+@pytest.mark.parametrize("where", ["workers", "device"])
+def test_batches_that_are_brought_to_a_gpu_ahead_are_the_same_training(workspace, tmp_path, monkeypatch, where):
+    settings, states, threads = SHORT.replace(augment_on=where, epochs=1, workers=1), [], set()
+    for name in ("plain", "ahead"):
+        other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / name)
+        if name == "ahead":  # as on a GPU, but for the memory that is pinned and the stream
+            for kind in (Batch, Drawn):
+                monkeypatch.setattr(kind, "pin_memory", lambda self: threads.add(current_thread().name) or self)
+            pinned = partial(lambda real, *a, **named: real(*a, **{**named, "pinned": True}), begin_module.BatchLoader)
+            monkeypatch.setattr(begin_module, "BatchLoader", pinned)
+        run(other, settings=settings, validation=False)
+        states.append(read_raw(folder_of(other).final))
+    same(*states)
+    assert threads and all(name.startswith("batches") for name in threads)
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
 def test_tensorboard_is_written_where_it_is_installed_and_refused_elsewhere(workspace):

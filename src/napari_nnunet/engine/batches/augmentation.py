@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,54 +104,69 @@ class Turn:
 
 
 def crop_centre(image: Tensor, patch: Sequence[int], fill: float) -> Tensor:
-    """Cut a patch out of the middle; what sticks out is filled."""
-    out = image.new_full((image.shape[0], *patch), fill)
-    source, target = [], []
-    for n, p in zip(image.shape[1:], patch, strict=True):
+    """Cut a patch out of the middle of the last axes; what sticks out is filled."""
+    space = image.ndim - len(patch)
+    out = image.new_full((*image.shape[:space], *patch), fill)
+    source, target = [slice(None)] * space, [slice(None)] * space
+    for n, p in zip(image.shape[space:], patch, strict=True):
         start = n // 2 - p // 2
         lo, hi = max(0, start), min(n, start + p)
         source.append(slice(lo, hi))
         target.append(slice(lo - start, hi - start))
-    out[(slice(None), *target)] = image[(slice(None), *source)]
+    out[tuple(target)] = image[tuple(source)]
     return out
 
 
 def turn(
     image: Tensor, labels: Tensor, patch: Sequence[int], how: Turn | None, orders: tuple[int, int] = (1, 1)
 ) -> tuple[Tensor, Tensor]:
-    """Cut a patch out of the middle, turned and scaled.
+    """Cut a patch out of the middle of a sample (C, [z,] y, x), turned and scaled; see :func:`turn_together`."""
+    moved, turned = turn_together(image[None], labels[None], patch, [how], orders)
+    return moved[0], turned[0]
+
+
+def turn_together(
+    images: Tensor,
+    labels: Tensor,
+    patch: Sequence[int],
+    hows: Sequence[Turn | None],
+    orders: tuple[int, int] = (1, 1),
+) -> tuple[Tensor, Tensor]:
+    """Cut a patch out of the middle of every sample, turned and scaled: all that are turned at once.
 
     Parameters
     ----------
-    image : Tensor of float32, shape (C, [z,] y, x)
+    images : Tensor of float32, shape (B, C, [z,] y, x)
         Interpolated linearly, 0 outside.
-    labels : Tensor of int, shape (S, [z,] y, x)
+    labels : Tensor of int, shape (B, S, [z,] y, x)
         The label with the largest interpolated weight wins, ties go to the nearest voxel's; -1 outside.
     patch : sequence of int
         Size of the result.
-    how : Turn, optional
-        None only cuts.
+    hows : sequence of Turn or None
+        One per sample; None only cuts.
     orders : tuple of int
-        Interpolation of image and labels: 1 linear, 0 nearest.
+        Interpolation of images and labels: 1 linear, 0 nearest.
     """
-    if how is None:
-        return crop_centre(image, patch, 0.0), crop_centre(labels, patch, OUTSIDE)
-    grid = _grid(image, patch, how)
-    mode = "bilinear" if orders[0] else "nearest"
-    moved = functional.grid_sample(image[None], grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
-    turned = _turn_labels if orders[1] else _nearest_labels
-    return moved, torch.stack([turned(channel, grid) for channel in labels])
+    out, seg = crop_centre(images, patch, 0.0), crop_centre(labels, patch, OUTSIDE)
+    turned = {i: how for i, how in enumerate(hows) if how is not None}
+    if turned:
+        # an index copies, a slice does not
+        where: Any = list(turned) if len(turned) < len(hows) else slice(None)
+        grid = _grids(images, patch, list(turned.values()))
+        out[where] = _sampled(images[where], grid, "bilinear" if orders[0] else "nearest")
+        seg[where] = (_turn_labels if orders[1] else _nearest_labels)(labels[where], grid)
+    return out, seg
 
 
-def _grid(image: Tensor, patch: Sequence[int], how: Turn) -> Tensor:
-    """Return sampling positions in grid_sample's coordinates, (1, *patch, axes), last axis first."""
-    steps = [torch.arange(p, dtype=torch.float32, device=image.device) - (p - 1) / 2 for p in patch]
-    offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)
-    scale = np.broadcast_to(np.asarray(how.scale), (len(patch),))
-    matrix = torch.tensor(scale[:, None] * _rotation(how.angles), dtype=torch.float32, device=image.device)
-    half = torch.tensor([n / 2 for n in image.shape[1:]], dtype=torch.float32, device=image.device)
-    positions = offsets @ matrix / half
-    return positions.flip(-1)[None]
+def _grids(images: Tensor, patch: Sequence[int], hows: Sequence[Turn]) -> Tensor:
+    """Return sampling positions in grid_sample's coordinates, (turns, *patch, axes), last axis first."""
+    steps = [torch.arange(p, dtype=torch.float32) - (p - 1) / 2 for p in patch]
+    offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1).to(images.device)
+    half = torch.tensor([n / 2 for n in images.shape[2:]], dtype=torch.float32).to(images.device)
+    scales = [np.broadcast_to(np.asarray(how.scale), (len(patch),)) for how in hows]
+    matrices = np.stack([scale[:, None] * _rotation(how.angles) for scale, how in zip(scales, hows, strict=True)])
+    moved = torch.from_numpy(matrices.astype(np.float32)).to(images.device)
+    return torch.stack([offsets @ matrix / half for matrix in moved]).flip(-1)
 
 
 def _rotation(angles: Sequence[float]) -> np.ndarray:
@@ -170,7 +186,8 @@ def _rotation(angles: Sequence[float]) -> np.ndarray:
 
 
 def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    values = torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE]))))
+    # Values that a sample lacks weigh nothing in it, and do not win.
+    values = torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE])))).tolist()
     nearest = _nearest_labels(labels, grid)
     best = torch.full(nearest.shape, -1.0, device=labels.device)
     winner = torch.full_like(nearest, OUTSIDE)
@@ -178,7 +195,7 @@ def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
     for value in values:
         inside = (labels == value).float()
         # Beyond the image everything is OUTSIDE; grid_sample knows only zeros there.
-        weight = _sample(inside - 1, grid, "bilinear") + 1 if value == OUTSIDE else _sample(inside, grid, "bilinear")
+        weight = _sampled(inside - 1, grid, "bilinear") + 1 if value == OUTSIDE else _sampled(inside, grid, "bilinear")
         score = (1000 * weight).half().float()
         better = score > best
         winner = torch.where(better, value, winner)
@@ -188,11 +205,11 @@ def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
 
 
 def _nearest_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    return _sample((labels - OUTSIDE).float(), grid, "nearest").round().to(labels.dtype) + OUTSIDE
+    return _sampled((labels - OUTSIDE).float(), grid, "nearest").round().to(labels.dtype) + OUTSIDE
 
 
-def _sample(channel: Tensor, grid: Tensor, mode: str) -> Tensor:
-    return functional.grid_sample(channel[None, None], grid, mode=mode, padding_mode="zeros", align_corners=False)[0, 0]
+def _sampled(images: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return functional.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def _per_channel(image: Tensor, numbers: Sequence[float]) -> Tensor:

@@ -5,6 +5,7 @@ A batch is a function of seed, epoch and index: any of them can be made again, b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from napari_nnunet.engine.batches.supervision import downsample_target
 from napari_nnunet.engine.image.locations import location_keys
 from napari_nnunet.errors import DatasetError, NnunetError, memory_told
 from napari_nnunet.schema.dataset import LabelScheme, Region
+
+_TOGETHER = 2**20  # voxels that are augmented at once; of larger samples each by itself
 
 
 class TrainingArrays(Protocol):
@@ -116,6 +119,11 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch in memory that a GPU copies from quickly."""
         return Batch(self.image.pin_memory(), [target.pin_memory() for target in self.targets], self.cases)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device; from pinned memory the copy goes on beside what follows."""
+        moved = [tensor.to(device, non_blocking=True) for tensor in (self.image, *self.targets)]
+        return Batch(moved[0], moved[1:], self.cases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,20 +221,29 @@ def draw_batch(
 
 
 def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cpu") -> Batch:
-    """Augment the samples of a batch and make their targets, on any device.
+    """Augment the samples of a batch and make their targets, on any device; small samples together.
 
     On a GPU the noise is another than on the CPU; everything else follows from the numbers that were drawn.
     """
-    images, targets = [], []
+    images, labels = [], []
     orders = (rule.image_order, rule.label_order)
-    for sample in drawn.samples:
-        image, seg = sample.image.to(device, non_blocking=True), sample.labels.to(device, non_blocking=True)
-        if sample.numbers is not None:
-            image, seg = randomness.apply(sample.numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
+    together = max(1, _TOGETHER // math.prod(rule.patch.initial))
+    for first in range(0, len(drawn.samples), together):
+        some = drawn.samples[first : first + together]
+        image = _joined([sample.image for sample in some]).to(device, non_blocking=True)
+        seg = _joined([sample.labels for sample in some]).to(device, non_blocking=True)
+        numbers = [sample.numbers for sample in some if sample.numbers is not None]
+        if numbers:  # all samples of a rule have some, or none has
+            image, seg = randomness.apply_together(numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
         images.append(image)
-        targets.append(downsample_target(target_of(seg, rule.scheme), rule.scales))
-    stacked = [torch.stack([sample[i] for sample in targets]) for i in range(len(rule.scales))]
-    return Batch(torch.stack(images), stacked, drawn.cases)
+        labels.append(seg)
+    targets = downsample_target(target_of(torch.cat(labels), rule.scheme), rule.scales)
+    return Batch(torch.cat(images), targets, drawn.cases)
+
+
+def _joined(samples: Sequence[Tensor]) -> Tensor:
+    """Return samples as a batch; a single one is not copied."""
+    return samples[0][None] if len(samples) == 1 else torch.stack(list(samples))
 
 
 def cases_of_batch(names: Sequence[str], rule: BatchRule, *, seed: int, epoch: int, index: int) -> tuple[str, ...]:
@@ -244,9 +261,9 @@ def _sample(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, 
         axes = rule.patch.mirror_axes if rule.mirror_axes is None else rule.mirror_axes
         turn = strong_augmentation.draw_turn(rng, rule.patch)
         pixels, seg = randomness.turn_patch(turn, rule.patch, pixels, seg, (rule.image_order, rule.label_order))
-        pixels, seg = randomness.without_outside(
-            *strong_augmentation.change(rng, rule.patch, pixels, seg, axes), rule.masked
-        )
+        pixels, seg = strong_augmentation.change(rng, rule.patch, pixels, seg, axes)
+        images, segs = randomness.without_outside(pixels[None], seg[None], rule.masked)
+        pixels, seg = images[0], segs[0]
     elif rule.augmented:
         numbers = randomness.draw(rng, rule.patch, len(pixels), rule.mirror_axes)
         if not rule.previous_labels:
@@ -297,11 +314,11 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
 
 
 def target_of(labels: Tensor, scheme: LabelScheme) -> Tensor:
-    """Return what the loss compares with: labels (1, ...), or one boolean channel per region and one of ignored voxels.
+    """Return what the loss compares with: labels, or one boolean channel per region and one of ignored voxels.
 
     Parameters
     ----------
-    labels : Tensor of int, shape (1, [z,] y, x)
+    labels : Tensor of int, shape (B, 1, [z,] y, x)
         Without -1.
     scheme : LabelScheme
         Says whether there are regions.
@@ -309,7 +326,7 @@ def target_of(labels: Tensor, scheme: LabelScheme) -> Tensor:
     if not scheme.has_regions:
         return labels
     members = [region if isinstance(region, tuple) else (region,) for region in scheme.regions]
-    channels = [torch.isin(labels[0], torch.tensor(values, device=labels.device)) for values in members]
+    channels = [torch.isin(labels[:, 0], torch.tensor(values, device=labels.device)) for values in members]
     if scheme.ignore_label is not None:
-        channels.append(labels[0] == scheme.ignore_label)
-    return torch.stack(channels)
+        channels.append(labels[:, 0] == scheme.ignore_label)
+    return torch.stack(channels, dim=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,18 +132,32 @@ def apply(
     masked: tuple[bool, ...] = (),
     orders: tuple[int, int] = (1, 1),
 ) -> tuple[Tensor, Tensor]:
-    """Augment one sample, in nnU-Net's order.
+    """Augment one sample (C, *rule.initial); see :func:`apply_together`."""
+    images, segs = apply_together([draws], rule, image[None], labels[None], masked=masked, orders=orders)
+    return images[0], segs[0]
+
+
+def apply_together(
+    draws: Sequence[Draws],
+    rule: PatchRule,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    masked: tuple[bool, ...] = (),
+    orders: tuple[int, int] = (1, 1),
+) -> tuple[Tensor, Tensor]:
+    """Augment some samples, in nnU-Net's order; each becomes what it would become by itself.
 
     Parameters
     ----------
-    draws : Draws
-        The numbers.
+    draws : sequence of Draws
+        The numbers of each.
     rule : PatchRule
         Sizes; with ``dummy_2d`` slices are turned one by one.
-    image : Tensor of float32, shape (C, *rule.initial)
-        Enlarged patch.
-    labels : Tensor of int, shape (S, *rule.initial)
-        Its labels; -1 outside.
+    images : Tensor of float32, shape (B, C, *rule.initial)
+        Enlarged patches.
+    labels : Tensor of int, shape (B, S, *rule.initial)
+        Their labels; -1 outside.
     masked : tuple of bool
         Channels that are set to 0 where the first label channel is -1 (masked normalisation).
     orders : tuple of int
@@ -149,10 +165,25 @@ def apply(
 
     Returns
     -------
-    image, labels : Tensor
+    images, labels : Tensor
         Of the final size; labels without -1.
     """
-    image, labels = turn_patch(draws.turn, rule, image, labels, orders)
+    images, labels = _turned([own.turn for own in draws], rule, images, labels, orders)
+    for i, own in enumerate(draws):
+        changed = _intensities(own, rule, images[i])
+        if changed is not None:
+            images[i] = changed
+    for axes in {own.mirror for own in draws if own.mirror}:
+        same = [i for i, own in enumerate(draws) if own.mirror == axes]
+        where: Any = same if len(same) < len(draws) else slice(None)
+        # after those of batch and channel
+        images[where], labels[where] = (t[where].flip([axis + 2 for axis in axes]) for t in (images, labels))
+    return without_outside(images, labels, masked)
+
+
+def _intensities(draws: Draws, rule: PatchRule, image: Tensor) -> Tensor | None:
+    """Return a sample with other intensities; None where chance left all as they are."""
+    before = image
     if draws.noise is not None:
         generator = torch.Generator(image.device).manual_seed(draws.noise_seed)
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
@@ -169,25 +200,31 @@ def apply(
         image = augmentation.gamma(image, draws.gamma_inverted, inverted=True)
     if draws.gamma:
         image = augmentation.gamma(image, draws.gamma)
-    image, labels = augmentation.mirror(image, draws.mirror), augmentation.mirror(labels, draws.mirror)
-    return without_outside(image, labels, masked)
+    return None if image is before else image
 
 
-def without_outside(image: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
-    """Set masked channels to 0 outside the content, and labels there to background."""
+def without_outside(images: Tensor, labels: Tensor, masked: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """Set masked channels of samples (B, C, ...) to 0 outside the content, and labels there to background."""
     for c, flag in enumerate(masked):
         if flag:
-            image[c] = torch.where(labels[0] < 0, 0.0, image[c])
-    return image, torch.where(labels == augmentation.OUTSIDE, 0, labels)
+            images[:, c] = torch.where(labels[:, 0] < 0, 0.0, images[:, c])
+    return images, torch.where(labels == augmentation.OUTSIDE, 0, labels)
 
 
 def turn_patch(
     turn: Turn | None, rule: PatchRule, image: Tensor, labels: Tensor, orders: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Cut the final patch, turned and scaled; slices one by one where the rule says so."""
+    """Cut the final patch of a sample (C, *rule.initial), turned and scaled; slices one by one where a rule says so."""
+    moved, turned = _turned([turn], rule, image[None], labels[None], orders)
+    return moved[0], turned[0]
+
+
+def _turned(
+    turns: Sequence[Turn | None], rule: PatchRule, images: Tensor, labels: Tensor, orders: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     if not rule.dummy_2d:
-        return augmentation.turn(image, labels, rule.final, turn, orders)
-    depth = rule.final[0]
-    flat = [part.reshape(-1, *part.shape[2:]) for part in (image, labels)]
-    moved, turned = augmentation.turn(flat[0], flat[1], rule.final[1:], turn, orders)
-    return moved.reshape(-1, depth, *rule.final[1:]), turned.reshape(-1, depth, *rule.final[1:])
+        return augmentation.turn_together(images, labels, rule.final, turns, orders)
+    flat = [part.flatten(1, 2) for part in (images, labels)]  # slices become channels
+    found = augmentation.turn_together(flat[0], flat[1], rule.final[1:], turns, orders)
+    moved, turned = (part.unflatten(1, (-1, rule.final[0])) for part in found)
+    return moved, turned

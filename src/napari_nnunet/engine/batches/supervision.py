@@ -34,19 +34,19 @@ def output_weights(outputs: int) -> list[float]:
 
 
 def downsample_target(target: Tensor, scales: Sequence[Sequence[float]]) -> list[Tensor]:
-    """Return targets (C, [z,] y, x) for every output by nearest voxels.
+    """Return targets (..., [z,] y, x) for every output by nearest voxels.
 
     Parameters
     ----------
     target : Tensor
-        Labels, or one boolean channel per region.
+        Labels, or one boolean channel per region; of a sample or a whole batch.
     scales : sequence
         From :func:`output_scales`.
     """
     found = []
     for scale in scales:
         small = target
-        for axis, factor in enumerate(scale, start=1):
+        for axis, factor in enumerate(scale, start=target.ndim - len(scale)):
             size = target.shape[axis]
             goal = round(size * factor)
             if goal != size:

@@ -139,6 +139,10 @@ class Assembler:
         self._edges: dict[int, Tensor] = {}
         self._points: Points | None = None
 
+    def begin(self) -> None:
+        """Forget what waits for its neighbour: all slabs come anew."""
+        self._edges.clear()
+
     def push(self, start: int, stop: int, logits: Tensor) -> list[tuple[int, int]]:
         """Take the mean logits (C, stop - start, y, x) of network planes; return the image planes written.
 

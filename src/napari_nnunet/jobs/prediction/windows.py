@@ -117,6 +117,8 @@ def begin_windows(
         ensemble.head(),
         model.average,
     )
+    for other in task.also:
+        other.begin()
     weights = _weights(grid, data.device, gaussian=task.settings.gaussian)
     accumulator = Accumulator(grid, ensemble.channels, weights)
     tiles = list(grid.tiles(_network_focus(task.focus, record)))
@@ -138,9 +140,6 @@ def segment_windows(predictor: Predictor, ensemble: infer.Ensemble, task: Segmen
             if i < sums.next:
                 continue
             logits = yield from bar.follow(ensemble.logits(infer.cut_windows(sums.data, part, slicewise=slicewise)))
-            # A sum is finite where everything in it is; looking at each value takes longer than deciding.
-            if ensemble.choice.precision != "float32" and not math.isfinite(float(logits.sum())):
-                raise NotFiniteError
             logits = logits.to(sums.data.device)
             windows = logits[:, :, None] if slicewise else logits
             # Nothing is said before all of it is added: a cancel leaves whole rounds behind.
@@ -161,6 +160,10 @@ def _place(tile: Tile, logits: torch.Tensor, task: Segmentation, sums: Sums) -> 
         box = _paint_preview(tile, logits, sums.grid, sums.assembler, labels)
         yield from _announce(box, task, labels, record, final=False)
     for start, stop, mean in sums.accumulator.add(tile, logits):
+        # A sum is finite where everything in it is; looking at each value takes longer than deciding. And a look waits
+        # for whatever a GPU has begun: once for a finished slab, not for every window.
+        if sums.choice.precision != "float32" and not math.isfinite(float(mean.sum())):
+            raise NotFiniteError
         for other in task.also:
             other.push(start, stop, mean)
         for lo, hi in sums.assembler.push(start, stop, mean):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
@@ -23,6 +24,7 @@ from napari_nnunet.engine.batches.batch import (
     finish_batch,
     make_batch,
 )
+from napari_nnunet.engine.batches.stream import SideStream
 from napari_nnunet.engine.machine import end_with
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, for_people, memory_told
@@ -102,6 +104,7 @@ class BatchSource:
     places: range | None = None
     unfinished: bool = False
     _open: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, repr=False)
+    _held: int = field(default=0, repr=False)  # bytes of the open cases
 
     def __getitem__(self, place: Place) -> Batch | Drawn | NnunetError:
         """Return a batch, or why there is none: an exception would lose its traceback on the way."""
@@ -143,9 +146,10 @@ class BatchSource:
         found = self._open.pop(name, None)
         if found is None:
             found = self._opened(name)
+            self._held += found.bytes
         self._open[name] = found
-        while len(self._open) > 1 and sum(case.bytes for case in self._open.values()) > _KEPT_BYTES:
-            self._open.popitem(last=False)
+        while len(self._open) > 1 and self._held > _KEPT_BYTES:
+            self._held -= self._open.popitem(last=False)[1].bytes
         return found
 
     def _opened(self, name: str) -> _OpenCase:
@@ -195,7 +199,7 @@ class BatchLoader:
     workers : int
         Processes; with 0 batches are made when they are asked for.
     pinned : bool
-        Keep them in memory that a GPU copies from quickly.
+        Keep them in memory that a GPU copies from quickly, and bring the next one there while it computes.
     device : str
         Where unfinished batches are augmented.
     """
@@ -207,6 +211,9 @@ class BatchLoader:
         self._pinned = pinned
         self._augmenter: MultiThreadedAugmenter | None = None
         self._expected: Iterator[Place] = iter(())
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: Future[Batch] | None = None
+        self._side = SideStream(device)
 
     def start(self, epoch: int, index: int, iterations: int, validation_iterations: int) -> None:
         """Begin at a training batch; what was made ahead is dropped."""
@@ -219,6 +226,8 @@ class BatchLoader:
             self._augmenter = MultiThreadedAugmenter(share, None, self._workers, _AHEAD, seeds, wait_time=_LOOK)
             with script_left_alone():
                 self._augmenter.restart()
+            if self._pinned:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def next(self) -> Batch:
         """Return the next batch.
@@ -232,7 +241,17 @@ class BatchLoader:
         InternalError
             Whatever else happened in a worker.
         """
+        if self._thread is None:
+            return self._made(next(self._expected))
+        current = self._coming or self._submitted(self._thread)
+        self._coming = self._submitted(self._thread)
+        return self._side.handed_over(current.result())
+
+    def _submitted(self, thread: ThreadPoolExecutor) -> Future[Batch]:
         place = next(self._expected)
+        return thread.submit(self._side.made, lambda: self._made(place).to(self._device))
+
+    def _made(self, place: Place) -> Batch:
         try:
             found = self.source[place] if self._augmenter is None else next(self._augmenter)
         except RuntimeError as error:
@@ -255,6 +274,9 @@ class BatchLoader:
 
     def close(self) -> None:
         """End the workers."""
+        if self._thread is not None:
+            self._thread.shutdown()  # it waits for a batch of the workers
+            self._thread = self._coming = None
         augmenter, self._augmenter = self._augmenter, None
         if augmenter is not None:
             augmenter._finish()  # noqa: SLF001 - the library's own way to end before garbage collection
