@@ -171,4 +171,7 @@ def test_what_a_system_says_of_files_is_no_fault_of_the_program(tmp_path):
         told = for_people(error)
         assert isinstance(told, ResourceError)
         assert told.message.startswith("/a/b.nii ")
-    assert isinstance(for_people(RecursionError()), DatasetError)
+
+
+def test_what_calls_itself_without_end_is_told_as_a_fault_and_not_as_a_nested_file():
+    assert isinstance(for_people(RecursionError("maximum recursion depth exceeded")), InternalError)

@@ -164,8 +164,6 @@ def for_people(error: Exception) -> NnunetError:
         return ResourceError(f"{error.filename} {_SYSTEM[error.errno]}")
     if is_out_of_memory(error):
         return out_of_memory(error)
-    if isinstance(error, RecursionError):
-        return DatasetError("A file holds values within each other, too deep to be used.")
     text = " ".join(str(error).split())
     return InternalError(f"Unexpected {type(error).__name__}: {text}", "".join(traceback.format_exception(error)))
 

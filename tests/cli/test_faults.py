@@ -28,15 +28,6 @@ def test_what_is_unforeseen_is_a_sentence_and_a_report(tmp_path, monkeypatch, ca
     assert "Traceback" in text and "recipe" in text and "Python" in text
 
 
-def test_what_is_nested_too_deep_is_a_file_that_nobody_made_by_accident(tmp_path, monkeypatch, capsys):
-    def fail(request, shell):
-        raise RecursionError
-
-    monkeypatch.setattr(choosing, "recipe", fail)
-    assert main(["recipe", str(tmp_path)]) == 1
-    assert "too deep to be used" in capsys.readouterr().err
-
-
 def test_too_little_memory_is_said_without_a_report(tmp_path, monkeypatch, capsys):
     def fail(request, shell):
         raise MemoryError

@@ -11,6 +11,7 @@ import mmap
 import pickle
 import pickletools
 from functools import cache
+from itertools import repeat
 from typing import NamedTuple
 
 _DEEPEST = 200  # tuples within each other; nnU-Net's files have three
@@ -99,34 +100,85 @@ def check_pickle(data: bytes) -> None:
 
 
 def walk(data: bytes | mmap.mmap, at: int = 0) -> int:
-    """Go through a pickle that begins at a place; returns where it ends, and raises as :func:`check_pickle`."""
-    steps = _steps()
+    """Go through a pickle that begins at a place; returns where it ends, and raises as :func:`check_pickle`.
+
+    Checkpoints have thousands of operations, nearly all of a few kinds. These are told by small tables, the others by
+    :class:`_Step`.
+    """
     stack: list[int] = []  # what each value holds
     memory: dict[int, int] = {}
-    for _ in range(_MOST):
-        if at >= len(data):
+    push, size, (lanes, fixed, takes, leaves) = stack.append, len(data), _lanes()
+    for _ in repeat(None, _MOST):
+        if at >= size:
             raise DamagedError("it ends too early")
-        step = steps.get(data[at])
-        if step is None:
-            raise DamagedError(f"it is damaged at byte {at}")
-        argument = data[at + 1 : (at := _end(data, at + 1, step))]
-        if step.kind == "remember":
-            index = _number(argument, step) if argument else len(memory)
-            if index > len(data):  # they are numbered one after the other, and a gap would be filled with memory
-                raise pickle.UnpicklingError(f"it numbers a value {index}, and has {len(data)} bytes")
+        code = data[at]
+        lane, after = lanes[code], at + 1 + fixed[code]
+        if lane == _PLAIN:
+            if takes[code]:
+                del stack[-takes[code] :]
+            push(leaves[code])
+        elif lane == _REMEMBER:
+            index = int.from_bytes(data[at + 1 : after], "little")
+            if index > size:  # they are numbered one after the other, and a gap would be filled with memory
+                raise pickle.UnpicklingError(f"it numbers a value {index}, and has {size} bytes")
             memory[index] = stack[-1] if stack else 0
-            continue
-        if step.kind == "stop":
-            return at
-        deepest, held = _take(stack, step)
-        if step.kind == "tuple":
-            stack.append(_tuple_of(deepest, held))
-        elif step.kind == "recall":
-            stack.append(memory.get(_number(argument, step), 0))
-        else:  # only one operation leaves two values: the one that doubles the last
-            last = (deepest << _BITS) + held - 1
-            stack += step.leaves if len(step.leaves) < 2 else (last, last)
+        elif lane == _RECALL:
+            push(memory.get(int.from_bytes(data[at + 1 : after], "little"), 0))
+        elif lane == _TUPLES and len(stack) >= takes[code] and not any(stack[-takes[code] :]):
+            del stack[-takes[code] :]
+            push((1 << _BITS) + takes[code])
+        elif lane == _STOPS:
+            return after
+        else:
+            after = _any_step(data, at, stack, memory)
+        at = after
     raise pickle.UnpicklingError(f"it has more than {_MOST:,} steps")
+
+
+#: Operations that :func:`walk` carries out itself: they take some values and leave a mark, or a value without tuples;
+#: number a value, or take it again, by a number of fixed length; or make a tuple of so many values without tuples.
+_PLAIN, _REMEMBER, _RECALL, _TUPLES, _STOPS, _OTHER = range(6)
+
+
+@cache
+def _lanes() -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return which of these every byte is, how long its argument is, how many values it takes, and what it leaves."""
+    lanes, fixed, takes, leaves = [_OTHER] * 256, [0] * 256, [0] * 256, [0] * 256
+    for code, step in _steps().items():
+        if step.prefix or step.lines or step.to_mark:
+            continue
+        fixed[code], takes[code] = step.fixed, step.takes
+        if step.kind in ("remember", "recall") and step.fixed:
+            lanes[code] = _REMEMBER if step.kind == "remember" else _RECALL
+        elif step.kind in ("stop", "tuple"):
+            lanes[code] = _STOPS if step.kind == "stop" else _TUPLES
+        elif not step.kind and len(step.leaves) == 1:
+            lanes[code], leaves[code] = _PLAIN, step.leaves[0]
+    return lanes, fixed, takes, leaves
+
+
+def _any_step(data: bytes | mmap.mmap, at: int, stack: list[int], memory: dict[int, int]) -> int:
+    """Carry out the operation at a place; returns where the next one begins."""
+    step = _steps().get(data[at])
+    if step is None:
+        raise DamagedError(f"it is damaged at byte {at}")
+    end = _end(data, at + 1, step)
+    if step.kind in ("remember", "recall"):
+        index = _number(data[at + 1 : end]) if step.lines else len(memory)
+        if step.kind == "recall":
+            stack.append(memory.get(index, 0))
+        elif index > len(data):
+            raise pickle.UnpicklingError(f"it numbers a value {index}, and has {len(data)} bytes")
+        else:
+            memory[index] = stack[-1] if stack else 0
+        return end
+    deepest, held = _take(stack, step)
+    if step.kind == "tuple":
+        stack.append(_tuple_of(deepest, held))
+    else:  # only one operation leaves two values: the one that doubles the last
+        last = (deepest << _BITS) + held - 1
+        stack += step.leaves if len(step.leaves) < 2 else (last, last)
+    return end
 
 
 def _tuple_of(deepest: int, held: int) -> int:
@@ -162,10 +214,8 @@ def _take(stack: list[int], step: _Step) -> tuple[int, int]:
     return deepest, held + len(taken)
 
 
-def _number(argument: bytes, step: _Step) -> int:
-    """Return the number that a value is remembered by."""
-    if not step.lines:
-        return int.from_bytes(argument, "little")
+def _number(argument: bytes) -> int:
+    """Return the number that a value is remembered by, where it is written in digits."""
     if not argument.strip().isdigit() or len(argument) > _LONGEST:
         raise pickle.UnpicklingError(f"it numbers a value {argument[:_LONGEST]!r}")
     return int(argument)

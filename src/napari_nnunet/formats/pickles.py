@@ -184,10 +184,15 @@ class _Reader(pickle.Unpickler):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         found = _ALLOWED[module, name]
-        return found if isinstance(found, type) else _Call(found)
+        return found if isinstance(found, type) else self.called(found)
+
+    @staticmethod
+    def called(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function as a pickle may have it."""
+        return _Call(function)
 
 
-class _TableReader(_Reader):
+class TableReader(_Reader):
     """Reads what a file of torch holds besides its tensors, in whose places nothing comes."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -195,16 +200,18 @@ class _TableReader(_Reader):
         self.storages: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name."""
         if module.partition(".")[0] == "torch":
             return type(name, (Unread,), {})
         if (module, name) not in _ALLOWED:  # early protocols write the names of Python 2
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         return super().find_class(module, name)
 
-    def persistent_load(self, pid: Any) -> None:
+    def persistent_load(self, pid: Any) -> Any:
         """Leave out the storage of a tensor, but note its size."""
         _, kind, key, _, count = pid
-        self.storages[str(key)] = int(count) * _SIZES.get(kind.__name__, 1)
+        size = int(count) * _SIZES.get(kind.__name__, 1)
+        self.storages[str(key)] = max(size, self.storages.get(str(key), 0))  # it may be asked for more than once
 
 
 #: Bytes of a value in a storage of torch, by the name of its class.
@@ -224,7 +231,7 @@ def read_table(content: bytes) -> tuple[Any, dict[str, int]]:
     -----
     ``content`` has gone through :func:`check_pickle`.
     """
-    reader = _TableReader(io.BytesIO(content))
+    reader = TableReader(io.BytesIO(content))
     return reader.load(), reader.storages
 
 

@@ -14,11 +14,22 @@ from napari_nnunet.memory import available_memory
 from napari_nnunet.schema.geometry import Geometry
 
 _USUAL = 1024  # bytes of most headers
-_LONGEST = 1 << 16  # bytes of a header that are looked through
-_SIZES = re.compile(rb"^(?:sizes:|DimSize\s*=)\s*([\d ]+)", re.MULTILINE)
-_KIND = re.compile(rb"^(?:type:|ElementType\s*=)\s*([\w ]+)", re.MULTILINE)
-_ELSEWHERE = re.compile(rb"^(?:data ?file:|ElementDataFile\s*=)\s*(.+)$", re.MULTILINE | re.IGNORECASE)
-_WITHIN = (b"LOCAL", b"LIST")
+_LONGEST = 4 << 20  # bytes of a header that are looked through; those of sequences have lines for every picture
+# ITK's readers are not strict about blanks and separators, so neither are these.
+_FIELD, _FLAGS = rb"^[^\S\n]*(?:%s)[^\S\n]*[:=][^\S\n]*([^\n]*)", re.MULTILINE | re.IGNORECASE
+_AXES, _SIZES, _KIND, _PACKED, _COMPONENTS, _NRRD_FILE, _META_FILE = (
+    re.compile(_FIELD % name, _FLAGS)
+    for name in (rb"dimension|NDims", rb"sizes|DimSize", rb"type|ElementType", rb"CompressedDataSize",
+                 rb"ElementNumberOfChannels", rb"data[^\S\n]*file", rb"ElementDataFile")
+)  # fmt: skip
+_META_MENTION, _META_END = re.compile(rb"ElementDataFile", _FLAGS), re.compile(rb"ElementDataFile[^\n]*\n", _FLAGS)
+_NRRD_END = re.compile(rb"\n\r?\n")
+_MOST_AXES = 5  # ITK's own limit; of more it makes lists before it says so
+_MOST_COMPONENTS = 1 << 16
+_NUMBERED = re.compile(r"[^%]*(%0?\d?d[^%]*)?")  # ITK has the system follow any %, and some of these write to memory
+_MOST_FILES = 100_000
+_LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
+_DIGITS = 24
 _GIPL = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")  # marks at the end of its header
 _CERTAIN = 256e6  # bytes that fit without a look at how much is free
 
@@ -68,46 +79,104 @@ def check_text(path: Path) -> None:
     Raises
     ------
     ImageError
-        If it names a file outside its own folder.
+        If it names a file outside its own folder, or cannot be that of an image.
     ResourceError
         If the voxels take more than the free memory.
     """
-    with path.open("rb") as file:
-        start = file.read(_USUAL)
-        if b"\n\n" not in start and b"ElementDataFile" not in start:
-            start += file.read(_LONGEST)
-    if path.name.lower().endswith(".gipl"):
+    name = path.name.lower()
+    if name.endswith(".gipl"):
+        with path.open("rb") as file:
+            start = file.read(_USUAL)
         if start[252:256] in _GIPL:
             *shape, _ = struct.unpack(">5H", start[:10])
             require_room(path, [n for n in shape if n], 1)
-        return
-    end = start.find(b"\n\n") if start.startswith(b"NRRD") else -1
-    text = start if end < 0 else start[: end + 1]
-    elsewhere = _ELSEWHERE.search(text)
-    if elsewhere is not None:
-        _refuse_outside(path, elsewhere[1].strip(), text[elsewhere.end() :])
-        text = text[: elsewhere.start()]
-    sizes, kind = _SIZES.search(text), _KIND.search(text)
-    if sizes is not None:
-        require_room(path, [int(n) for n in sizes[1].split()[:8]], _value_bytes(kind[1] if kind else b""))
+    elif name.endswith(".nrrd"):
+        start = _begin(path, _NRRD_END)
+        end = _NRRD_END.search(start)
+        text = start if end is None else start[: end.start() + 1]
+        for elsewhere in _NRRD_FILE.finditer(text):
+            _refuse_outside(path, elsewhere[1].strip(), text[elsewhere.end() :])
+        _check_numbers(path, text)
+    else:
+        start = _begin(path, _META_END)
+        where, mentions = _META_FILE.search(start), list(_META_MENTION.finditer(start))
+        if where is None or len(mentions) != 1:
+            raise ImageError(f"{path} has no header of a MetaImage: one that ends in a line 'ElementDataFile = ...'.")
+        file_name, text = where[1].strip(), start[: where.start()]
+        if file_name.upper() != b"LOCAL":
+            _refuse_outside(path, file_name, start[where.end() :])
+        elif any(_number(packed[1], path) > path.stat().st_size for packed in _PACKED.finditer(text)):
+            raise ImageError(f"{path} is truncated: it says that it holds more bytes than it has. Copy it again.")
+        _check_numbers(path, text)
+
+
+def _begin(path: Path, end: re.Pattern[bytes]) -> bytes:
+    """Return the header of a text format, or all of a small file; raises ImageError for a large one without an end."""
+    with path.open("rb") as file:
+        start = file.read(_USUAL)
+        if end.search(start) is None or _LIST.search(start) is not None:
+            start += file.read(_LONGEST)
+            if file.read(1) and (end.search(start) is None or _LIST.search(start) is not None):
+                raise ImageError(f"{path} is no image: its first {_LONGEST >> 20} MB do not hold all of its header.")
+    return start
+
+
+def _check_numbers(path: Path, text: bytes) -> None:
+    """Refuse numbers of axes, voxels and values that no image has, or that are too much for the free memory."""
+    for found in _AXES.finditer(text):
+        if not 0 < _number(found[1], path) <= _MOST_AXES:
+            raise ImageError(f"{path} says that it has {_shown(found[1])} dimensions; images have 2 or 3.")
+    if any(not 0 < _number(found[1], path) <= _MOST_COMPONENTS for found in _COMPONENTS.finditer(text)):
+        raise ImageError(f"{path} says that it holds more than {_MOST_COMPONENTS} values per voxel, or none.")
+    kind = _KIND.search(text)
+    for found in _SIZES.finditer(text):
+        sizes = [_number(word, path) for word in found[1].split()[:_MOST_AXES]]
+        if any(size < 1 for size in sizes):
+            raise ImageError(f"{path} says that it holds {_shown(found[1])} voxels; each number must be at least 1.")
+        require_room(path, sizes, _value_bytes(kind[1] if kind else b""))
+
+
+def _number(word: bytes, path: Path) -> int:
+    """Return a number of a header, as ITK reads it; raises ImageError where there is none."""
+    try:
+        return int(float(word[:_DIGITS]))
+    except (ValueError, OverflowError):
+        raise ImageError(f"{path} is damaged: its header has {_shown(word)} where a number must be.") from None
+
+
+def _shown(word: bytes) -> str:
+    """Return a part of a header for a sentence."""
+    return repr(word[:_DIGITS].decode("ascii", "replace").strip())
 
 
 def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
     """Refuse files in other folders: a header from elsewhere could have any file read, and be sent on, as an image."""
     names = [name]
-    if name.upper().startswith(_WITHIN):
-        if name.upper().startswith(b"LOCAL"):
-            return
-        names = following.split(b"\n")
+    if name.upper().startswith(b"LIST"):
+        names += following.split(b"\n")
     folder = path.parent.resolve()
     for entry in names:
-        first = entry.decode("utf-8", "replace").strip().split(" %")[0]
-        target = (folder / first.replace("\\", "/")).resolve()
-        if target != folder and folder not in target.parents:
+        first = entry.decode("utf-8", "replace").strip()
+        pattern, *numbers = first.split() if "%" in first else [first]
+        if _NUMBERED.fullmatch(pattern) is None or ("%" in first and not _few(numbers)):
             raise ImageError(
-                f"{path} takes its voxels from {first!r}, outside its own folder, which is not followed. Put both "
-                "files into one folder, or save the image as one file."
+                f"{path} takes its voxels from {first!r:.80}, which is no pattern of file names such as "
+                "'a%03d.raw 1 9 1'."
             )
+        for part in (first, pattern):
+            target = (folder / part.replace("\\", "/")).resolve()
+            if target != folder and folder not in target.parents:
+                raise ImageError(
+                    f"{path} takes its voxels from {first!r}, outside its own folder, which is not followed. Put both "
+                    "files into one folder, or save the image as one file."
+                )
+
+
+def _few(numbers: Sequence[str]) -> bool:
+    """Whether the first, the last and the step of numbered files are numbers, and of not too many files."""
+    return all(
+        word.lstrip("-").isdecimal() and abs(int(word)) <= _MOST_FILES for word in numbers if len(word) < _DIGITS
+    )
 
 
 def _value_bytes(kind: bytes) -> int:

@@ -49,11 +49,29 @@ def _information(path: Path) -> sitk.ImageFileReader:
             look = nifti_file.glance_at(path)
             if look.promise is not None:
                 return _grid(look.start)
+    elif not path.name.lower().endswith(".nii"):
+        check_text(path)
     return _informed(path)
+
+
+#: ITK would ask all its readers whether they know a file, whatever its name is, and some follow it to other files.
+_READERS = {".nii.gz": "NiftiImageIO", ".nii": "NiftiImageIO", ".nrrd": "NrrdImageIO", ".mha": "MetaImageIO",
+            ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}  # fmt: skip
+
+
+def _reader_of(path: Path) -> str:
+    """Return ITK's name of the reader for a file by its ending."""
+    return next(reader for ending, reader in _READERS.items() if path.name.lower().endswith(ending))
+
+
+def _read_image(path: Path) -> sitk.Image:
+    """Return all of an image; raises RuntimeError where ITK does."""
+    return sitk.ReadImage(str(path), imageIO=_reader_of(path))
 
 
 def _informed(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_reader_of(path))
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader
@@ -86,7 +104,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     if lowered.endswith(".nii.gz"):
         return _read_unpacked(path)
     check_text(path)
-    image = sitk.ReadImage(str(path))
+    image = _read_image(path)
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     return _placed(sitk.GetArrayFromImage(image), image, path)
 
@@ -132,7 +150,7 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
     """Read a NIfTI file by ITK; one whose axes are not at right angles, which ITK refuses, by nibabel."""
     try:
         check_gzip(source)
-        image = sitk.ReadImage(str(source))
+        image = _read_image(source)
     except RuntimeError as error:
         if _SHEARED not in str(error):
             raise
@@ -180,7 +198,8 @@ def header(path: Path) -> Header:
         return Header(array.shape, array.dtype.itemsize, geometry)
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
-    itemsize = sitk.Image([1] * 2, reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
+    components = min(reader.GetNumberOfComponents(), 2)
+    itemsize = sitk.Image([1] * 2, reader.GetPixelID(), components).GetSizeOfPixelComponent()
     return Header(shape, itemsize, _geometry(reader, path))
 
 
@@ -211,7 +230,7 @@ def check_gzip(path: Path) -> None:
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to ITK's "RAS" first and remember the original orientation."""
     check_gzip(path)
-    image = sitk.ReadImage(str(path))
+    image = _read_image(path)
     if image.GetDimension() != 3:
         raise ImageError(f"{path.name} has {image.GetDimension()} dimensions; only volumes can be reoriented.")
     original = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
@@ -253,7 +272,7 @@ def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
 def volumes(path: Path) -> list[sitk.Image]:
     """Return the volumes along the fourth axis of a file, each on the grid of the first three axes."""
     check_gzip(path)
-    image = sitk.ReadImage(str(path))
+    image = _read_image(path)
     size = image.GetSize()
     if len(size) != 4:
         raise ImageError(f"{path.name} has {len(size)} dimensions; only four can be split into volumes.")

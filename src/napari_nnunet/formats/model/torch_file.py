@@ -7,30 +7,16 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.pickle_limits import DamagedError, walk
-from napari_nnunet.formats.pickles import HARMLESS, LogType, NumberArray, begin_array, number, read_table
+from napari_nnunet.formats.pickles import read_table
 
 LARGEST_TABLE = 64 << 20  # bytes of all that is in a checkpoint but weights
-
-#: What trainers pickle besides plain values and tensors: numbers and arrays of numpy in logs, of own trainers some
-#: more. Their names stand for functions of ours: numpy's own would build values of any type, and so follow forged
-#: pointers.
-_ALLOWED: list[Any] = [
-    (LogType, "numpy.dtype"),
-    (NumberArray, "numpy.ndarray"),
-    *((number, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
-    *((begin_array, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
-    *((ours, ".".join(name)) for name, ours in HARMLESS.items()),
-]
-
 
 _DAMAGED = (
     RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
@@ -38,29 +24,29 @@ _DAMAGED = (
 )  # fmt: skip
 
 
+_Rebuild = Callable[[Path, zipfile.ZipFile, zipfile.ZipInfo, bytes], Any]
+
+
 def read_torch(path: Path) -> dict[str, Any]:
-    """Read the dictionary in a file of torch with its weights-only loader and an allow-list.
+    """Read the dictionary in a file of torch without executing anything of it.
 
     Raises
     ------
     ModelError
         If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is).
     """
-    import torch  # the docks look at checkpoints' names without it
+    from napari_nnunet.formats.model import torch_tensors  # the docks look at checkpoints' names without torch
 
     _require_torch_file(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED), path.open("rb") as file:
-            mapped = _can_map(path)
-            try:
-                verified = _check_pickles(file, zipped=mapped or zipfile.is_zipfile(file))
-            except pickle.UnpicklingError as error:
-                raise ModelError(
-                    f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. "
-                    f"({reason(error)})"
-                ) from error
-            file.seek(0)
-            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+        mapped = _can_map(path)
+        try:
+            content, verified = _without_torch(path, torch_tensors.rebuilt, mapped=mapped)
+        except pickle.UnpicklingError as error:
+            raise ModelError(
+                f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. ({reason(error)})"
+            ) from error
+        content = torch_tensors.read_by_torch(path, mapped=mapped) if content is None else content
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
@@ -75,8 +61,7 @@ def read_torch(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
     weights = content.get("network_weights")
     if isinstance(weights, dict):
-        arrays = {n: v for n, v in weights.items() if isinstance(v, NumberArray) and v.dtype.kind == "f"}
-        weights.update({n: torch.from_numpy(np.array(v, subok=False)) for n, v in arrays.items()})
+        torch_tensors.as_tensors(weights)
     return content
 
 
@@ -107,29 +92,53 @@ def write_torch(content: Mapping[str, Any], target: Path, named: Path) -> None:
         raise write_error(named, f"the disk is full, or refuses the file ({reason(error)})") from error
 
 
-def _check_pickles(file: BinaryIO, *, zipped: bool) -> bool:
-    """Refuse what would end the process that reads a file of torch; return whether its tensors are surely whole."""
-    if not zipped:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            end = 0
-            for _ in range(_PICKLES):
-                end = walk(whole, end)
-        return True  # torch counts the values of this format
-    with zipfile.ZipFile(file) as archive:
-        # Whatever torch takes for its table: it minds neither the case of names nor, as it may be told, checksums.
-        for inner in (entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")):
-            if inner.file_size > LARGEST_TABLE:
-                raise pickle.UnpicklingError(f"its table of contents has {inner.file_size:,} bytes")
-            with archive.open(inner) as table:
-                vars(table)["_expected_crc"] = None
-                content = table.read()
-            walk(content)
-            try:
-                sizes = read_table(content)[1]
-            except Exception:  # a damaged pickle may ask for anything
-                return False
-            _require_storages(archive, inner.filename, sizes)
-    return True
+def _without_torch(path: Path, rebuild: _Rebuild, *, mapped: bool) -> tuple[Any, bool]:
+    """Refuse what would end the process that reads a file of torch, and read it where that needs no torch.
+
+    Returns
+    -------
+    object or None, bool
+        What it holds, None where only torch can read it; and whether its tensors are surely whole.
+    """
+    with path.open("rb") as file:
+        if not (mapped or zipfile.is_zipfile(file)):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                end = 0
+                for _ in range(_PICKLES):
+                    end = walk(whole, end)
+            return None, True  # torch counts the values of this format
+        with zipfile.ZipFile(file) as archive:
+            # Whatever torch takes for its table: it minds neither the case of names nor, as it may be told, checksums.
+            tables = [entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")]
+            for table in tables:
+                content = _table(archive, table)
+                if mapped and len(tables) == 1 and (found := _made(rebuild, path, archive, table, content)) is not None:
+                    return found, True
+                try:
+                    sizes = read_table(content)[1]
+                except Exception:  # a damaged pickle may ask for anything
+                    return None, False
+                _require_storages(archive, table.filename, sizes)
+    return None, True
+
+
+def _table(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Return a table of contents that asks for no more than it holds; raises UnpicklingError."""
+    if entry.file_size > LARGEST_TABLE:
+        raise pickle.UnpicklingError(f"its table of contents has {entry.file_size:,} bytes")
+    with archive.open(entry) as table:
+        vars(table)["_expected_crc"] = None
+        content = table.read()
+    walk(content)
+    return content
+
+
+def _made(rebuild: _Rebuild, path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes) -> Any:
+    """Return what a file holds, None where only torch can read it, or say what is wrong with it."""
+    try:
+        return rebuild(path, archive, table, content)
+    except Exception:  # a damaged pickle may ask for anything
+        return None
 
 
 def _require_storages(archive: zipfile.ZipFile, table: str, sizes: Mapping[str, int]) -> None:
