@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tally import TRIES, Tally
+from tally import FIGURES, TRIES, Tally
 from works import make_world
 
 _PAGE = Path(__file__).parents[2] / "docs" / "safety.md"
@@ -17,6 +17,8 @@ def figures():
     tally = Tally()
     yield tally
     if TRIES:
+        if FIGURES:
+            tally.keep(Path(FIGURES))
         print(f"\n{tally.table()}\n")
         tally.write(_PAGE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import time
@@ -16,9 +17,10 @@ from napari_nnunet.errors import InternalError, for_people
 TRIES = int(os.environ.get("NAPARI_NNUNET_ATTACK", "0"))  # of every kind in the whole attack; 0 where it does not run
 SEED = int(os.environ.get("NAPARI_NNUNET_ATTACK_SEED", "0"))
 MINUTES = float(os.environ.get("NAPARI_NNUNET_ATTACK_MINUTES", "30"))
+FIGURES = os.environ.get("NAPARI_NNUNET_ATTACK_FIGURES")  # a file that keeps them, where the attack is made in pieces
 LONGEST = 20.0  # seconds of processor time for one try
 #: What part of the time each family has; the tests that always run need the rest.
-SHARES = {"files": 0.2, "JSON": 0.1, "arguments": 0.15, "killed": 0.25, "two at once": 0.2}
+SHARES = {"files": 0.2, "JSON": 0.1, "arguments": 0.1, "killed": 0.25, "two at once": 0.2, "full disk": 0.05}
 ALLOWED = ("tried", "refused", "harmless")
 NEVER = ("traceback", "hang", "executed", "escaped", "lost")
 _BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"
@@ -50,6 +52,7 @@ class Tally:
 
     def __init__(self):
         self.counts: dict[str, Counter] = {}
+        self.seeds = [SEED]
         self._faults: list[str] = []
 
     def require_none(self):
@@ -113,10 +116,18 @@ class Tally:
         lines += [f"| {kind} | {' | '.join(f'{row[name]:,}' for name in columns)} |" for kind, row in rows.items()]
         return "\n".join(lines)
 
+    def keep(self, path: Path):
+        """Add what is kept in a file from pieces of the attack that were made before, and keep the sums there."""
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": [], "counts": {}}
+        for kind, counted in before["counts"].items():
+            self.counts.setdefault(kind, Counter()).update(counted)
+        self.seeds = sorted({*before["seeds"], SEED})
+        path.write_text(json.dumps({"seeds": self.seeds, "counts": self.counts}), encoding="utf-8")
+
     def write(self, path: Path):
         """Put the table, and how it was made, into a page between its two marks."""
         text = path.read_text(encoding="utf-8")
-        made = f"`tox run -e attack` with NAPARI_NNUNET_ATTACK={TRIES} and NAPARI_NNUNET_ATTACK_SEED={SEED}"
+        made = f"`tox run -e attack` with NAPARI_NNUNET_ATTACK={TRIES} and the seeds {', '.join(map(str, self.seeds))}"
         before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
         path.write_text(f"{before}{_BEGIN}\n{self.table()}\n\nMade by {made}.\n{_END}{after}", encoding="utf-8")
 

@@ -1,11 +1,12 @@
 """kill -9 at any instant: what was saved is whole, and the same command ends with the same files.
 
-The quick part kills a few jobs once; ``tox run -e attack`` kills each twenty times, as long as its share of the time
-lasts.
+The quick part kills a few jobs once; ``tox run -e attack`` kills each twenty times (``NAPARI_NNUNET_ATTACK_KILLS``), as
+long as its share of the time lasts: all twenty want an hour and more (``NAPARI_NNUNET_ATTACK_MINUTES``).
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
@@ -16,10 +17,10 @@ from runs import start
 from tally import SEED, TRIES, numbers
 from works import WORKS, broken, left_behind, state
 
-KILLS = 20
+KILLS = int(os.environ.get("NAPARI_NNUNET_ATTACK_KILLS", "20"))
 KILLED = ("train", "preprocess", "plan", "predict", "import", "install", "find best", "ensemble", "convert v1",
           "convert MSD", "evaluate", "postprocess", "determine", "derive_objects", "accumulate", "calibrate", "export",
-          "fingerprint", "folds", "move plans")  # fmt: skip
+          "fingerprint", "folds", "move plans", "carry", "measure", "track", "label errors")  # fmt: skip
 QUICK = ("import", "ensemble", "find best", "derive_objects", "postprocess")
 
 

@@ -1,7 +1,7 @@
 """Any two that write, begun at once: each does its work or says why not, and nothing is lost.
 
-The quick part takes those that want the same folder; ``tox run -e attack`` every pair, in commands and in Python, as long
-as their share of the time lasts.
+The quick part takes those that want the same folder; ``tox run -e attack`` every pair, in commands or in Python (an odd
+seed turns which), as long as their share of the time lasts: all of them want an hour (``NAPARI_NNUNET_ATTACK_MINUTES``).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ TOGETHER = (
      "remove dataset", "drop case", "set spacing", "trash model"),
     ("predict", "ensemble", "postprocess"),
     ("determine", "evaluate"),
-    ("accumulate", "calibrate", "find best", "export", "trash tiny", "predict"),
+    ("accumulate", "calibrate", "find best", "export", "trash tiny", "predict", "label errors", "carry"),
     ("derive_objects",),
+    ("track", "ensemble"),
 )  # fmt: skip
 PAIRS = tuple(pair for works in TOGETHER for pair in itertools.combinations_with_replacement(works, 2))
 QUICK = (("rename dataset", "folds"), ("convert v1", "convert v1"), ("ensemble", "postprocess"), ("install", "install"),
@@ -115,6 +116,7 @@ def _differing(one, other):
 def test_two_at_once_lose_nothing_and_are_honest(worlds, tmp_path, figures, act):
     pairs = list(PAIRS if TRIES else QUICK)
     if TRIES:
+        pairs = pairs[(SEED + (act is in_python)) % 2 :: 2]
         random.Random(f"{SEED} {act.__name__}").shuffle(pairs)
     for number in numbers("two at once", 2, len(pairs), len(pairs)):
         what, why = carried_out(worlds, pairs[number], act, tmp_path)

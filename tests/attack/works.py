@@ -109,6 +109,14 @@ WORKS = {
     "find best": Work(("find_best_configuration", TINY, "-c", "2d", "3d_fullres", "-f", "0", "1", "-np", "0")),
     "export": Work(("export_model_to_zip", "-d", "1", "-o", "{root}/mine.zip", "-c", "3d_fullres", "-f", "0", "1",
                     "--replace", "--light")),
+    "carry": Work(("export_model", "-m", "{root}/nnUNet_results/" + TINY + "/nnUNetTrainer__nnUNetPlans__3d_fullres", "-o",
+                   "{root}/carried.zip", "-f", "0", "--replace")),
+    "measure": Work(("measure", "-i", "{root}/numbered", "-o", "{root}/out.csv", "-np", "0")),
+    "track": Work(("track", "-i", "{root}/numbered", "-o", "{root}/out", "-np", "0")),
+    "evaluate objects": Work(("evaluate_objects", "{root}/numbered", "{root}/numbered", "-o", "{root}/out.json", "--csv",
+                              "{root}/out.csv", "-np", "0")),
+    "label errors": Work(("find_label_errors", "-d", "1", "-c", "3d_fullres", "-f", "0", "1", "-np", "0")),
+    "overlays": Work(("plot_overlay_pngs", "-d", TRAINED, "-o", "{root}/out", "--use_raw", "-np", "0")),
     "install": Work(("install_pretrained_model_from_zip", "{root}/m.zip"), once=True),
     **{name.replace("_", " "): Work((name, "{root}"), once=True) for name in ACTS},
 }  # fmt: skip
@@ -145,18 +153,20 @@ def _folders_to_import(root):
 
 
 def _objects(root):
-    folder = root / "nnUNet_raw" / "Dataset002_Squares"
+    folder, numbered = root / "nnUNet_raw" / "Dataset002_Squares", root / "numbered"
+    numbered.mkdir()
     create_dataset(folder, ["grey"], {"background": 0, "object": 1}, ".tif")
     for part in ("objectsTr", "kindsTr"):
         (folder / part).mkdir()
     plane = Geometry(spacing=(1.0, 1.0))
-    for case in "abc":
+    for time, case in enumerate("abc"):
         objects = np.zeros((30, 40), np.uint16)
         for number, (y, x) in enumerate([(2, 2), (2, 10), (16, 4), (18, 24)], start=1):
             objects[y : y + 8, x : x + 8] = number
         picture = np.random.default_rng(ord(case)).integers(0, 255, (30, 40), dtype=np.uint8)
         write_labels(picture, plane, folder / "imagesTr" / f"{case}_0000.tif")
         write_labels(objects, plane, folder / "objectsTr" / f"{case}.tif")
+        write_labels(np.roll(objects, time, axis=1), plane, numbered / f"cells_t{time:03}.tif")
 
 
 def _task(folder):
