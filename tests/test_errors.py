@@ -173,5 +173,10 @@ def test_what_a_system_says_of_files_is_no_fault_of_the_program(tmp_path):
         assert told.message.startswith("/a/b.nii ")
 
 
+def test_a_terminal_obeys_no_message():
+    error = DatasetError("a.json: '\x1b[31mred\x07\r' is no name.\nChange it.")
+    assert error.message == r"a.json: '\x1b[31mred\x07\r' is no name." + "\nChange it."
+
+
 def test_what_calls_itself_without_end_is_told_as_a_fault_and_not_as_a_nested_file():
     assert isinstance(for_people(RecursionError("maximum recursion depth exceeded")), InternalError)

@@ -35,8 +35,15 @@ class NnunetError(Exception):
         super().__init__(self.message)
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
+
+
 def _shortened(text: str) -> str:
-    """Return a message without the middle of lines that nobody reads: a value of a damaged file may have any length."""
+    """Return a message as it is shown, whatever a damaged or forged file put into it.
+
+    Of lines that nobody reads the middle is left out; control characters are written out.
+    """
+    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
     return _NEW_LINE.join(
         line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         for line in text.split(_NEW_LINE)

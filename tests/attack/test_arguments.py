@@ -13,14 +13,17 @@ from tally import SEED, TRIES, contents, numbers
 from helpers import DATASET, Recipe, make_dataset, make_model, smooth_image, write_nifti
 from napari_nnunet.cli.verbs import VERBS
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.names import fault_of
 from napari_nnunet.schema.requests.words import is_switch
 
 QUICK = 2  # lines for every verb
 ODD = (
     "", " ", "nan", "NaN", "inf", "-inf", "-1", "0", "1", "0.5", "1e400", "9" * 400, "-" * 3, "x" * 5_000, "Größe Ä",
     "a\nb", "a\x1b[31m", "\udcff", "../../x", "/", ".", "..", "~", "~nobody/x", "/dev/null", "/proc/self/mem",
-    "CON", "1,2", "a=b", "a:b:c", "{}", "[1]", "file:///etc/passwd", "http://", "'", "$(id)", "%s%n", "--", "all",
+    "CON", "nul.txt", "COM1 ", "a.", "a ", "n" * 300, "é" * 130, "Dataset001_", "Dataset001_CON", "Dataset001_a.",
+    "Dataset００1_A", "Dataset001_a／b", "․․/x", "a\u202eb", "Ｄataset001_Tiny", "nnUNetPlans\x00", "-x", "@x", "*", "1,2", "a=b", "a:b:c", "{}", "[1]", "file:///etc/passwd", "http://", "'", "$(id)", "%s%n", "--", "all",
 )  # fmt: skip
+KNOWN = ("work", "in", "empty", "text.json", "zeros.zip", "others", "here", "home", "missing", "out")
 #: These make something of nothing for minutes, or ask other computers.
 _LONG = ("demo", "download_pretrained_model_by_url", "measure_presets", "doctor")
 
@@ -67,6 +70,13 @@ def words_of(verb, chance, root):
     return words
 
 
+def escaped(place):
+    """Return what lies where no line should put anything, or has a name in the workspace that not every system can have."""
+    beside = {path.name for path in place.iterdir()} - set(KNOWN)
+    odd = [path.name for path in (place / "work").rglob("*") if fault_of(path.name) and not path.name.startswith(".")]
+    return [*beside, *odd, *(["x"] if (place.parent / "x").exists() else [])]
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb.name not in _LONG], ids=lambda verb: verb.name)
 @pytest.mark.filterwarnings("ignore")
 def test_no_line_ends_in_a_traceback(place, monkeypatch, figures, verb):
@@ -76,7 +86,9 @@ def test_no_line_ends_in_a_traceback(place, monkeypatch, figures, verb):
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "home"))
     chance, kept = random.Random(f"{SEED} {verb.name}"), contents(place / "others")
     for _ in numbers("arguments", len(VERBS), TRIES // 10, QUICK):
-        figures.command("arguments", words_of(verb, chance, place))
-        if contents(place / "others") != kept or (place.parent / "x").exists():
-            figures.note("arguments", "escaped", verb.name)
+        words = words_of(verb, chance, place)
+        figures.command("arguments", words)
+        left = escaped(place)
+        if left or contents(place / "others") != kept:
+            figures.note("arguments", "escaped", f"{[word[:80] for word in words]}: {left}")
     figures.require_none()

@@ -16,7 +16,7 @@ from runs import start
 from tally import SEED, TRIES, numbers
 from works import WORKS, broken, left_behind, state
 
-QUICK = ("import", "ensemble", "export", "carry")
+QUICK = ("import", "ensemble", "export", "carry", "carry openvino")
 SIZE = 24  # MB of the disk
 FREE = (0, 4_096, 12_288, 40_960, 150_000, 400_000, 1_500_000)  # bytes that are left
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import zipfile
 from pathlib import PurePosixPath
@@ -10,8 +12,9 @@ from pathlib import PurePosixPath
 import pytest
 
 from helpers import DATASET, Recipe, make_dataset, make_model
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, PlanError, ResourceError, SettingsError
 from napari_nnunet.events import drain
+from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dataset.case_files import find_cases
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import survey
@@ -23,7 +26,7 @@ from napari_nnunet.jobs.dataset.convert import convert_old_nnunet
 from napari_nnunet.jobs.planning.plan import plan_experiment
 from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import fault_of, is_dataset_name, is_plain, shown
+from napari_nnunet.schema.names import fault_of, is_dataset_name, is_plain, parse_fold, shown
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.dataset import ConvertOldRequest
 from napari_nnunet.schema.requests.planning import PlanRequest
@@ -40,6 +43,7 @@ ODD = {
     "a\x1b[31mb": "control character",
     "a\x00b": "control character",
     "a\udcffb": "control character",
+    "a\u202egnp.exe": "control character",
     "a.": "ends in a dot or a blank",
     "a ": "ends in a dot or a blank",
     "CON": "for a device",
@@ -159,3 +163,22 @@ def test_a_place_of_thousands_of_folders_is_refused(tmp_path):
     with pytest.raises(ModelError, match="Do not trust this file") as caught:
         bundle.inspect(path)
     assert len(caught.value.message) < 1000
+
+
+def test_numbers_of_any_length_and_in_any_script_are_no_datasets_and_no_folds(tmp_path):
+    workspace = Workspace.at(make_dataset(tmp_path).parents[1])
+    for number in ("9" * 5_000, "１"):
+        with pytest.raises(DatasetError, match="is neither a dataset number nor a name"):
+            workspace.dataset_name(number)
+        with pytest.raises(SettingsError, match="is not a fold"):
+            parse_fold(number)
+    with pytest.raises(DatasetError, match="not a valid dataset name"):
+        next_dataset_name(workspace, "Dataset００7_A")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no devices among the files")
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ResourceError, match="it is a device or a pipe"), written_beside(tmp_path / "pipe") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "pipe").is_fifo()

@@ -111,6 +111,8 @@ WORKS = {
                     "--replace", "--light")),
     "carry": Work(("export_model", "-m", "{root}/nnUNet_results/" + TINY + "/nnUNetTrainer__nnUNetPlans__3d_fullres", "-o",
                    "{root}/carried.zip", "-f", "0", "--replace")),
+    "carry openvino": Work(("export_model", "-m", "{root}/nnUNet_results/" + TINY + "/nnUNetTrainer__nnUNetPlans__3d_fullres",
+                            "-o", "{root}/carried.zip", "-f", "0", "--replace", "--format", "openvino")),
     "measure": Work(("measure", "-i", "{root}/numbered", "-o", "{root}/out.csv", "-np", "0")),
     "track": Work(("track", "-i", "{root}/numbered", "-o", "{root}/out", "-np", "0")),
     "evaluate objects": Work(("evaluate_objects", "{root}/numbered", "{root}/numbered", "-o", "{root}/out.json", "--csv",
@@ -201,7 +203,9 @@ def state(root):
         elif name.endswith(".zip"):
             with zipfile.ZipFile(root / name) as archive:
                 entries = [
-                    (e.filename, e.CRC) for e in archive.infolist() if not e.filename.endswith("model_card.json")
+                    (e.filename, e.CRC)
+                    for e in archive.infolist()
+                    if not e.filename.endswith(("model_card.json", ".xml"))
                 ]
             data = repr(sorted(entries)).encode()
         found[_undated(name)] = data.replace(str(root).encode(), b"ROOT")

@@ -51,6 +51,8 @@ def written_beside(
     ResourceError
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise write_error(path, "it is a device or a pipe, and a file would take its place")
     temporary = (staging or path.parent) / (partial_name(path.name) + suffix)
     try:
         yield temporary

@@ -12,7 +12,7 @@ import platformdirs
 
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import is_dataset_name, require_dataset_name
+from napari_nnunet.schema.names import MOST_BYTES, is_dataset_name, require_dataset_name
 
 _VARIABLES = {"raw": "nnUNet_raw", "preprocessed": "nnUNet_preprocessed", "results": "nnUNet_results"}
 
@@ -107,8 +107,10 @@ class Workspace:
         """
         if name_or_id.startswith("Dataset"):
             return require_dataset_name(name_or_id)
-        if not name_or_id.isdecimal():
-            raise DatasetError(f"{name_or_id!r} is neither a dataset number nor a name such as Dataset004_Hippocampus.")
+        if not (name_or_id.isdecimal() and name_or_id.isascii() and len(name_or_id) < MOST_BYTES):
+            raise DatasetError(
+                f"{name_or_id!r:.80} is neither a dataset number nor a name such as Dataset004_Hippocampus."
+            )
         names = {
             child.name
             for root in (self.raw, self.preprocessed, self.results)

@@ -10,9 +10,11 @@ from napari_nnunet.errors import DatasetError, SettingsError
 
 Fold = int | Literal["all"]
 _FORBIDDEN = set('/\\:*?"<>|')
-_DATASET = re.compile(r"Dataset\d{3,}_.+", re.DOTALL)
+_DATASET = re.compile(r"Dataset[0-9]{3,}_.+", re.DOTALL)
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
 _INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no text, line and paragraph separators
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # what follows is shown in another order
+_MOST_DIGITS = 9  # of a fold
 _LONGEST = 255  # bytes, of most file systems
 MOST_BYTES = 200  # of a name that is made here: channel numbers, endings and marks are added to it
 
@@ -31,7 +33,7 @@ def fault_of(name: str, most: int = MOST_BYTES) -> str | None:
         return "it names no file"
     if _FORBIDDEN & set(name):
         return 'it holds one of / \\ : * ? " < > |'
-    if any(unicodedata.category(character) in _INVISIBLE for character in name):
+    if any(unicodedata.category(c) in _INVISIBLE or unicodedata.bidirectional(c) in _TURNS for c in name):
         return "it holds a control character"
     if name[-1] in ". ":
         return "it ends in a dot or a blank"
@@ -88,6 +90,6 @@ def parse_fold(text: str) -> Fold:
     """
     if text == "all":
         return "all"
-    if not text.isdecimal():
-        raise SettingsError(f"{text!r} is not a fold. Folds are 0, 1, 2, ... or 'all'.")
+    if not (text.isdecimal() and text.isascii() and len(text) <= _MOST_DIGITS):
+        raise SettingsError(f"{text!r:.80} is not a fold. Folds are 0, 1, 2, ... or 'all'.")
     return int(text)

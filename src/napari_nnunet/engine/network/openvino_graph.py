@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,13 @@ ENDINGS = (".xml", ".bin")
 
 def write(network: UNet, patch: Sequence[int], path: Path, *, half: bool) -> None:
     """Write the graph of a network; weights go into a second file beside it."""
-    ov.save_model(build_graph(network, (1, network.channels_in, *patch)), path, compress_to_fp16=half)
+    graph = build_graph(network, (1, network.channels_in, *patch))
+    try:
+        ov.save_model(graph, path, compress_to_fp16=half)
+    except RuntimeError as error:  # all that it says of a disk that is full is that a stream has an error
+        if "ios" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def opened(path: Path) -> Callable[[Any], Any]:

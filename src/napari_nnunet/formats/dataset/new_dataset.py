@@ -16,7 +16,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.names import require_dataset_name
 
-_NUMBERED = re.compile(r"Dataset\d{3,}_.")
+_NUMBERED = re.compile(r"Dataset[0-9]{3,}_.")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
@@ -53,7 +53,7 @@ def _taken(workspace: Workspace) -> set[int]:
         int(match[1])
         for root in _roots(workspace)
         for child in root.iterdir()
-        if (match := re.match(r"Dataset(\d+)_", child.name))
+        if (match := re.match(r"Dataset([0-9]+)_", child.name))
     }
 
 
