@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from napari_nnunet.formats.results.probabilities import ProbabilityReader, write
 from napari_nnunet.schema.geometry import Geometry
 
 IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".png", ".bmp", ".jpg")
+SECRET = b"S"  # what no image of these holds nothing but
 _NAMES = (
     b"os\nsystem", b"posix\nsystem", b"builtins\neval", b"builtins\nexec", b"subprocess\nPopen", b"numpy\nload",
     b"numpy.core.multiarray\n_reconstruct", b"numpy\nndarray", b"numpy\ndtype", b"collections\nOrderedDict",
@@ -112,14 +114,52 @@ def rezipped(data, change):
     return target.getvalue()
 
 
+#: Fields of a zip's records by their marks: (place, bytes) of version, flags, method, checksum, sizes, lengths, places.
+_RECORDS = {
+    b"PK\x03\x04": ((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)),
+    b"PK\x01\x02": ((6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (34, 2), (38, 4), (42, 4)),
+    b"PK\x05\x06": ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)),
+}  # fmt: skip
+
+
+def with_a_wild_field(data, chance):
+    """Return a zip with one field of one of its records changed."""
+    changed, mark = bytearray(data), chance.choice(list(_RECORDS))
+    at = chance.choice([i for i in range(len(data)) if data.startswith(mark, i)])
+    place, size = chance.choice(_RECORDS[mark])
+    value = chance.choice((0, 1, 8, 9, 12, 14, 99, 2**15, 2**16 - 1, 2**31, 2**32 - 1, chance.randrange(2**32)))
+    changed[at + place : at + place + size] = (value % 256**size).to_bytes(size, "little")
+    return bytes(changed)
+
+
+def packed_otherwise(data, chance):
+    """Return a zip with an entry more: twice there, a folder that is a file, in other letters, a bomb, a zip within."""
+    file, names = io.BytesIO(data), zipfile.ZipFile(io.BytesIO(data)).namelist()
+    name, method = chance.choice(names), chance.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    entries = (
+        (name, b"{}"), (f"{name}/x", b"x"), (name.rpartition("/")[0], b"x"), (name.upper(), b"{}"), (f"{name}.", b"x"),
+        (f"{name.rpartition('/')[0]}/fold_1/checkpoint_final.pth", data), (f"{name}_bomb", bytes(80_000_000)),
+        ("a/" * 400 + "x", b"x"), (f"./{name}", b"x"), (f"{name.rpartition('/')[0]}//x", b"x"),
+        (f"{name.rpartition('/')[0]}/fold_0/validation/con.nii.gz", b"x"), (f"{name}\u202e", b"x"), (f"{name}\\..\\..\\x", b"x"),
+    )  # fmt: skip
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "a", method) as archive:
+        warnings.simplefilter("ignore")
+        for _ in range(chance.choice((1, 1, 3))):
+            archive.writestr(*chance.choice(entries))
+    return file.getvalue()
+
+
 def zips(chance, whole):
-    """Give zips of a model: damaged, with entries that lead elsewhere, of other kinds, twice, or far too large."""
+    """Give zips of a model: damaged, with wild fields, with entries that lead elsewhere, of other kinds, twice, too large."""
     names = ("../escaped.txt", "/escaped.txt", "C:/escaped.txt", "..\\escaped.txt", "a/../../escaped.txt", "x\x00y",
              "x\ny", "CON", "a" * 300, "é/x", "", "Dataset001_Tiny/x")  # fmt: skip
     while True:
-        how = chance.randrange(4)
-        if how == 0:
-            yield damage(whole, chance)
+        how = chance.randrange(7)
+        if how in (0, 4, 5):
+            yield damage(whole, chance) if how == 0 else with_a_wild_field(whole, chance)
+            continue
+        if how == 6:
+            yield packed_otherwise(whole, chance)
             continue
         file = io.BytesIO(rezipped(whole, lambda name, data: damage(data, chance) if chance.random() < 0.2 else data))
         with zipfile.ZipFile(file, "a") as archive:
@@ -131,8 +171,65 @@ def zips(chance, whole):
         yield file.getvalue()
 
 
+_WILD = (
+    b"0",
+    b"-1",
+    b"3",
+    b"1e9",
+    b"2147483648",
+    b"9" * 30,
+    b"nan",
+    b"x",
+    b"",
+    b"LOCAL",
+    b"LIST",
+    b"%s%n",
+    b"\x00",
+    b"../secret.raw",
+)
+
+
+def wild_header(data, chance):
+    """Return an image whose header is text with a line changed, doubled, left out, put elsewhere, or one more."""
+    end = data.find(b"ElementDataFile")
+    end = data.index(b"\n", end) + 1 if end >= 0 else data.index(b"\n\n") + 1
+    lines, voxels = data[:end].splitlines(keepends=True), data[end:]
+    at, how = chance.randrange(len(lines)), chance.randrange(6)
+    key, sign, value = lines[at].partition(b"=" if b"=" in lines[at] else b":")
+    if how == 0:
+        words = value.split() or [b""]
+        words[chance.randrange(len(words))] = chance.choice(_WILD)
+        lines[at] = key + sign + b" " + b" ".join(words) + b"\n"
+    elif how == 1:
+        lines[at] = key + sign + b" " + chance.choice(_WILD) + b"\n"
+    elif how == 2:
+        lines.insert(chance.randrange(len(lines)), lines[at])
+    elif how == 3:
+        del lines[at]
+    elif how == 4:
+        lines[at] = chance.choice((b" ", b"\t", b"#", b"\r")) + key + chance.choice((b":", b" = ", b":=", b"=")) + value
+    else:
+        more = chance.choice((b"ElementDataFile", b"data file", b"ElementNumberOfChannels", b"HeaderSize", b"CompressedDataSize",
+                              b"byte skip", b"space dimension", b"ObjectSubType", b"kinds", b"encoding", b"CompressedData"))  # fmt: skip
+        lines.insert(at, more + (b": " if data.startswith(b"NRRD") else b" = ") + chance.choice(_WILD) + b"\n")
+    return b"".join(lines) + voxels
+
+
+def wild_tag(data, chance):
+    """Return a TIFF with one field of one of its tags changed."""
+    changed = bytearray(data)
+    begin = int.from_bytes(data[4:8], "little")
+    tags = int.from_bytes(data[begin : begin + 2], "little")
+    at = begin + 2 + 12 * chance.randrange(max(1, tags))
+    place, size = chance.choice(((0, 2), (2, 2), (4, 4), (8, 4)))
+    value = chance.choice((0, 1, 3, 7, 12, 255, 2**16 - 1, 2**31 - 1, 2**32 - 1, chance.randrange(2**32), len(data)))
+    changed[at + place : at + place + size] = (value % 256**size).to_bytes(size, "little")
+    return bytes(changed)
+
+
 def images(chance, folder):
-    """Give (ending, bytes) of images of every format, damaged somewhere."""
+    """Give (ending, bytes) of images of every format, damaged somewhere, with wild headers or tags."""
+    (folder.parents[1] / "secret.raw").write_bytes(SECRET * 10_000)
     wholes, rng = {}, np.random.default_rng(chance.randrange(2**30))
     for ending in IMAGES:
         path, flat = folder / f"whole{ending}", ending in (".png", ".bmp", ".jpg")
@@ -145,8 +242,10 @@ def images(chance, folder):
             write_image(array, Geometry(spacing=(1.0,) * array.ndim), path)
         wholes[ending] = path.read_bytes()
     while True:
-        ending = chance.choice(IMAGES)
-        yield ending, damage(wholes[ending], chance)
+        ending, how = chance.choice(IMAGES), damage
+        if chance.random() < 0.6:
+            how = {".nrrd": wild_header, ".mha": wild_header, ".mhd": wild_header, ".tif": wild_tag}.get(ending, damage)
+        yield ending, how(wholes[ending], chance)
 
 
 def arrays(chance, folder):
@@ -172,7 +271,8 @@ def arrays(chance, folder):
 def read_image(path):
     """Read an image as every job does that takes one."""
     read_header(path)
-    read_volume([path])
+    array = read_volume([path]).array
+    assert not array.size or not (array == SECRET[0]).all(), "it was followed out of its folder"
     read_labels(path)
 
 
