@@ -15,6 +15,7 @@ from napari_nnunet.errors import ResourceError
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.json_lines import append_lines, read_lines
 
+_LONGEST = 1e6  # seconds of one network run; more was never measured
 _KEPT = 200  # entries; the oldest go
 
 
@@ -25,7 +26,7 @@ def _path() -> Path:
 def seconds_per_run(key: str) -> float | None:
     """Return the measured seconds of one network run, None if it never ran here."""
     value = _read().get(key)
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    return float(value) if isinstance(value, int | float) and 0 < value < _LONGEST else None
 
 
 def comparisons() -> dict[str, object]:

@@ -50,7 +50,7 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
         What is raised where it cannot be read: missing, a folder, larger than ``largest`` bytes, or no text.
     """
     if path.is_dir():
-        raise error(f"{path} is a folder; a JSON file is wanted.")
+        raise error(f"{path} is a folder; a file is wanted.")
     try:
         with path.open("rb") as file:
             content = file.read(largest + 1)

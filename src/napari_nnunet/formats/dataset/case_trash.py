@@ -132,5 +132,5 @@ def doubts(folder: Path, entry: Trashed) -> str:
     return " ".join(said)
 
 
-def _value(value: int | Sequence[int]) -> int | tuple[int, ...]:
-    return value if isinstance(value, int) else tuple(value)
+def _value(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value

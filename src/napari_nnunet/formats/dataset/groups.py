@@ -12,6 +12,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.schema.json_text import read_text
 
 #: In a raw dataset: which cases somebody said belong together. Folds that are made go by it.
 FILE = "groups.csv"
@@ -116,14 +117,14 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
 
 
 def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The table of groups {path} cannot be read: {error}.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
     separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
     found: dict[str, str] = {}
-    for i, row in enumerate(csv.reader(lines, delimiter=separator)):
+    try:
+        rows = list(csv.reader(lines, delimiter=separator))
+    except csv.Error as error:
+        raise SettingsError(f"{path} is no table: {error}. Each line must be: case,group.") from error
+    for i, row in enumerate(rows):
         name, group = (cell.strip() for cell in row[:2]) if len(row) > 1 else (row[0].strip(), "")
         if i == 0 and name not in cases and name.lower() in _HEADINGS:
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
@@ -18,7 +19,8 @@ from napari_nnunet.formats.dataset.raw_writer import set_labels
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
-from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.json_text import first_problem, read_object
+from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.objects import ObjectScheme
 
 ALL_LABELS = "labels of all cases"  # what an entry in the trash is called
@@ -201,20 +203,34 @@ def _complete(folder: Path, mapping: Mapping[int, int], labels: Mapping[str, int
     write_json(folder / _ASIDE / _COMPLETE, content)
 
 
+class _Complete(BaseModel):
+    """What lies aside: new values by old ones, the classes they belong to, and where the old files go."""
+
+    mapping: dict[int, int]
+    labels: dict[str, int | list[int]]
+    trash: str
+
+
 def _finish(folder: Path) -> dict[int, int] | None:
     """Exchange label files that lie complete aside, also where an earlier call was interrupted; None without such."""
     aside = folder / _ASIDE
     if not (aside / _COMPLETE).is_file():
         shutil.rmtree(aside, ignore_errors=True)
         return None
-    content = read_object(aside / _COMPLETE, DatasetError)
-    trash = make_folder(folder / TRASH / content["trash"] / "labelsTr")
+    try:
+        content = _Complete.model_validate(read_object(aside / _COMPLETE, DatasetError))
+    except ValidationError as error:
+        raise DatasetError(
+            f"{aside / _COMPLETE} cannot be read: {first_problem(error)} Delete the folder {aside} and give the "
+            "classes their values once more."
+        ) from error
+    trash = make_folder(folder / TRASH / require_plain(content.trash, "The entry of the trash") / "labelsTr")
     if not (trash.parent / "dataset.json").is_file():
         copy_file(folder / "dataset.json", trash.parent / "dataset.json")
     for written in sorted(path for path in aside.iterdir() if path.name != _COMPLETE):
         if not (trash / written.name).is_file():
             copy_file(folder / "labelsTr" / written.name, trash / written.name)
         os.replace(written, folder / "labelsTr" / written.name)
-    write_json(folder / "dataset.json", {**read_info(folder).raw, "labels": content["labels"]})
+    write_json(folder / "dataset.json", {**read_info(folder).raw, "labels": content.labels})
     shutil.rmtree(aside)
-    return {int(old): new for old, new in content["mapping"].items()}
+    return content.mapping

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.geometry import Geometry
 
 #: Under which name files hold a note.
@@ -53,5 +54,5 @@ class LabelNote(BaseModel):
         """Return the note that :meth:`text` wrote; None for anything else."""
         try:
             return None if text is None else cls.model_validate_json(text)
-        except ValidationError:
+        except (ValidationError, NnunetError):  # the latter says what a geometry cannot be
             return None

@@ -203,7 +203,10 @@ def load_model(folder: str | Path) -> TrainedModel:
 
 def is_model_folder(path: Path) -> bool:
     """True if a folder looks like a trained model."""
-    return (path / "plans.json").is_file() and (path / "dataset.json").is_file() and any(path.glob("fold_*"))
+    try:
+        return (path / "plans.json").is_file() and (path / "dataset.json").is_file() and any(path.glob("fold_*"))
+    except OSError:  # the name is longer than any can be, or the disk is gone
+        return False
 
 
 def holds_models(root: Path, *, most: int = 5000) -> bool:
