@@ -18,6 +18,7 @@ from works import WORKS, broken, left_behind, state
 
 QUICK = ("import", "ensemble", "export", "carry", "carry openvino")
 SIZE = 24  # MB of the disk
+PATIENCE = 30.0  # seconds
 FREE = (0, 4_096, 12_288, 40_960, 150_000, 400_000, 1_500_000)  # bytes that are left
 
 
@@ -65,9 +66,12 @@ def _filled_up(work, root, room, said, before, expected):
     """Carry out a job with so little room, and once more with enough; return what came of it, and what is wrong."""
     fill(root.parent, room)
     first = start(work.line(root), said)
-    first.wait()
+    if first.wait(PATIENCE) is None and "trying again" in first.text:  # a training waits for room
+        (root.parent / "filled").unlink()
+        first.wait()
     if first.fault:
-        return "hang" if first.fault == "hang" else "traceback", first.fault
+        first.kill()
+        return "hang" if "hang" in first.fault else "traceback", f"{first.fault} {first.text[-300:]}"
     if found := broken(root):
         return "lost", f"half files: {found[:3]}"
     left = state(root)
@@ -80,7 +84,7 @@ def _filled_up(work, root, room, said, before, expected):
             "lost",
             f"status 0, but it differs: {[n for n in {**left, **expected} if left.get(n) != expected.get(n)][:5]}",
         )
-    (root.parent / "filled").unlink()
+    (root.parent / "filled").unlink(missing_ok=True)
     if first.status == 0:
         return "harmless", None
     if not (work.once and set(left) != set(before)):
