@@ -18,7 +18,7 @@ def figures():
     yield tally
     if TRIES:
         if FIGURES:
-            tally.keep(Path(FIGURES))
+            tally.gather(Path(FIGURES))
         print(f"\n{tally.table()}\n")
         tally.write(_PAGE)
 

@@ -66,6 +66,9 @@ class Tally:
         counted = self.counts.setdefault(kind, Counter())
         counted["tried"] += 1
         counted[what] += 1
+        if FIGURES:
+            with Path(FIGURES).open("a", encoding="utf-8") as file:
+                file.write(json.dumps((SEED, kind, what)) + "\n")
         if what in NEVER:
             self._faults.append(f"{kind}, seed {SEED}: {what}: {about}")
 
@@ -116,13 +119,13 @@ class Tally:
         lines += [f"| {kind} | {' | '.join(f'{row[name]:,}' for name in columns)} |" for kind, row in rows.items()]
         return "\n".join(lines)
 
-    def keep(self, path: Path):
-        """Add what is kept in a file from pieces of the attack that were made before, and keep the sums there."""
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": [], "counts": {}}
-        for kind, counted in before["counts"].items():
-            self.counts.setdefault(kind, Counter()).update(counted)
-        self.seeds = sorted({*before["seeds"], SEED})
-        path.write_text(json.dumps({"seeds": self.seeds, "counts": self.counts}), encoding="utf-8")
+    def gather(self, path: Path):
+        """Count what a file keeps instead: of this piece of the attack, and of those that were made before."""
+        self.counts.clear()
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for _, kind, what in lines:
+            self.counts.setdefault(kind, Counter()).update(("tried", what))
+        self.seeds = sorted({seed for seed, _, _ in lines})
 
     def write(self, path: Path):
         """Put the table, and how it was made, into a page between its two marks."""
