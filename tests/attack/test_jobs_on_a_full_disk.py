@@ -35,6 +35,10 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+#: Cases that could not be preprocessed anew are taken away: what an earlier run made of them may be of other images.
+_MADE_AGAIN = "nnUNet_preprocessed/"
+
+
 def fill(disk, left):
     """Leave so many bytes of a disk."""
     there = os.statvfs(disk)
@@ -55,6 +59,7 @@ def test_a_job_whose_disk_fills_up_loses_nothing_says_so_and_is_run_again(tmp_pa
     before, expected = state(world), state(root)
     rooms = chance.sample(FREE, len(FREE))
     for number in numbers("full disk", len(WORKS), len(FREE), 1):
+        (disk / "filled").unlink(missing_ok=True)
         shutil.rmtree(root)
         shutil.copytree(world, root)
         what, problem = _filled_up(work, root, rooms[number], tmp_path / "said", before, expected)
@@ -75,6 +80,7 @@ def _filled_up(work, root, room, said, before, expected):
     if found := broken(root):
         return "lost", f"half files: {found[:3]}"
     left = state(root)
+    before = {name: data for name, data in before.items() if not name.startswith(_MADE_AGAIN)}
     if lost := [name for name, data in before.items() if left.get(name) not in (data, expected.get(name))]:
         return "lost", f"it cost files: {lost[:5]}"
     if first.status and not re.search(r"space|disk", first.text):
@@ -91,7 +97,7 @@ def _filled_up(work, root, room, said, before, expected):
         again = start(work.line(root, *work.again), said)
         if again.wait() != 0:
             return "lost", f"again: status {again.status}: {again.text[-400:]}"
-    found = state(root)
+    found = {name: data for name, data in state(root).items() if name in expected or "/trash/" not in name}
     if differ := [name for name in {**found, **expected} if found.get(name) != expected.get(name)]:
         return "lost", f"again differs: {differ[:5]}"
     hidden = left_behind(root)

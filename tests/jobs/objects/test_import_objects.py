@@ -11,6 +11,7 @@ from skimage.io import imsave
 from napari_nnunet.cli import main
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import drain
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import object_scheme, read_objects
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
@@ -92,3 +93,15 @@ def test_masks_that_hold_no_numbers_of_objects_are_refused(tmp_path: Path, kind:
     with pytest.raises(NnunetError):
         drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
     assert not list((tmp_path / "ws" / "nnUNet_raw").glob("Dataset*"))
+
+
+@pytest.mark.slow
+def test_more_objects_than_a_picture_has_numbers_are_imported(tmp_path: Path) -> None:
+    root, side = folders(tmp_path / "in"), 257
+    mask = np.zeros((2 * side, 2 * side), np.uint32)
+    mask[::2, ::2] = np.arange(1, side**2 + 1).reshape(side, side)
+    imsave(root / "images" / "d.png", np.zeros(mask.shape, np.uint8), check_contrast=False)
+    imsave(root / "masks" / "d.tif", mask, check_contrast=False)
+    folder = drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
+    objects, _ = read_objects(folder / OBJECTS / "d.tif")
+    assert len(np.unique(objects)) == side**2 + 1

@@ -14,7 +14,7 @@ from napari_nnunet.formats.masks.facts import MaskFacts, by_colour, in_colours
 from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.formats.masks.stored import StoredMask, on_palette
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
-from napari_nnunet.schema.requests.mask_words import EACH, read_values, value_word
+from napari_nnunet.schema.requests.mask_words import EACH, NONZERO, read_values, value_word
 from napari_nnunet.volume import is_whole
 
 
@@ -59,12 +59,15 @@ class Translation:
         Whether the values are colours.
     threshold : float, optional
         Below it lies 0, from it on 1, before ``values`` count.
+    others : int, optional
+        Label of all other values but 0; masks can hold more than were counted.
     """
 
     values: Mapping[int, int]
     labels: Mapping[str, int]
     colours: bool = False
     threshold: float | None = None
+    others: int | None = None
 
     @property
     def changes(self) -> bool:
@@ -89,11 +92,14 @@ class Translation:
                 raise ImageError(f"{name} has values that are no whole numbers.")
             array = np.rint(array).astype(np.int64)
         found, inverse = np.unique(array, return_inverse=True)
-        unknown = [int(value) for value in found if int(value) not in self.values]
+        known = dict(self.values)
+        if self.others is not None:
+            known = dict.fromkeys(map(int, found), self.others) | {0: 0} | known
+        unknown = [int(value) for value in found if int(value) not in known]
         if unknown:
             words = ", ".join(value_word(value, colour=self.colours) for value in unknown[:6])
             raise ImageError(f"{name} has values that belong to no class: {words}.")
-        table = np.array([self.values[int(value)] for value in found], dtype=np.int32)
+        table = np.array([known[int(value)] for value in found], dtype=np.int32)
         translated: NDArray[np.int32] = table[inverse.reshape(array.shape)]
         return translated
 
@@ -215,7 +221,8 @@ def translate(
             "lack would count as background there."
         )
     values = {0: 0, **{value: labels.get(name, 0) for value, name in names.items()}}
-    return Translation(values, labels, colours, told.threshold), {}
+    every = next((labels.get(name) for word, name in told.mapping.items() if read_values(word).every == NONZERO), None)
+    return Translation(values, labels, colours, told.threshold, every if isinstance(every, int) else None), {}
 
 
 def _numbered(values: Sequence[int], taken: Mapping[int, str]) -> dict[int, str]:

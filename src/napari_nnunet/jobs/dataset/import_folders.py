@@ -26,6 +26,7 @@ from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
+_IN_PNG = 1 << 16  # different values that fit into a picture; numbers of objects may be more
 _PLAIN = (".png", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")  # what nnU-Net knows as well
 _TIFF = (".tif", ".tiff")
 
@@ -193,7 +194,8 @@ def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str
             return endings.pop(), True
     if len(cases[0].shape) == 3 or all(case.spacing is not None for case in cases):
         return ".nii.gz", False
-    return (".png" if all(case.eight_bit for case in cases) else ".tif"), False
+    small = all(case.eight_bit and case.facts.distinct <= _IN_PNG for case in cases)
+    return (".png" if small else ".tif"), False
 
 
 def _keeps_size(case: PlannedCase, ending: str) -> bool:
