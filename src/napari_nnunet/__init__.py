@@ -13,6 +13,7 @@ from napari_nnunet.version import __version__
 if TYPE_CHECKING:
     from napari_nnunet.api.choosing import compare, evaluate, find_best
     from napari_nnunet.api.labelling import find_label_errors
+    from napari_nnunet.api.large import predict_image
     from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
     from napari_nnunet.api.sharing import export_models, install_models
     from napari_nnunet.api.training import plan_and_preprocess, train, verify_dataset
@@ -52,6 +53,7 @@ __all__ = [
     "plan_and_preprocess",
     "predict",
     "predict_best",
+    "predict_image",
     "read_volume",
     "train",
     "verify_dataset",
@@ -80,6 +82,7 @@ _HOMES = {
     "plan_and_preprocess": "napari_nnunet.api.training",
     "predict": "napari_nnunet.api.prediction",
     "predict_best": "napari_nnunet.api.prediction",
+    "predict_image": "napari_nnunet.api.large",
     "read_volume": "napari_nnunet.formats.images.files",
     "train": "napari_nnunet.api.training",
     "verify_dataset": "napari_nnunet.api.training",

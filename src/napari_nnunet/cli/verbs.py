@@ -95,6 +95,12 @@ VERBS: tuple[Verb, ...] = (
         "PredictFromModelfolderRequest",
         "segment a folder of images with the model in a folder",
     ),
+    Verb(
+        "predict_image",
+        "large",
+        "PredictImageRequest",
+        "segment one image of any size (OME-Zarr, BigTIFF, ...) block by block, whatever memory there is",
+    ),
     Verb("look", "dataset", "LookRequest", "show what would be read of images, and how"),
     Verb(
         "import_folders",

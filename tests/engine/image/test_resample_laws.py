@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_nnunet.engine.image import resample
-from napari_nnunet.engine.image.axis_operators import axis_matrix, nearest_index
+from napari_nnunet.engine.image.axis_operators import matrix_rows, nearest_index
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.schema.plans import Resampling
 
@@ -21,7 +21,9 @@ sizes = st.tuples(*[st.integers(1, 9)] * 3)
 
 def dense(labels, target, *, half=False):
     """Interpolate an indicator of every label everywhere, the largest wins, ties to the nearest voxel's label."""
-    matrices = [axis_matrix(n, t, 1) if n != t else np.eye(n) for n, t in zip(labels.shape, target, strict=True)]
+    matrices = [
+        matrix_rows(n, t, 1, (0, t), (0, n)) if n != t else np.eye(n) for n, t in zip(labels.shape, target, strict=True)
+    ]
     nearest = labels
     for axis, (n, t) in enumerate(zip(labels.shape, target, strict=True)):
         nearest = np.take(nearest, nearest_index(n, t), axis=axis)

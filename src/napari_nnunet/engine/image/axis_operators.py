@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 ArrayT = TypeVar("ArrayT", bound=Any)
+_Block: TypeAlias = tuple[int, int, int, int, NDArray[np.float32]]  # rows, columns, and what is at their crossing
 _DECAY = 14  # voxels after which the response of a cubic spline is below 1e-8 (0.268 per voxel)
 _ROWS = {0: 64, 1: 32, 3: 48}  # output rows per block: wide enough for BLAS, narrow enough for a thin band
 
 
-@lru_cache(maxsize=64)
-def axis_matrix(size: int, new_size: int, order: int) -> NDArray[np.float64]:
-    """Return the (new_size, size) matrix of spline interpolation along one axis.
+_CUT = 40  # voxels beyond a part of an axis after which the spline's response is below 1e-20: cut off without a trace
+_EDGE = 12  # voxels that the edge is replicated by before filtering, as scipy does
+
+
+def matrix_rows(
+    size: int, new_size: int, order: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return a part of the (new_size, size) matrix of spline interpolation along one axis.
 
     Half-pixel centres, edge replication, no anti-aliasing: its columns are scipy's response to unit vectors, which is
-    what scikit-image's ``resize(mode="edge", anti_aliasing=False)`` computes.
+    what scikit-image's ``resize(mode="edge", anti_aliasing=False)`` computes. The matrix is never made as a whole, so
+    that an axis may have any length.
+
+    Parameters
+    ----------
+    size, new_size : int
+        Extent before and after.
+    order : int
+        Of the spline.
+    rows, columns : tuple of int
+        Half-open ranges of outputs and inputs.
     """
-    unit = np.eye(size)
+    (start, stop), (lo, hi) = rows, columns
     if order == 0:
-        matrix = unit[nearest_index(size, new_size)]
-    elif order == 1:
-        matrix = _linear_matrix(size, new_size)
-    else:
-        # Only the first axis is filtered and sampled; the second is carried along as independent columns.
-        padded = np.pad(unit, ((12, 12), (0, 0)), mode="edge")
-        coefficients = ndimage.spline_filter1d(padded, order, axis=0, output=np.float64, mode="mirror")
-        positions = (np.arange(new_size) + 0.5) * size / new_size - 0.5 + 12
-        matrix = _sample_spline(coefficients, positions, order)
-    matrix.setflags(write=False)
-    return matrix
+        return np.equal.outer(nearest_index(size, new_size)[start:stop], np.arange(lo, hi)).astype(np.float64)
+    if order == 1:
+        return _linear_rows(size, new_size, rows, columns)
+    first, last = max(0, lo - _CUT), min(size, hi + _CUT)
+    unit = np.eye(last - first, hi - lo, k=first - lo)
+    before, after = (_EDGE if end else 0 for end in (first == 0, last == size))
+    padded = np.pad(unit, ((before, after), (0, 0)), mode="edge")
+    # Only the first axis is filtered and sampled; the second is carried along as independent columns.
+    coefficients = ndimage.spline_filter1d(padded, order, axis=0, output=np.float64, mode="mirror")
+    positions = (np.arange(start, stop) + 0.5) * size / new_size - 0.5 + before - first
+    return _sample_spline(coefficients, positions, order)
 
 
 def neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
@@ -45,12 +62,12 @@ def neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.i
     return lower, np.minimum(lower + 1, size - 1), positions - lower
 
 
-def _linear_matrix(size: int, new_size: int) -> NDArray[np.float64]:
-    lower, upper, weight = neighbours(size, new_size)
-    matrix = np.zeros((new_size, size))
-    rows = np.arange(new_size)
-    np.add.at(matrix, (rows, lower), 1 - weight)
-    np.add.at(matrix, (rows, upper), weight)
+def _linear_rows(size: int, new_size: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float64]:
+    lower, upper, weight = (values[rows[0] : rows[1]] for values in neighbours(size, new_size))
+    matrix = np.zeros((rows[1] - rows[0], columns[1] - columns[0]))
+    for column, share in ((lower, 1 - weight), (upper, weight)):
+        inside = (column >= columns[0]) & (column < columns[1])
+        np.add.at(matrix, (np.flatnonzero(inside), column[inside] - columns[0]), share[inside])
     return matrix
 
 
@@ -95,7 +112,7 @@ class AxisOperator:
 
     size: int
     new_size: int
-    blocks: tuple[tuple[int, int, int, int, NDArray[np.float32]], ...]
+    blocks: tuple[_Block, ...]
 
 
 @lru_cache(maxsize=64)
@@ -103,19 +120,64 @@ def axis_operator(size: int, new_size: int, order: int) -> AxisOperator | None:
     """Return the operator of one axis, None if it is the identity."""
     if size == new_size:
         return None
-    matrix = axis_matrix(size, new_size, order)
-    reach = _DECAY if order > 1 else 0
+    return AxisOperator(size, new_size, tuple(_blocks(size, new_size, order, 0, new_size)))
+
+
+def operator_part(size: int, new_size: int, order: int, start: int, stop: int) -> tuple[AxisOperator, int, int]:
+    """Return the operator that makes some outputs of an axis of what they need of it.
+
+    Parameters
+    ----------
+    size, new_size, order : int
+        Of the whole axis.
+    start, stop : int
+        Half-open range of outputs.
+
+    Returns
+    -------
+    operator : AxisOperator
+        From ``last - first`` to ``stop - start`` voxels, with the very numbers of the whole axis's operator.
+    first, last : int
+        Half-open range of the inputs that it takes.
+    """
+    blocks = list(_blocks(size, new_size, order, start, stop))
+    if order <= 1:
+        blocks = [_tight(block) for block in blocks]
+    first, last = min(block[2] for block in blocks), max(block[3] for block in blocks)
+    moved = tuple((r - start, s - start, lo - first, hi - first, matrix) for r, s, lo, hi, matrix in blocks)
+    return AxisOperator(last - first, stop - start, moved), first, last
+
+
+def _tight(block: _Block) -> _Block:
+    """Leave out the inputs at the ends that none of the outputs needs."""
+    start, stop, lo, _, matrix = block
+    used = np.flatnonzero(matrix.any(axis=0))
+    first, last = int(used[0]), int(used[-1]) + 1
+    return start, stop, lo + first, lo + last, matrix[:, first:last]
+
+
+def _blocks(size: int, new_size: int, order: int, start: int, stop: int) -> Iterator[_Block]:
+    """Give the dense parts of the band for some outputs; where they are cut does not depend on which are wanted."""
     rows = _ROWS.get(order, 48)
-    blocks = []
-    for start in range(0, new_size, rows):
-        stop = min(start + rows, new_size)
-        first = (start + 0.5) * size / new_size - 0.5
-        last = (stop - 0.5) * size / new_size - 0.5
-        lo = max(0, math.floor(first) - reach)
-        hi = min(size, math.floor(last) + 2 + reach)
-        lo, hi = min(lo, size - 1), max(hi, 1)
-        blocks.append((start, stop, lo, hi, np.ascontiguousarray(matrix[start:stop, lo:hi], dtype=np.float32)))
-    return AxisOperator(size, new_size, tuple(blocks))
+    for begin in range(start - start % rows, stop, rows):
+        end = min(begin + rows, new_size)
+        lo, hi, matrix = _block(size, new_size, order, begin, end)
+        own = slice(max(start - begin, 0), min(stop, end) - begin)
+        yield max(start, begin), min(stop, end), lo, hi, matrix[own]
+
+
+@lru_cache(maxsize=2048)
+def _block(size: int, new_size: int, order: int, start: int, stop: int) -> tuple[int, int, NDArray[np.float32]]:
+    """Return from where to where the band of some rows goes, and the band."""
+    reach = _DECAY if order > 1 else 0
+    first = (start + 0.5) * size / new_size - 0.5
+    last = (stop - 0.5) * size / new_size - 0.5
+    lo = max(0, math.floor(first) - reach)
+    hi = min(size, math.floor(last) + 2 + reach)
+    lo, hi = min(lo, size - 1), max(hi, 1)
+    matrix = np.ascontiguousarray(matrix_rows(size, new_size, order, (start, stop), (lo, hi)), dtype=np.float32)
+    matrix.setflags(write=False)
+    return lo, hi, matrix
 
 
 def apply_operator(x: ArrayT, operator: AxisOperator | None, axis: int) -> ArrayT:

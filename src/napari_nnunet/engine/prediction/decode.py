@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,17 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_nnunet.engine.image.axis_operators import (
-    AxisOperator,
-    apply_operator,
-    axis_operator,
-    nearest_index,
-    neighbours,
-    take,
-)
+from napari_nnunet.engine.image.axis_operators import nearest_index, take
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.image.resample import separate_axis
 from napari_nnunet.engine.prediction.cells import AT_ONCE, Corners, Points, ahead, decided, winners
+from napari_nnunet.engine.prediction.sampling import Samplings, samplings
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.plans import Resampling
 from napari_nnunet.schema.requests.prediction import Average
@@ -40,55 +32,6 @@ _MOST_UNDECIDED = 0.6  # of them; where there are more, planes are quicker than 
 _PIECES = 8  # of what is written at once, at least, so that not much is lost where the first one leaves most open
 _FEW_CLASSES = 16  # up to which planes are quicker
 _HEADS_AT_ONCE = 8  # classes per product with the features, so that these are read from memory less often
-
-
-@dataclass(frozen=True)
-class _AxisSampling:
-    """How one axis of the image grid is read from the network grid."""
-
-    size: int
-    new_size: int
-    operator: AxisOperator | None
-    index: NDArray[np.intp] | None
-
-    def apply(self, x: Tensor, axis: int) -> Tensor:
-        if self.index is not None:
-            return take(x, self.index, axis)
-        return apply_operator(x, self.operator, axis)
-
-    def corners(self) -> Corners:
-        if self.index is not None:
-            return Corners(self.index, self.index, np.zeros(self.new_size))
-        if self.operator is None:
-            own = np.arange(self.size)
-            return Corners(own, own, np.zeros(self.size))
-        lower, upper, weight = neighbours(self.size, self.new_size)
-        # A sample exactly on a plane needs no neighbour.
-        return Corners(lower, np.where(weight > 0, upper, lower), weight)
-
-
-def _sampling(size: int, new_size: int, *, nearest: bool, order: int) -> _AxisSampling:
-    if size == new_size:
-        return _AxisSampling(size, new_size, None, None)
-    if nearest or order == 0:
-        return _AxisSampling(size, new_size, None, nearest_index(size, new_size))
-    return _AxisSampling(size, new_size, axis_operator(size, new_size, order), None)
-
-
-def samplings(record: PrepareRecord, rule: Resampling) -> tuple[_AxisSampling, _AxisSampling, _AxisSampling]:
-    """Return the way back from the network grid to the cropped image grid, axis by axis.
-
-    Logits are interpolated linearly; where spacings are anisotropic, the coarse axis takes the nearest plane.
-    """
-    axis = separate_axis(
-        record.network_spacing, record.spacing, rule.force_separate_z, rule.separate_z_anisotropy_threshold
-    )
-    order = 1 if rule.function == "resample_torch_fornnunet" else min(rule.order, 1)
-    z, y, x = (
-        _sampling(n, m, nearest=a == axis and rule.order_z == 0, order=order)
-        for a, (n, m) in enumerate(zip(record.network_shape, record.cropped_shape, strict=True))
-    )
-    return z, y, x
 
 
 class Assembler:
@@ -110,6 +53,10 @@ class Assembler:
         Weights (C, K) and biases (C,) that turn the K features that are pushed into logits; none for logits.
     average : {"logits", "probabilities"}
         What is pushed.
+    axes : tuple of AxisSampling, optional
+        The way back where the grids are parts of larger ones (:func:`~.sampling.sampling_parts`).
+    at_once : float
+        Values that are interpolated together.
     """
 
     def __init__(
@@ -121,6 +68,8 @@ class Assembler:
         probabilities: NDArray[np.float32] | None = None,
         head: tuple[Tensor, Tensor] | None = None,
         average: Average = "logits",
+        axes: Samplings | None = None,
+        at_once: float = _CHUNK_VOXELS,
     ) -> None:
         self.record = record
         self.average = average
@@ -134,10 +83,11 @@ class Assembler:
                 probabilities[0] = 1  # outside the nonzero part everything is background
             moved = probabilities.transpose(0, *(a + 1 for a in forward))
             self._probabilities = moved[(slice(None), *record.crop_slices())]
-        self._axes = samplings(record, rule)
-        self._corners = tuple(axis.corners() for axis in self._axes)
+        self._axes = axes or samplings(record, rule)
+        self._corners = tuple(axis.corners for axis in self._axes)
         self._edges: dict[int, Tensor] = {}
         self._points: Points | None = None
+        self._at_once = at_once
 
     def begin(self) -> None:
         """Forget what waits for its neighbour: all slabs come anew."""
@@ -256,7 +206,7 @@ class Assembler:
             channels = self.scheme.heads
         elif self.head is not None:
             channels = planes.shape[0]
-        step = max(1, int(_CHUNK_VOXELS // (channels * height * width)))
+        step = max(1, int(self._at_once // (channels * height * width)))
         for lo in range(outputs[0], outputs[1], step):
             hi = min(lo + step, outputs[1])
             logits = self._logits(planes, first, lo, hi)

@@ -117,6 +117,60 @@ class TileGrid:
             for b, c in windows:
                 yield Tile((a, b, c), self.patch)
 
+    def part(self, box: Sequence[tuple[int, int]]) -> GridPart:
+        """Return the windows that touch a half-open box (z, y, x) of the unpadded grid, at the places they have here.
+
+        Their sums are those of all windows wherever the box is.
+        """
+        found = []
+        for begins, size, (before, _), (lo, hi) in zip(self.axis_starts(), self.patch, self.padding, box, strict=True):
+            near = [begin - before for begin in begins if lo < begin - before + size and begin - before < hi]
+            found.append((near[0], [begin - near[0] for begin in near], (lo - near[0], near[-1] + size - hi)))
+        (z, y, x), begins, around = zip(*found, strict=True)
+        nz, ny, nx = (hi - lo for lo, hi in box)
+        return GridPart((nz, ny, nx), self.patch, self.step, (z, y, x), begins, around)
+
+
+@dataclass(frozen=True)
+class GridPart(TileGrid):
+    """The windows that touch a box of a larger grid; ``shape`` is the box's.
+
+    Parameters
+    ----------
+    first : tuple of int
+        Where the first window begins in the larger, unpadded grid; negative where that is padded.
+    begins : tuple of three lists
+        Where windows begin along each axis, counted from the first one.
+    around : tuple of (int, int)
+        How far windows reach beyond the box, before and after each axis.
+    """
+
+    first: tuple[int, int, int] = (0, 0, 0)
+    begins: tuple[list[int], ...] = ()
+    around: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """Voxels that windows take before and after the box."""
+        return self.around
+
+    @property
+    def padded_shape(self) -> tuple[int, int, int]:
+        """Shape of what the windows cover."""
+        z, y, x = (n + before + after for n, (before, after) in zip(self.shape, self.around, strict=True))
+        return z, y, x
+
+    def axis_starts(self) -> tuple[list[int], list[int], list[int]]:
+        """Start positions along each axis."""
+        z, y, x = self.begins
+        return z, y, x
+
+    @property
+    def covered(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """The half-open box of the larger, unpadded grid that the windows cover."""
+        z, y, x = ((begin, begin + n) for begin, n in zip(self.first, self.padded_shape, strict=True))
+        return z, y, x
+
 
 def _closest(begins: list[int], patch: int, position: float | None) -> int:
     if position is None:

@@ -26,7 +26,7 @@ from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice, processor
-from napari_nnunet.jobs.prediction.predictor import is_kept
+from napari_nnunet.jobs.prediction.predictor import is_kept, run_bytes
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
@@ -129,7 +129,6 @@ def _estimate(
     wrapped: bool,
     stored: bool = False,
 ) -> Estimate:
-    patch = model.configuration.patch_size
     grid = TileGrid(record.network_shape, model.configuration.patch_3d, settings.step)
     heads = model.dataset.labels.heads
     # Where there are more classes than features, features are summed up (engine.infer.Ensemble).
@@ -143,8 +142,7 @@ def _estimate(
         + prepared
         + slab_bytes(record, summed, peak_planes(grid, wrapped=wrapped))
         + workspace_bytes(record)
-        + _activation_bytes(model.architecture, patch) * batch
-        + 4.0 * summed * math.prod(patch) * per_round * 2
+        + run_bytes(model, batch, per_round, summed)
     )
     if settings.probabilities:
         memory += 4.0 * heads * math.prod(record.shape)
@@ -164,16 +162,6 @@ def _estimate(
         measured=measured,
         choice=choice,
     )
-
-
-def _activation_bytes(architecture: Architecture, patch: tuple[int, ...]) -> float:
-    """Memory of one window inside the network: all skips, and at full resolution the concatenation and its results."""
-    voxels, total = math.prod(patch), 0.0
-    first = 4.0 * architecture.features[0] * voxels
-    for features, stride in zip(architecture.features, architecture.strides, strict=True):
-        voxels //= math.prod(stride)
-        total += features * voxels
-    return 4.0 * (total + first)
 
 
 def _overhead(record: PrepareRecord, heads: int) -> float:

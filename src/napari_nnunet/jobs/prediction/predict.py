@@ -280,16 +280,17 @@ def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[Pr
             if forget():
                 yield Note(text="Memory ran out; the networks of earlier images were dropped. Trying again.")
                 continue
-            on_device, ensemble = yield from _after_out_of_memory(
+            on_device, ensemble = yield from after_out_of_memory(
                 ensemble, predictor.model, on_device=on_device, error=error
             )
         else:
             return record, ensemble.choice
 
 
-def _after_out_of_memory(
+def after_out_of_memory(
     ensemble: infer.Ensemble, model: TrainedModel, *, on_device: bool, error: Exception
 ) -> Job[tuple[bool, infer.Ensemble]]:
+    """Say what is tried after memory ran out: sums elsewhere, then the CPU; raises ResourceError if nothing is left."""
     if ensemble.choice.kind == "cpu":
         raise out_of_memory(error, "Segment a region, or close other programs.") from error
     if ensemble.choice.kind == "cuda":

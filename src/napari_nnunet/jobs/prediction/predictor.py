@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice
+from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -179,3 +181,29 @@ def forget() -> bool:
     if dropped and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return dropped
+
+
+def run_bytes(model: TrainedModel, batch: int, per_round: int, summed: int) -> float:
+    """Return the memory of the network at work and of what it returns.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    batch, per_round : int
+        Windows in one run, mirrored copies counted, and windows that are handed over together.
+    summed : int
+        Channels of what is summed up.
+    """
+    patch = model.configuration.patch_size
+    return _activation_bytes(model.architecture, patch) * batch + 4.0 * summed * math.prod(patch) * per_round * 2
+
+
+def _activation_bytes(architecture: Architecture, patch: tuple[int, ...]) -> float:
+    """Memory of one window inside the network: all skips, and at full resolution the concatenation and its results."""
+    voxels, total = math.prod(patch), 0.0
+    first = 4.0 * architecture.features[0] * voxels
+    for features, stride in zip(architecture.features, architecture.strides, strict=True):
+        voxels //= math.prod(stride)
+        total += features * voxels
+    return 4.0 * (total + first)

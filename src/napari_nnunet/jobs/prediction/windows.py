@@ -119,7 +119,7 @@ def begin_windows(
     )
     for other in task.also:
         other.begin()
-    weights = _weights(grid, data.device, gaussian=task.settings.gaussian)
+    weights = window_weights(grid, data.device, gaussian=task.settings.gaussian)
     accumulator = Accumulator(grid, ensemble.channels, weights)
     tiles = list(grid.tiles(_network_focus(task.focus, record)))
     return Sums(infer.pad(data, grid), grid, tiles, accumulator, assembler, labels, ensemble.choice)
@@ -205,7 +205,8 @@ def _paint_preview(
     return box
 
 
-def _weights(grid: TileGrid, device: torch.device, *, gaussian: bool) -> torch.Tensor:
+def window_weights(grid: TileGrid, device: torch.device, *, gaussian: bool) -> torch.Tensor:
+    """Return how much each voxel (z, y, x) of a window counts, float32."""
     if not gaussian:
         return torch.ones(grid.patch, device=device)
     patch = grid.patch[1:] if grid.patch[0] == 1 else grid.patch

@@ -1,0 +1,88 @@
+"""Synthetic zarr volumes of several gigabytes, segmented with a fixed amount of memory.
+
+python benchmarks/large.py [--gb 3 6 12] [--memory 2] [--folder DIR]
+
+Prints time, time per billion voxels, and the peak of the whole process tree. The network is tiny and works at voxels
+three times as large, so that reading, resampling, deciding and writing count, which is what grows with an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import zarr
+from scipy import ndimage
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from _measure import measure
+from helpers import Recipe, make_model
+
+PLANE = (1250, 1200)
+CHUNK = 128
+
+
+def make_volume(path: Path, gigabytes: float) -> int:
+    """Write a volume of uint16 with structures some voxels wide, chunk by chunk; return its voxels."""
+    depth = round(gigabytes * 1e9 / 2 / (PLANE[0] * PLANE[1]))
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.normal(size=(CHUNK,) * 3), 4, mode="wrap")
+    block = (1000 + 300 * noise / noise.std()).astype(np.uint16)
+    shape = (depth, *PLANE)
+    group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    array = group.create_array("0", shape=shape, chunks=(CHUNK,) * 3, dtype="uint16", compressors=None)
+    for z in range(0, depth, CHUNK):
+        for y in range(0, PLANE[0], CHUNK):
+            row = np.concatenate(
+                [np.roll(block, rng.integers(CHUNK, size=3), (0, 1, 2)) for _ in range(0, PLANE[1], CHUNK)], 2
+            )
+            array[z : z + CHUNK, y : y + CHUNK] = row[: depth - z, : PLANE[0] - y, : PLANE[1]]
+    axes = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "image", "axes": axes, "datasets": datasets}]}
+    return int(np.prod(shape))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gb", type=float, nargs="+", default=[3, 6, 12])
+    parser.add_argument("--memory", type=float, default=2)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir=asked.folder))
+    try:
+        model = make_model(folder, Recipe(patch=(48, 64, 64), spacing=(3.0, 3.0, 3.0)))
+        print(f"| volume | --memory | seconds | seconds per billion voxels | peak of the process tree |\n{'|---' * 5}|")
+        for gigabytes in asked.gb:
+            image, result = folder / "image.zarr", folder / "result.zarr"
+            voxels = make_volume(image, gigabytes)
+            command = [
+                sys.executable,
+                "-m",
+                "napari_nnunet",
+                "predict_image",
+                "-m",
+                str(model.folder),
+                "-i",
+                str(image),
+            ]
+            command += ["-o", str(result), "--memory", str(asked.memory), "--disable_tta", "-device", "cpu"]
+            command += ["--precision", "float32", "--no_pbar"]
+            found = measure(command, folder / "log.txt")
+            print(
+                f"| {gigabytes:g} GB | {asked.memory:g} GB | {found.seconds:.0f} | {found.seconds / voxels * 1e9:.1f} "
+                f"| {found.tree / 1e9:.2f} GB |",
+                flush=True,
+            )
+            shutil.rmtree(result)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""OME-Zarr label images: made empty, filled chunk by chunk, given a pyramid, and put in their place when complete."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError, ResourceError, SettingsError
+from napari_nnunet.formats.atomic import write_error
+from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, zarr_library
+from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.schema.colours import class_rgb
+from napari_nnunet.schema.dataset import LabelScheme
+
+ENDING = ".zarr"
+_COARSEST = 512  # voxels of the longest axis below which a pyramid needs no further level
+_UNITS = ((1.0, "millimeter"), (1e-3, "micrometer"), (1e-6, "nanometer"))
+_KEY = "napari_nnunet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a label image goes.
+
+    Parameters
+    ----------
+    path : Path
+        Its final folder.
+    version : str
+        Of OME-Zarr: "0.5", or "0.4" within a source of that version.
+    """
+
+    path: Path
+    version: str = "0.5"
+
+    @classmethod
+    def of(cls, path: Path, image: LargeImage) -> Place:
+        """Return the place for a path; ``labels/NAME`` in the image's own folder gets the version of the image."""
+        if cls(path).is_inside and isinstance(image.level, Level):
+            inside = any(path.parent.parent.absolute() in (f.absolute() for f in file.parents) for file in image.files)
+            if inside and not image.level.version.startswith("0.5"):
+                return cls(path, "0.4")
+        return cls(path)
+
+    @property
+    def unfinished(self) -> Path:
+        """Where it is kept until it is complete."""
+        return self.path.with_name(f"{self.path.name}.unfinished")
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it lies among the labels of an image."""
+        return self.path.parent.name == "labels" and is_zarr(self.path.parent.parent)
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was begun in this place."""
+        return self.unfinished.is_dir() and any(self.unfinished.iterdir())
+
+
+def ome_models(version: str) -> Any:
+    """Return the library's models of the metadata of a version.
+
+    Raises
+    ------
+    ImageError
+        If it is not installed.
+    """
+    try:
+        from yaozarrs import v04, v05  # an optional part of the installation
+    except ImportError as error:
+        raise ImageError(
+            "The metadata of OME-Zarr are written by yaozarrs, which is not installed. Install it with 'pip install "
+            '"napari-nnunet[large]"\'.'
+        ) from error
+    return v05 if version == "0.5" else v04
+
+
+class LabelImage:
+    """A label image that is being written.
+
+    Parameters
+    ----------
+    place : Place
+        Where it goes.
+    image : LargeImage
+        What is segmented.
+    scheme : LabelScheme
+        What the values mean.
+    chunk : tuple of int
+        Chunks (z, y, x).
+    """
+
+    def __init__(self, place: Place, image: LargeImage, scheme: LabelScheme, chunk: Sequence[int]) -> None:
+        self.place, self._image, self._scheme = place, image, scheme
+        self._axes = ("T" if image.times > 1 else "") + "ZYX"[-len(image.shape) :]
+        self._chunk = tuple(chunk[-len(image.shape) :])
+        self._zarr, self._models = zarr_library(), ome_models(place.version)
+        self._finest: Any = None
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        """Chunks (z, y, x)."""
+        z, y, x = (1, *self._chunk)[-3:]
+        return z, y, x
+
+    def open(self, *, begun: bool) -> None:
+        """Make it, without a voxel: chunks that are not written are background; or open what an earlier run began.
+
+        Parameters
+        ----------
+        begun : bool
+            Whether blocks of it were written already.
+
+        Raises
+        ------
+        ImageError
+            If what was begun is damaged.
+        """
+        if begun:
+            self._open()
+            return
+        with self._writing():
+            group = self._zarr.open_group(str(self.place.unfinished), mode="a", zarr_format=self._format)
+            self._finest = self._new(group, "0", self._shape)
+
+    def _open(self) -> None:
+        path = self.place.unfinished / "0"
+        try:
+            self._finest = self._zarr.open_array(str(path), mode="r+")
+        except Exception as error:  # whatever a store raises
+            raise ImageError(f"{path} is damaged: {error}. Delete {self.place.unfinished} and begin again.") from error
+        if tuple(self._finest.shape) != self._shape or self._finest.dtype != np.dtype(self._scheme.dtype):
+            raise ImageError(
+                f"{self.place.unfinished} was begun for an image of another shape. Delete it and begin again."
+            )
+
+    def write(self, box: Sequence[tuple[int, int]], labels: NDArray[Any], time: int = 0) -> None:
+        """Write a box (z, y, x) of a time point, which is made of whole chunks.
+
+        Raises
+        ------
+        ResourceError
+            If the disk is full or not there; what was written before stays.
+        """
+        index = tuple(slice(lo, hi) for lo, hi in box)[-len(self._image.shape) :]
+        values = labels if len(self._image.shape) == 3 else labels[0]
+        with self._writing():
+            self._finest[(time, *index) if self._image.times > 1 else index] = values
+
+    def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
+        """Read what was written in a box (z, y, x)."""
+        index = tuple(slice(lo, hi) for lo, hi in box)[-len(self._image.shape) :]
+        values = np.asarray(self._finest[(time, *index) if self._image.times > 1 else index])
+        return values if values.ndim == 3 else values[None]
+
+    def complete(self, origin: Mapping[str, Any]) -> Iterator[int]:
+        """Write the coarser levels and the metadata, then put it in its place; gives the number of every level.
+
+        Parameters
+        ----------
+        origin : dict
+            Where the labels come from; kept in the attributes under ``napari_nnunet``.
+        """
+        factors = pyramid(self._shape, self._spacing)
+        with self._writing():
+            group = self._zarr.open_group(str(self.place.unfinished), mode="r+", zarr_format=self._format)
+            finer = self._finest
+            for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
+                finer = self._halve(group, str(number), finer, [b // a for a, b in zip(before, factor, strict=True)])
+                yield number
+            attributes = self._attributes(factors)
+            group.attrs.put({**attributes, _KEY: dict(origin)})
+
+    def settle(self) -> None:
+        """Put the complete image in its place, and name it in the group of labels it lies in."""
+        place = self.place
+        with self._writing():
+            os.rename(place.unfinished, place.path)
+            if place.is_inside:
+                self._list()
+
+    def forget(self) -> None:
+        """Delete what was begun."""
+        shutil.rmtree(self.place.unfinished, ignore_errors=True)
+
+    @property
+    def _format(self) -> int:
+        return 3 if self.place.version == "0.5" else 2
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (*((self._image.times,) if self._image.times > 1 else ()), *self._image.shape)
+
+    @property
+    def _spacing(self) -> tuple[float, ...]:
+        return (*((math.inf,) if self._image.times > 1 else ()), *self._image.geometry.spacing)
+
+    def _new(self, group: Any, name: str, shape: Sequence[int]) -> Any:
+        chunk = (*((1,) if self._image.times > 1 else ()), *self._chunk)
+        more: dict[str, Any] = {"dimension_names": [axis.lower() for axis in self._axes]}
+        if self._format == 2:
+            more = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+        return group.create_array(
+            name,
+            shape=tuple(shape),
+            chunks=tuple(min(c, n) for c, n in zip(chunk, shape, strict=True)),
+            dtype=self._scheme.dtype,
+            fill_value=0,
+            overwrite=True,
+            **more,
+        )
+
+    def _halve(self, group: Any, name: str, finer: Any, steps: Sequence[int]) -> Any:
+        """Write a coarser level by taking every second voxel, a few chunks at a time: labels are not averaged."""
+        shape = [math.ceil(n / step) for n, step in zip(finer.shape, steps, strict=True)]
+        coarser = self._new(group, name, shape)
+        edges = [range(0, n, chunk) for n, chunk in zip(shape, coarser.chunks, strict=True)]
+        for corner in itertools.product(*edges):
+            ends = [min(lo + chunk, n) for lo, chunk, n in zip(corner, coarser.chunks, shape, strict=True)]
+            wanted = tuple(slice(lo, hi) for lo, hi in zip(corner, ends, strict=True))
+            source = tuple(
+                slice(lo * step, (hi - 1) * step + 1) for lo, hi, step in zip(corner, ends, steps, strict=True)
+            )
+            values = np.asarray(finer[source])[tuple(slice(None, None, step) for step in steps)]
+            if values.any():
+                coarser[wanted] = values
+        return coarser
+
+    def _attributes(self, factors: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Return the metadata, written and checked by the library."""
+        axes, scale, translation = self._world()
+        datasets = []
+        for number, factor in enumerate(factors):
+            # Every second voxel of the finer level: the first one lies where it lay.
+            steps: list[dict[str, Any]] = [
+                {"type": "scale", "scale": [s * f for s, f in zip(scale, factor, strict=True)]}
+            ]
+            if any(translation):
+                steps.append({"type": "translation", "translation": list(translation)})
+            datasets.append({"path": str(number), "coordinateTransformations": steps})
+        multiscale = {"name": self.place.path.name, "axes": axes, "datasets": datasets, "type": "nearest"}
+        names = {value: name for value, name in self._scheme.names.items() if value > 0}
+        about: dict[str, Any] = {
+            "colors": [{"label-value": value, "rgba": [*class_rgb(value), 255]} for value in names],
+        }
+        if self.place.is_inside:
+            about["source"] = {"image": "../../"}
+        if self._format == 2:
+            content = {"multiscales": [{**multiscale, "version": "0.4"}], "image-label": {**about, "version": "0.4"}}
+        else:
+            content = {"version": "0.5", "multiscales": [multiscale], "image-label": about}
+        about["properties"] = [{"label-value": value, "name": name} for value, name in names.items()]
+        checked = self._models.LabelImage.model_validate(content).model_dump(mode="json", exclude_none=True)
+        # Checked by the library, which would write whole numbers as fractions and leave out the names.
+        checked["image-label"] = content["image-label"]
+        return checked if self._format == 2 else {"ome": checked}
+
+    def _world(self) -> tuple[list[dict[str, Any]], list[float], list[float]]:
+        """Return axes, voxel size and place of the first voxel as the source says them, else in its spacing's unit."""
+        level, scale, translation = self._image.level, [], []
+        axes: list[dict[str, Any]] = []
+        spacing = self._image.geometry.spacing
+        says = isinstance(level, Level) and level.letters == self._image.axes and level.spacing() == spacing
+        unit = next((u for u in _UNITS if max(spacing) >= u[0]), _UNITS[-1])
+        for axis in self._axes:
+            kind = "time" if axis == "T" else "space"
+            if says:
+                place = level.letters.index(axis)
+                axes.append({"name": axis.lower(), "type": kind, **_unit_of(level.axes[place])})
+                scale.append(level.scale[place])
+                translation.append(level.translation[place])
+                continue
+            axes.append({"name": axis.lower(), "type": kind})
+            translation.append(0.0)
+            if kind == "time":
+                scale.append(1.0)
+                continue
+            size = spacing["ZYX"[-len(spacing) :].index(axis)]
+            if self._image.geometry.spacing_known:
+                axes[-1]["unit"] = unit[1]
+                size /= unit[0]
+            scale.append(size)
+        return axes, scale, translation
+
+    def _list(self) -> None:
+        """Name the image in the group of labels it lies in."""
+        folder = self.place.path.parent
+        group = self._zarr.open_group(str(folder), mode="a", zarr_format=self._format)
+        known = group.attrs.asdict()
+        named = list((known.get("ome", {}) if self._format == 3 else known).get("labels", ()))
+        labels = [*named, *([] if self.place.path.name in named else [self.place.path.name])]
+        content = self._models.LabelsGroup.model_validate({"labels": labels}).model_dump(mode="json", exclude_none=True)
+        group.attrs.put({**known, **(content if self._format == 2 else {"ome": content})})
+
+    def _writing(self) -> _Told:
+        return _Told(self.place.unfinished)
+
+
+def _unit_of(axis: Mapping[str, Any]) -> dict[str, str]:
+    return {"unit": str(axis["unit"])} if axis.get("unit") else {}
+
+
+class _Told:
+    """Turns what the system says of a write into a sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            told = write_error(self._path, error)
+            raise ResourceError(
+                f"{told.message} The blocks that are finished are kept.", shell="Continue with --continue."
+            ) from error
+
+
+def pyramid(shape: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, ...]]:
+    """Return by how much every level is coarser than the finest one, axis by axis.
+
+    Those axes are halved that are at most twice as fine as the others become, so that voxels get rounder.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the finest level.
+    spacing : sequence of float
+        Its voxel size; infinite for an axis that is never halved.
+    """
+    factors = [(1,) * len(shape)]
+    sizes, own = list(shape), list(spacing)
+    while max(n for n, size in zip(sizes, own, strict=True) if math.isfinite(size)) > _COARSEST:
+        finest = min(size for n, size in zip(sizes, own, strict=True) if n > 1)
+        steps = [2 if n > 1 and size < 2 * finest else 1 for n, size in zip(sizes, own, strict=True)]
+        sizes = [math.ceil(n / step) for n, step in zip(sizes, steps, strict=True)]
+        own = [size * step for size, step in zip(own, steps, strict=True)]
+        factors.append(tuple(f * step for f, step in zip(factors[-1], steps, strict=True)))
+    return factors
+
+
+def require_free(place: Place) -> None:
+    """Raise SettingsError if a finished result lies in a place already."""
+    if place.path.exists():
+        raise SettingsError(f"{place.path} is there already. Choose another name, or delete it.")

@@ -1,0 +1,291 @@
+"""Zarr arrays and OME-Zarr images (0.1 to 0.5): levels, their axes and the size of their voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.formats.images.pixel_sizes import UNITS
+from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_BY_COUNT = {2: "YX", 3: "ZYX"}
+_PLANES = 1.5  # by how many coarse planes levels of a pyramid may differ in extent: what rounding of their shapes does
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : str
+        Of the array, within the image.
+    shape : tuple of int
+        All axes.
+    scale, translation : tuple of float
+        Size of a voxel and place of the first one, in the axes' own units.
+    axes : tuple of dict
+        As the metadata have them, with ``name``, ``type`` and ``unit``.
+    version : str
+        Of the metadata.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    axes: tuple[Mapping[str, Any], ...]
+    version: str
+
+    @property
+    def letters(self) -> str:
+        """A letter per axis."""
+        return "".join(_letter(axis) for axis in self.axes)
+
+    def spacing(self) -> tuple[float, ...] | None:
+        """Return the voxel size ([z,] y, x) in mm; None where an axis has no unit, or an unknown one."""
+        sizes = []
+        for letter in "ZYX":
+            if letter in self.letters:
+                place = self.letters.index(letter)
+                unit = UNITS.get(str(self.axes[place].get("unit")).lower())
+                if unit is None:
+                    return None
+                sizes.append(self.scale[place] * unit)
+        return tuple(sizes)
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Whether a folder, or an address, is a zarr array or group."""
+    if is_address(path):
+        return True
+    return Path(path).is_dir() and any((Path(path) / mark).is_file() for mark in _MARKS)
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether something is an address (``https://``, ``s3://``) and not a path."""
+    return "://" in str(path)
+
+
+def zarr_library() -> Any:
+    """Return zarr.
+
+    Raises
+    ------
+    ImageError
+        If it is not installed.
+    """
+    try:
+        import zarr  # an optional part of the installation
+    except ImportError as error:
+        raise ImageError(
+            "Zarr images are read by zarr, which is not installed. Install it with 'pip install "
+            '"napari-nnunet[large]"\'.'
+        ) from error
+    return zarr
+
+
+def open_zarr(
+    path: str | Path,
+    *,
+    level: str | None = None,
+    axes: str | None = None,
+    spacing: Sequence[float] | None = None,
+    best: Callable[[Sequence[Level]], int] | None = None,
+) -> LargeImage:
+    """Open a zarr array, or a level of an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder or address.
+    level : str, optional
+        Path or number of the level; chosen by ``best`` if not given.
+    axes : str, optional
+        A letter per axis, where the metadata do not say it; wins over what they say.
+    spacing : sequence of float, optional
+        Voxel size ([z,] y, x) in mm of the level that is read; wins over the metadata.
+    best : callable, optional
+        Returns the number of the level to read, given all of them; the finest if not given.
+
+    Raises
+    ------
+    ImageError
+        If it is no image, its levels contradict each other, or it does not say what a voxel is.
+    """
+    zarr, name = zarr_library(), str(path).rstrip("/").rpartition("/")[2]
+    found = _opened(path)
+    files = () if is_address(path) else (Path(path),)
+    if isinstance(found, zarr.Array):
+        letters = axes or _named(found) or _BY_COUNT.get(found.ndim, "")
+        return LargeImage((found,), letters, _geometry(letters, found.ndim, spacing, None, name), name, files)
+    levels = read_levels(found, name)
+    at = levels[_chosen(levels, level, best, name)]
+    letters = axes or at.letters
+    known = at.spacing() if letters == at.letters else None
+    geometry = _geometry(letters, len(at.shape), spacing, known, name)
+    notes: tuple[str, ...] = ()
+    if len(levels) > 1 and level is None:
+        others = ", ".join(f"{other.path} ({' x '.join(map(str, other.shape))})" for other in levels)
+        notes = (f"Level {at.path} of {name} is segmented; of its levels, its voxels fit the model best: {others}.",)
+    files = tuple(file / at.path for file in files)
+    return LargeImage((found[at.path],), letters, geometry, name, files, at, notes)
+
+
+def _opened(path: str | Path) -> Any:
+    """Open an array or a group of zarr."""
+    try:
+        return zarr_library().open(str(path), mode="r")
+    except NnunetError:
+        raise
+    except Exception as error:  # whatever a store raises
+        raise ImageError(f"{path} cannot be opened as zarr: {' '.join(str(error).split())}") from error
+
+
+def _geometry(
+    letters: str, ndim: int, given: Sequence[float] | None, known: tuple[float, ...] | None, name: str
+) -> Geometry:
+    check_axes(letters, ndim, name)
+    spatial = sum(letter in letters for letter in "ZYX")
+    if given is not None:
+        return Geometry(spacing=(1.0,) * spatial).with_spacing(given, GIVEN)
+    if known is None:
+        return Geometry(spacing=(1.0,) * spatial, spacing_known=False)
+    return Geometry(spacing=known, spacing_source=OME)
+
+
+def _named(array: Any) -> str | None:
+    """Return the axes that an array of zarr v3 names itself, None if it names none that are known."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    letters = "".join(str(name).upper()[:1] for name in names if name)
+    return letters if len(letters) == array.ndim and set(letters) <= set("TCZYX") else None
+
+
+def read_levels(group: Any, name: str) -> list[Level]:
+    """Return the levels of an OME-Zarr image, finest first.
+
+    Raises
+    ------
+    ImageError
+        If there is no image, or its levels contradict each other.
+    """
+    attributes = group.attrs.asdict()
+    content = attributes.get("ome", attributes)
+    if not isinstance(content, Mapping) or not content.get("multiscales"):
+        raise ImageError(_no_image(group, content if isinstance(content, Mapping) else {}, name))
+    try:
+        entry = content["multiscales"][0]
+        version = str(content.get("version") or entry.get("version") or "0.4")
+        datasets = list(entry["datasets"])
+        axes = tuple(_axis(axis) for axis in entry.get("axes", ()))
+        whole = _transformed(entry, len(axes))
+        levels = [_level(group, dataset, axes, whole, version, name) for dataset in datasets]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ImageError(f"The metadata of {name} do not describe an image: {error!r} in 'multiscales'.") from error
+    if not levels:
+        raise ImageError(f"The metadata of {name} name no level.")
+    _check_levels(levels, name)
+    return levels
+
+
+def _no_image(group: Any, content: Mapping[str, Any], name: str) -> str:
+    if "plate" in content or "well" in content:
+        return f"{name} is a plate with many images. Name one of them, such as {name}/A/1/0."
+    inside = sorted(key for key, _ in group.groups())
+    arrays = sorted(key for key, _ in group.arrays())
+    listed = f" It holds {', '.join((inside + arrays)[:10])}." if inside or arrays else ""
+    return f"{name} is a group of zarr without the metadata of an image (multiscales).{listed} Name an image within it."
+
+
+def _axis(axis: Any) -> Mapping[str, Any]:
+    """Return an axis as version 0.4 has it; 0.3 has names only."""
+    return {"name": axis} if isinstance(axis, str) else dict(axis)
+
+
+def _letter(axis: Mapping[str, Any]) -> str:
+    kinds = {"time": "T", "channel": "C"}
+    return kinds.get(str(axis.get("type")), str(axis.get("name", "?")).upper())
+
+
+def _transformed(entry: Mapping[str, Any], ndim: int) -> tuple[list[float], list[float]]:
+    """Return scale and translation of a list of transformations."""
+    scale, translation = [1.0] * ndim, [0.0] * ndim
+    for step in entry.get("coordinateTransformations") or ():
+        if step["type"] == "scale":
+            factors = [float(v) for v in step["scale"]]
+            scale = [a * b for a, b in zip(scale, factors, strict=True)]
+            translation = [a * b for a, b in zip(translation, factors, strict=True)]
+        elif step["type"] == "translation":
+            translation = [a + float(b) for a, b in zip(translation, step["translation"], strict=True)]
+    if not all(math.isfinite(v) and v > 0 for v in scale):
+        raise ValueError(f"the scale {scale}")
+    return scale, translation
+
+
+def _level(
+    group: Any,
+    dataset: Mapping[str, Any],
+    axes: tuple[Mapping[str, Any], ...],
+    whole: tuple[list[float], list[float]],
+    version: str,
+    name: str,
+) -> Level:
+    path = str(dataset["path"])
+    try:
+        shape = tuple(int(n) for n in group[path].shape)
+    except (KeyError, FileNotFoundError, AttributeError) as error:
+        raise ImageError(f"The metadata of {name} name the level {path}, which is not there. Copy it again.") from error
+    if not axes:  # versions 0.1 and 0.2 had five axes in this order
+        axes = tuple({"name": letter.lower()} for letter in "TCZYX") if len(shape) == 5 else ()
+        whole = ([1.0] * len(axes), [0.0] * len(axes))
+    if len(axes) != len(shape):
+        raise ImageError(
+            f"The metadata of {name} name {len(axes)} axes, but level {path} has {len(shape)}: "
+            f"{' x '.join(map(str, shape))}."
+        )
+    scale, translation = _transformed(dataset, len(axes))
+    return Level(
+        path,
+        shape,
+        tuple(a * b for a, b in zip(scale, whole[0], strict=True)),
+        tuple(a * b + c for a, b, c in zip(translation, *whole, strict=True)),
+        axes,
+        version,
+    )
+
+
+def _check_levels(levels: Sequence[Level], name: str) -> None:
+    """Raise ImageError if levels do not show the same place: same voxels times size, within some coarse planes."""
+    finest = levels[0]
+    if all(set(level.scale) == {1.0} for level in levels):
+        return  # nothing is said of their size
+    for level in levels[1:]:
+        for axis, letter in enumerate(level.letters):
+            ends = [each.shape[axis] * each.scale[axis] for each in (finest, level)]
+            if abs(ends[0] - ends[1]) > _PLANES * max(level.scale[axis], finest.scale[axis]):
+                raise ImageError(
+                    f"The levels of {name} contradict each other: along {letter.lower()}, level {finest.path} is "
+                    f"{finest.shape[axis]} x {finest.scale[axis]:g} = {ends[0]:g} long, but level {level.path} is "
+                    f"{level.shape[axis]} x {level.scale[axis]:g} = {ends[1]:g}. Write the pyramid again, or name one "
+                    "of its arrays instead of the image.",
+                    shell=f"For instance -i {name}/{finest.path} --spacing ...",
+                )
+
+
+def _chosen(
+    levels: Sequence[Level], wanted: str | None, best: Callable[[Sequence[Level]], int] | None, name: str
+) -> int:
+    if wanted is None:
+        return best(levels) if best is not None and len(levels) > 1 else 0
+    paths = [level.path for level in levels]
+    if wanted in paths:
+        return paths.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(levels):
+        return int(wanted)
+    raise ImageError(f"{name} has no level {wanted}; it has {', '.join(paths)}.")

@@ -1,0 +1,285 @@
+"""Opens whatever can be read box by box, without reading a voxel."""
+
+from __future__ import annotations
+
+import math
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
+from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.schema.geometry import GIVEN, Geometry
+
+_TIFF = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Say:
+    """What a person says of an image that its files do not.
+
+    Parameters
+    ----------
+    level : str, optional
+        Of a pyramid.
+    axes : str, optional
+        A letter per axis.
+    spacing : tuple of float, optional
+        Voxel size ([z,] y, x) in mm.
+    best : callable, optional
+        Chooses a level.
+    """
+
+    level: str | None = None
+    axes: str | None = None
+    spacing: tuple[float, ...] | None = None
+    best: Callable[[Sequence[Level]], int] | None = None
+
+
+def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImage:
+    """Open an image of one or several files, folders or addresses, which hold its channels one after the other.
+
+    Parameters
+    ----------
+    paths : sequence of Path or str
+        OME-Zarr, zarr, a folder of TIFF planes, TIFF, NIfTI, and everything else that is read here; the latter, and
+        packed files, as far as they fit into memory.
+    say : Say, optional
+        What the files do not say.
+
+    Raises
+    ------
+    ImageError
+        If something is missing, damaged, or does not fit together.
+    """
+    say = say or Say()
+    opened = [_open_one(path, say) for path in paths]
+    if not opened:
+        raise ImageError("No image was given.")
+    first = opened[0]
+    if len(opened) == 1:
+        return first
+    for other in opened[1:]:
+        if other.axes != first.axes or other.geometry.spacing != first.geometry.spacing:
+            raise ImageError(
+                f"The channels {first.name} and {other.name} do not lie on one grid: {first.axes} with voxels of "
+                f"{first.geometry.spacing} mm, {other.axes} with {other.geometry.spacing} mm."
+            )
+    return replace(
+        first,
+        arrays=tuple(array for image in opened for array in image.arrays),
+        files=tuple(file for image in opened for file in image.files),
+        notes=tuple(dict.fromkeys(note for image in opened for note in image.notes)),
+    )
+
+
+def image_of(array: Any, spacing: Sequence[float], axes: str | None = None, name: str = "the array") -> LargeImage:
+    """Return an image of an array (numpy, dask, zarr or another one with slices).
+
+    Parameters
+    ----------
+    array : array-like
+        Never read as a whole.
+    spacing : sequence of float
+        Voxel size ([z,] y, x) in mm.
+    axes : str, optional
+        A letter per axis; ([C,] [Z,] Y, X) for as many sizes as there are if not given.
+    """
+    axes = axes or "CZYX"[-len(array.shape) :] if len(spacing) == 3 else axes or "CYX"[-len(array.shape) :]
+    image = LargeImage((array,), axes, Geometry(spacing=(1.0,) * sum(a in axes for a in "ZYX")), name)
+    return replace(image, geometry=image.geometry.with_spacing(spacing, GIVEN))
+
+
+def _open_one(path: Path | str, say: Say) -> LargeImage:
+    if is_zarr(path):
+        return open_zarr(path, level=say.level, axes=say.axes, spacing=say.spacing, best=say.best)
+    path = Path(path)
+    if say.level is not None:
+        raise ImageError(f"{path.name} is no OME-Zarr image, so it has no level {say.level}.")
+    if path.is_dir() and (planes := _planes_in(path)):
+        image = _open_planes(path, planes)
+    elif path.name.lower().endswith(_TIFF):
+        image = _open_tiff(path, say.axes)
+    elif path.name.lower().endswith(".nii"):
+        image = _open_nifti(path)
+    else:
+        volume = read_volume([path], as_stored=True)
+        letters = "CZYX" if len(volume.shape) == 3 else "CYX"
+        image = LargeImage((volume.array,), letters, volume.geometry, path.name, (path,))
+    if say.axes is not None:
+        image = replace(image, axes=say.axes)
+    if say.spacing is not None:
+        image = replace(image, geometry=image.geometry.with_spacing(say.spacing, GIVEN))
+    return image
+
+
+def _planes_in(folder: Path) -> list[Path]:
+    """Return the TIFF files of a folder in the order of the numbers in their names; none if there is something else."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in files if path.name.lower().endswith(_TIFF)]
+    return sorted(found, key=lambda path: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", path.name)])
+
+
+class _Planes:
+    """Files of one plane each, as a stack (z, y, x)."""
+
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self._files = list(files)
+        self.shape, self.dtype = (len(files), *shape), dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        along, y, x = index
+        files = self._files[along]
+        stack = np.empty((len(files), *_extent(self.shape[1:], (y, x))), dtype=self.dtype)
+        for plane, file in zip(stack, files, strict=True):
+            plane[...] = self._plane(file)[y, x]
+        return stack
+
+    def _plane(self, file: Path) -> NDArray[Any]:
+        import tifffile
+
+        # Where it is stored as it is, only what is looked at is read.
+        try:
+            plane = tifffile.memmap(file, mode="r")
+        except ValueError:
+            plane = tifffile.imread(file)
+        plane = plane.squeeze()
+        if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
+            raise ValueError(
+                f"{file.name} has {' x '.join(map(str, plane.shape))} pixels of type {plane.dtype}, the first plane "
+                f"has {' x '.join(map(str, self.shape[1:]))} of type {self.dtype}"
+            )
+        return plane
+
+
+def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(len(range(*part.indices(n))) for n, part in zip(shape, index, strict=True))
+
+
+def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
+    import tifffile
+
+    from napari_nnunet.formats.images.pixel_sizes import sizes_of
+
+    try:
+        with tifffile.TiffFile(files[0]) as first:
+            series = first.series[0]
+            shape = tuple(n for n in series.shape if n > 1) or tuple(series.shape)
+            dtype, sizes = np.dtype(series.dtype), sizes_of(first, 3)
+    except (tifffile.TiffFileError, ValueError, IndexError) as error:
+        raise ImageError(f"{files[0]} is no TIFF that can be read: {error}.") from error
+    if len(shape) != 2:
+        raise ImageError(
+            f"The planes of {folder.name} have the shape {' x '.join(map(str, shape))}; a folder of planes holds one "
+            "grey picture (y, x) per file."
+        )
+    numbers = [re.findall(r"\d+", path.stem)[-1:] for path in files]
+    if all(numbers):
+        known = [int(number[0]) for number in numbers]
+        gaps = [n for n in range(min(known), max(known) + 1) if n not in set(known)]
+        if gaps and len(gaps) < len(files):
+            raise ImageError(
+                f"Planes are missing in {folder.name}: {', '.join(map(str, gaps[:5]))}{', ...' if gaps[5:] else ''} "
+                f"between {files[0].name} and {files[-1].name}. Export it again."
+            )
+    geometry = Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
+    if sizes is not None:
+        geometry = Geometry(spacing=sizes[0], spacing_source=sizes[1])
+    planes = _Planes(files, (shape[0], shape[1]), dtype)
+    return LargeImage((planes,), "ZYX", geometry, folder.name, (folder,))
+
+
+def _open_tiff(path: Path, axes: str | None) -> LargeImage:
+    """Open a TIFF: mapped into memory where it is stored as it is, else through its strips or tiles."""
+    import tifffile
+
+    if axes is None:
+        header = read_header(path)
+        ndim, geometry = header.geometry.ndim, header.geometry
+    else:
+        ndim = sum(letter in axes for letter in "ZYX")
+        geometry = Geometry(spacing=(1.0,) * ndim, spacing_known=False)
+    try:
+        file = tifffile.TiffFile(path, _multifile=False)
+        series = file.series[0]
+    except (OSError, tifffile.TiffFileError, ValueError, IndexError) as error:
+        raise ImageError(f"{path} is no TIFF that can be read: {error}.") from error
+    letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
+    if len(series.shape) == len(letters) and series.dataoffset is None:
+        return LargeImage((_Tiles(file),), letters, geometry, path.name, (path,))
+    file.close()
+    if len(series.shape) == len(letters):
+        kind = series.dtype.newbyteorder(file.byteorder)
+        array: Any = np.memmap(path, kind, "r", series.dataoffset, tuple(series.shape))
+    elif axes is None:
+        array = read_volume([path], as_stored=True).array
+        letters = "CZYX"[-len(array.shape) :] if ndim == 3 else "CYX"
+    else:
+        check_axes(axes, len(series.shape), path.name)
+    return LargeImage((array,), letters, geometry, path.name, (path,))
+
+
+class _Tiles:
+    """A TIFF whose strips or tiles are read one by one, and which is closed when nobody needs it any more."""
+
+    def __init__(self, file: Any) -> None:
+        self._array = zarr_library().open(file.series[0].aszarr(level=0), mode="r")
+        self.shape, self.dtype, self.chunks = self._array.shape, self._array.dtype, self._array.chunks
+        weakref.finalize(self, file.close)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self._array[index])
+
+
+def _letters(series: Any, ndim: int, whole: Sequence[Any]) -> str:
+    """Return a letter per axis of a TIFF that is read here; empty where its pages have to be put together first."""
+    letters = str(series.axes).replace("S", "C")
+    if len(whole) > 1 or not set("YX") <= set(letters):
+        return ""
+    if len(letters) == ndim:
+        return "ZYX"[-ndim:]
+    return letters if set(letters) <= set("CZYX") else ""
+
+
+def _open_nifti(path: Path) -> LargeImage:
+    """Open a NIfTI file that is not packed: its voxels are mapped into memory."""
+    import nibabel
+
+    header = read_header(path)
+    try:
+        proxy = nibabel.Nifti1Image.from_filename(path, mmap="r").dataobj
+    except (nibabel.filebasedimages.ImageFileError, OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read: {error}.") from error
+    if path.stat().st_size < proxy.offset + proxy.dtype.itemsize * math.prod(proxy.shape):
+        raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.")
+    ndim = header.geometry.ndim
+    if len(proxy.shape) != ndim:
+        raise ImageError(
+            f"{path.name} has {len(proxy.shape)} axes ({' x '.join(map(str, proxy.shape))}); a volume has 3. Save "
+            "every channel and every time point as a file of its own."
+        )
+    return LargeImage((_Reversed(proxy),), "ZYX"[-ndim:], header.geometry, path.name, (path,))
+
+
+class _Reversed:
+    """A proxy of NIfTI, whose first axis is x, with the axes turned around."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self.shape = tuple(reversed(proxy.shape))
+        scaled = (proxy.slope, proxy.inter) not in ((1.0, 0.0), (1, 0))
+        self.dtype = np.dtype(np.float64) if scaled else proxy.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self._proxy[tuple(reversed(index))]).T
+
+
+__all__ = ["LargeImage", "Say", "image_of", "is_address", "open_image"]

@@ -1,0 +1,196 @@
+"""An image of any size, of which boxes are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.errors import ImageError, ResourceError, is_out_of_memory
+from napari_nnunet.schema.geometry import Geometry, lift_shape
+
+AXES = "TCZYX"
+Box = Sequence[tuple[int, int]]
+
+
+class Stamp(NamedTuple):
+    """What tells whether files were changed: how many there are, their bytes, and when the newest was written (ns)."""
+
+    files: int
+    bytes: int
+    newest: int
+
+
+@dataclass(frozen=True, eq=False)
+class LargeImage:
+    """An image whose voxels stay where they are until a box of them is read.
+
+    Parameters
+    ----------
+    arrays : tuple of array-like
+        Anything with ``shape``, ``dtype`` and slicing; several hold channels one after the other.
+    axes : str
+        A letter per axis of each array: T, C, Z, Y and X in any order, Y and X at least.
+    geometry : Geometry
+        Grid of the spatial axes, ([Z,] Y, X).
+    name : str
+        What to call it in sentences.
+    files : tuple of Path
+        Files and folders it lies in; empty for arrays in memory.
+    level : Level or None
+        Where it comes from in a pyramid.
+    notes : tuple of str
+        What was chosen in opening it, in sentences.
+
+    Raises
+    ------
+    ImageError
+        If axes and arrays do not fit together.
+    """
+
+    arrays: tuple[Any, ...]
+    axes: str
+    geometry: Geometry
+    name: str
+    files: tuple[Path, ...] = ()
+    level: Any = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(int(n) for n in array.shape) for array in self.arrays]
+        check_axes(self.axes, len(shapes[0]), self.name)
+        if 0 in shapes[0]:
+            raise ImageError(f"{self.name} is empty: its shape is {_times(shapes[0])}.")
+        without = [tuple(n for n, axis in zip(shape, self.axes, strict=True) if axis != "C") for shape in shapes]
+        if len(set(without)) > 1:
+            raise ImageError(
+                f"The channels of {self.name} have different shapes: {', '.join(map(_times, shapes))}. Give channels "
+                "that lie on one grid."
+            )
+        kind = np.dtype(self.arrays[0].dtype).kind
+        if kind not in "buif":
+            raise ImageError(f"{self.name} holds values of type {self.arrays[0].dtype}; an image holds real numbers.")
+
+    def _size(self, axis: str) -> int:
+        return int(self.arrays[0].shape[self.axes.index(axis)]) if axis in self.axes else 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape ([Z,] Y, X)."""
+        return tuple(self._size(axis) for axis in "ZYX" if axis in self.axes)
+
+    @property
+    def shape_3d(self) -> tuple[int, int, int]:
+        """Spatial shape with three entries; a 2-D image has one slice."""
+        return lift_shape(self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, of all arrays together."""
+        place = self.axes.find("C")
+        return sum(int(array.shape[place]) if place >= 0 else 1 for array in self.arrays)
+
+    @property
+    def times(self) -> int:
+        """Number of time points."""
+        return self._size("T")
+
+    @property
+    def chunk_3d(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x) that are stored together; a row where nothing is known of that."""
+        known = getattr(self.arrays[0], "chunks", None) or ()
+        z, y, x = 1, 1, self._size("X")
+        if len(known) == len(self.axes):
+            # Those of dask are tuples, one number per chunk.
+            edges = {a: max(c) if isinstance(c, tuple) else int(c) for a, c in zip(self.axes, known, strict=True)}
+            z, y, x = (max(1, edges.get(axis, 1)) for axis in "ZYX")
+        return z, y, x
+
+    def missing_chunks(self) -> tuple[int, int, Any] | None:
+        """Return how many chunks of a zarr on this machine's disks are not stored, of how many, and what they count as.
+
+        None where that is not known.
+        """
+        if not self.files or not all(hasattr(array, "nchunks_initialized") for array in self.arrays):
+            return None
+        every = sum(int(array.nchunks) for array in self.arrays)
+        stored = sum(int(array.nchunks_initialized) for array in self.arrays)
+        return every - stored, every, self.arrays[0].fill_value
+
+    def read(self, box: Box, time: int = 0) -> NDArray[Any]:
+        """Read a half-open box (z, y, x) of a time point; a 2-D image has one slice.
+
+        Returns
+        -------
+        ndarray, shape (C, z, y, x)
+
+        Raises
+        ------
+        ImageError
+            If the source cannot be read there.
+        """
+        wanted = {axis: slice(int(lo), int(hi)) for axis, (lo, hi) in zip("ZYX", box, strict=True)}
+        wanted |= {"T": slice(time, time + 1), "C": slice(None)}
+        index = tuple(wanted[axis] for axis in self.axes)
+        order = [self.axes.index(axis) for axis in AXES if axis in self.axes]
+        missing = tuple(i for i, axis in enumerate(AXES) if axis not in self.axes)
+        try:
+            parts = [np.asarray(array[index]).transpose(order) for array in self.arrays]
+            # Always (1, C, z, y, x): axes that are missing have one plane.
+            whole = [np.expand_dims(part, missing) for part in parts]
+            return (whole[0] if len(whole) == 1 else np.concatenate(whole, axis=1))[0]
+        except Exception as error:  # whatever a library raises for a chunk that is damaged or gone
+            if is_out_of_memory(error) or isinstance(error, ResourceError):
+                raise
+            where = ", ".join(f"{axis.lower()} {lo} to {hi}" for axis, (lo, hi) in zip("ZYX", box, strict=True))
+            time_point = f" of time point {time + 1}" if self.times > 1 else ""
+            raise ImageError(
+                f"The voxels {where}{time_point} of {self.name} cannot be read: {_line(error)}. Copy or export the "
+                "image again, or restore that part of it."
+            ) from error
+
+    def stamp(self) -> Stamp:
+        """Return what tells later whether the files were changed meanwhile."""
+        sizes, newest = [], 0
+        for file in self.files:
+            for entry in _entries(file):
+                sizes.append(entry.st_size)
+                newest = max(newest, entry.st_mtime_ns)
+        return Stamp(len(sizes), sum(sizes), newest)
+
+
+def check_axes(axes: str, ndim: int, name: str) -> None:
+    """Raise ImageError unless there is a known letter per axis, each once, Y and X among them."""
+    if len(axes) != ndim or len(set(axes)) != ndim or set(axes) - set(AXES) or not {"Y", "X"} <= set(axes):
+        raise ImageError(
+            f"{name} has {ndim} axes, and {axes or 'nothing'!r} does not say which is what. Give one letter per axis: "
+            "T (time), C (channel), Z, Y, X.",
+            shell="For instance --axes CZYX.",
+        )
+
+
+def _entries(path: Path) -> Iterator[os.stat_result]:
+    """Give what the system knows of a file, or of all files in a folder and below; results within it do not count."""
+    if not path.is_dir():
+        yield path.stat()
+        return
+    with os.scandir(path) as found:
+        for entry in found:
+            if entry.is_dir():
+                if entry.name != "labels":
+                    yield from _entries(Path(entry.path))
+            elif entry.name not in (".zattrs", ".zgroup", "zarr.json", ".zmetadata"):
+                yield entry.stat()
+
+
+def _times(numbers: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in numbers)
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

@@ -1,0 +1,31 @@
+"""How much memory a large image may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+from napari_nnunet.engine.prediction.infer import Ensemble
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.prediction.predictor import run_bytes
+from napari_nnunet.memory import available_memory
+
+_SHARE = 0.5  # of the free memory
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that the process may take, all in all."""
+
+    bytes: float
+
+    @classmethod
+    def of(cls, gigabytes: float) -> Budget:
+        """Return what was asked for, or half of what is free."""
+        return cls(gigabytes * 1e9 if gigabytes else _SHARE * available_memory())
+
+    def left_beside(self, model: TrainedModel, ensemble: Ensemble) -> float:
+        """Return the bytes left for a block: less what the process takes already, and the network at work."""
+        taken = psutil.Process().memory_info().rss
+        return self.bytes - taken - run_bytes(model, ensemble.batch, ensemble.windows_per_round, ensemble.channels)

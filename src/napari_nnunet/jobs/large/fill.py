@@ -1,0 +1,211 @@
+"""Blocks are computed, written and noted, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.large.blocks import DECODED_VOXELS, Block, Layout
+from napari_nnunet.engine.large.parts import Preparation
+from napari_nnunet.engine.prediction.decode import Assembler
+from napari_nnunet.engine.prediction.infer import Ensemble
+from napari_nnunet.engine.prediction.sampling import sampling_parts
+from napari_nnunet.engine.prediction.tiles import Accumulator
+from napari_nnunet.errors import ImageError, is_out_of_memory
+from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
+from napari_nnunet.formats.large.journal import Journal
+from napari_nnunet.formats.large.label_image import LabelImage
+from napari_nnunet.formats.large.source import LargeImage, Stamp
+from napari_nnunet.jobs.prediction.predict import after_out_of_memory
+from napari_nnunet.jobs.prediction.predictor import Predictor
+from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation, count_labels
+from napari_nnunet.jobs.prediction.windows import NotFiniteError, Sums, segment_windows, tiles_of, window_weights
+from napari_nnunet.schema.requests.prediction import PredictSettings
+
+
+@dataclass(eq=False)
+class Filling:
+    """A label image that is being filled.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The networks.
+    image : LargeImage
+        What is segmented.
+    labels : LabelImage
+        Where to.
+    journal : Journal
+        What is finished.
+    settings : PredictSettings
+        How.
+    stamp : Stamp
+        Of the image when it was first looked at.
+    counts : dict
+        Voxels of each label value, block by block.
+    computed, kept : int
+        Blocks of this run, and of earlier ones.
+    """
+
+    predictor: Predictor
+    image: LargeImage
+    labels: LabelImage
+    journal: Journal
+    settings: PredictSettings
+    stamp: Stamp
+    counts: dict[tuple[int, ...], Sequence[int]] = field(default_factory=dict)
+    computed: int = 0
+    kept: int = 0
+
+    @property
+    def total(self) -> tuple[int, ...]:
+        """Voxels of each label value in the whole image."""
+        values = max(self.predictor.model.dataset.labels.names) + 1
+        found = np.zeros(values, dtype=np.int64)
+        for counts in self.counts.values():
+            found[: len(counts)] += np.asarray(counts, dtype=np.int64)
+        found[0] = self.image.times * int(np.prod(self.image.shape_3d)) - int(found[1:].sum())
+        return tuple(int(n) for n in found)
+
+
+def fill(filling: Filling, points: Sequence[tuple[Preparation, Layout]]) -> Job[None]:
+    """Compute the blocks of all time points that are not finished.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be read somewhere, or was changed meanwhile.
+    ResourceError
+        If a block cannot be written, or memory runs out.
+    """
+    todo = list(_left(filling, points))
+    if filling.kept:
+        yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
+    runs = [_runs(filling, preparation.record, block) for _, preparation, block in todo]
+    total, began = sum(runs), time.monotonic()
+    yield Stage(name="Segmenting", total=total)
+    for number, (point, preparation, block) in enumerate(todo):
+        before = sum(runs[:number])
+        labels = yield from _followed(_computed(filling, preparation, block), before, total, began)
+        _require_unchanged(filling)
+        filling.labels.write(block.box, labels, point)
+        counts = count_labels(labels, max(filling.predictor.model.dataset.labels.names) + 1)
+        filling.counts[(point, *block.place)] = counts
+        filling.journal.note("block", {"at": [point, *block.place], "counts": list(counts)})
+        filling.computed += 1
+        yield Painted(box=block.box[-len(filling.image.shape) :], final=True)
+
+
+def _left(filling: Filling, points: Sequence[tuple[Preparation, Layout]]) -> Iterator[tuple[int, Preparation, Block]]:
+    """Give the blocks that are not finished, but for those of the empty border."""
+    for entry in filling.journal.all("block"):
+        filling.counts[tuple(entry["at"])] = entry["counts"]
+    for point, (preparation, layout) in enumerate(points):
+        for block in layout.blocks():
+            if (point, *block.place) in filling.counts:
+                filling.kept += 1
+            elif block.inner is not None:
+                yield point, preparation, block
+
+
+def _followed(job: Job[NDArray[Any]], before: int, total: int, began: float) -> Job[NDArray[Any]]:
+    """Return what a block's job returns; of its progress, say what it is of the whole image's."""
+    with Pump(job) as pump:
+        for event in pump:
+            if isinstance(event, Progress):
+                done = before + event.done
+                left = (time.monotonic() - began) / done * (total - done)
+                yield Progress(done=done, total=total, seconds_left=left)
+            elif isinstance(event, Note):
+                yield event
+    return pump.result
+
+
+def _require_unchanged(filling: Filling) -> None:
+    if filling.image.stamp() != filling.stamp:
+        raise ImageError(
+            f"{filling.image.name} was changed while it was read, so that its parts do not belong together. Delete "
+            f"{filling.labels.place.unfinished}, and begin again when nothing writes to the image any more."
+        )
+
+
+def _runs(filling: Filling, record: PrepareRecord, block: Block) -> int:
+    """Return how many network runs a block takes."""
+    part = _part_of(filling, record, block)[1]
+    size, ensemble = filling.predictor.ensemble.windows_per_round, filling.predictor.ensemble
+    whole, rest = divmod(part.count, size)
+    return whole * ensemble.forwards(size) + (ensemble.forwards(rest) if rest else 0)
+
+
+def _part_of(filling: Filling, record: PrepareRecord, block: Block) -> Any:
+    """Return the way back to a block and the windows it needs."""
+    if block.inner is None:
+        raise ValueError("a block outside of the nonzero box has no windows")
+    model = filling.predictor.model
+    axes, needed = sampling_parts(record, model.configuration.resample_probabilities, block.inner)
+    return axes, tiles_of(model, record, filling.settings).part(needed)
+
+
+def _computed(filling: Filling, preparation: Preparation, block: Block) -> Job[NDArray[Any]]:
+    """Return the labels (z, y, x) of a block, in the image's own order; falls back as a prediction in memory does.
+
+    Every block begins with the arithmetic of the whole image, so that it does not matter which ones a run computes.
+    """
+    ensemble, on_device = filling.predictor.ensemble, filling.settings.on_device
+    while True:
+        try:
+            return (yield from _once(filling, ensemble, preparation, block, on_device=on_device))
+        except NotFiniteError:
+            yield Note(level="warning", text=f"{ensemble.choice.precision} overflowed; repeating in float32.")
+            ensemble = ensemble.rebuilt(replace(ensemble.choice, precision="float32", why="range of values"))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            model = filling.predictor.model
+            on_device, ensemble = yield from after_out_of_memory(ensemble, model, on_device=on_device, error=error)
+
+
+def _once(
+    filling: Filling, ensemble: Ensemble, preparation: Preparation, block: Block, *, on_device: bool
+) -> Job[NDArray[Any]]:
+    model, whole = filling.predictor.model, preparation.record
+    labels = np.zeros([hi - lo for lo, hi in block.box], dtype=model.dataset.labels.dtype)
+    axes, grid = _part_of(filling, whole, block)
+    inner = block.inner or ()
+    z, y, x = (hi - lo for lo, hi in inner)
+    record = replace(whole, shape=(z, y, x), box=((0, z), (0, y), (0, x)), network_shape=grid.shape, notes=())
+    device = torch.device(ensemble.choice.device if on_device and ensemble.choice.kind != "cpu" else "cpu")
+    data = torch.from_numpy(preparation.part(grid.covered)).to(device)
+    assembler = Assembler(
+        record,
+        model.dataset.labels,
+        model.configuration.resample_probabilities,
+        labels[_place(whole, block)],
+        head=ensemble.head(),
+        average=model.average,
+        axes=axes,
+        at_once=DECODED_VOXELS,
+    )
+    weights = window_weights(grid, device, gaussian=filling.settings.gaussian)
+    accumulator = Accumulator(grid, ensemble.channels, weights)
+    sums = Sums(data, grid, list(grid.tiles()), accumulator, assembler, labels, ensemble.choice)
+    task = Segmentation(PreparedImage(data, record), filling.settings, labels, None)
+    yield from segment_windows(filling.predictor, ensemble, task, sums)
+    return labels
+
+
+def _place(record: PrepareRecord, block: Block) -> tuple[slice, ...]:
+    """Return where in a block what lies within the nonzero box is, in the image's own order."""
+    slices = []
+    for axis, (first, _) in enumerate(block.box):
+        moved = record.transpose_forward.index(axis)
+        lo, hi = (end + record.box[moved][0] for end in (block.inner or ())[moved])
+        slices.append(slice(lo - first, hi - first))
+    return tuple(slices)

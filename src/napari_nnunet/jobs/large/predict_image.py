@@ -1,0 +1,333 @@
+"""Segment one image of any size, block by block; what is finished is kept whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
+from napari_nnunet.engine.image.voxel_size import as_trained, counts_voxels
+from napari_nnunet.engine.large.blocks import Costs, Layout, Shape3, chunk_shape, plan_layout
+from napari_nnunet.engine.large.parts import Preparation
+from napari_nnunet.engine.large.survey import ImageFacts
+from napari_nnunet.engine.network.backends import torch_threads
+from napari_nnunet.errors import ImageError, ModelError, SettingsError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.formats.large.journal import Journal
+from napari_nnunet.formats.large.label_image import ENDING, LabelImage, Place, require_free
+from napari_nnunet.formats.large.source import LargeImage, Stamp
+from napari_nnunet.formats.model.folder import TrainedModel, origin_of
+from napari_nnunet.jobs.large.budget import Budget
+from napari_nnunet.jobs.large.fill import Filling, fill
+from napari_nnunet.jobs.large.survey import surveyed
+from napari_nnunet.jobs.prediction.objects import decoding_for
+from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
+from napari_nnunet.jobs.prediction.voxel_size import require_near
+from napari_nnunet.jobs.prediction.windows import tiles_of
+from napari_nnunet.schema.requests.large import PredictImageSettings
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.version import __version__
+
+_STATE = "state of the image's files"
+_NOTHING = ImageFacts(((0, 0), (0, 0), (0, 0)), 0, 0, ())
+
+
+@dataclass(frozen=True)
+class LargeResult:
+    """What became of a large image.
+
+    Parameters
+    ----------
+    path : Path
+        The result.
+    counts : tuple of int
+        Voxels of each label value, beginning with 0.
+    blocks, kept : int
+        How many blocks were computed, and how many an earlier run had finished.
+    seconds : float
+        Wall time.
+    """
+
+    path: Path
+    counts: tuple[int, ...]
+    blocks: int
+    kept: int
+    seconds: float
+
+
+def predict_image(
+    model: TrainedModel, image: LargeImage, target: Path, asked: PredictImageSettings | None = None
+) -> Job[LargeResult]:
+    """Segment an image of any size; neither it nor its result is ever in memory as a whole.
+
+    The labels are those of :func:`~napari_nnunet.jobs.prediction.predict.predict`, except where two classes are ahead
+    by no more than rounding.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    image : LargeImage
+        See :func:`~napari_nnunet.formats.large.opening.open_image`.
+    target : Path
+        OME-Zarr (``NAME.zarr``, or ``labels/NAME`` in the image's folder), or a file of another format.
+    asked : PredictImageSettings, optional
+        nnU-Net's own settings if not given.
+
+    Yields
+    ------
+    Event
+        Stage, Progress, Note; Painted when a block is finished.
+
+    Returns
+    -------
+    LargeResult
+        Where it is, and what is in it.
+
+    Raises
+    ------
+    ModelError, ImageError, SettingsError, ResourceError
+        If model, image and result do not fit, something cannot be read or written, or memory is not enough. What is
+        finished is kept, and continued by the same with ``carry_on``.
+    """
+    began = time.monotonic()
+    asked = asked or PredictImageSettings()
+    settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
+    _require_fit(model, image, settings)
+    chunk = _chunk(asked, image)
+    place = Place.of(target, image) if _is_zarr(target) else Place(target)
+    budget = Budget.of(asked.memory_gb)
+    if not _is_zarr(target):
+        _require_file(target, image, model, budget)
+    with claimed(place.path.parent, f"{place.path} is already being written", part=place.path.name):
+        if asked.carry_on and place.path.exists() and not place.begun:
+            yield Note(text=f"{place.path} is complete already.")
+            return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
+        require_free(place)
+        journal = Journal(place.unfinished)
+        work = _work(model, image, settings, target, chunk)
+        settings = yield from _begun(journal, place, work, settings, carry_on=asked.carry_on)
+        for text in image.notes:
+            yield Note(text=text)
+        facts = yield from surveyed(image, journal, _separate(model, image))
+        labels = LabelImage(place, image, model.dataset.labels, chunk)
+        stamp = Stamp(*work[_STATE])
+        filling = yield from _filled(model, image, labels, journal, facts, settings, budget, stamp)
+        yield Stage(name="Writing the result")
+        if _is_zarr(target):
+            for _ in labels.complete({**work["model"], "version": __version__}):
+                pass
+            journal.remove()
+            labels.settle()
+        else:
+            _write_file(labels, image, target)
+    return LargeResult(target, filling.total, filling.computed, filling.kept, time.monotonic() - began)
+
+
+def _is_zarr(target: Path) -> bool:
+    return target.name.lower().endswith(ENDING) or Place(target).is_inside
+
+
+def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
+    """Raise what tells that a model and an image do not belong together, before anything is read."""
+    if model.configuration.previous_stage is not None:
+        raise ModelError(
+            f"{model.name} is the second stage of a cascade; images larger than memory are segmented by models of one "
+            "stage only. Take another configuration, or segment the image in memory (predict)."
+        )
+    if decoding_for([(model, settings)]) is not None:
+        raise ModelError(
+            f"{model.name} finds numbered objects, which are put together in memory only.",
+            shell="Add --classes for the classes it has learnt, or segment the image in memory (predict).",
+        )
+    if settings.probabilities:
+        raise SettingsError("Probabilities of images larger than memory are not written. Leave them out.")
+    expected = len(model.configuration.normalization_schemes)
+    if image.channels != expected:
+        raise ImageError(
+            f"The model expects {expected} channel{'s' if expected > 1 else ''} "
+            f"({', '.join(model.dataset.channel_names)}), but {image.name} has {image.channels} (axes {image.axes}: "
+            f"{' x '.join(str(n) for n in image.arrays[0].shape)}). Name the axes if these are others.",
+            shell="For instance --axes CZYX.",
+        )
+    if not image.geometry.spacing_known and not counts_voxels(model.plans, model.configuration):
+        raise ImageError(
+            f"{image.name} does not say how large its voxels are"
+            f"{': its axes have no known unit' if image.level is not None else ''}. Give their size in mm.",
+            shell="For instance --spacing 0.002 0.0005 0.0005 (z y x).",
+        )
+    require_near(model, image.geometry, settings)
+
+
+def _chunk(asked: PredictImageSettings, image: LargeImage) -> Shape3:
+    if asked.chunk is None:
+        return chunk_shape(image.shape_3d)
+    if len(asked.chunk) != len(image.shape) or min(asked.chunk) < 1:
+        raise SettingsError(
+            f"Chunks of {' x '.join(map(str, asked.chunk))} voxels were given for an image with {len(image.shape)} "
+            "axes; give one number from 1 on for each."
+        )
+    z, y, x = (1, *asked.chunk)[-3:]
+    return min(z, image.shape_3d[0]), min(y, image.shape_3d[1]), min(x, image.shape_3d[2])
+
+
+def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: Budget) -> None:
+    """Raise SettingsError if a result does not go into an ordinary file: then it must be OME-Zarr."""
+    size = float(np.prod(image.shape_3d)) * np.dtype(model.dataset.labels.dtype).itemsize
+    if image.times > 1:
+        raise SettingsError(f"A time series is written as OME-Zarr, not as {target.name}. Choose a name with {ENDING}.")
+    if 2 * size > budget.bytes:
+        raise SettingsError(
+            f"The labels take {size / 1e9:.1f} GB, and as much again to write them as {target.name}; "
+            f"{budget.bytes / 1e9:.1f} GB of memory are allowed. Choose a name with {ENDING}, or allow more memory."
+        )
+
+
+def _work(
+    model: TrainedModel, image: LargeImage, settings: PredictSettings, target: Path, chunk: Shape3
+) -> dict[str, Any]:
+    """Return what decides every voxel of the result: nothing else is continued."""
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    names = ("step", "mirroring", "gaussian")
+    return {
+        "model": origin_of(model, folds, settings.checkpoint),
+        "settings": {name: getattr(settings, name) for name in names},
+        "image": {
+            "name": image.name,
+            "shapes": [[int(n) for n in array.shape] for array in image.arrays],
+            "axes": image.axes,
+            "spacing": list(image.geometry.spacing),
+        },
+        _STATE: list(image.stamp()),
+        "result": {"name": target.name, "chunk": list(chunk)},
+    }
+
+
+def _begun(
+    journal: Journal, place: Place, work: Mapping[str, Any], settings: PredictSettings, *, carry_on: bool
+) -> Job[PredictSettings]:
+    """Begin the journal, or check that it is that of the same work; return settings with the arithmetic noted there."""
+    if not place.begun:
+        if carry_on:
+            yield Note(text=f"Nothing was begun in {place.unfinished}; beginning.")
+        make_folder(place.unfinished)
+        journal.begin(work)
+        return settings
+    if not carry_on:
+        raise SettingsError(
+            f"{place.unfinished} is the beginning of such a result. Continue it, or delete it to begin again.",
+            shell="Add --continue.",
+        )
+    journal.require_same(work)
+    known = next(iter(journal.all("arithmetic")), None)
+    # All blocks are computed in the same way, whatever would be the fastest now.
+    return settings if known is None else settings.replace(**known)
+
+
+def _separate(model: TrainedModel, image: LargeImage) -> int | None:
+    """Return the image's own axis whose planes are limited one by one, None if there is none."""
+    record = _record(model, image, None)
+    preparation = Preparation(image.read, record, model.configuration.resample_data, (), (), _NOTHING)
+    return None if preparation.separate is None else record.transpose_forward[preparation.separate]
+
+
+def _record(model: TrainedModel, image: LargeImage, facts: ImageFacts | None) -> PrepareRecord:
+    spacing = as_trained(model.plans, model.configuration, image.geometry).spacing_3d
+    box = None
+    if facts is not None:
+        z, y, x = (facts.box[axis] for axis in model.plans.transpose_forward)
+        box = (z, y, x)
+    return plan_grid(image.shape_3d, spacing, model.plans, model.configuration, box)
+
+
+def _filled(
+    model: TrainedModel,
+    image: LargeImage,
+    labels: LabelImage,
+    journal: Journal,
+    facts: list[ImageFacts],
+    settings: PredictSettings,
+    budget: Budget,
+    stamp: Stamp,
+) -> Job[Filling]:
+    """Compute all blocks that are not finished."""
+    preparations = []
+    for point, known in enumerate(facts):
+        _require_normalisable(model, known)
+        record = _record(model, image, known)
+        read = partial(image.read, time=point)
+        schemes = model.configuration.normalization_schemes
+        rule = model.configuration.resample_data
+        preparations.append(Preparation(read, record, rule, schemes, model.plans.intensities, known))
+        if known.invalid:
+            yield Note(level="warning", text=f"{known.invalid} voxels were NaN or infinite and were set to 0.")
+        if not known.content:
+            yield Note(level="warning", text="The image contains only zeros.")
+        for text in record.notes:
+            yield Note(level="warning", text=text)
+    yield Stage(name="Loading the model")
+    with borrowed(model, settings) as predictor, ExitStack() as stack:
+        choice = predictor.choice
+        yield Note(text=f"Computing on {choice} ({choice.why}).")
+        stack.enter_context(torch_threads(choice.threads))
+        if not list(journal.all("arithmetic")):
+            journal.note(
+                "arithmetic", {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
+            )
+        layouts = [_layout(predictor, part.record, labels, journal, settings, budget) for part in preparations]
+        labels.open(begun=bool(list(journal.all("block"))))
+        filling = Filling(predictor, image, labels, journal, settings, stamp)
+        yield from fill(filling, list(zip(preparations, layouts, strict=True)))
+    return filling
+
+
+def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
+    configuration = model.configuration
+    masked = any(
+        use and scheme == "ZScoreNormalization"
+        for use, scheme in zip(configuration.use_mask_for_norm, configuration.normalization_schemes, strict=True)
+    )
+    if masked and facts.content < facts.voxels:
+        raise ModelError(
+            f"{model.name} normalises what is not 0 only, holes filled, which takes the whole image at once. Segment "
+            "the image in memory (predict)."
+        )
+
+
+def _layout(
+    predictor: Predictor,
+    record: PrepareRecord,
+    labels: LabelImage,
+    journal: Journal,
+    settings: PredictSettings,
+    budget: Budget,
+) -> Layout:
+    """Return the blocks that were noted, or plan and note them."""
+    known = next(iter(journal.all("layout")), None)
+    if known is not None:
+        z, y, x = (int(n) for n in known["block"])
+        return Layout(record, (z, y, x))
+    model, ensemble = predictor.model, predictor.ensemble
+    costs = Costs(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
+    rule = model.configuration.resample_probabilities
+    grid = tiles_of(model, record, settings)
+    layout = plan_layout(record, grid, rule, labels.chunk, costs, budget.left_beside(model, ensemble))
+    journal.note("layout", {"block": list(layout.block)})
+    return layout
+
+
+def _write_file(labels: LabelImage, image: LargeImage, target: Path) -> None:
+    """Write the labels as a file of another format, and delete what was kept until then."""
+    whole = labels.read([(0, n) for n in image.shape_3d])
+    write_labels(whole if len(image.shape) == 3 else whole[0], image.geometry, target)
+    labels.forget()

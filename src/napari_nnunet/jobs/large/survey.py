@@ -1,0 +1,80 @@
+"""One pass over a large image for what every part of it must know."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from napari_nnunet.engine.image.prepare import Box3
+from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Survey
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.large.journal import Journal
+from napari_nnunet.formats.large.source import LargeImage
+
+_PIECE = 8e6  # values that are looked at together
+
+
+def surveyed(image: LargeImage, journal: Journal, axis: int | None) -> Job[list[ImageFacts]]:
+    """Return the facts of every time point: those that were noted, or what a pass over the image finds.
+
+    Parameters
+    ----------
+    image : LargeImage
+        The image.
+    journal : Journal
+        Where they are noted.
+    axis : int or None
+        Axis whose planes have limits of their own.
+    """
+    noted = {int(entry["time"]): _facts(entry) for entry in journal.all("facts")}
+    if len(noted) == image.times:
+        return [noted[time] for time in range(image.times)]
+    missing = image.missing_chunks()
+    if missing is not None and missing[0]:
+        yield Note(
+            level="warning",
+            text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
+            f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
+        )
+    boxes = list(pieces(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
+    yield Stage(name="Looking at the intensities", total=len(boxes) * image.times)
+    for time in range(image.times):
+        if time in noted:
+            continue
+        survey = Survey(image.channels, image.shape_3d, axis)
+        for i, box in enumerate(boxes):
+            survey.add([lo for lo, _ in box], image.read(box, time))
+            yield Progress(done=time * len(boxes) + i + 1, total=len(boxes) * image.times)
+        noted[time] = survey.facts()
+        journal.note("facts", {"time": time, **asdict(noted[time])})
+    return [noted[time] for time in range(image.times)]
+
+
+def _facts(entry: Any) -> ImageFacts:
+    (z0, z1), (y0, y1), (x0, x1) = entry["box"]
+    channels = tuple(
+        ChannelFacts(known["mean"], known["std"], tuple(known["low"]), tuple(known["high"]))
+        for known in entry["channels"]
+    )
+    return ImageFacts(((z0, z1), (y0, y1), (x0, x1)), entry["content"], entry["invalid"], channels)
+
+
+def pieces(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
+    """Cut an image into boxes of whole chunks that have at most so many voxels, but for a chunk that is larger.
+
+    Parameters
+    ----------
+    shape, chunk : sequence of int
+        (z, y, x).
+    most : float
+        Voxels.
+    """
+    size = [min(c, n) for c, n in zip(chunk, shape, strict=True)]
+    for axis in (2, 1, 0):  # as memory and most files lie
+        rest = size[0] * size[1] * size[2] // size[axis]
+        fits = int(most // (rest * size[axis]))
+        size[axis] = min(shape[axis], size[axis] * max(1, fits))
+    for z, y, x in itertools.product(*(range(0, n, step) for n, step in zip(shape, size, strict=True))):
+        yield (z, min(z + size[0], shape[0])), (y, min(y + size[1], shape[1])), (x, min(x + size[2], shape[2]))

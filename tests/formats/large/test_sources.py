@@ -1,0 +1,177 @@
+"""Images that are read box by box are what their files hold."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from formats_large import axis, ome_zarr
+from helpers import smooth_image, write_nifti
+from napari_nnunet import read_volume
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.large.opening import Say, image_of, open_image
+
+zarr = pytest.importorskip("zarr")
+
+IMAGE = (np.random.default_rng(0).integers(0, 4000, size=(9, 20, 30))).astype(np.uint16)
+BOX = ((2, 7), (3, 20), (11, 29))
+PART = IMAGE[2:7, 3:20, 11:29][None]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_level_of_ome_zarr_is_read_with_its_size(tmp_path, version):
+    path = ome_zarr(
+        tmp_path / "a.zarr", [IMAGE, IMAGE[::2, ::2, ::2]], scales=[[2, 0.5, 0.5], [4, 1, 1]], version=version
+    )
+    image = open_image([path])
+    assert (image.axes, image.shape, image.geometry.spacing) == ("ZYX", IMAGE.shape, (2e-3, 5e-4, 5e-4))
+    assert np.array_equal(image.read(BOX), PART)
+    coarse = open_image([path], Say(level="1"))
+    assert coarse.geometry.spacing == (4e-3, 1e-3, 1e-3)
+    assert np.array_equal(coarse.read(((0, 5), (0, 10), (0, 15)))[0], IMAGE[::2, ::2, ::2])
+
+
+def test_the_transformation_of_a_whole_image_counts(tmp_path):
+    whole = [{"type": "scale", "scale": [10.0, 10.0, 10.0]}]
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE], scales=[[2, 1, 1]], coordinateTransformations=whole)
+    assert open_image([path]).geometry.spacing == pytest.approx((0.02, 0.01, 0.01))
+
+
+def test_time_and_channels_are_found_by_their_names(tmp_path):
+    both = np.stack([np.stack([IMAGE, IMAGE + 1]), np.stack([IMAGE + 2, IMAGE + 3])])
+    image = open_image([ome_zarr(tmp_path / "a.zarr", [both], axes="tczyx", scales=[[1, 1, 2, 1, 1]])])
+    assert (image.times, image.channels, image.shape) == (2, 2, IMAGE.shape)
+    assert np.array_equal(image.read(BOX, time=1), np.concatenate([PART + 2, PART + 3]))
+
+
+def test_axes_may_lie_in_any_order():
+    turned = np.moveaxis(np.stack([IMAGE, IMAGE + 1]), 0, -1).transpose(2, 1, 0, 3)  # X Y Z C
+    image = image_of(turned, (2.0, 1.0, 1.0), "XYZC")
+    assert np.array_equal(image.read(BOX), np.concatenate([PART, PART + 1]))
+
+
+def test_a_plain_zarr_is_a_stack(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=IMAGE, chunks=(4, 8, 8))
+    image = open_image([tmp_path / "a.zarr"], Say(spacing=(3.0, 1.0, 1.0)))
+    assert (image.geometry.spacing, image.chunk_3d) == ((3.0, 1.0, 1.0), (4, 8, 8))
+    assert np.array_equal(image.read(BOX), PART)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_folder_of_planes_is_a_stack_in_the_order_of_its_numbers(tmp_path, compression):
+    folder = tmp_path / "planes"
+    folder.mkdir()
+    for z, plane in enumerate(IMAGE):
+        tifffile.imwrite(folder / f"plane_{z + 5}.tif", plane, compression=compression)
+    image = open_image([folder])
+    assert image.shape == IMAGE.shape
+    assert np.array_equal(image.read(BOX), PART)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"bigtiff": True, "byteorder": ">"}, {"compression": "zlib"}, {"tile": (16, 16), "compression": "zlib"}]
+)
+def test_a_tiff_is_read_where_it_is_looked_at(tmp_path, how):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="minisblack", metadata={"axes": "ZYX"}, **how)
+    image = open_image([tmp_path / "a.tif"])
+    assert np.array_equal(image.read(BOX), PART)
+    assert not isinstance(image.arrays[0], np.ndarray) or isinstance(image.arrays[0], np.memmap)
+
+
+def test_a_nifti_is_read_as_in_memory(tmp_path):
+    write_nifti(tmp_path / "a.nii", IMAGE.astype(np.int16), (3.0, 0.5, 0.7))
+    image, volume = open_image([tmp_path / "a.nii"]), read_volume([tmp_path / "a.nii"])
+    assert image.geometry == volume.geometry
+    assert np.array_equal(image.read(BOX), np.asarray(volume.array)[:, 2:7, 3:20, 11:29])
+
+
+def test_several_files_are_channels(tmp_path):
+    for c in range(2):
+        zarr.create_array(str(tmp_path / f"{c}.zarr"), data=IMAGE + c, chunks=(4, 8, 8))
+    image = open_image([tmp_path / "0.zarr", tmp_path / "1.zarr"])
+    assert np.array_equal(image.read(BOX), np.concatenate([PART, PART + 1]))
+
+
+def test_a_dask_array_is_never_read_as_a_whole():
+    dask = pytest.importorskip("dask.array")
+    array = dask.from_array(IMAGE, chunks=(3, 7, 11))
+    image = image_of(array, (1.0, 1.0, 1.0))
+    assert image.chunk_3d == (3, 7, 11)
+    assert np.array_equal(image.read(BOX), PART)
+
+
+def opened(path, **said):
+    return open_image([path], Say(**said))
+
+
+def test_levels_that_contradict_each_other_are_refused(tmp_path):
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE, IMAGE[::2, ::2, ::2]], scales=[[1, 1, 1], [2, 2, 4]])
+    with pytest.raises(
+        ImageError, match=r"levels of a\.zarr contradict each other: along x, level 0 is 30 x 1 = 30 long"
+    ):
+        opened(path)
+
+
+def test_a_level_that_is_not_there_is_named(tmp_path):
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE])
+    with pytest.raises(ImageError, match=r"a\.zarr has no level 7; it has 0\."):
+        opened(path, level="7")
+
+
+def test_five_axes_without_a_say_are_asked_about(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=IMAGE[None, None], chunks=(1, 1, 4, 8, 8))
+    with pytest.raises(ImageError, match=r"a\.zarr has 5 axes, and 'nothing' does not say which is what.*--axes CZYX"):
+        opened(tmp_path / "a.zarr")
+    assert opened(tmp_path / "a.zarr", axes="TCZYX").shape == IMAGE.shape
+
+
+def test_a_group_that_is_no_image_lists_what_it_holds(tmp_path):
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_group("raw")
+    with pytest.raises(ImageError, match=r"without the metadata of an image \(multiscales\)\. It holds raw"):
+        opened(tmp_path / "a.zarr")
+
+
+def test_axes_and_shapes_that_contradict_each_other_are_refused(tmp_path):
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE], axes="zyx", scales=[[1, 1, 1]])
+    group = zarr.open_group(str(path), mode="a")
+    content = group.attrs["ome"]
+    content["multiscales"][0]["axes"].insert(0, axis("c"))
+    content["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"].insert(0, 1.0)
+    group.attrs["ome"] = content
+    with pytest.raises(ImageError, match="name 4 axes, but level 0 has 3: 9 x 20 x 30"):
+        opened(path)
+
+
+def test_a_missing_plane_is_noticed(tmp_path):
+    for z in (1, 2, 4, 5):
+        tifffile.imwrite(tmp_path / f"p{z}.tif", IMAGE[z])
+    with pytest.raises(ImageError, match=r"Planes are missing in .*: 3 between p1\.tif and p5\.tif"):
+        opened(tmp_path)
+
+
+def test_a_plane_of_another_size_is_named_with_what_was_read(tmp_path):
+    for z in range(3):
+        tifffile.imwrite(tmp_path / f"p{z}.tif", IMAGE[z, : 20 - z])
+    with pytest.raises(ImageError, match=r"z 0 to 2.*cannot be read: p1\.tif has 19 x 30 pixels"):
+        opened(tmp_path).read(((0, 2), (0, 5), (0, 5)))
+
+
+def test_a_damaged_chunk_is_named_by_its_voxels(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=IMAGE, chunks=(9, 8, 8))
+    next((tmp_path / "a.zarr" / "c" / "0" / "1").iterdir()).write_bytes(b"no")
+    image = opened(tmp_path / "a.zarr")
+    with pytest.raises(ImageError, match="The voxels z 0 to 9, y 8 to 12, x 0 to 30 of a.zarr cannot be read"):
+        image.read(((0, 9), (8, 12), (0, 30)))
+
+
+def test_chunks_that_are_not_stored_are_counted(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=IMAGE, chunks=(9, 10, 30))
+    next((tmp_path / "a.zarr" / "c" / "0" / "1").iterdir()).unlink()
+    assert opened(tmp_path / "a.zarr").missing_chunks() == (1, 2, 0)
+
+
+def test_a_truncated_nifti_is_refused(tmp_path):
+    write_nifti(tmp_path / "a.nii", smooth_image((9, 20, 30))[0])
+    content = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii").write_bytes(content[:-100])
+    with pytest.raises(ImageError, match="truncated"):
+        opened(tmp_path / "a.nii")
