@@ -223,10 +223,23 @@ def test_memory_that_is_not_enough_for_a_block_is_said_before_anything_is_comput
         predict_image(model, image, tmp_path / "result.zarr", memory_gb=0.01, **HOW)
 
 
-def test_a_second_stage_is_refused(tmp_path, image):
-    model = make_model(tmp_path, Recipe(previous_stage="3d_lowres"))
-    with pytest.raises(ModelError, match="is the second stage of a cascade"):
+def test_a_second_stage_without_its_first_is_refused(tmp_path, image):
+    model = make_model(tmp_path, Recipe(previous_stage="3d_lowres", configuration="3d_cascade_fullres"))
+    with pytest.raises(ModelError, match="needs the segmentation of its previous stage"):
         predict_image(model, image, tmp_path / "result.zarr", **HOW)
+
+
+def test_both_stages_of_a_cascade_equal_those_in_memory(tmp_path):
+    make_model(tmp_path, Recipe(configuration="3d_lowres", spacing=(2.0, 2.0, 2.0)), seed=3)
+    model = make_model(
+        tmp_path, Recipe(previous_stage="3d_lowres", configuration="3d_cascade_fullres", spacing=(1.2, 1.2, 1.2))
+    )
+    array = smooth_image(SHAPE)
+    array[:, :3] = 0
+    whole = predict(model, array, spacing=SPACING, device="cpu", backend="torch", mirroring=False).labels
+    found = predict_image(model, array, tmp_path / "result.zarr", spacing=SPACING, **HOW)
+    assert np.mean(labels_of(found.path) != whole) < 1e-4
+    assert not list(found.path.glob("first*"))
 
 
 def test_what_is_normalised_within_a_mask_is_refused_where_that_matters(tmp_path):

@@ -28,6 +28,7 @@ from napari_nnunet.engine.image.axis_operators import (
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.plans import ANISOTROPY, Resampling
 
+Ends = tuple[int, int]
 _SLAB_VOXELS = 4e6  # held between two operators
 
 
@@ -194,26 +195,72 @@ def resample_labels(
     if rule.function == "no_resampling_hack" or target == labels.shape:
         return labels
     axis = separate_axis(current, new, rule.force_separate_z, rule.separate_z_anisotropy_threshold)
-    values = np.unique(labels)
-    if len(values) == 1:
-        return np.full(target, values[0], dtype=labels.dtype)
+    if labels.size and bool((labels == labels.flat[0]).all()):
+        return np.full(target, labels.flat[0], dtype=labels.dtype)
+    axes = [_LabelAxis.of(size, n, (0, n)) for size, n in zip(labels.shape, target, strict=True)]
+    return _resampled_labels(labels, axes, axis, rule)
+
+
+def label_part_source(sizes: Sequence[int], shape: Sequence[int], part: Sequence[Ends]) -> list[Ends]:
+    """Return the half-open box of a label map that a part of it takes when it is resampled.
+
+    Parameters
+    ----------
+    sizes, shape : sequence of int
+        Of the whole map before and after.
+    part : sequence of (int, int)
+        Half-open box of the result.
+    """
+    return [_LabelAxis.of(*axis).source for axis in zip(sizes, shape, part, strict=True)]
+
+
+def resample_label_part(
+    labels: NDArray[Any],
+    sizes: Sequence[int],
+    shape: Sequence[int],
+    part: Sequence[Ends],
+    current: Sequence[float],
+    new: Sequence[float],
+    rule: Resampling,
+) -> NDArray[Any]:
+    """Return a part of what :func:`resample_labels` makes of a whole label map.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (z, y, x)
+        The box that :func:`label_part_source` names.
+    sizes, shape, part
+        As there.
+    current, new, rule
+        As for :func:`resample_labels`.
+    """
+    if rule.function == "no_resampling_hack" or tuple(shape) == tuple(sizes):
+        return labels
+    axis = separate_axis(current, new, rule.force_separate_z, rule.separate_z_anisotropy_threshold)
+    axes = [_LabelAxis.of(*each) for each in zip(sizes, shape, part, strict=True)]
+    return _resampled_labels(labels, axes, axis, rule)
+
+
+def _resampled_labels(
+    labels: NDArray[Any], axes: Sequence[_LabelAxis], separate: int | None, rule: Resampling
+) -> NDArray[Any]:
+    """Resample labels along axes, of which one may take the nearest planes."""
     if rule.order == 0:
-        return _nearest(labels, target)
-    plane = tuple(labels.shape[a] if a == axis else target[a] for a in range(3))
-    result = _nearest(labels, plane)
+        return _nearest(labels, axes)
+    within = [axis.kept() if number == separate else axis for number, axis in enumerate(axes)]
+    result = _nearest(labels, within)
     half = rule.function == "resample_torch_fornnunet"
-    corners = [_Corners.of(n, t) for n, t in zip(labels.shape, plane, strict=True)]
-    for lo, hi in _row_chunks(plane):
-        _decide_borders(labels, corners, (lo, hi), result[lo:hi], half=half)
-    return result if axis is None else take(result, nearest_index(labels.shape[axis], target[axis]), axis)
+    for lo, hi in _row_chunks(result.shape):
+        _decide_borders(labels, [axis.corners for axis in within], (lo, hi), result[lo:hi], half=half)
+    return result if separate is None else take(result, axes[separate].nearest, separate)
 
 
-def _nearest(labels: NDArray[Any], target: tuple[int, ...]) -> NDArray[Any]:
+def _nearest(labels: NDArray[Any], axes: Sequence[_LabelAxis]) -> NDArray[Any]:
     """Return a new array with the label of the nearest voxel."""
     nearest = labels
-    for axis in range(3):
-        if labels.shape[axis] != target[axis]:
-            nearest = np.take(nearest, nearest_index(labels.shape[axis], target[axis]), axis=axis)
+    for number, axis in enumerate(axes):
+        if not axis.corners.identity:
+            nearest = np.take(nearest, axis.nearest, axis=number)
     return nearest.copy() if nearest is labels else nearest
 
 
@@ -240,6 +287,31 @@ class _Corners:
             return cls(own, own, np.zeros(size), True)
         lower, upper, weight = neighbours(size, new_size)
         return cls(lower, upper, weight, False)
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelAxis:
+    """How an axis of a label map, or a part of it, is made of what was cut out of the map for it."""
+
+    source: Ends
+    nearest: NDArray[np.intp]
+    corners: _Corners
+
+    @classmethod
+    def of(cls, size: int, new_size: int, part: Ends) -> _LabelAxis:
+        start, stop = part
+        if size == new_size:
+            return cls(part, np.arange(stop - start), _Corners.of(stop - start, stop - start))
+        whole, index = _Corners.of(size, new_size), nearest_index(size, new_size)[start:stop]
+        lower, upper = whole.lower[start:stop], whole.upper[start:stop]
+        first, last = int(min(lower[0], index[0])), int(max(upper[-1], index[-1])) + 1
+        corners = _Corners(lower - first, upper - first, whole.weight[start:stop], False)
+        return cls((first, last), index - first, corners)
+
+    def kept(self) -> _LabelAxis:
+        """Return the axis as it was before it is resampled."""
+        size = self.source[1] - self.source[0]
+        return _LabelAxis.of(size, size, (0, size))
 
 
 def _decide_borders(

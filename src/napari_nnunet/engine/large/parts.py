@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.axis_operators import apply_operator, nearest_index, operator_part
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord
-from napari_nnunet.engine.image.resample import separate_axis
+from napari_nnunet.engine.image.resample import label_part_source, resample_label_part, separate_axis
 from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, normalize_part
 from napari_nnunet.schema.plans import IntensityStatistics, NormalizationScheme, Resampling
 
@@ -37,6 +37,25 @@ class _Step:
 
 
 @dataclass(frozen=True, eq=False)
+class PreviousStage:
+    """Labels of a cascade's first stage, of which every foreground label becomes a channel.
+
+    Parameters
+    ----------
+    read : callable
+        Reads a box of the labels (1, z, y, x), in the image's own order.
+    rule : Resampling
+        ``resample_seg`` of the plans.
+    labels : tuple of int
+        The foreground labels.
+    """
+
+    read: Read
+    rule: Resampling
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Preparation:
     """Transposes, normalises and resamples any part of an image as :func:`~..image.prepare.prepare` does the whole.
 
@@ -52,6 +71,8 @@ class Preparation:
         How every channel is normalised, and the intensities of the training cases (as many as are known).
     facts : ImageFacts
         Of the whole image.
+    previous : PreviousStage, optional
+        Of a cascade.
     """
 
     read: Read
@@ -60,6 +81,12 @@ class Preparation:
     schemes: Sequence[NormalizationScheme]
     statistics: Sequence[IntensityStatistics]
     facts: ImageFacts
+    previous: PreviousStage | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels that the network gets."""
+        return len(self.schemes) + (0 if self.previous is None else len(self.previous.labels))
 
     def part(self, box: Box3) -> NDArray[np.float32]:
         """Return what the network gets in a half-open box (transposed order) of its grid.
@@ -69,11 +96,13 @@ class Preparation:
         ndarray of float32, shape (C, z, y, x)
             Beyond the grid, where windows are padded, it is 0.
         """
-        out = np.zeros((len(self.schemes), *(hi - lo for lo, hi in box)), dtype=np.float32)
+        out = np.zeros((self.channels, *(hi - lo for lo, hi in box)), dtype=np.float32)
         inner = [(max(lo, 0), min(hi, n)) for (lo, hi), n in zip(box, self.record.network_shape, strict=True)]
         if all(lo < hi for lo, hi in inner):
             place = tuple(slice(a - lo, b - lo) for (a, b), (lo, _) in zip(inner, box, strict=True))
-            self._fill(out[(slice(None), *place)], (inner[0], inner[1], inner[2]))
+            within = (inner[0], inner[1], inner[2])
+            self._fill(out[(slice(len(self.schemes)), *place)], within)
+            self._fill_previous(out[(slice(len(self.schemes), None), *place)], within)
         return out
 
     def _fill(self, out: NDArray[np.float32], box: Box3) -> None:
@@ -89,6 +118,26 @@ class Preparation:
             z, y, x = ((a, b) if axis == longest else ends for axis, ends in enumerate(box))
             place = tuple(slice(a - lo, b - lo) if axis == longest else slice(None) for axis in range(3))
             self._fill(out[(slice(None), *place)], (z, y, x))
+
+    def _fill_previous(self, out: NDArray[np.float32], box: Box3) -> None:
+        """Make the channels of the previous stage, which are small numbers: not piece by piece."""
+        if self.previous is None:
+            return
+        record, rule = self.record, self.previous.rule
+        sizes, target = record.cropped_shape, record.network_shape
+        unchanged = rule.function == "no_resampling_hack"
+        z, y, x = list(box) if unchanged else label_part_source(sizes, target, box)
+        labels = self._own(self.previous.read, (z, y, x))[0]
+        made = resample_label_part(labels, sizes, target, box, record.spacing, record.network_spacing, rule)
+        for channel, label in zip(out, self.previous.labels, strict=True):
+            channel[...] = made == label
+
+    def _own(self, read: Read, source: Box3) -> NDArray[Any]:
+        """Read a box of the cropped image in transposed order."""
+        forward = self.record.transpose_forward
+        box = [(lo + first, hi + first) for (lo, hi), (first, _) in zip(source, self.record.box, strict=True)]
+        z, y, x = (box[forward.index(axis)] for axis in range(3))
+        return read((z, y, x)).transpose(0, *(axis + 1 for axis in forward))
 
     @property
     def separate(self) -> int | None:
@@ -122,10 +171,7 @@ class Preparation:
         return steps, (source[0], source[1], source[2])
 
     def _make(self, out: NDArray[np.float32], steps: list[_Step], source: Box3) -> None:
-        forward = self.record.transpose_forward
-        box = [(lo + first, hi + first) for (lo, hi), (first, _) in zip(source, self.record.box, strict=True)]
-        z, y, x = (box[forward.index(axis)] for axis in range(3))
-        values = self.read((z, y, x)).transpose(0, *(axis + 1 for axis in forward))
+        values = self._own(self.read, source)
         separate = self.separate
         for channel, (own, scheme) in enumerate(zip(values, self.schemes, strict=True)):
             facts = self.facts.channels[channel]

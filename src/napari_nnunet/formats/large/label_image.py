@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,8 @@ class LabelImage:
         values = np.asarray(self._finest[(time, *index) if self._image.times > 1 else index])
         return values if values.ndim == 3 else values[None]
 
-    def complete(self, origin: Mapping[str, Any]) -> Iterator[int]:
-        """Write the coarser levels and the metadata, then put it in its place; gives the number of every level.
+    def complete(self, origin: Mapping[str, Any]) -> None:
+        """Write the coarser levels and the metadata.
 
         Parameters
         ----------
@@ -177,7 +177,6 @@ class LabelImage:
             finer = self._finest
             for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
                 finer = self._halve(group, str(number), finer, [b // a for a, b in zip(before, factor, strict=True)])
-                yield number
             attributes = self._attributes(factors)
             group.attrs.put({**attributes, _KEY: dict(origin)})
 
@@ -188,6 +187,10 @@ class LabelImage:
             os.rename(place.unfinished, place.path)
             if place.is_inside:
                 self._list()
+
+    def forget_beside(self, name: str) -> None:
+        """Delete something that was kept within the unfinished image."""
+        shutil.rmtree(self.place.unfinished / name, ignore_errors=True)
 
     def forget(self) -> None:
         """Delete what was begun."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.image.voxel_size import as_trained, counts_voxels
 from napari_nnunet.engine.large.blocks import Costs, Layout, Shape3, chunk_shape, plan_layout
-from napari_nnunet.engine.large.parts import Preparation
+from napari_nnunet.engine.large.parts import Preparation, PreviousStage
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import ImageError, ModelError, SettingsError
@@ -25,12 +25,14 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.large.journal import Journal
 from napari_nnunet.formats.large.label_image import ENDING, LabelImage, Place, require_free
+from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, origin_of
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.survey import surveyed
 from napari_nnunet.jobs.prediction.objects import decoding_for
+from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import tiles_of
@@ -39,6 +41,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
 
 _STATE = "state of the image's files"
+_FIRST = "first-stage.zarr"  # within an unfinished result
 _NOTHING = ImageFacts(((0, 0), (0, 0), (0, 0)), 0, 0, ())
 
 
@@ -104,34 +107,44 @@ def predict_image(
     asked = asked or PredictImageSettings()
     settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
     _require_fit(model, image, settings)
-    chunk = _chunk(asked, image)
-    place = Place.of(target, image) if _is_zarr(target) else Place(target)
-    budget = Budget.of(asked.memory_gb)
+    place, budget = Place.of(target, image), Budget.of(asked.memory_gb)
     if not _is_zarr(target):
         _require_file(target, image, model, budget)
+    labels = LabelImage(place, image, model.dataset.labels, _chunk(asked, image))
     with claimed(place.path.parent, f"{place.path} is already being written", part=place.path.name):
         if asked.carry_on and place.path.exists() and not place.begun:
             yield Note(text=f"{place.path} is complete already.")
             return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
         require_free(place)
+        known = _work(model, image, settings, labels)
         journal = Journal(place.unfinished)
-        work = _work(model, image, settings, target, chunk)
-        settings = yield from _begun(journal, place, work, settings, carry_on=asked.carry_on)
+        settings = _begun(journal, place, known, settings, carry_on=asked.carry_on)
         for text in image.notes:
             yield Note(text=text)
+        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[_STATE]))
         facts = yield from surveyed(image, journal, _separate(model, image))
-        labels = LabelImage(place, image, model.dataset.labels, chunk)
-        stamp = Stamp(*work[_STATE])
-        filling = yield from _filled(model, image, labels, journal, facts, settings, budget, stamp)
+        filling = yield from _filled(work, facts)
         yield Stage(name="Writing the result")
         if _is_zarr(target):
-            for _ in labels.complete({**work["model"], "version": __version__}):
-                pass
+            labels.complete({**known["model"], "version": __version__})
             journal.remove()
             labels.settle()
         else:
             _write_file(labels, image, target)
     return LargeResult(target, filling.total, filling.computed, filling.kept, time.monotonic() - began)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is done, where to, and with how much memory; ``stamp`` is the image's when it was begun."""
+
+    model: TrainedModel
+    image: LargeImage
+    labels: LabelImage
+    journal: Journal
+    settings: PredictSettings
+    budget: Budget
+    stamp: Stamp
 
 
 def _is_zarr(target: Path) -> bool:
@@ -141,10 +154,7 @@ def _is_zarr(target: Path) -> bool:
 def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
     """Raise what tells that a model and an image do not belong together, before anything is read."""
     if model.configuration.previous_stage is not None:
-        raise ModelError(
-            f"{model.name} is the second stage of a cascade; images larger than memory are segmented by models of one "
-            "stage only. Take another configuration, or segment the image in memory (predict)."
-        )
+        first_stage_of(model, settings)
     if decoding_for([(model, settings)]) is not None:
         raise ModelError(
             f"{model.name} finds numbered objects, which are put together in memory only.",
@@ -193,9 +203,7 @@ def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: 
         )
 
 
-def _work(
-    model: TrainedModel, image: LargeImage, settings: PredictSettings, target: Path, chunk: Shape3
-) -> dict[str, Any]:
+def _work(model: TrainedModel, image: LargeImage, settings: PredictSettings, labels: LabelImage) -> dict[str, Any]:
     """Return what decides every voxel of the result: nothing else is continued."""
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     names = ("step", "mirroring", "gaussian")
@@ -209,17 +217,15 @@ def _work(
             "spacing": list(image.geometry.spacing),
         },
         _STATE: list(image.stamp()),
-        "result": {"name": target.name, "chunk": list(chunk)},
+        "result": {"name": labels.place.path.name, "chunk": list(labels.chunk)},
     }
 
 
 def _begun(
     journal: Journal, place: Place, work: Mapping[str, Any], settings: PredictSettings, *, carry_on: bool
-) -> Job[PredictSettings]:
+) -> PredictSettings:
     """Begin the journal, or check that it is that of the same work; return settings with the arithmetic noted there."""
     if not place.begun:
-        if carry_on:
-            yield Note(text=f"Nothing was begun in {place.unfinished}; beginning.")
         make_folder(place.unfinished)
         journal.begin(work)
         return settings
@@ -250,33 +256,17 @@ def _record(model: TrainedModel, image: LargeImage, facts: ImageFacts | None) ->
     return plan_grid(image.shape_3d, spacing, model.plans, model.configuration, box)
 
 
-def _filled(
-    model: TrainedModel,
-    image: LargeImage,
-    labels: LabelImage,
-    journal: Journal,
-    facts: list[ImageFacts],
-    settings: PredictSettings,
-    budget: Budget,
-    stamp: Stamp,
-) -> Job[Filling]:
+def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
     """Compute all blocks that are not finished."""
+    model, journal = work.model, work.journal
+    previous = yield from _first_stage(work)
     preparations = []
     for point, known in enumerate(facts):
-        _require_normalisable(model, known)
-        record = _record(model, image, known)
-        read = partial(image.read, time=point)
-        schemes = model.configuration.normalization_schemes
-        rule = model.configuration.resample_data
-        preparations.append(Preparation(read, record, rule, schemes, model.plans.intensities, known))
-        if known.invalid:
-            yield Note(level="warning", text=f"{known.invalid} voxels were NaN or infinite and were set to 0.")
-        if not known.content:
-            yield Note(level="warning", text="The image contains only zeros.")
-        for text in record.notes:
-            yield Note(level="warning", text=text)
+        preparation = _prepared(model, work.image, known, point, previous)
+        yield from _noted(known, preparation.record)
+        preparations.append(preparation)
     yield Stage(name="Loading the model")
-    with borrowed(model, settings) as predictor, ExitStack() as stack:
+    with borrowed(model, work.settings) as predictor, ExitStack() as stack:
         choice = predictor.choice
         yield Note(text=f"Computing on {choice} ({choice.why}).")
         stack.enter_context(torch_threads(choice.threads))
@@ -284,11 +274,57 @@ def _filled(
             journal.note(
                 "arithmetic", {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
             )
-        layouts = [_layout(predictor, part.record, labels, journal, settings, budget) for part in preparations]
-        labels.open(begun=bool(list(journal.all("block"))))
-        filling = Filling(predictor, image, labels, journal, settings, stamp)
+        layouts = [_layout(predictor, part.record, work) for part in preparations]
+        work.labels.open(begun=bool(list(journal.all("block"))))
+        filling = Filling(predictor, work.image, work.labels, journal, work.settings, work.stamp)
         yield from fill(filling, list(zip(preparations, layouts, strict=True)))
+    work.labels.forget_beside(_FIRST)
     return filling
+
+
+def _noted(facts: ImageFacts, record: PrepareRecord) -> Job[None]:
+    """Say what is odd about an image."""
+    if facts.invalid:
+        yield Note(level="warning", text=f"{facts.invalid} voxels were NaN or infinite and were set to 0.")
+    if not facts.content:
+        yield Note(level="warning", text="The image contains only zeros.")
+    for text in record.notes:
+        yield Note(level="warning", text=text)
+
+
+def _first_stage(work: _Work) -> Job[LargeImage | None]:
+    """Return the labels of a cascade's first stage, which are kept within the unfinished result; None without one."""
+    if work.model.configuration.previous_stage is None:
+        return None
+    first, settings = first_stage_of(work.model, work.settings)
+    yield Note(text=f"First stage of the cascade: {first.name}.")
+    size = (*work.labels.chunk,)[-len(work.image.shape) :]
+    asked = PredictImageSettings.like(settings, memory_gb=work.budget.bytes / 1e9, carry_on=True, chunk=size)
+    path = work.labels.place.unfinished / _FIRST
+    yield from predict_image(first, replace(work.image, notes=()), path, asked)
+    yield Note(text=f"Second stage of the cascade: {work.model.name}.")
+    axes = ("T" if work.image.times > 1 else "") + "ZYX"[-len(work.image.shape) :]
+    return open_image([path], Say(level="0", axes=axes, spacing=work.image.geometry.spacing))
+
+
+def _prepared(
+    model: TrainedModel, image: LargeImage, facts: ImageFacts, point: int, previous: LargeImage | None
+) -> Preparation:
+    """Return what makes any part of a time point ready for the network."""
+    _require_normalisable(model, facts)
+    configuration, stage = model.configuration, None
+    if previous is not None:
+        labels = tuple(model.dataset.labels.foreground_labels)
+        stage = PreviousStage(partial(previous.read, time=point), configuration.resample_seg, labels)
+    return Preparation(
+        partial(image.read, time=point),
+        _record(model, image, facts),
+        configuration.resample_data,
+        configuration.normalization_schemes,
+        model.plans.intensities,
+        facts,
+        stage,
+    )
 
 
 def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
@@ -304,25 +340,18 @@ def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
         )
 
 
-def _layout(
-    predictor: Predictor,
-    record: PrepareRecord,
-    labels: LabelImage,
-    journal: Journal,
-    settings: PredictSettings,
-    budget: Budget,
-) -> Layout:
+def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> Layout:
     """Return the blocks that were noted, or plan and note them."""
-    known = next(iter(journal.all("layout")), None)
+    known = next(iter(work.journal.all("layout")), None)
     if known is not None:
         z, y, x = (int(n) for n in known["block"])
         return Layout(record, (z, y, x))
     model, ensemble = predictor.model, predictor.ensemble
     costs = Costs(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
     rule = model.configuration.resample_probabilities
-    grid = tiles_of(model, record, settings)
-    layout = plan_layout(record, grid, rule, labels.chunk, costs, budget.left_beside(model, ensemble))
-    journal.note("layout", {"block": list(layout.block)})
+    grid = tiles_of(model, record, work.settings)
+    layout = plan_layout(record, grid, rule, work.labels.chunk, costs, work.budget.left_beside(model, ensemble))
+    work.journal.note("layout", {"block": list(layout.block)})
     return layout
 
 

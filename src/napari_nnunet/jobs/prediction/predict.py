@@ -242,6 +242,21 @@ def _previous_stage(
     model: TrainedModel, volume: Volume, settings: PredictSettings, roi: Box | None, halt: Halt
 ) -> Job[NDArray[Any]]:
     """Run the first stage of a cascade from the model next to this one."""
+    first, settings = first_stage_of(model, settings)
+    yield Note(text=f"First stage of the cascade: {first.name}.")
+    lower = yield from predict(first, volume, settings, roi=roi, halt=halt)
+    yield Note(text=f"Second stage of the cascade: {model.name}.")
+    return lower.labels
+
+
+def first_stage_of(model: TrainedModel, settings: PredictSettings) -> tuple[TrainedModel, PredictSettings]:
+    """Return the model of a cascade's first stage, which lies beside the second one's, and how it is applied.
+
+    Raises
+    ------
+    ModelError
+        If it is not there.
+    """
     folder = model.previous_stage_folder()
     if folder is None or not folder.is_dir():
         raise ModelError(
@@ -253,11 +268,7 @@ def _previous_stage(
     first = load_model(folder)
     available = first.folds(settings.checkpoint)
     folds = settings.folds if settings.folds is None or set(settings.folds) <= set(available) else None
-    yield Note(text=f"First stage of the cascade: {first.name}.")
-    settings = settings.replace(folds=folds, probabilities=False, classes=True)
-    lower = yield from predict(first, volume, settings, roi=roi, halt=halt)
-    yield Note(text=f"Second stage of the cascade: {model.name}.")
-    return lower.labels
+    return first, settings.replace(folds=folds, probabilities=False, classes=True)
 
 
 def run_with_fallbacks(predictor: Predictor, task: Segmentation) -> Job[tuple[PrepareRecord, BackendChoice]]:
