@@ -11,7 +11,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.large.opening import image_of
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.large.files import opened
+from napari_nnunet.jobs.large.files import open_for
 from napari_nnunet.jobs.large.predict_image import LargeResult
 from napari_nnunet.jobs.large.predict_image import predict_image as predict_image_job
 from napari_nnunet.schema.requests.keywords import keywords
@@ -73,5 +73,5 @@ def predict_image(
         request = PredictImageRequest.of(
             model=known.folder, source=named, target=Path(result), level=level, axes=axes, spacing=spacing
         )
-        source = opened(known, request)
+        source = open_for(known, request)
     return drain(predict_image_job(known, source, Path(result), asked), on_event)

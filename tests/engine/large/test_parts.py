@@ -9,7 +9,7 @@ from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.engine.image.axis_operators import apply_operator, axis_operator, operator_part
 from napari_nnunet.engine.image.prepare import plan_grid, prepare
 from napari_nnunet.engine.large.parts import Preparation
-from napari_nnunet.engine.large.survey import Survey
+from napari_nnunet.engine.large.survey import Scan
 from napari_nnunet.engine.prediction.tiles import TileGrid
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
@@ -47,11 +47,11 @@ def test_a_part_equals_that_of_the_whole_image(tmp_path, recipe, spacing, kind):
         image[0, 8, 3, 4] = np.nan
     prepared, record = prepare(Volume(image, Geometry(spacing=spacing)), model.plans, model.configuration)
     forward = record.transpose_forward
-    survey = Survey(1, image.shape[1:], 1 if spacing[1] == 4.0 else None)
+    scan = Scan(1, image.shape[1:], 1 if spacing[1] == 4.0 else None)
     for z in range(0, 16, 5):
         for y in range(0, 30, 7):
-            survey.add((z, y, 0), image[:, z : z + 5, y : y + 7])
-    facts = survey.facts()
+            scan.add((z, y, 0), image[:, z : z + 5, y : y + 7])
+    facts = scan.facts()
     box = tuple(facts.box[axis] for axis in forward)
     own = plan_grid(image.shape[1:], spacing, model.plans, model.configuration, box)
     assert (own.box, own.network_shape) == (record.box, record.network_shape)
@@ -90,11 +90,11 @@ def test_windows_of_a_part_are_windows_of_the_whole():
 def test_intensities_found_in_pieces_are_those_of_the_whole(kind):
     image = (1000 * smooth_image((6, 17, 19), channels=2)).astype(kind)
     image[:, :, :4] = 0
-    survey = Survey(2, image.shape[1:], 0)
+    scan = Scan(2, image.shape[1:], 0)
     for z in range(6):
-        survey.add((z, 0, 0), image[:, z : z + 1, :9])
-        survey.add((z, 9, 0), image[:, z : z + 1, 9:])
-    facts, inner = survey.facts(), image[:, :, 4:].astype(np.float64)
+        scan.add((z, 0, 0), image[:, z : z + 1, :9])
+        scan.add((z, 9, 0), image[:, z : z + 1, 9:])
+    facts, inner = scan.facts(), image[:, :, 4:].astype(np.float64)
     assert facts.box == ((0, 6), (4, 17), (0, 19))
     for channel, known in zip(inner, facts.channels, strict=True):
         assert known.mean == pytest.approx(channel.mean(), rel=1e-6)

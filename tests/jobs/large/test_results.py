@@ -142,7 +142,7 @@ def test_a_result_is_continued_to_the_bit_and_nothing_is_computed_twice(tmp_path
 def test_what_is_complete_is_not_computed_again(tmp_path, model, image):
     predict_image(model, image, tmp_path / "result.zarr", **HOW)
     assert predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **HOW).blocks == 0
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         predict_image(model, image, tmp_path / "result.zarr", **HOW)
 
 

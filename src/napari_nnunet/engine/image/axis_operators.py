@@ -63,9 +63,9 @@ def neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.i
 
 
 def _linear_rows(size: int, new_size: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float64]:
-    lower, upper, weight = (values[rows[0] : rows[1]] for values in neighbours(size, new_size))
-    matrix = np.zeros((rows[1] - rows[0], columns[1] - columns[0]))
-    for column, share in ((lower, 1 - weight), (upper, weight)):
+    lower, upper, weight = neighbours(size, new_size)
+    matrix, (start, stop) = np.zeros((rows[1] - rows[0], columns[1] - columns[0])), rows
+    for column, share in ((lower[start:stop], 1 - weight[start:stop]), (upper[start:stop], weight[start:stop])):
         inside = (column >= columns[0]) & (column < columns[1])
         np.add.at(matrix, (np.flatnonzero(inside), column[inside] - columns[0]), share[inside])
     return matrix

@@ -198,7 +198,7 @@ def resample_labels(
     if labels.size and bool((labels == labels.flat[0]).all()):
         return np.full(target, labels.flat[0], dtype=labels.dtype)
     axes = [_LabelAxis.of(size, n, (0, n)) for size, n in zip(labels.shape, target, strict=True)]
-    return _resampled_labels(labels, axes, axis, rule)
+    return _resampled_labels(labels[tuple(slice(*each.source) for each in axes)], axes, axis, rule)
 
 
 def label_part_source(sizes: Sequence[int], shape: Sequence[int], part: Sequence[Ends]) -> list[Ends]:

@@ -54,7 +54,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockGrid:
     """An image cut into blocks.
 
     Parameters
@@ -98,7 +98,7 @@ def within(record: PrepareRecord, box: Box3) -> Box3 | None:
 
 
 @dataclass(frozen=True)
-class Costs:
+class BlockCosts:
     """What the memory of a block depends on besides its size.
 
     Parameters
@@ -131,9 +131,9 @@ class Costs:
         return 4.0 * (4 * PIECE_VOXELS * max(self.channels, 2) / 2 + 6 * DECODED_VOXELS)
 
 
-def plan_layout(
-    record: PrepareRecord, grid: TileGrid, rule: Resampling, chunk: Shape3, costs: Costs, allowed: float
-) -> Layout:
+def plan_blocks(
+    record: PrepareRecord, grid: TileGrid, rule: Resampling, chunk: Shape3, costs: BlockCosts, allowed: float
+) -> BlockGrid:
     """Return the blocks that compute the fewest windows twice and fit into memory.
 
     Parameters
@@ -146,7 +146,7 @@ def plan_layout(
         ``resample_probabilities`` of the plans.
     chunk : tuple of int
         Chunks of the result (z, y, x), of which blocks are multiples.
-    costs : Costs
+    costs : BlockCosts
         What else memory depends on.
     allowed : float
         Bytes that a block may take.
@@ -156,7 +156,7 @@ def plan_layout(
     ResourceError
         If not even a block of one chunk fits.
     """
-    own = Layout(record, chunk).shape
+    own = BlockGrid(record, chunk).shape
     known = [
         {edge: _along(record, grid, rule, axis, edge) for edge in _edges(own[axis], chunk[axis])} for axis in range(3)
     ]
@@ -174,7 +174,7 @@ def plan_layout(
             f"The smallest block of this image takes {least / 1e9:.1f} GB beside the network, but only "
             f"{max(allowed, 0) / 1e9:.1f} GB are left for it. Allow more memory, or close other programs."
         )
-    return Layout(record, best[2])
+    return BlockGrid(record, best[2])
 
 
 def _edges(size: int, chunk: int) -> list[int]:

@@ -63,7 +63,7 @@ class ImageFacts:
         return (z1 - z0) * (y1 - y0) * (x1 - x0)
 
 
-class Survey:
+class Scan:
     """Collects facts piece by piece; every voxel must be shown exactly once.
 
     Sums are exact where values are integers of at most 16 bits, and of float64's precision elsewhere.

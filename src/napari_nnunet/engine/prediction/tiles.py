@@ -123,11 +123,14 @@ class TileGrid:
         Their sums are those of all windows wherever the box is.
         """
         found = []
-        for begins, size, (before, _), (lo, hi) in zip(self.axis_starts(), self.patch, self.padding, box, strict=True):
-            near = [begin - before for begin in begins if lo < begin - before + size and begin - before < hi]
+        for starting, size, (before, _), (lo, hi) in zip(
+            self.axis_starts(), self.patch, self.padding, box, strict=True
+        ):
+            near = [begin - before for begin in starting if lo < begin - before + size and begin - before < hi]
             found.append((near[0], [begin - near[0] for begin in near], (lo - near[0], near[-1] + size - hi)))
-        (z, y, x), begins, around = zip(*found, strict=True)
+        z, y, x = (first for first, _, _ in found)
         nz, ny, nx = (hi - lo for lo, hi in box)
+        begins, around = tuple(each for _, each, _ in found), tuple(ends for _, _, ends in found)
         return GridPart((nz, ny, nx), self.patch, self.step, (z, y, x), begins, around)
 
 

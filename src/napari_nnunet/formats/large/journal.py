@@ -13,7 +13,7 @@ from napari_nnunet.formats.json_lines import append_lines, read_lines
 NAME = ".napari-nnunet.jsonl"
 
 
-class Journal:
+class BlockJournal:
     """A file of lines in an unfinished result: what is computed, what was found out of the image, and finished blocks.
 
     Parameters

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.formats.atomic import write_error
-from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, zarr_library
+from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, library, zarr_library
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.dataset import LabelScheme
@@ -28,7 +28,7 @@ _KEY = "napari_nnunet"
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a label image goes.
 
     Parameters
@@ -43,7 +43,7 @@ class Place:
     version: str = "0.5"
 
     @classmethod
-    def of(cls, path: Path, image: LargeImage) -> Place:
+    def of(cls, path: Path, image: LargeImage) -> Destination:
         """Return the place for a path; ``labels/NAME`` in the image's own folder gets the version of the image."""
         if cls(path).is_inside and isinstance(image.level, Level):
             inside = any(path.parent.parent.absolute() in (f.absolute() for f in file.parents) for file in image.files)
@@ -68,21 +68,8 @@ class Place:
 
 
 def ome_models(version: str) -> Any:
-    """Return the library's models of the metadata of a version.
-
-    Raises
-    ------
-    ImageError
-        If it is not installed.
-    """
-    try:
-        from yaozarrs import v04, v05  # an optional part of the installation
-    except ImportError as error:
-        raise ImageError(
-            "The metadata of OME-Zarr are written by yaozarrs, which is not installed. Install it with 'pip install "
-            '"napari-nnunet[large]"\'.'
-        ) from error
-    return v05 if version == "0.5" else v04
+    """Return the library's models of the metadata of a version; raises ImageError if it is not installed."""
+    return library("yaozarrs.v05" if version == "0.5" else "yaozarrs.v04", "The metadata of OME-Zarr are written")
 
 
 class LabelImage:
@@ -90,7 +77,7 @@ class LabelImage:
 
     Parameters
     ----------
-    place : Place
+    place : Destination
         Where it goes.
     image : LargeImage
         What is segmented.
@@ -100,7 +87,7 @@ class LabelImage:
         Chunks (z, y, x).
     """
 
-    def __init__(self, place: Place, image: LargeImage, scheme: LabelScheme, chunk: Sequence[int]) -> None:
+    def __init__(self, place: Destination, image: LargeImage, scheme: LabelScheme, chunk: Sequence[int]) -> None:
         self.place, self._image, self._scheme = place, image, scheme
         self._axes = ("T" if image.times > 1 else "") + "ZYX"[-len(image.shape) :]
         self._chunk = tuple(chunk[-len(image.shape) :])
@@ -353,7 +340,7 @@ def pyramid(shape: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, .
     return factors
 
 
-def require_free(place: Place) -> None:
+def require_free(place: Destination) -> None:
     """Raise SettingsError if a finished result lies in a place already."""
     if place.path.exists():
-        raise SettingsError(f"{place.path} is there already. Choose another name, or delete it.")
+        raise SettingsError(f"{place.path} already exists. Choose another name, or delete it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,15 @@ def is_address(path: str | Path) -> bool:
     return "://" in str(path)
 
 
-def zarr_library() -> Any:
-    """Return zarr.
+def library(name: str, what: str) -> Any:
+    """Return a module of a library that only large images need.
+
+    Parameters
+    ----------
+    name : str
+        Of the module.
+    what : str
+        The beginning of the sentence where it is not installed: "Zarr images are read".
 
     Raises
     ------
@@ -82,13 +90,17 @@ def zarr_library() -> Any:
         If it is not installed.
     """
     try:
-        import zarr  # an optional part of the installation
+        return import_module(name)
     except ImportError as error:
+        package = name.partition(".")[0]
         raise ImageError(
-            "Zarr images are read by zarr, which is not installed. Install it with 'pip install "
-            '"napari-nnunet[large]"\'.'
+            f"{what} by {package}, which is not installed. Install it with 'pip install \"napari-nnunet[large]\"'."
         ) from error
-    return zarr
+
+
+def zarr_library() -> Any:
+    """Return zarr; raises ImageError if it is not installed."""
+    return library("zarr", "Zarr images are read")
 
 
 def open_zarr(
@@ -121,7 +133,7 @@ def open_zarr(
     """
     zarr, name = zarr_library(), str(path).rstrip("/").rpartition("/")[2]
     found = _opened(path)
-    files = () if is_address(path) else (Path(path),)
+    files: tuple[Path, ...] = () if is_address(path) else (Path(path),)
     if isinstance(found, zarr.Array):
         letters = axes or _named(found) or _BY_COUNT.get(found.ndim, "")
         return LargeImage((found,), letters, _geometry(letters, found.ndim, spacing, None, name), name, files)

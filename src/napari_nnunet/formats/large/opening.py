@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.schema.geometry import GIVEN, Geometry
@@ -144,8 +147,6 @@ class _Planes:
         return stack
 
     def _plane(self, file: Path) -> NDArray[Any]:
-        import tifffile
-
         # Where it is stored as it is, only what is looked at is read.
         try:
             plane = tifffile.memmap(file, mode="r")
@@ -165,10 +166,6 @@ def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
 
 
 def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
-    import tifffile
-
-    from napari_nnunet.formats.images.pixel_sizes import sizes_of
-
     try:
         with tifffile.TiffFile(files[0]) as first:
             series = first.series[0]
@@ -199,8 +196,6 @@ def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
 
 def _open_tiff(path: Path, axes: str | None) -> LargeImage:
     """Open a TIFF: mapped into memory where it is stored as it is, else through its strips or tiles."""
-    import tifffile
-
     if axes is None:
         header = read_header(path)
         ndim, geometry = header.geometry.ndim, header.geometry
@@ -251,8 +246,6 @@ def _letters(series: Any, ndim: int, whole: Sequence[Any]) -> str:
 
 def _open_nifti(path: Path) -> LargeImage:
     """Open a NIfTI file that is not packed: its voxels are mapped into memory."""
-    import nibabel
-
     header = read_header(path)
     try:
         proxy = nibabel.Nifti1Image.from_filename(path, mmap="r").dataobj

@@ -15,7 +15,6 @@ from napari_nnunet.errors import ImageError, ResourceError, is_out_of_memory
 from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 AXES = "TCZYX"
-Box = Sequence[tuple[int, int]]
 
 
 class Stamp(NamedTuple):
@@ -122,7 +121,7 @@ class LargeImage:
         stored = sum(int(array.nchunks_initialized) for array in self.arrays)
         return every - stored, every, self.arrays[0].fill_value
 
-    def read(self, box: Box, time: int = 0) -> NDArray[Any]:
+    def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
         """Read a half-open box (z, y, x) of a time point; a 2-D image has one slice.
 
         Returns

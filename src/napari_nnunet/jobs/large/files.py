@@ -17,11 +17,11 @@ from napari_nnunet.schema.requests.large import PredictImageRequest, PredictImag
 
 def predict_image_files(model: TrainedModel, request: PredictImageRequest) -> Job[LargeResult]:
     """Segment an image of any size; see :func:`~napari_nnunet.jobs.large.predict_image.predict_image`."""
-    image = opened(model, request)
+    image = open_for(model, request)
     return (yield from predict_image(model, image, request.target, request.only(PredictImageSettings)))
 
 
-def opened(model: TrainedModel, request: PredictImageRequest) -> LargeImage:
+def open_for(model: TrainedModel, request: PredictImageRequest) -> LargeImage:
     """Open the image of a request without reading a voxel.
 
     Raises

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
-from napari_nnunet.engine.large.blocks import DECODED_VOXELS, Block, Layout
+from napari_nnunet.engine.large.blocks import DECODED_VOXELS, Block, BlockGrid
 from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.prediction.decode import Assembler
 from napari_nnunet.engine.prediction.infer import Ensemble
@@ -20,7 +20,7 @@ from napari_nnunet.engine.prediction.sampling import sampling_parts
 from napari_nnunet.engine.prediction.tiles import Accumulator
 from napari_nnunet.errors import ImageError, is_out_of_memory
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
-from napari_nnunet.formats.large.journal import Journal
+from napari_nnunet.formats.large.journal import BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.jobs.prediction.predict import after_out_of_memory
@@ -42,7 +42,7 @@ class Filling:
         What is segmented.
     labels : LabelImage
         Where to.
-    journal : Journal
+    journal : BlockJournal
         What is finished.
     settings : PredictSettings
         How.
@@ -57,7 +57,7 @@ class Filling:
     predictor: Predictor
     image: LargeImage
     labels: LabelImage
-    journal: Journal
+    journal: BlockJournal
     settings: PredictSettings
     stamp: Stamp
     counts: dict[tuple[int, ...], Sequence[int]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Filling:
         return tuple(int(n) for n in found)
 
 
-def fill(filling: Filling, points: Sequence[tuple[Preparation, Layout]]) -> Job[None]:
+def fill(filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]) -> Job[None]:
     """Compute the blocks of all time points that are not finished.
 
     Raises
@@ -103,7 +103,9 @@ def fill(filling: Filling, points: Sequence[tuple[Preparation, Layout]]) -> Job[
         yield Painted(box=block.box[-len(filling.image.shape) :], final=True)
 
 
-def _left(filling: Filling, points: Sequence[tuple[Preparation, Layout]]) -> Iterator[tuple[int, Preparation, Block]]:
+def _left(
+    filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]
+) -> Iterator[tuple[int, Preparation, Block]]:
     """Give the blocks that are not finished, but for those of the empty border."""
     for entry in filling.journal.all("block"):
         filling.counts[tuple(entry["at"])] = entry["counts"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.image.voxel_size import as_trained, counts_voxels
-from napari_nnunet.engine.large.blocks import Costs, Layout, Shape3, chunk_shape, plan_layout
+from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, Shape3, chunk_shape, plan_blocks
 from napari_nnunet.engine.large.parts import Preparation, PreviousStage
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
@@ -23,8 +23,8 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import write_labels
-from napari_nnunet.formats.large.journal import Journal
-from napari_nnunet.formats.large.label_image import ENDING, LabelImage, Place, require_free
+from napari_nnunet.formats.large.journal import BlockJournal
+from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, origin_of
@@ -107,7 +107,7 @@ def predict_image(
     asked = asked or PredictImageSettings()
     settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
     _require_fit(model, image, settings)
-    place, budget = Place.of(target, image), Budget.of(asked.memory_gb)
+    place, budget = Destination.of(target, image), Budget.of(asked.memory_gb)
     if not _is_zarr(target):
         _require_file(target, image, model, budget)
     labels = LabelImage(place, image, model.dataset.labels, _chunk(asked, image))
@@ -117,7 +117,7 @@ def predict_image(
             return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
         require_free(place)
         known = _work(model, image, settings, labels)
-        journal = Journal(place.unfinished)
+        journal = BlockJournal(place.unfinished)
         settings = _begun(journal, place, known, settings, carry_on=asked.carry_on)
         for text in image.notes:
             yield Note(text=text)
@@ -141,14 +141,14 @@ class _Work:
     model: TrainedModel
     image: LargeImage
     labels: LabelImage
-    journal: Journal
+    journal: BlockJournal
     settings: PredictSettings
     budget: Budget
     stamp: Stamp
 
 
 def _is_zarr(target: Path) -> bool:
-    return target.name.lower().endswith(ENDING) or Place(target).is_inside
+    return target.name.lower().endswith(ENDING) or Destination(target).is_inside
 
 
 def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettings) -> None:
@@ -222,7 +222,7 @@ def _work(model: TrainedModel, image: LargeImage, settings: PredictSettings, lab
 
 
 def _begun(
-    journal: Journal, place: Place, work: Mapping[str, Any], settings: PredictSettings, *, carry_on: bool
+    journal: BlockJournal, place: Destination, work: Mapping[str, Any], settings: PredictSettings, *, carry_on: bool
 ) -> PredictSettings:
     """Begin the journal, or check that it is that of the same work; return settings with the arithmetic noted there."""
     if not place.begun:
@@ -340,17 +340,17 @@ def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
         )
 
 
-def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> Layout:
+def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> BlockGrid:
     """Return the blocks that were noted, or plan and note them."""
     known = next(iter(work.journal.all("layout")), None)
     if known is not None:
         z, y, x = (int(n) for n in known["block"])
-        return Layout(record, (z, y, x))
+        return BlockGrid(record, (z, y, x))
     model, ensemble = predictor.model, predictor.ensemble
-    costs = Costs(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
+    costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
     rule = model.configuration.resample_probabilities
     grid = tiles_of(model, record, work.settings)
-    layout = plan_layout(record, grid, rule, work.labels.chunk, costs, work.budget.left_beside(model, ensemble))
+    layout = plan_blocks(record, grid, rule, work.labels.chunk, costs, work.budget.left_beside(model, ensemble))
     work.journal.note("layout", {"block": list(layout.block)})
     return layout
 

@@ -8,22 +8,22 @@ from dataclasses import asdict
 from typing import Any
 
 from napari_nnunet.engine.image.prepare import Box3
-from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Survey
+from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Scan
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.large.journal import Journal
+from napari_nnunet.formats.large.journal import BlockJournal
 from napari_nnunet.formats.large.source import LargeImage
 
 _PIECE = 8e6  # values that are looked at together
 
 
-def surveyed(image: LargeImage, journal: Journal, axis: int | None) -> Job[list[ImageFacts]]:
+def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[list[ImageFacts]]:
     """Return the facts of every time point: those that were noted, or what a pass over the image finds.
 
     Parameters
     ----------
     image : LargeImage
         The image.
-    journal : Journal
+    journal : BlockJournal
         Where they are noted.
     axis : int or None
         Axis whose planes have limits of their own.
@@ -38,16 +38,16 @@ def surveyed(image: LargeImage, journal: Journal, axis: int | None) -> Job[list[
             text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
             f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
         )
-    boxes = list(pieces(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
+    boxes = list(boxes_of(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
     yield Stage(name="Looking at the intensities", total=len(boxes) * image.times)
     for time in range(image.times):
         if time in noted:
             continue
-        survey = Survey(image.channels, image.shape_3d, axis)
+        scan = Scan(image.channels, image.shape_3d, axis)
         for i, box in enumerate(boxes):
-            survey.add([lo for lo, _ in box], image.read(box, time))
+            scan.add([lo for lo, _ in box], image.read(box, time))
             yield Progress(done=time * len(boxes) + i + 1, total=len(boxes) * image.times)
-        noted[time] = survey.facts()
+        noted[time] = scan.facts()
         journal.note("facts", {"time": time, **asdict(noted[time])})
     return [noted[time] for time in range(image.times)]
 
@@ -61,7 +61,7 @@ def _facts(entry: Any) -> ImageFacts:
     return ImageFacts(((z0, z1), (y0, y1), (x0, x1)), entry["content"], entry["invalid"], channels)
 
 
-def pieces(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
+def boxes_of(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
     """Cut an image into boxes of whole chunks that have at most so many voxels, but for a chunk that is larger.
 
     Parameters
