@@ -38,7 +38,7 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
             text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
             f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
         )
-    boxes = list(boxes_of(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
+    boxes = list(cut_into_boxes(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
     yield Stage(name="Looking at the intensities", total=len(boxes) * image.times)
     for time in range(image.times):
         if time in noted:
@@ -61,7 +61,7 @@ def _facts(entry: Any) -> ImageFacts:
     return ImageFacts(((z0, z1), (y0, y1), (x0, x1)), entry["content"], entry["invalid"], channels)
 
 
-def boxes_of(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
+def cut_into_boxes(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:
     """Cut an image into boxes of whole chunks that have at most so many voxels, but for a chunk that is larger.
 
     Parameters
