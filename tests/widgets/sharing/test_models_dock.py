@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 
 import pytest
 from docks import Halting, open_dock, wait_until_idle
@@ -16,7 +17,7 @@ from napari_nnunet.formats.model.known_models import known_models, remember_mode
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.schema.requests.sharing import ExportSettings
 from napari_nnunet.widgets.sharing import models_dock as models_module
-from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
+from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
 
 
 @pytest.fixture
@@ -77,6 +78,24 @@ def test_models_are_exported_with_their_card(dock, workspace, tmp_path, qtbot, m
     wait_until_idle(qtbot, dock)
     qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=10000)
     assert (tmp_path / "x.zip").is_file()
+
+
+def test_a_model_is_carried_elsewhere_in_the_format_that_was_chosen(dock, tmp_path, qtbot, monkeypatch):
+    dialog = CarryDialog(dock, dock.chosen())
+    assert list(dialog.rows.widgets["format"].choices) == ["onnx", "openvino", "bioimageio"]
+    dialog.file.setText(str(tmp_path / "x.zip"))
+    dialog.rows.widgets["mirrored"].value = True
+    assert "Switch mirroring inside off, or choose bioimageio" in dialog.reason.text()
+    assert not dialog.ok.button(dialog.ok.StandardButton.Ok).isEnabled()
+    dialog.rows.widgets["format"].value = "bioimageio"
+    assert dialog.reason.text() == ""
+    monkeypatch.setattr(models_module, "CarryDialog", lambda *_: dialog)
+    monkeypatch.setattr(dialog, "exec", lambda: True)
+    qtbot.mouseClick(dock.buttons["carry"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=20000)
+    wait_until_idle(qtbot, dock)
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert "rdf.yaml" in archive.namelist()
 
 
 def test_a_model_is_removed_to_the_trash_or_forgotten(dock, workspace, tmp_path, qtbot, monkeypatch):

@@ -97,19 +97,26 @@ class CarryRequest(Request):
 
     model: Path = option("Model", "-m FOLDER", "Folder of a trained model (with plans.json and fold_*).")
     target: Path = option("Zip", "-o ZIP", "The file.")
-    format: CarryFormat = option("Format", "--format FORMAT", "onnx, openvino, or bioimageio.", default="onnx")
+    format: CarryFormat = option(
+        "Format", "--format FORMAT", "onnx, openvino, or bioimageio.", default="onnx", row=True
+    )
     folds: Folds = option(
         "Folds", "-f FOLD", "Which.", default=None, otherwise="all that were trained", reads=read_folds
     )
     checkpoint: str = option("Checkpoint", "-chk NAME", "Checkpoint.", default="checkpoint_final.pth")
     half: bool = option(
-        "Half the size", "--float16", "Weights are kept as float16: half the size, computed in float32.", default=False
+        "Half the size",
+        "--float16",
+        "Weights are kept as float16: half the size, computed in float32.",
+        default=False,
+        row=True,
     )
     mirrored: bool = option(
         "Mirroring inside",
         "--mirrored",
         "bioimageio: also average over mirrored copies within the network, up to 8 times slower.",
         default=False,
+        row=True,
     )
     replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
 

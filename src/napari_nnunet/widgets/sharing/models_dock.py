@@ -46,15 +46,17 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import size_text
 from napari_nnunet.widgets.frame.worker import lazy
-from napari_nnunet.widgets.sharing.export_dialog import ExportDialog
+from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
 
 if TYPE_CHECKING:
     import napari
 
     from napari_nnunet.formats.model.eight_bit import EightBit
+    from napari_nnunet.jobs.sharing.carry import export_model
     from napari_nnunet.jobs.sharing.install import download_model, install_zip
     from napari_nnunet.jobs.sharing.quantize import quantize
 else:
+    export_model = lazy("napari_nnunet.jobs.sharing.carry:export_model")
     download_model = lazy("napari_nnunet.jobs.sharing.install:download_model")
     install_zip = lazy("napari_nnunet.jobs.sharing.install:install_zip")
     quantize = lazy("napari_nnunet.jobs.sharing.quantize:quantize")
@@ -64,6 +66,10 @@ _NOT_INSTALLED = "Cancelled. Nothing was installed."
 _BUTTONS = {
     "use": ("Segment with it", "Open the Segment dock with this model."),
     "export": ("Export…", "Write it into a zip, to share it."),
+    "carry": (
+        "Carry elsewhere…",
+        "Write it as ONNX, OpenVINO or a bioimage.io package, to segment where this program is not.",
+    ),
     "eight_bit": (
         "Make 8-bit",
         "Prepare it for 8-bit arithmetic with its training cases; measure time and Dice on the validation cases.",
@@ -138,6 +144,7 @@ class ModelsWidget(Dock):
         for name, action in (
             ("use", self.use),
             ("export", self._export),
+            ("carry", self._carry),
             ("eight_bit", self._quantize),
             ("folder", self._open_folder),
             ("remove", self._remove),
@@ -292,6 +299,16 @@ class ModelsWidget(Dock):
                 done=lambda path: f"Exported to {path}.",
                 cancelled="Cancelled. No zip was written.",
             )
+
+    def _carry(self) -> None:
+        folder = self.chosen()
+        if folder is None:
+            return
+        dialog = CarryDialog(self, folder)
+        if dialog.exec():
+            job = export_model(dialog.request())
+            done = "Exported to {}."
+            self._run("Export", job, done=done.format, cancelled="Cancelled. No zip was written.")
 
     def _remove(self) -> None:
         folder = self.chosen()
