@@ -80,8 +80,8 @@ def _filled_up(work, root, room, said, before, expected):
     if found := broken(root):
         return "lost", f"half files: {found[:3]}"
     left = state(root)
-    before = {name: data for name, data in before.items() if not name.startswith(_MADE_AGAIN)}
-    if lost := [name for name, data in before.items() if left.get(name) not in (data, expected.get(name))]:
+    kept = {name: data for name, data in before.items() if not name.startswith(_MADE_AGAIN)}
+    if lost := [name for name, data in kept.items() if left.get(name) not in (data, expected.get(name))]:
         return "lost", f"it cost files: {lost[:5]}"
     if first.status and not re.search(r"space|disk", first.text):
         return "lost", f"the disk is not named: {first.text[-300:]}"
