@@ -169,6 +169,8 @@ def for_people(error: Exception) -> NnunetError:
         return SettingsError(f"No file can have a name as long as {str(error.filename)[:60]!r}... Give a shorter one.")
     if isinstance(error, OSError) and error.filename is not None and error.errno in _SYSTEM:
         return ResourceError(f"{error.filename} {_SYSTEM[error.errno]}")
+    if isinstance(error, ValueError) and "embedded null" in str(error):  # so says Python of a path that holds one
+        return SettingsError("A path holds the character with the number 0, which no file can have in its name.")
     if is_out_of_memory(error):
         return out_of_memory(error)
     text = " ".join(str(error).split())

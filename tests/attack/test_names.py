@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -182,3 +182,9 @@ def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path):
     with pytest.raises(ResourceError, match="it is a device or a pipe"), written_beside(tmp_path / "pipe") as temporary:
         temporary.write_text("x")
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no such file that refuses to be read")
+def test_a_zip_that_cannot_be_read_is_named():
+    with pytest.raises(ModelError, match="/proc/self/mem cannot be read"):
+        bundle.inspect(Path("/proc/self/mem"))
