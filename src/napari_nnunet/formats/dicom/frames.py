@@ -110,7 +110,7 @@ def _reason(path: Path, error: Exception) -> str:
     if not known and syntax is not None and syntax.compressed:
         known = (
             f"It is compressed ({syntax.compressed}), and there is no decoder for that here, or it is damaged. Export "
-            "it without compression, or unpack it with dcmdjpeg or gdcmconv --raw."
+            "it without compression, or unpack it with dcmdjpeg or the raw mode of gdcmconv."
         )
     return known or said
 

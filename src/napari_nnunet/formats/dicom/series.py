@@ -338,7 +338,7 @@ def _undecoded(path: Path, packed: set[str]) -> ImageError:
     return ImageError(
         f"The DICOM series in {path} cannot be read: it is compressed ({', '.join(sorted(packed))}), and there is no "
         "decoder for that here, or a file is damaged. Export it without compression, or unpack it with dcmdjpeg or "
-        "gdcmconv --raw."
+        "the raw mode of gdcmconv."
     )
 
 
