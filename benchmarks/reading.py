@@ -5,7 +5,7 @@
 
 Two processes, one per state, read the same file in turns of a few milliseconds each; what counts is the processor time of a
 read, the least of all turns, which another load on the machine disturbs least. The files are made up: small (40 x 50 x 35), medium
-(64 x 160 x 160) and large (96 x 256 x 256) volumes, images (int16) and labels (uint8), and pictures of 64 x 64 and 512 x 512.
+(64 x 160 x 160) and large (96 x 256 x 256) volumes, images (int16) and labels (uint8), and pictures of 64 x 64 and 512 x 512. ``--huge`` reads images of 210 MB instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ for line in sys.stdin:
     print((time.process_time() - began) / times, flush=True)
 """
 SIZES = {"small": (40, 50, 35), "medium": (64, 160, 160), "large": (96, 256, 256)}
+HUGE = (400, 512, 512)
 PICTURES = {"small": (64, 64), "medium": (512, 512)}
 READERS: dict[str, tuple[str | None, ...]] = {
     ".nii.gz": (None, "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"),
@@ -54,6 +56,7 @@ READERS: dict[str, tuple[str | None, ...]] = {
     ".tif": (None, "Tiff3DIO"),
 }
 HEAD = "| task | before | now | change |\n|---|---|---|---|"
+HUGE_READERS: dict[str, str | None] = {".nii.gz": None, ".nii": None, ".nrrd": None, ".mha": None, ".tif": "Tiff3DIO"}
 TURN = 0.02  # seconds of a turn
 
 
@@ -90,6 +93,19 @@ def written(folder: Path) -> list[tuple[str, str, Path, str | None]]:
                 whats = (kind, "header") if kind == "image" else (kind,)
                 tasks += [(f"{ending} picture, {size}, {what}", what, path, "NaturalImage2DIO") for what in whats]
     return tasks
+
+
+def written_huge(folder: Path) -> Iterator[tuple[str, str, Path, str | None]]:
+    """Write large images, each when it is its turn."""
+    rng = np.random.default_rng(0)
+    image = (rng.integers(-200, 200, HUGE, np.int16) // 8) * 8
+    for ending, reader in HUGE_READERS.items():
+        path = folder / f"huge_image{ending}"
+        write(image, path)
+        yield from (
+            (f"{ending} {reader or 'by ending'}, huge, {what}", what, path, reader) for what in ("image", "header")
+        )
+        path.unlink()
 
 
 def write(array: np.ndarray, path: Path) -> None:
@@ -153,13 +169,14 @@ def main() -> None:
     parser.add_argument("--new", type=Path, default=Path(__file__).parents[1] / "src")
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--seconds", type=float, default=6.0, help="per task")
+    parser.add_argument("--huge", action="store_true", help="images of 210 MB instead of the others")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(HEAD)
     rows = []
     with tempfile.TemporaryDirectory() as text:
         sides = [started(options.old), started(options.new)]
-        for name, what, path, reader in written(Path(text)):
+        for name, what, path, reader in (written_huge if options.huge else written)(Path(text)):
             if options.only not in name:
                 continue
             old, new = compare(sides, (what, str(path), reader), options.seconds)

@@ -7,16 +7,18 @@ import pytest
 
 from helpers import make_trainable, write_nifti
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.read_case import unknown_values
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
 from napari_nnunet.jobs.planning.preprocess import preprocess
+from napari_nnunet.jobs.training.order import check_training
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PreprocessRequest
+from napari_nnunet.schema.requests.training import TrainRequest
 
 NAME = "Dataset001_Tiny"
 
@@ -45,6 +47,46 @@ def test_measuring_and_preprocessing_say_what_the_check_says(spoiled):
     assert list(result.failed) == ["c1"]
     assert sentence in result.failed["c1"].message
     assert "import_folders" not in result.failed["c1"].in_window
+
+
+def from_elsewhere(tmp_path, value):
+    """Return a workspace whose cases another program preprocessed; one of them has a value of no class."""
+    workspace = Workspace.at(make_trainable(tmp_path))
+    (base,) = workspace.preprocessed.iterdir()
+    for journal in base.glob("*.cases.jsonl"):
+        journal.unlink()
+    path = base / "gt_segmentations" / "c1.nii.gz"
+    labels = read_labels(path)[0].astype(np.int16)
+    labels[:2] = value
+    write_nifti(path, labels)
+    request = TrainRequest(dataset=base.name, configuration="3d_fullres", fold=0)
+    sentence = f"c1.nii.gz: it contains {value} ({(labels == value).sum()} voxels), which dataset.json does not define"
+    return workspace, request, sentence
+
+
+def test_what_another_program_preprocessed_is_looked_at_before_it_is_trained(tmp_path):
+    workspace, request, sentence = from_elsewhere(tmp_path, 255)
+    with pytest.raises(DatasetError) as told:
+        drain(check_training(workspace, [request]))
+    assert told.value.message.startswith(sentence) and "then preprocess the dataset again" in told.value.message
+
+
+def test_what_is_trained_as_background_is_said(tmp_path):
+    """Outside of the image, preprocessed labels hold -1 too: only the labels themselves tell."""
+    workspace, request, sentence = from_elsewhere(tmp_path, -1)
+    for _ in range(2):
+        events = []
+        drain(check_training(workspace, [request]), events.append)
+        (warning,) = [event for event in events if isinstance(event, Note) and event.text.startswith("c1")]
+        assert warning.text.startswith(sentence) and "trained as background" in warning.text
+
+
+def test_sound_labels_from_elsewhere_are_read_once(tmp_path):
+    workspace, request, _ = from_elsewhere(tmp_path, 1)
+    stages = []
+    for _ in range(2):
+        drain(check_training(workspace, [request]), lambda event: stages.append(getattr(event, "name", "")))
+    assert sum(stage.startswith("Looking at the labels") for stage in stages) == 1
 
 
 def test_labels_of_a_scheme_pass_and_gaps_in_it_do_not():
