@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser(() if verb is None else (verb,)).parse_args(words)
     verb = named(options.verb)
     if arguments is None and options.verb == "train":
-        from napari_nnunet.engine.machine import keep_memory
+        from napari_nnunet.engine.machine import keep_memory  # only trainings need it
 
         keep_memory()
     try:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keep_report(report: str, words: Sequence[str]) -> None:
     """Keep the traceback of a fault of this program in a file, and say where; print it where no file can be written."""
-    import platformdirs
+    import platformdirs  # only where something went wrong
 
     text = f"napari-nnunet {__version__}, Python {sys.version}\n{shlex.join(words)}\n\n{report}"
     folder = Path(platformdirs.user_log_dir("napari-nnunet", appauthor=False))
@@ -92,8 +92,8 @@ def _keep_report(report: str, words: Sequence[str]) -> None:
 
 
 def _carry_out(verb: Verb, options: argparse.Namespace, *, shell: bool) -> int:
-    from napari_nnunet.cli.flags import read
-    from napari_nnunet.cli.shell import Shell, ShellRequest
+    from napari_nnunet.cli.flags import read  # --help starts sooner without
+    from napari_nnunet.cli.shell import Shell, ShellRequest  # likewise
 
     requests = read(verb.kind, options)
     where = Shell(read(ShellRequest, options)[0])

@@ -48,8 +48,8 @@ class _Screen:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         if bar:
-            from rich.console import Console
-            from rich.progress import (
+            from rich.console import Console  # only where a bar is drawn
+            from rich.progress import (  # likewise
                 BarColumn,
                 MofNCompleteColumn,
                 SpinnerColumn,
@@ -57,7 +57,7 @@ class _Screen:
                 TimeElapsedColumn,
                 TimeRemainingColumn,
             )
-            from rich.progress import Progress as Bar
+            from rich.progress import Progress as Bar  # under the name that the type has above
 
             self._bar = stack.enter_context(
                 Bar(

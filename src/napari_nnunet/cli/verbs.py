@@ -74,8 +74,8 @@ class Verb:
         aliases = ALIASES.get(self.name, ())
         if not whole:
             return parsers.add_parser(self.name, help=self.help, aliases=aliases, add_help=False)  # type: ignore[no-any-return]
-        from napari_nnunet.cli.flags import add_flags, add_unused
-        from napari_nnunet.cli.shell import ShellRequest
+        from napari_nnunet.cli.flags import add_flags, add_unused  # the list of verbs needs no requests
+        from napari_nnunet.cli.shell import ShellRequest  # likewise
 
         parser: argparse.ArgumentParser = parsers.add_parser(
             self.name, help=self.help, description=self.description, aliases=aliases, allow_abbrev=False

@@ -47,7 +47,7 @@ class DoctorWidget(Dock):
 
 
 def _examine() -> Job[str]:
-    from napari_nnunet.jobs.doctor import examine
+    from napari_nnunet.jobs.doctor import examine  # loads torch, on a thread
 
     yield Stage(name="Checking this computer")
     return str(examine())

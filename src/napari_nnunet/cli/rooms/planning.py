@@ -54,10 +54,9 @@ def preprocess(request: PreprocessRequest, shell: Shell) -> int:
 
 def plan_and_preprocess(request: PlanAndPreprocessRequest, shell: Shell) -> int:
     """Do everything between raw data and training."""
-    # planning alone starts sooner without
-    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as plan_and_preprocess_job
+    from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess as job  # likewise
 
-    result = shell.run(plan_and_preprocess_job(shell.workspace, request))
+    result = shell.run(job(shell.workspace, request))
     print(result.plans)
     return 0 if result.cases is None else _say(result.cases)
 

@@ -85,14 +85,14 @@ def quantize(request: QuantizeRequest, shell: Shell) -> None:
 
 def import_old_nnunet_model(request: ImportV1Request, shell: Shell) -> None:
     """Import a model of nnU-Net v1."""
-    from napari_nnunet.jobs.sharing.import_v1 import import_v1_model
+    from napari_nnunet.jobs.sharing.import_v1 import import_v1_model  # only this verb loads torch for it
 
     print(shell.run(import_v1_model(shell.workspace, request)))
 
 
 def doctor(request: DoctorRequest, _: Shell) -> None:
     """Print what this computer has."""
-    from napari_nnunet.jobs.doctor import examine
+    from napari_nnunet.jobs.doctor import examine  # likewise
 
     print(examine(again=request.again))
 
@@ -102,7 +102,7 @@ def demo(request: DemoRequest, shell: Shell) -> None:
     if request.objects:
         _demo_objects(request, shell)
         return
-    from napari_nnunet.jobs.demo import demo as job
+    from napari_nnunet.jobs.demo import demo as job  # all other rooms
 
     result = shell.run(job(request))
     for name, value in result.dice.items():
@@ -115,7 +115,7 @@ def demo(request: DemoRequest, shell: Shell) -> None:
 
 
 def _demo_objects(request: DemoRequest, shell: Shell) -> None:
-    from napari_nnunet.jobs.demo_objects import demo_objects
+    from napari_nnunet.jobs.demo_objects import demo_objects  # likewise
 
     result = shell.run(demo_objects(request))
     for name in ("AP@0.5", "AP@0.75", "F1@0.5", "PQ"):

@@ -100,7 +100,7 @@ def best_of(workspace: Workspace, results: Path) -> Job[Any]:
 
 def estimate_together(order: Together) -> Job[dict[str, Any]]:
     """Work out time and memory."""
-    from napari_nnunet.jobs.prediction.estimate import estimate_combined
+    from napari_nnunet.jobs.prediction.estimate import estimate_combined  # loads torch, on a thread
 
     yield Stage(name="Estimating")
     volume = order.request.frames[0].volume
@@ -122,7 +122,7 @@ def join(order: Joining) -> Job[Any]:
 
 def _combination(order: Together) -> Any:
     """Return what the jobs run; loads torch, so it is called on a thread."""
-    from napari_nnunet.jobs.prediction.combined import Combination, Member
+    from napari_nnunet.jobs.prediction.combined import Combination, Member  # likewise
 
     members = []
     for choice in order.members:

@@ -309,7 +309,7 @@ class ImportDialog(RunDialog):
         """Work out what the answers make of the plan; nothing is read again."""
         if self._looking.running or self.plan is None:
             return
-        from napari_nnunet.jobs.dataset.import_plan import decide
+        from napari_nnunet.jobs.dataset.import_plan import decide  # loads scipy; the plan before has by now
 
         try:
             self.plan = decide(self._pairs, self.request())

@@ -146,7 +146,7 @@ def _channels_first(layer: Image, axes: str, channels: int) -> Any:
     """Return the layer's array as (C, [T,] [Z,] Y, X)."""
     array = full_resolution(layer)
     if not hasattr(array, "transpose"):
-        import dask.array
+        import dask.array  # loads much, and few layers need it
 
         array = dask.array.from_array(array)
     if layer.rgb:
@@ -162,7 +162,7 @@ def _stack(arrays: Sequence[Any]) -> Any:
         return arrays[0]
     if all(isinstance(array, np.ndarray) for array in arrays):
         return np.concatenate(arrays)
-    import dask.array
+    import dask.array  # likewise
 
     return dask.array.concatenate([dask.array.asarray(array) for array in arrays])
 

@@ -43,7 +43,7 @@ class Preferences:
 
 def _settings() -> Any | None:
     try:
-        from napari.settings import get_plugin_settings
+        from napari.settings import get_plugin_settings  # napari 0.9 has it
 
         return get_plugin_settings("napari-nnunet")
     except Exception:  # napari before 0.9, or a plugin that is not registered: the defaults hold
