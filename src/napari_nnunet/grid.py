@@ -178,25 +178,6 @@ def onto(array: NDArray[Any], second: Geometry, first: Grid, *, what: str) -> ND
     return array
 
 
-def grid_at(shape: tuple[int, ...], matrix: NDArray[Any]) -> Grid:
-    """Return the grid of an array that lies in a world of the same axes, as layers of a viewer do.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``([Z,] Y, X)``.
-    matrix : ndarray, shape (n + 1, n + 1)
-        From indices in array order, with a 1 behind, to mm in the same order; without shear.
-    """
-    n = len(shape)
-    columns = np.asarray(matrix, dtype=float)[:n, :n]
-    spacing = np.linalg.norm(columns, axis=0)
-    direction = (columns / spacing)[::-1, ::-1]  # ITK's order: x first
-    origin = np.asarray(matrix, dtype=float)[:n, n][::-1]
-    where = {"origin": tuple(map(float, origin)), "direction": tuple(map(float, direction.ravel()))}
-    return Grid(shape, Geometry(spacing=tuple(map(float, spacing)), **where))
-
-
 def channels_together(
     arrays: Sequence[Any], grids: Sequence[Grid], names: Sequence[str], *, apart: WhenApart = "refuse"
 ) -> tuple[list[Any], tuple[str, ...]]:

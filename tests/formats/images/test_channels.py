@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.files import read_volume, write_image
-from napari_nnunet.grid import Grid, Same, channels_together, grid_at, relation
 from napari_nnunet.schema.geometry import Geometry
 from test_grid import EYE, FLAT, turned_copy
 
@@ -88,14 +87,3 @@ def test_what_lies_outside_of_a_resampled_channel_is_its_lowest_value_and_is_sai
     assert np.allclose(found.array[1][:, :, 3:], RAMP[:, :, :4] + 100)
     assert (found.array[1][:, :, :3] == 100).all()
     assert "43% of it lies outside of a_0001.nii.gz" in found.notes[0]
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_layers_are_compared_by_their_matrices(way):
-    stored, geometry = turned_copy(RAMP, FLAT, *way)
-    first, second = Grid(RAMP.shape, FLAT), Grid(stored.shape, geometry)
-    reverse = np.eye(4)[[2, 1, 0, 3]]
-    grids = [grid_at(grid.shape, reverse @ grid.matrix) for grid in (first, second)]
-    assert relation(grids[0], first) == relation(grids[1], second) == Same()
-    arrays, _ = channels_together([RAMP[None], stored[None]], grids, ["dapi", "gfp"])
-    assert (arrays[1][0] == RAMP).all()

@@ -280,12 +280,6 @@ class Accumulator:
             return []
         return [(start, stop, mean[:, start + pz - lo : stop + pz - lo, py : py + ny, px : px + nx])]
 
-    @property
-    def open_segments(self) -> list[tuple[int, int]]:
-        """Ranges of the unpadded first axis that are not complete yet."""
-        before = self._grid.padding[0][0]
-        return [(lo - before, hi - before) for lo, hi in self._segments if self._open[lo, hi] > 0]
-
 
 def peak_planes(grid: TileGrid, *, wrapped: bool) -> int:
     """Return how many planes along the first axis are open at once, at most."""

@@ -73,11 +73,6 @@ class Recognised:
     ignore: int | None = None
     threshold: float | None = None
 
-    @property
-    def has_proposal(self) -> bool:
-        """Whether there is anything to propose."""
-        return bool(self.mapping) or self.ignore is not None or self.threshold is not None
-
 
 def to_look_at(facts: Mapping[str, MaskFacts]) -> tuple[str, ...]:
     """Return the masks whose pieces must be looked at before anything can be said; none for most folders."""

@@ -33,7 +33,6 @@ from napari_nnunet.version import __version__
 FORMAT_VERSION = 1  # of description.json
 _GRAPHS = {"bioimageio": "onnx"}
 _EXACT = 1e-3  # largest difference of logits, as a share of the largest logit, of networks whose weights are float32
-_STATISTICS = {"mean", "std", "percentile_00_5", "percentile_99_5"}
 _ROUNDED = 2e-2  # the same of weights that are kept as float16
 
 
