@@ -32,7 +32,7 @@ def make_volume(path: Path, gigabytes: float) -> int:
     depth = round(gigabytes * 1e9 / 2 / (PLANE[0] * PLANE[1]))
     rng = np.random.default_rng(0)
     noise = ndimage.gaussian_filter(rng.normal(size=(CHUNK,) * 3), 4, mode="wrap")
-    block = (1000 + 300 * noise / noise.std()).astype(np.uint16)
+    block = (3000 + 300 * noise / noise.std()).astype(np.uint16)
     shape = (depth, *PLANE)
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
     array = group.create_array("0", shape=shape, chunks=(CHUNK,) * 3, dtype="uint16", compressors=None)

@@ -223,6 +223,27 @@ def test_memory_that_is_not_enough_for_a_block_is_said_before_anything_is_comput
         predict_image(model, image, tmp_path / "result.zarr", memory_gb=0.01, **HOW)
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_a_file_is_read_as_the_model_reads_files(tmp_path, reader):
+    import nibabel
+
+    from napari_nnunet.events import drain
+    from napari_nnunet.formats.images.files import read_labels
+    from napari_nnunet.jobs.prediction.predict_files import predict_folder
+    from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+
+    model = make_model(tmp_path, Recipe(reader=reader, file_ending=".nii"))
+    (tmp_path / "in").mkdir()
+    turned = np.array([[0, 0, -1.0, 5], [1.0, 0, 0, 2], [0, 1.0, 0, 3], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(smooth_image((20, 24, 28))[0], turned), tmp_path / "in" / "a_0000.nii")
+    how = {name: value for name, value in HOW.items() if name != "chunk"}
+    drain(predict_folder(model, PredictFolderRequest(source=tmp_path / "in", target=tmp_path / "out", **how)))
+    predict_image(model, tmp_path / "in" / "a_0000.nii", tmp_path / "large.nii", **HOW)
+    (whole, grid), (found, own) = read_labels(tmp_path / "out" / "a.nii"), read_labels(tmp_path / "large.nii")
+    assert np.array_equal(whole, found)
+    assert grid.axes_code == own.axes_code
+
+
 def test_a_second_stage_without_its_first_is_refused(tmp_path, image):
     model = make_model(tmp_path, Recipe(previous_stage="3d_lowres", configuration="3d_cascade_fullres"))
     with pytest.raises(ModelError, match="needs the segmentation of its previous stage"):

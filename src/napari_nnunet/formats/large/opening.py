@@ -23,6 +23,7 @@ from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.schema.geometry import GIVEN, Geometry
 
 _TIFF = (".tif", ".tiff")
+_TURNS = "NibabelIOWithReorient"  # turns voxels, so it reads whole images only
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Say:
         Voxel size ([z,] y, x) in mm.
     best : callable, optional
         Chooses a level.
+    reader : callable, optional
+        Returns the class of nnU-Net's that reads a file (a path) for a model, None for that of the file's kind.
     """
 
     level: str | None = None
     axes: str | None = None
     spacing: tuple[float, ...] | None = None
     best: Callable[[Sequence[Level]], int] | None = None
+    reader: Callable[[Path], str | None] | None = None
 
 
 def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImage:
@@ -107,14 +111,15 @@ def _open_one(path: Path | str, say: Say) -> LargeImage:
     path = Path(path)
     if say.level is not None:
         raise ImageError(f"{path.name} is no OME-Zarr image, so it has no level {say.level}.")
+    reader = say.reader(path) if say.reader is not None else None
     if path.is_dir() and (planes := _planes_in(path)):
         image = _open_planes(path, planes)
     elif path.name.lower().endswith(_TIFF):
-        image = _open_tiff(path, say.axes)
-    elif path.name.lower().endswith(".nii"):
+        image = _open_tiff(path, say.axes, reader)
+    elif path.name.lower().endswith(".nii") and reader != _TURNS:
         image = _open_nifti(path)
     else:
-        volume = read_volume([path], as_stored=True)
+        volume = read_volume([path], reader=reader, as_stored=True)
         letters = "CZYX" if len(volume.shape) == 3 else "CYX"
         image = LargeImage((volume.array,), letters, volume.geometry, path.name, (path,))
     if say.axes is not None:
@@ -194,10 +199,10 @@ def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     return LargeImage((planes,), "ZYX", geometry, folder.name, (folder,))
 
 
-def _open_tiff(path: Path, axes: str | None) -> LargeImage:
+def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     """Open a TIFF: mapped into memory where it is stored as it is, else through its strips or tiles."""
     if axes is None:
-        header = read_header(path)
+        header = read_header(path, reader=reader)
         ndim, geometry = header.geometry.ndim, header.geometry
     else:
         ndim = sum(letter in axes for letter in "ZYX")
@@ -215,7 +220,7 @@ def _open_tiff(path: Path, axes: str | None) -> LargeImage:
         kind = series.dtype.newbyteorder(file.byteorder)
         array: Any = np.memmap(path, kind, "r", series.dataoffset, tuple(series.shape))
     elif axes is None:
-        array = read_volume([path], as_stored=True).array
+        array = read_volume([path], reader=reader, as_stored=True).array
         letters = "CZYX"[-len(array.shape) :] if ndim == 3 else "CYX"
     else:
         check_axes(axes, len(series.shape), path.name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from napari_nnunet.engine.image.voxel_size import counts_voxels
 from napari_nnunet.events import Job
+from napari_nnunet.formats.dataset.case_files import reader_for
 from napari_nnunet.formats.large.ome_zarr import Level
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
+from napari_nnunet.jobs.prediction.predict_files import model_reader
 from napari_nnunet.schema.requests.large import PredictImageRequest, PredictImageSettings
 
 
@@ -30,7 +33,8 @@ def open_for(model: TrainedModel, request: PredictImageRequest) -> LargeImage:
         If it cannot be opened, or does not say what must be known.
     """
     axes = None if request.axes is None else request.axes.upper()
-    return open_image(request.source, Say(request.level, axes, request.spacing, nearest_level(model)))
+    reader = partial(reader_for, reader=model_reader(model))
+    return open_image(request.source, Say(request.level, axes, request.spacing, nearest_level(model), reader))
 
 
 def nearest_level(model: TrainedModel) -> Callable[[Sequence[Level]], int]:

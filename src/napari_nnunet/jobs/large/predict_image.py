@@ -33,6 +33,7 @@ from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.survey import surveyed
 from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.jobs.prediction.predict import first_stage_of
+from napari_nnunet.jobs.prediction.predict_files import model_reader
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import tiles_of
@@ -121,6 +122,8 @@ def predict_image(
         settings = _begun(journal, place, known, settings, carry_on=asked.carry_on)
         for text in image.notes:
             yield Note(text=text)
+        for text in image.geometry.remarks:
+            yield Note(level="warning", text=f"{image.name}: {text}.")
         work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[_STATE]))
         facts = yield from surveyed(image, journal, _separate(model, image))
         filling = yield from _filled(work, facts)
@@ -130,7 +133,7 @@ def predict_image(
             journal.remove()
             labels.settle()
         else:
-            _write_file(labels, image, target)
+            _write_file(work, target)
     return LargeResult(target, filling.total, filling.computed, filling.kept, time.monotonic() - began)
 
 
@@ -355,8 +358,9 @@ def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> BlockGr
     return layout
 
 
-def _write_file(labels: LabelImage, image: LargeImage, target: Path) -> None:
+def _write_file(work: _Work, target: Path) -> None:
     """Write the labels as a file of another format, and delete what was kept until then."""
-    whole = labels.read([(0, n) for n in image.shape_3d])
-    write_labels(whole if len(image.shape) == 3 else whole[0], image.geometry, target)
-    labels.forget()
+    whole = work.labels.read([(0, n) for n in work.image.shape_3d])
+    labels = whole if len(work.image.shape) == 3 else whole[0]
+    write_labels(labels, work.image.geometry, target, writer=model_reader(work.model))
+    work.labels.forget()

@@ -92,7 +92,7 @@ def predict_folder(
     if found.left_out:
         yield Note(level="warning", text=found.left_out_text)
     if folder.spacing is None:
-        yield from size_notes(model, cases, _reader(model))
+        yield from size_notes(model, cases, model_reader(model))
     _check_previous(cases, folder.previous, ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
     output = _dicom_output(model, folder, settings, cases)
@@ -111,7 +111,7 @@ def _cases_of(model: TrainedModel, folder: PredictFolderRequest) -> Inputs:
         folder.source,
         ending=model.dataset.file_ending,
         channels=len(model.dataset.channel_names),
-        reader=_reader(model),
+        reader=model_reader(model),
         subfolders=folder.subfolders,
         without=folder.target,
     )
@@ -152,7 +152,7 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
     sizes: Counter[tuple[tuple[int, ...], tuple[float, ...]]] = Counter()
     for i, case in enumerate(seen):
         with suppress(NnunetError, OSError):  # said when its turn comes
-            shape, geometry = size_of_case(case, _reader(model))
+            shape, geometry = size_of_case(case, model_reader(model))
             sizes[shape, tuple(folder.spacing or geometry.spacing)] += 1
         yield Progress(done=i + 1, total=len(seen))
     share = len(todo) / max(1, sizes.total())
@@ -292,7 +292,7 @@ def _one(
     previous, box = None, folder.box(volume.shape)
     ending = model.dataset.file_ending
     if folder.previous is not None:
-        previous, _ = read_labels(folder.previous / (case.name + ending), reader=_reader(model))
+        previous, _ = read_labels(folder.previous / (case.name + ending), reader=model_reader(model))
     out = _out(case, model, folder)
     make_folder(out.parent)
     with ExitStack() as stack:
@@ -316,7 +316,7 @@ def _one(
             beside = _beside(case, out, ".dcm")
             output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
         # The segmentation comes last: where it exists, everything of the case does.
-        write_labels(result.labels, volume.geometry, out, writer=_reader(model))
+        write_labels(result.labels, volume.geometry, out, writer=model_reader(model))
     return result
 
 
@@ -327,12 +327,13 @@ def _write_uncertainty(result: Prediction, geometry: Geometry, out: Path) -> Non
         write_image(values, geometry, target)
 
 
-def _reader(model: TrainedModel) -> str:
+def model_reader(model: TrainedModel) -> str:
+    """Return the name of the reader that a model's images are read by."""
     return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
 
 
 def _read(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
-    volume = volume_of_case(case, _reader(model), apart=folder.apart)
+    volume = volume_of_case(case, model_reader(model), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
     channels = len(model.dataset.channel_names)
@@ -363,7 +364,7 @@ def _kept(
         return None
     out = _out(case, model, folder)
     try:
-        labels, geometry = read_labels(out, reader=_reader(model))
+        labels, geometry = read_labels(out, reader=model_reader(model))
     except ImageError:
         return None
     if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
