@@ -1,6 +1,6 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop]
 """
 
 import os
@@ -98,7 +98,7 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train", "learn", "together"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             training_data(Path(folder))
@@ -108,6 +108,9 @@ def main():
     if "together" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             together(Path(folder))
+    if "loop" in wanted:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            loop(Path(folder))
     if "segment" in wanted:
         segment()
 
@@ -193,6 +196,54 @@ def two_models(folder):
     )
     folders = [workspace.results / DATASET / f"nnUNetTrainer__{planned.plans.stem}__{name}" for name in names]
     drain(calibrate_models(workspace, [load_model(path) for path in folders], (0,)))
+
+
+def loop(folder):
+    """Ask what to label next, and look at labels that are wrong."""
+    import SimpleITK as sitk
+
+    from napari_nnunet.formats.workspace import Workspace
+    from napari_nnunet.jobs.demo import DATASET
+
+    two_models(folder)
+    workspace = Workspace.at(folder)
+    images = folder / "unlabelled"
+    images.mkdir()
+    for seed in range(40, 44):
+        image = sitk.GetImageFromArray(np.asarray(make_volume(seed)[0]))
+        image.SetSpacing(tuple(reversed([um / 1000 for um in SPACING_UM])))
+        sitk.WriteImage(image, str(images / f"new_{seed}_0000.nii.gz"))
+    viewer, shot = window(960)
+    _, following = viewer.window.add_plugin_dock_widget("napari-nnunet", "Next")
+    following.source_box.value = images
+    following.rows.widgets["unit"].value = "slices"
+    pump(2, following.panel.button.isEnabled)
+    following.panel.button.click()
+    pump(120, lambda: following._open is not None)
+    scroll = following.findChild(QScrollArea).verticalScrollBar()
+    scroll.setValue(scroll.maximum())
+    shot("next-place")
+    viewer.layers.clear()
+    label = sorted((workspace.results / DATASET).glob("*3d_fullres/fold_0/validation/*.nii.gz"))[0]
+    raw = workspace.raw / DATASET / "labelsTr" / label.name
+    drawn = sitk.ReadImage(str(raw))
+    spoilt = sitk.GetArrayFromImage(drawn)
+    spoilt[:, : spoilt.shape[1] // 2] = 0
+    changed = sitk.GetImageFromArray(spoilt)
+    changed.CopyInformation(drawn)
+    sitk.WriteImage(changed, str(raw))
+    _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    pump(5, lambda: train.chosen is not None)
+    train.checking.expand(animate=False)
+    train.suspects.panel.button.click()
+    pump(60, lambda: bool(train.suspects.suspects))
+    if train.suspects.suspects:
+        train.open_suspect(train.suspects.suspects[0])
+    pump(3)
+    bar = train.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(bar.maximum())
+    shot("train-suspects")
+    viewer.close()
 
 
 def together(folder):

@@ -12,7 +12,7 @@ from napari_nnunet.version import __version__
 
 if TYPE_CHECKING:
     from napari_nnunet.api.choosing import compare, evaluate, find_best
-    from napari_nnunet.api.labelling import find_label_errors
+    from napari_nnunet.api.labelling import find_label_errors, suggest
     from napari_nnunet.api.large import predict_image
     from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
     from napari_nnunet.api.sharing import export_models, install_models
@@ -55,6 +55,7 @@ __all__ = [
     "predict_best",
     "predict_image",
     "read_volume",
+    "suggest",
     "train",
     "verify_dataset",
     "write_labels",
@@ -75,6 +76,7 @@ _HOMES = {
     "export_models": "napari_nnunet.api.sharing",
     "find_best": "napari_nnunet.api.choosing",
     "find_label_errors": "napari_nnunet.api.labelling",
+    "suggest": "napari_nnunet.api.labelling",
     "generate_dataset_json": "napari_nnunet.formats.dataset.raw_dataset",
     "install_models": "napari_nnunet.api.sharing",
     "load_model": "napari_nnunet.formats.model.folder",

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QApplication
 TIMES = int(os.environ.get("NAPARI_NNUNET_SOAK", "12"))
 FIRST = min(10, TIMES // 2)  # until then caches fill
 MOST_MB = 30.0
-DOCKS = ("Segment", "Training cases", "Plan", "Train", "Ensemble", "Compare", "Models", "Check my computer")
+DOCKS = ("Segment", "Training cases", "Plan", "Train", "Next", "Ensemble", "Compare", "Models", "Check my computer")
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ VERBS: tuple[Verb, ...] = (
         "apply a postprocessing to a folder of segmentations",
     ),
     Verb("find_label_errors", "labelling", "FindLabelErrorsRequest", "list the training cases whose labels look wrong"),
+    Verb("suggest", "labelling", "SuggestRequest", "say which unlabelled images, slices or boxes to label next"),
     Verb("export_model_to_zip", "sharing", "ExportRequest", "write trained models into a zip, to share them"),
     Verb("export_model", "sharing", "CarryRequest", "write a model as ONNX or OpenVINO, to run it elsewhere"),
     Verb("install_pretrained_model_from_zip", "sharing", "InstallRequest", "install models from a zip"),

@@ -21,10 +21,12 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.alone import python
 from napari_nnunet.processes.queue import queue_folder
 from napari_nnunet.schema.json_text import message
-from napari_nnunet.schema.model_name import ModelName
+from napari_nnunet.schema.model_name import ModelName, continued_plans
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
 from napari_nnunet.schema.requests.words import words
+
+_SHORTER = 4  # times: a model that is continued has learnt already
 
 
 def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
@@ -123,6 +125,8 @@ class DetachedTraining:
         Weights to begin with.
     finish_in : int, optional
         With ``resume``: end after so many epochs.
+    continue_from : Path, optional
+        Model to continue under other plans.
     """
 
     workspace: Workspace
@@ -134,6 +138,7 @@ class DetachedTraining:
     resume: bool = False
     pretrained: Path | None = None
     finish_in: int | None = None
+    continue_from: Path | None = None
 
     def finishing(self, epochs: int) -> DetachedTraining:
         """Return the request that resumes and ends after a few epochs."""
@@ -156,6 +161,7 @@ class DetachedTraining:
                 resume=self.resume,
                 pretrained=self.pretrained,
                 finish_in=self.finish_in,
+                continue_from=self.continue_from,
                 wait=True,
             )
             for fold in self.folds
@@ -193,3 +199,17 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
         settings.replace(trainer=name.trainer),
         resume=True,
     )
+
+
+def improving(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
+    """Return the request that continues a model with the cases and classes there are now; the model itself stays.
+
+    It takes a quarter of the time of the training that made the model, where that was trained by time, else a quarter
+    of the trainer's epochs.
+    """
+    before = request_of(folder, workspace)
+    names = [*(name.plans for name in workspace.models(before.dataset)), before.plans]
+    budget = before.settings.time_budget
+    settings = before.settings.replace(epochs=None, time_budget=None if budget is None else budget / _SHORTER)
+    plans = continued_plans(before.plans, names)
+    return replace(before, plans=plans, settings=settings, resume=False, continue_from=folder.path.parent)

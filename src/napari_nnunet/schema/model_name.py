@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from napari_nnunet.errors import ModelError
@@ -12,6 +13,14 @@ DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
 _BETWEEN = "__"
 _AROUND = "___"
+
+
+def continued_plans(plans: str, taken: Collection[str] = ()) -> str:
+    """Return the name for the plans of a model that is continued: never its own, nor one that is taken."""
+    stem, number = re.sub(r"_continued\d*$", "", plans), 1
+    while (name := f"{stem}_continued" + (str(number) if number > 1 else "")) in (plans, *taken):
+        number += 1
+    return name
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,20 @@ def test_minus_one_is_what_nobody_annotated(folders):
     assert (labels[0][:, :2] == 3).all()
 
 
+def test_several_values_may_mean_that_nobody_annotated(folders):
+    masks = [drawn(i) for i in range(2)]
+    for mask in masks:
+        mask[:, :2], mask[:, 2:4] = 200, 255
+    folder = folders(masks)
+    classes, labels = imported(folder, ignore=(200, 255))
+    assert classes == {"background": 0, "class_1": 1, "class_2": 2, "ignore": 3}
+    assert (labels[0][:, :4] == 3).all()
+    words = ["import_folders", "-i", str(folder / "images"), "-m", str(folder / "masks"), "-n", "Shell"]
+    assert main([*words, "--ignore", "200", "255", "--workspace", str(folder / "w")]) == 0
+    dataset = open_dataset(next((folder / "w" / "nnUNet_raw").iterdir()))
+    assert dataset.info.labels.ignore_label == 3
+
+
 def test_several_values_of_one_class_are_written_as_one(folders):
     folder = folders([drawn(i) for i in range(2)])
     classes, labels = imported(folder, class_names={1: "particle", 2: "particle"})

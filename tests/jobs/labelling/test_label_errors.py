@@ -173,3 +173,35 @@ def test_python_has_the_same_cases(place):
     spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))
     found = napari_nnunet.find_label_errors("1", workspace=workspace.raw.parent)
     assert [case.name for case in found.suspects] == ["c01"]
+
+
+def test_classes_with_other_values_than_the_model_learnt_are_refused(place):
+    workspace, _, model = place
+    info = json.loads((model / "dataset.json").read_text())
+    info["labels"] = {"background": 0, "lesion": 1, "organ": 2}
+    (workspace.raw / DATASET / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(ModelError, match="trained with the classes background = 0, organ = 1, lesion = 2") as raised:
+        drain(find_label_errors(workspace, request()))
+    assert "--continue_from" in raised.value.message
+
+
+def test_a_single_case_is_examined_and_it_says_that_little_can_be_told(place):
+    workspace, _, model = place
+    for path in model.glob("fold_*/validation/c*"):
+        if not path.name.startswith("c00"):
+            path.unlink()
+    found, said = notes(find_label_errors(workspace, request(folds=(0,))))
+    assert "Only 1 validated case: what is usual cannot be known from so few" in said
+    assert [case.name for case in found.cases] == ["c00"]
+    assert found.suspects == ()
+
+
+def test_all_suspicious_places_may_lie_in_one_case(place):
+    workspace, spoil, _ = place
+    labels = truth(4)
+    labels[2:6, 17:22, 2:8] = 1
+    labels[2:6, 17:22, 12:20] = 2
+    spoil(4, labels)
+    found = drain(find_label_errors(workspace, request()))
+    assert [case.name for case in found.suspects] == ["c04"]
+    assert len(found.suspects[0].parts) == 2

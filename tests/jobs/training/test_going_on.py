@@ -18,7 +18,9 @@ from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.jobs.training.improve import continued, matching_heads
+from napari_nnunet.jobs.training.train import train as train_job
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.model_name import continued_plans
 from napari_nnunet.schema.requests.training import TrainRequest
 
 NEW = {"background": 0, "lesion": 1, "organ": 2, "cyst": 3}  # other values, and a class more
@@ -179,3 +181,33 @@ def test_channels_of_other_names_are_warned_of(trained):
     events = []
     drain(continued(place, [request(continue_from=model)]), events.append)
     assert any("the same kind of image" in event.text for event in of(Note, events))
+
+
+def test_cases_that_are_in_no_fold_yet_train_in_every_fold(trained):
+    place, model = trained
+    raw = place.raw / TRAINED
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        shutil.copy(raw / part / f"c0{ending}", raw / part / f"new{ending}")
+    found = []
+    drain(continued(place, [request(continue_from=model, plans="more")]), found.append)
+    splits = json.loads((place.preprocessed / TRAINED / "splits_final.json").read_text())
+    assert all("new" in split["train"] and "new" not in split["val"] for split in splits)
+    assert any(
+        isinstance(event, Note) and "1 new cases are trained with in every fold" in event.text for event in found
+    )
+
+
+def test_both_models_are_kept_side_by_side_for_the_dock(trained):
+    place, model = trained
+    made = drain(continued(place, [request(continue_from=model, plans="beside", epochs=1)]))
+    drain(train_job(place, made[0]))
+    fold = model.parent / "nnUNetTrainer__beside__3d_fullres" / "fold_0"
+    content = json.loads((fold / "continued_from.json").read_text())
+    assert content["model"] == str(model.resolve())
+    assert all(len(pair) == 2 for pair in content.get("dice", {}).values())
+
+
+def test_a_further_continuation_gets_another_name():
+    assert continued_plans("nnUNetPlans") == "nnUNetPlans_continued"
+    assert continued_plans("nnUNetPlans_continued") == "nnUNetPlans_continued2"
+    assert continued_plans("nnUNetPlans", ["nnUNetPlans_continued"]) == "nnUNetPlans_continued2"

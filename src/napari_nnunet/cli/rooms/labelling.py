@@ -1,14 +1,15 @@
-"""Labels and where they are wrong."""
+"""Labels: where they are wrong, and what to label next."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from napari_nnunet.jobs.labelling.label_errors import find_label_errors as find_label_errors_job
+from napari_nnunet.jobs.labelling.suggest import suggest as suggest_job
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
-    from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
+    from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest, SuggestRequest
 
 _SHOWN = 20
 
@@ -21,4 +22,19 @@ def find_label_errors(request: FindLabelErrorsRequest, shell: Shell) -> None:
         print(f"{rank}. {case.name}: Dice {case.dice:.3f}, score {case.score:.2f}" + (case.text and f"; {case.text}"))
     if len(found.suspects) > _SHOWN:
         print(f"... and {len(found.suspects) - _SHOWN} more.")
+    print(found.file)
+
+
+def suggest(request: SuggestRequest, shell: Shell) -> None:
+    """List what to label next, and what it costs."""
+    found = shell.run(suggest_job(shell.workspace, request))
+    print(f"{len(found.chosen)} of {found.considered} {request.unit}, by {found.model}:")
+    for rank, suggestion in enumerate(found.chosen[:_SHOWN], start=1):
+        place = suggestion.place
+        where = "" if request.unit == "cases" else f" {place.where}"
+        print(f"{rank}. {place.case}{where}: about {suggestion.minutes:.1f} minutes, entropy {place.entropy:.3f}")
+    if len(found.chosen) > _SHOWN:
+        print(f"... and {len(found.chosen) - _SHOWN} more.")
+    print(f"Together {found.voxels} voxels, about {found.minutes:.0f} minutes at {request.pace:g} s per outline.")
+    print(f"{found.standing.text} {found.learning}")
     print(found.file)

@@ -8,7 +8,7 @@ is one minus what the network gives to that label ("self-confidence" in Northcut
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.choosing.expected import targets_of_heads
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 SURE = 0.9  # a voxel's label counts as contradicted from here on
@@ -114,7 +115,7 @@ def doubt_of(
     counts = np.ones(reference.shape, dtype=bool)
     if scheme.ignore_label is not None:
         counts = reference != scheme.ignore_label
-    targets: Sequence[Region] = scheme.regions if scheme.has_regions else scheme.foreground_labels
+    targets = targets_of_heads(scheme, background=False)
     if probabilities is None:
         wrong = np.asarray(reference != seen, dtype=np.float32)
         expected: dict[Region, float] = dict.fromkeys(targets, math.nan)
@@ -138,7 +139,7 @@ def _weigh(
 ) -> tuple[NDArray[np.float32], dict[Region, float]]:
     """Return by voxel how probably its label is wrong, and by target what Dice the network expects."""
     wrong = np.zeros(reference.shape, dtype=np.float32)
-    heads: Sequence[Region] = scheme.regions if scheme.has_regions else (0, *scheme.foreground_labels)
+    heads = targets_of_heads(scheme)
     expected: dict[Region, float] = {}
     for target, p in zip(heads, probabilities, strict=True):
         drawn = np.isin(reference, target)
@@ -201,3 +202,11 @@ def _middle(where: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...]
     points = np.stack(np.unravel_index(where, shape), axis=1)
     nearest = np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))
     return tuple(int(n) for n in points[nearest])
+
+
+def mask_of_part(reference: NDArray[Any], seen: NDArray[Any], part: Part) -> NDArray[np.bool_]:
+    """Return the voxels around the place of a part where the same is drawn and the same is seen."""
+    same = (reference == part.label) & (seen == part.seen)
+    numbers = cc3d.connected_components(same, connectivity=8 if same.ndim == 2 else 26)
+    mask: NDArray[np.bool_] = numbers == numbers[part.place]
+    return mask & same

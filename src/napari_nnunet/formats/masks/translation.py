@@ -28,15 +28,15 @@ class Told:
         Class by the words of ``--map``.
     names : dict of int to str
         Class by value; several values may have one.
-    ignore : int, optional
-        Value of voxels that nobody annotated.
+    ignore : tuple of int
+        Values of voxels that nobody annotated.
     threshold : float, optional
         Values from here on are 1, others 0; ``mapping`` and ``names`` then name the 1.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
-    ignore: int | None = None
+    ignore: tuple[int, ...] = ()
     threshold: float | None = None
 
     @property
@@ -114,7 +114,7 @@ def assigned(facts: Mapping[str, MaskFacts], told: Told) -> dict[int, str]:
     """
     colours = told.threshold is None and in_colours(facts)
     counts = _occurring(facts, told, colours=colours)
-    found: dict[int, str] = {} if told.ignore is None else {told.ignore: IGNORE}
+    found: dict[int, str] = dict.fromkeys(told.ignore, IGNORE)
     absent: list[str] = []
     for word, name in [*told.mapping.items(), *((str(value), name) for value, name in told.names.items())]:
         values = read_values(word)
@@ -260,4 +260,5 @@ def _known_names(values: Sequence[int], known: Mapping[str, int]) -> dict[int, s
 
 def proposed(recognised: Recognised) -> Told:
     """Return a proposal as if it had been told."""
-    return Told(recognised.mapping, {}, recognised.ignore, recognised.threshold)
+    ignored = () if recognised.ignore is None else (recognised.ignore,)
+    return Told(recognised.mapping, {}, ignored, recognised.threshold)

@@ -16,6 +16,7 @@ from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
+CONTINUED_FILE = "continued_from.json"  # the model that a training continues, and how good both are
 _MOST_EPOCHS = 1_000_000
 
 

@@ -11,12 +11,14 @@ from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs
 from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.schema.dataset import IGNORE
 from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.choosing import AccumulateRequest
@@ -49,6 +51,26 @@ def usable_folds(workspace: Workspace, model: TrainedModel) -> tuple[Fold, ...]:
     if not folds:
         raise ModelError(f"{model.folder.name} has no validated fold.", **VALIDATE_FIRST)
     return folds
+
+
+def require_same_classes(raw: Path, model: TrainedModel) -> None:
+    """Raise ModelError where a dataset's classes have other values than those that a model was trained with.
+
+    A class for voxels that nobody annotated may have been added or removed.
+    """
+    if not (raw / "dataset.json").is_file():
+        return
+    now, then = (
+        {name: value for name, value in labels.labels.items() if name != IGNORE}
+        for labels in (read_info(raw).labels, model.dataset.labels)
+    )
+    if now != then:
+        said = [", ".join(f"{name} = {value}" for name, value in found.items()) for found in (then, now)]
+        raise ModelError(
+            f"{model.name} was trained with the classes {said[0]}; {raw.name} has {said[1]} now.",
+            shell="Train it anew, or continue it with the classes of today (train --continue_from).",
+            window="Train it anew, or press 'Improve…' in the Train dock.",
+        )
 
 
 def reference_folder(workspace: Workspace, dataset: str) -> Path:

@@ -243,7 +243,7 @@ def _meaning(
         told = _told(facts, recognised, request)
         fractions = told.threshold is None and any(f.fractional for f in facts.values())
         if fractions or not (told.names_classes or told.threshold is not None):
-            rest = recognised if told.ignore is None else recognise(without(facts, [told.ignore]), pieces)
+            rest = recognise(without(facts, told.ignore), pieces) if told.ignore else recognised
             if fractions or not (rest.certain or _fits(facts, known)):
                 return recognised, None, ask(rest, rest.sentence)
         translation, unnamed = translate(facts, told, known=known)
@@ -273,7 +273,7 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
                 f"The masks of {listed} hold colours, fractions or classes, not numbers of objects: "
                 f"{recognised.sentence}"
             )
-        return Told({NONZERO: request.objects}, {}, None, None)
+        return Told({NONZERO: request.objects})
     told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
     if recognised.kind == "class files":
         if told.threshold is not None:

@@ -15,28 +15,26 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.labelling.doubt import ClassDoubt, Doubt, Part, doubt_of
 from napari_nnunet.engine.labelling.explain import Slip, slips
-from napari_nnunet.errors import ImageError, ModelError, SettingsError
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
-from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Same, relation
-from napari_nnunet.jobs.choosing.crossval import dataset_folds, reference_folder, validated_folds
+from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes
 from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair
-from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, npz_of, validate_command, validation_cases
+from napari_nnunet.jobs.choosing.validation import npz_of, validate_command, validation_cases
+from napari_nnunet.jobs.labelling.judge import best_judge
 from napari_nnunet.schema.dataset import LabelScheme, Region
 from napari_nnunet.schema.geometry import lift_shape
-from napari_nnunet.schema.model_name import ModelName
-from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
 
 SUSPECTS_FILE = "suspects.csv"
 _AT_LEAST = 0.1  # excess that makes a case suspect, however alike all cases are
+_FEW = 5  # cases, of which the middle says little
 _BEYOND = 3  # robust standard deviations above the middle case
 _ROBUST = 1.4826  # times the median absolute deviation: the standard deviation of a normal distribution
 
@@ -65,6 +63,8 @@ class Examined:
         Other cases with the very same labels.
     voxel : float
         Volume (area in 2-D) of a voxel in mm.
+    prediction : Path
+        What the network sees.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Examined:
     slips: tuple[Slip, ...]
     twins: tuple[str, ...]
     voxel: float
+    prediction: Path
 
     @property
     def dice(self) -> float:
@@ -172,13 +173,21 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
         If no model was validated on cases that it did not see, or references are missing.
     """
     dataset = workspace.dataset_name(request.dataset)
-    model, folds = _chosen(workspace, dataset, request)
+    judge = best_judge(workspace, dataset, request, request.folds)
+    model, folds = judge.model, judge.folds
+    require_same_classes(workspace.raw / dataset, model)
     scheme = model.dataset.labels
     rules = Rules.of(model.dataset, reader=model.plans.reader)
     references = reference_folder(workspace, dataset)
     cases = validation_cases(model.folder, folds, rules.ending)
     pairs = [Pair(name, references / (name + rules.ending), path) for name, path in sorted(cases.items())]
     yield from _unjudged(references, rules.ending, cases)
+    if len(pairs) < _FEW:
+        yield Note(
+            level="warning",
+            text=f"Only {len(pairs)} validated case{'s' if len(pairs) > 1 else ''}: what is usual cannot be known from "
+            "so few, so that wrong labels may be overlooked.",
+        )
     with_npz = all(npz_of(pair.prediction, rules.ending).is_file() for pair in pairs)
     if not with_npz:
         yield Note(
@@ -192,7 +201,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     found = yield from compare_cases(
         examine_case, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers
     )
-    judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)})
+    judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)}, cases)
     suspects = [pair for pair in pairs if judged[pair.name].suspect]
     if suspects:
         yield Stage(name="Looking for what went wrong", total=len(suspects))
@@ -207,58 +216,6 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     make_folder(result.file.parent)
     write_text(result.file, result.csv())
     return result
-
-
-def _chosen(
-    workspace: Workspace, dataset: str, request: FindLabelErrorsRequest
-) -> tuple[TrainedModel, tuple[Fold, ...]]:
-    """Return the model that judges, and its folds: the one with the most validated cases, of several the best."""
-    if request.folds is not None and "all" in request.folds:
-        raise SettingsError(
-            "Fold 'all' was trained on every case, so that it agrees with wrong labels too. Name folds by number."
-        )
-    candidates = []
-    for name in workspace.models(dataset):
-        wanted = (request.configuration, request.trainer, request.plans)
-        if any(
-            w not in (None, own) for w, own in zip(wanted, (name.configuration, name.trainer, name.plans), strict=True)
-        ):
-            continue
-        folder = workspace.model(dataset, name)
-        if not is_model_folder(folder):
-            continue
-        model = load_model(folder)
-        there = tuple(fold for fold in validated_folds(model) if fold != "all")
-        own_folds = dataset_folds(workspace, dataset)
-        folds = request.folds or tuple(fold for fold in own_folds if fold in there) or there
-        if not folds or set(folds) - set(there):
-            continue
-        count = len(validation_cases(folder, folds, model.dataset.file_ending))
-        candidates.append((count, _dice(folder, folds), folder.name, model, folds))
-    if not candidates:
-        which = " ".join(word for word in (request.configuration, request.trainer, request.plans) if word)
-        raise ModelError(
-            f"No model of {dataset}{f' ({which})' if which else ''} was validated on cases that it did not see.",
-            **VALIDATE_FIRST,
-        )
-    *_, model, folds = max(candidates, key=lambda entry: entry[:3])
-    return model, folds
-
-
-def _asked(name: ModelName, request: FindLabelErrorsRequest) -> bool:
-    pairs = (
-        (request.configuration, name.configuration),
-        (request.trainer, name.trainer),
-        (request.plans, name.plans),
-    )
-    return all(wanted in (None, own) for wanted, own in pairs)
-
-
-def _dice(folder: Path, folds: Sequence[Fold]) -> float:
-    """Return the mean Dice of the folds whose summary can be read; 0 if none can."""
-    files = [folder / f"fold_{fold}" / "validation" / SUMMARY_FILE for fold in folds]
-    known = [dice for file in files if file.is_file() and not math.isnan(dice := Summary.read(file).dice)]
-    return sum(known) / len(known) if known else 0.0
 
 
 def _unjudged(references: Path, ending: str, cases: Mapping[str, Path]) -> Iterator[Note]:
@@ -336,7 +293,7 @@ def explain(pair: Pair, rules: Rules, scheme: LabelScheme, classes: Mapping[str,
     return slips(reference, seen, classes[pair.name], scheme.names)
 
 
-def _judge(found: Mapping[str, _Case]) -> dict[str, Examined]:
+def _judge(found: Mapping[str, _Case], files: Mapping[str, Path]) -> dict[str, Examined]:
     """Compare each case with what is usual."""
     gaps = {name: {t: _gap(c) for t, c in case.doubt.classes.items()} for name, case in found.items()}
     targets = next(iter(gaps.values()), {})
@@ -362,6 +319,7 @@ def _judge(found: Mapping[str, _Case]) -> dict[str, Examined]:
             slips=(),
             twins=tuple(other for other in same.get(case.digest, ()) if other != name),
             voxel=case.voxel,
+            prediction=files[name],
         )
         for name, case in found.items()
     }

@@ -53,7 +53,7 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     """
     kind = request.objects or "object"
     told = [request.mapping, request.class_names, request.threshold, request.ignore, request.dataset]
-    if any(value not in (None, {}) for value in told):
+    if any(value not in (None, {}, ()) for value in told):
         raise SettingsError(
             "Masks of numbered objects go into a dataset of their own, and their values are not translated.",
             shell="Leave out --map, --classes, --threshold, --ignore and -d.",

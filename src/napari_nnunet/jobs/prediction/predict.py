@@ -25,6 +25,7 @@ from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.prediction.estimate import Estimate, estimate_for, learn
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
+from napari_nnunet.jobs.prediction.quality import judged, require_quality
 from napari_nnunet.jobs.prediction.result import (
     Focus,
     Halt,
@@ -110,12 +111,17 @@ def predict(
     decoding = decoding_for([(model, settings)])
     with halting(halt) as place:
         segment = partial(_classes, model, volume, settings, canvas, previous, focus, roi, preview, place)
-        if decoding is None:
+        if decoding is None and not settings.quality:
             return (yield from segment(probabilities))
+        known = (yield from require_quality(model, settings, predict, whole=roi is None)) if settings.quality else None
         shape = (model.dataset.labels.heads, *volume.shape)
         store = place.room(lambda: room_for(probabilities, shape))
         result = yield from segment(store)
         kept = store if settings.probabilities else None
+        if known is not None:
+            result = replace(result, quality=judged(known, model, volume, replace(result, probabilities=store)))
+        if decoding is None:
+            return replace(result, probabilities=kept)
         return (yield from with_objects(replace(result, probabilities=kept), store, decoding, canvas))
 
 

@@ -32,8 +32,9 @@ from napari_nnunet.formats.results.recipe import write_recipe
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.quality import require_quality
 from napari_nnunet.jobs.prediction.result import Prediction
-from napari_nnunet.jobs.prediction.table import found_again, found_in, written_down
+from napari_nnunet.jobs.prediction.table import QualityTable, found_again, found_in, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.objects import ObjectScheme
@@ -97,6 +98,8 @@ def predict_folder(
     model.resolve_folds(settings.folds, settings.checkpoint)
     output = _dicom_output(model, folder, settings, cases)
     choose(settings)  # a device that is not there is said once, before anything is written
+    if settings.quality:
+        yield from require_quality(model, settings, predict, whole=folder.region is None)
     # The parts of a folder that is shared out may be segmented at once (-num_parts).
     part = f"part {folder.part} of {folder.parts}" if folder.parts > 1 else ""
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
@@ -178,6 +181,7 @@ def _each(
         reader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="read"))
         kept = {i: found for i, case in enumerate(cases) if (found := _kept(case, model, folder, settings)) is not None}
         todo = [i for i in range(len(cases)) if i not in kept]
+        quality = QualityTable(folder.quality_path, [cases[i].name for i in kept]) if settings.quality else None
         following = dict(zip_longest(todo, todo[1:]))
         ahead: Future[Volume] | None = None
         for index, case in enumerate(cases):
@@ -195,6 +199,8 @@ def _each(
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     result = yield from _one(case, current.result(), model, folder, settings, segment, output)
                 write_recipe(folder.target, {**result.recipe, **_asked(folder)})
+                if quality is not None and result.quality is not None:
+                    yield quality.add(case.name, result.quality)
             except Exception as unforeseen:  # whatever it is, the cases after it are segmented
                 error = for_people(unforeseen)
                 failed[case.name] = error
@@ -356,10 +362,7 @@ def _beside(case: Case, out: Path, ending: str) -> Path:
 def _kept(
     case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings
 ) -> tuple[Found, ...] | None:
-    """Return what is in a case whose whole output is there and can be read to its last byte; None for others.
-
-    It is counted for a table only.
-    """
+    """Return what is in a case whose whole output is there to its last byte (counted for a table only); else None."""
     if not folder.keep_finished:
         return None
     out = _out(case, model, folder)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_nnunet.engine.image.prepare import PrepareRecord
     from napari_nnunet.engine.prediction import decode
+    from napari_nnunet.engine.prediction.quality import Judged
     from napari_nnunet.jobs.prediction.windows import Sums
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class Prediction:
         Where the labels are numbered objects, the kind of each.
     seconds : float
         Wall time.
+    quality : Judged, optional
+        How good it probably is, where that was asked for.
     """
 
     labels: NDArray[Any]
@@ -65,6 +68,7 @@ class Prediction:
     counts: tuple[int, ...] = ()
     kinds: dict[int, str] | None = None
     seconds: float = 0.0
+    quality: Judged | None = None
 
 
 @dataclass(frozen=True, eq=False)

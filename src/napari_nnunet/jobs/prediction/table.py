@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Pump
+from napari_nnunet.engine.prediction.quality import MEAN, Judged
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.objects import ObjectScheme
 
 T = TypeVar("T")
@@ -149,3 +153,41 @@ def written_down(job: Job[T], path: Path) -> Job[T]:
                 write_text(path, as_csv(lines))
             yield event
     return pump.result
+
+
+class QualityTable:
+    """Keeps quality.csv: the predicted Dice of every case, worst first; complete after every case.
+
+    Parameters
+    ----------
+    path : Path
+        The file; cases that it has and that are not segmented again stay.
+    kept : sequence of str
+        Those cases.
+    """
+
+    def __init__(self, path: Path, kept: Sequence[str] = ()) -> None:
+        self.path = path
+        self._rows: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            rows = csv.DictReader(read_text(path, DatasetError).splitlines())
+            self._rows = {row["image"]: dict(row) for row in rows if row.get("image") in kept}
+
+    def add(self, case: str, found: Judged) -> Note:
+        """Note a case, write the table, and return what to say of it."""
+        row: dict[str, Any] = {"image": case}
+        for name, (value, low, high) in sorted(found.dice.items(), key=lambda entry: entry[0] != MEAN):
+            row |= {f"{name} Dice": value, f"{name} low": low, f"{name} high": high}
+        self._rows[case] = row | {"unlike": "; ".join(found.unlike)}
+        ranked = sorted(self._rows.values(), key=lambda entry: _dice(entry.get(f"{MEAN} Dice")))
+        columns = list(dict.fromkeys(name for entry in ranked for name in entry if name != "unlike"))
+        write_text(self.path, text_of([{name: entry.get(name) for name in (*columns, "unlike")} for entry in ranked]))
+        return Note(level="warning" if found.unlike else "info", text=f"{case}: {found.text}")
+
+
+def _dice(value: Any) -> float:
+    """Return a predicted Dice; where nothing was found, it comes first, for it is to be looked at."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return -1.0

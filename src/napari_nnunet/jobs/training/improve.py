@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.learner import load_pretrained
@@ -13,38 +13,41 @@ from napari_nnunet.errors import DatasetError, ModelError, NnunetError, Settings
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.fold import CONTINUED_FILE
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import prepare_training
+from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.model_name import DEFAULT_PLANS
+from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.model_name import DEFAULT_PLANS, continued_plans
 from napari_nnunet.schema.names import Fold, require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.schema.trainers import recipe_of
 
+T = TypeVar("T", bound=TrainRequest)
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
-_ADDED = "_continued"
 
 
-def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[TrainRequest]]:
+def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     """Take over the plans of the model that trainings begin with, preprocess what is new, choose how long they take.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
-    requests : list of TrainRequest
+    requests : sequence of TrainRequest
         Folds of one configuration, with ``continue_from``.
 
     Returns
     -------
     list of TrainRequest
         The same with the name of the plans, which is another one than the model's: the model stays. Without a length
-        of their own they take a quarter of the trainer's epochs.
+        of their own they take a quarter of the trainer's epochs. Cases that are in no fold yet train in every fold:
+        they are what the model is continued for.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[Tr
     """
     first = requests[0]
     if first.continue_from is None:
-        return requests
+        return list(requests)
     model = load_model(first.continue_from)
     dataset = workspace.dataset_name(first.dataset)
     _require_fit(model, first, workspace.raw / dataset)
@@ -65,7 +68,7 @@ def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[Tr
             f"{', '.join(model.dataset.channel_names)}; its rules are used. Both must be the same kind of image.",
         )
     own_name = first.plans if "plans" in first.model_fields_set else ""
-    name = require_plain(own_name or _name_for(model, first), "The name of the plans")
+    name = require_plain(own_name or continued_plans(model.plans.plans_name or DEFAULT_PLANS), "The name of the plans")
     yield from _take_over(workspace.preprocessed / dataset, workspace.raw / dataset, model, name)
     changes: dict[str, Any] = {"plans": name}
     if first.epochs is None and first.time_budget is None:
@@ -73,14 +76,9 @@ def continued(workspace: Workspace, requests: list[TrainRequest]) -> Job[list[Tr
         changes["epochs"] = max(1, epochs // _SHORTER)
         yield Note(text=f"{changes['epochs']} epochs, a quarter of {first.trainer}'s: the model has learnt already.")
     made = [request.model_copy(update=changes) for request in requests]
-    yield from prepare_training(workspace, made)
+    needs = yield from look_at_needs(workspace, made[0])
+    yield from prepare_training(workspace, made, adopt=needs.unused)
     return made
-
-
-def _name_for(model: TrainedModel, request: TrainRequest) -> str:
-    """Return the name of the plans of a model that is continued: never its own."""
-    name = model.plans.plans_name or DEFAULT_PLANS
-    return name if name.endswith(_ADDED) and request.resume else name + _ADDED
 
 
 def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
@@ -189,26 +187,42 @@ def _fold_for(model: TrainedModel, wanted: Fold) -> Fold:
     return wanted if wanted in there else there[0]
 
 
-def compared(order: Order, folder: Path) -> Iterator[Note]:
-    """Say how good the earlier model and the new one are on the cases that both validated."""
+def note_origin(order: Order, folder: Path) -> None:
+    """Keep which model a training continues, so that both are compared at the end, whenever that is."""
+    write_json(make_folder(order.folder.path) / CONTINUED_FILE, {"model": str(folder.resolve())})
+
+
+def compared(order: Order) -> Iterator[Note]:
+    """Say how good the earlier model and the new one are on the cases that both validated, and keep it for the dock.
+
+    Nothing is said of a training that continued no model, or a model that is gone or was not validated.
+    """
+    path = order.folder.path / CONTINUED_FILE
+    after_file = order.folder.validation / SUMMARY_FILE
+    if not path.is_file() or not after_file.is_file():
+        return
+    folder = Path(str(message(path).get("model", "")))
+    if not is_model_folder(folder):
+        return
     model = load_model(folder)
     before = find_summary(model.folder / f"fold_{order.fold}" / "validation")
-    after_file = order.folder.validation / SUMMARY_FILE
-    if before is None or not after_file.is_file():
+    if before is None:
         return
     ending = order.info.file_ending
     old = {case.name.removesuffix(ending): case.dice for case in before.cases}
     new = {case.name: case.dice for case in Summary.read(after_file, ending=ending).cases}
     cases = sorted(set(old) & set(new))
-    told = []
+    dice: dict[str, tuple[float, float]] = {}
     for value, name in order.info.labels.names.items():
         earlier = next((v for v, n in model.dataset.labels.names.items() if n == name), None)
         was = _mean([old[case].get(str(earlier), math.nan) for case in cases])
         now = _mean([new[case].get(str(value), math.nan) for case in cases])
         if not math.isnan(was) and not math.isnan(now):
-            told.append(f"{name} {was:.4f} -> {now:.4f}")
-    if told:
-        yield Note(text=f"Dice on the {len(cases)} cases that both models validated: {', '.join(told)}.")
+            dice[name] = (was, now)
+    if dice:
+        write_json(path, {"model": str(folder), "cases": len(cases), "dice": {k: list(v) for k, v in dice.items()}})
+        told = ", ".join(f"{name} {was:.4f} -> {now:.4f}" for name, (was, now) in dice.items())
+        yield Note(text=f"Dice on the {len(cases)} cases that both models validated: {told}.")
 
 
 def _mean(values: list[float]) -> float:

@@ -21,7 +21,7 @@ from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
-from napari_nnunet.jobs.training.improve import compared, continued
+from napari_nnunet.jobs.training.improve import compared, continued, note_origin
 from napari_nnunet.jobs.training.order import Order, make_order, require_the_same
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
@@ -210,6 +210,8 @@ def _train(
         yield Stage(name=PREPARING)
         session = yield from begin(order, network, choice, group, start)
         stack.callback(session.close)
+        if start.continue_from is not None and group.leads:
+            note_origin(order, start.continue_from)
         finished = yield from _learn(session)
         _remember(session, choice)
         if not finished:
@@ -221,8 +223,7 @@ def _train(
     if request.validate_best:
         network, _ = _trained(order, BEST)
     found = (yield from validate_fold(order, network, choice)) if request.validation else None
-    if start.continue_from is not None:
-        yield from compared(order, start.continue_from)
+    yield from compared(order)
     return TrainResult(order.folder, finished=True, epochs=session.epoch, validation=found)
 
 

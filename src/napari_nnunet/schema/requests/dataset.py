@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.mask_words import read_map
@@ -33,6 +35,11 @@ def read_label_words(words: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
         values = tuple(int(value) for value in text.split(","))
         found[name] = values[0] if len(values) == 1 else values
     return found
+
+
+def _as_values(value: Any) -> Any:
+    """Return one value, or none, as the tuple of values that a request has."""
+    return () if value is None else (value,) if isinstance(value, int) else value
 
 
 def _halves(word: str, example: str, *, number: int) -> tuple[str, str]:
@@ -97,8 +104,12 @@ class ImportFoldersRequest(GridSettings):
         "For masks with degrees (probabilities, smoothed edges, JPEG): values from X on are the class 1.",
         default=None,
     )
-    ignore: int | None = option(
-        "Ignore value", "--ignore VALUE", "Mask value of voxels that nobody annotated.", default=None
+    ignore: Annotated[tuple[int, ...], BeforeValidator(_as_values)] = option(
+        "Ignore values",
+        "--ignore VALUE",
+        "Mask values of voxels that nobody annotated.",
+        default=(),
+        otherwise="every voxel was looked at",
     )
     objects: str | None = option(
         "Numbered objects",

@@ -139,6 +139,14 @@ class PredictSettings(Request):
         "ensembles).",
         default=False,
     )
+    quality: bool = option(
+        "Predicted Dice",
+        "--quality",
+        "Also predict the Dice of each class, and say in what an image is unlike the training data (in folders: "
+        "quality.csv, worst first). Learnt once from the model's validation cases.",
+        default=False,
+        row=True,
+    )
     any_spacing: AnySpacing = False
     classes: bool = option(
         "Classes instead of objects",
@@ -276,6 +284,11 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
     def table_path(self) -> Path:
         """Where the table goes; each part of a folder that is shared out has its own."""
         return self.target / ("table.csv" if self.parts == 1 else f"table_{self.part}.csv")
+
+    @property
+    def quality_path(self) -> Path:
+        """Where predicted Dice goes, in the same way."""
+        return self.target / ("quality.csv" if self.parts == 1 else f"quality_{self.part}.csv")
 
     def box(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
         """Return the region for an image of a shape ([Z,] Y, X); raises SettingsError where it does not fit."""

@@ -18,9 +18,9 @@ from napari_nnunet.widgets.frame.worker import lazy
 if TYPE_CHECKING:
     import napari
 
-    from napari_nnunet.jobs.prediction.overlay import lay_over
+    from napari_nnunet.jobs.lay_over import lay_over
 else:
-    lay_over = lazy("napari_nnunet.jobs.prediction.overlay:lay_over")
+    lay_over = lazy("napari_nnunet.jobs.lay_over:lay_over")
 
 
 class ApartError(NotReadyError):

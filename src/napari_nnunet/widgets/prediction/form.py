@@ -125,8 +125,8 @@ class SegmentForm(Form):
         if not self._chooses_model:
             box.setVisible(False)
             self.image.scope.hide()
-            for own in (self.folds_box, self.checkpoint_box):
-                form.setRowVisible(own.native, False)
+            for name in ("folds", "checkpoint", "quality"):
+                form.setRowVisible(self.rows.widgets[name].native, False)
         let_shrink(self)
 
     def _connect(self) -> None:

@@ -161,6 +161,8 @@ class ResultView(QWidget):
             return text
         if not result.canvas.any():
             text += " Nothing was found in this image."
+        if predictions[0].quality is not None:
+            text += f" {predictions[0].quality.text}"
         recipe |= result.request.asked
         self.settle(predictions, counted=result.objects is None)
         if result.labels in self.viewer.layers:

@@ -8,9 +8,11 @@ from pathlib import Path
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QVBoxLayout
 
 from napari_nnunet.events import Job
+from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import Training
-from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
+from napari_nnunet.schema.json_text import message
+from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
 from napari_nnunet.widgets.frame.words import failure_text, label_names
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
@@ -28,6 +30,11 @@ _BUTTONS = {
     "finish": ("Finish soon…", "Lower the learning rate to zero over a few more epochs, and end."),
     "discard": ("Discard…", "Move checkpoints and logs of this fold to the trash of the model."),
     "segment": ("Segment with it now", "Open the Segment dock with the best state so far."),
+    "improve": (
+        "Improve…",
+        "Continue this model with the cases and classes there are now, as another model: this one stays, and both are "
+        "compared at the end.",
+    ),
     "film": ("Watch it learn", "Open a slice of a validation case with the labels after every few epochs."),
 }
 
@@ -49,6 +56,8 @@ class TrainingDetails(QGroupBox):
             grid.addWidget(self.buttons[name], i // 2, i % 2)
         self.curves = Curves()
         self.scores = ScoreTable()
+        self.compared = Table("Before and after", ["Dice of cases that both validated", "Before", "After"])
+        self._compares = False
         self.correct = button(
             "Save the corrected reference",
             "Select the labels of a validation case, correct them, and save them as the case's reference. The old one "
@@ -61,7 +70,7 @@ class TrainingDetails(QGroupBox):
         for part in (self.bar, self.line, self.note, self.report):
             column.addWidget(part)
         column.addLayout(grid)
-        for part in (self.curves, self.scores_title, self.scores, self.correct):
+        for part in (self.curves, self.compared, self.scores_title, self.scores, self.correct):
             column.addWidget(part)
 
     def show_training(self, training: Training, *, asked: bool) -> None:
@@ -107,6 +116,7 @@ class TrainingDetails(QGroupBox):
             ("finish", status == "running" or (paused and status != "finished")),
             ("discard", not training.alive),
             ("segment", saved),
+            ("improve", paused),
             ("film", bool(training.frames)),
         ):
             self.buttons[name].setEnabled(possible)
@@ -121,8 +131,10 @@ class TrainingDetails(QGroupBox):
             self._scored = (training.folder.path, training.scored)
             self._reading.start(_read_scores(training), returned=self._scores_read, errored=self._not_read)
 
-    def _scores_read(self, found: tuple[Summary, dict[str, str]]) -> None:
-        summary, names = found
+    def _scores_read(self, found: tuple[Summary, dict[str, str], list[list[str]]]) -> None:
+        summary, names, compared = found
+        self.compared.fill(compared)
+        self._compares = bool(compared)
         self.scores.show_scores(summary.worst_first, names)
         self.scores_title.setText(validation_line(summary, names))
         self._set_scores_visible(True)
@@ -135,11 +147,18 @@ class TrainingDetails(QGroupBox):
     def _set_scores_visible(self, visible: bool) -> None:
         for part in (self.scores, self.scores_title, self.correct):
             part.setVisible(visible)
+        self.compared.setVisible(visible and self._compares)
 
 
-def _read_scores(training: Training) -> Job[tuple[Summary, dict[str, str]]]:
+def _read_scores(training: Training) -> Job[tuple[Summary, dict[str, str], list[list[str]]]]:
     yield from ()
     info = dataset_of(training)
     ending = ".nii.gz" if info is None else info.file_ending
     summary = Summary.read(training.folder.validation / "summary.json", ending=ending)
-    return summary, {} if info is None else label_names(info)
+    return summary, {} if info is None else label_names(info), _before_and_after(training.folder.path)
+
+
+def _before_and_after(folder: Path) -> list[list[str]]:
+    """Return the rows of the comparison with the model that was continued; none where it was not."""
+    dice = message(folder / CONTINUED_FILE).get("dice") if (folder / CONTINUED_FILE).is_file() else None
+    return [[name, f"{was:.4f}", f"{now:.4f}"] for name, (was, now) in dict(dice or {}).items()]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.files.place import LayerData
@@ -111,12 +110,12 @@ def show_largest_slice(viewer: Any, layer: Labels) -> None:
         viewer.dims.set_point(0, float(layer.data_to_world((z, 0, 0))[0]))
 
 
-def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
+def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]]:
     """Read a validation case: image, reference, result and differences, as layer data."""
-    layers = yield from open_layers(raw, score.name)
+    layers = yield from open_layers(raw, name)
     info = read_info(raw)
     reference, place = layers[-1][0], dict(layers[-1][1])
-    prediction, _ = read_labels(score.prediction, reader=info.reader)
+    prediction, _ = read_labels(result_file, reader=info.reader)
     for key in ("name", "colormap", "features", "metadata"):
         place.pop(key, None)
     layers[-1][1]["visible"] = False
@@ -124,13 +123,13 @@ def score_layers(raw: Path, score: CaseScore) -> Job[list[LayerData]]:
     wrong = differences(np.asarray(reference), small, info.labels.ignore_label)
     names = {"index": [0, *_DIFFERENCES], "name": ["same", *_DIFFERENCES.values()]}
     result = {
-        "name": f"{score.name} result",
+        "name": f"{name} result",
         "colormap": colormap_of_values(info.labels.names),
         "features": features_of(info.labels),
         **place,
     }
     marked = {
-        "name": f"{score.name} differences",
+        "name": f"{name} differences",
         "colormap": differences_colormap(),
         "features": names,
         "metadata": {DERIVED: True},

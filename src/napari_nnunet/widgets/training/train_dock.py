@@ -8,30 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QMessageBox, QVBoxLayout
 
-from napari_nnunet.errors import NnunetError, TrainingError
-from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.errors import TrainingError
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.processes.follow import Training, call_off
-from napari_nnunet.processes.launch import DetachedTraining, end_training, request_of
+from napari_nnunet.processes.launch import DetachedTraining, end_training, improving, request_of
 from napari_nnunet.schema.model_name import label_of
-from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.dataset.case_request import swap_ignore
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, kinds_of_features
+from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.details import TrainingDetails
 from napari_nnunet.widgets.training.form import TrainForm, button_text
-from napari_nnunet.widgets.training.layers import FilmLayers, score_layers, show_largest_slice
+from napari_nnunet.widgets.training.layers import FilmLayers
+from napari_nnunet.widgets.training.suspects import Suspect, SuspectList
 from napari_nnunet.widgets.training.views import TrainingTable
 from napari_nnunet.widgets.training.watch import Watch, on_a_thread
 from napari_nnunet.widgets.training.words import again_question, dataset_of
@@ -40,15 +37,13 @@ if TYPE_CHECKING:
     import napari
 
     from napari_nnunet.events import Job
-    from napari_nnunet.jobs.dataset.cases import correct_reference
-    from napari_nnunet.jobs.objects.cases import correct_objects
+    from napari_nnunet.jobs.training.improve import continued
     from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
 else:
     Needs = Any
+    continued = lazy("napari_nnunet.jobs.training.improve:continued")
     look_at_needs = lazy("napari_nnunet.jobs.training.prepare:look_at_needs")
     prepare_training = lazy("napari_nnunet.jobs.training.prepare:prepare_training")
-    correct_objects = lazy("napari_nnunet.jobs.objects.cases:correct_objects")
-    correct_reference = lazy("napari_nnunet.jobs.dataset.cases:correct_reference")
 
 T = TypeVar("T")
 _FINISH_IN = 20  # epochs
@@ -73,12 +68,16 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         self.table = TrainingTable()
         self.details = TrainingDetails()
         self.trash = TrashButton(self._rubbish)
+        self.correcting = Correcting(viewer, self, self.panel.fail, self.state.written.emit)
+        self.correcting.before = self._remove_film
+        self.suspects = SuspectList(self.state, lambda: self.chosen)
         trainings = QGroupBox("2  Trainings")
         column = QVBoxLayout(trainings)
         for part in (self.table, self.trash):
             column.addWidget(part)
         self.watch = Watch(self.state, self)
-        self.lay_out(self.form, self.summary, self.panel, trainings, self.details)
+        self.checking = folded_away("Are the labels right?", self.suspects)
+        self.lay_out(self.form, self.summary, self.panel, trainings, self.details, self.checking)
         self._connect()
         self.trash.look_again()
         self._show()
@@ -100,10 +99,13 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             ("discard", self._ask_discard),
             ("segment", self.segment_now),
             ("film", self.show_film),
+            ("improve", self.improve),
         ):
             self.details.buttons[name].clicked.connect(function)
         self.details.scores.opened.connect(self.open_case)
-        self.details.correct.clicked.connect(self.save_reference)
+        self.details.correct.clicked.connect(self.correcting.save)
+        self.suspects.opened.connect(self.open_suspect)
+        self.suspects.written.connect(self.state.written)
 
     # --- starting ---
 
@@ -177,6 +179,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     def _show(self) -> None:
         training = self.chosen
         self.details.setVisible(training is not None)
+        self.checking.setVisible(training is not None)
         if training is None:
             return
         self.details.show_training(training, asked=self._asked == training.folder.path)
@@ -238,6 +241,21 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             self.table.choose_when_there(there[0].folder.path)
             self.table.show_trainings(self.watch.trainings)
             self.resume()
+
+    def improve(self) -> None:
+        """Continue the model of the chosen training with the cases and classes there are now; it stays itself."""
+        training = self.chosen
+        if training is not None and not self.busy:
+            request = improving(training.folder, self.state.workspace)
+            self.panel.run(continued(request.workspace, request.requests), done=lambda _: self._start_process(request))
+
+    def offer_improving(self) -> None:
+        """Choose the newest training of the dataset that can be improved, and say how."""
+        there = [t for t in self.watch.trainings if t.folder.path.parents[1].name == self.state.choice.dataset]
+        if there:
+            self.table.choose_when_there(there[0].folder.path)
+            self.table.show_trainings(self.watch.trainings)
+        self.panel.say("Press 'Improve…' to continue the chosen model, or train anew above.")
 
     def train_longer(self, more: int) -> None:
         """Give the chosen training more epochs than it had."""
@@ -323,49 +341,22 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         """Open a validation case with its reference, the result and their differences."""
         training = self.chosen
         if training is not None:
-            raw = self.state.workspace.raw / training.folder.path.parents[1].name
-            job = score_layers(raw, self.details.scores.scores[row])
-            follow(self, job, returned=self._add_layers, errored=self.panel.fail)
+            score = self.details.scores.scores[row]
+            self.correcting.open(self._raw(training), score.name, score.prediction)
 
-    def _add_layers(self, layers: list[Any]) -> None:
+    def open_suspect(self, suspect: Suspect) -> None:
+        """Open a case whose labels look wrong, at the place."""
+        training = self.chosen
+        if training is not None:
+            place = None if suspect.part is None else suspect.part.place
+            self.correcting.open(self._raw(training), suspect.case.name, suspect.case.prediction, place)
+
+    def _raw(self, training: Training) -> Path:
+        return self.state.workspace.raw / training.folder.path.parents[1].name
+
+    def _remove_film(self) -> None:
         if self.film is not None:
             self.film.remove()  # its axes are epochs, not millimetres
-        for layer in self.viewer.layers:
-            layer.visible = False
-        added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
-        self.viewer.reset_view()
-        show_largest_slice(self.viewer, added[-1])
-
-    def save_reference(self) -> None:
-        """Save the selected labels as the reference of the case they came from."""
-        layer = self.viewer.layers.selection.active
-        origin = layer.metadata.get(ORIGIN) if isinstance(layer, Labels) else None
-        if origin is None:
-            show_info("Select the labels of a validation case that was opened from this table, then press again.")
-            return
-        folder, labels = Path(origin["folder"]), np.asarray(layer.data)
-        try:
-            info = read_info(folder)
-        except (NnunetError, OSError) as error:
-            self.panel.fail(error)
-            return
-        if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
-            labels = swap_ignore(labels, info.labels.ignore_label)
-        if ObjectScheme.of(info) is None:
-            job = correct_reference(folder, origin["name"], labels)
-        else:
-            job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
-        follow(self, job, returned=lambda path: self._corrected(path, origin), errored=self.panel.fail)
-
-    def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
-        for layer in self.viewer.layers:
-            if layer.metadata.get(ORIGIN) == origin:  # what is open is what is stored now
-                layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
-        self.state.written.emit()
-        show_info(
-            f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is preprocessed anew "
-            "before."
-        )
 
     def close_down(self) -> None:
         """Look no more."""

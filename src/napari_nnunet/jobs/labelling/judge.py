@@ -1,0 +1,121 @@
+"""Which model of a dataset is asked about labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
+from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.crossval import dataset_folds, validated_folds
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.requests.labelling import JudgedBy
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model, and its folds that were validated on cases that they did not see."""
+
+    model: TrainedModel
+    folds: tuple[Fold, ...]
+
+    @property
+    def cases(self) -> int:
+        """How many cases these folds validated."""
+        return len(validation_cases(self.model.folder, self.folds, self.model.dataset.file_ending))
+
+    @property
+    def scores(self) -> list[float]:
+        """The mean Dice of each validation case, as far as summaries can be read."""
+        files = [self.model.folder / f"fold_{fold}" / "validation" / SUMMARY_FILE for fold in self.folds]
+        means = [case.mean for file in files if file.is_file() for case in Summary.read(file).cases]
+        return [dice for dice in means if not math.isnan(dice)]
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        """Higher is better: the most cases, then the best Dice."""
+        scores = self.scores
+        return self.cases, sum(scores) / len(scores) if scores else 0.0, self.model.folder.name
+
+
+def trained_models(workspace: Workspace, dataset: str, wanted: JudgedBy) -> Iterator[TrainedModel]:
+    """Yield the models of a dataset that were asked for."""
+    for name in workspace.models(dataset):
+        pairs = ((wanted.configuration, name.configuration), (wanted.trainer, name.trainer), (wanted.plans, name.plans))
+        folder = workspace.model(dataset, name)
+        if all(asked in (None, own) for asked, own in pairs) and is_model_folder(folder):
+            yield load_model(folder)
+
+
+def judges(
+    workspace: Workspace, dataset: str, wanted: JudgedBy, folds: Sequence[Fold] | None = None
+) -> Iterator[Judge]:
+    """Yield the models that were validated, with ``folds`` or those the dataset has.
+
+    Raises
+    ------
+    SettingsError
+        If fold "all" is asked for, which has seen every case.
+    """
+    if folds is not None and "all" in folds:
+        raise SettingsError(
+            "Fold 'all' was trained on every case, so that it agrees with wrong labels too. Name folds by number."
+        )
+    usual = dataset_folds(workspace, dataset)
+    for model in trained_models(workspace, dataset, wanted):
+        there = tuple(fold for fold in validated_folds(model) if fold != "all")
+        used = tuple(folds or ()) or tuple(fold for fold in usual if fold in there) or there
+        if used and not set(used) - set(there):
+            yield Judge(model, used)
+
+
+def best_judge(workspace: Workspace, dataset: str, wanted: JudgedBy, folds: Sequence[Fold] | None = None) -> Judge:
+    """Return the validated model with the most validated cases, of several the best.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    found = list(judges(workspace, dataset, wanted, folds))
+    if not found:
+        which = _said(wanted)
+        raise ModelError(f"No model of {dataset}{which} was validated on cases that it did not see.", **VALIDATE_FIRST)
+    return max(found, key=lambda judge: judge.rank)
+
+
+def best_model(workspace: Workspace, dataset: str, wanted: JudgedBy) -> TrainedModel:
+    """Return the best judge's model; where none was validated, the one that was trained last.
+
+    Raises
+    ------
+    ModelError
+        If there is no trained model.
+    """
+    found = list(judges(workspace, dataset, wanted))
+    if found:
+        return max(found, key=lambda judge: judge.rank).model
+    trained = [model for model in trained_models(workspace, dataset, wanted) if model.checkpoints]
+    if not trained:
+        raise ModelError(
+            f"{dataset} has no trained model{_said(wanted)} yet, so that nothing is known of unlabelled images. Label "
+            "a few cases that differ as much as yours do, and train on them first.",
+            shell=f"Train one: 'napari-nnunet plan_and_preprocess -d {dataset}', then 'napari-nnunet train {dataset} "
+            "3d_fullres 0 --time-budget 10m' (pictures: 2d).",
+            window="Add the cases in the Training cases dock, then press 'Train this'.",
+        )
+    return max(trained, key=lambda model: max(_time(path) for path in model.folder.glob("fold_*/*.pth")))
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _said(wanted: JudgedBy) -> str:
+    which = " ".join(word for word in (wanted.configuration, wanted.trainer, wanted.plans) if word)
+    return f" ({which})" if which else ""

@@ -1,0 +1,287 @@
+"""What to label next: unlabelled images, slices or boxes, ranked by what a model sees in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_nnunet.engine.labelling.curve import CurvePoint, Gain, expected_gain
+from napari_nnunet.engine.labelling.queries import (
+    Spot,
+    boxes_in,
+    choose_places,
+    drawing_axis,
+    entropy_of,
+    places_of,
+)
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, for_people
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Pump, Stage
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
+from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
+from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.dataset.relabel import remap
+from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.probabilities import scratch
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.labelling.judge import best_model, judges
+from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest
+from napari_nnunet.schema.requests.prediction import PredictSettings, preset
+from napari_nnunet.volume import Volume
+
+SUGGESTIONS_FILE = "suggestions.csv"
+_LOOK = 2.0  # seconds for each slice that is looked at, besides what is drawn in it
+
+
+def suggest(workspace: Workspace, request: SuggestRequest) -> Job[Suggestions]:
+    """Rank unlabelled images, or places in them, by what a model of the dataset sees there; write a table.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where dataset and models are.
+    request : SuggestRequest
+        Images, what is labelled at a time, how many, by which strategy.
+
+    Returns
+    -------
+    Suggestions
+        The table has been written.
+
+    Raises
+    ------
+    ModelError
+        If the dataset has no trained model yet.
+    DatasetError
+        If there are no images, or all of them are labelled.
+    """
+    dataset = workspace.dataset_name(request.dataset)
+    model = best_model(workspace, dataset, request)
+    target = request.target or model.folder / SUGGESTIONS_FILE
+    cases, known = _unlabelled(workspace, dataset, model, request)
+    yield from _about(known)
+    values = (yield from _values_now(model, known.scheme)) if request.proposals is not None else {}
+    make_folder(target.parent)
+    remove_leftovers(target.parent)
+    places: list[Spot] = []
+    failed: NnunetError | None = None
+    yield Stage(name="Images", total=len(cases))
+    for index, case in enumerate(cases):
+        try:
+            with Pump(_places(case, model, request, known, values, target)) as pump:
+                for event in pump:
+                    warns = isinstance(event, Note) and event.level == "warning"
+                    yield event if warns else Progress(done=index, total=len(cases))  # here it can be cancelled
+            places += pump.result
+            yield CaseDone(case=case.name, index=index, total=len(cases))
+        except Exception as unforeseen:  # whatever it is, the images after it are looked at
+            failed = for_people(unforeseen)
+            yield CaseFailed.of(case.name, failed, index, len(cases))
+    if not places:
+        if failed is not None:
+            raise failed
+        raise DatasetError("Everything in these images is labelled already. Give images with something left to label.")
+    rng = np.random.default_rng(request.seed + request.turn)
+    chosen = choose_places(places, request.strategy, request.places, turn=request.turn, rng=rng)
+    images = {case.name: case for case in cases}
+    found = tuple(
+        Suggestion(place, images[place.case], _kept(place.case, model, request), _minutes(place, request))
+        for place in chosen
+    )
+    _drop_others(cases, {place.case for place in chosen}, model, request)
+    gain = learning(workspace, dataset, model, max(1, len({place.case for place in chosen})))
+    now = standing(workspace, dataset)
+    result = Suggestions(found, len(places), model.dataset.labels, model.name, gain, now, target)
+    write_text(target, result.csv())
+    return result
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is labelled of the images already: names of those that are done, label files of those that are begun."""
+
+    done: tuple[str, ...]
+    labels: dict[str, Path]
+    scheme: LabelScheme | None
+    left_out: str
+
+    @property
+    def ignored(self) -> int | None:
+        """The label of what nobody looked at."""
+        return None if self.scheme is None else self.scheme.ignore_label
+
+
+def _unlabelled(
+    workspace: Workspace, dataset: str, model: TrainedModel, request: SuggestRequest
+) -> tuple[list[Case], _Known]:
+    """Return the images of which something is not labelled, and what is known of them."""
+    found = find_cases(
+        request.source,
+        ending=model.dataset.file_ending,
+        channels=len(model.dataset.channel_names),
+        reader=model.plans.reader,
+    )
+    there, scheme = _labelled(workspace, dataset)
+    sparse = scheme is not None and scheme.ignore_label is not None
+    done = tuple(case.name for case in found.cases if case.name in there and not sparse)
+    left = [case for case in found.cases if case.name not in done]
+    if not left:
+        raise DatasetError(
+            f"All {len(done)} images are training cases of {dataset} already. Give images that nobody labelled yet."
+        )
+    return left, _Known(done, there if sparse else {}, scheme, found.left_out_text)
+
+
+def _labelled(workspace: Workspace, dataset: str) -> tuple[dict[str, Path], LabelScheme | None]:
+    """Return the label files of the training cases, and the classes there are now; a model may be alone."""
+    if not (workspace.raw / dataset / "dataset.json").is_file():
+        return {}, None
+    raw, _ = survey(workspace.raw / dataset)
+    return {case.name: case.label for case in raw.cases}, raw.info.labels
+
+
+def _about(known: _Known) -> Iterator[Note]:
+    if known.done:
+        some = ", ".join(known.done[:3]) + (", ..." if len(known.done) > 3 else "")
+        yield Note(text=f"{len(known.done)} of the images are training cases already ({some}) and left out.")
+    if known.left_out:
+        yield Note(level="warning", text=known.left_out)
+
+
+def _values_now(model: TrainedModel, scheme: LabelScheme | None) -> Generator[Note, None, dict[int, int]]:
+    """Return which value of the dataset stands for each value of the model: classes may have changed since.
+
+    Raises
+    ------
+    ModelError
+        If regions changed, which cannot be matched by their names.
+    """
+    own = model.dataset.labels
+    if scheme is None or own.names == scheme.names:
+        return {}
+    if own.has_regions or scheme.has_regions:
+        raise ModelError(
+            f"The regions of the dataset are not those that {model.name} was trained with, so that its segmentations "
+            "are no proposals. Train a model with the regions of today first."
+        )
+    now = {name: value for value, name in scheme.names.items()}
+    gone = [name for name in own.names.values() if name not in now]
+    if gone:
+        yield Note(
+            level="warning",
+            text=f"The dataset has no class {', '.join(gone)} any more: it is background in the proposals.",
+        )
+    return {value: now.get(name, 0) for value, name in own.names.items()}
+
+
+def _places(
+    case: Case, model: TrainedModel, request: SuggestRequest, known: _Known, values: Mapping[int, int], target: Path
+) -> Job[list[Spot]]:
+    """Segment an image and measure its places."""
+    volume = volume_of_case(case, model.plans.reader)
+    scheme = model.dataset.labels
+    folds = model.resolve_folds(None, model.checkpoints[0])
+    base = PredictSettings(device=request.device, checkpoint=model.checkpoints[0], probabilities=True, classes=True)
+    with ExitStack() as stack:
+        store = stack.enter_context(scratch((scheme.heads, *volume.shape), target.parent))
+        result = yield from predict(model, volume, preset("balanced", folds=folds, base=base), probabilities=store)
+        entropy = entropy_of((np.asarray(head) for head in store), scheme)
+        del store
+    seen = np.asarray(result.labels)
+    if request.proposals is not None:
+        make_folder(request.proposals)
+        write_labels(
+            remap(seen, values),
+            volume.geometry,
+            _proposal(case.name, model, request.proposals),
+            writer=model.plans.reader,
+        )
+    axis = drawing_axis(volume.geometry.spacing)
+    annotated = None
+    labels = known.labels.get(case.name)
+    if labels is not None:
+        drawn, _ = read_labels(labels, reader=model.plans.reader)
+        if drawn.shape != seen.shape:
+            raise DatasetError(f"{labels} has {drawn.shape} voxels, the image of the same name {seen.shape}.")
+        annotated = np.asarray(drawn != known.ignored)
+    boxes = boxes_in(seen.shape, request.unit, _size(model, volume, request), axis)
+    return places_of(case.name, entropy, seen, scheme, boxes, unit=request.unit, axis=axis, annotated=annotated)
+
+
+def _size(model: TrainedModel, volume: Volume, request: SuggestRequest) -> tuple[int, ...]:
+    """Return the size of boxes: what was asked for, else half of the network's window in voxels of the image."""
+    shape = volume.shape
+    if request.size is not None:
+        if len(request.size) != len(shape) or min(request.size) < 1:
+            raise SettingsError(
+                f"A box of {' '.join(map(str, request.size))} voxels does not fit an image with {len(shape)} axes. "
+                "Give a number from 1 on for each axis."
+            )
+        return request.size
+    order = np.argsort(model.plans.transpose_forward)
+    patch = [model.configuration.patch_3d[axis] for axis in order][3 - len(shape) :]
+    own = [(1.0, *model.configuration.spacing)[-3:][axis] for axis in order][3 - len(shape) :]
+    spacing = volume.geometry.spacing
+    return tuple(max(1, round(n * mm / s / 2)) for n, mm, s in zip(patch, own, spacing, strict=True))
+
+
+def _minutes(place: Spot, request: SuggestRequest) -> float:
+    sides = [hi - lo for lo, hi in place.box]
+    slices = min(sides) if len(sides) == 3 else 1
+    return (place.outlines * request.pace + slices * _LOOK) / 60
+
+
+def _proposal(case: str, model: TrainedModel, folder: Path) -> Path:
+    return folder / (case + model.dataset.file_ending)
+
+
+def _kept(case: str, model: TrainedModel, request: SuggestRequest) -> Path | None:
+    return None if request.proposals is None else _proposal(case, model, request.proposals)
+
+
+def _drop_others(cases: Sequence[Case], chosen: set[str], model: TrainedModel, request: SuggestRequest) -> None:
+    """Remove the proposals of images that were not suggested after all; they were written by this job."""
+    if request.proposals is not None:
+        for case in cases:
+            if case.name not in chosen:
+                _proposal(case.name, model, request.proposals).unlink(missing_ok=True)
+
+
+def learning(workspace: Workspace, dataset: str, model: TrainedModel, more: int) -> Gain | None:
+    """Return what more cases are expected to bring, by the models of this trainer and configuration there are."""
+    wanted = JudgedBy(configuration=model.configuration.name, trainer=model.trainer)
+    points = []
+    for judge in judges(workspace, dataset, wanted):
+        scores, cases = judge.scores, judge.model.dataset.raw.get("numTraining")
+        if len(scores) > 1 and isinstance(cases, int) and cases > 0:
+            error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
+            points.append(CurvePoint(cases, float(np.mean(scores)), error))
+    return expected_gain(points, more)
+
+
+def standing(workspace: Workspace, dataset: str) -> Standing:
+    """Return how far the labelling of a dataset is; labels are read only where some of them may be missing."""
+    raw, _ = survey(workspace.raw / dataset) if (workspace.raw / dataset / "dataset.json").is_file() else (None, [])
+    scores = max((judge for judge in judges(workspace, dataset, JudgedBy())), key=lambda j: j.rank, default=None)
+    known = [] if scores is None else scores.scores
+    dice = sum(known) / len(known) if known else None
+    if raw is None:
+        return Standing(0, 0.0, dice, len(known))
+    share, ignored = 1.0, raw.info.labels.ignore_label
+    if ignored is not None and raw.cases:
+        counts = [_annotated(case.label, raw.info.reader, ignored) for case in raw.cases]
+        share = sum(done for done, _ in counts) / max(1, sum(every for _, every in counts))
+    return Standing(len(raw.cases), share, dice, len(known))
+
+
+def _annotated(path: Path, reader: str | None, ignored: int) -> tuple[int, int]:
+    labels, _ = read_labels(path, reader=reader)
+    return int(np.count_nonzero(labels != ignored)), labels.size

@@ -1,0 +1,211 @@
+"""How good the segmentations of a model probably are: learnt once from its validation cases, kept beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_nnunet.engine.choosing.expected import expected_dice
+from napari_nnunet.engine.choosing.metrics import evaluated, measure_labels
+from napari_nnunet.engine.prediction.quality import (
+    DEGRADED,
+    LEAST_CASES,
+    MEAN,
+    CaseLook,
+    Judged,
+    KnownResult,
+    QualityModel,
+    degrade,
+    look_of,
+)
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
+from napari_nnunet.events import Job, Note, Progress, Pump, Stage
+from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.choosing.crossval import require_same_classes, validated_folds
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.schema.dataset import Region
+from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.requests.prediction import PredictSettings
+from napari_nnunet.volume import Volume
+
+QUALITY_FILE = "quality.json"
+_MOST_CASES = 24
+_COPIES = 2  # degraded, of each case
+_ABSOLUTE = ("CTNormalization", "RGBTo01Normalization", "NoNormalization")
+
+#: Segments a volume: (model, volume, settings).
+Segmenter = Callable[[TrainedModel, Volume, PredictSettings], Job[Prediction]]
+
+
+def require_quality(
+    model: TrainedModel, settings: PredictSettings, segment: Segmenter, *, whole: bool
+) -> Job[QualityModel]:
+    """Return what is known of a model's quality, as :func:`quality_of` does; ``whole`` says whether images are.
+
+    Raises
+    ------
+    SettingsError
+        If the Dice of what is asked for cannot be predicted.
+    """
+    if ObjectScheme.of(model.dataset) is not None or model.configuration.previous_stage is not None:
+        raise SettingsError(
+            f"The Dice of {model.name} cannot be predicted: that is possible for models of classes and regions, not of "
+            "numbered objects or the second stage of a cascade."
+        )
+    if not whole:
+        raise SettingsError("The Dice of a part of an image cannot be predicted. Segment the whole image.")
+    return (yield from quality_of(model, settings, segment))
+
+
+def quality_of(model: TrainedModel, settings: PredictSettings, segment: Segmenter) -> Job[QualityModel]:
+    """Return what is known of a model's quality; the first time, learn it from its validation cases.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        In a workspace with its dataset, or with a ``quality.json`` of an earlier time.
+    settings : PredictSettings
+        With mirroring or without, which are calibrated apart.
+    segment : callable
+        Segments a volume.
+
+    Raises
+    ------
+    ModelError
+        If nothing is known and there are fewer than five validation cases to learn from.
+    """
+    key = "mirrored" if settings.mirroring else "plain"
+    weights = model.hashes(model.resolve_folds(settings.folds, settings.checkpoint), settings.checkpoint)
+    path = model.folder / QUALITY_FILE
+    stored = _stored(path)
+    entry = stored.get(key, {})
+    if isinstance(entry, dict) and set(weights.items()) <= set(dict(entry.get("weights") or {}).items()):
+        with contextlib.suppress(ValidationError):
+            return QualityModel.model_validate(entry.get("model"))
+    found, hashes = yield from _calibrated(model, settings, segment)
+    write_json(path, {**stored, key: {"weights": {**hashes, **weights}, "model": found.model_dump(mode="json")}})
+    return found
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    return message(path) if path.is_file() else {}
+
+
+def _calibrated(
+    model: TrainedModel, settings: PredictSettings, segment: Segmenter
+) -> Job[tuple[QualityModel, dict[str, str]]]:
+    """Segment the validation cases, and degraded copies, each with the network that did not see it."""
+    cases = _cases(model, settings)
+    yield Note(
+        text=f"How good {model.name} is was not measured yet: {len(cases)} validation cases and {_COPIES} degraded "
+        "copies of each are segmented once."
+    )
+    scored: list[KnownResult] = []
+    looks: list[CaseLook] = []
+    yield Stage(name="Measuring the quality", total=len(cases))
+    for index, (case, fold) in enumerate(cases):
+        own = settings.replace(folds=(fold,), probabilities=True, quality=False)
+        try:
+            volume = read_volume(case.images, reader=model.plans.reader)
+            truth, _ = read_labels(case.label, reader=model.plans.reader)
+            rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+            ways = ("", *(str(how) for how in rng.choice(DEGRADED, _COPIES, replace=False)))
+            array = np.asarray(volume.array, dtype=np.float32)
+            for how in ways:
+                worse = Volume(degrade(array, how, rng), volume.geometry) if how else volume
+                with Pump(segment(model, worse, own)) as pump:
+                    for _ in pump:  # what each of them says is not for people, but here it can be cancelled
+                        yield Progress(done=index, total=len(cases))
+                scored.append(_scored(case.name, not how, pump.result, truth, model))
+                if not how:
+                    looks.append(look_of_case(model, volume, pump.result))
+        except NnunetError as error:
+            yield Note.about(f"{case.name} is left out:", error)
+    if len(looks) < LEAST_CASES:
+        raise _too_few(model, len(looks))
+    hashes = {f"fold_{fold}": "" for _, fold in cases}
+    folds = tuple(fold for fold in model.folds(settings.checkpoint) if f"fold_{fold}" in hashes)
+    return QualityModel(scored=tuple(scored), looks=tuple(looks)), model.hashes(folds, settings.checkpoint)
+
+
+def _cases(model: TrainedModel, settings: PredictSettings) -> list[tuple[TrainingCase, Fold]]:
+    """Return validation cases with the fold that did not see each, a share of every fold where there are many."""
+    wanted = model.resolve_folds(settings.folds, settings.checkpoint)
+    folds = [fold for fold in validated_folds(model) if fold != "all" and fold in wanted]
+    workspace = Workspace.around(model.folder)
+    raw = workspace.raw / model.folder.parent.name
+    if not folds or not (raw / "dataset.json").is_file():
+        raise _too_few(model, 0)
+    require_same_classes(raw, model)
+    dataset, _ = survey(raw)
+    there = {case.name: case for case in dataset.cases}
+    found: list[list[tuple[TrainingCase, Fold]]] = []
+    for fold in folds:
+        names = validation_cases(model.folder, (fold,), model.dataset.file_ending)
+        found.append([(there[name], fold) for name in sorted(names) if name in there])
+    mixed = [entry for i in range(max(map(len, found))) for part in found for entry in part[i : i + 1]]
+    if len(mixed) < LEAST_CASES:
+        raise _too_few(model, len(mixed))
+    return mixed[:_MOST_CASES]
+
+
+def _too_few(model: TrainedModel, count: int) -> ModelError:
+    return ModelError(
+        f"How good the segmentations of {model.name} are cannot be said: that is learnt from at least {LEAST_CASES} "
+        f"validation cases, whose images and labels lie in the workspace; there are {count}, and no {QUALITY_FILE} "
+        "lies in the model's folder.",
+        **VALIDATE_FIRST,
+    )
+
+
+def _named(values: Mapping[Region, float], model: TrainedModel) -> dict[str, float]:
+    names = {value: str(name) for name, value in model.dataset.labels.labels.items()}
+    named = {names.get(target, str(target)): float(value) for target, value in values.items() if np.isfinite(value)}
+    return {**named, MEAN: float(np.mean(list(named.values())))} if named else named
+
+
+def _scored(case: str, plain: bool, result: Prediction, truth: NDArray[Any], model: TrainedModel) -> KnownResult:
+    scheme = model.dataset.labels
+    if truth.shape != result.labels.shape:
+        raise DatasetError(f"the labels have {truth.shape} voxels, the image {result.labels.shape}")
+    measured = measure_labels(truth, result.labels, evaluated(scheme), scheme.ignore_label)
+    dice = {target: float(metrics["Dice"]) for target, metrics in measured.items()}
+    expected = _expected(result, model)
+    seen = {target: value for target, value in dice.items() if target in expected}
+    return KnownResult(case=case, plain=plain, expected=_named(expected, model), dice=_named(seen, model))
+
+
+def _expected(result: Prediction, model: TrainedModel) -> dict[Region, float]:
+    assert result.probabilities is not None
+    heads = (np.asarray(head) for head in result.probabilities)
+    return expected_dice(heads, result.labels, model.dataset.labels)
+
+
+def look_of_case(model: TrainedModel, volume: Volume, result: Prediction) -> CaseLook:
+    """Return what an image and its segmentation look like."""
+    names = model.dataset.channel_names
+    absolute = [scheme in _ABSOLUTE for scheme in model.configuration.normalization_schemes]
+    size = float(np.prod(volume.geometry.spacing))
+    classes = model.dataset.labels.names
+    volumes = {classes[value]: count * size for value, count in enumerate(result.counts) if value and value in classes}
+    return look_of(volume.array, volume.geometry, names, absolute, volumes)
+
+
+def judged(quality: QualityModel, model: TrainedModel, volume: Volume, result: Prediction) -> Judged:
+    """Return how good a segmentation, with its probabilities, probably is."""
+    expected = {name: value for name, value in _named(_expected(result, model), model).items() if name != MEAN}
+    return quality.judge(expected, look_of_case(model, volume, result))

@@ -1,0 +1,228 @@
+"""The Next dock: what to label next, opened with the model's proposal, corrected, taken as a case, and so on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import FileEdit
+from napari.layers import Image, Labels, Shapes
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.schema.requests.labelling import SuggestRequest
+from napari_nnunet.widgets.frame.dock import RequestDock
+from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
+from napari_nnunet.widgets.frame.head import Head
+from napari_nnunet.widgets.frame.parts import Table, button, next_button, sentence
+from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_nnunet.jobs.labelling.suggest import suggest
+    from napari_nnunet.jobs.labelling.suggestion import Suggestion, Suggestions
+    from napari_nnunet.jobs.labelling.take import take_correction
+else:
+    suggest = lazy("napari_nnunet.jobs.labelling.suggest:suggest")
+    take_correction = lazy("napari_nnunet.jobs.labelling.take:take_correction")
+
+_PROPOSALS = ".proposals"
+
+
+class NextWidget(RequestDock[SuggestRequest, None]):
+    """Rank unlabelled images, open the first place, take the correction as a case, go to the next.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Injected by napari.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, "Suggest what to label", stops="Stop; nothing is suggested then.")
+        self.state = state_of(viewer)
+        self.found: Suggestions | None = None
+        self.left: list[Suggestion] = []
+        self._layers: list[Any] = []
+        self._open: Suggestion | None = None
+        self.head = Head(self.state, Workspace.dataset_names)
+        self.source_box = field_widget(
+            SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
+        )
+        self.rows = FieldRows(SuggestRequest)
+        self.standing, self.hint = sentence(), sentence()
+        self.table = Table("What to label next", ["Image", "Where", "Minutes", "Entropy"], most=10)
+        self.open_button = button("Open", "Open the chosen place with the model's proposal.")
+        self.skip_button = button("Skip", "Leave this one out and open the next.")
+        self.take_button = next_button("Take, and next", "Save the corrected labels as a training case, open the next.")
+        self.train_button = button("Improve the model…", "Open the Train dock to train on with what was labelled.")
+        self.lay_out(self._form(), self.summary, self.panel, self._result(), last=self.take_button)
+        self._connect()
+        self._show()
+        self.check()
+
+    def _form(self) -> QGroupBox:
+        box = QGroupBox("1  Unlabelled images")
+        column = QVBoxLayout(box)
+        column.addWidget(self.head)
+        form = QFormLayout()
+        add_row(form, self.source_box)
+        self.rows.add_to(form, self.check_soon)
+        column.addLayout(form)
+        return box
+
+    def _result(self) -> QGroupBox:
+        self.result = QGroupBox("2  Label these")
+        column = QVBoxLayout(self.result)
+        line = QWidget()
+        row = QHBoxLayout(line)
+        row.setContentsMargins(0, 0, 0, 0)
+        for part in (self.open_button, self.skip_button, self.train_button):
+            row.addWidget(part)
+        for part in (self.standing, self.table, line, self.hint):
+            column.addWidget(part)
+        return self.result
+
+    def _connect(self) -> None:
+        self.head.changed.connect(self._other_dataset)
+        self.source_box.changed.connect(self.check_soon)
+        self.table.itemDoubleClicked.connect(lambda item: self.open_place(item.row()))
+        self.open_button.clicked.connect(lambda: self.open_place(max(0, self.table.currentRow())))
+        self.skip_button.clicked.connect(self.skip)
+        self.take_button.clicked.connect(self.take)
+        self.train_button.clicked.connect(lambda: open_dock(self.viewer, "Train").offer_improving())
+
+    # --- ranking ---
+
+    def request(self) -> SuggestRequest:
+        """Return what the form asks for; raises NotReadyError with what is missing."""
+        if self.head.dataset is None:
+            raise NotReadyError("This workspace has no dataset yet. Collect a few cases in the Training cases dock.")
+        source = chosen_file(self.source_box)
+        if source is None:
+            raise NotReadyError("Choose the folder with the images that nobody labelled yet.")
+        if not source.exists():
+            raise NotReadyError(f"The folder {source} does not exist.")
+        proposals = self.head.workspace.results / self.head.dataset / _PROPOSALS
+        return SuggestRequest.of(dataset=self.head.dataset, source=source, proposals=proposals, **self.rows.values())
+
+    def describe(self, request: SuggestRequest) -> str:
+        """Return what will be ranked."""
+        return (
+            f"<b>Will segment</b> the images of '{request.source[0].name}' and suggest {request.places} {request.unit} "
+            "to label"
+        )
+
+    def begin(self, request: SuggestRequest) -> None:
+        """Rank."""
+        self.panel.run(suggest(self.head.workspace, request), done=self._ranked, each="Image")
+
+    def _ranked(self, found: Suggestions) -> str:
+        self.found, self.left = found, list(found.chosen)
+        self._show()
+        self.open_place(0)
+        return f"{len(found.chosen)} of {found.considered} places; about {found.minutes:.0f} minutes together."
+
+    def _other_dataset(self) -> None:
+        if self.found is not None and self._open is None:
+            self.found, self.left = None, []
+        self._show()
+        self.check_soon()
+
+    # --- labelling ---
+
+    def _show(self) -> None:
+        self.result.setVisible(self.found is not None)
+        self.take_button.setVisible(self.found is not None)
+        self.take_button.setEnabled(self._open is not None)
+        self.skip_button.setEnabled(bool(self.left))
+        self.open_button.setEnabled(bool(self.left))
+        if self.found is None:
+            return
+        self.standing.setText(f"{self.found.standing.text} {self.found.learning}")
+        self.table.fill(
+            [
+                [
+                    s.place.case,
+                    s.place.where if s.place.partial else "all of it",
+                    f"{s.minutes:.1f}",
+                    f"{s.place.entropy:.3f}",
+                ]
+                for s in self.left
+            ]
+        )
+        if not self.left and self._open is None:
+            self.hint.setText("All of these are done. Improve the model, then ask for the next.")
+
+    def open_place(self, row: int) -> None:
+        """Open a place with the proposal to be corrected."""
+        folder = self.head.raw
+        if folder is None or not 0 <= row < len(self.left):
+            return
+        found = self.left[row]
+        self.hint.setText(f"Opening {found.place.case}…")
+        follow(
+            self,
+            place_layers(folder, found),
+            returned=lambda layers: self._opened(found, layers),
+            errored=self.panel.fail,
+        )
+
+    def _opened(self, found: Suggestion, layers: list[Any]) -> None:
+        self._remove_layers()
+        for other in self.viewer.layers:
+            other.visible = False
+        kinds = {"image": Image, "labels": Labels, "shapes": Shapes}
+        self._layers = [self.viewer.add_layer(kinds[kind](data, **options)) for data, options, kind in layers]
+        self._open = found
+        labels = self._labels()
+        self.viewer.reset_view()
+        if labels is not None:
+            self.viewer.layers.selection.active = labels
+            look_at_place(self.viewer, labels, found.place)
+        where = f" within the frame ({found.place.where})" if found.place.partial else ""
+        self.hint.setText(
+            f"Correct '{found.place.case} proposal'{where}, then press '{self.take_button.text()}'. Every voxel there "
+            "counts as looked at, background too."
+        )
+        self._show()
+
+    def _labels(self) -> Labels | None:
+        return next((layer for layer in self._layers if isinstance(layer, Labels)), None)
+
+    def _remove_layers(self) -> None:
+        for layer in self._layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._layers = []
+
+    def skip(self) -> None:
+        """Leave the open place out, or the first where none is open, and open the next."""
+        self._drop(self._open or next(iter(self.left), None))
+
+    def take(self) -> None:
+        """Save the corrected labels as a case, or a part of one, and open the next place."""
+        found, layer, folder = self._open, self._labels(), self.head.raw
+        if found is None or folder is None or layer is None or layer not in self.viewer.layers:
+            self.panel.say("Open a place first; its labels were closed.")
+            return
+        job = take_correction(folder, found.place, found.image, np.array(layer.data))  # people go on painting
+        self.panel.run(job, done=lambda case: self._taken(found, case))
+
+    def _taken(self, found: Suggestion, case: TrainingCase) -> str:
+        self._drop(found)
+        self.state.written.emit()
+        return f"Saved {case.name} in {case.label.parent.parent.name}; {len(self.left)} to go."
+
+    def _drop(self, found: Suggestion | None) -> None:
+        self.left = [other for other in self.left if other is not found]
+        self._open = None
+        self._remove_layers()
+        self._show()
+        self.open_place(0)

@@ -1,0 +1,108 @@
+"""A case is opened with what a network sees in it, and its corrected labels are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QWidget
+
+from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.widgets.dataset.case_request import swap_ignore
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, kinds_of_features
+from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.training.layers import score_layers, show_largest_slice
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_nnunet.jobs.dataset.cases import correct_reference
+    from napari_nnunet.jobs.objects.cases import correct_objects
+else:
+    correct_objects = lazy("napari_nnunet.jobs.objects.cases:correct_objects")
+    correct_reference = lazy("napari_nnunet.jobs.dataset.cases:correct_reference")
+
+
+class Correcting:
+    """Opens cases of a dock, and saves what was corrected in them.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Shows the layers.
+    dock : QWidget
+        Keeps the threads.
+    failed : callable
+        Told what went wrong.
+    written : callable
+        Called when labels were saved.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        dock: QWidget,
+        failed: Callable[[BaseException], object],
+        written: Callable[[], object],
+    ) -> None:
+        self.viewer, self._dock, self._failed, self._written = viewer, dock, failed, written
+        self.before: Callable[[], object] = lambda: None
+
+    def open(self, raw: Path, name: str, prediction: Path, place: tuple[int, ...] | None = None) -> None:
+        """Open a case with its labels, what the network sees, and their differences; go to a voxel of it."""
+        job = score_layers(raw, name, prediction)
+        follow(self._dock, job, returned=lambda layers: self._add(layers, place), errored=self._failed)
+
+    def _add(self, layers: list[Any], place: tuple[int, ...] | None) -> None:
+        self.before()
+        for layer in self.viewer.layers:
+            layer.visible = False
+        added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
+        self.viewer.reset_view()
+        if place is None:
+            show_largest_slice(self.viewer, added[-1])
+            return
+        labels = added[-3]  # image channels, labels, result, differences
+        labels.visible = True
+        self.viewer.layers.selection.active = labels
+        point = labels.data_to_world(place)
+        for axis, position in enumerate(point):
+            self.viewer.dims.set_point(axis + self.viewer.dims.ndim - labels.ndim, float(position))
+        self.viewer.scene.camera.center = tuple(map(float, point))[-3:]
+
+    def save(self) -> None:
+        """Save the selected labels as the reference of the case they came from."""
+        layer = self.viewer.layers.selection.active
+        origin = layer.metadata.get(ORIGIN) if isinstance(layer, Labels) else None
+        if origin is None:
+            show_info("Select the labels of a validation case that was opened from this table, then press again.")
+            return
+        folder, labels = Path(origin["folder"]), np.asarray(layer.data)
+        try:
+            info = read_info(folder)
+        except (NnunetError, OSError) as error:
+            self._failed(error)
+            return
+        if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
+            labels = swap_ignore(labels, info.labels.ignore_label)
+        if ObjectScheme.of(info) is None:
+            job = correct_reference(folder, origin["name"], labels)
+        else:
+            job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
+        follow(self._dock, job, returned=lambda path: self._corrected(path, origin), errored=self._failed)
+
+    def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
+        for layer in self.viewer.layers:
+            if layer.metadata.get(ORIGIN) == origin:  # what is open is what is stored now
+                layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
+        self._written()
+        show_info(
+            f"{path.name} is replaced; the old one is in the trash. Resume or train on: this case is preprocessed anew "
+            "before."
+        )

@@ -1,0 +1,182 @@
+"""Unlabelled images, slices and boxes are ranked for labelling, with their cost, and written to a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import napari_nnunet
+from choices import notes, run_verb
+from helpers import Recipe, make_model, smooth_image, write_nifti
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.labelling.suggest import suggest
+from napari_nnunet.schema.requests.labelling import SuggestRequest
+
+SHAPE = (10, 24, 22)
+
+
+@pytest.fixture
+def place(tmp_path, known_arithmetic):
+    """A workspace with a model, and a folder with three unlabelled images."""
+    make_model(tmp_path / "nnUNet_results", Recipe())
+    images = tmp_path / "new"
+    images.mkdir()
+    for n in range(3):
+        write_nifti(images / f"u{n}_0000.nii.gz", smooth_image(SHAPE, seed=n)[0])
+    return Workspace.at(tmp_path), images
+
+
+def asked(images, **changes):
+    return SuggestRequest.of(dataset="1", source=images, device="cpu", **changes)
+
+
+def raw_case(workspace, name, drawn, **info):
+    raw = workspace.raw / "Dataset001_Tiny"
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True, exist_ok=True)
+    write_nifti(raw / "imagesTr" / f"{name}_0000.nii.gz", smooth_image(SHAPE)[0])
+    write_nifti(raw / "labelsTr" / f"{name}.nii.gz", drawn)
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1, "lesion": 2}}
+    (raw / "dataset.json").write_text(json.dumps({**content, "numTraining": 1, "file_ending": ".nii.gz", **info}))
+
+
+@pytest.mark.parametrize("strategy", ["random", "entropy", "stratified"])
+def test_slices_are_ranked_with_place_and_cost(place, strategy):
+    workspace, images = place
+    found = drain(suggest(workspace, asked(images, unit="slices", budget=4, strategy=strategy)))
+    assert found.considered == 30
+    assert len(found.chosen) == 4
+    assert found.voxels == 4 * 24 * 22
+    rows = list(csv.DictReader(found.file.read_text(encoding="utf-8").splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert all(int(row["z_end"]) == int(row["z_first"]) + 1 and row["z"] == row["z_first"] for row in rows)
+    assert all(float(row["minutes"]) > 0 for row in rows)
+    if strategy == "entropy":
+        entropies = [float(row["entropy"]) for row in rows]
+        assert entropies == sorted(entropies, reverse=True)
+
+
+def test_boxes_are_half_of_what_the_network_sees_or_as_large_as_was_asked(place):
+    workspace, images = place
+    own = drain(suggest(workspace, asked(images, unit="boxes", budget=1)))
+    sides = [hi - lo for lo, hi in own.chosen[0].place.box]  # of windows of 8 x 16 x 16, in 10 x 24 x 22 voxels
+    assert sides[:2] == [5, 8]
+    assert sides[2] in (7, 8)
+    large = drain(suggest(workspace, asked(images, unit="boxes", size=(10, 12, 22))))
+    assert large.considered == 6
+    with pytest.raises(SettingsError, match="does not fit an image with 3 axes"):
+        drain(suggest(workspace, asked(images, unit="boxes", size=(4, 4))))
+
+
+def test_proposals_of_the_suggested_images_are_kept_and_no_others(place, tmp_path):
+    workspace, images = place
+    found = drain(suggest(workspace, asked(images, budget=1, proposals=tmp_path / "proposals")))
+    (suggestion,) = found.chosen
+    assert [path.name for path in (tmp_path / "proposals").iterdir()] == [suggestion.proposal.name]
+    labels, _ = read_labels(suggestion.proposal)
+    assert labels.shape == SHAPE
+    assert np.isin(labels, (0, 1, 2)).all()
+
+
+def test_proposals_have_the_values_that_classes_have_now(place, tmp_path):
+    workspace, images = place
+    raw_case(workspace, "a", np.zeros(SHAPE, np.uint8), labels={"background": 0, "lesion": 1, "cyst": 2})
+    request = asked(images / "u0_0000.nii.gz", proposals=tmp_path / "now")
+    found, said = notes(suggest(workspace, request))
+    assert "The dataset has no class organ any more" in said
+    now, _ = read_labels(found.chosen[0].proposal)
+    (workspace.raw / "Dataset001_Tiny" / "dataset.json").unlink()
+    then = drain(suggest(workspace, request.replace(proposals=tmp_path / "then")))
+    before, _ = read_labels(then.chosen[0].proposal)
+    np.testing.assert_array_equal(now, before == 2)
+
+
+def test_training_cases_are_left_out_and_where_nothing_is_left_it_says_so(place):
+    workspace, images = place
+    raw_case(workspace, "u1", np.zeros(SHAPE, np.uint8))
+    found, said = notes(suggest(workspace, asked(images)))
+    assert {s.place.case for s in found.chosen} == {"u0", "u2"}
+    assert "1 of the images are training cases already (u1)" in said
+    with pytest.raises(DatasetError, match="All 1 images are training cases"):
+        drain(suggest(workspace, asked(images / "u1_0000.nii.gz")))
+
+
+def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
+    workspace, images = place
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    make_model(workspace.results, Recipe(labels=labels))
+    drawn = np.full(SHAPE, 3, np.uint8)
+    drawn[2:6] = 0
+    raw_case(workspace, "u1", drawn, labels=labels)
+    found = drain(suggest(workspace, asked(images / "u1_0000.nii.gz", unit="slices", budget=9)))
+    assert found.considered == 6
+    assert {s.place.number for s in found.chosen} <= {0, 1, 6, 7, 8, 9}
+
+
+def test_a_dataset_without_a_model_says_what_to_do_first(tmp_path):
+    workspace = Workspace.at(tmp_path)
+    raw_case(workspace, "a", np.zeros(SHAPE, np.uint8))
+    with pytest.raises(ModelError, match="no trained model yet") as raised:
+        drain(suggest(workspace, asked(tmp_path)))
+    assert "napari-nnunet train" in raised.value.message
+    assert "Training cases dock" in raised.value.in_window
+
+
+def test_a_folder_without_images_is_refused(place, tmp_path):
+    workspace, _ = place
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty"):
+        drain(suggest(workspace, asked(tmp_path / "empty")))
+
+
+def test_an_image_that_cannot_be_read_does_not_end_the_others(place):
+    workspace, images = place
+    (images / "u1_0000.nii.gz").write_bytes(b"nothing")
+    found = drain(suggest(workspace, asked(images)))
+    assert {s.place.case for s in found.chosen} == {"u0", "u2"}
+
+
+def test_the_learning_curve_is_told_when_three_numbers_of_cases_are_known(place):
+    workspace, images = place
+    assert "not known yet" in drain(suggest(workspace, asked(images))).learning
+    for n, dice in ((4, 0.6), (8, 0.75), (16, 0.82)):
+        model = make_model(workspace.results, Recipe())
+        folder = model.folder.with_name(f"nnUNetTrainer__plans{n}__3d_fullres")
+        folder.mkdir()
+        for name in ("plans.json", "fold_0"):
+            (model.folder / name).rename(folder / name)
+        info = json.loads((model.folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps({**info, "numTraining": n}))
+        _validated(folder / "fold_0" / "validation", dice)
+    gain = drain(suggest(workspace, asked(images, budget=2))).gain
+    assert gain.cases == 2
+    assert gain.middle > 0
+
+
+def _validated(folder, dice):
+    folder.mkdir()
+    cases = []
+    for n in range(4):
+        write_nifti(folder / f"c{n}.nii.gz", np.zeros(SHAPE, np.uint8))
+        metrics = {"1": {"Dice": dice + 0.001 * n}, "2": {"Dice": dice}}
+        cases.append({"prediction_file": f"c{n}.nii.gz", "reference_file": f"c{n}.nii.gz", "metrics": metrics})
+    mean = {"1": {"Dice": dice}, "2": {"Dice": dice}}
+    content = {"foreground_mean": {"Dice": dice}, "mean": mean, "metric_per_case": cases}
+    (folder / "summary.json").write_text(json.dumps(content))
+
+
+def test_from_a_shell_and_from_python_alike(place, tmp_path, capsys):
+    _, images = place
+    words = ["suggest", "-d", "1", "-i", str(images), "--what", "slices", "--budget", "2", "-device", "cpu"]
+    assert run_verb(*words, "-o", tmp_path / "s.csv", "--workspace", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "2 of 30 slices, by Dataset001_Tiny 3d_fullres" in said
+    assert "Together 1056 voxels" in said
+    own = napari_nnunet.suggest("1", images, workspace=tmp_path, unit="slices", budget=2, device="cpu")
+    assert own.csv() == (tmp_path / "s.csv").read_text(encoding="utf-8")

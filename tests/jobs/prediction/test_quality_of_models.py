@@ -1,0 +1,119 @@
+"""Predicted Dice is learnt once from a model's validation cases, and written beside the segmentations, worst first."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from choices import notes, run_verb
+from helpers import Recipe, make_model, smooth_image, write_nifti
+from napari_nnunet import predict as predict_array
+from napari_nnunet.errors import ModelError, SettingsError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.schema.requests.prediction import PredictSettings
+
+SHAPE = (10, 22, 20)
+QUALITY = PredictSettings(device="cpu", mirroring=False, quality=True)
+
+
+@pytest.fixture
+def place(tmp_path, known_arithmetic):
+    """A model whose one fold validated six cases, and those cases."""
+    model = make_model(tmp_path / "nnUNet_results", Recipe())
+    raw = tmp_path / "nnUNet_raw" / "Dataset001_Tiny"
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+    validation = model.folder / "fold_0" / "validation"
+    validation.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(6):
+        write_nifti(raw / "imagesTr" / f"c{n}_0000.nii.gz", smooth_image(SHAPE, seed=n)[0])
+        volume = read_volume((raw / "imagesTr" / f"c{n}_0000.nii.gz",))
+        seen = drain(predict(model, volume, QUALITY.replace(quality=False))).labels
+        truth = np.where(rng.random(SHAPE) < 0.1 * n, 0, seen).astype(np.uint8)
+        write_nifti(raw / "labelsTr" / f"c{n}.nii.gz", truth)
+        write_nifti(validation / f"c{n}.nii.gz", seen)
+    (raw / "dataset.json").write_text((model.folder / "dataset.json").read_text())
+    return model, raw
+
+
+def image(raw, n=0):
+    return read_volume((raw / "imagesTr" / f"c{n}_0000.nii.gz",))
+
+
+def test_the_first_time_it_is_learnt_and_then_known(place):
+    model, raw = place
+    first, said = notes(predict(model, image(raw), QUALITY))
+    assert "6 validation cases and 2 degraded copies" in said
+    assert set(first.quality.dice) == {"organ", "lesion", "mean"}
+    assert all(lo <= value <= hi for value, lo, hi in first.quality.dice.values())
+    assert first.quality.unlike == ()
+    assert first.probabilities is None
+    again, said = notes(predict(model, image(raw), QUALITY))
+    assert "degraded" not in said
+    assert again.quality == first.quality
+
+
+def test_labels_are_those_of_a_prediction_without_it(place):
+    model, raw = place
+    plain = drain(predict(model, image(raw), QUALITY.replace(quality=False)))
+    np.testing.assert_array_equal(drain(predict(model, image(raw), QUALITY)).labels, plain.labels)
+    assert plain.quality is None
+
+
+def test_a_model_that_was_trained_on_is_measured_anew(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    other = make_model(model.folder.parents[1], Recipe(), seed=5)
+    _, said = notes(predict(other, image(raw), QUALITY))
+    assert "was not measured yet" in said
+
+
+def test_a_folder_gets_a_table_with_the_worst_first_and_keeps_what_is_finished(place, tmp_path, capsys):
+    model, raw = place
+    words = ["predict_from_modelfolder", "-m", model.folder, "-i", raw / "imagesTr", "-o", tmp_path / "out"]
+    words += ["--quality", "--disable_tta", "-device", "cpu"]
+    assert run_verb(*words) == 0
+    table = tmp_path / "out" / "quality.csv"
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    dice = [float(row["mean Dice"]) for row in rows]
+    assert dice == sorted(dice)
+    assert {row["image"] for row in rows} == {f"c{n}" for n in range(6)}
+    assert list(rows[0]) == [
+        *("image", "mean Dice", "mean low", "mean high", "organ Dice", "organ low", "organ high"),
+        *("lesion Dice", "lesion low", "lesion high", "unlike"),
+    ]
+    (tmp_path / "out" / "c3.nii.gz").unlink()
+    assert run_verb(*words, "--c") == 0
+    assert list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) == rows
+
+
+def test_a_model_without_validation_cases_says_what_to_do(tmp_path, known_arithmetic):
+    model = make_model(tmp_path / "nnUNet_results", Recipe())
+    array = smooth_image(SHAPE)
+    with pytest.raises(ModelError, match="at least 5 validation cases") as raised:
+        predict_array(model, array, spacing=(1.0, 1.0, 1.0), device="cpu", quality=True)
+    assert "--val" in raised.value.message
+    assert "Train dock" in raised.value.in_window
+
+
+def test_a_part_of_an_image_and_numbered_objects_are_not_judged(place):
+    model, raw = place
+    with pytest.raises(SettingsError, match="Segment the whole image"):
+        drain(predict(model, image(raw), QUALITY, roi=((0, 5), (0, 5), (0, 5))))
+
+
+def test_a_damaged_file_of_what_was_learnt_is_made_anew(place):
+    model, raw = place
+    drain(predict(model, image(raw), QUALITY))
+    path = model.folder / "quality.json"
+    content = json.loads(path.read_text())
+    content["plain"]["model"] = {"scored": 3}
+    path.write_text(json.dumps(content))
+    _, said = notes(predict(model, image(raw), QUALITY))
+    assert "was not measured yet" in said

@@ -1,0 +1,103 @@
+"""Labels that look wrong in the Train dock: listed, opened at their place, put right or left; and going on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from docks import wait_until_idle
+from qtpy.QtWidgets import QWidget
+
+from helpers import Recipe, make_dataset, make_model, write_nifti
+from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.results.probabilities import write_probabilities
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.processes.launch import improving
+from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.training.correcting import Correcting
+from napari_nnunet.widgets.training.suspects import SuspectList
+
+SHAPE = (6, 14, 12)
+DATASET = "Dataset001_Tiny"
+
+
+class Chosen:
+    """A training as the dock has it chosen."""
+
+    def __init__(self, folder):
+        self.folder = FoldFolder(folder)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A workspace with eight validated cases of a model, of which one has a part that nobody drew."""
+    raw = make_dataset(tmp_path, cases=8, shape=SHAPE, spacing=(1.0, 1.0, 1.0), name=DATASET)
+    model = make_model(tmp_path / "nnUNet_results", Recipe(labels={"background": 0, "a": 1}, name=DATASET))
+    validation = model.folder / "fold_0" / "validation"
+    validation.mkdir()
+    for n in range(8):
+        seen = np.zeros(SHAPE, np.uint8)
+        seen[1:5, 2:6, 2:7] = 1
+        drawn = seen.copy()
+        if n == 3:
+            seen[1:5, 8:12, 4:9] = 1
+        p = np.where(seen, 0.99, 0.01).astype(np.float32)
+        write_nifti(raw / "labelsTr" / f"c{n}.nii.gz", drawn)
+        write_nifti(validation / f"c{n}.nii.gz", seen)
+        write_probabilities(np.stack([1 - p, p]), validation / f"c{n}.npz")
+    return Workspace.at(tmp_path), raw, model.folder / "fold_0"
+
+
+@pytest.fixture
+def suspects(place, qtbot):
+    workspace, _, fold = place
+    widget = SuspectList(State(workspace), lambda: Chosen(fold))
+    qtbot.addWidget(widget)
+    widget.panel.button.click()
+    wait_until_idle(qtbot, widget)
+    return widget
+
+
+def test_a_place_is_listed_with_what_is_drawn_and_seen(suspects):
+    ((case, finding, voxels, _),) = suspects.table.texts()[1:]
+    assert (case, voxels) == ("c3", "80")
+    assert finding.startswith("background, seen as a (nothing is drawn after y = 5")
+    assert "the same labels as c0" in suspects.table.item(0, 0).toolTip()
+    assert "1 place in 1 case" in suspects.about.text()
+
+
+def test_the_prediction_is_taken_there(suspects, place, qtbot):
+    with qtbot.waitSignal(suspects.written, timeout=20000):
+        suspects.take.click()
+    labels, _ = read_labels(place[1] / "labelsTr" / "c3.nii.gz")
+    assert labels[2, 10, 6] == 1
+    assert suspects.suspects == []
+    assert not suspects.take.isEnabled()
+
+
+def test_a_label_that_is_right_leaves_the_list_and_the_file(suspects, place):
+    suspects.keep.click()
+    assert suspects.suspects == []
+    assert read_labels(place[1] / "labelsTr" / "c3.nii.gz")[0].sum() == 80
+
+
+def test_a_place_is_opened_with_its_labels_selected(suspects, place, viewer, qtbot):
+    failed = []
+    dock = QWidget()
+    qtbot.addWidget(dock)
+    opened = Correcting(viewer, dock, failed.append, lambda: None)
+    suspect = suspects.suspects[0]
+    opened.open(place[1], suspect.case.name, suspect.case.prediction, suspect.part.place)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4 or bool(failed), timeout=20000)
+    assert not failed
+    assert viewer.layers.selection.active.name == "c3 labels"
+    assert viewer.dims.current_step[0] == suspect.part.place[0]
+
+
+def test_improving_goes_on_under_other_plans_from_the_model(place):
+    workspace, _, fold = place
+    request = improving(FoldFolder(fold), workspace)
+    assert request.plans == "nnUNetPlans_continued"
+    assert request.continue_from == fold.parent
+    assert "--continue_from" in request.arguments()
+    assert not request.resume
