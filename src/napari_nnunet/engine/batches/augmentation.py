@@ -18,6 +18,7 @@ from torch.nn import functional
 
 _LEAST = 1e-7
 OUTSIDE = -1  # label of what lies beyond the image
+_FEW_LABELS = 6  # in all samples, up to which their labels are turned together
 
 
 def brightness(image: Tensor, factors: Sequence[float]) -> Tensor:
@@ -186,8 +187,10 @@ def _rotation(angles: Sequence[float]) -> np.ndarray:
 
 
 def _turn_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    # Values that a sample lacks weigh nothing in it, and do not win.
+    # Values that a sample lacks weigh nothing in it, and do not win; but they take as long as those it has.
     values = torch.unique(torch.cat((labels.unique(), labels.new_tensor([OUTSIDE])))).tolist()
+    if len(values) > _FEW_LABELS and len(labels) > 1:
+        return torch.cat([_turn_labels(labels[i : i + 1], grid[i : i + 1]) for i in range(len(labels))])
     nearest = _nearest_labels(labels, grid)
     best = torch.full(nearest.shape, -1.0, device=labels.device)
     winner = torch.full_like(nearest, OUTSIDE)
