@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -179,3 +181,16 @@ def test_the_longest_names_can_be_written(tmp_path, name):
     with written_beside(tmp_path / name, suffix=".nii.gz") as temporary:
         temporary.write_bytes(b"whole")
     assert (tmp_path / name).read_bytes() == b"whole"
+
+
+def test_what_a_killed_process_left_of_a_table_goes_when_it_is_written_again(tmp_path):
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    left = tmp_path / f".a[1].csv.partial-{gone.stdout.strip()}-abcdef"
+    other, running = tmp_path / left.name.replace("a[1]", "b"), tmp_path / f".a[1].csv.partial-{os.getppid()}-abcdef"
+    for path in (left, other, running):
+        path.write_text("")
+    write_text(tmp_path / "a[1].csv", "x")
+    write_json(tmp_path / "missing.json", {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([other.name, running.name, "a[1].csv", "missing.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import secrets
@@ -51,10 +52,10 @@ def written_beside(
     ResourceError
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise write_error(path, "it is a device or a pipe, and a file would take its place")
     temporary = (staging or path.parent) / (partial_name(path.name) + suffix)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise write_error(path, "it is a device or a pipe, and a file would take its place")
         yield temporary
         if not temporary.exists():
             raise write_error(path, "the writer produced no file")
@@ -97,9 +98,17 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files and folders that a killed process left in a folder; those of running processes stay."""
-    for path in folder.glob(f".*{_MARK}*"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete temporary files and folders that a killed process left in a folder; those of running processes stay.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    name : str
+        Of the file that they were to become; all by default.
+    """
+    for path in folder.glob(f".{name}{_MARK}*"):
         owner = path.name.rpartition(_MARK)[2].partition("-")[0]
         if owner.isdecimal() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
             if path.is_dir():
@@ -110,12 +119,14 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:
     """Write JSON with an indent of 4, as nnU-Net does."""
+    remove_leftovers(path.parent, glob.escape(path.name))
     with written_beside(path) as temporary:
         temporary.write_text(json.dumps(content, indent=4, sort_keys=sort_keys), encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text."""
+    remove_leftovers(path.parent, glob.escape(path.name))
     with written_beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -15,7 +15,7 @@ from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.engine.objects.track import track, usual_distance
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, write_text, written_beside
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, write_labels
 from napari_nnunet.formats.results.table import text_of
@@ -168,7 +168,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         for path in sorted(request.objects.iterdir())
         if path.name.lower().endswith(ending) and not path.name.startswith(".")
     }
-    make_folder(request.target)
+    remove_leftovers(make_folder(request.target))
     table: list[Row] = []
     done = []
     for series, times in series_of(list(files)).items():
