@@ -19,6 +19,7 @@ DOCKS = (
     "Training cases",
     "Plan",
     "Train",
+    "Next",
     "Ensemble",
     "Compare",
     "Models",

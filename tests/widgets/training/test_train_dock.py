@@ -126,7 +126,7 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     viewer.layers.selection.active = layer
     path = home / "nnUNet_raw" / TRAINED / "labelsTr" / f"{name}.nii.gz"
     before, _ = read_labels(path)
-    train.save_reference()
+    train.correcting.save()
     trash = home / "nnUNet_raw" / TRAINED / "trash"
     qtbot.waitUntil(lambda: path.is_file() and (read_labels(path)[0] != before).any(), timeout=20000)
     kept, _ = read_labels(next(trash.rglob(path.name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class NextWidget(RequestDock[SuggestRequest, None]):
         self.left: list[Suggestion] = []
         self._layers: list[Any] = []
         self._open: Suggestion | None = None
+        self._asked_of: Path | None = None
         self.head = Head(self.state, Workspace.dataset_names)
         self.source_box = field_widget(
             SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
@@ -124,14 +126,15 @@ class NextWidget(RequestDock[SuggestRequest, None]):
         self.panel.run(suggest(self.head.workspace, request), done=self._ranked, each="Image")
 
     def _ranked(self, found: Suggestions) -> str:
-        self.found, self.left = found, list(found.chosen)
+        self.found, self.left, self._asked_of = found, list(found.chosen), self.head.raw
         self._show()
         self.open_place(0)
         return f"{len(found.chosen)} of {found.considered} places; about {found.minutes:.0f} minutes together."
 
     def _other_dataset(self) -> None:
-        if self.found is not None and self._open is None:
-            self.found, self.left = None, []
+        if self.head.raw != self._asked_of:  # files of the same dataset may have been written
+            self.found, self.left, self._open = None, [], None
+            self._remove_layers()
         self._show()
         self.check_soon()
 
