@@ -1,6 +1,6 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects]
 """
 
 import os
@@ -98,7 +98,7 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop", "objects"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             training_data(Path(folder))
@@ -111,6 +111,9 @@ def main():
     if "loop" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             loop(Path(folder))
+    if "objects" in wanted:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            objects(Path(folder))
     if "segment" in wanted:
         segment()
 
@@ -155,7 +158,7 @@ def learn(folder):
 
 
 def two_models(folder):
-    """Train two models for two minutes each, find the best, calibrate."""
+    """Train two models as the demo trains its own, find the best, calibrate."""
     from napari_nnunet.events import drain
     from napari_nnunet.formats.model.folder import load_model
     from napari_nnunet.formats.workspace import Workspace
@@ -180,7 +183,7 @@ def two_models(folder):
             PlanAndPreprocessRequest.like(small, dataset=DATASET, configurations=names),
         )
     )
-    settings = TrainSettings(time_budget=120, probabilities=True)
+    settings = TrainSettings(epochs=20, iterations=25, validation_iterations=5, probabilities=True)
     for name in names:
         drain(
             train(
@@ -278,6 +281,28 @@ def together(folder):
     viewer.layers.clear()
     viewer.window.add_plugin_dock_widget("napari-nnunet", "Models")
     shot("models")
+    viewer.close()
+
+
+def objects(folder):
+    """Find touching nuclei in a picture that the model has not seen."""
+    from napari_nnunet.events import drain
+    from napari_nnunet.jobs.demo_objects import demo_objects
+    from napari_nnunet.schema.requests.sharing import DemoRequest
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[name] = str(folder / "workspace" / name)
+    os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
+    drain(demo_objects(DemoRequest(target=folder)))
+    viewer, shot = window(1000)
+    viewer.open(str(sorted((folder / "imagesTs").iterdir())[0]), plugin="napari-nnunet")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+    dock.offer.hide()
+    pump(60, lambda: "GB of memory" in dock.summary.text())
+    dock.panel.button.click()
+    pump(120, lambda: not dock.busy)
+    pump(2)
+    shot("objects-done")
     viewer.close()
 
 

@@ -118,6 +118,10 @@ _SYSTEM = {
     errno.EDQUOT: "could not be written: your share of the disk is used up. Free some disk space.",
     errno.EFBIG: "could not be written: it would be larger than is allowed.",
     errno.EIO: "could not be read or written: the disk reports an error.",
+    errno.ENOTDIR: "lies below a file where a folder was. Was it replaced meanwhile?",
+    errno.ENODEV: "is on a disk that is gone. Connect it again.",
+    errno.ENXIO: "is on a disk that is gone. Connect it again.",
+    errno.ENOTCONN: "is on a shared disk that is gone. Connect it again.",
     errno.ESTALE: "is on a shared disk that is gone. Connect it again.",
 }
 _ON_GPU = re.compile(r"\b(CUDA|HIP|MPS|cuBLAS|CUBLAS_\w+|CUDNN_\w+|XPU|CL_\w+)\b|\[GPU\]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
             f"({channels}, {', '.join('ZYX'[-ndim:])})" + (" or without the first axis." if channels == 1 else ".")
         )
     return Volume(array, Geometry(spacing=tuple(float(s) for s in spacing)))
+
+
+def digest_of(array: NDArray[Any]) -> int:
+    """Return a digest of all voxels, to tell whether one changed; plane by plane, so that little is copied."""
+    digest = 0
+    for plane in array if array.ndim < 4 else (plane for part in array for plane in part):
+        digest = zlib.crc32(np.ascontiguousarray(plane).tobytes(), digest)
+    return digest
 
 
 def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -80,6 +81,24 @@ class Workspace:
         common = self.raw.parent
         return common if self == Workspace.at(common) else None
 
+    def is_there(self) -> bool:
+        """Return whether any of the three folders can be looked at; False also where their disk is gone."""
+        return any(stamp(folder) for folder in (self.raw, self.preprocessed, self.results))
+
+    def marks(self, dataset: str | None = None) -> tuple[frozenset[Any], frozenset[Any]]:
+        """Return what is another when somebody changed datasets or plans, and when models came or went.
+
+        No file is opened. Of ``dataset`` every image and label is looked at, of the others their folders.
+        """
+        names = ("dataset.json", "groups.csv", "imagesTr", "labelsTr", "objectsTr", "trash")
+        paths = [place / name for place in entries(self.raw, "Dataset*_*") for name in names]
+        if dataset is not None:
+            own = self.raw / dataset
+            paths += [path for name in ("imagesTr", "labelsTr", "objectsTr") for path in entries(own / name, "*")]
+        paths += entries(self.preprocessed, "Dataset*_*/*.json")
+        models = entries(self.results, "Dataset*/*__*__*/fold_*/checkpoint_*.pth")
+        return frozenset((path, stamp(path)) for path in paths), frozenset(models)
+
     def dataset_of(self, folder: Path) -> str | None:
         """Return the name of the dataset whose folder this is, in any of the three; None for other folders."""
         inside = folder.parent in (self.raw, self.preprocessed, self.results)
@@ -87,14 +106,12 @@ class Workspace:
 
     def raw_datasets(self) -> list[Path]:
         """Return the folders of raw datasets, those without a dataset.json too, sorted by name."""
-        if not self.raw.is_dir():
-            return []
-        found = {path.parent for name in ("imagesTr", "dataset.json") for path in self.raw.glob(f"Dataset*_*/{name}")}
-        return sorted(found)
+        names = ("imagesTr", "dataset.json")
+        return sorted({path.parent for name in names for path in entries(self.raw, f"Dataset*_*/{name}")})
 
     def dataset_names(self) -> list[str]:
         """Return the names of all datasets that are there, raw or planned, sorted."""
-        planned = [path.parent.name for path in self.preprocessed.glob("Dataset*_*/dataset.json")]
+        planned = [path.parent.name for path in entries(self.preprocessed, "Dataset*_*/dataset.json")]
         return sorted({*planned, *(path.name for path in self.raw_datasets())})
 
     def dataset_name(self, name_or_id: str) -> str:
@@ -154,3 +171,28 @@ class Workspace:
                 shell="They are named TRAINER__PLANS__CONFIGURATION (-tr, -p, -c).",
             )
         return folder
+
+
+def entries(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder holds, sorted; nothing where it, or its disk, is gone."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return when a file or folder was changed and its size, None where it cannot be looked at."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; False also where its disk is gone."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -68,6 +68,13 @@ def test_another_patch_gets_a_network_that_fits_it(planned):
     assert new.spacing == plans.configuration("3d_fullres").spacing
 
 
+def test_a_patch_beyond_the_images_is_allowed_up_to_twice_their_size_and_many_times_are_whole_numbers(planned):
+    plans = planned[2]
+    assert change(plans, patch=(64, 96, 80)).entries["patch_size"]
+    many = change(plans, batch=1000 * plans.configuration("3d_fullres").batch_size).consequences[-1]
+    assert "about 1,000 times the memory" in many
+
+
 def test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own(planned):
     workspace, path, plans, _ = planned
     found = change(plans, spacing=(2.0, 1.6, 1.6))
@@ -88,6 +95,7 @@ def test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own(planned):
         ({"batch": 0}, "The batch size is 0"),
         ({"patch": (32, 32)}, "The patch needs 3 positive numbers"),
         ({"patch": (4, 4, 4)}, "too small for a U-Net"),
+        ({"patch": (5120, 5120, 5120)}, "more than twice as large as the images, whose median is 36 × 48 × 44"),
         ({"spacing": (1.0, -1.0, 1.0)}, "The spacing needs 3 positive numbers"),
         ({"batch": 3, "name": "2d"}, "A configuration 2d already exists"),
         ({"batch": 3, "name": "a/b"}, "is not a valid configuration name"),

@@ -130,7 +130,7 @@ def test_a_configuration_is_changed_with_its_consequences_shown(plan, home, qtbo
     change.batch_box.value = 3
     assert "times the memory and time per step of 3d_fullres" in change.consequences.text()
     change.spacing_edit.value = "1 0.8"
-    assert "The spacing needs 3 positive numbers" in change.consequences.text()
+    assert "The voxel size '1 0.8' cannot be read: type 3 positive numbers" in change.consequences.text()
     change.spacing_edit.value = "1.0 0.8 bad"
     assert "cannot be read" in change.consequences.text()
     change.spacing_edit.value = "2 1.6 1.6"

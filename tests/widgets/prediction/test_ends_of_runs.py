@@ -185,3 +185,23 @@ def test_what_changed_meanwhile_begins_anew(viewer, large, qtbot):
         assert result is not partial
         assert result.metadata["nnunet"]["partial"] is False
         assert (partial in viewer.layers) == kept  # what somebody painted stays; else the layer is updated
+
+
+def test_an_image_edited_in_place_is_segmented_anew(viewer, large, qtbot):
+    image = viewer.layers["image"]
+    large.run()
+    _cancel(large, qtbot)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue", timeout=10000)
+    image.data[:] = image.data[:, ::-1].copy()  # as brushes and filters do it: the array is the same
+    image.refresh()
+    said = []
+    large.run()
+    large.panel._worker.happened.connect(lambda event: said.append(getattr(event, "text", "")))
+    wait_until_idle(qtbot, large)
+    assert "The image was edited meanwhile, so all of it is segmented anew." in said
+    (result,) = _labels(viewer)
+    viewer.layers.remove(result)
+    large.check()
+    large.run()
+    wait_until_idle(qtbot, large)
+    np.testing.assert_array_equal(result.data, _labels(viewer)[0].data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,8 @@ from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.plans import Configuration, Plans
 
 _LEAST_PATCH = 8  # voxels along the longest axis; below, a network has a single stage
+_LARGEST_PATCH = 2  # times the median image
+_MANY = 100  # times; from there on whole numbers
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,16 @@ def derive(
     shape = topology(goal, tuple(patch or before.patch_size)) if resized else _shape_of(before)
     if shape.stages < 2:
         raise PlanError(f"A patch of {_times(shape.patch)} voxels is too small for a U-Net; use at least 8 per axis.")
+    median = _median(plans.resolved(base).get("median_image_size_in_voxels"), before.spacing, goal)
+    if patch is not None:
+        _require_images_of(shape, median)
     entries: dict[str, Any] = {"inherits_from": base}
     said: list[str] = []
     if moved:
         entries["data_identifier"] = f"{plans.plans_name}_{name}"
         entries["spacing"] = list(goal)
-        median = plans.resolved(base).get("median_image_size_in_voxels")
         if median is not None:
-            entries["median_image_size_in_voxels"] = [
-                n * old / new for n, old, new in zip(median, before.spacing, goal, strict=True)
-            ]
+            entries["median_image_size_in_voxels"] = median
         said.append(f"The data must be preprocessed at {_times(goal)} mm, in a folder of their own")
     if shape.patch != before.patch_size or shape.strides != before.architecture.strides:
         entries["patch_size"] = list(shape.patch)
@@ -123,6 +125,25 @@ def _check(
         raise PlanError(f"The batch size is {batch}; it must be at least 1 (better 2 or more).")
 
 
+def _median(size: Sequence[float] | None, before: Sequence[float], goal: Sequence[float]) -> list[float] | None:
+    """Return the size of the median image in voxels of another size; None where the plans do not say it."""
+    if size is None or len(size) != len(goal):
+        return None
+    return [n * old / new for n, old, new in zip(size, before, goal, strict=True)]
+
+
+def _require_images_of(shape: Topology, median: Sequence[float] | None) -> None:
+    """Refuse a patch that is mostly padding, whatever is learnt in it."""
+    if median is None:
+        return
+    most = [_LARGEST_PATCH * divisor * math.ceil(n / divisor) for n, divisor in zip(median, shape.divisor, strict=True)]
+    if any(p > m for p, m in zip(shape.patch, most, strict=True)):
+        raise PlanError(
+            f"A patch of {_times(shape.patch)} voxels is more than twice as large as the images, whose median is "
+            f"{_times(map(round, median))}. Use at most {_times(most)}."
+        )
+
+
 def _resembling(before: Configuration) -> Any:
     """Return a planner with the same kind of network."""
     residual = before.architecture.name == "ResidualEncoderUNet"
@@ -151,10 +172,11 @@ def _memory(before: Configuration, shape: Topology, batch: int, labels: int) -> 
         blocks = [*architecture.blocks, *[architecture.blocks[-1]] * shape.stages][: shape.stages]
         new = measured(shape, features_per_stage(shape.stages, before.ndim, architecture.features[0]), blocks)
     ratio = new * batch / (old * before.batch_size)
-    return f"Training takes about {ratio:.2g} times the memory and time per step of {before.name}"
+    times = f"{ratio:.2g}" if ratio < _MANY else f"{ratio:,.0f}"
+    return f"Training takes about {times} times the memory and time per step of {before.name}"
 
 
-def _times(numbers: Sequence[float]) -> str:
+def _times(numbers: Iterable[float]) -> str:
     return " × ".join(f"{n:g}" for n in numbers)
 
 

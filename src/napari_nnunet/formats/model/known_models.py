@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -24,9 +25,17 @@ def cache_folder() -> Path:
 
 
 def known_models(workspace: Workspace) -> list[Path]:
-    """Return the folders of all known models that still exist: last used first, then those of the workspace."""
-    listed = [path for path in _read() if is_model_folder(path)]
-    return list(dict.fromkeys([*listed, *find_models(workspace.results, depth=2)]))
+    """Return the folders of all known models that still exist: last used first, then those of the workspace.
+
+    Those on a disk that is gone or cannot be read are left out.
+    """
+    found = []
+    for path in _read():
+        with suppress(OSError):
+            found += [path] if is_model_folder(path) else []
+    with suppress(OSError):
+        found += find_models(workspace.results, depth=2)
+    return list(dict.fromkeys(found))
 
 
 def remember_model(folder: Path) -> None:

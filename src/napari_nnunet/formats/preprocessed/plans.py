@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.formats.workspace import entries
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
@@ -25,9 +26,9 @@ def read_plans(base: Path, name: str) -> Plans:
 
 
 def plan_files(base: Path) -> list[Path]:
-    """Return the plans files of a preprocessed dataset."""
+    """Return the plans files of a preprocessed dataset; none where it, or its disk, is gone."""
     found = []
-    for path in sorted(base.glob("*.json")):
+    for path in entries(base, "*.json"):
         with suppress(PlanError):
             found += [path] if "configurations" in read_object(path, PlanError) else []
     return found

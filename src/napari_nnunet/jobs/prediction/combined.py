@@ -26,7 +26,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import remember_joining
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
-from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.predict import look_at_images, predict
 from napari_nnunet.jobs.prediction.result import Focus, Halt, Prediction, count_labels, halting
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
@@ -355,6 +355,7 @@ def predict_combined_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
+    yield from look_at_images(halt, [volume for volume, _, _ in frames])
     halt = halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(frames):
         known = i < len(halt.results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -198,6 +198,12 @@ def _room_in(
     return halt.probabilities if given is None else given
 
 
+def look_at_images(halt: Halt | None, volumes: Sequence[Volume]) -> Iterator[Note]:
+    """Let a cancelled segmentation begin anew where its images were edited since; yields what is said then."""
+    if halt is not None and halt.look_at(volumes):
+        yield Note(text="The image was edited meanwhile, so all of it is segmented anew.")
+
+
 def predict_series(
     model: TrainedModel,
     frames: Iterable[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
@@ -210,7 +216,9 @@ def predict_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    listed, halt = list(frames), halt or Halt()
+    listed = list(frames)
+    yield from look_at_images(halt, [volume for volume, _, _ in listed])
+    halt = halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(listed):
         known = i < len(halt.results)
         if not known:

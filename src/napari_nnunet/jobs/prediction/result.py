@@ -14,7 +14,7 @@ from napari_nnunet.events import Box
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.volume import Volume
+from napari_nnunet.volume import Volume, digest_of
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +108,7 @@ class Halt:
     probabilities: NDArray[np.float32] | None = None
     previous: NDArray[Any] | None = None
     results: list[Prediction] = field(default_factory=list)
+    _voxels: list[int | None] | None = None
     _part: Halt | None = None
     _room: Any = None
     _weights: dict[str, str] = field(default_factory=dict)
@@ -125,6 +126,18 @@ class Halt:
         if self._weights != weights:
             self.sums = None
         self._weights = dict(weights)
+
+    def look_at(self, volumes: Sequence[Volume]) -> bool:
+        """Forget everything where voxels of the images were edited meanwhile, and return whether they were.
+
+        Only images in memory are looked at; what is read when it is needed would have to be read twice.
+        """
+        arrays = [volume.array for volume in volumes]
+        before, self._voxels = self._voxels, [digest_of(a) if isinstance(a, np.ndarray) else None for a in arrays]
+        if before in (None, self._voxels):
+            return False
+        self.drop()
+        return True
 
     def part_done(self, result: Prediction) -> None:
         """Keep the result of a part, and let go of what it needed."""

@@ -23,6 +23,7 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.words import failure_text
 
 if TYPE_CHECKING:
     import napari
@@ -152,8 +153,8 @@ class CompareWidget(RequestDock[Compared, None]):
         pair = next(pair for pair in self._comparison.evaluation.pairs if pair.name == name)
         try:
             read = [label_layer(path) for path in (pair.reference, pair.prediction)]
-        except NnunetError as error:
-            self.panel.say(error.in_window)
+        except (NnunetError, OSError) as error:
+            self.panel.say(failure_text(error))
             return
         for layer in self.viewer.layers:
             layer.visible = False

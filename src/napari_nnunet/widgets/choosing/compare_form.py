@@ -11,6 +11,7 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QTabWidget, QVBoxLayout, QWidget
 
+from napari_nnunet.formats.workspace import is_folder
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
@@ -146,7 +147,7 @@ class CompareForm(LayerForm):
         folders = [chosen["first"], chosen["second"]]
         if None in folders:
             raise NotReadyError("Choose two folders of segmentations.")
-        gone = next((folder for folder in folders if not folder.is_dir()), None)
+        gone = next((folder for folder in folders if not is_folder(folder)), None)
         if gone is not None:
             raise NotReadyError(f"The folder {gone} does not exist.")
         if folders[0] == folders[1]:

@@ -23,6 +23,7 @@ from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.words import failure_text
 
 if TYPE_CHECKING:
     import napari
@@ -166,8 +167,8 @@ class ObjectsCompared(QWidget):
         pair = self._pairs[row]
         try:
             read = [label_layer(path) for path in (pair.reference, pair.prediction)]
-        except NnunetError as error:
-            self._say(error.in_window)
+        except (NnunetError, OSError) as error:
+            self._say(failure_text(error))
             return
         for layer in self.viewer.layers:
             layer.visible = False

@@ -24,6 +24,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import known_models
 from napari_nnunet.formats.results.inference_information import INFORMATION, Best, read_best
 from napari_nnunet.formats.results.postprocessing import read_cleaning
+from napari_nnunet.formats.workspace import entries, stamp
 from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
@@ -34,6 +35,7 @@ from napari_nnunet.widgets.frame.forms import distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.prediction.result import PROBABILITY
 
 if TYPE_CHECKING:
@@ -184,8 +186,8 @@ class MembersForm(QGroupBox):
         source = self.source_box.value
         self._filling = True
         if source == BEST:
-            found = sorted({path.parent for path in workspace.results.glob("Dataset*/*__*__*") if path.is_dir()})
-            found.sort(key=lambda path: not (path / INFORMATION).is_file())  # those that were compared come first
+            found = sorted({path.parents[1] for path in entries(workspace.results, "Dataset*/*__*__*/fold_*")})
+            found.sort(key=lambda path: stamp(path / INFORMATION) is None)  # those that were compared come first
             choices: list[tuple[str, Any]] = [(path.name, path) for path in found]
         elif source == FOLDS:
             choices = [(_short(path), path) for path in known_models(workspace)]
@@ -212,10 +214,10 @@ class MembersForm(QGroupBox):
         self._rows = []
         text = ""
         try:
-            entries, text = self._entries()
-        except NnunetError as error:
-            entries, text = [], error.in_window
-        self._show(entries)
+            rows, text = self._entries()
+        except (NnunetError, OSError) as error:
+            rows, text = [], failure_text(error)
+        self._show(rows)
         self.note.setText(text)
         self.note.setVisible(bool(text))
         self.changed.emit()
@@ -265,11 +267,11 @@ class MembersForm(QGroupBox):
         folds = ", ".join(str(fold) for fold in best.folds)
         return rows, f"Dice {best.dice:.3f} in cross-validation (fold {folds}){after}."
 
-    def _show(self, entries: Sequence[tuple[str, str, Any]]) -> None:
+    def _show(self, rows: Sequence[tuple[str, str, Any]]) -> None:
         self._filling = True
-        self.table.setRowCount(len(entries))
+        self.table.setRowCount(len(rows))
         fixed = self.source_box.value == BEST
-        for r, (name, dice, what) in enumerate(entries):
+        for r, (name, dice, what) in enumerate(rows):
             item = QTableWidgetItem(name)
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsUserCheckable))
             item.setCheckState(Qt.CheckState.Checked)
@@ -285,7 +287,7 @@ class MembersForm(QGroupBox):
                 self.table.setItem(r, column, cell)
             self._rows.append(what)
         self.table.fit()
-        self.table.setVisible(bool(entries))
+        self.table.setVisible(bool(rows))
         self._filling = False
 
     def _edited(self, item: QTableWidgetItem) -> None:
@@ -325,7 +327,7 @@ class MembersForm(QGroupBox):
             return None
         try:
             return read_cleaning(self.best.postprocessing)
-        except NnunetError:
+        except (NnunetError, OSError):
             return None
 
 
@@ -338,7 +340,7 @@ def _families(known: Sequence[Path]) -> list[tuple[str, tuple[Path, ...]]]:
     for folder, paths in datasets.items():
         try:
             model = load_model(paths[0])
-        except NnunetError:
+        except (NnunetError, OSError):
             continue  # chosen by itself, it says what is wrong
         group = next((group for first, group in alike if _joinable(first, model)), None)
         if group is None:

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QInputDialog, QV
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
 from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
@@ -144,7 +145,7 @@ class CaseForm(LayerForm):
                 text = failure_text(error)
         self.about.setText(text)
         self.about.setVisible(bool(text))
-        self.describe.setVisible(folder is not None and not (folder / "dataset.json").is_file())
+        self.describe.setVisible(folder is not None and stamp(folder / "dataset.json") is None)
         self.edit.setVisible(self.info is not None)
         self.dataset_form.setRowVisible(self.name_edit.native, folder is None)
         names = list(self.info.channel_names) if self.info is not None else ["image"]

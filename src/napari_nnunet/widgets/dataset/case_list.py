@@ -157,8 +157,8 @@ class GroupTable(QWidget):
                 groups = {name: group for name, group in found.of.items() if name not in found.alone}
             else:
                 self.pattern.setText(likely_pattern(names) or "")
-        except NnunetError as error:
-            text = error.in_window
+        except (NnunetError, OSError) as error:
+            text = failure_text(error)
         self._show(names, groups)
         if text:
             self.about.setText(text)

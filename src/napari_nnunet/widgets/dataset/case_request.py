@@ -17,7 +17,7 @@ from napari_nnunet.formats.dataset.case_trash import raw_case_files
 from napari_nnunet.formats.dataset.new_dataset import next_dataset_name
 from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_writer import check_case_name
-from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -269,7 +269,7 @@ def describe_case(case: NewCase, replaced: Replaced) -> str:
     becomes = ", ".join(f"{_few(found)} → {value} {names.get(value, '')}".rstrip() for value, found in olds.items())
     size = f" of {size_text(case.geometry.spacing)}" if case.geometry.spacing_known else ""
     verb = _VERBS[replaced]
-    new = "" if (case.folder / "dataset.json").is_file() else " (new)"
+    new = "" if stamp(case.folder / "dataset.json") is not None else " (new)"
     sparse = IGNORE in case.classes and names.get(case.mapping.get(0, 0)) == IGNORE
     head = (
         f"<b>{verb}</b> '{case.name}' in {case.folder.name}{new}: {counted(len(case.channels), 'channel')} of "

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import QGroupBox, QMessageBox, QVBoxLayout
 
-from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.dataset.raw_writer import drop_case
@@ -67,6 +66,8 @@ class CasesWidget(RequestDock[NewCase, None]):
         Injected by napari.
     """
 
+    in_workspace = True
+
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Add case", stops="Stop, if nothing is written yet.")
         self.state = state_of(viewer)
@@ -102,6 +103,7 @@ class CasesWidget(RequestDock[NewCase, None]):
     def import_dialog(self) -> ImportDialog:
         """Return a new dialog that makes a dataset of two folders, or adds them to the chosen one."""
         dialog = ImportDialog(self.state.workspace, self, dataset=self.form.head.dataset)
+        dialog.panel.guard = self.state.require_workspace
         dialog.imported.connect(self._arrived)
         return dialog
 
@@ -248,13 +250,10 @@ class CasesWidget(RequestDock[NewCase, None]):
         folder = self.form.head.raw
         if folder is None or not self.confirmed(f"Remove the case '{name}'? Its files go to {folder.name}/trash."):
             return
-        try:
+        with self.telling(self.panel):
             drop_case(folder, name)
-        except NnunetError as error:
-            self.panel.say(error.in_window)
-            return
-        self.state.written.emit()
-        self.panel.say(f"Moved {name} to the trash folder of {folder.name}.")
+            self.state.written.emit()
+            self.panel.say(f"Moved {name} to the trash folder of {folder.name}.")
 
 
 def _painted(layer: LayerData) -> LayerData:

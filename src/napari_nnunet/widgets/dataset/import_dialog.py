@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Progress
-from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable, ValueTable
 from napari_nnunet.widgets.files.look_dialog import look_button
@@ -235,7 +235,7 @@ class ImportDialog(RunDialog):
         if not images or not masks:
             return "Choose the folder of images and the folder of masks."
         for path in (Path(images), Path(masks)):
-            if not path.is_dir():
+            if not is_folder(path):
                 return f"The folder {path} does not exist."
         if Path(images).resolve() == Path(masks).resolve():
             return "Images and masks are the same folder. Choose two folders."

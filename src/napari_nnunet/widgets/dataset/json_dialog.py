@@ -10,6 +10,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.widgets.dataset.import_dialog import split_words
+from napari_nnunet.widgets.frame.words import failure_text
 
 
 class JsonDialog(QDialog):
@@ -54,8 +55,8 @@ class JsonDialog(QDialog):
                 self.folder, split_words(self.channels.text()), classes, 0, self.ending.text().strip()
             )
             update_count(self.folder)
-        except NnunetError as error:
-            self.about.setText(error.in_window)
+        except (NnunetError, OSError) as error:
+            self.about.setText(failure_text(error))
             return
         self.accept()
 

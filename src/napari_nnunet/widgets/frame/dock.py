@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from napari.utils.notifications import show_info
@@ -15,6 +17,7 @@ from napari_nnunet.widgets.frame.forms import let_shrink, scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
+from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import keep_together
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
@@ -40,6 +43,7 @@ class Dock(QWidget):
     """
 
     closed = False
+    in_workspace: ClassVar[bool] = False  # whether its jobs write there
     _placed = False
     _closing: ClassVar[set[Dock]] = set()
 
@@ -52,6 +56,20 @@ class Dock(QWidget):
         """Fill the dock with its parts; ``last`` stays in sight below them: what is pressed next."""
         scrolling(self, parts, last)
         let_shrink(self)
+        state = state_of(self.viewer)
+        for panel in self.panels:
+            panel.idle.connect(state.look)  # what a job needed may have been changed meanwhile
+            if self.in_workspace:
+                panel.guard = state.require_workspace
+
+    @contextlib.contextmanager
+    def telling(self, panel: RunPanel) -> Iterator[None]:
+        """Do something with files at once; what fails is said by a panel, as the failure of a job is."""
+        try:
+            yield
+        except (NnunetError, OSError) as error:
+            panel.fail(error)
+            state_of(self.viewer).look()
 
     @property
     def panels(self) -> list[RunPanel]:
@@ -188,11 +206,12 @@ class RequestDock(Dock, Generic[R, E]):
 
     def _request_or_refuse(self) -> R | None:
         try:
+            self.panel.guard()
             return self.request()
         except NotReadyError as reason:
             self._refuse(str(reason), reason.remedy)
-        except NnunetError as error:
-            self._refuse(error.in_window)
+        except (NnunetError, OSError) as error:
+            self._refuse(failure_text(error))
         return None
 
     def _refuse(self, reason: str, remedy: Remedy | None = None) -> None:

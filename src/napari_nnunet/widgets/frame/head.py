@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
-from napari_nnunet.widgets.frame.parts import button, refresh_button
+from napari_nnunet.widgets.frame.parts import button, refresh_button, sentence
 from napari_nnunet.widgets.frame.state import State
 
 
@@ -50,10 +50,18 @@ class Head(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Workspace", _row(self.place, self.other))
+        self.lost, self.again = sentence(), button("Look again", "Look whether the workspace is there again.")
+        self.trouble = QWidget()
+        column = QVBoxLayout(self.trouble)
+        column.setContentsMargins(0, 0, 0, 0)
+        for part in (self.lost, self.again):
+            column.addWidget(part)
+        form.addRow(self.trouble)
         if datasets is not None:
             form.addRow("Dataset", _row(self.box, self.refresh))
         self.other.clicked.connect(self._browse)
         self.refresh.clicked.connect(self.look_again)
+        self.again.clicked.connect(state.look)
         self.box.activated.connect(self._chosen)
         state.changed.connect(self._follow)
         state.written.connect(self.look_again)
@@ -80,6 +88,12 @@ class Head(QWidget):
         """The folder of its plans and preprocessed cases."""
         return None if self.dataset is None else self.workspace.preprocessed / self.dataset
 
+    def event(self, event: QEvent | None) -> bool:
+        """Look for what other programs changed when the dock, or its window, comes to the front."""
+        if event is not None and event.type() in (QEvent.Type.Show, QEvent.Type.WindowActivate):
+            self.state.look()
+        return bool(super().event(event))
+
     def look_again(self) -> None:
         """List the datasets again, for files may have changed."""
         self._fill()
@@ -88,10 +102,13 @@ class Head(QWidget):
     def _fill(self) -> None:
         """Show the shared choice; without one, a dock that needs a dataset shows the first."""
         self._shown = self.state.choice
+        self.lost.setText(self.state.lost)
+        self.trouble.setVisible(bool(self.state.lost))
         workspace, wanted = self._shown.workspace, self._shown.dataset
         self.place.setText(str(workspace.folder or workspace.raw.parent))
         self.place.setToolTip("\n".join(map(str, (workspace.raw, workspace.preprocessed, workspace.results))))
-        names = list(self._datasets(workspace)) if self._datasets is not None else []
+        listed = self._datasets is not None and not self.state.lost
+        names = list(self._datasets(workspace)) if listed and self._datasets is not None else []
         if wanted not in names:
             wanted = (
                 None if self._new is not None else self.dataset if self.dataset in names else next(iter(names), None)

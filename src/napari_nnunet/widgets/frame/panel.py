@@ -13,9 +13,10 @@ from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtGui import QKeyEvent, QMoveEvent, QResizeEvent
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
 from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, sentence
-from napari_nnunet.widgets.frame.ready import Remedy
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import failure_text, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
@@ -73,6 +74,7 @@ class RunPanel(QWidget):
         self._each = ""
         self._report = ""
         self.start: Callable[[], None] = lambda: None
+        self.guard: Callable[[], None] = lambda: None
         self.button = QPushButton(text)
         self.button.setObjectName("run")
         self.button.setAccessibleName(text)
@@ -155,6 +157,11 @@ class RunPanel(QWidget):
         each : str
             What the cases of the job are.
         """
+        try:
+            self.guard()
+        except NotReadyError as reason:
+            self.say(str(reason))
+            return
         self._each = each
         self._set_state(RunState.RUNNING)
         self._report = ""
@@ -169,7 +176,10 @@ class RunPanel(QWidget):
 
         def on_result(result: T) -> None:
             self._end("")
-            self._say_if(None if done is None else done(result))
+            try:
+                self._say_if(None if done is None else done(result))
+            except (NnunetError, OSError) as error:  # of files that are gone by now
+                self.fail(error)
             self.idle.emit()
 
         def on_cancel() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.preferences import read_preferences
+from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
 
 if TYPE_CHECKING:
     import napari
@@ -54,12 +56,22 @@ _BELOW = {
 }
 
 
+_LOST = (
+    "The workspace cannot be reached any more. If its disk was removed, connect it and look again; else choose another "
+    "workspace."
+)
+_Marks: TypeAlias = tuple[frozenset[Any], frozenset[Any]]
+
+
 class State(QObject):
     """Holds the :class:`Choice` of a viewer.
 
     Emits ``changed`` when another workspace, dataset, plans, configuration or model was chosen, ``written`` when a job
     wrote files of datasets or plans, and ``trained`` when models came or went. Connect methods of the dock: Qt ends
     those connections with it.
+
+    What other programs change is noticed when the docks ``look``, and told in the same way; so is a workspace that is
+    gone, with its disk perhaps, and one that came back.
     """
 
     changed = Signal()
@@ -69,6 +81,13 @@ class State(QObject):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self.choice = Choice(workspace)
+        self.lost = ""  # why the workspace cannot be used, where it could be before
+        self._met: set[Workspace] = set()
+        self._known: _Marks | None = None
+        self._looking = Latest(self)
+        for signal in (self.changed, self.written, self.trained):
+            signal.connect(self._look_anew)
+        self._look_anew()
 
     @property
     def workspace(self) -> Workspace:
@@ -78,6 +97,8 @@ class State(QObject):
     def choose(self, **changes: Any) -> None:
         """Change fields of the choice and tell the docks, if anything is new."""
         before, self.choice = self.choice, self.choice.with_changes(**changes)
+        if self.workspace != before.workspace:
+            self.lost = ""
         if self.choice != before:
             self.changed.emit()
 
@@ -86,6 +107,46 @@ class State(QObject):
         own = self.workspace
         workspace = own if own.dataset_of(folder) is not None else Workspace.around(folder)
         self.choose(workspace=workspace, dataset=workspace.dataset_of(folder))
+
+    # --- what others do to the files ---
+
+    def look(self) -> None:
+        """Look on a thread whether somebody else changed the workspace, and tell the docks if so."""
+        self._tell_lost(self.workspace.is_there())
+        if not self._looking.running:
+            self._start()
+
+    def require_workspace(self) -> None:
+        """Raise NotReadyError where the workspace is gone, so that nothing is written where its disk was."""
+        self._tell_lost(self.workspace.is_there())
+        if self.lost:
+            raise NotReadyError("The workspace cannot be reached.")
+
+    def _look_anew(self) -> None:
+        """Take what is there now for known: a dock that wrote it tells the others itself."""
+        self._known = None
+        self._start()
+
+    def _start(self) -> None:
+        choice = self.choice
+        job = on_a_thread(lambda: choice.workspace.marks(choice.dataset))
+        self._looking.start(job, returned=self._looked, errored=lambda _: None)  # the next look may see it
+
+    def _looked(self, marks: _Marks) -> None:
+        before, self._known = self._known, marks
+        self._tell_lost(self.workspace.is_there())
+        if before is not None and before[0] != marks[0]:
+            self.written.emit()
+        if before is not None and before[1] != marks[1]:
+            self.trained.emit()
+
+    def _tell_lost(self, there: bool) -> None:
+        if there:
+            self._met.add(self.workspace)
+        before, self.lost = self.lost, _LOST if not there and self.workspace in self._met else ""
+        if self.lost != before:
+            self.written.emit()
+            self.trained.emit()
 
 
 _states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import InternalError, for_people
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 
@@ -45,13 +45,14 @@ def failure_text(error: BaseException) -> str:
     Parameters
     ----------
     error : BaseException
-        What a job raised: an error of this package carries its own sentences, and what to do in a window; an unforeseen
-        one is named.
+        What a job raised: an error of this package carries its own sentences, and what to do in a window; what a
+        system says of files, disks and memory is told as in a shell; an unforeseen one is named.
     """
-    if isinstance(error, NnunetError):
-        return error.in_window
     if isinstance(error, BrokenProcessPool):
         return "The system ended a worker process, probably because memory ran out. Use fewer workers, or free memory."
+    told = for_people(error) if isinstance(error, Exception) else None
+    if told is not None and (told is error or not isinstance(told, InternalError)):
+        return told.in_window
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}."
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

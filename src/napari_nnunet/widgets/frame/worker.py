@@ -206,6 +206,12 @@ class Latest:
         )
 
 
+def on_a_thread(function: Callable[[], T]) -> Job[T]:
+    """Return a job that calls a function and has nothing to tell meanwhile."""
+    yield from ()
+    return function()
+
+
 def lazy(reference: str) -> Callable[..., Job[Any]]:
     """Return a stand-in for a job; its module (and torch with it) is imported at the job's first step.
 

@@ -13,6 +13,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.widgets.frame.forms import add_row, let_shrink, offered
+from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 
 
 class ChangeForm(QWidget):
@@ -72,16 +73,14 @@ class ChangeForm(QWidget):
 
         Raises
         ------
-        NnunetError
+        NnunetError or NotReadyError
             If it cannot be, or nothing is changed.
         """
         if self.plans is None or self.info is None:
             raise NnunetError("There are no plans yet.")
         base = self.plans.configuration(self.base_box.value)
-        patch, spacing = _numbers(self.patch_edit), _numbers(self.spacing_edit)
-        same_spacing = len(spacing) == base.ndim and all(
-            abs(a - b) <= 1e-5 * b for a, b in zip(spacing, base.spacing, strict=True)
-        )
+        patch, spacing = _numbers(self.patch_edit), typed_spacing(self.spacing_edit.value, "ZYX"[-base.ndim :])
+        same_spacing = all(abs(a - b) <= 1e-5 * b for a, b in zip(spacing, base.spacing, strict=True))
         return derive(
             self.plans,
             base.name,
@@ -95,8 +94,8 @@ class ChangeForm(QWidget):
     def _update(self, _: Any = None) -> None:
         try:
             found = self.derived()
-        except NnunetError as error:
-            self.consequences.setText(error.in_window)
+        except (NnunetError, NotReadyError) as reason:
+            self.consequences.setText(reason.in_window if isinstance(reason, NnunetError) else str(reason))
             self.button.setEnabled(False)
             return
         self.consequences.setText("<br>".join(f"{text}." for text in found.consequences))

@@ -65,6 +65,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         Injected by napari; the dock does not touch its layers.
     """
 
+    in_workspace = True
+
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Measure and plan", stops="Stop; what was measured is kept.")
         self.state = state_of(viewer)
@@ -161,7 +163,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             return
         self._costing.stop()
         if plans is None or info is None or self.head.preprocessed is None:
-            self.panel.say(self.plans_box.problem)
+            if self.plans_box.problem:  # else what was said stays
+                self.panel.say(self.plans_box.problem)
             return
         self.change.show_plans(plans, info)
         self.preprocessing.show_plans(self.head.preprocessed, plans)
@@ -215,9 +218,10 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def _save_change(self, name: str, content: dict[str, Any]) -> None:
         if self.head.preprocessed is not None and self.plans_box.name is not None:
-            write_json(self.head.preprocessed / f"{self.plans_box.name}.json", content)
-            self.state.written.emit()
-            self.panel.say(f"Added the configuration {name}.")
+            with self.telling(self.panel):
+                write_json(self.head.preprocessed / f"{self.plans_box.name}.json", content)
+                self.state.written.emit()
+                self.panel.say(f"Added the configuration {name}.")
 
     def plan_now(self) -> None:
         """Measure and plan the dataset that was chosen in another dock, as this form says."""

@@ -11,6 +11,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.words import failure_text
 
 
 class PlansBox(QComboBox):
@@ -43,7 +44,7 @@ class PlansBox(QComboBox):
     def show_dataset(self, base: Path | None) -> None:
         """Offer the plans of a preprocessed dataset, and read those that are chosen."""
         self.base = base
-        names = [path.stem for path in plan_files(base)] if base is not None and base.is_dir() else []
+        names = [path.stem for path in plan_files(base)] if base is not None else []
         wanted = next((name for name in (self.state.choice.plans, self.name, *names) if name in names), None)
         with QSignalBlocker(self):
             self.clear()
@@ -63,6 +64,6 @@ class PlansBox(QComboBox):
         if self.base is not None and self.name is not None:
             try:
                 self.plans = read_plans(self.base, self.name)
-            except NnunetError as error:
-                self.problem = error.in_window
+            except (NnunetError, OSError) as error:
+                self.problem = failure_text(error)
         self.chosen.emit()

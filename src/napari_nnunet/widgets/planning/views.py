@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,8 @@ class PlanViews(QTabWidget):
             self.network_box.setCurrentText(main_configuration(plans))
         self._draw(self.network_box.currentText())
         path = base / "dataset_fingerprint.json"
-        if path.is_file():
-            fingerprint = Fingerprint.read(path)
-            self.plots.show_fingerprint(fingerprint, info.channel_names)
+        with suppress(NnunetError, OSError):  # the plots that were there stay; planning says what is wrong with it
+            self.plots.show_fingerprint(Fingerprint.read(path), info.channel_names)
 
     def show_costs(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
         """Fill the table of configurations."""

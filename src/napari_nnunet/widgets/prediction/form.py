@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
@@ -30,6 +30,7 @@ from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.prediction import many_view
 from napari_nnunet.widgets.prediction.image_form import ImageForm
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import napari
 
 _SAMPLE = "Sample model: nuclei and shells"
+_SAMPLE_MODEL = "sample"  # in the place of a folder
 _CUSTOM = "Custom"
 _TITLES = {"fast": "Fast", "balanced": "Balanced", "full": "Full (nnU-Net)"}
 _EIGHT_BIT = {"fast_8bit": "Fast (8-bit)"}  # only where it was measured to be worth it
@@ -136,10 +138,10 @@ class SegmentForm(Form):
         self.preset_box.changed.connect(self._preset_chosen)
         self.checkpoint_box.changed.connect(self._checkpoint_chosen)
 
-    def _fill_models(self, select: Path | None = None) -> None:
+    def _fill_models(self, select: Path | str | None = None) -> None:
         self._listed = paths = known_models(self.head.workspace)
         choices: list[tuple[str, Any]] = [(f"{path.parent.name} / {path.name.split('__')[-1]}", path) for path in paths]
-        choices.append((_SAMPLE, "sample"))
+        choices.append((_SAMPLE, _SAMPLE_MODEL))
         self.model_box.choices = distinct(choices)
         self.model_box.value = select if select is not None else choices[0][1]
         self._model_chosen()
@@ -147,8 +149,9 @@ class SegmentForm(Form):
     def _models_changed(self) -> None:
         """Offer the models there are now, if they are others; the chosen one stays if it still exists."""
         value = self.model_box.value
-        if known_models(self.head.workspace) != self._listed:
-            self._fill_models(value if isinstance(value, Path) and is_model_folder(value) else None)
+        known = known_models(self.head.workspace)
+        if known != self._listed:
+            self._fill_models(value if value in (*known, _SAMPLE_MODEL) else None)
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")
@@ -160,11 +163,11 @@ class SegmentForm(Form):
         try:
             model = load_model(folder)
             remember_model(model.folder)
-        except NnunetError as error:
+        except (NnunetError, OSError) as error:
             with self._quietly():
                 self.model_box.native.setCurrentIndex(-1)  # none is chosen, so that each can be chosen again
             self.model = None
-            self.about.setText(error.in_window)
+            self.about.setText(failure_text(error))
             self._changed()
             return
         self._fill_models(model.folder)
@@ -185,12 +188,12 @@ class SegmentForm(Form):
         value = self.model_box.value
         self.model = None
         try:
-            if value == "sample":
+            if value == _SAMPLE_MODEL:
                 self.model = load_model(sample_folder())
             elif value is not None:
                 self.model = load_model(value)
-        except NnunetError as error:
-            self.about.setText(error.in_window)
+        except (NnunetError, OSError) as error:
+            self.about.setText(failure_text(error))
         self._fill_for_model()
         self._changed()
 

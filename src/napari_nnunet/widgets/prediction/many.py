@@ -13,6 +13,7 @@ from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there
+from napari_nnunet.formats.workspace import is_folder
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import about_time, counted, plain_time
@@ -169,11 +170,11 @@ def folder_order(
         raise NotReadyError("Choose a model from the list, or 'Browse…' to its folder.")
     if not images:
         raise NotReadyError("Choose the folder with the images.")
-    if not Path(images).is_dir():
+    if not is_folder(Path(images)):
         raise NotReadyError(f"The folder {images} is not there. Choose another one, or connect its disk again.")
     if not results:
         raise NotReadyError("Choose the folder for the results.")
-    if not Path(results).parent.is_dir():
+    if not is_folder(Path(results).parent):
         raise NotReadyError(f"The folder {Path(results).parent} is not there. Choose another one for the results.")
     try:
         own = {"source": (Path(images),), "target": Path(results), "spacing": spacing}

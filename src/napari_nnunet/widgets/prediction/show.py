@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Painted
 from napari_nnunet.jobs.prediction.table import Line, found_again, found_in
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import KIND, Frame, canvas_view
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -23,7 +24,7 @@ from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
-from napari_nnunet.widgets.prediction.volumes import VolumeTable, digest_of, is_untouched
+from napari_nnunet.widgets.prediction.volumes import VolumeTable, is_untouched
 
 if TYPE_CHECKING:
     import napari
@@ -96,6 +97,7 @@ class ResultView(QWidget):
         if halted is None or not self.carries_on(request):
             return ResultLayers(request, name=name)
         self._halted = None
+        halted.request = request  # the same, with the voxels there are now
         return halted
 
     def show_running(self, result: ResultLayers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.jobs.prediction.table import ClassVolume, class_volumes
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.worker import Latest
@@ -45,14 +45,6 @@ class Counted:
 def is_untouched(layer: Labels) -> bool:
     """Whether a result's layer holds what the segmentation, and postprocessing, left in it."""
     return layer.metadata.get("nnunet", {}).get("digest") == digest_of(np.asarray(layer.data))
-
-
-def digest_of(labels: NDArray[Any]) -> int:
-    """Return a digest of all voxels, to tell whether one changed."""
-    digest = 0
-    for plane in labels:
-        digest = zlib.crc32(np.ascontiguousarray(plane).tobytes(), digest)
-    return digest
 
 
 def count_frames(frames: Sequence[NDArray[Any]], labels: NDArray[Any]) -> Job[Counted]:

@@ -44,7 +44,7 @@ from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import size_text
+from napari_nnunet.widgets.frame.words import failure_text, size_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
 
@@ -88,6 +88,8 @@ class ModelsWidget(Dock):
     viewer : napari.viewer.Viewer
         Injected by napari.
     """
+
+    in_workspace = True
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
@@ -195,8 +197,8 @@ class ModelsWidget(Dock):
             return
         try:
             model = load_model(folder)
-        except NnunetError as error:
-            self.card.setText(html.escape(error.in_window))
+        except (NnunetError, OSError) as error:
+            self.card.setText(html.escape(failure_text(error)))
             self.picture.setVisible(False)
             return
         card = read_card(folder.parent)
@@ -210,8 +212,8 @@ class ModelsWidget(Dock):
         """Look through a zip and ask whether its models shall be installed."""
         try:
             bundle = inspect(path)
-        except NnunetError as error:
-            self.panel.say(error.in_window)
+        except (NnunetError, OSError) as error:
+            self.panel.say(failure_text(error))
             return
         results = self.head.workspace.results
         there = [name for name in bundle.models if (results / bundle.dataset / name).exists()]
@@ -257,8 +259,8 @@ class ModelsWidget(Dock):
             return
         try:
             model = load_model(Path(folder))
-        except NnunetError as error:
-            self.panel.say(error.in_window)
+        except (NnunetError, OSError) as error:
+            self.panel.say(failure_text(error))
             return
         remember_model(model.folder)
         self.refresh(model.folder)
@@ -324,8 +326,8 @@ class ModelsWidget(Dock):
         try:
             forget_model(folder)
             text = f"Moved to {trash_model(folder)}." if inside else "Removed from the list. Its files stay."
-        except NnunetError as error:
-            text = error.in_window
+        except (NnunetError, OSError) as error:
+            text = failure_text(error)
         self.head.state.trained.emit()
         self.panel.say(text)
         show_info(text)

@@ -67,7 +67,7 @@ class FoldBoxes(QScrollArea):
             self.show_count(
                 _USUAL if base is None or not (base / SPLITS_FILE).is_file() else len(read_splits(base / SPLITS_FILE))
             )
-        except NnunetError:
+        except (NnunetError, OSError):
             self.show_count(_USUAL)  # what is wrong with the file is said when it is trained with
 
     def show_count(self, count: int) -> None:

@@ -8,7 +8,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
-from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.formats.workspace import Workspace, stamp
 from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
@@ -106,6 +106,7 @@ class TrainForm(QGroupBox):
     def folds_dialog(self) -> FoldsDialog:
         """Return a new dialog that shows and makes the folds of the chosen dataset."""
         dialog = FoldsDialog(self.head.workspace, str(self.head.dataset), self)
+        dialog.panel.guard = self.state.require_workspace
         dialog.made.connect(lambda: self.fold_boxes.show_dataset(self.head.preprocessed))
         dialog.made.connect(self._emit)
         return dialog
@@ -137,7 +138,9 @@ class TrainForm(QGroupBox):
 
     def _preprocessed(self, name: str) -> bool:
         base, plans = self.head.preprocessed, self.plans_box.plans
-        return base is not None and plans is not None and (base / plans.configuration(name).data_identifier).is_dir()
+        if base is None or plans is None:
+            return False
+        return stamp(base / plans.configuration(name).data_identifier) is not None
 
     def _configuration_chosen(self, name: str | None) -> None:
         self.state.choose(dataset=self.head.dataset, plans=self.plans_box.name, configuration=name)

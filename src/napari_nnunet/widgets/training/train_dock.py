@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QGroupBox, QInputDialog, QMessageBox, QVBoxLayout
 from napari_nnunet.errors import TrainingError
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.processes.follow import Training, call_off
 from napari_nnunet.processes.launch import DetachedTraining, end_training, improving, request_of
 from napari_nnunet.schema.model_name import label_of
@@ -23,15 +24,15 @@ from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import counted
-from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.frame.worker import follow, lazy, on_a_thread
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.details import TrainingDetails
 from napari_nnunet.widgets.training.form import TrainForm, button_text
 from napari_nnunet.widgets.training.layers import FilmLayers
 from napari_nnunet.widgets.training.suspects import Suspect, SuspectList
 from napari_nnunet.widgets.training.views import TrainingTable
-from napari_nnunet.widgets.training.watch import Watch, on_a_thread
-from napari_nnunet.widgets.training.words import again_question, dataset_of
+from napari_nnunet.widgets.training.watch import Watch
+from napari_nnunet.widgets.training.words import again_question, dataset_of, unused_question
 
 if TYPE_CHECKING:
     import napari
@@ -57,6 +58,8 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     viewer : napari.viewer.Viewer
         Injected by napari.
     """
+
+    in_workspace = True
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Train", stops="Stop checking the dataset; no training was started yet.")
@@ -147,7 +150,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     def _prepare(self, request: DetachedTraining, needs: Needs) -> None:
         if self.closed:
             return
-        adopt = needs.unused if needs.unused and self._confirmed("New cases", _unused_question(needs)) else ()
+        adopt = needs.unused if needs.unused and self._confirmed("New cases", unused_question(needs)) else ()
         job = prepare_training(request.workspace, request.requests, adopt=adopt)
         self.panel.run(job, done=lambda _: self._start_process(request))
 
@@ -211,10 +214,11 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         elif self._asked == folder.path:
             self._aside(lambda: _end(folder))
         else:
-            self._asked = folder.path
-            folder.ask(stop=True)
-            self.panel.say("Pausing after this step…")
-            self._show()
+            with self.telling(self.panel):
+                folder.ask(stop=True)
+                self._asked = folder.path
+                self.panel.say("Pausing after this step…")
+                self._show()
 
     def resume(self) -> None:
         """Continue the chosen training; one that is finished is made longer."""
@@ -222,7 +226,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         if training is None:
             return
         if training.status != "finished":
-            self.start(request_of(training.folder, self.state.workspace))
+            self._start_again(training, lambda request: request)
             return
         more, yes = QInputDialog.getInt(self, "Train longer", "Additional epochs:", 50, 1, 100_000)
         if yes:
@@ -262,7 +266,12 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         training = self.chosen
         if training is not None:
             done = 0 if training.last is None else training.last.epoch + 1
-            self.start(request_of(training.folder, self.state.workspace).lasting(done + more))
+            self._start_again(training, lambda request: request.lasting(done + more))
+
+    def _start_again(self, training: Training, change: Callable[[DetachedTraining], DetachedTraining]) -> None:
+        """Continue a training as it was begun, but for a change."""
+        with self.telling(self.panel):
+            self.start(change(request_of(training.folder, self.state.workspace)))
 
     def _ask_finish(self) -> None:
         training = self.chosen
@@ -278,10 +287,11 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         if training is None:
             return
         if training.status == "running":
-            training.folder.ask(finish_in=epochs)
-            self.panel.say(f"Will finish after {epochs} more epochs.")
+            with self.telling(self.panel):
+                training.folder.ask(finish_in=epochs)
+                self.panel.say(f"Will finish after {epochs} more epochs.")
         else:
-            self.start(request_of(training.folder, self.state.workspace).finishing(epochs))
+            self._start_again(training, lambda request: request.finishing(epochs))
 
     def _ask_discard(self) -> None:
         training = self.chosen
@@ -319,7 +329,10 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         if training is None or not training.checkpoints:
             return
         folder = training.folder
-        path = next(path for path in (folder.final, folder.best, folder.latest) if path.is_file())
+        path = next((path for path in (folder.final, folder.best, folder.latest) if stamp(path) is not None), None)
+        if path is None:
+            self.panel.say(f"The checkpoints of {training.title} are not there any more.")
+            return
         self.state.choose(model=folder.path.parent)
         open_dock(self.viewer, "Segment").use(folder.path.parent, checkpoint=path.name, folds=(folder.fold,))
 
@@ -362,14 +375,6 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         """Look no more."""
         self.watch.stop()
         super().close_down()
-
-
-def _unused_question(needs: Needs) -> str:
-    listed = ", ".join(needs.unused[:5]) + (", …" if len(needs.unused) > 5 else "")
-    return (
-        f"{counted(len(needs.unused), 'case')} came after the folds were made and would not be used ({listed}). Train "
-        "with them in every fold? No fold validates them, so that scores stay comparable."
-    )
 
 
 def _put_away(folder: FoldFolder) -> None:

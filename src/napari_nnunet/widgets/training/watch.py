@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_nnunet.events import Job
 from napari_nnunet.processes.follow import Follower, Training
 from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import failure_text, report_text
-from napari_nnunet.widgets.frame.worker import Latest
+from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
 from napari_nnunet.widgets.training.words import fold_folders, log_tail, log_text
 
-T = TypeVar("T")
 _LOOK_MS = 1000
 
 
@@ -47,6 +43,7 @@ class Watch(QObject):
         self.started: list[tuple[subprocess.Popen[bytes], Path, dict[Path, float]]] = []
         self._follower = Follower(state.workspace)
         self._looking = Latest(self)
+        self._trouble = ""
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_MS)
         self._timer.timeout.connect(self.look)
@@ -94,6 +91,7 @@ class Watch(QObject):
         self._looking.stop()
 
     def _found(self, trainings: list[Training]) -> None:
+        self._trouble = ""
         alive = {training.folder.path for training in self.trainings if training.status == "running"}
         self.trainings = trainings
         self.seen.emit()
@@ -101,7 +99,9 @@ class Watch(QObject):
             self.over.emit()
 
     def _not_seen(self, error: BaseException) -> None:
-        self.died.emit(failure_text(error), report_text(error))
+        before, self._trouble = self._trouble, failure_text(error)
+        if self._trouble != before:  # every second
+            self.died.emit(self._trouble, report_text(error))
 
     def _follow(self) -> None:
         if self.state.workspace != self._follower.workspace:
@@ -109,9 +109,3 @@ class Watch(QObject):
             self._follower, self.trainings = Follower(self.state.workspace), []
             self.seen.emit()
             self.look()
-
-
-def on_a_thread(function: Callable[[], T]) -> Job[T]:
-    """Return a job that calls a function and has nothing to tell meanwhile."""
-    yield from ()
-    return function()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
@@ -15,6 +16,9 @@ from napari_nnunet.processes.launch import DetachedTraining
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.words import counted, no_mean, plain_time
+
+if TYPE_CHECKING:
+    from napari_nnunet.jobs.training.prepare import Needs
 
 _LOG_LINES = 12
 _STATES = {"stopped": "paused"}  # as the buttons call it
@@ -53,6 +57,15 @@ def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> 
     return (
         f"{listed}: train from the beginning again? What is there goes to the trash folder of the model. "
         "To continue it instead, select it in the list and press 'Resume' or 'Train on…'."
+    )
+
+
+def unused_question(needs: Needs) -> str:
+    """Return what to ask where cases came after the folds were made."""
+    listed = ", ".join(needs.unused[:5]) + (", …" if len(needs.unused) > 5 else "")
+    return (
+        f"{counted(len(needs.unused), 'case')} came after the folds were made and would not be used ({listed}). Train "
+        "with them in every fold? No fold validates them, so that scores stay comparable."
     )
 
 
