@@ -9,7 +9,7 @@ import pytest
 
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.engine.prediction.vote import VoteSettings
-from napari_nnunet.events import Progress, Stage, drain
+from napari_nnunet.events import Note, Progress, Stage, drain
 from napari_nnunet.jobs.prediction import windows
 from napari_nnunet.jobs.prediction.combined import Combination, Member, predict_combined
 from napari_nnunet.jobs.prediction.predict import predict, predict_series
@@ -154,3 +154,24 @@ def test_what_is_kept_is_let_go_of(tmp_path):
     halt.drop()
     assert not halt.begun
     assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_images_whose_voxels_were_edited_meanwhile_are_segmented_anew(model, at):
+    settings = SETTINGS.replace(probabilities=False)
+    images = [Volume(smooth_image((8, 20, 18), seed=i).copy(), IMAGE.geometry) for i in range(2)]
+    frames = [(image, np.zeros(image.shape, np.uint8), None) for image in images]
+    halt = Halt()
+    job = predict_series(model, frames, settings, halt=halt)
+    while not halt.results:
+        next(job)
+    for _ in range(6):  # into the second one
+        next(job)
+    job.close()
+    images[at].array[...] = images[at].array[:, :, ::-1].copy()  # the same array with other voxels, as tools leave it
+    events = []
+    found = drain(predict_series(model, frames, settings, halt=halt), events.append)
+    for result, image in zip(found, images, strict=True):
+        np.testing.assert_array_equal(result.labels, drain(predict(model, image, settings)).labels)
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert "The image was edited meanwhile, so all of it is segmented anew." in said

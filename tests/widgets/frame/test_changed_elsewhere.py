@@ -13,7 +13,7 @@ from stick import nobody_answers
 from helpers import TRAINED, Recipe, make_model, make_trainable
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.widgets.choosing.members import BEST, FOLDS
+from napari_nnunet.widgets.choosing.members import FOLDS
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.state import state_of
@@ -79,6 +79,10 @@ def add_model(place):
     make_model(place.results, Recipe(name="Dataset077_Others"))
 
 
+def plans(box):
+    return " ".join(box.itemText(i) for i in range(box.count()))
+
+
 def models(dock):
     return [str(value) for value in dock.form.model_box.choices]
 
@@ -91,8 +95,8 @@ def members(dock):
 NOTICED = {
     "a case": ("Training cases", add_case, lambda dock: dock.cases.title.text(), "6 cases"),
     "a case, by its number": ("Plan", add_case, lambda dock: dock.about.text(), "6 cases"),
-    "other plans": ("Plan", add_plans, lambda dock: str(dock.plans_box.findText("other")), "1"),
-    "plans to train with": ("Train", add_plans, lambda dock: str(dock.form.plans_box.findText("other")), "1"),
+    "other plans": ("Plan", add_plans, lambda dock: plans(dock.plans_box), "other"),
+    "plans to train with": ("Train", add_plans, lambda dock: plans(dock.form.plans_box), "other"),
     "a model to segment with": ("Segment", add_model, lambda dock: "".join(models(dock)), "Dataset077_Others"),
     "a model to join": ("Ensemble", add_model, lambda dock: "".join(members(dock)), "Dataset077_Others"),
     "a model": ("Models", add_model, lambda dock: dock.list.item(dock.list.count() - 1).text(), "Dataset077_Others"),
@@ -139,8 +143,7 @@ def spoil_model(place):
 
 
 def compare_best(dock):
-    dock.members.source_box.value = BEST
-    dock.members.compare.click()
+    dock._compare_models(dock.members.head.workspace.results / TRAINED)
 
 
 REFUSED = {

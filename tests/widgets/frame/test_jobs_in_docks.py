@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures.process import BrokenProcessPool
+from weakref import ref
 
 import pytest
 from napari.utils.notifications import notification_manager
@@ -16,6 +18,7 @@ from napari_nnunet.events import Note, Progress, Stage
 from napari_nnunet.widgets.frame.dock import Dock, RequestDock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.worker import Cancelled, JobWorker
 
 EVENTS = (Stage(name="Working"), Progress(done=1, total=2), Note(text="Halfway."), Progress(done=2, total=2))
@@ -274,6 +277,20 @@ def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
     gate.go.release()
     qtbot.waitUntil(lambda: counter.panel.state is RunState.IDLE, timeout=10000)
     assert counter.done == []
+
+
+def test_a_closed_dock_is_let_go_of_without_waiting_for_the_collector(viewer, qtbot):
+    dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")[1]
+    qtbot.waitUntil(lambda active=dock._later.isActive: not active(), timeout=10000)
+    qtbot.waitUntil(lambda: not state_of(viewer)._looking.running, timeout=10000)
+    gone = ref(dock)
+    viewer.window.remove_dock_widget(dock)
+    del dock
+    gc.disable()
+    try:
+        qtbot.waitUntil(lambda: gone() is None, timeout=10000)
+    finally:
+        gc.enable()
 
 
 def test_a_closed_dock_estimates_no_more(counter, viewer, qtbot):

@@ -11,6 +11,8 @@ from napari.utils.progress import progress
 from helpers import smooth_image
 from napari_nnunet.widgets.prediction import segment_dock
 
+pytestmark = pytest.mark.usefixtures("known_arithmetic")
+
 
 def _ready(dock, qtbot):
     qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=30000)

@@ -8,13 +8,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox
 
 from helpers import TRAINED, Recipe, make_trainable
-from napari_nnunet.events import Note, drain
+from napari_nnunet.events import EpochDone, Note, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes import follow
+from napari_nnunet.processes.follow import Training
 from napari_nnunet.processes.launch import end_training
 from napari_nnunet.processes.record import recorded
 from napari_nnunet.widgets.frame.panel import RunState
@@ -237,3 +238,12 @@ def test_a_training_that_failed_offers_its_report(train, home, qtbot):
     train.details.report.click()
     assert "Traceback" in QApplication.clipboard().text()
     assert "in job" in QApplication.clipboard().text()
+
+
+def test_finish_soon_suggests_no_more_epochs_than_are_left(train, home, monkeypatch):
+    done = EpochDone(epoch=91, epochs=100, train_loss=0, val_loss=0, dice=(), names=(), average=None, rate=0, seconds=1)
+    folder = FoldFolder(home / "nnUNet_results" / TRAINED / FOLD)
+    monkeypatch.setattr(type(train), "chosen", property(lambda self: Training(folder, "running", epochs=(done,))))
+    monkeypatch.setattr(QInputDialog, "getInt", asked := Mock(return_value=(0, False)))
+    train._ask_finish()
+    assert asked.call_args.args[3] == 8

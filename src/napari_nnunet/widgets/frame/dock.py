@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -46,6 +47,7 @@ class Dock(QWidget):
     in_workspace: ClassVar[bool] = False  # whether its jobs write there
     _placed = False
     _closing: ClassVar[set[Dock]] = set()
+    _collecting: ClassVar[bool] = False
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -109,10 +111,29 @@ class Dock(QWidget):
             panel.idle.connect(lambda panel=panel: show_info(f"{panel.text}: {panel.status.text() or 'done.'}"))
         if running:
             show_info(f"{running[0].text} continues without its dock; napari's activity, below, shows and cancels it.")
+        else:
+            self._collect_soon()
 
     def _let_go(self) -> None:
         if not self.busy:
             self._closing.discard(self)
+            self._collect_soon()
+
+    @classmethod
+    def _collect_soon(cls) -> None:
+        """Let go of docks that were closed when napari is done with them.
+
+        A widget and its Python half refer to each other, so it stays until Python looks for such circles. Where there
+        are a million objects, as in napari, that is hardly ever: 50 closed docks had taken 50 MB.
+        """
+        if not Dock._collecting:
+            Dock._collecting = True
+            QTimer.singleShot(0, cls._collect)
+
+    @staticmethod
+    def _collect() -> None:
+        Dock._collecting = False
+        gc.collect()
 
 
 class RequestDock(Dock, Generic[R, E]):

@@ -250,8 +250,10 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         """Continue the model of the chosen training with the cases and classes there are now; it stays itself."""
         training = self.chosen
         if training is not None and not self.busy:
-            request = improving(training.folder, self.state.workspace)
-            self.panel.run(continued(request.workspace, request.requests), done=lambda _: self._start_process(request))
+            with self.telling(self.panel):
+                request = improving(training.folder, self.state.workspace)
+                job = continued(request.workspace, request.requests)
+                self.panel.run(job, done=lambda _: self._start_process(request))
 
     def offer_improving(self) -> None:
         """Choose the newest training of the dataset that can be improved, and say how."""
