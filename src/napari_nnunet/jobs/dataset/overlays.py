@@ -101,7 +101,7 @@ def _draw(data: NDArray[Any], labels: NDArray[Any], channel: int, intensity: flo
         raise SettingsError(f"The case has {len(data)} channels; there is no channel {channel}.")
     picture = overlay(data[channel, z := telling_slice(labels)], labels[z], intensity)
     with written_beside(target, suffix=".png") as temporary:
-        iio.imwrite(temporary, picture)
+        temporary.write_bytes(iio.imwrite("<bytes>", picture, extension=".png"))  # its own writer complains at its end
 
 
 def telling_slice(labels: NDArray[Any]) -> int:
