@@ -132,6 +132,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("evaluate_objects", "choosing", "EvaluateObjectsRequest", "compare numbered objects with references"),
     Verb("measure", "choosing", "MeasureObjectsRequest", "write a table of numbered objects: size, place, shape"),
     Verb("track", "choosing", "TrackRequest", "give objects of a time series the same number at every time"),
+    Verb("curves", "choosing", "CurvesRequest", "measure every class of a time series, with a plot of its volume"),
     Verb("compare", "choosing", "CompareRequest", "compare two folders of segmentations, worst cases first"),
     Verb(
         "accumulate_crossval_results",

@@ -106,6 +106,61 @@ def test_kinds_classes_and_what_nobody_annotated_come_from_a_second_mask(workspa
     assert set(np.unique(labels[14:16])) == {6}
 
 
+def kinds_table(workspace: Workspace, lines: list[str], *, comma: str = ",") -> Path:
+    """Write a table of kinds."""
+    path = workspace.raw.parent / "kinds.csv"
+    path.write_text("".join(f"{line}\n".replace(",", comma) for line in ["case,object,size,kind", *lines]))
+    return path
+
+
+def every(kind: str = "debris") -> list[str]:
+    """Lines for all objects; the first of each case is of another kind than the rest."""
+    return [
+        f"{case},{n + offset},64,{'cell' if n == 1 else kind}"
+        for case, offset in (("a", 0), ("b", 10), ("c", 0))
+        for n in range(1, 5)
+    ]
+
+
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_a_table_says_of_which_kind_each_object_is(workspace: Workspace, comma: str) -> None:
+    table = kinds_table(workspace, [*every(), "z,7,64,cell"], comma=comma)
+    events: list[object] = []
+    for _ in range(2):  # also where it was drawn before
+        scheme = drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", table=table)), events.append)
+    assert scheme.kinds == {"cell": (1, 2), "debris": (3, 4)}
+    labels, _ = read_labels(folder_of(workspace) / "labelsTr" / "b.tif")
+    objects, _ = read_labels(folder_of(workspace) / "objectsTr" / "b.tif")
+    assert set(np.unique(labels[objects == 11])) == {1, 2}
+    assert set(np.unique(labels[objects > 11])) == {3, 4}
+    assert "1 lines of kinds.csv name objects that no mask has" in texts(events)
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "words"),
+    [
+        (every()[1:], {}, "does not say of which kind the objects 1 of a are"),
+        ([*every(), "a,2,64,cell"], {}, "object 2 of a is said to be debris and cell"),
+        ([*every(), "a,two,64,cell"], {}, "must hold the numbers of objects"),
+        ([*every(), "a,9,64,"], {}, "object 9 of a has no kind"),
+        ([], {}, "has no line"),
+        (every(), {"kinds": {1: "cell"}}, "A table says which kinds there are"),
+    ],
+)
+def test_a_table_that_leaves_something_open_is_refused(
+    workspace: Workspace, lines: list[str], more: dict, words: str
+) -> None:
+    request = DeriveObjectsRequest(dataset="1", table=kinds_table(workspace, lines), **more)
+    with pytest.raises((DatasetError, SettingsError), match=words):
+        drain(derive_objects(workspace, request))
+
+
+def test_a_table_does_not_take_the_place_of_masks_that_people_drew(workspace: Workspace) -> None:
+    write_labels(np.ones((30, 40), np.uint8), PLANE, folder_of(workspace) / "kindsTr" / "a.tif")
+    with pytest.raises(SettingsError, match="1 cases of Dataset001_Squares have masks in kindsTr"):
+        drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", table=kinds_table(workspace, every()))))
+
+
 @pytest.mark.parametrize(
     ("request_fields", "words"),
     [

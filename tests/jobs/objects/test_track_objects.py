@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import write_labels
-from napari_nnunet.jobs.objects.track import renumbered, series_of, track_objects
+from napari_nnunet.jobs.objects.track import renumbered, track_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import TrackRequest
 
@@ -53,15 +52,6 @@ def test_without_divisions_one_of_the_two_keeps_the_number(tmp_path: Path) -> No
     request = TrackRequest(objects=dividing(tmp_path / "in"), target=tmp_path / "out", divisions=False, distance=8)
     (series,) = drain(track_objects(request))
     assert (series.tracks, series.divisions) == (3, 0)
-
-
-def test_series_and_times_are_told_by_names() -> None:
-    assert series_of(["a_t2", "a_t10", "b 1"]) == {"a": {2: "a_t2", 10: "a_t10"}, "b": {1: "b 1"}}
-    assert series_of(["frame_001", "frame_002"]).popitem()[1] == {1: "frame_001", 2: "frame_002"}
-    with pytest.raises(DatasetError, match="no number at its end"):
-        series_of(["nucleus"])
-    with pytest.raises(DatasetError, match="both time 1"):
-        series_of(["a_t1", "a_t01"])
 
 
 def test_numbers_are_exchanged_all_at_once() -> None:

@@ -61,3 +61,15 @@ def test_classes_are_not_taken_for_objects(viewer, cases, home, qtbot):
     painted.features = {"index": [0]}
     painted.data = np.zeros_like(painted.data)
     refused(cases, qtbot, "The labels hold no object yet")
+
+
+def test_the_sample_of_touching_nuclei_can_begin_a_dataset(viewer, cases, home, qtbot, monkeypatch):
+    image, numbers = viewer.open_sample("napari-nnunet", "touching_nuclei")
+    cases.use([image], numbers)
+    cases.form.name_edit.value = "Nuclei"
+    settled(cases, qtbot)
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("nucleus", True))
+    qtbot.mouseClick(cases.form.as_objects, Qt.MouseButton.LeftButton)
+    count = len(np.unique(numbers.data)) - 1
+    assert f"Numbered objects: {count} x nucleus." in settled(cases, qtbot)
+    assert count > 50

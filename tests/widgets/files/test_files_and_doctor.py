@@ -65,7 +65,9 @@ def test_a_dropped_model_folder_is_remembered(viewer, model):
     assert known_models(Workspace.resolve()) == [model.folder]
 
 
-@pytest.mark.parametrize(("key", "count"), [("nuclei_and_shells", 2), ("cell_picture", 1), ("coins", 1)])
+@pytest.mark.parametrize(
+    ("key", "count"), [("nuclei_and_shells", 2), ("touching_nuclei", 2), ("cell_picture", 1), ("coins", 1)]
+)
 def test_samples_open(viewer, key, count):
     assert len(viewer.open_sample("napari-nnunet", key)) == count
 

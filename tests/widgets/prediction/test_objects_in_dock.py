@@ -47,6 +47,38 @@ def test_segmenting_gives_numbered_objects_with_their_figures(viewer, dock, fold
     assert not dock.result.after.keep.isVisible()  # the largest part of a class means nothing here
     assert dock.result.collect.isVisible()  # corrected objects become a training case
     assert layer.metadata["nnunet_kind"] == "cell"
+    _go_to_the_last(viewer, layer, count, qtbot)
+
+
+def _go_to_the_last(viewer, layer, count, qtbot):
+    """Selecting a row of napari's table, which selects the label, shows the object."""
+    viewer.dims.set_point(0, 0)
+    viewer.scene.camera.center = (1000, 1000)
+    viewer.scene.camera.zoom = 30
+    qtbot.waitUntil(lambda: np.ptp(layer.corner_pixels[:, -2:], axis=0).max() == 0, timeout=10000)  # it is drawn
+    layer.selected_label = count
+    place = np.argwhere(layer.data == count)
+    assert viewer.dims.current_step[0] == round(place[:, 0].mean())
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], place[:, 1:].mean(axis=0), atol=0.51)
+
+
+def test_the_row_of_an_object_is_its_number_also_where_others_are_gone(viewer, dock, folder, qtbot):
+    dock.add_model(folder)
+    add_image(viewer)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    layer, table = viewer.layers["image – 3d_fullres"], dock.result.objects
+    qtbot.waitUntil(lambda: table.copy.isEnabled(), timeout=60000)
+    count = int(layer.data.max())
+    place = np.nonzero(layer.data == 1)
+    layer.data_setitem(place, 0)
+    layer.events.paint(value=[])
+    qtbot.waitUntil(lambda: not table.copy.isEnabled(), timeout=5000)
+    qtbot.waitUntil(lambda: table.copy.isEnabled(), timeout=60000)
+    assert list(layer.features["index"]) == list(range(count + 1))
+    assert np.isnan(layer.features["volume"][1]) and layer.features["volume"][2] > 0
+    assert len(list(csv.DictReader(table.csv().splitlines()))) == count - 1
 
 
 def test_the_same_again_takes_the_place_of_its_layer(viewer, dock, folder, qtbot):

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from docks import add_image, wait_until_idle
 
+from helpers import smooth_image
+from napari_nnunet.schema.colours import class_colour
+
 
 @pytest.fixture
 def done(viewer, dock, model, qtbot):
@@ -74,3 +77,20 @@ def test_the_same_again_takes_the_place_of_its_layer_unless_somebody_painted_in_
     wait_until_idle(qtbot, done)
     assert painted in viewer.layers
     assert len(viewer.layers) == len(names) + 1
+
+
+def test_a_time_series_has_a_curve_for_every_class(viewer, dock, model, qtbot):
+    dock.add_model(model.folder)
+    array = smooth_image((12, 30, 28))[0]
+    place = {"units": ["s", "mm", "mm", "mm"], "axis_labels": ["t", "z", "y", "x"]}
+    viewer.add_image(np.stack([array, array * 0 + 5]), name="series", **place)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    dock.run()
+    wait_until_idle(qtbot, dock)
+    curves, found = dock.result.table.curves, viewer.layers["series – 3d_fullres"].data
+    assert curves.isVisible() and curves.getAxis("left").labelText == "volume (mm³)"
+    drawn = {item.opts["pen"]: item.getData() for item in curves.listDataItems()}
+    for value in (1, 2):
+        times, sizes = drawn[class_colour(value)]
+        assert times.tolist() == [0, 1]
+        assert sizes.tolist() == [int((frame == value).sum()) for frame in found]  # voxels of a cubic millimetre

@@ -12,10 +12,11 @@ from napari_nnunet.jobs.choosing.compare import compare_folders
 from napari_nnunet.jobs.choosing.crossval import accumulate
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.evaluate import evaluate
+from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, scores
+from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects as evaluate_objects_job
 from napari_nnunet.jobs.choosing.postprocess import apply_postprocessing as apply_postprocessing_job
 from napari_nnunet.jobs.choosing.postprocess import determine_postprocessing as determine_postprocessing_job
-from napari_nnunet.jobs.objects.evaluate import OBJECTS_FILE, scores
-from napari_nnunet.jobs.objects.evaluate import evaluate_objects as evaluate_objects_job
+from napari_nnunet.jobs.objects.curves import class_curves
 from napari_nnunet.jobs.objects.measure import measure_objects as measure_objects_job
 from napari_nnunet.jobs.objects.track import track_objects
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ApplyPostprocessingRequest,
         CalibrateRequest,
         CompareRequest,
+        CurvesRequest,
         DeterminePostprocessingRequest,
         EnsembleRequest,
         EvaluateFolderRequest,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
         RecipeRequest,
         TrackRequest,
     )
+
+
+_COUNTED = ("references", "predictions", "found", "invented", "missed", "split", "merged")
 
 
 def ensemble(request: EnsembleRequest, shell: Shell) -> None:
@@ -70,6 +75,8 @@ def accumulate_crossval_results(request: AccumulateRequest, shell: Shell) -> Non
     if found.evaluation is not None:
         folds = " ".join(map(str, found.folds))
         print(f"Mean Dice of {len(found.evaluation.cases)} cases, folds {folds}: {found.evaluation.dice:.4f}")
+    if found.objects is not None:
+        print(f"Mean average precision of their objects: {found.objects:.4f}")
     print(found.folder)
 
 
@@ -110,12 +117,15 @@ def apply_postprocessing(request: ApplyPostprocessingRequest, shell: Shell) -> N
 
 def evaluate_objects(request: EvaluateObjectsRequest, shell: Shell) -> None:
     """Print how well objects were found."""
-    found = scores(shell.run(evaluate_objects_job(request)).all)
+    evaluation = shell.run(evaluate_objects_job(request))
+    found = scores(evaluation.all)
     for name in ("AP@0.5", "AP@0.75", "AP", "F1@0.5", "PQ", "SEG"):
         value = found[name]
         print(f"{name}: " + ("no objects" if value is None else f"{value:.4f}"))
-    counts = ("references", "predictions", "found", "invented", "missed", "split", "merged")
-    print(", ".join(f"{name} {found[name]}" for name in counts))
+    print(", ".join(f"{name} {found[name]}" for name in _COUNTED))
+    for kind, own in evaluation.kinds.items():
+        figures = scores(own.all)
+        print(f"{kind}: AP@0.5 {figures['AP@0.5']}, " + ", ".join(f"{name} {figures[name]}" for name in _COUNTED))
     print(request.summary or request.prediction / OBJECTS_FILE)
 
 
@@ -130,4 +140,13 @@ def track(request: TrackRequest, shell: Shell) -> None:
     """Follow objects through time."""
     for series in shell.run(track_objects(request)):
         print(f"{series.name}: {series.times} time points, {series.tracks} tracks, {series.divisions} divisions")
+    print(request.target)
+
+
+def curves(request: CurvesRequest, shell: Shell) -> None:
+    """Measure classes over time."""
+    for series in shell.run(class_curves(request)):
+        for name, sizes in series.sizes.items():
+            first, last = f"{sizes[0]:.4g}", f"{sizes[-1]:.4g} {series.measured_in}"
+            print(f"{series.name}, {name}: {first} to {last} over {len(sizes)} time points")
     print(request.target)

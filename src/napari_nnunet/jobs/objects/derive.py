@@ -21,6 +21,7 @@ from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.objects.draw import BYTES, draw_cases, memory_of, require_kinds
+from napari_nnunet.jobs.objects.kinds_table import kinds_from_table
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
@@ -70,10 +71,19 @@ def derive_objects(workspace: Workspace, request: DeriveObjectsRequest) -> Job[O
 def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     """Do that in a folder which may be a dataset in the making."""
     info = read_info(folder)
-    request = _as_before(ObjectScheme.of(info), request)
+    if request.table is None:
+        request = _as_before(ObjectScheme.of(info), request)
     if isinstance(info.raw.get("dataset"), dict):
         raise DatasetError(f"{folder.name} lists its files in dataset.json; copy them into imagesTr and objectsTr.")
     files = object_files(folder)
+    if request.table is not None:
+        if request.kinds or request.classes or request.ignore is not None:
+            raise SettingsError(
+                "A table says which kinds there are; classes and what nobody annotated need masks in kindsTr.",
+                shell="Leave out --kinds, --classes and --ignore.",
+            )
+        told = yield from kinds_from_table(folder, request.table, files, ObjectScheme.of(info))
+        request = request.replace(kinds=told)
     kinds = dict(request.kinds) or {1: "object"}
     with_kinds = {case: path for case in files if (path := kinds_file(folder, case)) is not None}
     _check_kinds(kinds, request, with_kinds, files)
@@ -88,8 +98,8 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     width = request.width or measured
     names = [kinds[value] for value in sorted(kinds)]
     labels, values, _ = labels_with_objects(names, dict(request.classes), ignore=request.ignore is not None)
-    told = {"values": kinds, "classes": dict(request.classes), "ignore": request.ignore}
-    scheme = ObjectScheme(kinds=values, width=width, unit=unit, scores=scores, **told)
+    meanings = {"values": kinds, "classes": dict(request.classes), "ignore": request.ignore}
+    scheme = ObjectScheme(kinds=values, width=width, unit=unit, scores=scores, **meanings)
     content = {**info.raw, "labels": labels}
     content.pop("regions_class_order", None)
     content = scheme.write_into(content)

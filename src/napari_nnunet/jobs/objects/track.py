@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_te
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, write_labels
 from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.jobs.objects.curves import figure_with, files_by_case, series_of
 from napari_nnunet.jobs.objects.measure import images_of, object_rows
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
-_TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
 _DRAWN = 500  # curves in a picture, the longest ones
 
 
@@ -125,26 +124,6 @@ def renumbered(objects: NDArray[Any], numbers: Mapping[int, int]) -> NDArray[np.
     return np.where(objects != 0, new[places], 0).astype(np.uint32)
 
 
-def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
-    """Return cases by series and time: ``pos1_t003`` is time 3 of ``pos1``.
-
-    Raises
-    ------
-    DatasetError
-        If a name has no number at its end, or two have the same.
-    """
-    found: dict[str, dict[int, str]] = {}
-    for name in sorted(names):
-        match = _TIME.match(name)
-        if match is None:
-            raise DatasetError(f"{name} has no number at its end that tells its time, such as {name}_t000.")
-        series = found.setdefault(match[1] or "series", {})
-        if int(match[2]) in series:
-            raise DatasetError(f"{series[int(match[2])]} and {name} are both time {int(match[2])}.")
-        series[int(match[2])] = name
-    return {series: dict(sorted(times.items())) for series, times in found.items()}
-
-
 def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     """Follow the objects of series of files, and write the objects with their new numbers, a table and a picture.
 
@@ -163,11 +142,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     if not request.objects.is_dir():
         raise DatasetError(f"{request.objects} is no folder; put the objects of every time point into a file there.")
     ending = common_ending(request.objects)
-    files = {
-        path.name[: -len(ending)]: path
-        for path in sorted(request.objects.iterdir())
-        if path.name.lower().endswith(ending) and not path.name.startswith(".")
-    }
+    files = files_by_case(request.objects, ending)
     remove_leftovers(make_folder(request.target))
     table: list[Row] = []
     done = []
@@ -192,12 +167,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
 
 def draw_curves(rows: Sequence[Row], path: Path) -> None:
     """Draw size over time, a curve per object, and how many objects there are at each time."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load, when all is done
-    from matplotlib.figure import Figure  # likewise
-
-    figure = Figure(figsize=(8, 7), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure, (above, below) = figure_with(2, 3)
     curves: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         curves.setdefault((str(row.get("series", "")), int(row["object"])), []).append(row)

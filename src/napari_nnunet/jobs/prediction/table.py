@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.choosing.volumes import class_volumes
 from napari_nnunet.engine.prediction.quality import MEAN, Judged
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump
@@ -21,31 +22,6 @@ from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.objects import ObjectScheme
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ClassVolume:
-    """How much of a class there is."""
-
-    value: int
-    name: str
-    voxels: int
-    mm3: float | None
-
-
-def class_volumes(counts: Sequence[int], scheme: LabelScheme, voxel_mm: Sequence[float] | None) -> list[ClassVolume]:
-    """Return voxels and mm3 of every foreground class; ``counts[v]`` is the number of voxels of label v.
-
-    Values that the scheme does not know, which somebody painted, come last.
-    """
-    size = float(np.prod(voxel_mm)) if voxel_mm is not None else None
-    rows = []
-    painted = {value: f"label {value}" for value, n in enumerate(counts) if n and value not in scheme.names}
-    for value, name in {**scheme.names, **painted}.items():
-        if value != 0:
-            n = int(counts[value]) if value < len(counts) else 0
-            rows.append(ClassVolume(value, name, n, None if size is None else n * size))
-    return rows
 
 
 def found_in(

@@ -56,6 +56,12 @@ class EnsembleRequest(Request):
         row=True,
         shell="Also write maps of entropy and disagreement (0 to 1).",
     )
+    classes: bool = option(
+        "Classes",
+        "--classes",
+        "Of a model that finds objects: write classes (cores and borders) instead of numbered objects.",
+        default=False,
+    )
     temperature: float = option(
         "Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.", default=1.0, gt=0
     )
@@ -322,4 +328,27 @@ class TrackRequest(TrackSettings):
         "Images", "--images DIR", "Images (CASE_0000, CASE_0001, ...), for brightness.", default=None
     )
     target: Path = option("Folder", "-o DIR", "For the objects with their new numbers, tracks.csv and tracks.png.")
+    workers: Workers = 0
+
+
+class CurvesRequest(Request):
+    """Measure every class of a series of segmentations over time: a table and a picture of the curves."""
+
+    source: Path = option(
+        "Segmentations", "-i DIR", "A file per time point: NAME_t000, NAME_t001 and so on, or NAME_2024-03-05."
+    )
+    target: Path = option("Folder", "-o DIR", "For curves.csv and curves.png.")
+    dataset_json: Path | None = option(
+        "Dataset",
+        "-djfile FILE",
+        "The dataset.json that names the classes.",
+        default=None,
+        otherwise="the one beside the segmentations",
+    )
+    interval: float | None = option(
+        "Interval", "--interval N", "Time between two numbers in the names.", default=None, gt=0, otherwise="1"
+    )
+    unit: str | None = option(
+        "Unit", "--unit NAME", "Of the interval, such as days.", default=None, otherwise="time points"
+    )
     workers: Workers = 0

@@ -218,6 +218,12 @@ class DeriveObjectsRequest(Request):
     ignore: int | None = option(
         "Ignore value", "--ignore VALUE", "Value in kindsTr of voxels that nobody annotated.", default=None
     )
+    table: Path | None = option(
+        "Table of kinds",
+        "--kinds-table FILE",
+        "A CSV with the columns case, object and kind, instead of kindsTr, which is drawn of it.",
+        default=None,
+    )
     width: float | None = option(
         "Border width",
         "--width VOXELS",

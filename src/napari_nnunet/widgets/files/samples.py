@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from skimage import data
 
-from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_volume
+from napari_nnunet.engine.synthetic import CLASSES, SPACING_UM, make_crowd, make_volume
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.widgets.files.place import LayerData
-from napari_nnunet.widgets.frame.layers import colormap_of, features_of
+from napari_nnunet.widgets.frame.layers import KIND, colormap_of, features_of
+
+_PIXEL_UM = 0.65  # so that nuclei are about nine micrometres wide
 
 
 def nuclei() -> list[LayerData]:
@@ -28,6 +30,17 @@ def nuclei() -> list[LayerData]:
             },
             "labels",
         ),
+    ]
+
+
+def touching_nuclei() -> list[LayerData]:
+    """Return a picture of nuclei, many of which touch, and their numbers (hidden), in micrometres."""
+    image, objects = make_crowd(1, (256, 256))
+    place = {"scale": (_PIXEL_UM,) * 2, "units": ["um"] * 2, "axis_labels": ["y", "x"]}
+    numbered = {"name": "numbered nuclei", "visible": False, "metadata": {KIND: "nucleus"}, **place}
+    return [
+        (image, {"name": "touching nuclei", "colormap": "gray", **place}, "image"),
+        (objects, numbered, "labels"),
     ]
 
 

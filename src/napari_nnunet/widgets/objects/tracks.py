@@ -19,6 +19,7 @@ from napari_nnunet.widgets.frame.layers import canvas_view, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.objects.curves import SizeCurves
 
 if TYPE_CHECKING:
     import napari
@@ -81,11 +82,7 @@ class FollowTools(QGroupBox):
         self.rows.add_to(form, lambda _: None)
         self.follow = button("Follow objects", "Give every object the same number at every time.")
         self.note = sentence()
-        self.plot = pyqtgraph.PlotWidget(background=None)
-        self.plot.setFixedHeight(160)
-        self.plot.setAccessibleName("Size of every object over time")
-        self.plot.setMenuEnabled(False)
-        self.plot.setVisible(False)
+        self.plot = SizeCurves("Size of every object over time")
         self.copy = CopyButton("Copy curves as CSV", lambda: text_of(list(self._rows)))
         self.copy.setEnabled(False)
         column = QVBoxLayout(self)
@@ -168,19 +165,10 @@ class FollowTools(QGroupBox):
             self.viewer.layers.selection.active = series.layer
 
     def _draw(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.plot.clear()
-        curves: dict[int, list[Mapping[str, Any]]] = {}
-        for row in rows:
-            curves.setdefault(int(row["object"]), []).append(row)
+        curves: dict[int, list[tuple[float, float]]] = {}
         size = "area" if any("area" in row for row in rows) else "volume"
-        self.plot.setLabel("left", "area (mm²)" if size == "area" else "volume (mm³)")
-        self.plot.setLabel("bottom", "time point")
-        for i, own in enumerate(sorted(curves.values(), key=len, reverse=True)[:_DRAWN]):
-            self.plot.plot(
-                [row["time"] for row in own],
-                [row[size] for row in own],
-                pen=pyqtgraph.intColor(i),
-                symbol="o" if len(own) < 3 else None,
-                symbolSize=4,
-            )
-        self.plot.setVisible(bool(curves))
+        for row in rows:
+            curves.setdefault(int(row["object"]), []).append((row["time"], row[size]))
+        longest = sorted(curves.values(), key=len, reverse=True)[:_DRAWN]
+        coloured = [(pyqtgraph.intColor(i), own) for i, own in enumerate(longest)]
+        self.plot.show_curves(coloured, "area (mm²)" if size == "area" else "volume (mm³)")

@@ -16,6 +16,7 @@ from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
+from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.repair import RepairTools
 from napari_nnunet.widgets.objects.tracks import FollowTools, Series
 from napari_nnunet.widgets.prediction.request import SegmentRequest
@@ -27,6 +28,7 @@ else:
     measure_arrays = lazy("napari_nnunet.jobs.objects.measure:measure_arrays")
 
 Rows = list[dict[str, Any]]
+_SPARSE = 20  # times as many numbers as objects, at most, that features have rows for
 _PAUSE_MS = 400  # after a stroke, before everything is measured again
 
 
@@ -35,6 +37,7 @@ class ObjectTable(QWidget):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
+        self.viewer = viewer
         self._result: ResultLayers | None = None
         self._kinds: list[Mapping[int, str]] = []
         self._later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
@@ -57,6 +60,7 @@ class ObjectTable(QWidget):
         self.hide_result()
         self._result, self._kinds = result, [dict(own) for own in kinds]
         result.labels.events.paint.connect(self._painted)
+        result.labels.events.selected_label.connect(self._selected)
         self._show_counts(result)
         self.setVisible(True)
         self.follow.show_series(_series(result, kinds) if len(result.request.frames) > 1 else None)
@@ -110,6 +114,7 @@ class ObjectTable(QWidget):
         if self._result is not None:
             with suppress(ValueError, RuntimeError):  # a layer that is gone
                 self._result.labels.events.paint.disconnect(self._painted)
+                self._result.labels.events.selected_label.disconnect(self._selected)
         self._result, self._kinds = None, []
         self._rows = []
         self.setVisible(False)
@@ -122,15 +127,27 @@ class ObjectTable(QWidget):
         everything = [row for rows in tables for row in rows]
         kinds = dict.fromkeys([*(result.objects.kinds if result.objects else ()), *(row["kind"] for row in everything)])
         self.table.fill([_line(kind, everything, result.request) for kind in kinds])
-        self.note.setText("Each object's figures are in the layer: Layers > Metadata > Features table widget.")
+        self.note.setText(
+            "Each object's figures: Layers > Metadata > Features table widget. Selecting one there goes to it."
+        )
         self.copy.setEnabled(True)
         if len(tables) == 1:
-            rows = tables[0]
-            columns = [name for name in (rows[0] if rows else {}) if name != "object"]
-            result.labels.features = {
-                "index": [0, *(row["object"] for row in rows)],
-                **{name: [_nothing(rows, name), *(row[name] for row in rows)] for name in columns},
-            }
+            result.labels.features = _features(tables[0])
+
+    def _selected(self, _: Any = None) -> None:
+        """Go to the object that was selected, in napari's table of features for instance."""
+        result = self._result
+        if result is None or result.labels not in self.viewer.layers:
+            return
+        number, now = int(result.labels.selected_label), self.viewer.dims.current_step[0]
+        found = [(time or 0, row) for time, rows in self._rows for row in rows if row["object"] == number]
+        if not found:
+            return
+        time, row = min(found, key=lambda own: abs(own[0] - now))
+        axes = result.request.axes.replace("C", "")
+        steps = dict(zip("ZYX"[-len(result.request.grid.spacing) :], result.request.grid.spacing, strict=True))
+        place = [time if axis == "T" else float(row[axis.lower()]) / steps[axis] for axis in axes]
+        go_to(self.viewer, result.labels, place, closer=False)
 
     def _failed(self, error: BaseException) -> None:
         self.note.setText(failure_text(error))
@@ -167,6 +184,19 @@ def _line(kind: str, rows: Rows, request: SegmentRequest) -> tuple[str, str, str
     return kind, f"{len(own):,}", f"{mean:.4g} mm²" if "area" in own[0] else format_volume(mean)
 
 
+def _features(rows: Rows) -> dict[str, list[Any]]:
+    """Return the features of a layer: a row for every number, for napari takes the place of a row for the number.
+
+    Numbers that no object has (two were merged, one was deleted) have an empty row, unless nearly all are such.
+    """
+    columns = [name for name in (rows[0] if rows else {}) if name != "object"]
+    known = {int(row["object"]): row for row in rows}
+    most = max(known, default=0)
+    numbers = list(range(most + 1)) if most <= _SPARSE * (len(known) + 1) else [0, *known]
+    empty = {name: _nothing(rows, name) for name in columns}
+    return {"index": numbers, **{name: [known.get(n, empty)[name] for n in numbers] for name in columns}}
+
+
 def _nothing(rows: Rows, name: str) -> Any:
-    """Return what stands for the background in a column."""
+    """Return what stands in a column where no object is."""
     return "" if isinstance(rows[0][name], str) else False if isinstance(rows[0][name], bool) else math.nan

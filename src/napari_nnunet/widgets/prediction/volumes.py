@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_nnunet.engine.choosing.volumes import ClassVolume, class_volumes
 from napari_nnunet.events import Job, Progress
-from napari_nnunet.jobs.prediction.table import ClassVolume, class_volumes
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.worker import Latest
+from napari_nnunet.widgets.objects.curves import SizeCurves
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
@@ -79,10 +80,11 @@ class VolumeTable(QWidget):
         self._later.timeout.connect(self._count)
         self.note = sentence()
         self.table = Table("Volume per class", ["Class", "Volume", "Voxels"])
+        self.curves = SizeCurves("Volume of every class over time")
         self.copy = CopyButton("Copy as CSV", self.csv)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.table, self.note, self.copy):
+        for part in (self.table, self.note, self.curves, self.copy):
             layout.addWidget(part)
         self.setVisible(False)
 
@@ -150,10 +152,22 @@ class VolumeTable(QWidget):
             )
             for index, entry in self._rows
         ]
+        self._draw([(index or 0, entries) for index, entries in frames])
         self.table.fill(texts, colours=[class_colour(entry.value) for _, entry in self._rows])
         self.note.setText(_CORRECTED if self.corrected else "")
         self.note.setVisible(self.corrected)
         self.setVisible(bool(self._rows))
+
+    def _draw(self, frames: Sequence[tuple[int, Sequence[ClassVolume]]]) -> None:
+        """Draw a curve for every class of a time series."""
+        known = all(entry.mm3 is not None for _, entries in frames for entry in entries)
+        curves: dict[str, tuple[str, list[tuple[float, float]]]] = {}
+        for time, entries in frames:
+            for entry in entries:
+                size = float(entry.voxels if entry.mm3 is None or not known else entry.mm3)
+                curves.setdefault(entry.name, (class_colour(entry.value), []))[1].append((time, size))
+        self.curves.show_curves(list(curves.values()), "volume (mm³)" if known else "voxels")
+        self.curves.setVisible(len(frames) > 1)
 
     def hide_result(self) -> None:
         """Forget the result."""

@@ -1,0 +1,283 @@
+"""Series of files in time, and the volume of every class in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.choosing.volumes import class_volumes
+from napari_nnunet.engine.objects.table import Row
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_text, written_beside
+from napari_nnunet.formats.images.files import common_ending, read_header, read_labels
+from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.processes.pool import Task, each_case, results_of
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.requests.choosing import CurvesRequest
+
+_TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
+_DATE = re.compile(r"^(.*?)[ _.-]*((?:19|20)\d\d)([-_.]?)(\d\d)\3(\d\d)$")
+_POINTS = "time point"
+_PANELS = 40  # of a picture; the table has all classes
+_BYTES = 8  # per voxel, while classes are counted
+
+
+@dataclass(frozen=True)
+class ClassCurves:
+    """How the classes of a series change.
+
+    Parameters
+    ----------
+    name : str
+        Of the series.
+    times : tuple of float
+        In ``unit``.
+    unit : str
+        "time point" where nothing else is told.
+    sizes : dict of str to tuple of float
+        Of every class at every time.
+    measured_in : str
+        "mm³", "mm²" or "voxels".
+    """
+
+    name: str
+    times: tuple[float, ...]
+    unit: str
+    sizes: Mapping[str, tuple[float, ...]]
+    measured_in: str
+
+    @property
+    def time_title(self) -> str:
+        """What stands over times."""
+        return _POINTS if self.unit == _POINTS else f"time ({self.unit})"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Voxels of every value in a file, the size of one in mm (mm² of pictures), and the axes of space."""
+
+    counts: tuple[int, ...]
+    voxel_mm: tuple[float, ...] | None
+    ndim: int
+
+
+def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
+    """Measure every class of series of segmentations, and write a table and a picture of the curves.
+
+    Returns
+    -------
+    list of ClassCurves
+        One per series; curves.csv and curves.png have been written.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If names tell no time, the files hold numbered objects, or cannot be read.
+    """
+    if not request.source.is_dir():
+        raise DatasetError(
+            f"{request.source} is no folder; put the segmentations of every time point into a file there."
+        )
+    ending = common_ending(request.source)
+    files = files_by_case(request.source, ending)
+    scheme = _scheme(request)
+    series = series_of(list(files))
+    yield Stage(name="Measuring classes", total=len(files))
+    tasks = [Task(case, (path,), partial(_memory, path)) for case, path in files.items()]
+    work = sum(_memory(path) for path in files.values()) / _BYTES
+    seen: dict[str, _Seen] = results_of(
+        (yield from each_case(_look, tasks, workers=request.workers, work=work)), "measured"
+    )
+    known = all(found.voxel_mm is not None for found in seen.values())
+    if not known:
+        yield Note(
+            level="warning",
+            text="Not every file says how large its voxels are, so that sizes are given in voxels, not in mm.",
+        )
+    dated = _dates(list(files)) is not None
+    unit = "days" if dated else (request.unit or _POINTS)
+    step = 1.0 if dated or request.interval is None else request.interval
+    curves = [_curves(name, times, seen, scheme, (step, unit), known=known) for name, times in series.items()]
+    make_folder(request.target)
+    write_text(request.target / "curves.csv", text_of([row for own in curves for row in _rows(own)]))
+    _draw(curves, request.target / "curves.png")
+    return curves
+
+
+def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
+    """Return the files of a folder by their names without the ending, sorted."""
+    return {
+        path.name[: -len(ending)]: path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(ending) and not path.name.startswith(".")
+    }
+
+
+def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Return cases by series and time: ``pos1_t003`` is time 3 of ``pos1``.
+
+    Where all names end in dates (``anna_2024-03-05``), times are days since the first of the series.
+
+    Raises
+    ------
+    DatasetError
+        If a name has no number at its end, or two have the same.
+    """
+    dated = _dates(names)
+    if dated is not None:
+        return _by_dates(dated)
+    found: dict[str, dict[int, str]] = {}
+    for name in sorted(names):
+        match = _TIME.match(name)
+        if match is None:
+            raise DatasetError(f"{name} has no number at its end that tells its time, such as {name}_t000.")
+        series = found.setdefault(match[1] or "series", {})
+        if int(match[2]) in series:
+            raise DatasetError(f"{series[int(match[2])]} and {name} are both time {int(match[2])}.")
+        series[int(match[2])] = name
+    return {series: dict(sorted(times.items())) for series, times in found.items()}
+
+
+def _dates(names: Sequence[str]) -> list[tuple[str, date, str]] | None:
+    """Return the series, the day and the whole of every name; None unless all end in dates."""
+    found = []
+    for name in sorted(names):
+        match = _DATE.match(name)
+        try:
+            day = None if match is None else date(int(match[2]), int(match[4]), int(match[5]))
+        except ValueError:  # the 45th of a month
+            return None
+        if match is None or day is None:
+            return None
+        found.append((match[1] or "series", day, name))
+    return found or None
+
+
+def _by_dates(dated: Sequence[tuple[str, date, str]]) -> dict[str, dict[int, str]]:
+    """Return names by series and days since the first of each."""
+    found: dict[str, dict[int, str]] = {}
+    for series, day, name in dated:
+        own, number = found.setdefault(series, {}), day.toordinal()
+        if number in own:
+            raise DatasetError(f"{own[number]} and {name} are both of the same day.")
+        own[number] = name
+    return {series: {number - min(own): name for number, name in sorted(own.items())} for series, own in found.items()}
+
+
+def _scheme(request: CurvesRequest) -> LabelScheme | None:
+    """Return what the values mean; None where nothing tells it.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset.json beside says that the values number objects.
+    """
+    beside = request.source / "dataset.json"
+    path = request.dataset_json or (beside if beside.is_file() else None)
+    if path is None:
+        return None
+    info = DatasetInfo.read(path)
+    if request.dataset_json is None and ObjectScheme.of(info) is not None:
+        raise DatasetError(
+            f"{beside} says that the values in {request.source} number objects. "
+            "Objects are followed by 'track'; segmentations of classes are measured here.",
+            shell="If these are classes (predict --classes), name a dataset.json: -djfile FILE.",
+        )
+    return info.labels
+
+
+def _look(path: Path) -> _Seen:
+    """Count the values of one file; may run in a worker process."""
+    labels, geometry = read_labels(path, as_stored=True)
+    if labels.size and (labels.min() < 0 or labels.max() >= 1 << 16):
+        raise DatasetError(f"{path} has values from {labels.min()} to {labels.max()}; those of classes are 0 to 65535.")
+    counts = np.zeros(1, dtype=np.int64)
+    for plane in labels:
+        own = np.bincount(plane.reshape(-1), minlength=len(counts))
+        own[: len(counts)] += counts
+        counts = own
+    return _Seen(tuple(counts.tolist()), geometry.spacing if geometry.spacing_known else None, labels.ndim)
+
+
+def _curves(
+    name: str,
+    times: Mapping[int, str],
+    seen: Mapping[str, _Seen],
+    scheme: LabelScheme | None,
+    scale: tuple[float, str],
+    *,
+    known: bool,
+) -> ClassCurves:
+    most = max(len(seen[case].counts) for case in times.values())
+    scheme = scheme or LabelScheme(labels={"background": 0, **{f"label {v}": v for v in range(1, most)}})
+    measured = [class_volumes(seen[case].counts, scheme, seen[case].voxel_mm) for case in times.values()]
+    names = list(dict.fromkeys(entry.name for entries in measured for entry in entries))
+    sizes: dict[str, list[float]] = {each: [] for each in names}
+    for entries in measured:
+        found = {entry.name: entry for entry in entries}
+        for each in names:
+            entry = found.get(each)
+            size = None if entry is None else (entry.mm3 if known else entry.voxels)
+            sizes[each].append(float(size or 0))
+    flat = all(seen[case].ndim == 2 for case in times.values())
+    measured_in = ("mm²" if flat else "mm³") if known else "voxels"
+    step, unit = scale
+    return ClassCurves(
+        name, tuple(step * t for t in times), unit, {each: tuple(own) for each, own in sizes.items()}, measured_in
+    )
+
+
+def _rows(curves: ClassCurves) -> list[Row]:
+    """Return a line per time and class: its size, and that in percent of the first time."""
+    return [
+        {
+            "series": curves.name,
+            curves.time_title: time,
+            "class": name,
+            f"size ({curves.measured_in})": size,
+            "percent of the first": 100 * size / sizes[0] if sizes[0] else "",
+        }
+        for name, sizes in curves.sizes.items()
+        for time, size in zip(curves.times, sizes, strict=True)
+    ]
+
+
+def _draw(series: Sequence[ClassCurves], path: Path) -> None:
+    """Draw size over time: a panel for every class that occurs (the first ones), a curve for every series."""
+    there = [name for own in series for name, sizes in own.sizes.items() if any(sizes)]
+    names = list(dict.fromkeys(there))[:_PANELS] or ["nothing"]
+    figure, panels = figure_with(len(names), 2.5)
+    for name, panel in zip(names, panels, strict=True):
+        for own in series:
+            if name in own.sizes:
+                panel.plot(own.times, own.sizes[name], marker=".", label=own.name)
+        panel.set_ylabel(f"{name} ({series[0].measured_in})")
+        panel.set_ylim(bottom=0)
+    panels[-1].set_xlabel(series[0].time_title)
+    if len(series) > 1:
+        panels[0].legend()
+    with written_beside(path, suffix=".png") as temporary:
+        figure.savefig(temporary)
+
+
+def figure_with(panels: int, height: float) -> tuple[Any, list[Any]]:
+    """Return matplotlib's figure and axes of some panels, one below the other, each so many inches high."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load, when all is done
+    from matplotlib.figure import Figure  # likewise
+
+    figure = Figure(figsize=(8, 1 + height * panels), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def _memory(path: Path) -> float:
+    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES

@@ -1,0 +1,109 @@
+"""A table says of which kind every object is; masks of kinds are drawn of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.dataset.case_trash import KINDS
+from napari_nnunet.formats.dataset.objects import kinds_file, read_objects
+from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.schema.objects import ObjectScheme
+
+_COLUMNS = ("case", "object", "kind")
+_SHOWN = 5
+
+
+def kinds_from_table(
+    folder: Path, table: Path, files: Mapping[str, Path], scheme: ObjectScheme | None
+) -> Job[dict[int, str]]:
+    """Draw the masks of kinds of a dataset from a table.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset, claimed by whoever calls this.
+    table : Path
+        CSV with the columns case, object (its number) and kind; others are passed over.
+    files : dict of str to Path
+        Numbered objects by case.
+    scheme : ObjectScheme or None
+        What dataset.json said of the objects before.
+
+    Returns
+    -------
+    dict of int to str
+        Kinds by their values in kindsTr, in the order in which the table names them.
+
+    Raises
+    ------
+    DatasetError
+        If the table cannot be read, says two things of an object, or nothing of one.
+    SettingsError
+        If there are masks of kinds that were not drawn of a table: they may hold classes.
+    """
+    told = _read(table)
+    drawn_before = scheme is not None and bool(scheme.values) and not scheme.classes and scheme.ignore is None
+    there = [case for case in files if kinds_file(folder, case) is not None]
+    if there and not drawn_before:
+        raise SettingsError(
+            f"{len(there)} cases of {folder.name} have masks in {KINDS} already. Use these, without a table, or move "
+            "them away first."
+        )
+    values = {kind: i for i, kind in enumerate(dict.fromkeys(told.values()), start=1)}
+    yield Stage(name="Drawing kinds", total=len(files))
+    count = sum(_told_of(case, path, told, table.name) for case, path in files.items())  # before anything is written
+    for i, (case, path) in enumerate(files.items()):
+        objects, geometry = read_objects(path)
+        numbers, place = np.unique(objects, return_inverse=True)
+        own = np.array([values[told[case, int(n)]] if n else 0 for n in numbers], dtype=np.uint16)
+        write_labels(own[place.reshape(objects.shape)], geometry, make_folder(folder / KINDS) / path.name)
+        yield Progress(done=i + 1, total=len(files))
+    if len(told) > count:
+        yield Note(level="warning", text=f"{len(told) - count} lines of {table.name} name objects that no mask has.")
+    return {value: kind for kind, value in values.items()}
+
+
+def _told_of(case: str, path: Path, told: Mapping[tuple[str, int], str], table: str) -> int:
+    """Return how many objects a case has; raises DatasetError unless the table tells the kind of all."""
+    numbers = [int(n) for n in np.unique(read_objects(path)[0]) if n]
+    missing = [n for n in numbers if (case, n) not in told]
+    if missing:
+        some = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
+        raise DatasetError(f"{table} does not say of which kind the objects {some} of {case} are.")
+    return len(numbers)
+
+
+def _read(table: Path) -> dict[tuple[str, int], str]:
+    """Return the kind of every object by case and number."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            divided = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            rows = csv.DictReader(file, delimiter=divided)
+            lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+            if lacking:
+                raise DatasetError(
+                    f"{table} has no column {', '.join(lacking)}; a table of kinds has the columns "
+                    f"{', '.join(_COLUMNS)}."
+                )
+            found: dict[tuple[str, int], str] = {}
+            for row in rows:
+                key, kind = (str(row["case"]).strip(), int(row["object"])), str(row["kind"] or "").strip()
+                if not kind:
+                    raise DatasetError(f"{table}, line {rows.line_num}: object {key[1]} of {key[0]} has no kind.")
+                if found.setdefault(key, kind) != kind:
+                    raise DatasetError(f"{table}: object {key[1]} of {key[0]} is said to be {found[key]} and {kind}.")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"The table {table} cannot be read: {error}.") from error
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{table}: the column 'object' must hold the numbers of objects ({error}).") from error
+    if not found:
+        raise DatasetError(f"{table} has no line.")
+    return found
