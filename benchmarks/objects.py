@@ -30,7 +30,7 @@ from napari_nnunet.events import Note, Pump
 from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.objects.evaluate import evaluate_objects, scores
+from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects, scores
 from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder

@@ -1,14 +1,18 @@
 """Take the pictures of the docs in a real window.
 
 python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects]
+
+"objects" takes real nuclei from the folder that NAPARI_NNUNET_TEST_DATA names.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import imageio.v3 as iio
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
@@ -17,8 +21,13 @@ from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.frame.panel import RunState
+from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.prediction.many_view import OPEN as OPEN_IMAGES
+from napari_nnunet.widgets.prediction.many_view import THIS as THIS_IMAGE
 
+HOURS = 0.1  # that the nuclei are trained
 OUT = Path(__file__).parents[1] / "docs" / "images"
 
 
@@ -337,6 +346,84 @@ def segment():
     viewer.add_image(np.asarray(make_volume(3)[0][:20]), name="stack without units", colormap="gray")
     pump(3)
     shot("segment-not-ready")
+    viewer.close()
+
+
+def twenty_pictures(folder):
+    """Copy twenty pictures of nuclei with their numbered masks, and return four more."""
+    data = Path(os.environ["NAPARI_NNUNET_TEST_DATA"]) / "data" / "nuclei"
+    small = [p for p in sorted((data / "images").glob("grey_*.png")) if iio.imread(p).shape == (256, 256)][::3]
+    for part, where in (("images", "images"), ("labels", "masks")):
+        (folder / where).mkdir()
+        for path in small[:20]:
+            shutil.copy(data / part / path.name, folder / where / path.name)
+    return small[20:24]
+
+
+def objects(folder):
+    """From twenty pictures of nuclei to a counted table."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ[name] = str(folder / name)
+    new = twenty_pictures(folder)
+    viewer, shot = window(1000)
+    cases = open_dock(viewer, "Training cases")
+    cases.form.from_folders.click()
+    dialog = cases.findChild(ImportDialog)
+    dialog.images.setText(str(folder / "images"))
+    dialog.masks.setText(str(folder / "masks"))
+    pump(60, lambda: dialog.plan is not None and not dialog._drawing.running)
+    dialog.objects.name.setText("nucleus")
+    dialog.name.setText("Nuclei")
+    dialog.resize(900, 760)
+    pump(2)
+    dialog.grab().save(str(OUT / "objects-import.png"))
+    dialog.panel.button.click()
+    pump(60, lambda: cases.form.head.dataset is not None and cases.cases.list.count() == 20)
+    pump(3)
+    cases.next.click()
+    pump(30, lambda: any(name.startswith("Plan") for name in viewer.window.dock_widgets))
+    plan = open_dock(viewer, "Plan")
+    pump(120, lambda: plan.train.isVisible() and not plan._costing.running)
+    plan.train.click()
+    train = open_dock(viewer, "Train")
+    pump(30, lambda: "will be preprocessed first" in train.summary.text())
+    train.form.hours_box.value = HOURS
+    pump(1)
+    train.panel.button.click()
+    pump(3600 * HOURS + 600, lambda: train.chosen is not None and train.chosen.status == "finished")
+    pump(60, train.details.scores.isVisible)
+    train.open_case(0)
+    pump(5)
+    bar = train.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(bar.maximum())
+    shot("objects-train")
+    train.details.buttons["segment"].click()
+    counted(viewer, shot, new)
+
+
+def counted(viewer, shot, new):
+    """Count nuclei in new pictures with the model that the Segment dock has."""
+    segment_dock = open_dock(viewer, "Segment")
+    viewer.layers.clear()
+    for path in new:
+        viewer.add_image(iio.imread(path), name=path.stem[:12], units=["mm"] * 2)
+    segment_dock.form.image.scope.box.value = OPEN_IMAGES
+    pump(60, lambda: "4 open images" in segment_dock.summary.text() and segment_dock.panel.button.isEnabled())
+    segment_dock.panel.button.click()
+    pump(300, lambda: len(segment_dock.result.many.lines) == len(new) and not segment_dock.busy)
+    bar = segment_dock.findChild(QScrollArea).verticalScrollBar()
+    pump(1)
+    bar.setValue(bar.maximum())
+    shot("objects-counted")
+    viewer.layers.clear()
+    viewer.add_image(iio.imread(new[0]), name="nuclei", units=["mm"] * 2)
+    segment_dock.form.image.scope.box.value = THIS_IMAGE
+    pump(60, lambda: "GB of memory" in segment_dock.summary.text() and segment_dock.panel.button.isEnabled())
+    segment_dock.panel.button.click()
+    pump(300, lambda: not segment_dock.busy and segment_dock.result.objects.copy.isEnabled())
+    viewer.window.add_plugin_dock_widget("napari", "Features table widget", tabify=False)
+    bar.setValue(bar.maximum())
+    shot("objects-table")
     viewer.close()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 
 from helpers import Recipe, make_model, write_nifti
 from napari_nnunet.cli import main
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.results.probabilities import write_probabilities, write_properties
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Rules
@@ -16,6 +18,7 @@ from napari_nnunet.jobs.prediction.combined import (
     Member,
 )
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 SHAPE = (6, 10, 9)
@@ -27,6 +30,7 @@ DATASET_JSON = {
 }
 INFO = DatasetInfo.parse(DATASET_JSON)
 RULES = Rules.of(INFO)
+VOLUME = Geometry(spacing=(2.0, 0.5, 0.5))
 CPU = PredictSettings(device="cpu", precision="float32", mirroring=False)
 
 
@@ -116,3 +120,19 @@ def speckled():
     wrong[7, 15, 15] = 1
     wrong[0, 0, 0:3] = 1
     return truth, wrong
+
+
+def boxes(*numbers: int) -> np.ndarray:
+    """Boxes of 3 x 4 x 4 in a row, with these numbers (0: none)."""
+    objects = np.zeros((5, 8, 6 * len(numbers)), dtype=np.uint16)
+    for i, number in enumerate(numbers):
+        objects[1:4, 2:6, 6 * i + 1 : 6 * i + 5] = number
+    return objects
+
+
+def write_objects_folder(folder: Path, **cases: np.ndarray) -> Path:
+    """Write objects as NIfTI."""
+    folder.mkdir()
+    for name, objects in cases.items():
+        write_labels(objects, VOLUME, folder / f"{name}.nii.gz")
+    return folder

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from napari_nnunet.engine.network import unet as network
 from napari_nnunet.formats.model.checkpoint import write_checkpoint
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.probabilities import ProbabilityReader
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 
@@ -223,7 +225,6 @@ def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, 
     Two cubes of each label lie in every case, brighter than what is around them.
     """
     from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-    from napari_nnunet.formats.workspace import Workspace
 
     recipe = recipe or Recipe(spacing=(1.0,) * 3)
     workspace = Workspace.at(root)
@@ -258,6 +259,23 @@ def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, 
     (base / "nnUNetPlans.json").write_text(json.dumps(plans))
     preprocess_here(workspace, open_dataset(raw))
     return root
+
+
+def make_objects_trainable(root: Path) -> Workspace:
+    """Preprocess cases whose labels are cores and borders, with the objects of one kind beside them."""
+    from napari_nnunet.formats.dataset.objects import note_drawn
+    from napari_nnunet.formats.images.files import read_labels
+
+    recipe = Recipe(spacing=(1.0,) * 3, labels={"background": 0, "cell core": 1, "cell border": 2})
+    scheme = {"kinds": {"cell": [1, 2]}, "width": 1.0, "unit": 1.0}
+    workspace = Workspace.at(make_trainable(root, recipe, napari_nnunet_objects=scheme))
+    raw = workspace.raw / TRAINED
+    (raw / "objectsTr").mkdir()
+    for path in sorted((raw / "labelsTr").iterdir()):
+        labels, _ = read_labels(path)
+        write_nifti(raw / "objectsTr" / path.name, ndimage.label(labels > 0)[0].astype(np.uint16))
+    note_drawn(raw, [path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir()])
+    return workspace
 
 
 def preprocess_here(workspace, dataset) -> None:

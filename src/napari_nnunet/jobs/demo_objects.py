@@ -19,7 +19,7 @@ from napari_nnunet.formats.images.files import read_volume, write_image, write_l
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.objects.evaluate import evaluate_objects, scores
+from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects, scores
 from napari_nnunet.jobs.objects.import_objects import import_objects
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
@@ -53,7 +53,7 @@ class ObjectDemo:
     picture : Path
         Image, truth and result side by side.
     scores : dict of str to float
-        See :func:`napari_nnunet.jobs.objects.evaluate.scores`.
+        See :func:`napari_nnunet.jobs.choosing.evaluate_objects.scores`.
     """
 
     folder: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,7 +62,7 @@ class ObjectScheme(BaseModel):
             first = error.errors()[0]
             where = ".".join([KEY, *map(str, first["loc"])])
             raise DatasetError(f"dataset.json: '{where}' cannot be read: {first['msg']}.") from error
-        values = [value for pair in found.kinds.values() for value in pair]
+        values = found.learnt
         known = info.labels.foreground_labels
         wrong = sorted({value for value in values if value not in known or values.count(value) > 1})
         if wrong or info.labels.has_regions:
@@ -75,6 +75,17 @@ class ObjectScheme(BaseModel):
     def write_into(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of a dataset.json with these objects."""
         return {**content, KEY: self.model_dump(mode="json")}
+
+    @property
+    def learnt(self) -> tuple[int, ...]:
+        """The classes that stand for cores and borders."""
+        return tuple(value for pair in self.kinds.values() for value in pair)
+
+    @property
+    def mask_values(self) -> dict[str, int]:
+        """What stands for each kind in a mask of kinds: as in kindsTr, or else 1, 2, 3, ..."""
+        told = {kind: value for value, kind in self.values.items()}
+        return {kind: told[kind] if set(told) >= set(self.kinds) else i for i, kind in enumerate(self.kinds, start=1)}
 
     @property
     def only_kind(self) -> str | None:
@@ -130,6 +141,18 @@ class ObjectRules(BaseModel):
     rules: dict[str, ObjectRule]
     score: float = 0.0
     cases: int = 0
+
+    @classmethod
+    def mean(cls, known: Sequence[ObjectRules]) -> ObjectRules:
+        """Return the rules of several folds or models together."""
+        kinds = dict.fromkeys(kind for found in known for kind in found.rules)
+        return cls(
+            rules={
+                kind: ObjectRule.mean([found.rules[kind] for found in known if kind in found.rules]) for kind in kinds
+            },
+            score=sum(found.score for found in known) / max(1, len(known)),
+            cases=sum(found.cases for found in known),
+        )
 
 
 def labels_with_objects(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from unittest.mock import Mock
 
@@ -10,14 +11,19 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox
 
-from helpers import TRAINED, Recipe, make_trainable
+from helpers import TRAINED, Recipe, make_objects_trainable, make_trainable
+from napari_nnunet.engine.objects.verdict import FATES
 from napari_nnunet.events import EpochDone, Note, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects
+from napari_nnunet.jobs.training.train import train as train_job
 from napari_nnunet.processes import follow
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.processes.launch import end_training
 from napari_nnunet.processes.record import recorded
+from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
+from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.widgets.frame.panel import RunState
 
 FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
@@ -247,3 +253,36 @@ def test_finish_soon_suggests_no_more_epochs_than_are_left(train, home, monkeypa
     monkeypatch.setattr(QInputDialog, "getInt", asked := Mock(return_value=(0, False)))
     train._ask_finish()
     assert asked.call_args.args[3] == 8
+
+
+def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
+    workspace = make_objects_trainable(home)
+    settings = {"epochs": 2, "iterations": 4, "validation_iterations": 1, "workers": 0, "device": "cpu", "threads": 1}
+    drain(train_job(workspace, TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0, **settings)))
+    folder = home / "nnUNet_results" / TRAINED / FOLD / "validation"
+    (name,) = json.loads((folder / "objects.json").read_text())["cases"]
+    raw = home / "nnUNet_raw" / TRAINED / "objectsTr" / f"{name}.nii.gz"
+    truth, geometry = read_labels(raw)
+    found = truth.copy()
+    numbers = np.unique(truth)[1:]
+    found[truth == numbers[0]] = 0  # missed
+    found[0, :3, :3] = 200  # invented
+    write_labels(found.astype(np.uint16), geometry, folder / "objects" / f"{name}.nii.gz")
+    evaluate = EvaluateObjectsRequest(reference=raw.parent, prediction=folder / "objects", missing_ok=True)
+    drain(evaluate_objects(evaluate.replace(summary=folder / "objects.json")))
+    _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    qtbot.waitUntil(lambda: dock.details.scores.rowCount() == 1, timeout=20000)
+    others = len(numbers) - 1
+    row = [name, f"{others / (others + 2):.3f}", str(others), "1", "1", "0", "0"]
+    heads = ["Case", "AP@0.5", "Found", "Missed", "Invented", "Split", "Merged"]
+    assert dock.details.scores.texts() == [heads, row]
+    assert f"1 validation case, {len(numbers)} objects: average precision" in dock.details.scores_title.text()
+    dock.open_case(0)
+    qtbot.waitUntil(lambda: f"{name} verdicts" in viewer.layers, timeout=20000)
+    assert [layer.name for layer in viewer.layers] == [
+        f"{name} MR", f"{name} objects", f"{name} found", f"{name} verdicts",
+    ]  # fmt: skip
+    painted = viewer.layers[f"{name} verdicts"].data
+    assert (painted[truth == numbers[0]] == FATES["missed"]).all()
+    assert (painted[0, :3, :3] == FATES["invented"]).all()
+    assert not viewer.layers[f"{name} objects"].visible

@@ -6,6 +6,7 @@ al. 2019, SEG of the Cell Tracking Challenge (Maška et al. 2014).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,31 @@ class Matching:
             np.concatenate([self.prediction_numbers, other.prediction_numbers]),
         )
 
+    def by_kind(self, references: Mapping[int, str], predictions: Mapping[int, str]) -> dict[str, Matching]:
+        """Return the matching of each kind; objects of different kinds are never matched.
+
+        Parameters
+        ----------
+        references, predictions : dict of int to str
+            The kind of every object by its number.
+        """
+        first = np.array([references[int(n)] for n in self.reference_numbers], dtype=object)
+        second = np.array([predictions[int(n)] for n in self.prediction_numbers], dtype=object)
+        return {kind: self._part(first == kind, second == kind) for kind in dict.fromkeys([*first, *second])}
+
+    def _part(self, references: NDArray[np.bool_], predictions: NDArray[np.bool_]) -> Matching:
+        """Return the matching of some objects of both sides."""
+        both = references[self.reference] & predictions[self.prediction]
+        return Matching(
+            self.references[references],
+            self.predictions[predictions],
+            (np.cumsum(references) - 1)[self.reference[both]],
+            (np.cumsum(predictions) - 1)[self.prediction[both]],
+            self.shared[both],
+            self.reference_numbers[references],
+            self.prediction_numbers[predictions],
+        )
+
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair that overlaps."""
@@ -158,6 +184,23 @@ class Matching:
         inside = 2 * self.shared > self.references[self.reference]
         parts = np.bincount(self.prediction[inside], minlength=len(self.predictions))
         return np.flatnonzero(parts > 1)
+
+
+def within(objects: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the predicted objects of what somebody annotated, as a copy.
+
+    Parameters
+    ----------
+    objects : ndarray of int, shape ([Z,] Y, X)
+        Object numbers, 0 where no object is.
+    ignored : ndarray of bool, same shape
+        What nobody annotated. Objects that lie there for more than half are left out, others lose what lies there.
+    """
+    names, place = np.unique(objects, return_inverse=True)
+    place = place.reshape(-1)
+    outside = np.bincount(place[ignored.reshape(-1)], minlength=len(names))
+    gone = 2 * outside > np.bincount(place, minlength=len(names))
+    return np.where(ignored | gone[place].reshape(objects.shape), 0, objects)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -23,6 +23,7 @@ from napari_nnunet.formats.dataset.changing import one_at_a_time
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.json_lines import read_lines
+from napari_nnunet.formats.results.objects import FOUND_KINDS
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
@@ -120,6 +121,51 @@ def kinds_of(objects: NDArray[Any], kinds: NDArray[Any], names: dict[int, str], 
             f"{', '.join(f'{value} ({name})' for value, name in names.items())}."
         )
     return {int(n): names[int(value)] for n, value in zip(numbers, most, strict=True)}
+
+
+def kinds_beside(path: Path, objects: NDArray[Any]) -> dict[int, str]:
+    """Return the kind of each object of a file, as a mask and dataset.json beside say; nothing where they do not.
+
+    Parameters
+    ----------
+    path : Path
+        File with objects: in objectsTr, with kindsTr beside, or of a prediction, with ``kinds`` in its folder.
+    objects : ndarray of int, shape ([Z,] Y, X)
+        What it holds.
+
+    Raises
+    ------
+    DatasetError
+        If the mask of kinds does not fit the objects.
+    """
+    scheme, mask = _scheme_beside(path), _mask_beside(path)
+    if scheme is None or mask is None or scheme.only_kind is not None:
+        return {}
+    names = {value: kind for kind, value in scheme.mask_values.items()}
+    return kinds_of(objects, read_labels(mask, as_stored=True)[0], names, str(path))
+
+
+def ignored_beside(path: Path, reader: str | None = None) -> NDArray[np.bool_] | None:
+    """Return what nobody annotated in a case, shape ([Z,] Y, X), by the mask of kinds beside its objects."""
+    scheme, mask = _scheme_beside(path), _mask_beside(path)
+    if scheme is None or scheme.ignore is None or mask is None:
+        return None
+    found: NDArray[np.bool_] = read_labels(mask, reader=reader, as_stored=True)[0] == scheme.ignore
+    return found if found.any() else None
+
+
+def _mask_beside(path: Path) -> Path | None:
+    own = path.parent / FOUND_KINDS / path.name
+    other = path.parent.parent / KINDS / path.name
+    if own.is_file():
+        return own
+    return other if path.parent.name == OBJECTS and other.is_file() else None
+
+
+def _scheme_beside(path: Path) -> ObjectScheme | None:
+    files = [folder / "dataset.json" for folder in (path.parent, path.parent.parent)]
+    found = next((file for file in files if file.is_file()), None)
+    return None if found is None else ObjectScheme.of(DatasetInfo.read(found))
 
 
 def object_kinds(folder: Path, case: str, objects: NDArray[Any]) -> dict[int, str]:

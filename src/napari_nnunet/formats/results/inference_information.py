@@ -12,6 +12,7 @@ from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 
 INFORMATION = "inference_information.json"
+OBJECTS_KEY = "napari_nnunet_mean_average_precision"  # nnU-Net passes it over
 INSTRUCTIONS = "inference_instructions.txt"
 
 
@@ -35,6 +36,9 @@ class Best:
         postprocessing.pkl.
     plans_file : Path
         plans.json with a dataset.json next to it.
+    objects : dict of str to float
+        Mean average precision of the objects of all that was compared, by identifier; that is what the best was chosen
+        by. Empty where it was the Dice.
     """
 
     dataset: str
@@ -45,6 +49,12 @@ class Best:
     dice_cleaned: float
     postprocessing: Path
     plans_file: Path
+    objects: dict[str, float]
+
+    @property
+    def precision(self) -> float | None:
+        """Mean average precision of the best's objects; None where the Dice decided."""
+        return max(self.objects.values(), default=None)
 
 
 def read_best(results: Path) -> Best:
@@ -84,6 +94,7 @@ def read_best(results: Path) -> Best:
             dice_cleaned=float(best["result_on_crossval_post_pp"]),
             postprocessing=_found(best["postprocessing_file"], results),
             plans_file=_found(best["some_plans_file"], results),
+            objects={str(name): float(value) for name, value in content.get(OBJECTS_KEY, {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, ModelError) as error:
         raise ModelError(f"{path} is not what find_best_configuration writes ({error}). Run it again.") from error

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import partial_name, write_error, written_beside
+from napari_nnunet.grid import Turned
 
 KEEP_PROBABILITIES = {
     "shell": "Predict with --save_probabilities (validate with --npz) to have it.",
@@ -158,6 +159,21 @@ class ProbabilityReader:
             raise ImageError(f"{self.path} is missing.", **KEEP_PROBABILITIES) from error
         except Exception as error:  # numpy reads headers as if they were Python: anything may come of a damaged one
             raise ImageError(f"{self.path} is not a complete probabilities file: {error}.") from error
+
+
+class TurnedReader:
+    """Probabilities that are stored in another order, class by class on the grid of the first member."""
+
+    def __init__(self, reader: ProbabilityReader, turned: Turned) -> None:
+        self._reader, self._turned = reader, turned
+        self._left: NDArray[Any] | None = None
+
+    def read(self, planes: int) -> NDArray[Any]:
+        """Return the next planes; a class is read whole, for its first plane may be the last one stored."""
+        if self._left is None or not len(self._left):
+            self._left = self._turned.turn(self._reader.read(self._reader.shape[1]))
+        out, self._left = self._left[:planes], self._left[planes:]
+        return out
 
 
 def is_complete(path: Path) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,33 @@ from napari_nnunet.formats.atomic import (
 )
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
-from napari_nnunet.formats.results.inference_information import INFORMATION, INSTRUCTIONS, Best, read_best
+from napari_nnunet.formats.results.inference_information import (
+    INFORMATION,
+    INSTRUCTIONS,
+    OBJECTS_KEY,
+    Best,
+    read_best,
+)
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.crossval import (
     collect,
     dataset_folds,
     evaluated_at,
     mean_dice,
+    mean_precision,
     reference_folder,
+    score_objects,
     validated_folds,
 )
 from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases
 from napari_nnunet.jobs.choosing.evaluate import Rules
+from napari_nnunet.jobs.choosing.instructions import instructions
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_members
+from napari_nnunet.jobs.objects.find import decoding_of
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import FindBestRequest
 
@@ -59,12 +69,20 @@ class Scored:
         With the segmentations and summary.json.
     dice : float
         Mean over labels of the mean over cases.
+    objects : float, optional
+        Mean average precision of the objects (IoU 0.5 to 0.95); None where a dataset has none, or they are not known.
     """
 
     identifier: str
     models: tuple[ModelName, ...]
     folder: Path
     dice: float
+    objects: float | None = None
+
+    @property
+    def told(self) -> str:
+        """How good it is, in words."""
+        return f"Dice {self.dice:.4f}" if self.objects is None else f"average precision {self.objects:.4f}"
 
 
 @dataclass(frozen=True)
@@ -121,12 +139,49 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
     scored: list[Scored] = []
     for model in models:
         found = yield from collect(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
-        scored.append(Scored(model.folder.name, (model_name(model),), found.folder, mean_dice(found.folder)))
-        yield Note(text=f"{model.folder.name}: Dice {scored[-1].dice:.4f}")
+        dice = mean_dice(found.folder)
+        scored.append(Scored(model.folder.name, (model_name(model),), found.folder, dice, found.objects))
+        yield Note(text=f"{model.folder.name}: {scored[-1].told}")
     if request.ensembling:
         for size in (2, 3) if request.triples else (2,):
             for members in itertools.combinations(models, size):
                 scored.extend((yield from _score_ensemble(workspace, dataset, members, folds, request)))
+    winner, by_objects = yield from _winner(dataset, scored, models[0])
+    first = next(model for model in models if model_name(model) == winner.models[0])
+    scheme = ObjectScheme.of(first.dataset)
+    determined = yield from determine(
+        winner.folder,
+        reference_folder(workspace, dataset),
+        Rules.of(first.dataset, reader=first.plans.reader),
+        first.dataset.labels,
+        untouched=() if scheme is None else scheme.learnt,
+        workers=request.workers,
+    )
+    results = workspace.results / dataset
+    write_json(
+        results / INFORMATION, _information(dataset, folds, models, request, scored, winner, determined, by_objects)
+    )
+    best = read_best(results)
+    write_text(results / INSTRUCTIONS, instructions(workspace, best))
+    cleaned = f"{determined.cleaning.describe(first.dataset.labels) or 'no postprocessing helps'}"
+    after = f", after postprocessing {best.dice_cleaned:.4f} ({cleaned})" if not by_objects else ""
+    yield Note(text=f"Best: {winner.identifier}, {winner.told if by_objects else f'Dice {best.dice:.4f}'}{after}.")
+    return Answer(best, tuple(scored), determined, results / INSTRUCTIONS)
+
+
+def _winner(dataset: str, scored: Sequence[Scored], model: TrainedModel) -> Job[tuple[Scored, bool]]:
+    """Return the best, and whether it was chosen by its objects: only where those of all that is compared are known."""
+    by_objects = all(entry.objects is not None and not math.isnan(entry.objects) for entry in scored)
+    if by_objects:
+        yield Note(text="Compared by the mean average precision of the objects, at an IoU of 0.5 to 0.95.")
+        return max(scored, key=lambda entry: entry.objects or 0.0), True
+    if ObjectScheme.of(model.dataset) is not None:
+        lacking = ", ".join(entry.identifier for entry in scored if entry.objects is None)
+        why = f"those of {lacking} are not known; validate its folds again (--val)" if lacking else "there are none"
+        yield Note(
+            level="warning",
+            text=f"Compared by the Dice of cores and borders, not by the objects that are found: {why}.",
+        )
     # Of equal ones the first, so a single model; what cannot be judged is never the best.
     winner = max(scored, key=lambda entry: -1.0 if math.isnan(entry.dice) else entry.dice)
     if math.isnan(winner.dice):
@@ -134,23 +189,7 @@ def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> 
             f"No model of {dataset} can be scored: a label occurs in no reference and no prediction, so the mean Dice "
             "is not a number. Remove that label from dataset.json, or add cases that have it."
         )
-    first = next(model for model in models if model_name(model) == winner.models[0])
-    determined = yield from determine(
-        winner.folder,
-        reference_folder(workspace, dataset),
-        Rules.of(first.dataset, reader=first.plans.reader),
-        first.dataset.labels,
-        workers=request.workers,
-    )
-    results = workspace.results / dataset
-    write_json(results / INFORMATION, _information(dataset, folds, models, request, scored, winner, determined))
-    best = read_best(results)
-    write_text(results / INSTRUCTIONS, instructions(workspace, best))
-    yield Note(
-        text=f"Best: {winner.identifier}, Dice {best.dice:.4f}, after postprocessing {best.dice_cleaned:.4f} "
-        f"({determined.cleaning.describe(first.dataset.labels) or 'no postprocessing helps'})."
-    )
-    return Answer(best, tuple(scored), determined, results / INSTRUCTIONS)
+    return winner, False
 
 
 def _planned(workspace: Workspace, dataset: str, plans: str) -> tuple[str, ...]:
@@ -249,8 +288,8 @@ def _score_ensemble(
         except NnunetError as error:
             yield Note.about(f"No ensemble of {' and '.join(n.configuration for n in names)}:", error)
             return []
-    found = Scored(identifier, names, folder, mean_dice(folder))
-    yield Note(text=f"Ensemble of {' and '.join(n.configuration for n in names)}: Dice {found.dice:.4f}")
+    found = Scored(identifier, names, folder, mean_dice(folder), mean_precision(folder))
+    yield Note(text=f"Ensemble of {' and '.join(n.configuration for n in names)}: {found.told}")
     return [found]
 
 
@@ -267,10 +306,13 @@ def _join(
     remove_leftovers(make_folder(folder.parent))
     beside = make_folder(folder.parent / partial_name("ensemble"))  # its own name is almost as long as is allowed
     try:
-        rules = EnsembleRules(first.dataset, first.plans.reader, VoteSettings())
+        objects = decoding_of([(model, folds) for model in models])
+        rules = EnsembleRules(first.dataset, first.plans.reader, VoteSettings(), objects=objects)
         yield from ensemble_cases(members, beside, rules, workers=workers)
         for name in ("dataset.json", "plans.json"):
             copy_file(first.folder / name, beside / name)
+        if objects is not None:
+            yield from score_objects(workspace, first, beside, workers)
         scores = Rules.of(first.dataset, reader=first.plans.reader)
         yield from evaluated_at(reference_folder(workspace, dataset), beside, folder, scores, workers=workers)
         replace_folder(beside, folder)
@@ -286,8 +328,10 @@ def _information(
     scored: Sequence[Scored],
     winner: Scored,
     determined: Determined,
+    by_objects: bool,
 ) -> dict[str, Any]:
     considered = [model_name(model) for model in models]
+    objects = {entry.identifier: entry.objects for entry in scored} if by_objects else None
     return {
         "folds": list(folds),
         "dataset_name_or_id": dataset,
@@ -306,66 +350,5 @@ def _information(
                 for name in winner.models
             ],
         },
+        **({} if objects is None else {OBJECTS_KEY: objects}),
     }
-
-
-def instructions(workspace: Workspace, best: Best) -> str:
-    """Return the commands that segment new images with the best; every one of them runs as it is written."""
-    folds = " ".join(str(fold) for fold in best.folds)
-    where = _flag("--workspace", workspace)
-    lines = [
-        f"The best for {best.dataset} is {' + '.join(model.folder for model in best.models)}",
-        f"(mean foreground Dice {best.dice:.4f} in cross-validation, {best.dice_cleaned:.4f} after postprocessing).",
-        "",
-        "One command does everything (fill in INPUT_FOLDER and OUTPUT_FOLDER):",
-        "",
-        f"napari-nnunet predict_best -d {best.dataset} -i INPUT_FOLDER -o OUTPUT_FOLDER{where}",
-        "",
-        "The same step by step; nnU-Net's own commands begin with nnUNetv2_ instead of 'napari-nnunet ' and have no "
-        "--workspace:",
-        "",
-    ]
-    several = len(best.models) > 1
-    outputs = []
-    for i, model in enumerate(best.models, start=1):
-        output = f"OUTPUT_FOLDER_MODEL_{i}" if several else "OUTPUT_FOLDER"
-        outputs.append(output)
-        lines += _predict_lines(workspace, best, model, folds, output, where, probabilities=several)
-    if several:
-        lines.append(f"napari-nnunet ensemble -i {' '.join(outputs)} -o OUTPUT_FOLDER")
-    lines += [
-        "",
-        "Postprocessing, once all cases are predicted:",
-        "",
-        f"napari-nnunet apply_postprocessing -i OUTPUT_FOLDER -o OUTPUT_FOLDER_PP -pp_pkl_file "
-        f"{shlex.quote(str(best.postprocessing))} -plans_json {shlex.quote(str(best.plans_file))}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _flag(name: str, workspace: Workspace) -> str:
-    """Return the flag that leads to the workspace; none where nnU-Net's variables or the user's folder do."""
-    if workspace == Workspace.resolve(None):
-        return ""
-    return f" {name} {shlex.quote(str(workspace.results.parent))}"
-
-
-def _predict_lines(
-    workspace: Workspace, best: Best, model: ModelName, folds: str, output: str, where: str, *, probabilities: bool
-) -> list[str]:
-    """Return the commands for one model; a cascade's first stage comes before."""
-    lines, more = [], ""
-    previous = load_model(workspace.model(best.dataset, model)).configuration.previous_stage
-    if previous is not None:
-        lines.append(_predict_line(best, replace(model, configuration=previous), folds, f"{output}_FIRST", where))
-        more = f" -prev_stage_predictions {output}_FIRST"
-    more += " --save_probabilities" if probabilities else ""
-    return [*lines, _predict_line(best, model, folds, output, where) + more]
-
-
-def _predict_line(best: Best, model: ModelName, folds: str, output: str, where: str) -> str:
-    return (
-        f"napari-nnunet predict -d {best.dataset} -i INPUT_FOLDER -o {output} -f {folds} -tr {model.trainer} "
-        f"-c {model.configuration} -p {model.plans}{where}"
-    )

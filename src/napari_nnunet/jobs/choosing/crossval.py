@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
-from napari_nnunet.events import Job, Stage
+from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, partial_name, remove_leftovers, replace_folder
 from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.results.objects import FOUND_KINDS
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs
+from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, evaluate_objects, read_scores
 from napari_nnunet.jobs.choosing.pairs import pair_up
-from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
+from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS, VALIDATE_FIRST, validation_cases
 from napari_nnunet.schema.dataset import IGNORE
 from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.choosing import AccumulateRequest
+from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.requests.choosing import AccumulateRequest, EvaluateObjectsRequest
 
 DEFAULT_FOLDS: tuple[Fold, ...] = (0, 1, 2, 3, 4)
 
@@ -100,11 +105,14 @@ class Collected:
         Those that were collected.
     evaluation : Evaluation, optional
         None where the folder was there before.
+    objects : float, optional
+        Mean average precision of the objects; None for a dataset of classes, or where folds were validated without.
     """
 
     folder: Path
     folds: tuple[Fold, ...]
     evaluation: Evaluation | None
+    objects: float | None = None
 
 
 def accumulate(workspace: Workspace, request: AccumulateRequest) -> Job[Collected]:
@@ -169,11 +177,12 @@ def collect(
     own = target is None
     folder = target or model.folder / f"crossval_results_folds_{'_'.join(str(fold) for fold in folds)}"
     if own and not overwrite and (folder / "summary.json").is_file():
-        return Collected(folder, tuple(folds), None)
+        return Collected(folder, tuple(folds), None, mean_precision(folder))
     with claimed(folder.parent, f"{folder} is already being filled with validation cases", part=folder.name):
         if not own and folder.is_dir() and any(folder.iterdir()):
             raise SettingsError(f"The output folder {folder} is not empty. Choose another one.")
-        return Collected(folder, tuple(folds), (yield from _collect(workspace, model, folds, folder, workers)))
+        result = yield from _collect(workspace, model, folds, folder, workers)
+        return Collected(folder, tuple(folds), result, mean_precision(folder))
 
 
 def _collect(
@@ -190,12 +199,62 @@ def _collect(
             copy_file(path, beside / path.name)
         for name in ("dataset.json", "plans.json"):
             copy_file(model.folder / name, beside / name)
+        yield from _collect_objects(workspace, model, cases, beside, workers)
         rules = Rules.of(model.dataset, reader=model.plans.reader)
         result = yield from evaluated_at(reference, beside, folder, rules, workers=workers)
         replace_folder(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return result
+
+
+def _collect_objects(
+    workspace: Workspace, model: TrainedModel, cases: Mapping[str, Path], beside: Path, workers: int
+) -> Job[None]:
+    """Collect and score the objects of the validation cases, where the dataset has objects and all were looked for."""
+    if ObjectScheme.of(model.dataset) is None:
+        return
+    found = {name: path.parent / FOUND_OBJECTS / path.name for name, path in cases.items()}
+    missing = [name for name, path in found.items() if not path.is_file()]
+    if missing:
+        yield Note(
+            level="warning",
+            text=f"{model.folder.name} was validated without looking for the objects of {len(missing)} of {len(cases)} "
+            f"cases ({', '.join(missing[:3])}), so that only its classes are compared.",
+        )
+        return
+    target = make_folder(beside / FOUND_OBJECTS)
+    for path in found.values():
+        copy_file(path, target / path.name)
+        kinds = path.parent / FOUND_KINDS / path.name
+        if kinds.is_file():
+            copy_file(kinds, make_folder(target / FOUND_KINDS) / path.name)
+    yield from score_objects(workspace, model, beside, workers)
+
+
+def score_objects(workspace: Workspace, model: TrainedModel, folder: Path, workers: int) -> Job[None]:
+    """Compare the objects that a folder holds beside its classes with those of the dataset; writes objects.json."""
+    reference = workspace.raw / model.folder.parent.name / OBJECTS
+    if not reference.is_dir():
+        yield Note(level="warning", text=f"{reference} is missing, so that only classes are compared.")
+        return
+    request = EvaluateObjectsRequest(
+        reference=reference,
+        prediction=folder / FOUND_OBJECTS,
+        summary=folder / OBJECTS_FILE,
+        missing_ok=True,
+        workers=workers,
+    )
+    yield from evaluate_objects(request)
+
+
+def mean_precision(folder: Path) -> float | None:
+    """Return the mean average precision of the objects of a folder; None where they were not compared."""
+    path = folder / OBJECTS_FILE
+    if not path.is_file():
+        return None
+    value = read_scores(path)[""]["AP"]
+    return math.nan if value is None else float(value)
 
 
 def evaluated_at(reference: Path, beside: Path, folder: Path, rules: Rules, *, workers: int) -> Job[Evaluation]:

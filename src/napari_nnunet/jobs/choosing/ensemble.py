@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
@@ -22,11 +23,16 @@ from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.results.probabilities import (
     KEEP_PROBABILITIES,
     ProbabilityReader,
+    ProbabilityWriter,
+    TurnedReader,
     planes_at_once,
     probability_writer,
+    scratch,
 )
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
 from napari_nnunet.grid import Apart, Grid, Turned, relation, same_voxels
+from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
+from napari_nnunet.jobs.objects.find import Decoding, decoding_by, find_and_write, rules_beside, write_rules
 from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
@@ -50,12 +56,18 @@ class EnsembleRules:
         Mean or majority, weights, uncertainty.
     probabilities : bool
         Also write the mean as npz and pkl.
+    objects : Decoding, optional
+        How numbered objects are found in the mean.
+    classes : bool
+        Whether classes are written where objects are: these lie in ``objects`` beside them then.
     """
 
     info: DatasetInfo
     reader: str | None
     vote: VoteSettings
     probabilities: bool = False
+    objects: Decoding | None = None
+    classes: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,11 +117,16 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
                 f"{infos[0].labels.labels}. Only predictions of the same classes can be combined."
             )
     members = _common_cases(folders)
-    rules = EnsembleRules(infos[0], reader_beside(folders[0]) or infos[0].reader, vote, request.probabilities)
+    found_by = yield from rules_beside(folders, infos)
+    objects = None if request.classes else decoding_by(infos, found_by)
+    reader = reader_beside(folders[0]) or infos[0].reader
+    rules = EnsembleRules(infos[0], reader, vote, request.probabilities, objects, classes=objects is None)
     cases = yield from ensemble_cases(members, target, rules, workers=request.workers)
     for name in ("dataset.json", "plans.json"):
         if (folders[0] / name).is_file():
             copy_file(folders[0] / name, target / name)
+    if request.probabilities:
+        write_rules(target, found_by)
     settings = {
         "members": [str(folder) for folder in folders],
         "method": vote.method,
@@ -117,8 +134,7 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
         "temperature": vote.temperature if vote.uncertainty else None,
     }
     write_json(target / "ensemble.json", settings)
-    recipe = join_recipes(folders, vote.method, vote.weights)
-    if recipe is not None:
+    if (recipe := join_recipes(folders, vote.method, vote.weights)) is not None:
         write_recipe(target, recipe)
     return Ensembled(target, tuple(cases))
 
@@ -239,14 +255,18 @@ def _each(
 
 
 def _memory(rules: EnsembleRules, shape: tuple[int, int, int, int], members: int) -> Any:
-    per_voxel = 8 + (20 if rules.vote.uncertainty else 0) + (6 * members if rules.vote.method == "hard" else 0)
+    per_voxel = (
+        8
+        + (8 if rules.objects is not None else 0)
+        + (20 if rules.vote.uncertainty else 0)
+        + (6 * members if rules.vote.method == "hard" else 0)
+    )
     return lambda: per_voxel * math.prod(shape[1:]) + 100e6
 
 
 def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict[str, tuple[int, int, int, int]]:
     """Read the headers of all files; raises DatasetError with everything that does not fit."""
-    found, problems = {}, []
-    heads = rules.info.labels.heads
+    found, problems, heads = {}, [], rules.info.labels.heads
     for name, paths in members.items():
         shapes = []
         for path in paths:
@@ -277,22 +297,42 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRul
         readers = _together(name, paths, opened, rules)
         c, z, y, x = opened[0].shape
         vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
-        step = planes_at_once((c, z, y, x))
-        writer = None
+        writer = store = None
         if rules.probabilities:
             writer = stack.enter_context(probability_writer(target / f"{name}.npz", (c, z, y, x)))
-        for channel in range(c):
-            for lo in range(0, z, step):
-                mean = vote.add(channel, lo, [reader.read(min(step, z - lo)) for reader in readers])
-                if writer is not None:
-                    writer.write(mean)
+        if rules.objects is not None:
+            store = stack.enter_context(scratch((c, z, y, x), target))
+        _add_members(vote, readers, (c, z, y, x), writer, store)
+        if store is not None and rules.objects is not None:
+            folder = make_folder(target / FOUND_OBJECTS) if rules.classes else target
+            mean = store[:, 0] if flat else store
+            find_and_write(mean, rules.objects, rules.info, folder / out.name, geometry, rules.reader)
     labels = vote.finish()
     if rules.vote.uncertainty:
         for kind, values in zip(UNCERTAINTY, vote.uncertainty(), strict=True):
             write_image(values[0] if flat else values, geometry, uncertainty_path(out, kind, flat=flat))
     if rules.probabilities:
         copy_file(paths[0].with_suffix(".pkl"), target / f"{name}.pkl")
-    write_labels(labels[0] if flat else labels, geometry, out, writer=rules.reader)
+    if rules.classes:
+        write_labels(labels[0] if flat else labels, geometry, out, writer=rules.reader)
+
+
+def _add_members(
+    vote: Vote,
+    readers: Sequence[ProbabilityReader | TurnedReader],
+    shape: tuple[int, int, int, int],
+    writer: ProbabilityWriter | None,
+    store: NDArray[np.float32] | None,
+) -> None:
+    """Read the members class by class and some planes at a time; writer and store get their mean (C, Z, Y, X)."""
+    step = planes_at_once(shape)
+    for channel in range(shape[0]):
+        for lo in range(0, shape[1], step):
+            mean = vote.add(channel, lo, [reader.read(min(step, shape[1] - lo)) for reader in readers])
+            if writer is not None:
+                writer.write(mean)
+            if store is not None:
+                store[channel, lo : lo + step] = mean
 
 
 def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
@@ -303,24 +343,9 @@ def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
     return segmentation.parent / kind / (segmentation.name[: -len(ending)] + own)
 
 
-class _TurnedReader:
-    """Probabilities that are stored in another order, class by class on the grid of the first member."""
-
-    def __init__(self, reader: ProbabilityReader, turned: Turned) -> None:
-        self._reader, self._turned = reader, turned
-        self._left: NDArray[Any] | None = None
-
-    def read(self, planes: int) -> NDArray[Any]:
-        """Return the next planes; a class is read whole, for its first plane may be the last one stored."""
-        if self._left is None or not len(self._left):
-            self._left = self._turned.turn(self._reader.read(self._reader.shape[1]))
-        out, self._left = self._left[:planes], self._left[planes:]
-        return out
-
-
 def _together(
     name: str, paths: Sequence[Path], readers: Sequence[ProbabilityReader], rules: EnsembleRules
-) -> list[ProbabilityReader | _TurnedReader]:
+) -> list[ProbabilityReader | TurnedReader]:
     """Return the readers of all members on the grid of the first one.
 
     Raises
@@ -329,13 +354,13 @@ def _together(
         If a member lies elsewhere, or has other voxels.
     """
     first = _place(name, paths[0], rules, readers[0].shape[1:])
-    out: list[ProbabilityReader | _TurnedReader] = [readers[0]]
+    out: list[ProbabilityReader | TurnedReader] = [readers[0]]
     for path, reader in zip(paths[1:], readers[1:], strict=True):
         own = _place(name, path, rules, reader.shape[1:])
         found = relation(first, own)
         if isinstance(found, Turned):
             lifted = (0, *(axis + 1 for axis in found.axes)), (False, *found.flips)
-            out.append(_TurnedReader(reader, found if len(found.axes) == 3 else Turned(*lifted)))
+            out.append(TurnedReader(reader, found if len(found.axes) == 3 else Turned(*lifted)))
         elif isinstance(found, Apart) and not same_voxels(found, first, own):
             raise ImageError(f"{path} and {paths[0]} do not lie on the same grid: {found}. Segment the same images.")
         else:
@@ -357,8 +382,7 @@ def _place(name: str, path: Path, rules: EnsembleRules, shape: tuple[int, ...]) 
 
 def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geometry, bool]:
     """Return the grid of a case, and whether it is a picture: from a segmentation beside, else from the pkl."""
-    for path in paths:
-        beside = path.with_name(name + rules.info.file_ending)
+    for beside in (path.with_name(name + rules.info.file_ending) for path in paths):
         if beside.is_file():
             labels, geometry = read_labels(beside, reader=rules.reader, as_stored=True)
             return geometry, labels.ndim == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, Region
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import ApplyPostprocessingRequest, DeterminePostprocessingRequest
 
@@ -63,11 +64,13 @@ def determine_postprocessing(request: DeterminePostprocessingRequest) -> Job[Det
         If dataset.json or plans.json cannot be read, or the folders hold different cases or grids.
     """
     rules, info = _rules_of(request)
+    scheme = ObjectScheme.of(info)
     job = determine(
         request.source,
         request.reference,
         rules,
         info.labels,
+        untouched=() if scheme is None else scheme.learnt,
         keep_cleaned=request.keep_cleaned,
         workers=request.workers,
     )
@@ -95,6 +98,7 @@ def determine(
     rules: Rules,
     scheme: LabelScheme,
     *,
+    untouched: Collection[int] = (),
     keep_cleaned: bool = True,
     workers: int = 0,
 ) -> Job[Determined]:
@@ -111,6 +115,9 @@ def determine(
         What is compared.
     scheme : LabelScheme
         What the labels mean.
+    untouched : collection of int
+        Labels of which every part counts, since each belongs to an object of its own. Neither they nor the foreground
+        as a whole are reduced to their largest part.
     keep_cleaned : bool
         Also write the postprocessed segmentations, into ``postprocessed``.
     workers : int
@@ -123,7 +130,7 @@ def determine(
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=True)
     yield Stage(name="Testing postprocessing", total=len(pairs))
-    search = _Search(tuple(pairs), rules, scheme, workers)
+    search = _Search(tuple(pairs), rules, scheme, frozenset(untouched), workers)
     cleaning, before, after = yield from search.run()
     folder = prediction / "postprocessed"
     moved = [replace(pair, prediction=folder / pair.prediction.name) for pair in pairs]
@@ -145,12 +152,13 @@ class _Search:
     pairs: tuple[Pair, ...]
     rules: Rules
     scheme: LabelScheme
+    untouched: frozenset[int]
     workers: int
 
     def run(self) -> Job[tuple[Cleaning, list[CaseMetrics], list[CaseMetrics]]]:
         """Return the accepted steps, and the metrics of every case without and with them."""
         whole: Target = list(self.scheme.foreground_labels)
-        each = candidates(self.rules.labels)
+        each = tuple(label for label in candidates(self.rules.labels) if label not in self.untouched)
         # Keeping a part of one label changes no other label, so that one look at each case answers everything.
         # Regions overlap: what was kept of one decides what is there of the next.
         independent = not self.scheme.has_regions
@@ -159,7 +167,7 @@ class _Search:
         with_whole = [trial.with_first for trial in trials]
         accepted: list[Target] = []
         current = before
-        if self._whole_helps(before, with_whole):
+        if not self.untouched and self._whole_helps(before, with_whole):
             accepted, current = [whole], with_whole
         for label in each:
             if independent:

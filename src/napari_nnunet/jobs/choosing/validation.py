@@ -9,6 +9,7 @@ from typing import Any
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.schema.model_name import ModelName
 
+FOUND_OBJECTS = "objects"  # folder beside the classes: numbered objects, where a dataset has such
 VALIDATE_FIRST = {
     "shell": "Train one to its end, or validate with --val.",
     "window": "Train one to its end in the Train dock.",

@@ -1,1 +1,1 @@
-"""Objects: classes are derived from them, found again in probabilities, compared, measured."""
+"""Objects: classes are derived from them, found again in probabilities, measured, followed."""

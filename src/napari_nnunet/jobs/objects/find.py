@@ -13,8 +13,12 @@ from pydantic import ValidationError
 
 from napari_nnunet.engine.objects.decode import Probabilities, Rule, Window, decode_into
 from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import make_folder, write_json
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.results.objects import write_found
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
@@ -59,18 +63,39 @@ def decoding_of(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> Decod
     ModelError
         If the rules beside a fold cannot be read.
     """
-    schemes = [scheme for model, _ in members if (scheme := ObjectScheme.of(model.dataset)) is not None]
-    if not schemes:
-        return None
-    first, info = schemes[0], members[0][0].dataset
+    infos = [model.dataset for model, _ in members]
+    return decoding_by(infos, known_rules(members))
+
+
+def known_rules(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> ObjectRules | None:
+    """Return the mean of the rules that the folds of models chose; None where none was validated."""
     places = [model.folder / f"fold_{fold}" / RULES_FILE for model, folds in members for fold in folds]
     known = [rules for place in places if (rules := read_rules(place)) is not None]
+    return ObjectRules.mean(known) if known else None
+
+
+def decoding_by(infos: Sequence[DatasetInfo], rules: ObjectRules | None) -> Decoding | None:
+    """Return how objects are found in the mean probabilities of several members; None for those of classes.
+
+    Parameters
+    ----------
+    infos : sequence of DatasetInfo
+        Of every member; their classes are the same. Seeds grow over the widest border.
+    rules : ObjectRules or None
+        What their folds chose; without, and for a kind that is not in them, the default.
+    """
+    schemes = [scheme for info in infos if (scheme := ObjectScheme.of(info)) is not None]
+    if not schemes:
+        return None
+    first, known = schemes[0], {} if rules is None else rules.rules
     width = max(scheme.width * scheme.unit for scheme in schemes) / first.unit
-    chosen = {}
-    for kind in first.kinds:
-        own = ObjectRule.mean([found.rules[kind] for found in known if kind in found.rules])
-        chosen[kind] = Rule(width, own.seed, own.inside, own.smallest, own.smallest_seed, own.split)
-    return Decoding(heads_of(info, first), chosen, first.unit)
+    chosen = {kind: rule_of(known.get(kind, ObjectRule()), width) for kind in first.kinds}
+    return Decoding(heads_of(infos[0], first), chosen, first.unit)
+
+
+def rule_of(stored: ObjectRule, width: float) -> Rule:
+    """Return what a file says as what the decoder takes; the width of borders in network voxels."""
+    return Rule(width, **stored.model_dump())
 
 
 def read_rules(path: Path) -> ObjectRules | None:
@@ -83,6 +108,75 @@ def read_rules(path: Path) -> ObjectRules | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ModelError(f"{path}: '{where}' cannot be read: {first['msg']}. Validate the fold again.") from error
+
+
+def write_rules(folder: Path, rules: ObjectRules | None) -> None:
+    """Write beside probabilities by which rules objects are found in them; without any, those of before go."""
+    if rules is None:
+        (folder / RULES_FILE).unlink(missing_ok=True)
+    else:
+        write_json(make_folder(folder) / RULES_FILE, rules.model_dump(mode="json"))
+
+
+def rules_beside(folders: Sequence[Path], infos: Sequence[DatasetInfo]) -> Job[ObjectRules | None]:
+    """Return the mean of the rules that lie beside probabilities; says where they are missing.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        With probabilities.
+    infos : sequence of DatasetInfo
+        The dataset.json of each; of classes, nothing is missing.
+    """
+    known = [read_rules(folder / RULES_FILE) for folder in folders]
+    there = [rules for rules in known if rules is not None]
+    lacking = [str(folder) for folder, rules in zip(folders, known, strict=True) if rules is None]
+    if lacking and any(ObjectScheme.of(info) is not None for info in infos):
+        others = "those of the others count" if there else "the usual thresholds of 0.5 are taken"
+        yield Note(
+            level="warning",
+            text=f"{', '.join(lacking)}: {RULES_FILE}, by which objects are found, is missing; {others}. "
+            "A prediction with probabilities writes it where the folds were validated.",
+        )
+    return ObjectRules.mean(there) if there else None
+
+
+def find_and_write(
+    probabilities: NDArray[np.float32],
+    decoding: Decoding,
+    info: DatasetInfo,
+    path: Path,
+    geometry: Geometry,
+    writer: str | None,
+) -> tuple[NDArray[np.uint32], dict[int, str]]:
+    """Find the objects of an image and write them.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (heads, [Z,] Y, X)
+        May be a memory map.
+    decoding : Decoding
+        Heads and rules.
+    info : DatasetInfo
+        What says of objects which kinds there are.
+    path : Path
+        File to write; see :func:`~napari_nnunet.formats.dataset.objects.write_found`.
+    geometry : Geometry
+        Where the image lies.
+    writer : str or None
+        nnU-Net's name of what writes it.
+
+    Returns
+    -------
+    tuple of (ndarray of uint32, dict of int to str)
+        The objects, and the kind of each.
+    """
+    objects = np.zeros(probabilities.shape[1:], dtype=np.uint32)
+    kinds = find_objects(probabilities, decoding, geometry.spacing, objects)
+    scheme = ObjectScheme.of(info)
+    if scheme is not None:
+        write_found(objects, kinds, scheme, geometry, path, writer)
+    return objects, kinds
 
 
 def find_objects(

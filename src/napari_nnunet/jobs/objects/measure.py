@@ -14,7 +14,7 @@ from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
-from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.grid import Grid, onto
@@ -89,15 +89,16 @@ def measure_arrays(
 
 
 def object_rows(path: Path, images: tuple[Path, ...]) -> list[Row]:
-    """Measure the objects of one file; may run in a worker process."""
+    """Measure the objects of one file, with their kinds where these are told beside; may run in a worker process."""
     objects, geometry = read_objects(path)
+    kinds = kinds_beside(path, objects)
     image = None
     if images:
         volume = read_volume(images)
         grid = Grid(volume.shape, volume.geometry)
         objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
         geometry, image = volume.geometry, np.asarray(volume.array)
-    return list(object_table(objects, geometry.spacing, image))
+    return list(object_table(objects, geometry.spacing, image, kinds=kinds or None))
 
 
 def images_of(source: Path | None, case: str) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
+from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.formats.results.objects import write_found
 from napari_nnunet.formats.results.probabilities import scratch
-from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects
+from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects, known_rules
 from napari_nnunet.jobs.prediction.result import Prediction, count_labels
-from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.objects import ObjectRules, ObjectScheme
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
 _SMALL = 1 << 28  # bytes of probabilities that are held in memory
@@ -28,7 +33,28 @@ def decoding_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> Dec
     """Return how the objects of models are found with these settings; None where classes are wanted."""
     if members[0][1].classes or all(ObjectScheme.of(model.dataset) is None for model, _ in members):
         return None
-    return decoding_of([(model, model.resolve_folds(own.folds, own.checkpoint)) for model, own in members])
+    return decoding_of(_with_folds(members))
+
+
+def rules_for(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> ObjectRules | None:
+    """Return the mean of what the folds of models chose; None where none was validated, or none has objects."""
+    return known_rules(_with_folds(members))
+
+
+def _with_folds(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> list[tuple[TrainedModel, Sequence[Fold]]]:
+    return [(model, model.resolve_folds(own.folds, own.checkpoint)) for model, own in members]
+
+
+def write_result(result: Prediction, info: DatasetInfo, out: Path, writer: str) -> str:
+    """Write a prediction's labels or objects; returns a remark where the file has another name, else nothing."""
+    scheme = ObjectScheme.of(info)
+    if result.kinds is None or scheme is None:
+        write_labels(result.labels, result.geometry, out, writer=writer)
+        return ""
+    written = write_found(result.labels, result.kinds, scheme, result.geometry, out, writer)
+    return (
+        "" if written == out else f"{out.name} cannot number {len(result.kinds)} objects; they are in {written.name}."
+    )
 
 
 @contextmanager

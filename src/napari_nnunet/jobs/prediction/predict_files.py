@@ -24,20 +24,22 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_te
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
-from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image, write_labels
+from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import write_side_files
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.recipe import write_recipe
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
+from napari_nnunet.jobs.objects.find import write_rules
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
+from napari_nnunet.jobs.prediction.objects import rules_for, write_result
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.quality import require_quality
 from napari_nnunet.jobs.prediction.result import Prediction
 from napari_nnunet.jobs.prediction.table import QualityTable, found_again, found_in, written_down
 from napari_nnunet.jobs.prediction.voxel_size import size_notes
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
-from napari_nnunet.schema.objects import ObjectScheme
+from napari_nnunet.schema.objects import ObjectRules, ObjectScheme
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
@@ -58,7 +60,10 @@ Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None, Box
 
 
 def predict_folder(
-    model: TrainedModel, folder: PredictFolderRequest, segment: Segment | None = None
+    model: TrainedModel,
+    folder: PredictFolderRequest,
+    segment: Segment | None = None,
+    rules: ObjectRules | None = None,
 ) -> Job[FolderResult]:
     """Segment every case of a folder.
 
@@ -70,6 +75,8 @@ def predict_folder(
         Input, output, what to skip, how to predict; ``probabilities`` adds CASE.npz and CASE.pkl.
     segment : callable, optional
         What segments one volume where it is more than this model: an ensemble.
+    rules : ObjectRules, optional
+        Of an ensemble of models of objects; written beside probabilities.
 
     Yields
     ------
@@ -87,14 +94,13 @@ def predict_folder(
         Before any work, if the input is incomplete or the output cannot be written.
     """
     settings = folder.settings(model.resolve_folds(None, folder.checkpoint))
-    ending = model.dataset.file_ending
     found = _cases_of(model, folder)
     cases = found.cases[folder.part :: folder.parts]
     if found.left_out:
         yield Note(level="warning", text=found.left_out_text)
     if folder.spacing is None:
         yield from size_notes(model, cases, model_reader(model))
-    _check_previous(cases, folder.previous, ending)
+    _check_previous(cases, folder.previous, model.dataset.file_ending)
     model.resolve_folds(settings.folds, settings.checkpoint)
     output = _dicom_output(model, folder, settings, cases)
     choose(settings)  # a device that is not there is said once, before anything is written
@@ -105,6 +111,8 @@ def predict_folder(
     with claimed(folder.target, f"{folder.target} is already being filled with segmentations", part=part):
         if output is not None:
             yield from _with_codes(output, folder)
+        if settings.probabilities:
+            write_rules(folder.target, rules or rules_for([(model, settings)]))
         job = _each(cases, model, folder, settings, segment, output)
         return (yield from job if not folder.table else written_down(job, folder.table_path))
 
@@ -202,14 +210,13 @@ def _each(
                 if quality is not None and result.quality is not None:
                     yield quality.add(case.name, result.quality)
             except Exception as unforeseen:  # whatever it is, the cases after it are segmented
-                error = for_people(unforeseen)
-                failed[case.name] = error
+                failed[case.name] = error = for_people(unforeseen)
                 yield CaseFailed.of(case.name, error, index, len(cases))
                 continue
             done.append(case.name)
-            yield CaseDone(
-                **done_with, seconds=time.monotonic() - began, found=_found(result, model) if folder.table else ()
-            )
+            counted = result.counts, model.dataset, _voxel_mm(result.geometry), result.kinds
+            found = found_in(*counted) if folder.table else ()
+            yield CaseDone(**done_with, seconds=time.monotonic() - began, found=found)
     return FolderResult(tuple(done), tuple(skipped), failed)
 
 
@@ -265,21 +272,21 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
     FolderResult
         What became of each case.
     """
-    if folder.previous is not None and len(combination.members) > 1:
+    members = combination.members
+    if folder.previous is not None and len(members) > 1:
         raise SettingsError(
             "Segmentations of a previous stage can be given for a single model only; an ensemble predicts its own."
         )
-    for member in combination.members:
-        member.model.resolve_folds(member.settings.folds, member.settings.checkpoint)
+    rules = rules_for([(own.model, own.settings) for own in members])
 
     def segment(
         volume: Volume, _: NDArray[Any] | None, probabilities: NDArray[np.float32] | None, box: Box | None
     ) -> Job[Prediction]:
         return predict_combined(combination, volume, probabilities=probabilities, folder=folder.target, roi=box)
 
-    settings = combination.members[0].settings.replace(probabilities=folder.probabilities)
+    settings = members[0].settings.replace(probabilities=folder.probabilities)
     request = PredictFolderRequest.like(folder, **settings.model_dump(exclude_unset=True))
-    return (yield from predict_folder(combination.model, request, segment))
+    return (yield from predict_folder(combination.model, request, segment, rules))
 
 
 def _one(
@@ -296,16 +303,14 @@ def _one(
     remarks += intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)
     yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
     previous, box = None, folder.box(volume.shape)
-    ending = model.dataset.file_ending
     if folder.previous is not None:
-        previous, _ = read_labels(folder.previous / (case.name + ending), reader=model_reader(model))
+        previous, _ = read_labels(folder.previous / (case.name + model.dataset.file_ending), reader=model_reader(model))
     out = _out(case, model, folder)
     make_folder(out.parent)
     with ExitStack() as stack:
         probabilities = None
         if settings.probabilities:
-            shape = (model.dataset.labels.heads, *volume.shape)
-            probabilities = stack.enter_context(scratch(shape, folder.target))
+            probabilities = stack.enter_context(scratch((model.dataset.labels.heads, *volume.shape), folder.target))
         if segment is not None:
             result = yield from segment(volume, previous, probabilities, box)
         else:
@@ -313,8 +318,7 @@ def _one(
                 model, volume, settings, previous=previous, probabilities=probabilities, roi=box
             )
         if probabilities is not None:
-            lifted = lift(probabilities, channels=True)
-            write_probabilities(lifted, _beside(case, out, ".npz"))
+            write_probabilities(lift(probabilities, channels=True), _beside(case, out, ".npz"))
             write_properties(result.properties, _beside(case, out, ".pkl"))
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
@@ -322,7 +326,8 @@ def _one(
             beside = _beside(case, out, ".dcm")
             output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
         # The segmentation comes last: where it exists, everything of the case does.
-        write_labels(result.labels, volume.geometry, out, writer=model_reader(model))
+        if said := write_result(result, model.dataset, out, model_reader(model)):
+            yield Note(level="warning", text=f"{case.name}: {said}")
     return result
 
 
@@ -378,10 +383,6 @@ def _kept(
     if not folder.table:
         return ()
     return found_again(labels, model.dataset, _voxel_mm(geometry), classes=settings.classes)
-
-
-def _found(result: Prediction, model: TrainedModel) -> tuple[Found, ...]:
-    return found_in(result.counts, model.dataset, _voxel_mm(result.geometry), result.kinds)
 
 
 def _voxel_mm(geometry: Geometry) -> tuple[float, ...] | None:

@@ -17,7 +17,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.results.table import text_of
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.objects import ObjectScheme
 

@@ -100,12 +100,18 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
     folder = make_folder(order.folder.validation)
     remove_leftovers(folder)
     predictor = _predictor(order, network, choice)
-    judge = ObjectJudge.of(order)
     names = sorted(order.split.val)
     yield Stage(name="Validation", total=len(names))
-    found: dict[str, tuple[dict[Region, Metrics], _Case]] = {}
+    found: dict[str, tuple[dict[Region, Metrics], Path]] = {}
     failed: dict[str, NnunetError] = {}
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, torch_threads(predictor.choice.threads):
+    with (
+        ThreadPoolExecutor(1) as reader,
+        ThreadPoolExecutor(1) as writer,
+        torch_threads(predictor.choice.threads),
+        ExitStack() as waiting,
+    ):
+        judge = ObjectJudge.of(order, waiting)
+        names = names if judge is None else judge.first(names)
         ahead = [reader.submit(_read, order, name) for name in names[:1]]
         writing: list[Future[None]] = []
         for i, name in enumerate(names):
@@ -122,13 +128,13 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
                 continue
             scheme = order.info.labels
             metrics = measure_labels(case.reference, labels, evaluated(scheme), scheme.ignore_label)
-            found[name] = metrics, case
+            found[name] = metrics, case.reference_file
             path = folder / (name + order.info.file_ending)
             yield CaseDone(case=name, index=i, total=len(names), path=str(path), seconds=time.monotonic() - begun)
         for future in writing:
             future.result()
-    if judge is not None:
-        yield from judge.decide(order.folder.path, folder)
+        if judge is not None:
+            yield from judge.finish()
     return _summary(order, folder, found, failed)
 
 
@@ -209,7 +215,7 @@ def _segment(
                 # What happens within a case is a heartbeat at most: the bar counts cases.
                 yield event if isinstance(event, Note) else Progress(done=done, total=total)
         if probabilities is not None and judge is not None and judged:
-            judge.take(case.name, probabilities, case.reference)
+            yield from judge.take(case.name, probabilities)
         if probabilities is not None and order.settings.probabilities:
             write_probabilities(probabilities, out.with_name(case.name + ".npz"))
             write_properties(case.properties, out.with_name(case.name + ".pkl"))
@@ -250,14 +256,13 @@ def _next_stages(
 def _summary(
     order: Order,
     folder: Path,
-    found: dict[str, tuple[dict[Region, Metrics], _Case]],
+    found: dict[str, tuple[dict[Region, Metrics], Path]],
     failed: dict[str, NnunetError],
 ) -> ValidationResult:
     if not found:
         return ValidationResult(folder, None, {}, failed)
-    pairs = [
-        Pair(name, case.reference_file, folder / (name + order.info.file_ending)) for name, (_, case) in found.items()
-    ]
-    summary = summary_of(pairs, [metrics for metrics, _ in found.values()], evaluated(order.info.labels))
+    ordered = sorted(found.items())  # objects are looked at in an order of their own
+    pairs = [Pair(name, reference, folder / (name + order.info.file_ending)) for name, (_, reference) in ordered]
+    summary = summary_of(pairs, [metrics for _, (metrics, _) in ordered], evaluated(order.info.labels))
     summary.write(folder / SUMMARY_FILE)
     return ValidationResult(folder, None if math.isnan(summary.dice) else summary.dice, summary.class_dice, failed)

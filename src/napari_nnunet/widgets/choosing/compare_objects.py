@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_nnunet.engine.objects.verdict import FATES, Verdict
+from napari_nnunet.engine.objects.verdict import Verdict
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, drain
 from napari_nnunet.formats.results.table import text_of
-from napari_nnunet.jobs.objects.compare import ObjectComparison, compare_object_folders, compare_objects
-from napari_nnunet.jobs.objects.evaluate import scores
+from napari_nnunet.jobs.choosing.compare_objects import ObjectComparison, compare_object_folders, compare_objects
+from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of
 from napari_nnunet.widgets.files.reader import label_layer
@@ -24,13 +22,12 @@ from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.objects.look import go_to
+from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
 
 if TYPE_CHECKING:
     import napari
 
-#: Colours that people with any colour vision tell apart (Okabe and Ito 2008).
-COLOURS = {"found": "#009e73", "missed": "#d55e00", "invented": "#e69f00", "split": "#56b4e9", "merged": "#cc79a7"}
-_CLOSE = 2.0  # pixels of the screen per voxel, at least, when looking at an object
 _FIGURES = ("AP@0.5", "AP@0.75", "F1@0.5", "PQ", "SEG")
 _CASE_HEADS = ("Case", "AP@0.5", "PQ", "Found", "Missed", "Invented", "Split", "Merged")
 
@@ -84,7 +81,7 @@ class ObjectsCompared(QWidget):
     def _show(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
         values = scores(found.matching)
         self.title.setText(", ".join(f"{figure} {_text(values[figure])}" for figure in _FIGURES))
-        self._legend(found)
+        self.legend.setText(legend(found.verdicts))
         self._verdicts = found.verdicts
         rows = [
             [verdict.fate, _numbers(verdict.references), _numbers(verdict.predictions), f"{verdict.iou:.2f}"]
@@ -99,25 +96,10 @@ class ObjectsCompared(QWidget):
         self._paint(found, name, place)
         self.filled()
 
-    def _legend(self, found: ObjectComparison) -> None:
-        """Say how many objects became what, in the colours of the layer."""
-        each = Counter(verdict.fate for verdict in found.verdicts)
-        self.legend.setText(
-            "   ".join(f"<font color='{COLOURS[fate]}'>■</font>&nbsp;{each[fate]} {fate}" for fate in FATES)
-        )
-
     def _paint(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
         for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
             self.viewer.layers.remove(old)
-        colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
-        self._layer = Labels(
-            found.painted,
-            name=name,
-            colormap=DirectLabelColormap(color_dict=colours | {FATES[fate]: COLOURS[fate] for fate in FATES}),
-            features={"index": [0, *FATES.values()], "name": ["nothing", *FATES]},
-            metadata={DERIVED: True},
-            **place,
-        )
+        self._layer = Labels(found.painted, **verdict_options(name, place))
         self.viewer.add_layer(self._layer)
 
     def _selected(self) -> None:
@@ -126,21 +108,12 @@ class ObjectsCompared(QWidget):
         layer = self._layer
         if not self._verdicts or layer is None or layer not in self.viewer.layers or not self.table.selectedItems():
             return
-        place = self._verdicts[row].place
-        world = layer.data_to_world(place)
-        offset = self.viewer.dims.ndim - layer.ndim
-        for axis in range(layer.ndim):
-            self.viewer.dims.set_point(axis + offset, world[axis])
-        shown = list(self.viewer.dims.displayed)
-        camera = self.viewer.scene.camera
-        camera.center = tuple(world[axis - offset] for axis in shown)
-        step = max(layer.scale[axis - offset] for axis in shown)
-        camera.zoom = max(camera.zoom, _CLOSE / step)
+        go_to(self.viewer, layer, self._verdicts[row].place)
 
     def _show_cases(self, pairs: list[Any], evaluation: Any) -> None:
         found = {name: scores(matching) for name, matching in evaluation.cases.items()}
-        order = sorted(pairs, key=lambda pair: (found[pair.name]["AP@0.5"] is None, found[pair.name]["AP@0.5"] or 0))
-        self._pairs = order
+        named = {pair.name: pair for pair in pairs}
+        order = self._pairs = [named[name] for name, _ in worst_first(found)]
         rows = [
             [
                 pair.name,
@@ -181,7 +154,7 @@ class ObjectsCompared(QWidget):
             self.viewer.add_layer(layers[-1])
         one, other = map(labels_of, layers)
         found = drain(compare_objects(one, other))
-        self._legend(found)
+        self.legend.setText(legend(found.verdicts))
         self._paint(found, f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
 
 

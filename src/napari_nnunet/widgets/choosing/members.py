@@ -265,6 +265,8 @@ class MembersForm(QGroupBox):
         ]
         after = f", {best.dice_cleaned:.3f} with its postprocessing" if best.dice_cleaned != best.dice else ""
         folds = ", ".join(str(fold) for fold in best.folds)
+        if best.precision is not None:
+            return rows, f"Average precision {best.precision:.3f} of its objects in cross-validation (fold {folds})."
         return rows, f"Dice {best.dice:.3f} in cross-validation (fold {folds}){after}."
 
     def _show(self, rows: Sequence[tuple[str, str, Any]]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QProgressBar, QPushButton, QVBoxLayout
 
 from napari_nnunet.events import Job
 from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, read_scores
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
@@ -19,6 +22,7 @@ from napari_nnunet.widgets.training.views import Curves, ScoreTable
 from napari_nnunet.widgets.training.words import (
     dataset_of,
     note_line,
+    objects_line,
     report_of,
     status_line,
     validation_line,
@@ -37,6 +41,28 @@ _BUTTONS = {
     ),
     "film": ("Watch it learn", "Open a slice of a validation case with the labels after every few epochs."),
 }
+
+
+@dataclass(frozen=True)
+class Validated:
+    """How good a training is.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of the classes.
+    names : dict of str to str
+        Of its labels and regions.
+    objects : dict of str to dict
+        What objects.json says of every case, and of all under an empty name; empty for a dataset of classes.
+    compared : list of list of str
+        Rows of the comparison with the model that was continued.
+    """
+
+    summary: Summary
+    names: dict[str, str]
+    objects: dict[str, dict[str, Any]]
+    compared: list[list[str]]
 
 
 class TrainingDetails(QGroupBox):
@@ -131,12 +157,15 @@ class TrainingDetails(QGroupBox):
             self._scored = (training.folder.path, training.scored)
             self._reading.start(_read_scores(training), returned=self._scores_read, errored=self._not_read)
 
-    def _scores_read(self, found: tuple[Summary, dict[str, str], list[list[str]]]) -> None:
-        summary, names, compared = found
-        self.compared.fill(compared)
-        self._compares = bool(compared)
-        self.scores.show_scores(summary.worst_first, names)
-        self.scores_title.setText(validation_line(summary, names))
+    def _scores_read(self, found: Validated) -> None:
+        self.compared.fill(found.compared)
+        self._compares = bool(found.compared)
+        if found.objects:
+            self.scores.show_objects(found.summary.worst_first, found.objects)
+            self.scores_title.setText(objects_line(found.summary, found.objects))
+        else:
+            self.scores.show_scores(found.summary.worst_first, found.names)
+            self.scores_title.setText(validation_line(found.summary, found.names))
         self._set_scores_visible(True)
 
     def _not_read(self, error: BaseException) -> None:
@@ -150,12 +179,16 @@ class TrainingDetails(QGroupBox):
         self.compared.setVisible(visible and self._compares)
 
 
-def _read_scores(training: Training) -> Job[tuple[Summary, dict[str, str], list[list[str]]]]:
+def _read_scores(training: Training) -> Job[Validated]:
     yield from ()
     info = dataset_of(training)
     ending = ".nii.gz" if info is None else info.file_ending
-    summary = Summary.read(training.folder.validation / "summary.json", ending=ending)
-    return summary, {} if info is None else label_names(info), _before_and_after(training.folder.path)
+    folder = training.folder.validation
+    summary = Summary.read(folder / "summary.json", ending=ending)
+    objects = read_scores(folder / OBJECTS_FILE) if (folder / OBJECTS_FILE).is_file() else {}
+    return Validated(
+        summary, {} if info is None else label_names(info), objects, _before_and_after(training.folder.path)
+    )
 
 
 def _before_and_after(folder: Path) -> list[list[str]]:

@@ -10,17 +10,24 @@ import numpy as np
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
+from napari_nnunet.engine.objects.match import within
 from napari_nnunet.events import Job
+from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.choosing.compare_objects import compare_objects
+from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import label_of
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import colormap_of, colormap_of_values, differences_colormap, features_of
+from napari_nnunet.widgets.frame.layers import KIND, colormap_of, colormap_of_values, differences_colormap, features_of
+from napari_nnunet.widgets.objects.verdicts import verdict_options
 
 MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
+_OWN = ("name", "colormap", "features", "metadata")  # of a layer itself, not of its place
 _DIFFERENCES = {MISSED: "missed", FALSE_POSITIVE: "false positive", ANOTHER: "another class"}
 
 
@@ -111,28 +118,49 @@ def show_largest_slice(viewer: Any, layer: Labels) -> None:
 
 
 def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]]:
-    """Read a validation case: image, reference, result and differences, as layer data."""
+    """Read a validation case: image, reference, result, and where they differ, as layer data.
+
+    Of a dataset of objects these are numbered objects and what became of each; where none were looked for, the classes
+    that the network says.
+    """
     layers = yield from open_layers(raw, name)
     info = read_info(raw)
-    reference, place = layers[-1][0], dict(layers[-1][1])
-    prediction, _ = read_labels(result_file, reader=info.reader)
-    for key in ("name", "colormap", "features", "metadata"):
-        place.pop(key, None)
+    place = {key: value for key, value in layers[-1][1].items() if key not in _OWN}
     layers[-1][1]["visible"] = False
+    found = result_file.parent / FOUND_OBJECTS / result_file.name
+    if ObjectScheme.of(info) is not None and found.is_file():
+        return [*layers, *(yield from _object_layers(found, layers[-1][0], name, info, raw, place))]
+    prediction, _ = read_labels(result_file, reader=info.reader)
     small = prediction.astype(np.uint8 if prediction.max(initial=0) < 256 else np.uint16)
-    wrong = differences(np.asarray(reference), small, info.labels.ignore_label)
-    names = {"index": [0, *_DIFFERENCES], "name": ["same", *_DIFFERENCES.values()]}
     result = {
         "name": f"{name} result",
         "colormap": colormap_of_values(info.labels.names),
         "features": features_of(info.labels),
         **place,
     }
+    if ObjectScheme.of(info) is not None:
+        return [*layers, (small, result, "labels")]  # cores and borders are not to be compared with numbers
     marked = {
         "name": f"{name} differences",
         "colormap": differences_colormap(),
-        "features": names,
+        "features": {"index": [0, *_DIFFERENCES], "name": ["same", *_DIFFERENCES.values()]},
         "metadata": {DERIVED: True},
         **place,
     }
+    wrong = differences(np.asarray(layers[-1][0]), small, info.labels.ignore_label)
     return [*layers, (small, result, "labels"), (wrong, marked, "labels")]
+
+
+def _object_layers(
+    path: Path, reference: Any, name: str, info: DatasetInfo, raw: Path, place: Mapping[str, Any]
+) -> Job[list[LayerData]]:
+    """Read the objects that were found in a validation case, and say what became of each."""
+    found, _ = read_labels(path, reader=info.reader)
+    small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
+    ignored = ignored_beside(reference_file(raw, name, info), info.reader)
+    compared = yield from compare_objects(reference, small if ignored is None else within(small, ignored))
+    result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
+    return [
+        (small, result, "labels"),
+        (compared.painted, verdict_options(f"{name} verdicts", place), "labels"),
+    ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyqtgraph
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
@@ -14,12 +14,14 @@ from qtpy.QtWidgets import QLabel, QTableWidget, QVBoxLayout, QWidget
 
 from napari_nnunet.events import EpochDone
 from napari_nnunet.formats.results.summary import CaseScore
+from napari_nnunet.jobs.choosing.evaluate_objects import worst_first
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.widgets.frame.parts import Table, sentence
 from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
+_FATES = ("found", "missed", "invented", "split", "merged")
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
 _LOSS, _DICE, _SMOOTHED = "Loss", "Pseudo Dice", "mean, smoothed"
 _PSEUDO = (
@@ -182,6 +184,32 @@ class ScoreTable(Table):
             "Mean Dice over the classes that occur in this case. The mean of all cases above is taken class by class."
         )
         self.fill([[score.name, *map(_dice_text, (score.mean, *score.dice.values()))] for score in self.scores])
+
+    def show_objects(self, cases: Sequence[CaseScore], figures: Mapping[str, Mapping[str, Any]]) -> None:
+        """Fill the table with what became of the objects of every case, the lowest AP first.
+
+        Parameters
+        ----------
+        cases : sequence of CaseScore
+            All that were validated.
+        figures : mapping of str to mapping
+            Of each case of which the objects are known, what objects.json says.
+        """
+        known = {case.name: case for case in cases}
+        order = [name for name, _ in worst_first({name: own for name, own in figures.items() if name in known})]
+        self.scores = [known[name] for name in order] + [case for case in cases if case.name not in figures]
+        self.set_heads(["Case", "AP@0.5", *(word.capitalize() for word in _FATES)])
+        self.horizontalHeaderItem(1).setToolTip(
+            "Average precision at an IoU of 0.5: found / (found + missed + invented)."
+        )
+        self.fill([[score.name, *_object_cells(figures.get(score.name))] for score in self.scores])
+
+
+def _object_cells(figures: Mapping[str, Any] | None) -> list[str]:
+    if figures is None:
+        return ["–"] * (1 + len(_FATES))
+    value = figures["AP@0.5"]
+    return [_dice_text(math.nan if value is None else value), *(str(figures[word]) for word in _FATES)]
 
 
 def _dice_text(value: float) -> str:

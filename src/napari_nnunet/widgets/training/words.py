@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
@@ -110,6 +110,26 @@ def validation_line(summary: Summary, names: Mapping[str, str]) -> str:
     cases, dice = counted(len(summary.cases), "validation case"), summary.foreground.get("Dice", math.nan)
     mean = no_mean(summary, names) if math.isnan(dice) else f"mean Dice {dice:.4f} (over cases, then over classes)"
     return f"{cases}, {mean}. The worst comes first; double click opens one."
+
+
+def objects_line(summary: Summary, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how many cases were validated, and how well their objects are found, all counted together.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of the validation.
+    figures : mapping of str to mapping
+        What objects.json says of every case, and of all under an empty name.
+    """
+    every = figures[""]
+    cases, found = counted(len(summary.cases), "validation case"), counted(every["references"], "object")
+    if every["AP@0.5"] is None:
+        return f"{cases} without an object. Double click opens one."
+    return (
+        f"{cases}, {found}: average precision {every['AP@0.5']:.3f} at an IoU of 0.5, {every['AP']:.3f} over 0.5 to "
+        "0.95. The worst comes first; double click opens one."
+    )
 
 
 def log_tail(log: Path) -> str:

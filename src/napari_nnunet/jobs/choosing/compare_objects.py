@@ -15,8 +15,8 @@ from napari_nnunet.engine.objects.verdict import Verdict, verdicts
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.evaluate import compare_cases
+from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
-from napari_nnunet.jobs.objects.evaluate import ObjectEvaluation, match_pair
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,191 @@
+"""Compare numbered objects with their references, case by case and all together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, within
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.atomic import make_folder, write_json, write_text
+from napari_nnunet.formats.dataset.objects import ignored_beside, kinds_beside, read_objects
+from napari_nnunet.formats.images.files import common_ending
+from napari_nnunet.grid import Grid, onto
+from napari_nnunet.jobs.choosing.evaluate import compare_cases
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
+from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
+
+OBJECTS_FILE = "objects.json"
+
+
+@dataclass(frozen=True)
+class ObjectEvaluation:
+    """How well objects were found.
+
+    Parameters
+    ----------
+    matched : dict of str to dict of str to Matching
+        By case and kind; the kind is empty where it is not told.
+    """
+
+    matched: Mapping[str, Mapping[str, Matching]]
+
+    @property
+    def cases(self) -> dict[str, Matching]:
+        """The objects of all kinds by case; those of different kinds are not matched."""
+        return {name: sum(each.values(), Matching.none()) for name, each in self.matched.items()}
+
+    @property
+    def kinds(self) -> dict[str, ObjectEvaluation]:
+        """The same for every kind, where kinds are told."""
+        names = sorted({kind for each in self.matched.values() for kind in each if kind})
+        return {
+            kind: ObjectEvaluation({case: {kind: each[kind]} for case, each in self.matched.items() if kind in each})
+            for kind in names
+        }
+
+    @property
+    def all(self) -> Matching:
+        """The objects of all cases."""
+        return sum(self.cases.values(), Matching.none())
+
+    def content(self) -> dict[str, Any]:
+        """Return what objects.json says; what has no value is null."""
+        figures = {"all": scores(self.all), "cases": {name: scores(found) for name, found in self.cases.items()}}
+        kinds = self.kinds
+        return figures if len(kinds) < 2 else {**figures, "kinds": {kind: own.content() for kind, own in kinds.items()}}
+
+    def csv(self) -> str:
+        """Return one line per case, worst first, and where there are several kinds one for each of them, too."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        kinds = self.kinds if len(self.kinds) > 1 else {}
+        writer.writerow(["case", *(["kind"] if kinds else []), *scores(Matching.none())])
+        for name, row in worst_first(self.content()["cases"]):
+            writer.writerow([name, *([""] if kinds else []), *_cells(row)])
+            for kind, own in kinds.items():
+                if name in own.matched:
+                    writer.writerow([name, kind, *_cells(scores(own.cases[name]))])
+        return text.getvalue()
+
+
+def worst_first(cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return cases and their figures by rising AP@0.5; those without objects come last."""
+    return sorted(cases.items(), key=lambda item: (item[1]["AP@0.5"] is None, item[1]["AP@0.5"] or 0))
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    return ["" if value is None else value for value in row.values()]
+
+
+def scores(found: Matching) -> dict[str, float | int | None]:
+    """Return all figures of a matching: AP at each IoU and on average, F1, PQ, SEG, and what was counted."""
+    hits, invented, missed = found.counts()
+    precisions = {f"AP@{threshold:g}": found.precision(threshold) for threshold in THRESHOLDS}
+    values = {
+        **precisions,
+        "AP": float(np.mean(list(precisions.values()))),
+        "F1@0.5": found.f1(),
+        "PQ": found.panoptic_quality,
+        "SEG": found.seg,
+    }
+    known = {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
+    return {
+        **known,
+        "references": len(found.references),
+        "predictions": len(found.predictions),
+        "found": hits,
+        "invented": invented,
+        "missed": missed,
+        "split": len(found.split),
+        "merged": len(found.merged),
+    }
+
+
+def read_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what objects.json says of every case, and of all under an empty name.
+
+    Raises
+    ------
+    DatasetError
+        If the file is not there, or is something else.
+    """
+    content = read_object(path, DatasetError)
+    wanted = set(scores(Matching.none()))
+    try:
+        found = {"": dict(content["all"]), **{str(name): dict(own) for name, own in content["cases"].items()}}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DatasetError(f"{path} is not what evaluate_objects writes ({error}).") from error
+    numbers = all(isinstance(own.get(name), int | float | None) for own in found.values() for name in wanted)
+    if not numbers or any(wanted - set(own) for own in found.values()):
+        raise DatasetError(f"{path} is not what evaluate_objects writes: it lacks figures, or they are no numbers.")
+    return found
+
+
+def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
+    """Compare two folders of numbered objects and write objects.json.
+
+    Returns
+    -------
+    ObjectEvaluation
+        The matching of every case.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        If the folders do not hold the same cases, or a case's files do not lie on the same grid.
+    """
+    ending = common_ending(request.prediction)
+    pairs = pair_up(request.reference, request.prediction, ending, missing_ok=request.missing_ok)
+    yield Stage(name="Comparing", total=len(pairs))
+    found = yield from compare_cases(match_pair, pairs, None, workers=request.workers)
+    result = ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})
+    same = [n for n, matching in result.cases.items() if 0 < len(matching.references) <= 2 < len(matching.predictions)]
+    if same and len(same) == len(result.cases):
+        yield Note(
+            level="warning",
+            text="No reference has more than two values. If these are classes and not numbered objects, the figures "
+            "mean nothing.",
+        )
+    target = request.summary or request.prediction / OBJECTS_FILE
+    make_folder(target.parent)
+    write_json(target, result.content())
+    if request.csv is not None:
+        make_folder(request.csv.parent)
+        write_text(request.csv, result.csv())
+    return result
+
+
+def match_pair(pair: Pair) -> dict[str, Matching]:
+    """Match the objects of one case on the reference's grid, by kind; may run in a worker process.
+
+    Kinds are told apart where both sides tell them (a mask of kinds and dataset.json beside). What nobody annotated is
+    left out.
+    """
+    reference, geometry = read_objects(pair.reference)
+    prediction, own = read_objects(pair.prediction)
+    first, second = kinds_beside(pair.reference, reference), kinds_beside(pair.prediction, prediction)
+    what = f"{pair.name}: the reference {pair.reference} and the prediction {pair.prediction}"
+    prediction = onto(prediction, own, Grid(reference.shape, geometry), what=what)
+    ignored = ignored_beside(pair.reference)
+    if ignored is not None:
+        prediction = within(prediction, ignored)
+    return matched_by_kind(Matching.of(reference, prediction), first, second)
+
+
+def matched_by_kind(
+    found: Matching, references: Mapping[int, str], predictions: Mapping[int, str]
+) -> dict[str, Matching]:
+    """Return a matching by kind; whole, under an empty name, where a side does not tell kinds."""
+    if (len(found.references) and not references) or (len(found.predictions) and not predictions):
+        return {"": found}
+    return found.by_kind(references, predictions) or {"": found}

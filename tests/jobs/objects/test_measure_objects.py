@@ -1,0 +1,57 @@
+"""Folders of numbered objects are measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from choices import VOLUME, boxes, write_objects_folder
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.images.files import write_image
+from napari_nnunet.jobs.objects.measure import measure_objects
+from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
+
+
+def test_objects_are_measured_with_the_brightness_of_their_images(tmp_path: Path) -> None:
+    objects = write_objects_folder(tmp_path / "o", a=boxes(1, 2), b=boxes(0, 5))
+    (tmp_path / "i").mkdir()
+    for case in "ab":
+        for channel in range(2):
+            image = np.full((5, 8, 12), 10.0 * channel + ord(case), dtype=np.float32)
+            write_image(image, VOLUME, tmp_path / "i" / f"{case}_000{channel}.nii.gz")
+    target = tmp_path / "out" / "table.csv"
+    drain(measure_objects(MeasureObjectsRequest(objects=objects, images=tmp_path / "i", target=target)))
+    with target.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["object"], row["voxels"]) for row in rows] == [
+        ("a", "1", "48"), ("a", "2", "48"), ("b", "5", "48"),
+    ]  # fmt: skip
+    assert float(rows[0]["volume"]) == pytest.approx(48 * 0.5)
+    assert [float(row["mean channel 1"]) for row in rows] == [107, 107, 108]
+
+
+def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
+    objects = write_objects_folder(tmp_path / "o", a=boxes(1))
+    (tmp_path / "i").mkdir()
+    write_image(np.zeros((5, 8, 6), np.float32), VOLUME, tmp_path / "i" / "other_0000.nii.gz")
+    request = MeasureObjectsRequest(objects=objects, images=tmp_path / "i", target=tmp_path / "t.csv")
+    with pytest.raises(DatasetError, match="no image of a; a_0000"):
+        drain(measure_objects(request))
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_the_kind_of_an_object_is_in_its_line_where_a_mask_tells_it(tmp_path: Path) -> None:
+    objects = write_objects_folder(tmp_path / "o", a=boxes(3, 9))
+    write_objects_folder(objects / "kinds", a=boxes(2, 1))
+    labels = {"background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4}
+    scheme = {"kinds": {"cell": [1, 2], "debris": [3, 4]}, "width": 1.0, "unit": 1.0}
+    content = {"channel_names": {"0": "x"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (objects / "dataset.json").write_text(json.dumps({**content, "napari_nnunet_objects": scheme}))
+    drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))
+    with (tmp_path / "t.csv").open() as file:
+        assert [(row["object"], row["kind"]) for row in csv.DictReader(file)] == [("3", "debris"), ("9", "cell")]
