@@ -186,7 +186,7 @@ class Matching:
         return np.flatnonzero(parts > 1)
 
 
-def within(objects: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[Any]:
+def annotated_part(objects: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[Any]:
     """Return the predicted objects of what somebody annotated, as a copy.
 
     Parameters

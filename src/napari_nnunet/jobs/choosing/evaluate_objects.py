@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, within
+from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, annotated_part
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
@@ -178,7 +178,7 @@ def match_pair(pair: Pair) -> dict[str, Matching]:
     prediction = onto(prediction, own, Grid(reference.shape, geometry), what=what)
     ignored = ignored_beside(pair.reference)
     if ignored is not None:
-        prediction = within(prediction, ignored)
+        prediction = annotated_part(prediction, ignored)
     return matched_by_kind(Matching.of(reference, prediction), first, second)
 
 

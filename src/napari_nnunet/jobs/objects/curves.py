@@ -16,7 +16,7 @@ from napari_nnunet.engine.choosing.volumes import class_volumes
 from napari_nnunet.engine.objects.table import Row
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder, write_text, written_beside
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.images.files import common_ending, read_header, read_labels
 from napari_nnunet.formats.results.table import text_of
 from napari_nnunet.processes.pool import Task, each_case, results_of
@@ -107,7 +107,7 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     unit = "days" if dated else (request.unit or _POINTS)
     step = 1.0 if dated or request.interval is None else request.interval
     curves = [_curves(name, times, seen, scheme, (step, unit), known=known) for name, times in series.items()]
-    make_folder(request.target)
+    remove_leftovers(make_folder(request.target))
     write_text(request.target / "curves.csv", text_of([row for own in curves for row in _rows(own)]))
     _draw(curves, request.target / "curves.png")
     return curves

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.choose import KnownObjects, best_rule
 from napari_nnunet.engine.objects.decode import Rule
-from napari_nnunet.engine.objects.match import Matching, within
+from napari_nnunet.engine.objects.match import Matching, annotated_part
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
@@ -225,7 +225,7 @@ class ObjectJudge:
         path = self.order.folder.validation / FOUND_OBJECTS / (case + self.order.info.file_ending)
         where = path, truth.geometry, self.order.plans.reader
         objects, kinds = find_and_write(probabilities, decoding, self.order.info, *where)
-        annotated = objects if truth.ignored is None else within(objects, truth.ignored)
+        annotated = objects if truth.ignored is None else annotated_part(objects, truth.ignored)
         self._matched[case] = matched_by_kind(Matching.of(truth.objects, annotated), truth.kinds, kinds)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.objects.match import within
+from napari_nnunet.engine.objects.match import annotated_part
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
@@ -158,7 +158,7 @@ def _object_layers(
     found, _ = read_labels(path, reader=info.reader)
     small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
     ignored = ignored_beside(reference_file(raw, name, info), info.reader)
-    compared = yield from compare_objects(reference, small if ignored is None else within(small, ignored))
+    compared = yield from compare_objects(reference, small if ignored is None else annotated_part(small, ignored))
     result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
     return [
         (small, result, "labels"),
