@@ -1,8 +1,8 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects] [nuclei]
 
-"objects" takes real nuclei from the folder that NAPARI_NNUNET_TEST_DATA names.
+"nuclei" takes real ones from the folder that NAPARI_NNUNET_TEST_DATA names.
 """
 
 import os
@@ -107,7 +107,7 @@ def training_data(folder):
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop", "objects"]
+    wanted = sys.argv[1:] or ["segment", "train", "learn", "together", "loop", "objects", "nuclei"]
     if "train" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             training_data(Path(folder))
@@ -123,6 +123,9 @@ def main():
     if "objects" in wanted:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             objects(Path(folder))
+    if "nuclei" in wanted:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            nuclei(Path(folder))
     if "segment" in wanted:
         segment()
 
@@ -360,7 +363,7 @@ def twenty_pictures(folder):
     return small[20:24]
 
 
-def objects(folder):
+def nuclei(folder):
     """From twenty pictures of nuclei to a counted table."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(folder / name)
