@@ -1,6 +1,7 @@
 """Take the pictures of the docs in a real window.
 
-python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects] [nuclei]
+python tests/with_screen.py python scripts/make_screenshots.py [segment] [train] [learn] [together] [loop] [objects]
+    [nuclei]
 
 "nuclei" takes real ones from the folder that NAPARI_NNUNET_TEST_DATA names.
 """
