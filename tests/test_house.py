@@ -238,6 +238,7 @@ def test_wheel_and_sdist_carry_manifest_and_model(tmp_path):
         "napari_nnunet/napari.yaml",
         "napari_nnunet/resources/icon.svg",
         f"napari_nnunet/resources/{model}",
+        "napari_nnunet/resources/docs/segment.md",
     } <= names
     assert {"napari_nnunet/py.typed"} <= names
     target = tmp_path / "installed"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtGui import QFontDatabase
-from qtpy.QtWidgets import QPlainTextEdit, QVBoxLayout
+from qtpy.QtWidgets import QHBoxLayout, QPlainTextEdit, QVBoxLayout
 
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import CopyButton
+from napari_nnunet.widgets.pages.browser import HelpButton
 
 if TYPE_CHECKING:
     import napari
@@ -36,8 +37,12 @@ class DoctorWidget(Dock):
         self.panel.start = self.check
         self.copy = CopyButton("Copy", self.text.toPlainText)
         column = QVBoxLayout(self)
-        for part in (self.text, self.copy, self.panel):
-            column.addWidget(part)
+        row = QHBoxLayout()
+        row.addWidget(self.copy, 1)
+        row.addWidget(HelpButton("start.md"))
+        column.addWidget(self.text)
+        column.addLayout(row)
+        column.addWidget(self.panel)
         self.setMinimumWidth(420)
         self.check()
 

@@ -18,6 +18,7 @@ from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.pages.browser import HelpButton
 
 if TYPE_CHECKING:
     import napari
@@ -59,6 +60,7 @@ class CompareForm(LayerForm):
         self.tabs = QTabWidget()
         self.tabs.addTab(self._layer_page(), "Layers")
         self.tabs.addTab(self._folder_page(), "Folders")
+        self.tabs.setCornerWidget(HelpButton("ensemble.md"))
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.tabs)

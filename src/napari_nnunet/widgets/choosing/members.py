@@ -146,7 +146,7 @@ class MembersForm(QGroupBox):
         row.addWidget(again)
         form.addRow(self.of_box.label, self._of_row)
         self._form = form
-        self.head = Head(state_of(viewer))
+        self.head = Head(state_of(viewer), page="ensemble.md")
         for box in (self.source_box, self.of_box):
             box.native.setAccessibleName(box.label)
             box.native.setToolTip(box.tooltip)

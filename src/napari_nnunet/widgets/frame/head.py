@@ -13,6 +13,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
 from napari_nnunet.widgets.frame.parts import button, refresh_button, sentence
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.pages.browser import HelpButton
 
 
 class Head(QWidget):
@@ -26,6 +27,8 @@ class Head(QWidget):
         What the docks share.
     datasets : callable, optional
         Lists the datasets this dock can work on, by name; without it the head is only the workspace.
+    page : str
+        What "?" opens: "segment.md".
     new : str, optional
         An entry for a dataset that is still to be made; it stands for None.
     """
@@ -33,7 +36,12 @@ class Head(QWidget):
     changed = Signal()
 
     def __init__(
-        self, state: State, datasets: Callable[[Workspace], Sequence[str]] | None = None, *, new: str | None = None
+        self,
+        state: State,
+        datasets: Callable[[Workspace], Sequence[str]] | None = None,
+        *,
+        page: str,
+        new: str | None = None,
     ) -> None:
         super().__init__()
         self.state = state
@@ -49,7 +57,7 @@ class Head(QWidget):
         self.refresh = refresh_button("datasets")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Workspace", _row(self.place, self.other))
+        form.addRow("Workspace", _row(self.place, self.other, HelpButton(page)))
         self.lost, self.again = sentence(), button("Look again", "Look whether the workspace is there again.")
         self.trouble = QWidget()
         column = QVBoxLayout(self.trouble)

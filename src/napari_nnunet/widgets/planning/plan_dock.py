@@ -75,7 +75,9 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         self.cases = 0
         self._shown: tuple[Path | None, Plans | None, DatasetInfo | None] = (None, None, None)
         self._costing = Latest(self)
-        self.head = Head(self.state, lambda workspace: [path.name for path in workspace.raw_datasets()])
+        self.head = Head(
+            self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
+        )
         self.plans_box = PlansBox(self.state)
         self.about, self.sentence = sentence(), sentence()
         font = self.sentence.font()

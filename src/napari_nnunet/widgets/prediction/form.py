@@ -64,7 +64,7 @@ class SegmentForm(Form):
         self.model: TrainedModel | None = None
         self.image = ImageForm(viewer)
         self._chooses_model = choose_model
-        self.head = Head(state_of(viewer))
+        self.head = Head(state_of(viewer), page="segment.md")
         self._make_form()
         self._lay_out()
         self._connect()

@@ -93,7 +93,7 @@ class ModelsWidget(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self.head = Head(state_of(viewer))
+        self.head = Head(state_of(viewer), page="carried-models.md")
         self.list = QListWidget()
         self.list.setAccessibleName("Models")
         self.list.setMinimumHeight(110)

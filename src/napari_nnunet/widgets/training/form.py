@@ -42,7 +42,7 @@ class TrainForm(QGroupBox):
     def __init__(self, state: State) -> None:
         super().__init__("1  What to train")
         self.state = state
-        self.head = Head(state, Workspace.dataset_names)
+        self.head = Head(state, Workspace.dataset_names, page="train.md")
         self.plans_box = PlansBox(state)
         self._titles: list[tuple[str, str]] = []
         self._make()

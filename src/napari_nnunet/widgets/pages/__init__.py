@@ -1,0 +1,1 @@
+"""Pages of the site within the docks, without internet."""
