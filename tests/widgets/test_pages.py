@@ -13,7 +13,7 @@ from napari_nnunet.widgets.pages.browser import HelpButton, Pages, page_text
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
-    "Segment": "segment.md", "Training cases": "training-data.md", "Plan": "training-data.md", "Train": "train.md",
+    "Segment": "segment.md", "Training cases": "training-data.md", "Plan": "training-data.md", "Train": "train.md", "Next": "labelling.md",
     "Ensemble": "ensemble.md", "Compare": "ensemble.md", "Models": "carried-models.md",
     "Check my computer": "start.md",
 }  # fmt: skip

@@ -53,7 +53,7 @@ class NextWidget(RequestDock[SuggestRequest, None]):
         self._layers: list[Any] = []
         self._open: Suggestion | None = None
         self._asked_of: Path | None = None
-        self.head = Head(self.state, Workspace.dataset_names)
+        self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
         self.source_box = field_widget(
             SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
         )
