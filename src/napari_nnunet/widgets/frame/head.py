@@ -59,11 +59,7 @@ class Head(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Workspace", _row(self.place, self.other, HelpButton(page)))
         self.lost, self.again = sentence(), button("Look again", "Look whether the workspace is there again.")
-        self.trouble = QWidget()
-        column = QVBoxLayout(self.trouble)
-        column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.lost, self.again):
-            column.addWidget(part)
+        self.trouble = _column(self.lost, self.again)
         form.addRow(self.trouble)
         if datasets is not None:
             form.addRow("Dataset", _row(self.box, self.refresh))
@@ -154,3 +150,12 @@ def _row(*parts: QWidget) -> QWidget:
     for part in parts[1:]:
         layout.addWidget(part)
     return row
+
+
+def _column(*parts: QWidget) -> QWidget:
+    column = QWidget()
+    layout = QVBoxLayout(column)
+    layout.setContentsMargins(0, 0, 0, 0)
+    for part in parts:
+        layout.addWidget(part)
+    return column
