@@ -45,12 +45,8 @@ class CaseForm(LayerForm):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self.head = Head(
-            state_of(viewer),
-            lambda workspace: [path.name for path in workspace.raw_datasets()],
-            page="training-data.md",
-            new=_NEW,
-        )
+        named = lambda workspace: [path.name for path in workspace.raw_datasets()]  # noqa: E731
+        self.head = Head(state_of(viewer), named, page="training-data.md", new=_NEW)
         self.info: DatasetInfo | None = None
         self._folder: Path | None = None
         self.rows: list[tuple[ComboBox, LineEdit]] = []
