@@ -15,6 +15,7 @@ from helpers import TRAINED, Recipe, make_dataset, make_model, make_trainable, s
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, drop_case, set_spacing
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.model_trash import trash_model
 from napari_nnunet.formats.preprocessed.cases import open_case
@@ -232,9 +233,10 @@ def broken(root):
 
 
 def _read(path):
-    if path.name.endswith((".json", ".jsonl")):
-        text = path.read_text()
-        [json.loads(line) for line in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    if path.name.endswith(".json"):
+        json.loads(path.read_text())
+    elif path.name.endswith(".jsonl"):  # the last line may be torn; the next one closes it off
+        assert list(read_lines(path)) or not path.stat().st_size
     elif path.name.endswith((".nii.gz", ".tif")):
         read_labels(path) if "labels" in path.parent.name else read_volume([path])
     elif path.suffix == ".b2nd" and not path.stem.endswith("_seg"):
