@@ -79,7 +79,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
     [
         (["-f", "seven"], "'seven' is not a fold"),
         (["-f", "3"], "Fold 3 has no checkpoint_final.pth"),
-        (["-step_size", "0"], "The setting 'step' cannot be 0"),
+        (["-step_size", "0"], "The setting 'step' (-step_size) cannot be 0"),
         (["-chk", "checkpoint_best.pth"], "Choose that one"),
         (["-device", "quantum"], "Unknown device 'quantum'"),
         (["-prev_stage_predictions", "nowhere"], "lacks the previous stage's segmentation of 3 of 3 cases"),
@@ -254,10 +254,16 @@ def test_the_demo_of_objects_finds_touching_nuclei(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["demo", "--minutes", "0"], "The setting 'minutes' cannot be 0.0"),
-        (["predict_best", "-i", "i", "-o", "o", "-d", "4", "-step_size", "3"], "The setting 'step' cannot be 3.0"),
-        (["plan_experiment", "-d", "4", "-gpu_memory_target", "-2"], "The setting 'gpu_memory_gb' cannot be -2.0"),
-        (["train", "4", "2d", "0", "--epochs", "0"], "The setting 'epochs' cannot be 0"),
+        (["demo", "--minutes", "0"], "The setting 'minutes' (--minutes) cannot be 0.0"),
+        (
+            ["predict_best", "-i", "i", "-o", "o", "-d", "4", "-step_size", "3"],
+            "The setting 'step' (-step_size) cannot be 3.0",
+        ),
+        (
+            ["plan_experiment", "-d", "4", "-gpu_memory_target", "-2"],
+            "The setting 'gpu_memory_gb' (-gpu_memory_target) cannot be -2.0",
+        ),
+        (["train", "4", "2d", "0", "--epochs", "0"], "The setting 'epochs' (--epochs) cannot be 0"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_in_words(tmp_path, monkeypatch, capsys, words, said):

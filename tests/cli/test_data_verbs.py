@@ -85,7 +85,7 @@ def test_pictures_of_cases(raw, tmp_path, capsys):
     assert run("plot_overlay_pngs", "-d", 5, "-o", tmp_path / "p2", "-c", "2d", "--workspace", tmp_path) == 0
     assert len(list((tmp_path / "p2").iterdir())) == 5
     assert run("plot_overlay_pngs", "-d", 5, "-o", out, "-overlay_intensity", 3, "--workspace", tmp_path) == 1
-    assert "The setting 'intensity' cannot be 3.0" in capsys.readouterr().err
+    assert "The setting 'intensity' (-overlay_intensity) cannot be 3.0" in capsys.readouterr().err
 
 
 def test_folders_are_shown_then_imported(tmp_path, capsys):

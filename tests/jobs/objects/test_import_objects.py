@@ -90,7 +90,7 @@ def test_masks_that_hold_no_numbers_of_objects_are_refused(tmp_path: Path, kind:
         else:
             drawn = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
             imsave(root / "masks" / f"{name}.png", drawn, check_contrast=False)
-    with pytest.raises(NnunetError):
+    with pytest.raises(NnunetError, match="a whole number of its own for every object"):
         drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
     assert not list((tmp_path / "ws" / "nnUNet_raw").glob("Dataset*"))
 

@@ -270,8 +270,8 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
         if wrong:
             listed = ", ".join(wrong[:5]) + (", ..." if len(wrong) > 5 else "")
             raise DatasetError(
-                f"The masks of {listed} hold colours, fractions or classes, not numbers of objects: "
-                f"{recognised.sentence}"
+                f"The masks of {listed} hold colours, fractions or classes, not numbers of objects. Save them with a "
+                "whole number of its own for every object and 0 elsewhere (16-bit PNG, TIFF or NIfTI)."
             )
         return Told({NONZERO: request.objects})
     told = Told(request.mapping, request.class_names, request.ignore, request.threshold)

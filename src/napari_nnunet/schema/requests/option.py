@@ -163,8 +163,10 @@ def _in_words(error: ValidationError, kind: type[Request]) -> SettingsError:
         return SettingsError(f"There is no setting '{name}'. Known: {', '.join(kind.model_fields)}.")
     field = kind.model_fields.get(str(first["loc"][0])) if first["loc"] else None
     title = (field.title if field is not None else None) or name
-    shell, window = (f"The setting '{said}' cannot be {first['input']!r}: {first['msg']}." for said in (name, title))
-    return SettingsError("", shell=shell, window=window)
+    flag = flag_of(field) if field is not None else None
+    typed = f" ({flag.names[0]})" if flag is not None and flag.names[0].startswith("-") else ""
+    why = f"cannot be {first['input']!r}: {first['msg']}."
+    return SettingsError("", shell=f"The setting '{name}'{typed} {why}", window=f"The setting '{title}' {why}")
 
 
 class GridSettings(Request):
