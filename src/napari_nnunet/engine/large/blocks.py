@@ -25,7 +25,6 @@ DECODED_VOXELS = 4e6  # values that are interpolated together on the way back
 def chunk_shape(shape: Sequence[int]) -> Shape3:
     """Return the chunks in which the labels of an image (z, y, x) are stored: cubes, or squares of a thin image."""
     edge, most = _CHUNK
-    edge, most = _CHUNK
     thinnest = min(shape)
     if thinnest < _THIN:
         edge = max(edge, 1 << (math.isqrt(most // thinnest).bit_length() - 1))
