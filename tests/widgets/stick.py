@@ -7,6 +7,8 @@ import io
 import os
 from unittest.mock import Mock
 
+from magicgui.backends._qtpy.widgets import QFILE_DIALOG_MODES
+from magicgui.types import FileDialogMode
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QInputDialog, QMessageBox, QPushButton
 
@@ -68,6 +70,10 @@ def nobody_answers(monkeypatch):
     ):  # fmt: skip
         monkeypatch.setattr(dialog, name, Mock(return_value=answer))
     monkeypatch.setattr(QDesktopServices, "openUrl", Mock())
+    for mode in list(QFILE_DIALOG_MODES):  # magicgui took the functions when it was imported
+        monkeypatch.setitem(QFILE_DIALOG_MODES, mode, Mock(return_value=("", "")))
+    folder = Mock(return_value="")
+    monkeypatch.setitem(QFILE_DIALOG_MODES, FileDialogMode.EXISTING_DIRECTORY, folder)
 
 
 def press_everything(dock, qtbot, *, but=()):

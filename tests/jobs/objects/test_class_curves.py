@@ -37,7 +37,7 @@ def followed(folder: Path, names: tuple[str, ...], *, ending: str = ".nii.gz", *
 def test_a_follow_up_becomes_a_table_and_a_picture_from_the_shell(tmp_path: Path, capsys) -> None:
     source = followed(tmp_path / "in", ("anna_2024-01-31", "anna_2024-03-01"))
     assert main(["curves", "-i", str(source), "-o", str(tmp_path / "out")]) == 0
-    rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").read_text(encoding="utf-8").splitlines()))
     assert [(row["series"], float(row["time (days)"]), row["class"]) for row in rows] == [
         ("anna", 0, "liver"), ("anna", 30, "liver"), ("anna", 0, "tumour"), ("anna", 30, "tumour"),
     ]  # fmt: skip

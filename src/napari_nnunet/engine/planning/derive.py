@@ -14,7 +14,7 @@ from napari_nnunet.errors import PlanError
 from napari_nnunet.schema.plans import Configuration, Plans
 
 _LEAST_PATCH = 8  # voxels along the longest axis; below, a network has a single stage
-_LARGEST_PATCH = 2  # times the median image
+_LARGEST_PATCH = 4  # times the median image
 _MANY = 100  # times; from there on whole numbers
 
 
@@ -139,7 +139,7 @@ def _require_images_of(shape: Topology, median: Sequence[float] | None) -> None:
     most = [_LARGEST_PATCH * divisor * math.ceil(n / divisor) for n, divisor in zip(median, shape.divisor, strict=True)]
     if any(p > m for p, m in zip(shape.patch, most, strict=True)):
         raise PlanError(
-            f"A patch of {_times(shape.patch)} voxels is more than twice as large as the images, whose median is "
+            f"A patch of {_times(shape.patch)} voxels is more than four times as large as the images, whose median is "
             f"{_times(map(round, median))}. Use at most {_times(most)}."
         )
 
