@@ -16,6 +16,7 @@ from napari_nnunet.formats.atomic import write_text
 from napari_nnunet.formats.json_lines import append_lines, read_lines
 
 _LONGEST = 1e6  # seconds of one network run; more was never measured
+_LARGEST = 1e15  # bytes
 _KEPT = 200  # entries; the oldest go
 
 
@@ -25,8 +26,12 @@ def _path() -> Path:
 
 def seconds_per_run(key: str) -> float | None:
     """Return the measured seconds of one network run, None if it never ran here."""
-    value = _read().get(key)
-    return float(value) if isinstance(value, int | float) and 0 < value < _LONGEST else None
+    return _number(key, _LONGEST)
+
+
+def bytes_per_run(key: str) -> float | None:
+    """Return the measured memory of one network run, None if it never ran here."""
+    return _number(key, _LARGEST)
 
 
 def comparisons() -> dict[str, object]:
@@ -35,7 +40,7 @@ def comparisons() -> dict[str, object]:
 
 
 def remember(key: str, seconds: float | Sequence[object]) -> None:
-    """Note the seconds of one network run, or several things that were compared.
+    """Note the seconds or bytes of one network run, or several things that were compared.
 
     A notebook that cannot be written is no reason to fail.
     """
@@ -43,6 +48,11 @@ def remember(key: str, seconds: float | Sequence[object]) -> None:
         append_lines(_path(), [_line(key, seconds)])
         if len(_lines()) > 2 * _KEPT:
             write_text(_path(), "".join(_line(*entry) + "\n" for entry in list(_read().items())[-_KEPT:]))
+
+
+def _number(key: str, limit: float) -> float | None:
+    value = _read().get(key)
+    return float(value) if isinstance(value, int | float) and 0 < value < limit else None
 
 
 def _line(key: str, seconds: object) -> str:

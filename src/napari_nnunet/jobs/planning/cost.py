@@ -77,7 +77,7 @@ def training_costs(
             settings = TrainSettings(device=chosen)
             choice = training_choice(settings, configuration.architecture, training_device(settings, chosen))
             key = step_key(configuration, channels, info.labels.heads, choice)
-            seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.seconds_per_run(f"{key}-bytes")
+            seconds, memory = speed.seconds_per_run(f"{key}-step"), speed.bytes_per_run(f"{key}-bytes")
             real = None if anew else speed.seconds_per_run(f"{key}-{REAL}")
             if anew or seconds is None or memory is None:
                 with memory_told("Plan for less memory."):
