@@ -279,3 +279,9 @@ def test_values_that_make_no_sense_are_refused_in_words(tmp_path, monkeypatch, c
 def test_the_doctor_speaks(capsys):
     assert _run("doctor") == 0
     assert "3-D prediction" in capsys.readouterr().out
+
+
+def test_a_name_that_the_shell_cannot_say_is_refused_in_words(tmp_path, capsys):
+    name = os.fsencode(tmp_path).decode() + "/bl\udcc3\udca4tter"  # what an ASCII locale makes of it
+    assert _run("look", name) == 1
+    assert "Set LC_ALL=C.UTF-8" in capsys.readouterr().err

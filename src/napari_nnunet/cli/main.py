@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from napari_nnunet.cli.verbs import VERBS, Verb, named
-from napari_nnunet.errors import InternalError, for_people
+from napari_nnunet.errors import InternalError, SettingsError, for_people
 from napari_nnunet.version import __version__
 
 _EPILOG = """\
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         keep_memory()
     try:
+        _require_readable(words)
         return 0 if verb is None else _carry_out(verb, options, shell=arguments is None)
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)
@@ -84,7 +85,7 @@ def _keep_report(report: str, words: Sequence[str]) -> None:
     path = folder / f"report-{time.strftime('%Y-%m-%d-%H.%M.%S')}-{os.getpid()}.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError:
         print(text, file=sys.stderr)
     else:
@@ -105,6 +106,16 @@ def _carry_out(verb: Verb, options: argparse.Namespace, *, shell: bool) -> int:
     for request in requests:
         status |= int(run(request, where) or 0)
     return status
+
+
+def _require_readable(words: Sequence[str]) -> None:
+    """Refuse names that Python could not decode: libraries in C crash on them."""
+    for word in map(str, words):
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise SettingsError(
+                f"{word!a} holds characters that cannot be read as {sys.getfilesystemencoding()}, in which this shell "
+                "names files. Set LC_ALL=C.UTF-8 (or PYTHONUTF8=1) and run it again, or rename the file."
+            )
 
 
 @contextmanager

@@ -125,10 +125,10 @@ def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
+    """Write UTF-8 text; names of files that the locale could not read are written as the disk has them."""
     remove_leftovers(path.parent, glob.escape(path.name))
     with written_beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def copy_file(source: Path, target: Path, *, durable: bool = False) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import secrets
 import socket
 import time
@@ -170,8 +171,9 @@ def is_claimed(folder: Path, part: str = "") -> bool:
 
 
 def _claim_file(folder: Path, part: str) -> Path:
-    if len(part.encode()) > _LONGEST:
-        part = f"{part[: _LONGEST // 4]}~{hashlib.sha256(part.encode()).hexdigest()[:16]}"
+    stored = os.fsencode(part)  # as the disk has it, in whatever locale
+    if len(stored) > _LONGEST:
+        part = f"{part[: _LONGEST // 4]}~{hashlib.sha256(stored).hexdigest()[:16]}"
     return folder / f".{part}{'.' if part else ''}claimed"
 
 
