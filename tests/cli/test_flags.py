@@ -121,7 +121,7 @@ def test_a_field_is_a_line_in_one_place(kind):
     [
         (["4", "2d", "first"], "FOLD: 'first' is not a fold"),
         (["4", "2d", "0", "--time-budget", "soon"], "'soon' is not a duration"),
-        (["4", "2d", "0", "--foreground_jitter", "2"], "'foreground_jitter' cannot be 2.0"),
+        (["4", "2d", "0", "--foreground_jitter", "2"], r"'foreground_jitter' \(--foreground_jitter\) cannot be 2.0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_flag(typed, said):

@@ -135,7 +135,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
         (["x", "y"], {"weights": (1.0,)}, "2 members but 1 weights"),
         (["x", "y"], {"weights": (0.0, 0.0)}, "not all zero"),
         (["x", "y"], {"weights": (-1.0, 2.0)}, "≥ 0 and not all zero"),
-        (["x", "y"], {"temperature": 0.0}, "'temperature' cannot be 0.0"),
+        (["x", "y"], {"temperature": 0.0}, "cannot be 0.0"),
         (["x", "y"], {"temperature": math.inf}, "not a positive number"),
     ],
 )

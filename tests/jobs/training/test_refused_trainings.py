@@ -90,7 +90,7 @@ def test_cases_in_no_fold_are_named(new_workspace):
 def test_processes_beyond_the_gpus_are_refused_once_before_anything_is_written(monkeypatch, capsys, tmp_path):
     words = ["train", "1", "3d_fullres", "0", "--workspace", str(tmp_path)]
     assert main([*words, "-num_gpus", "0"]) == 1
-    assert "'processes' cannot be 0" in capsys.readouterr().err
+    assert "'processes' (-num_gpus) cannot be 0" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (tmp_path / "nnUNet_preprocessed" / "Dataset001_A").mkdir(parents=True)
     assert main([*words, "-num_gpus", "2", "-device", "cuda"]) == 1

@@ -275,8 +275,8 @@ def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepa
     for wrong, said in (
         (["--c", "--val"], "cannot be combined"),
         (["--time-budget", "soon"], "not a duration"),
-        (["--epochs", "0"], "'epochs' cannot be 0"),
-        (["--seed", "-1"], "'seed' cannot be -1"),
+        (["--epochs", "0"], "'epochs' (--epochs) cannot be 0"),
+        (["--seed", "-1"], "'seed' (--seed) cannot be -1"),
     ):
         assert main([*words, *wrong]) == 1
         assert said in capsys.readouterr().err
