@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ class Scan:
         self._ends: list[list[int]] = [[], [], []]
         self._content = self._invalid = 0
 
-    def add(self, origin: Sequence[int], piece: NDArray) -> None:  # type: ignore[type-arg]
+    def add(self, origin: Sequence[int], piece: NDArray[Any]) -> None:
         """Take a piece (C, z, y, x) that begins at a voxel of the image."""
         mask = (piece != 0).any(axis=0)
         content = int(np.count_nonzero(mask))
@@ -110,7 +111,7 @@ class Scan:
             self._high[channel, planes] = np.maximum(self._high[channel, planes], known.max(axis=others))
             self._moments[channel].add(known)
 
-    def _finite(self, values: NDArray) -> NDArray:  # type: ignore[type-arg]
+    def _finite(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return what the network would see: float32, with 0 where there is no number."""
         if values.dtype.kind in "bui" and values.dtype.itemsize <= 2:
             return values
@@ -150,7 +151,7 @@ class _Moments:
         self.total = self.squares = 0  # of integers, exact
         self.mean = self.spread = 0.0  # of others: mean, and summed squares of the distance from it
 
-    def add(self, values: NDArray) -> None:  # type: ignore[type-arg]
+    def add(self, values: NDArray[Any]) -> None:
         flat = values.ravel()
         for start in range(0, flat.size, _AT_ONCE):
             part = flat[start : start + _AT_ONCE]
