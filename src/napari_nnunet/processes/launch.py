@@ -123,6 +123,8 @@ class DetachedTraining:
         Continue where they were.
     pretrained : Path, optional
         Weights to begin with.
+    pretrained_heads : bool
+        With ``pretrained``: also the output layers of classes of the same name.
     finish_in : int, optional
         With ``resume``: end after so many epochs.
     continue_from : Path, optional
@@ -139,6 +141,7 @@ class DetachedTraining:
     pretrained: Path | None = None
     finish_in: int | None = None
     continue_from: Path | None = None
+    pretrained_heads: bool = False
 
     def finishing(self, epochs: int) -> DetachedTraining:
         """Return the request that resumes and ends after a few epochs."""
@@ -160,6 +163,7 @@ class DetachedTraining:
                 plans=self.plans,
                 resume=self.resume,
                 pretrained=self.pretrained,
+                pretrained_heads=self.pretrained_heads,
                 finish_in=self.finish_in,
                 continue_from=self.continue_from,
                 wait=True,

@@ -45,6 +45,8 @@ class TrainerRecipe(BaseModel):
         Terms that are summed.
     smooth, label_smoothing : float
         Of the Dice quotient and of the cross entropy.
+    class_weights : dict of str to float
+        How much classes count in the loss; those that are not named count 1.
     deep_supervision : bool
         Whether coarser outputs are compared too.
     foreground : float
@@ -76,6 +78,7 @@ class TrainerRecipe(BaseModel):
     loss: LossName = "dice_ce"
     smooth: float = 1e-5
     label_smoothing: float = 0.0
+    class_weights: dict[str, Annotated[float, Gt(0)]] = {}
     deep_supervision: bool = True
     foreground: Annotated[float, Ge(0), Le(1)] | None = 0.33
     probabilistic: bool = False

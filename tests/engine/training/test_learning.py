@@ -22,7 +22,7 @@ from napari_nnunet.engine.training.schedule import Schedule, fit_to_budget
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.names import parse_fold
-from napari_nnunet.schema.requests.training import TrainSettings, parse_duration
+from napari_nnunet.schema.requests.training import TrainSettings, parse_duration, read_class_weights
 from napari_nnunet.schema.trainers import TrainerRecipe, recipe_of, trainers
 from samples import CASES, rule
 
@@ -46,6 +46,23 @@ def test_nnunets_trainer_names_are_known():
 )  # fmt: skip
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
+
+
+def test_weights_of_classes_are_read_as_words_and_as_a_line():
+    assert read_class_weights(["left part=2", "a=b=.5"]) == {"left part": 2.0, "a=b": 0.5}
+    assert read_class_weights("tumour=5, left part=2.5") == {"tumour": 5.0, "left part": 2.5}
+
+
+@pytest.mark.parametrize("text", ["tumour", "=2", "tumour=", "tumour=-1", "tumour=heavy", "tumour=1e3", "tumour=٣"])
+def test_what_is_no_weight_of_a_class(text):
+    with pytest.raises(SettingsError, match="write it like tumour=5"):
+        read_class_weights([text])
+
+
+@pytest.mark.parametrize("weight", [0, -1, math.inf, math.nan])
+def test_a_weight_is_a_positive_number(weight):
+    with pytest.raises(SettingsError, match="positive"):
+        TrainSettings(class_weights={"tumour": weight})
 
 
 @pytest.mark.parametrize("text", ["", "0h", "soon", "2 weeks", "-3h", "h2"])
@@ -131,13 +148,58 @@ def test_losses_of_the_variants():
         SegmentationLoss(regions=True, terms="topk")
 
 
+def test_weights_of_classes_make_weighted_means():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, 4, 5, 6, generator=generator)
+    target = torch.randint(0, 3, (2, 1, 4, 5, 6), generator=generator)
+    weights = (0.5, 1.0, 4.0)
+    found = SegmentationLoss(class_weights=weights)(logits, target)
+    entropy = functional.cross_entropy(logits, target[:, 0], weight=torch.tensor(weights))
+    assert found.entropy == pytest.approx(float(entropy), rel=1e-5)
+    alone = [float(SegmentationLoss(class_weights=(1.0, 1.0, w))(logits, target).dice) for w in (1e-9, 1e9)]
+    assert found.dice == pytest.approx((alone[0] + 4 * alone[1]) / 5, rel=1e-5)
+    even = SegmentationLoss(class_weights=(3.0,) * 3)(logits, target)
+    assert even.total == pytest.approx(float(SegmentationLoss()(logits, target).total), rel=1e-5)
+
+
+def test_weighted_losses_leave_out_what_is_ignored_and_find_the_hardest_voxels():
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    target = torch.randint(0, 4, (2, 1, 4, 5), generator=generator)
+    weights = torch.tensor((0.5, 1.0, 4.0))
+    inside = target[:, 0] != 3
+    entropy = functional.cross_entropy(logits.movedim(1, -1)[inside], target[:, 0][inside], weight=weights)
+    found = SegmentationLoss(class_weights=(0.5, 1.0, 4.0), ignore_label=3)(logits, target)
+    assert found.entropy == pytest.approx(float(entropy), rel=1e-5)
+    labels = target[:, 0].clamp(max=2)
+    each = functional.cross_entropy(logits, labels, weight=weights, reduction="none").flatten()
+    values, places = each.sort(descending=True)
+    hardest = values[:4].sum() / weights[labels].flatten()[places[:4]].sum()
+    found = SegmentationLoss(terms="topk", class_weights=(0.5, 1.0, 4.0))(logits, labels[:, None])
+    assert found.total == pytest.approx(float(hardest), rel=1e-5)
+
+
+def test_weights_of_regions_are_those_of_their_heads():
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 2, 4, 5, 6, generator=generator)
+    target = torch.randint(0, 2, (2, 2, 4, 5, 6), generator=generator).bool()
+    found = SegmentationLoss(regions=True, class_weights=(1.0, 3.0))(logits, target)
+    heads = [functional.binary_cross_entropy_with_logits(logits[:, h], target[:, h].float()) for h in range(2)]
+    assert found.entropy == pytest.approx(float((heads[0] + 3 * heads[1]) / 4), rel=1e-5)
+
+
 def test_a_loss_summed_over_parts_is_the_loss_of_the_whole():
     """Each process sees a part of the batch and the sums of all; here both parts are put together by hand."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 4, 4, 4, 4, generator=generator)
     target = torch.randint(0, 5, (3, 1, 4, 4, 4), generator=generator)
-    for batch_dice in (False, True):
-        scheme = {"ignore_label": 4, "batch_dice": batch_dice}
+    for batch_dice, weights in (
+        (False, None),
+        (True, None),
+        (False, (1.0, 2.0, 1.0, 5.0)),
+        (True, (1.0, 2.0, 1.0, 5.0)),
+    ):
+        scheme = {"ignore_label": 4, "batch_dice": batch_dice, "class_weights": weights}
         sums = []
         for part in (slice(0, 2), slice(2, 3)):
             own: list[torch.Tensor] = []

@@ -35,6 +35,13 @@ def test_weights_of_the_wrong_kind_are_refused_before_anything_is_made(new_works
     assert not left(workspace) and not list(workspace.results.rglob("fold_*"))
 
 
+def test_a_weight_is_of_a_class_that_the_dataset_has(new_workspace):
+    workspace = new_workspace()
+    with pytest.raises(SettingsError, match="has no class 'tumour'.* Its classes are background, organ, lesion"):
+        run(workspace, settings=SHORT.replace(class_weights={"tumour": 5.0}))
+    assert not left(workspace)
+
+
 def test_a_step_that_cannot_fit_is_refused_before_anything_is_made(new_workspace, monkeypatch):
     workspace = new_workspace()
     monkeypatch.setattr(memory, "free_memory", lambda _: 1e6)

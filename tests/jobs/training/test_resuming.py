@@ -57,6 +57,29 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(workspace, tmp_path):
     same(expected, read_raw(folder_of(other).final))
 
 
+def test_weights_of_classes_are_kept_without_being_named_again(workspace, tmp_path):
+    weighted = SHORT.replace(class_weights={"lesion": 7.0})
+    plain = read_raw(run(workspace, settings=SHORT.replace(epochs=1), validation=False)[0].folder.final)
+    other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
+    run(other, settings=weighted.replace(epochs=1), validation=False)
+    first = read_raw(folder_of(other).final)
+    assert first["logging"]["train_losses"] != plain["logging"]["train_losses"]
+    result, events = run(other, settings=SHORT.replace(epochs=2), resume=True, validation=False)
+    whole = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "whole")
+    content = read_raw(result.folder.final)
+    assert content[OWN]["class_weights"] == {"lesion": 7.0}
+    assert not [note for note in of(Note, events) if "class weights" in note.text]
+    assert request_of(result.folder, other).settings.class_weights == {"lesion": 7.0}
+    run(whole, settings=weighted.replace(epochs=1), validation=False)
+    again, _ = run(whole, settings=weighted.replace(epochs=2), resume=True, validation=False)
+    same(content, read_raw(again.folder.final))
+    _, events = run(
+        other, settings=SHORT.replace(epochs=3, class_weights={"organ": 2.0}), resume=True, validation=False
+    )
+    assert any("were lesion=7 until here, and are organ=2 from here on" in note.text for note in of(Note, events))
+    assert read_raw(folder_of(other).final)[OWN]["class_weights"] == {"organ": 2.0}
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(workspace, tmp_path):
     arguments = [

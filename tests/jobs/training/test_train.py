@@ -13,7 +13,6 @@ from threading import current_thread
 
 import numpy as np
 import pytest
-import torch
 from trainings import MODEL, SHORT, folder_of, of, run, same
 
 from helpers import TRAINED
@@ -30,7 +29,7 @@ from napari_nnunet.events import (
     from_json,
 )
 from napari_nnunet.formats.images.files import read_labels, read_volume
-from napari_nnunet.formats.model.checkpoint import CHECKSUM, read_raw
+from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import FoldFolder, Wishes
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.summary import Summary
@@ -150,25 +149,6 @@ def test_trainer_variants_are_written_down_as_nnunet_names_them(workspace, endin
     axes = {"NoDA": None, "_onlyMirror01": (0, 1)}
     assert content["inference_allowed_mirroring_axes"] == axes.get(ending, (0, 1, 2))
     assert ("encoder.stages.0.0.convs.0.norm.running_mean" in content["network_weights"]) == (ending == "BN")
-
-
-def test_pretrained_weights_begin_all_but_the_heads(workspace, tmp_path):
-    first, _ = run(workspace, validation=False)
-    other = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "other")
-    job = train(
-        other,
-        TrainRequest.like(
-            SHORT.replace(seed=5), dataset=TRAINED, configuration="3d_fullres", fold=0, pretrained=first.folder.final
-        ),
-    )
-    assert any("Initialised from" in event.text for event in job if isinstance(event, Note))
-    wrong = tmp_path / "w.pth"
-    content = read_raw(first.folder.final)
-    content["network_weights"] = {k: v for k, v in content["network_weights"].items() if "stages.0" not in k}
-    del content[CHECKSUM]
-    torch.save(content, wrong)
-    with pytest.raises(ModelError, match="cannot initialise this training"):
-        run(other, 1, pretrained=wrong)
 
 
 def test_validation_can_be_done_again_with_the_best(workspace):

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox
 
 from helpers import TRAINED, Recipe, make_objects_trainable, make_trainable
 from napari_nnunet.engine.objects.verdict import FATES
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import EpochDone, Note, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
@@ -92,6 +93,20 @@ def test_the_button_says_what_it_will_do(train, qtbot):
         box.setChecked(False)
     qtbot.waitUntil(lambda: "Tick at least one fold." in train.summary.text(), timeout=5000)
     assert not train.panel.button.isEnabled()
+
+
+def test_weights_of_classes_and_those_to_begin_with_are_asked_for_as_in_a_shell(train, tmp_path):
+    form = train.form
+    form.heads_box.value = True
+    assert not form.request().pretrained_heads  # without weights there are no heads to keep
+    form.weights_edit.value = tmp_path / "w.pth"
+    form.rows.widgets["class_weights"].value = "lesion=5, organ=2"
+    words = form.request().arguments()
+    assert words[words.index("--class_weights") + 1 :][:2] == ["lesion=5.0", "organ=2.0"]
+    assert "--pretrained_heads" in words
+    form.rows.widgets["class_weights"].value = "lesion"
+    with pytest.raises(SettingsError, match="write it like tumour=5"):
+        form.request()
 
 
 def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot, monkeypatch):

@@ -219,7 +219,12 @@ def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_pretrained(
-    network: UNet, weights: Mapping[str, Tensor], *, where: str, heads: Sequence[int | None] | None = None
+    network: UNet,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str,
+    heads: Sequence[int | None] | None = None,
+    channels: Sequence[int | None] | None = None,
 ) -> list[str]:
     """Take weights from another training; returns the names of the heads' weights, which stay random.
 
@@ -233,6 +238,9 @@ def load_pretrained(
         Named in errors.
     heads : sequence of int or None, optional
         For each head the one of the other network to take over, None where it stays random; all do if not given.
+    channels : sequence of int or None, optional
+        For each input the one of the other network whose kernels it takes, see :func:`kernels_for`; the inputs must be
+        the same if not given.
 
     Raises
     ------
@@ -240,6 +248,9 @@ def load_pretrained(
         Naming what is missing or differs in shape.
     """
     own, given = network.state_dict(), unet.own_state(weights)
+    first = first_convolution(own)
+    if channels is not None and first in given:
+        given[first] = kernels_for(given[first], channels)
     wanted = [name for name in own if ".seg_layers." not in name]
     missing = [name for name in wanted if name not in given]
     wrong = [
@@ -254,8 +265,8 @@ def load_pretrained(
             if names
         )
         raise ModelError(
-            f"{where} cannot initialise this training ({details}). Both need the same plans and the same number of "
-            "channels; 'move_plans_between_datasets' carries plans over."
+            f"{where} cannot initialise this training ({details}). Both need the same network: the same plans, which "
+            "'move_plans_between_datasets' carries over."
         )
     taken = {name: given[name] for name in wanted}
     for name in own:
@@ -267,6 +278,35 @@ def load_pretrained(
                     taken[name][head] = given[name][other]
     network.load_state_dict({**own, **taken})
     return [name for name in own if name not in wanted]
+
+
+def first_convolution(state: Mapping[str, Tensor]) -> str:
+    """Return the name of the weights that see the image: the first of a network's own."""
+    return next(name for name in state if name.endswith(".conv.weight"))
+
+
+def kernels_for(kernels: Tensor, channels: Sequence[int | None]) -> Tensor:
+    """Return the kernels of a first convolution for other channels.
+
+    A channel that the other network knows keeps its kernels. One that it does not know begins with zeros, so that the
+    network begins as what it was. Where it knows none, all begin with the same kernels: the sum over its channels
+    divided by their number, so that equal channels give the response that they gave there.
+
+    Parameters
+    ----------
+    kernels : Tensor, shape (features, other channels, [z,] y, x)
+        Of the other network.
+    channels : sequence of int or None
+        For each channel the one of the other network, None where it has none.
+
+    Returns
+    -------
+    Tensor, shape (features, channels, [z,] y, x)
+    """
+    if all(channel is None for channel in channels):
+        return kernels.sum(1, keepdim=True).repeat_interleave(len(channels), 1) / len(channels)
+    unknown = torch.zeros_like(kernels[:, 0])
+    return torch.stack([unknown if channel is None else kernels[:, channel] for channel in channels], 1)
 
 
 def _numbers(counts: Tensor) -> tuple[int, ...]:

@@ -44,6 +44,9 @@ class SegmentationLoss:
         only the first two.
     label_smoothing : float
         Of the cross entropy.
+    class_weights : tuple of float, optional
+        One positive number per head. Cross entropy and Dice become weighted means: every voxel counts by the weight of
+        its class (of regions, every head by its own), and every class counts in Dice by its weight. None: all alike.
     total : callable, optional
         Sums a tensor over all processes of a training, with gradients; each then computes the loss of the whole batch.
     """
@@ -54,6 +57,7 @@ class SegmentationLoss:
     smooth: float = _SMOOTH
     terms: str = "dice_ce"
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
     total: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -83,13 +87,25 @@ class SegmentationLoss:
         each = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         if valid is not None:
             each = each * valid[:, 0]
+        if self.class_weights is not None:
+            return self._weighted_entropy(each, logits.new_tensor(self.class_weights)[labels], valid)
         if "topk" in self.terms:
             # As nnU-Net does, ignored voxels stay among all of which a tenth is taken, with a loss of 0.
-            return self._mean(torch.topk(each.flatten(), max(1, int(each.numel() * _HARDEST)), sorted=False).values)
+            return self._mean(_hardest(each)[0])
         if valid is None:
             return self._mean(each)
         # Without any annotated voxel there is nothing to learn here; the sum is 0 then.
         return self._over_all(each.sum()) / self._over_all(valid.sum()).clamp(min=1)
+
+    def _weighted_entropy(self, each: Tensor, weights: Tensor, valid: Tensor | None) -> Tensor:
+        """Return the mean of voxels by their weights, both (B, [z,] y, x)."""
+        each = each * weights
+        if valid is not None:
+            weights = weights * valid[:, 0]
+        if "topk" in self.terms:
+            each, places = _hardest(each)
+            weights = weights.flatten()[places]
+        return self._over_all(each.sum()) / self._over_all(weights.sum()).clamp(min=_LEAST)
 
     def _of_regions(self, logits: Tensor, target: Tensor) -> LossParts:
         heads = logits.shape[1]
@@ -98,6 +114,8 @@ class SegmentationLoss:
         entropy = logits.new_zeros(())
         if self.terms == "dice_ce":
             each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            if self.class_weights is not None:
+                each = each * self._shares(heads, each).view(-1, *(1,) * (each.ndim - 2))
             if valid is None:
                 entropy = self._mean(each)
             else:
@@ -124,7 +142,20 @@ class SegmentationLoss:
             # One quotient for the whole batch: the same on every process.
             common, predicted, real = (self._over_all(part.sum(0)) for part in (common, predicted, real))
         quotient = (2 * common + self.smooth) / (predicted + real + self.smooth).clamp(min=_LEAST)
+        if self.class_weights is not None:
+            quotient = quotient * self._shares(quotient.shape[-1], quotient)
         return quotient.mean() if self.batch_dice else self._mean(quotient)
+
+    def _shares(self, last: int, like: Tensor) -> Tensor:
+        """Return the weights of the last heads, scaled to a mean of 1."""
+        weights = like.new_tensor((self.class_weights or ())[-last:])
+        return weights / weights.mean()
+
+
+def _hardest(each: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest tenth of all losses, and where they are."""
+    found = torch.topk(each.flatten(), max(1, int(each.numel() * _HARDEST)), sorted=False)
+    return found.values, found.indices
 
 
 def supervised(

@@ -12,19 +12,19 @@ import torch
 from napari_nnunet.engine.batches.batch import BatchRule
 from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
 from napari_nnunet.engine.network.unet import UNet, build, initialize
-from napari_nnunet.engine.training.learner import Learner, load_pretrained
+from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
 from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
-from napari_nnunet.errors import ModelError, PlanError
+from napari_nnunet.errors import ModelError, PlanError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
-from napari_nnunet.jobs.training.improve import going_on
+from napari_nnunet.jobs.training.improve import going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
 from napari_nnunet.jobs.training.memory import check_memory
-from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.jobs.training.order import Order, require_classes
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.json_text import read_text
@@ -38,10 +38,19 @@ class Start:
     resume: bool = False
     finish_in: int | None = None
     pretrained: Path | None = None
+    pretrained_heads: bool = False
     continue_from: Path | None = None
 
 
-def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[UNet]:
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """A network that this training has not changed yet, and what it took from elsewhere, in plain values."""
+
+    network: UNet
+    begun_with: dict[str, Any] | None = None
+
+
+def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[Fresh]:
     """Return a network that has learnt nothing yet, or begins with other weights. Nothing is written.
 
     Raises
@@ -54,15 +63,15 @@ def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Star
     check_memory(order, choice, group)
     network = build(order.architecture, order.channels_in, order.info.labels.heads)
     initialize(network, torch.Generator().manual_seed(order.settings.seed))
+    begun_with = None
     if start.pretrained is not None:
-        fresh = load_pretrained(network, read_raw(start.pretrained)["network_weights"], where=str(start.pretrained))
-        yield Note(text=f"Initialised from {start.pretrained}; {len(fresh)} output-layer tensors start untrained.")
+        begun_with = yield from initialised(network, order, start.pretrained, heads=start.pretrained_heads)
     if start.continue_from is not None:
         yield from going_on(network, order, start.continue_from)
-    return network
+    return Fresh(network, begun_with)
 
 
-def begin(order: Order, network: UNet, choice: BackendChoice, group: Group, start: Start) -> Job[Session]:
+def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start: Start) -> Job[Session]:
     """Build everything a training needs around a network, and load what it resumes from.
 
     Raises
@@ -71,6 +80,8 @@ def begin(order: Order, network: UNet, choice: BackendChoice, group: Group, star
         If a checkpoint does not fit.
     """
     resumed = _newest(order) if start.resume else None
+    if resumed is not None:
+        order = yield from _as_weighted(order, *resumed)
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
         ignore_label=order.info.labels.ignore_label,
@@ -78,9 +89,10 @@ def begin(order: Order, network: UNet, choice: BackendChoice, group: Group, star
         smooth=order.recipe.smooth,
         terms=order.recipe.loss,
         label_smoothing=order.recipe.label_smoothing,
+        class_weights=order.class_weights,
         total=None if group.alone else group.total,
     )
-    learner = Learner(network, order.recipe, loss, choice, compiled=order.settings.compile)
+    learner = Learner(fresh.network, order.recipe, loss, choice, compiled=order.settings.compile)
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked
@@ -91,6 +103,7 @@ def begin(order: Order, network: UNet, choice: BackendChoice, group: Group, star
     loader = BatchLoader(source, workers, pinned=choice.kind == "cuda", device=choice.device)
     schedule = Schedule(order.recipe, order.recipe.epochs)
     session = Session(order, learner, group, source, loader, order.recipe, schedule, order.settings.seed)
+    session.begun_with = fresh.begun_with
     if resumed is not None:
         session.restore(resumed[1], str(resumed[0]))
         yield from _changes(resumed[1], order)
@@ -192,6 +205,29 @@ def kept_arithmetic(order: Order, choice: BackendChoice) -> Job[BackendChoice]:
     return replace(choice, precision=began, why="as it began") if began in ("float32", "bfloat16") else choice
 
 
+def _as_weighted(order: Order, path: Path, content: Mapping[str, Any]) -> Job[Order]:
+    """Return a training with the class weights that its checkpoint was made with, unless others are asked for.
+
+    Raises
+    ------
+    ModelError, SettingsError
+        If they cannot be read, or are of classes that there are not.
+    """
+    kept, own = (content.get(OWN) or {}).get("class_weights") or {}, order.recipe.class_weights
+    try:
+        weighted = order.weighing(kept)
+    except (TypeError, ValueError, SettingsError) as error:
+        raise ModelError(f"{path} is damaged: its weights of classes are {kept!r:.80}.") from error
+    if not own:
+        require_classes(kept, order.info.labels, str(path))
+        return weighted
+    if own != weighted.recipe.class_weights:
+        before = ", ".join(f"{name}={weight:g}" for name, weight in kept.items()) or "all alike"
+        now = ", ".join(f"{name}={weight:g}" for name, weight in own.items())
+        yield Note(level="warning", text=f"The class weights were {before} until here, and are {now} from here on.")
+    return order
+
+
 def _changes(content: Mapping[str, Any], order: Order) -> Job[None]:
     """Say what the plans ask for that they did not when the checkpoint was written; the training goes on with it."""
     try:
@@ -235,6 +271,7 @@ def _write_side_files(session: Session) -> None:
         "channels": order.channels_in,
         "loss": session.learner.loss,
         "output_weights": session.learner.weights,
+        "begun_with": session.begun_with,
     }
     write_debug(session.folder.path / "debug.json", facts)
     session.logbook.say(_description(session, None))

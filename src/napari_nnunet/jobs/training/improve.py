@@ -1,18 +1,22 @@
-"""Continue a trained model on other cases and classes: classes of the same name keep what they learnt."""
+"""Begin with what was learnt elsewhere: the weights of a file, or a whole model that is continued on other cases.
+
+Channels and classes are matched by name where there are others than before.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_nnunet.engine.network.unet import UNet
-from napari_nnunet.engine.training.learner import load_pretrained
+from napari_nnunet.engine.network.unet import UNet, own_state
+from napari_nnunet.engine.training.learner import first_convolution, load_pretrained
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
+from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -20,7 +24,7 @@ from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_su
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, continued_plans
 from napari_nnunet.schema.names import Fold, require_plain
@@ -99,7 +103,9 @@ def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
     if len(info.channel_names) != len(model.dataset.channel_names):
         raise DatasetError(
             f"{raw.name} has the channels {', '.join(info.channel_names)}; {model.name} was trained with "
-            f"{', '.join(model.dataset.channel_names)}. A model is continued with as many channels only."
+            f"{', '.join(model.dataset.channel_names)}. A model is continued with as many channels only.",
+            shell="-pretrained_weights begins a new training with its weights, whatever the number of channels.",
+            window="'Begin with' in the Train dock takes its weights, whatever the number of channels.",
         )
     if info.labels.has_regions != model.dataset.labels.has_regions:
         raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
@@ -144,6 +150,108 @@ def matching_heads(new: LabelScheme, old: LabelScheme) -> list[int | None]:
     """Return for every head of a network the head of another one with the same name, None where there is none."""
     known = {name: index for index, name in enumerate(old.head_names)}
     return [known.get(name) for name in new.head_names]
+
+
+def matching_channels(new: Sequence[str], old: Sequence[str], inputs: int) -> list[int | None]:
+    """Return for every input of a network the channel of the same name elsewhere, None where there is none.
+
+    Inputs beyond the channels are segmentations of a previous stage, which have no counterpart.
+    """
+    known = {name.casefold(): index for index, name in reversed(list(enumerate(old)))}
+    return [known.get(name.casefold()) for name in new] + [None] * (inputs - len(new))
+
+
+def initialised(network: UNet, order: Order, path: Path, *, heads: bool = False) -> Job[dict[str, Any]]:
+    """Load weights of a file into a network, whatever channels and classes they know.
+
+    Parameters
+    ----------
+    network, order
+        What will be trained.
+    path : Path
+        A checkpoint.
+    heads : bool
+        Whether classes of the same name keep their output layers; else these stay untrained, as in nnU-Net.
+
+    Returns
+    -------
+    dict
+        What was taken from where, in plain values, for checkpoints and debug.json.
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit, or ``heads`` is asked for and they do not say what their classes are.
+    """
+    content = read_raw(path)
+    info = _dataset_of(content)
+    state = own_state(content["network_weights"])
+    matched = _heads_by_name(order, state, info, path) if heads else None
+    channels = yield from _channels_by_name(network, order, state, info)
+    fresh = load_pretrained(network, state, where=str(path), heads=matched, channels=channels)
+    names = order.info.labels.head_names
+    kept = [name for name, head in zip(names, matched or [], strict=False) if head is not None]
+    text = f"{len(fresh)} output-layer tensors start untrained."
+    if matched is not None:
+        new = ", ".join(name for name in names if name not in kept)
+        text = f"Output layers kept: {', '.join(kept) or 'none'}." + (f" New, and untrained: {new}." if new else "")
+    yield Note(text=f"Initialised from {path}; {text}")
+    return {"weights": str(path.resolve()), "channels": channels, "classes": kept}
+
+
+def _dataset_of(content: Mapping[str, Any]) -> DatasetInfo | None:
+    """Return what a checkpoint says of its dataset, None where it says nothing that can be read."""
+    arguments = content.get("init_args")
+    try:
+        return DatasetInfo.parse((arguments if isinstance(arguments, Mapping) else {})["dataset_json"])
+    except (KeyError, DatasetError):
+        return None
+
+
+def _channels_by_name(
+    network: UNet, order: Order, state: Mapping[str, Any], info: DatasetInfo | None
+) -> Job[list[int | None] | None]:
+    """Return the channels to take the first kernels from; None where there are as many, which are taken in order."""
+    first = first_convolution(network.state_dict())
+    inputs, own = order.channels_in, order.info.channel_names
+    there = int(state[first].shape[1]) if first in state and state[first].ndim > 1 else inputs
+    names = () if info is None else info.channel_names[:there]
+    if there == inputs:
+        if sorted(own) == sorted(names) and own != names:
+            yield Note(
+                level="warning",
+                text=f"The weights were trained with the channels {', '.join(names)} in this order, the dataset has "
+                f"{', '.join(own)}. They are used in order, not by name.",
+            )
+        return None
+    channels = matching_channels(own, names, inputs)
+    kept = [name for name, channel in zip(own, channels, strict=False) if channel is not None]
+    rule = "no name is known there, so all begin with the mean of its first kernels"
+    if kept:
+        rule = f"{', '.join(kept)} keep their first kernels, the others begin with zeros"
+    said = ", ".join(names) or "without names"
+    yield Note(
+        level="warning",
+        text=f"The weights know {there} channel{'s' * (there != 1)} ({said}), this training has {inputs} "
+        f"({', '.join(own)}{' and the previous stage' * (len(own) < inputs)}): {rule}.",
+    )
+    return channels
+
+
+def _heads_by_name(order: Order, state: Mapping[str, Any], info: DatasetInfo | None, path: Path) -> list[int | None]:
+    own = order.info.labels
+    outputs = {int(tensor.shape[0]) for name, tensor in state.items() if ".seg_layers." in name and tensor.ndim}
+    kinds = {True: "regions", False: "classes"}
+    if info is None or outputs != {info.labels.heads}:
+        why = f"{path} does not say which classes its output layers are for."
+    elif own.has_regions != info.labels.has_regions:
+        why = (
+            f"{path} was trained for {kinds[info.labels.has_regions]}, {order.dataset_name} has "
+            f"{kinds[own.has_regions]}: its output layers cannot be used."
+        )
+    else:
+        return matching_heads(own, info.labels)
+    raise ModelError(why, shell="Leave --pretrained_heads out.", window="Switch 'Also output layers' off.")
 
 
 def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:

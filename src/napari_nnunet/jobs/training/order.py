@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +134,17 @@ class Order:
         return tuple(scales if self.recipe.deep_supervision else scales[:1])
 
     @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """How much every head counts in the loss; None where all do alike."""
+        own = self.recipe.class_weights
+        return tuple(own.get(name, 1.0) for name in self.info.labels.head_names) if own else None
+
+    def weighing(self, weights: Mapping[str, float]) -> Order:
+        """Return the same training with other weights of its classes."""
+        settings = self.settings.replace(class_weights=dict(weights))
+        return replace(self, settings=settings, recipe=self.recipe.replace(class_weights=dict(weights)))
+
+    @property
     def foreground(self) -> float:
         """Share of patches around foreground."""
         if self.recipe.foreground is not None:
@@ -176,6 +187,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     _refuse_stale(workspace, plans, configuration, data)
     _refuse_damaged(data, names)
     yield from _look_at_labels(data, names, plans.reader, info)
+    require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
     previous = None
     if configuration.previous_stage is not None:
@@ -184,6 +196,17 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
         _require_previous(previous, split, configuration)
     where = (workspace, dataset_name, plans, configuration, info, request.fold, split, data, previous)
     return Order(*where, settings, recipe)
+
+
+def require_classes(weights: Iterable[str], labels: LabelScheme, who: str) -> None:
+    """Raise SettingsError for the weight of a class that labels do not have."""
+    unknown = [name for name in weights if name not in labels.head_names]
+    if unknown:
+        kind = "regions" if labels.has_regions else "classes"
+        raise SettingsError(
+            f"{who} has no class {unknown[0]!r} that a weight could be for. Its {kind} are "
+            f"{', '.join(labels.head_names)}."
+        )
 
 
 def _dataset_info(base: Path) -> DatasetInfo:

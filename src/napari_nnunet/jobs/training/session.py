@@ -60,6 +60,10 @@ class Session:
         Seconds of training so far.
     measured : bool
         Whether the time budget was turned into epochs.
+    left_out : int
+        Steps in a row whose loss was not finite.
+    begun_with : dict, optional
+        What the first weights were taken from, in plain values.
     """
 
     order: Order
@@ -77,6 +81,7 @@ class Session:
     spent: float = 0.0
     measured: bool = False
     left_out: int = 0
+    begun_with: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.folder: FoldFolder = self.order.folder
@@ -339,6 +344,8 @@ class Session:
                 "schedule": self.schedule.stored(),
                 "iterations": self.recipe.iterations,
                 "validation_iterations": self.recipe.validation_iterations,
+                "class_weights": dict(order.recipe.class_weights),
+                "begun_with": self.begun_with,
             },
         )
 
@@ -365,6 +372,7 @@ class Session:
         self.losses = [float(v) for v in own.get("losses", ())]
         self._epoch_seconds, self.spent = float(own.get("epoch_seconds", 0.0)), float(own.get("spent", 0.0))
         self.measured = bool(own.get("measured", False))
+        self.begun_with = own.get("begun_with")
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest checkpoint of this fold."""

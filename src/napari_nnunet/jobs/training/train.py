@@ -20,7 +20,7 @@ from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
-from napari_nnunet.jobs.training.begin import Start, begin, fresh_network, kept_arithmetic
+from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic
 from napari_nnunet.jobs.training.improve import compared, continued, note_origin
 from napari_nnunet.jobs.training.order import Order, make_order, require_the_same
 from napari_nnunet.jobs.training.session import Session
@@ -98,9 +98,13 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             shell="Resume it with --c --finish-in N.",
             window="Choose it in the list of trainings and press 'Finish soon'.",
         )
-    start = Start(
-        resume=resume, finish_in=request.finish_in, pretrained=request.pretrained, continue_from=request.continue_from
-    )
+    if request.pretrained_heads and request.pretrained is None:
+        raise SettingsError(
+            "There are no output layers to keep: no weights to begin with are chosen.",
+            shell="Give -pretrained_weights FILE, or leave --pretrained_heads out.",
+            window="Choose a file at 'Begin with', or switch 'Also output layers' off.",
+        )
+    start = Start(resume, request.finish_in, request.pretrained, request.pretrained_heads, request.continue_from)
     device = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     choice = training_choice(request, order.architecture, device)
@@ -110,8 +114,8 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
         choice = replace(choice, precision=precision)
         if resume:
             choice = yield from kept_arithmetic(order, choice)
-        network = yield from fresh_network(order, choice, group, start)
-        job = _train(order, network, choice, group, start, request)
+        fresh = yield from fresh_network(order, choice, group, start)
+        job = _train(order, fresh, choice, group, start, request)
         if not group.leads:
             with Recorder(order.folder.events).failures():
                 return (yield from job)
@@ -204,11 +208,11 @@ def _ending(result: TrainResult) -> Ended:
 
 
 def _train(
-    order: Order, network: unet.UNet, choice: BackendChoice, group: Group, start: Start, request: TrainRequest
+    order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start: Start, request: TrainRequest
 ) -> Job[TrainResult]:
     with torch_threads(choice.threads), ExitStack() as stack:
         yield Stage(name=PREPARING)
-        session = yield from begin(order, network, choice, group, start)
+        session = yield from begin(order, fresh, choice, group, start)
         stack.callback(session.close)
         if start.continue_from is not None and group.leads:
             note_origin(order, start.continue_from)

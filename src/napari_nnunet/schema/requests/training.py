@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+from pydantic import field_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
@@ -33,6 +37,24 @@ def parse_duration(text: str) -> Seconds:
     if total <= 0:
         raise SettingsError(f"{text!r} is not a duration. Write 45m, 2h, 1h30m or 1d, for example.")
     return total
+
+
+def read_class_weights(typed: str | Sequence[str]) -> dict[str, float]:
+    """Return how much classes count, written as ``tumour=5``, several with spaces (as words) or commas between them.
+
+    Raises
+    ------
+    SettingsError
+        If a weight is missing, or not a positive number.
+    """
+    found: dict[str, float] = {}
+    for text in [typed] if isinstance(typed, str) else typed:
+        for word in re.split(r",\s*(?=[^,=]+=)", text):
+            name, sign, number = word.rpartition("=")
+            if not sign or not name.strip() or not re.fullmatch(r"\s*\d*\.?\d+\s*", number, re.ASCII):
+                raise SettingsError(f"{word!r} is not the weight of a class; write it like tumour=5.")
+            found[name.strip()] = float(number)
+    return found
 
 
 class TrainSettings(Request):
@@ -76,6 +98,16 @@ class TrainSettings(Request):
         default=0.0,
         ge=0,
         le=1,
+        row=True,
+    )
+    class_weights: dict[str, float] | None = option(
+        "Class weights",
+        "--class_weights --class-weights NAME=WEIGHT",
+        "How much classes count in the loss, tumour=5 for instance; those that are not named count 1. Dice already "
+        "counts small and large classes alike, so begin without.",
+        default=None,
+        otherwise="all alike, as in nnU-Net",
+        reads=read_class_weights,
         row=True,
     )
     seed: int = option(
@@ -126,11 +158,19 @@ class TrainSettings(Request):
         row=True,
     )
 
+    @field_validator("class_weights")
+    @classmethod
+    def _positive(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        for name, weight in (weights or {}).items():
+            if not 0 < weight < math.inf:
+                raise SettingsError(f"The weight of {name!r} is {weight}; it must be a positive number.")
+        return weights or None
+
     def recipe(self) -> TrainerRecipe:
-        """Return the trainer's recipe with the own lengths."""
+        """Return the trainer's recipe with the own lengths and weights."""
         own = {
             name: getattr(self, name)
-            for name in ("epochs", "iterations", "validation_iterations")
+            for name in ("epochs", "iterations", "validation_iterations", "class_weights")
             if getattr(self, name) is not None
         }
         return recipe_of(self.trainer).replace(**own)
@@ -155,8 +195,17 @@ class TrainRequest(FoldSettings, TrainSettings):
     pretrained: Path | None = option(
         "Begin with",
         "-pretrained_weights FILE",
-        "Checkpoint to initialise from; its output layers are not used.",
+        "Checkpoint to initialise from, of the same network. Where it knows other channels, those of the same name "
+        "keep their first kernels; its output layers are not used.",
         default=None,
+    )
+    pretrained_heads: bool = option(
+        "Also output layers",
+        "--pretrained_heads --pretrained-heads",
+        "Classes with the name of one that the checkpoint knows begin with its output layers, too.",
+        default=False,
+        shell="With -pretrained_weights: classes with the name of one that the checkpoint knows begin with its output "
+        "layers, too.",
     )
     continue_from: Path | None = option(
         "Continue a model",

@@ -66,6 +66,7 @@ class TrainForm(QGroupBox):
         device = read_preferences().device
         self.device_box = field_widget(TrainSettings, "device", choices=_DEVICES, value=device)
         self.weights_edit = field_widget(TrainRequest, "pretrained", filter="*.pth")
+        self.heads_box = field_widget(TrainRequest, "pretrained_heads")
         self.rows = FieldRows(TrainSettings, {"trainer": {"choices": list(trainers())}, "seed": {"max": _MOST_SEEDS}})
 
     def _lay_out(self) -> None:
@@ -81,6 +82,7 @@ class TrainForm(QGroupBox):
         details.setContentsMargins(0, 0, 0, 0)
         self.rows.add_to(details, self._emit)
         add_row(details, self.weights_edit)
+        add_row(details, self.heads_box)
         more = folded_away("Advanced", inner)
         column = QVBoxLayout(self)
         column.addWidget(self.head)
@@ -94,7 +96,7 @@ class TrainForm(QGroupBox):
         self.plans_box.chosen.connect(self._plans_chosen)
         self.length_box.changed.connect(self._length_chosen)
         self.configuration_box.changed.connect(self._configuration_chosen)
-        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit):
+        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit, self.heads_box):
             widget.changed.connect(self._emit)
         self.fold_boxes.changed.connect(self._emit)
 
@@ -179,7 +181,9 @@ class TrainForm(QGroupBox):
             **self.rows.values(),
         )
         names = (self.head.workspace, dataset, configuration, plans.plans_name, self.chosen_folds())
-        return DetachedTraining(*names, settings, pretrained=chosen_file(self.weights_edit))
+        weights = chosen_file(self.weights_edit)
+        heads = bool(self.heads_box.value) and weights is not None
+        return DetachedTraining(*names, settings, pretrained=weights, pretrained_heads=heads)
 
 
 def button_text(request: DetachedTraining) -> str:
