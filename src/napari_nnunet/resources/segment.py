@@ -16,8 +16,10 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,82 @@ from scipy import ndimage
 
 VERSION = 1
 Array = Any
+Entry = dict[str, Any]
+_NIFTI = (".nii", ".nii.gz")
+_LONGEST = 1 << 24  # bytes of description.json
+_MOST_OF_A_PATCH, _MOST_VOXELS = 1 << 28, 1 << 32  # the latter resampled; more are of a wrong voxel size
+_VALUES = {"uint8": 1 << 8, "uint16": 1 << 16}
+_SCHEMES = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
+_OF_CT = ("mean", "std", "percentile_00_5", "percentile_99_5")
+
+
+def _real(value: Any, least: float = -1e38, most: float = 1e38) -> bool:
+    return type(value) in (int, float) and least <= value <= most
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _all(values: Any, good: Callable[[Any], bool], least: int = 1, most: int = 1 << 16) -> bool:
+    return isinstance(values, list) and least <= len(values) <= most and all(map(good, values))
+
+
+def _axes(values: Any, count: int, least: int) -> bool:
+    return _all(values, lambda n: _whole(n, 0, count - 1), least, count) and len(set(values)) == len(values)
+
+
+def _is_channel(value: Any) -> bool:
+    scheme = value.get("normalization") if isinstance(value, dict) and type(value.get("use_mask")) is bool else None
+    return scheme in _SCHEMES or (scheme == "CTNormalization" and all(_real(value.get(name)) for name in _OF_CT))
+
+
+def _is_rule(value: Any) -> bool:
+    order, ways = value.get("order", ...) if isinstance(value, dict) else ..., (None, True, False)
+    if not (order is None or _whole(order, 0, 5)) or not any(value.get("force_separate_z", ...) is way for way in ways):
+        return False
+    return _whole(value.get("order_z"), 0, 5) and _real(value.get("threshold"), 0) and type(value.get("clip")) is bool
+
+
+_RULE = "a rule with order, order_z, force_separate_z, threshold and clip"
+#: Every key that is used: what it must be, and whether it is that, given those that were found good before.
+_KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
+    "format_version": ("1", lambda v, _: _whole(v, 1, VERSION)),
+    "format": ("'onnx' or 'openvino'", lambda v, _: v in ("onnx", "openvino")),
+    "networks": ("names of files beside it", lambda v, _: _all(
+        v, lambda n: isinstance(n, str) and n not in ("", ".", "..") and not set(n) & set("/\\:\0"))),
+    "channels": ("nnU-Net's normalization of each channel, with its numbers", lambda v, _: _all(v, _is_channel)),
+    "dtype": ("'uint8' or 'uint16'", lambda v, _: v in list(_VALUES)),
+    "heads": ("a number of classes that dtype can hold", lambda v, a: _whole(v, 1, _VALUES[a["dtype"]])),
+    "regions_class_order": ("null, or a label for each of the heads", lambda v, a: v is None or _all(
+        v, lambda n: _whole(n, 0, _VALUES[a["dtype"]] - 1), a["heads"], a["heads"])),
+    "transpose_forward": ("the axes 0, 1 and 2", lambda v, _: _axes(v, 3, 3)),
+    "spacing": ("two or three sizes in mm", lambda v, _: _all(v, lambda n: _real(n, 1e-9, 1e9), 2, 3)),
+    "patch": ("a side for each spacing", lambda v, a: _all(v, lambda n: _whole(n, 1, 1 << 14), *[len(a["spacing"])] * 2)
+              and math.prod(v) <= _MOST_OF_A_PATCH),
+    "step": ("a number above 0, at most 1", lambda v, _: _real(v, 0.01, 1)),
+    "mirror_axes": ("axes of patch, each once", lambda v, a: _axes(v, len(a["patch"]), 0)),
+    **dict.fromkeys(("resample_image", "resample_logits"), (_RULE, lambda v, _: _is_rule(v))),
+}  # fmt: skip
+
+
+def _described(path: Path) -> Entry:
+    """Return what description.json says; raises ValueError with the key unless all that is used is what it must be."""
+    try:
+        with path.open("rb") as file:
+            about = json.loads(file.read(_LONGEST))  # a longer one is cut off, and no JSON then
+        if not isinstance(about, dict):
+            raise ValueError("there is no object in it")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Unpack the model again.") from error
+    version = about.get("format_version")
+    if _whole(version, VERSION + 1, 1 << 31):
+        raise ValueError(f"This model was carried by a later version ({version}); take its own segment.py.")
+    for key, (allowed, good) in _KEYS.items():
+        if not good(about.get(key, ...), about):
+            found = f"is {about[key]!r:.60}" if key in about else "is missing"
+            raise ValueError(f"{path}: '{key}' {found}; it must be {allowed}. Unpack the model again.")
+    return about
 
 
 class Carried:
@@ -42,16 +120,13 @@ class Carried:
 
     def __init__(self, folder: str | Path, threads: int = 0) -> None:
         self.folder = Path(folder)
-        self.about = json.loads((self.folder / "description.json").read_text(encoding="utf-8"))
-        if self.about["format_version"] > VERSION:
-            raise ValueError(
-                f"This model was carried by a later version ({self.about['format_version']}); take its own segment.py."
-            )
+        self.about = _described(self.folder / "description.json")
         opened = _open_openvino if self.about["format"] == "openvino" else _open_onnx
-        self._networks = [opened(self.folder / name, threads) for name in self.about["networks"]]
+        with _told(f"The networks in {folder} cannot be opened"):
+            self._networks = [opened(self.folder / name, threads) for name in self.about["networks"]]
 
     def segment(self, image: Array, spacing: Sequence[float] | None = None, *, mirroring: bool = True) -> Array:
-        """Return the labels of an image.
+        """Return the labels of an image; raises ValueError if image, description and networks do not fit.
 
         Parameters
         ----------
@@ -65,11 +140,6 @@ class Carried:
         Returns
         -------
         ndarray of int, shape ([Z,] Y, X)
-
-        Raises
-        ------
-        ValueError
-            If the image has other channels or axes than the model, or values that cannot be normalised.
         """
         data, flat, size = self._checked(np.asarray(image), spacing)
         about = self.about
@@ -83,8 +153,10 @@ class Carried:
         crop = data[(slice(None), *box)].copy()
         for channel, rule in zip(crop, about["channels"], strict=True):
             _normalise(channel, rule, inside)
-        target = (size[0], *about["spacing"]) if len(about["spacing"]) == 2 else tuple(about["spacing"])
+        target = (*size[: 3 - len(about["spacing"])], *about["spacing"])
         shape = tuple(max(1, round(s / t * n)) for s, t, n in zip(size, target, crop.shape[1:], strict=True))
+        if math.prod(shape) > _MOST_VOXELS:
+            raise ValueError(f"The image would have {shape} voxels of {target} mm, for it has voxels of {size} mm.")
         seen = np.stack([_resampled(channel, shape, size, target, about["resample_image"]) for channel in crop])
         logits = self._logits(seen, mirroring)
         back = about["resample_logits"]
@@ -96,6 +168,8 @@ class Carried:
 
     def _checked(self, image: Array, spacing: Sequence[float] | None) -> tuple[Array, bool, tuple[float, ...]]:
         channels = len(self.about["channels"])
+        if image.dtype.kind not in "buif":
+            raise ValueError(f"The image holds values of type {image.dtype}; the model takes real numbers.")
         if image.ndim in (2, 3) and channels == 1 and not (image.ndim == 3 and image.shape[0] == 1 and self._plane):
             image = image[None]
         if image.ndim not in (3, 4) or image.shape[0] != channels:
@@ -103,11 +177,9 @@ class Carried:
         flat = image.ndim == 3
         own = self.about["spacing"]
         known = tuple(spacing) if spacing is not None else tuple(own if len(own) == 3 or flat else (own[0], *own))
-        if len(known) != image.ndim - 1 or min(known) <= 0:
+        if len(known) != image.ndim - 1 or not all(0 < size < math.inf for size in known):
             raise ValueError(f"spacing must be {image.ndim - 1} positive numbers, not {known}.")
-        if flat:
-            return image[:, None], True, (999.0, *known)
-        return image, False, known
+        return (image[:, None], True, (999.0, *known)) if flat else (image, False, known)
 
     @property
     def _plane(self) -> bool:
@@ -118,7 +190,7 @@ class Carried:
         window = (1, *patch) if self._plane else patch
         pads = [max(p - n, 0) for n, p in zip(data.shape[1:], window, strict=True)]
         padded = np.pad(data, [(0, 0), *((p // 2, p - p // 2) for p in pads)])
-        begins = [_starts(n, p) for n, p in zip(padded.shape[1:], window, strict=True)]
+        begins = [_starts(n, p, self.about["step"]) for n, p in zip(padded.shape[1:], window, strict=True)]
         weights = _importance(patch).reshape(window)
         axes = self.about["mirror_axes"] if mirroring else []
         mirrors = [m for count in range(len(axes) + 1) for m in itertools.combinations(axes, count)]
@@ -131,7 +203,7 @@ class Carried:
             seen = np.zeros((self.about["heads"], *patch), dtype=np.float32)
             for network, mirror in itertools.product(self._networks, mirrors):
                 turned = tuple(a + 1 for a in mirror)
-                seen += np.flip(network(np.flip(tile, turned)), turned)
+                seen += np.flip(_run(network, np.flip(tile, turned), seen.shape), turned)
             seen /= len(self._networks) * len(mirrors)
             total[(slice(None), *where)] += seen.reshape(-1, *window) * weights
             weight[where] += weights
@@ -148,6 +220,28 @@ class Carried:
         return labels
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn whatever a library raises into a ValueError that says what could not be done."""
+    try:
+        yield
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split())[:500] or type(error).__name__}") from error
+
+
+def _run(network: Any, tile: Array, shape: tuple[int, ...]) -> Array:
+    """Return the logits of a window."""
+    with _told("A network does not take windows as description.json says"):
+        found = np.asarray(network(tile), dtype=np.float32)
+    if found.shape != shape:
+        raise ValueError(f"A network gives logits {found.shape}, where description.json says {shape}.")
+    if not np.isfinite(found).all():
+        raise ValueError("A network gives values that are no numbers. Its weights are damaged, or the image is.")
+    return found
+
+
 def _open_onnx(path: Path, threads: int) -> Any:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -159,7 +253,7 @@ def _open_onnx(path: Path, threads: int) -> Any:
 
 def _open_openvino(path: Path, threads: int) -> Any:
     openvino = import_module("openvino")
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    config: Entry = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = str(threads)
     compiled = openvino.Core().compile_model(str(path), "CPU", config)
@@ -174,7 +268,7 @@ def _box(mask: Array) -> tuple[slice, ...]:
     return tuple(found)
 
 
-def _normalise(x: Array, rule: dict[str, Any], inside: Array) -> None:
+def _normalise(x: Array, rule: Entry, inside: Array) -> None:
     """Normalise a channel in place."""
     scheme = rule["normalization"]
     if scheme == "ZScoreNormalization":
@@ -195,7 +289,7 @@ def _normalise(x: Array, rule: dict[str, Any], inside: Array) -> None:
         x /= np.float32(255)
 
 
-def _separate(current: Sequence[float], new: Sequence[float], rule: dict[str, Any]) -> int | None:
+def _separate(current: Sequence[float], new: Sequence[float], rule: Entry) -> int | None:
     """Return the axis along which planes are not interpolated."""
     force, threshold = rule["force_separate_z"], rule["threshold"]
     if force is False:
@@ -210,9 +304,7 @@ def _separate(current: Sequence[float], new: Sequence[float], rule: dict[str, An
     return coarsest[0] if len(coarsest) == 1 else None
 
 
-def _resampled(
-    x: Array, shape: Sequence[int], current: Sequence[float], new: Sequence[float], rule: dict[str, Any]
-) -> Array:
+def _resampled(x: Array, shape: Sequence[int], current: Sequence[float], new: Sequence[float], rule: Entry) -> Array:
     """Bring a channel (Z, Y, X) to another shape."""
     if rule["order"] is None or tuple(shape) == x.shape:
         return x
@@ -230,7 +322,7 @@ def _resampled(
     return _zoomed(whole, shape, {**rule, "order": rule["order_z"], "clip": False})
 
 
-def _zoomed(x: Array, shape: Sequence[int], rule: dict[str, Any]) -> Array:
+def _zoomed(x: Array, shape: Sequence[int], rule: Entry) -> Array:
     if tuple(shape) == x.shape:
         return x
     out = np.empty(tuple(shape), dtype=np.float32)
@@ -240,8 +332,8 @@ def _zoomed(x: Array, shape: Sequence[int], rule: dict[str, Any]) -> Array:
     return np.clip(out, x.min(), x.max(), out=out) if rule["clip"] else out
 
 
-def _starts(size: int, tile: int) -> list[int]:
-    count = math.ceil((size - tile) / (tile * 0.5)) + 1
+def _starts(size: int, tile: int, step: float) -> list[int]:
+    count = math.ceil((size - tile) / (tile * step)) + 1
     distance = (size - tile) / (count - 1) if count > 1 else 0.0
     return [round(distance * i) for i in range(count)]
 
@@ -258,19 +350,26 @@ def _importance(patch: Sequence[int]) -> Array:
 
 def _read(path: Path) -> tuple[Array, tuple[float, ...] | None, Any]:
     """Return an image in array order, its spacing where the file says it, and what a result needs to be written."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        image = import_module("nibabel").load(path)
-        array = np.asarray(image.dataobj).transpose()
-        return array, tuple(float(z) for z in image.header.get_zooms()[:3][::-1]), image
-    return np.load(path), None, None
+    with _told(f"{path} cannot be read"):
+        if path.name.endswith(_NIFTI):
+            image = import_module("nibabel").load(path)
+            array = np.asarray(image.dataobj).transpose()
+            return array, tuple(float(z) for z in image.header.get_zooms()[:3][::-1]), image
+        return np.asarray(np.load(path)), None, None
 
 
 def _write(path: Path, labels: Array, like: Any) -> None:
-    if like is None:
-        np.save(path, labels)
-        return
-    nibabel = import_module("nibabel")
-    nibabel.save(nibabel.Nifti1Image(labels.transpose(), like.affine), path)
+    """Write labels beside their place and put them there when the file is whole."""
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        if path.name.endswith(".npy"):
+            np.save(temporary, labels)
+        else:
+            nibabel = import_module("nibabel")
+            nibabel.save(nibabel.Nifti1Image(labels.transpose(), like.affine), temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -284,12 +383,14 @@ def main() -> int:
     args = parser.parse_args()
     try:
         read = [_read(path) for path in args.channels]
+        if not args.output.name.endswith(endings := (".npy",) if read[0][2] is None else (".npy", *_NIFTI)):
+            raise ValueError(f"The labels of such images are written as {' or '.join(endings)}, not {args.output}.")
         model = Carried(Path(__file__).parent, args.threads)
         image = read[0][0] if len(read) == 1 and len(model.about["channels"]) > 1 else np.stack([r[0] for r in read])
         labels = model.segment(image, args.spacing or read[0][1], mirroring=not args.no_mirroring)
         _write(args.output, labels, read[0][2])
-    except (ValueError, OSError, ImportError) as error:
-        print(f"segment.py: {error}", file=sys.stderr)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"segment.py: {error or 'there is not enough memory.'}", file=sys.stderr)
         return 1
     print(args.output)
     return 0

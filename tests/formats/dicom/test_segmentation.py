@@ -233,7 +233,7 @@ def test_the_table_that_is_written_can_be_filled_in_and_given(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("class,", "name,"), "lacks the columns class"),
+        (lambda text: text.replace("class,", "name,"), "has no column class; it must have"),
         (
             lambda text: text.replace("gizmo,9", "gadget,9"),
             "has gadget, but the classes are left_kidney, Tumour, gizmo",
@@ -244,7 +244,7 @@ def test_the_table_that_is_written_can_be_filled_in_and_given(tmp_path):
         ),
         (lambda text: text.replace("CLASS-3", "1" * 17), "line 4: the type of gizmo is too long"),
         (lambda text: text.replace("gizmo,91723000,SCT,Anatomical Structure", "gizmo,,,"), "gizmo has no category"),
-        (lambda text: "", "lacks its lines"),
+        (lambda text: "", "has no column class, category"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path, change, said):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.formats.tables import read_rows
 
 #: Scheme of codes that mean something only where the file was made (PS3.16, 8).
 LOCAL = "99NNUNET"
@@ -161,20 +162,12 @@ def read_codes(path: Path) -> dict[str, ClassCodes]:
     SettingsError
         If it cannot be read, lacks a column, or has a code without its scheme or meaning.
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"The table of codes {path} cannot be read: {error}. It must be a CSV file.") from error
-    needed = ("class", *_COLUMNS[:6])
-    missing = [column for column in needed if not rows or column not in rows[0]]
-    if missing:
-        raise SettingsError(
-            f"The table of codes {path} lacks {'its lines' if not rows else 'the columns ' + ', '.join(missing)}. Its "
-            f"columns are class, {', '.join(_COLUMNS)}; change the codes.csv that lies beside segmentations."
-        )
+    rows = read_rows(path, SettingsError, ("class", *_COLUMNS[:6]))
+    if not rows:
+        raise SettingsError(f"{path} has no line. Change the codes.csv that lies beside segmentations.")
     found = {}
-    for number, row in enumerate(rows, start=2):
-        cells = {column: (row.get(column) or "").strip() for column in ("class", *_COLUMNS)}
+    for number, row in rows:
+        cells = {column: row.get(column, "") for column in ("class", *_COLUMNS)}
         if cells["type"]:
             codes = [_code(cells, what, path, number) for what in ("category", "type", "side")]
             if codes[0] is None or codes[1] is None:

@@ -3,14 +3,76 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.json_lines import append_lines, read_lines
+from napari_nnunet.schema.json_text import first_problem
 
 NAME = ".napari-nnunet.jsonl"
+_Count = Annotated[int, Ge(0), Le(1 << 60)]
+_Side = Annotated[int, Ge(1), Le(1 << 40)]
+_Values = Annotated[tuple[float, ...], Len(1)]  # infinite where float32 cannot hold a value
+_Range = tuple[_Count, _Count]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ChannelEntry(_Entry):
+    """What was found of a channel; see :class:`~napari_nnunet.engine.large.survey.ChannelFacts`."""
+
+    mean: float
+    std: float
+    low: _Values
+    high: _Values
+
+
+class FactsEntry(_Entry):
+    """What was found of a time point; see :class:`~napari_nnunet.engine.large.survey.ImageFacts`."""
+
+    time: _Count
+    box: tuple[_Range, _Range, _Range]
+    content: _Count
+    invalid: _Count
+    channels: tuple[ChannelEntry, ...]
+
+
+class ArithmeticEntry(_Entry):
+    """How all blocks are computed."""
+
+    device: str = Field(max_length=20)
+    backend: str = Field(max_length=20)
+    precision: str = Field(max_length=20)
+
+
+class LayoutEntry(_Entry):
+    """The size of blocks (z, y, x)."""
+
+    block: tuple[_Side, _Side, _Side]
+
+
+class BlockEntry(_Entry):
+    """A finished block: time point and number along each axis, and its voxels of each label value."""
+
+    at: tuple[_Count, _Count, _Count, _Count]
+    counts: tuple[_Count, ...]
+
+
+E = TypeVar("E", bound=_Entry)
+#: What lines are called.
+_KEYS: dict[type[_Entry], str] = {
+    FactsEntry: "facts",
+    ArithmeticEntry: "arithmetic",
+    LayoutEntry: "layout",
+    BlockEntry: "block",
+}
 
 
 class BlockJournal:
@@ -29,17 +91,31 @@ class BlockJournal:
         """Note what is computed: model, settings, image."""
         append_lines(self._path, [json.dumps({"work": dict(work)})])
 
-    def note(self, kind: str, content: Mapping[str, Any]) -> None:
+    def note(self, entry: _Entry) -> None:
         """Note something that was found out, or that a block is finished."""
-        append_lines(self._path, [json.dumps({kind: dict(content)})])
+        append_lines(self._path, [json.dumps({_KEYS[type(entry)]: entry.model_dump()})])
 
-    def all(self, kind: str) -> Iterable[Mapping[str, Any]]:
-        """Return what was noted of a kind."""
-        return [entry[kind] for entry in read_lines(self._path) if isinstance(entry.get(kind), dict)]
+    def all(self, kind: type[E]) -> list[E]:
+        """Return what was noted of a kind; lines that a kill tore are passed over.
+
+        Raises
+        ------
+        SettingsError
+            If a line holds what no program wrote.
+        """
+        key = _KEYS[kind]
+        try:
+            return [kind.model_validate_json(json.dumps(content)) for content in self._contents(key)]
+        except ValidationError as error:
+            raise self.damaged(f"in a line '{key}', {first_problem(error)}") from error
+
+    def damaged(self, problem: str) -> SettingsError:
+        """Return the sentence for what cannot be continued."""
+        return SettingsError(f"{self._path} is damaged: {problem} Delete {self._path.parent} and begin again.")
 
     def require_same(self, work: Mapping[str, Any]) -> None:
         """Raise SettingsError if something else was begun here, saying what differs."""
-        known = next(iter(self.all("work")), None)
+        known = next((content for content in self._contents("work") if isinstance(content, dict)), None)
         if known is None:
             raise SettingsError(
                 f"{self._path.parent} is not the beginning of a result of this program. Choose another name, or "
@@ -55,3 +131,6 @@ class BlockJournal:
     def remove(self) -> None:
         """Delete the file: the result is complete."""
         self._path.unlink(missing_ok=True)
+
+    def _contents(self, key: str) -> Iterator[Any]:
+        return (entry[key] for entry in read_lines(self._path) if key in entry)

@@ -20,7 +20,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes

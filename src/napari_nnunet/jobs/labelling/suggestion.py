@@ -9,7 +9,7 @@ from typing import Any
 from napari_nnunet.engine.labelling.curve import Gain
 from napari_nnunet.engine.labelling.queries import Spot
 from napari_nnunet.formats.dataset.case_files import Case
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.dataset import LabelScheme, Region
 
 UNKNOWN_GAIN = (

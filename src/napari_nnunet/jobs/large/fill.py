@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from napari_nnunet.engine.prediction.sampling import sampling_parts
 from napari_nnunet.engine.prediction.tiles import Accumulator
 from napari_nnunet.errors import ImageError, is_out_of_memory
 from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
-from napari_nnunet.formats.large.journal import BlockJournal
+from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.jobs.prediction.predict import after_out_of_memory
@@ -98,7 +99,7 @@ def fill(filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]) -> J
         filling.labels.write(block.box, labels, point)
         counts = count_labels(labels, max(filling.predictor.model.dataset.labels.names) + 1)
         filling.counts[(point, *block.place)] = counts
-        filling.journal.note("block", {"at": [point, *block.place], "counts": list(counts)})
+        filling.journal.note(BlockEntry(at=(point, *block.place), counts=tuple(int(n) for n in counts)))
         filling.computed += 1
         yield Painted(box=block.box[-len(filling.image.shape) :], final=True)
 
@@ -107,14 +108,22 @@ def _left(
     filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]
 ) -> Iterator[tuple[int, Preparation, Block]]:
     """Give the blocks that are not finished, but for those of the empty border."""
-    for entry in filling.journal.all("block"):
-        filling.counts[tuple(entry["at"])] = entry["counts"]
+    noted = {entry.at: entry.counts for entry in filling.journal.all(BlockEntry)}
     for point, (preparation, layout) in enumerate(points):
         for block in layout.blocks():
-            if (point, *block.place) in filling.counts:
+            if (at := (point, *block.place)) in noted:
+                filling.counts[at] = _counted(filling, block, noted[at])
                 filling.kept += 1
             elif block.inner is not None:
                 yield point, preparation, block
+
+
+def _counted(filling: Filling, block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the noted voxels of each label value in a block; raises SettingsError if a block has others."""
+    values = max(filling.predictor.model.dataset.labels.names) + 1
+    if len(counts) > values or sum(counts) != math.prod(hi - lo for lo, hi in block.box):
+        raise filling.journal.damaged("the voxels it counts in a finished block are not as many as the block has.")
+    return counts
 
 
 def _followed(job: Job[NDArray[Any]], before: int, total: int, began: float) -> Job[NDArray[Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
 from napari_nnunet.engine.image.voxel_size import as_trained, counts_voxels
@@ -23,7 +24,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import write_labels
-from napari_nnunet.formats.large.journal import BlockJournal
+from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage, Stamp
@@ -37,6 +38,7 @@ from napari_nnunet.jobs.prediction.predict_files import model_reader
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import tiles_of
+from napari_nnunet.schema.json_text import first_problem
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.version import __version__
@@ -238,9 +240,12 @@ def _begun(
             shell="Add --continue.",
         )
     journal.require_same(work)
-    known = next(iter(journal.all("arithmetic")), None)
+    known = next(iter(journal.all(ArithmeticEntry)), None)
     # All blocks are computed in the same way, whatever would be the fastest now.
-    return settings if known is None else settings.replace(**known)
+    try:
+        return settings if known is None else settings.replace(**known.model_dump())
+    except ValidationError as error:
+        raise journal.damaged(f"in a line 'arithmetic', {first_problem(error)}") from error
 
 
 def _separate(model: TrainedModel, image: LargeImage) -> int | None:
@@ -273,12 +278,11 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
         choice = predictor.choice
         yield Note(text=f"Computing on {choice} ({choice.why}).")
         stack.enter_context(torch_threads(choice.threads))
-        if not list(journal.all("arithmetic")):
-            journal.note(
-                "arithmetic", {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
-            )
+        if not journal.all(ArithmeticEntry):
+            own = {"device": choice.device, "backend": choice.backend, "precision": choice.precision}
+            journal.note(ArithmeticEntry(**own))
         layouts = [_layout(predictor, part.record, work) for part in preparations]
-        work.labels.open(begun=bool(list(journal.all("block"))))
+        work.labels.open(begun=bool(journal.all(BlockEntry)))
         filling = Filling(predictor, work.image, work.labels, journal, work.settings, work.stamp)
         yield from fill(filling, list(zip(preparations, layouts, strict=True)))
     work.labels.forget_beside(_FIRST)
@@ -345,16 +349,18 @@ def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
 
 def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> BlockGrid:
     """Return the blocks that were noted, or plan and note them."""
-    known = next(iter(work.journal.all("layout")), None)
+    known = next(iter(work.journal.all(LayoutEntry)), None)
     if known is not None:
-        z, y, x = (int(n) for n in known["block"])
-        return BlockGrid(record, (z, y, x))
+        sizes = zip(known.block, work.labels.chunk, work.image.shape_3d, strict=True)
+        if not all(size % chunk == 0 and size < whole + chunk for size, chunk, whole in sizes):
+            raise work.journal.damaged("its blocks are not made of whole chunks.")
+        return BlockGrid(record, known.block)
     model, ensemble = predictor.model, predictor.ensemble
     costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
     rule = model.configuration.resample_probabilities
     grid = tiles_of(model, record, work.settings)
     layout = plan_blocks(record, grid, rule, work.labels.chunk, costs, work.budget.left_beside(model, ensemble))
-    work.journal.note("layout", {"block": list(layout.block)})
+    work.journal.note(LayoutEntry(block=layout.block))
     return layout
 
 

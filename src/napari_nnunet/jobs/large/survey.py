@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from napari_nnunet.engine.image.prepare import Box3
 from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Scan
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.large.journal import BlockJournal
+from napari_nnunet.formats.large.journal import BlockJournal, ChannelEntry, FactsEntry
 from napari_nnunet.formats.large.source import LargeImage
 
 _PIECE = 8e6  # values that are looked at together
@@ -28,7 +27,7 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
     axis : int or None
         Axis whose planes have limits of their own.
     """
-    noted = {int(entry["time"]): _facts(entry) for entry in journal.all("facts")}
+    noted = {entry.time: _facts(entry, image, axis, journal) for entry in journal.all(FactsEntry)}
     if len(noted) == image.times:
         return [noted[time] for time in range(image.times)]
     missing = image.missing_chunks()
@@ -48,17 +47,20 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
             scan.add([lo for lo, _ in box], image.read(box, time))
             yield Progress(done=time * len(boxes) + i + 1, total=len(boxes) * image.times)
         noted[time] = scan.facts()
-        journal.note("facts", {"time": time, **asdict(noted[time])})
+        channels = tuple(ChannelEntry(**asdict(channel)) for channel in noted[time].channels)
+        journal.note(FactsEntry(time=time, **{**vars(noted[time]), "channels": channels}))
     return [noted[time] for time in range(image.times)]
 
 
-def _facts(entry: Any) -> ImageFacts:
-    (z0, z1), (y0, y1), (x0, x1) = entry["box"]
-    channels = tuple(
-        ChannelFacts(known["mean"], known["std"], tuple(known["low"]), tuple(known["high"]))
-        for known in entry["channels"]
-    )
-    return ImageFacts(((z0, z1), (y0, y1), (x0, x1)), entry["content"], entry["invalid"], channels)
+def _facts(entry: FactsEntry, image: LargeImage, axis: int | None, journal: BlockJournal) -> ImageFacts:
+    """Return what was noted of a time point; raises SettingsError if it is not of this image."""
+    planes = 1 if axis is None else entry.box[axis][1] - entry.box[axis][0]
+    inside = all(0 <= lo < hi <= size for (lo, hi), size in zip(entry.box, image.shape_3d, strict=True))
+    limits = all(len(known.low) == len(known.high) == planes for known in entry.channels)
+    if entry.time >= image.times or not inside or not limits or len(entry.channels) != image.channels:
+        raise journal.damaged("what it says of the intensities is not of this image.")
+    channels = tuple(ChannelFacts(known.mean, known.std, known.low, known.high) for known in entry.channels)
+    return ImageFacts(entry.box, entry.content, entry.invalid, channels)
 
 
 def cut_into_boxes(shape: Sequence[int], chunk: Sequence[int], most: float) -> Iterator[Box3]:

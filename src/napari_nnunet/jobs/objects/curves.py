@@ -18,7 +18,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.images.files import common_ending, read_header, read_labels
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.objects import ObjectScheme

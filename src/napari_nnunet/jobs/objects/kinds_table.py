@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS
 from napari_nnunet.formats.dataset.objects import kinds_file, read_objects
 from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.formats.tables import read_rows
 from napari_nnunet.schema.objects import ObjectScheme
 
 _COLUMNS = ("case", "object", "kind")
 _SHOWN = 5
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 def kinds_from_table(
@@ -82,28 +84,18 @@ def _told_of(case: str, path: Path, told: Mapping[tuple[str, int], str], table: 
 
 def _read(table: Path) -> dict[tuple[str, int], str]:
     """Return the kind of every object by case and number."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            divided = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            rows = csv.DictReader(file, delimiter=divided)
-            lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-            if lacking:
-                raise DatasetError(
-                    f"{table} has no column {', '.join(lacking)}; a table of kinds has the columns "
-                    f"{', '.join(_COLUMNS)}."
-                )
-            found: dict[tuple[str, int], str] = {}
-            for row in rows:
-                key, kind = (str(row["case"]).strip(), int(row["object"])), str(row["kind"] or "").strip()
-                if not kind:
-                    raise DatasetError(f"{table}, line {rows.line_num}: object {key[1]} of {key[0]} has no kind.")
-                if found.setdefault(key, kind) != kind:
-                    raise DatasetError(f"{table}: object {key[1]} of {key[0]} is said to be {found[key]} and {kind}.")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"The table {table} cannot be read: {error}.") from error
-    except (TypeError, ValueError) as error:
-        raise DatasetError(f"{table}: the column 'object' must hold the numbers of objects ({error}).") from error
+    found: dict[tuple[str, int], str] = {}
+    for line, row in read_rows(table, DatasetError, _COLUMNS):
+        case, number, kind = (row[name] for name in _COLUMNS)
+        if _NUMBER.fullmatch(number) is None:
+            raise DatasetError(
+                f"{table}, line {line}: the column 'object' must hold the numbers of objects, not {number!r:.40}."
+            )
+        if not kind:
+            raise DatasetError(f"{table}, line {line}: object {number} of {case} has no kind.")
+        if found.setdefault((case, int(number)), kind) != kind:
+            known = found[case, int(number)]
+            raise DatasetError(f"{table}, line {line}: object {number} of {case} is said to be {known} and {kind}.")
     if not found:
         raise DatasetError(f"{table} has no line.")
     return found

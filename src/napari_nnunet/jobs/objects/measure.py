@@ -16,7 +16,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest

@@ -17,7 +17,7 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import common_ending, write_labels
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.objects.curves import figure_with, files_by_case, series_of
 from napari_nnunet.jobs.objects.measure import images_of, object_rows
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,8 @@ from napari_nnunet.engine.prediction.quality import MEAN, Judged
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import CaseDone, CaseFailed, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import write_text
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import read_rows, text_of
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.objects import ObjectScheme
 
 T = TypeVar("T")
@@ -146,8 +145,8 @@ class QualityTable:
         self.path = path
         self._rows: dict[str, dict[str, Any]] = {}
         if path.is_file():
-            rows = csv.DictReader(read_text(path, DatasetError).splitlines())
-            self._rows = {row["image"]: dict(row) for row in rows if row.get("image") in kept}
+            rows = read_rows(path, DatasetError, ["image"], separators=",")
+            self._rows = {row["image"]: dict(row) for _, row in rows if row["image"] in kept}
 
     def add(self, case: str, found: Judged) -> Note:
         """Note a case, write the table, and return what to say of it."""
@@ -164,6 +163,6 @@ class QualityTable:
 def _dice(value: Any) -> float:
     """Return a predicted Dice; where nothing was found, it comes first, for it is to be looked at."""
     try:
-        return float(value)
+        return -1.0 if math.isnan(dice := float(value)) else dice
     except (TypeError, ValueError):
         return -1.0

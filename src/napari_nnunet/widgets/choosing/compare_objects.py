@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_nnunet.engine.objects.verdict import Verdict
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, drain
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.choosing.compare_objects import ObjectComparison, compare_object_folders, compare_objects
 from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.schema.requests.choosing import CompareRequest

@@ -12,7 +12,7 @@ from napari.layers import Labels, Tracks
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
 
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
 from napari_nnunet.widgets.frame.layers import canvas_view, placement_of

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_nnunet.formats.results.table import text_of
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features
 from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
 from napari_nnunet.widgets.frame.words import failure_text
