@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from side_files import SIDE_FILES
 from tally import SEED, TRIES, numbers
 
 import nasty
@@ -175,6 +176,8 @@ KINDS = {
 
 def read(kind, path):
     """Read a file as whoever needs it does, and use what comes."""
+    if kind in SIDE_FILES:
+        return SIDE_FILES[kind][1](path)
     if kind == "plans":
         plan_files(path.parent)
         plans = Plans.read(path)
@@ -350,18 +353,21 @@ def outcome(kind, path):
     return "hang" if time.process_time() - begun > LONGEST else what
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SIDE_FILES])
+@pytest.mark.usefixtures("known_arithmetic")
+@pytest.mark.filterwarnings("ignore::UserWarning:zarr")  # of files it does not know
 def test_a_file_with_anything_wrong_is_read_or_refused_in_a_sentence(tmp_path, monkeypatch, figures, kind):
     for name in ("CACHE", "DATA", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / "Dataset001_Tiny" / "home"))
     folder = tmp_path / "Dataset001_Tiny"
     folder.mkdir()
     path = folder / f"{kind}.json"
-    path.write_text(json.dumps(KINDS[kind]))
+    whole = SIDE_FILES[kind][0]() if kind in SIDE_FILES else KINDS[kind]
+    path.write_text(json.dumps(whole))
     read(kind, path)
     found = []
-    changed = mutations(KINDS[kind], random.Random(f"{SEED} {kind}"))
-    for number, data in zip(numbers("JSON", len(KINDS), TRIES, QUICK), changed, strict=False):
+    changed = mutations(whole, random.Random(f"{SEED} {kind}"))
+    for number, data in zip(numbers("JSON", len(KINDS) + len(SIDE_FILES), TRIES, QUICK), changed, strict=False):
         path.write_bytes(data)
         found.append(outcome(kind, path))
         figures.note("JSON", found[-1], f"{kind}, number {number}: {data[:300]!r}")

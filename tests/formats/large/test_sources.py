@@ -1,5 +1,7 @@
 """Images that are read box by box are what their files hold."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,7 +9,7 @@ import tifffile
 from formats_large import axis, ome_zarr
 from helpers import smooth_image, write_nifti
 from napari_nnunet import read_volume
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.large.opening import Say, image_of, open_image
 
 zarr = pytest.importorskip("zarr")
@@ -175,3 +177,42 @@ def test_a_truncated_nifti_is_refused(tmp_path):
     (tmp_path / "a.nii").write_bytes(content[:-100])
     with pytest.raises(ImageError, match="truncated"):
         opened(tmp_path / "a.nii")
+
+
+def _changed(path, **metadata):
+    """Change the metadata of the finest level."""
+    file = path / "0" / "zarr.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **metadata}))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"shape": [2**20] * 3}, "more than any image"),
+        (
+            {
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**17, 2**15, 2**15]}},
+                "shape": [2**14] * 3,
+            },
+            "GB of memory are free",
+        ),
+    ],
+)
+def test_an_image_that_claims_more_than_can_be_is_refused_before_a_voxel_is_read(tmp_path, metadata, words):
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE])
+    _changed(path, **metadata)
+    with pytest.raises((ImageError, ResourceError), match=words):
+        open_image([path], Say(spacing=(1.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize("name", [None, 3, ["z"], "depth"])
+def test_an_axis_without_a_letter_is_asked_for(tmp_path, name):
+    axes = [{**axis("z"), "name": name}, axis("y"), axis("x")]
+    path = ome_zarr(tmp_path / "a.zarr", [IMAGE])
+    file = path / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"]["ome"]["multiscales"][0]["axes"] = axes
+    file.write_text(json.dumps(content))
+    with pytest.raises(ImageError, match="Give one letter per axis"):
+        open_image([path])
+    assert open_image([path], Say(axes="ZYX", spacing=(1.0, 1.0, 1.0))).shape == IMAGE.shape

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.formats.images.header import require_room
 from napari_nnunet.formats.images.pixel_sizes import UNITS
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
 
+_MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _BY_COUNT = {2: "YX", 3: "ZYX"}
 _PLANES = 1.5  # by how many coarse planes levels of a pyramid may differ in extent: what rounding of their shapes does
@@ -136,7 +138,9 @@ def open_zarr(
     files: tuple[Path, ...] = () if is_address(path) else (Path(path),)
     if isinstance(found, zarr.Array):
         letters = axes or _named(found) or _BY_COUNT.get(found.ndim, "")
-        return LargeImage((found,), letters, _geometry(letters, found.ndim, spacing, None, name), name, files)
+        return LargeImage(
+            (_plausible(found, name),), letters, _geometry(letters, found.ndim, spacing, None, name), name, files
+        )
     levels = read_levels(found, name)
     at = levels[_chosen(levels, level, best, name)]
     letters = axes or at.letters
@@ -147,7 +151,7 @@ def open_zarr(
         others = ", ".join(f"{other.path} ({' x '.join(map(str, other.shape))})" for other in levels)
         notes = (f"Level {at.path} of {name} is segmented; of its levels, its voxels fit the model best: {others}.",)
     files = tuple(file / at.path for file in files)
-    return LargeImage((found[at.path],), letters, geometry, name, files, at, notes)
+    return LargeImage((_plausible(found[at.path], name),), letters, geometry, name, files, at, notes)
 
 
 def _opened(path: str | Path) -> Any:
@@ -158,6 +162,17 @@ def _opened(path: str | Path) -> Any:
         raise
     except Exception as error:  # whatever a store raises
         raise ImageError(f"{path} cannot be opened as zarr: {' '.join(str(error).split())}") from error
+
+
+def _plausible(array: Any, name: str) -> Any:
+    """Return an array; raises what tells that it has more voxels than any image, or chunks larger than memory."""
+    if math.prod(array.shape) > _MOST_VOXELS:
+        raise ImageError(
+            f"The metadata of {name} say that it has {' x '.join(map(str, array.shape))} voxels, more than any image. "
+            "Copy it again."
+        )
+    require_room(Path(name), array.chunks, array.dtype.itemsize)
+    return array
 
 
 def _geometry(
@@ -198,8 +213,12 @@ def read_levels(group: Any, name: str) -> list[Level]:
         axes = tuple(_axis(axis) for axis in entry.get("axes", ()))
         whole = _transformed(entry, len(axes))
         levels = [_level(group, dataset, axes, whole, version, name) for dataset in datasets]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ImageError(f"The metadata of {name} do not describe an image: {error!r} in 'multiscales'.") from error
+    except NnunetError:
+        raise
+    except Exception as error:  # whatever a store raises of a level, or Python of odd metadata
+        raise ImageError(
+            f"The metadata of {name} do not describe an image: {error!r:.500} in 'multiscales'."
+        ) from error
     if not levels:
         raise ImageError(f"The metadata of {name} name no level.")
     _check_levels(levels, name)
@@ -222,7 +241,8 @@ def _axis(axis: Any) -> Mapping[str, Any]:
 
 def _letter(axis: Mapping[str, Any]) -> str:
     kinds = {"time": "T", "channel": "C"}
-    return kinds.get(str(axis.get("type")), str(axis.get("name", "?")).upper())
+    name = axis.get("name")
+    return kinds.get(str(axis.get("type")), name.upper() if isinstance(name, str) and len(name) == 1 else "?")
 
 
 def _transformed(entry: Mapping[str, Any], ndim: int) -> tuple[list[float], list[float]]:
