@@ -14,6 +14,8 @@ import torch
 
 from helpers import Recipe, make_model
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.dataset.groups import read_groups
+from napari_nnunet.formats.dicom.codes import codes_of, read_codes, text_of_codes
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume, write_image
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
@@ -21,6 +23,8 @@ from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.preprocessed.cases import open_case, preprocessed_files, store_case
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, write_probabilities
+from napari_nnunet.jobs.objects.kinds_table import read_kinds
+from napari_nnunet.jobs.prediction.table import QualityTable
 from napari_nnunet.schema.geometry import Geometry
 
 IMAGES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl", ".tif", ".png", ".bmp", ".jpg")
@@ -265,6 +269,44 @@ def arrays(chance, folder):
             yield ending, damage(wholes[ending], chance)
 
 
+_TABLES = {
+    "kinds": "case,object,size,kind\na,1,64,cell\na,2,64,debris\nb,1,9,\"a \"\"b\"\", c\"\n",
+    "quality": "image,mean Dice,mean low,mean high,organ Dice,unlike\na,0.5,0.4,0.6,0.5,\nb,,,,0.1,\"x; y\"\n",
+    "groups": "case,group\na,p1\nb,p1\nc,p2\n",
+    "codes": text_of_codes({name: codes_of(name, n) for n, name in enumerate(("left kidney", "liver", "gizmo"), 1)}),
+}  # fmt: skip
+
+
+def tables(chance):
+    """Give (ending, bytes) of tables that people fill in, damaged or with a cell or a column changed; for ever."""
+    while True:
+        kind = chance.choice(list(_TABLES))
+        text = _TABLES[kind]
+        if chance.random() < 0.6:
+            cells = [line.split(",") for line in text.splitlines()]
+            row = chance.choice(cells)
+            at = chance.randrange(len(row))
+            row[at : at + chance.choice((1, 1, 0))] = chance.choice(
+                (
+                    [],
+                    [""],
+                    ["x"],
+                    ["-1"],
+                    ["9" * 5_000],
+                    ['"'],
+                    ["a" * 200_000],
+                    ["\x1b[2J"],
+                    ["=1+1"],
+                    ["../x"],
+                    ["\0"],
+                    ["nan"],
+                )
+            )
+            text = "\n".join(",".join(line) for line in cells)
+        data = text.encode(chance.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32")))
+        yield f".{kind}.csv", damage(data, chance) if chance.random() < 0.5 else data
+
+
 # --- whoever reads such files ----------------------------------------------------------------------------------------
 
 
@@ -304,3 +346,15 @@ def read_weights(path):
 def read_zip(path):
     """Look into a zip of models."""
     inspect(path)
+
+
+def read_table(path):
+    """Read a table as whoever needs it does."""
+    kind = path.suffixes[0][1:]
+    if kind == "kinds":
+        return read_kinds(path)
+    if kind == "codes":
+        return read_codes(path)
+    if kind == "groups":
+        return read_groups(["a", "b", "c"], str(path))
+    return QualityTable(path, ["a", "b"])

@@ -20,7 +20,8 @@ from napari_nnunet.jobs.sharing.install import install_zip
 from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
 
 QUICK = 40  # of every kind
-_KINDS = 5
+_KINDS = 7
+QUICKER = {"DICOM": 10}
 
 
 def files(kind, chance, folder, canary):
@@ -30,6 +31,12 @@ def files(kind, chance, folder, canary):
         source = hostile.images(chance, folder / "whole")
     elif kind == "arrays":
         source = hostile.arrays(chance, folder / "whole")
+    elif kind == "DICOM":
+        import hostile_dicom
+
+        source = hostile_dicom.dicoms(chance, folder / "whole")
+    elif kind == "tables":
+        source = hostile.tables(chance)
     elif kind == "checkpoints":
         source = ((".pth", data) for data in hostile.checkpoints(chance, canary, folder / "whole"))
     else:
@@ -44,21 +51,32 @@ def files(kind, chance, folder, canary):
         yield path
 
 
+def read_dicom(path):
+    """Read a DICOM file; what makes and reads them is an extra."""
+    import hostile_dicom
+
+    hostile_dicom.read_dicom(path)
+
+
 READERS = {
     "images": hostile.read_image,
     "arrays": hostile.read_array,
     "checkpoints": hostile.read_weights,
     "pickles": hostile.read_pickles,
+    "DICOM": read_dicom,
+    "tables": hostile.read_table,
 }
 
 
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.filterwarnings("ignore")  # readers of other people's libraries warn of what they meet
 def test_a_hostile_file_is_read_or_refused_in_a_sentence(tmp_path, figures, kind):
+    if kind == "DICOM":
+        pytest.importorskip("highdicom", reason="highdicom is not installed: it comes with napari-nnunet[dicom]")
     canary = tmp_path / "executed"
     (tmp_path / "here").mkdir()
     source = files(kind, random.Random(f"{SEED} {kind}"), tmp_path / "here", canary)
-    for number, path in zip(numbers("files", _KINDS, TRIES, QUICK), source, strict=False):
+    for number, path in zip(numbers("files", _KINDS, TRIES, QUICKER.get(kind, QUICK)), source, strict=False):
         figures.attempt(kind, lambda path=path: READERS[kind](path), f"number {number}, {path.name}", canary)
     figures.require_none()
     assert figures.counts[kind]["refused"] > 0

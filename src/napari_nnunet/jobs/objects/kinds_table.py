@@ -50,7 +50,7 @@ def kinds_from_table(
     SettingsError
         If there are masks of kinds that were not drawn of a table: they may hold classes.
     """
-    told = _read(table)
+    told = read_kinds(table)
     drawn_before = scheme is not None and bool(scheme.values) and not scheme.classes and scheme.ignore is None
     there = [case for case in files if kinds_file(folder, case) is not None]
     if there and not drawn_before:
@@ -82,8 +82,8 @@ def _told_of(case: str, path: Path, told: Mapping[tuple[str, int], str], table: 
     return len(numbers)
 
 
-def _read(table: Path) -> dict[tuple[str, int], str]:
-    """Return the kind of every object by case and number."""
+def read_kinds(table: Path) -> dict[tuple[str, int], str]:
+    """Return the kind of every object by case and number; raises DatasetError if the table does not say them."""
     found: dict[tuple[str, int], str] = {}
     for line, row in read_rows(table, DatasetError, _COLUMNS):
         case, number, kind = (row[name] for name in _COLUMNS)
