@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.read_case import unknown_values
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.pickles import write_pickle
+from napari_nnunet.formats.preprocessed.cases import open_case, remove_case, store_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
@@ -81,12 +85,85 @@ def test_what_is_trained_as_background_is_said(tmp_path):
         assert warning.text.startswith(sentence) and "trained as background" in warning.text
 
 
+def test_a_value_that_would_end_the_training_is_not_called_background(tmp_path):
+    workspace, request, sentence = from_elsewhere(tmp_path, -100)
+    with pytest.raises(DatasetError) as told:
+        drain(check_training(workspace, [request]))
+    assert told.value.message.startswith(sentence)
+
+
+def without_references(tmp_path, change, *, npz=False):
+    """Return a workspace that holds nothing but what nnU-Net left of its preprocessing, changed in case c1."""
+    workspace = Workspace.at(make_trainable(tmp_path))
+    (base,) = workspace.preprocessed.iterdir()
+    (data,) = (folder for folder in base.glob("nnUNetPlans_*") if folder.is_dir())
+    shutil.rmtree(base / "gt_segmentations")
+    shutil.rmtree(workspace.raw)
+    for journal in base.glob("*.cases.jsonl"):
+        journal.unlink()
+    case = open_case(data, "c1")
+    image, labels = np.asarray(case.data[:]), np.asarray(case.labels[:])
+    change(labels)
+    if npz:
+        remove_case(data, "c1")
+        np.savez(data / "c1.npz", data=image, seg=labels)
+        write_pickle(data / "c1.pkl", {})
+    else:
+        properties = dict(case.read_properties())
+        store_case(data, "c1", image, labels, properties, patch=(8, 8, 8), staging=tmp_path)
+    return workspace, TrainRequest(dataset=base.name, configuration="3d_fullres", fold=0), labels
+
+
+@pytest.mark.parametrize(("value", "npz"), [(255, False), (3, True), (-2, False)])
+def test_preprocessed_labels_are_looked_at_themselves_where_no_others_are(tmp_path, value, npz):
+    def change(labels):
+        labels[:, :2] = value
+
+    workspace, request, labels = without_references(tmp_path, change, npz=npz)
+    voxels = int((labels == value).sum())
+    with pytest.raises(DatasetError) as told:
+        drain(check_training(workspace, [request]))
+    named = "c1.npz" if npz else "c1_seg.b2nd"
+    sentence = f"{named}: it contains {value} ({voxels} voxels), which dataset.json does not define"
+    assert told.value.message.startswith(sentence) and "'ignore'" in told.value.message
+
+
+def test_what_preprocessing_marks_as_outside_is_no_fault(tmp_path):
+    def change(labels):
+        labels[:, :2] = -1
+
+    workspace, request, _ = without_references(tmp_path, change)
+    stages, warnings = [], []
+    for _ in range(2):
+        events = []
+        drain(check_training(workspace, [request]), events.append)
+        stages += [event for event in events if getattr(event, "name", "").startswith("Looking at the labels")]
+        warnings += [event.text for event in events if isinstance(event, Note)]
+    assert len(stages) == 1 and not any("contains" in text for text in warnings)
+    assert sum("no reference (" in text and "gt_segmentations" in text for text in warnings) == 2
+
+
+def test_one_case_that_was_not_preprocessed_here_is_looked_at(tmp_path):
+    """The others are known; of this one, another program's files were laid beside them."""
+    workspace = Workspace.at(make_trainable(tmp_path))
+    (base,) = workspace.preprocessed.iterdir()
+    (data,) = (folder for folder in base.glob("nnUNetPlans_*") if folder.is_dir())
+    case = open_case(data, "c1")
+    labels = np.asarray(case.labels[:])
+    labels[:, :1] = 7
+    arrays = np.asarray(case.data[:]), labels, dict(case.read_properties())
+    store_case(data, "x9", *arrays, patch=(8, 8, 8), staging=tmp_path)
+    request = TrainRequest(dataset=base.name, configuration="3d_fullres", fold=0)
+    with pytest.raises(DatasetError, match="x9_seg.b2nd: it contains 7"):
+        drain(check_training(workspace, [request]))
+
+
 def test_sound_labels_from_elsewhere_are_read_once(tmp_path):
     workspace, request, _ = from_elsewhere(tmp_path, 1)
     stages = []
     for _ in range(2):
         drain(check_training(workspace, [request]), lambda event: stages.append(getattr(event, "name", "")))
-    assert sum(stage.startswith("Looking at the labels") for stage in stages) == 1
+    assert sum(stage.startswith("Looking at the labels") for stage in stages) == 2  # as they were, and as trained
 
 
 def test_labels_of_a_scheme_pass_and_gaps_in_it_do_not():

@@ -303,8 +303,9 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
     image = cut_patch(case.data, corner, large, 0)
     labels = cut_patch(case.labels, corner, large, OUTSIDE)
     highest = max(*rule.scheme.all_labels, rule.scheme.ignore_label or 0)
-    if labels.max(initial=0) > highest:  # the loss would fail without a reason, or on a GPU end the process
-        raise ValueError(f"its labels have the value {labels.max()}, dataset.json defines none above {highest}")
+    if (found := labels.max(initial=0)) > highest or (found := labels.min(initial=0)) < OUTSIDE:
+        # the loss would fail without a reason, or on a GPU end the process
+        raise ValueError(f"its labels have the value {found}, dataset.json defines 0 to {highest}")
     if rule.previous_labels:
         before = cut_patch(case.previous, corner, large, OUTSIDE, lifted=True)
         labels = np.concatenate((labels, before.astype(labels.dtype)))

@@ -238,6 +238,32 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
         return archive["data"], archive["seg"]
 
 
+def labels_file(folder: Path, name: str) -> Path:
+    """Return the file with the labels of a case in either of nnU-Net's formats; image and labels may share one."""
+    _, packed, _ = preprocessed_files(folder, name)
+    found = (packed, folder / f"{name}_seg.npy")
+    return next((path for path in found if path.is_file()), folder / f"{name}.npz")
+
+
+def read_stored_labels(path: Path) -> NDArray[Any]:
+    """Return all preprocessed labels (1, z, y, x) of a file that :func:`labels_file` names.
+
+    Raises
+    ------
+    DatasetError
+        If it is damaged.
+    """
+    try:
+        if path.suffix == ".b2nd":
+            return np.asarray(_open_blosc(path)[:])
+        with path.open("rb") as file:
+            found = np.load(file)
+            labels: NDArray[Any] = found if path.suffix == ".npy" else found["seg"]
+            return labels
+    except _DAMAGED as error:
+        raise DatasetError(f"{path} cannot be read: {error}. Preprocess the case again.") from error
+
+
 def damage_of(folder: Path, name: str) -> str:
     """Return what is wrong with the files of a case as far as their first bytes and sizes tell; "" if nothing is.
 

@@ -156,8 +156,7 @@ class ObjectJudge:
     def _truth(self, case: str) -> _Truth:
         reader = self.order.plans.reader
         objects, geometry = read_objects(self.references[case], reader)
-        path = self.order.base / "gt_segmentations" / (case + self.order.info.file_ending)
-        labels, _ = read_labels(path, reader=reader, as_stored=True)
+        labels, _ = read_labels(self.order.reference(case), reader=reader, as_stored=True)
         if objects.shape != labels.shape:
             raise DatasetError(f"The objects of {case} have {objects.shape} voxels, its labels have {labels.shape}.")
         names = {value: kind for kind, values in self.scheme.kinds.items() for value in values}

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
-from napari_nnunet.errors import DatasetError, ResourceError, SettingsError
-from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.errors import DatasetError, SettingsError
+from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.claim import is_claimed
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.dataset.read_case import unknown_in_words, unknown_values
-from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal
@@ -28,19 +22,15 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.planning.folds import current_splits, settled_splits, unused_warning
+from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
-from napari_nnunet.processes.pool import Task, each_case
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
-from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import TrainerRecipe
-
-_CHECKED = "dataset_labels_checked.json"  # ours alone: which labels were looked at
-_UNPACKED = 100  # bytes of labels in memory per byte of a file, roughly
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +86,12 @@ class Order:
     def folder(self) -> FoldFolder:
         """The fold's folder."""
         return FoldFolder.at(self.model, self.fold)
+
+    def reference(self, case: str) -> Path:
+        """Return the labels of a case as they were before preprocessing: the copy beside, else those of the dataset."""
+        name = case + self.info.file_ending
+        copy, raw = self.base / "gt_segmentations" / name, self.workspace.raw / self.dataset_name / "labelsTr" / name
+        return raw if raw.is_file() and not copy.is_file() else copy
 
     @property
     def architecture(self) -> Architecture:
@@ -186,7 +182,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
         )
     _refuse_stale(workspace, plans, configuration, data)
     _refuse_damaged(data, names)
-    yield from _look_at_labels(data, names, plans.reader, info)
+    yield from look_at_labels(data, names, plans.reader, info)
     require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
     previous = None
@@ -195,7 +191,9 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
         previous = workspace.model(dataset_name, before) / "predicted_next_stage" / configuration.name
         _require_previous(previous, split, configuration)
     where = (workspace, dataset_name, plans, configuration, info, request.fold, split, data, previous)
-    return Order(*where, settings, recipe)
+    order = Order(*where, settings, recipe)
+    yield from _look_at_references(order)
+    return order
 
 
 def require_classes(weights: Iterable[str], labels: LabelScheme, who: str) -> None:
@@ -263,53 +261,17 @@ def _refuse_damaged(data: Path, names: Sequence[str]) -> None:
         )
 
 
-def _look_at_labels(data: Path, names: Sequence[str], reader: str, info: DatasetInfo) -> Job[None]:
-    """Look at the labels of cases that were preprocessed elsewhere, once; here, preprocessing refuses such values.
-
-    Values below 0 mark what lies outside of the image in preprocessed labels, so that nobody can find them there: they
-    are trained as background.
-
-    Raises
-    ------
-    DatasetError
-        If labels hold values that would end the training.
-    """
-    base = data.parent
-    found = {name: base / "gt_segmentations" / f"{name}{info.file_ending}" for name in names}
-    labels = {name: path for name, path in found.items() if path.is_file()}
-    if not labels or Journal(data.with_name(f"{data.name}.cases.jsonl")).read():
-        return
-    files = "".join(f"{path.name} {(s := path.stat()).st_size} {s.st_mtime_ns}\n" for path in labels.values())
-    seen = hashlib.sha256(f"{info.labels.model_dump_json()}{files}".encode()).hexdigest()
-    if message(base / _CHECKED).get("seen") == seen:
-        return
-    yield Stage(name=f"Looking at the labels of {base.name}", total=len(labels))
-    tasks = [Task(name, (path, reader, info.labels), partial(_bytes, path)) for name, path in labels.items()]
-    outcomes = yield from each_case(_unknown_in, tasks, work=sum(map(_bytes, labels.values())))
-    unknown = {name: outcome.result for name, outcome in outcomes.items() if outcome.result}
-    if not unknown:
-        with suppress(ResourceError):  # then they are read again the next time
-            write_json(base / _CHECKED, {"seen": seen})
-        return
-    name = next((name for name, values in unknown.items() if max(values) > 0), next(iter(unknown)))
-    text = f"{labels[name].name}: {unknown_in_words(unknown[name], info.labels)}"
-    text += f"; so do the labels of {len(unknown) - 1} more of {len(labels)} cases" if len(unknown) > 1 else ""
-    remedy = "give these voxels a value that it has, or, where nobody annotated them, that of a label named 'ignore'"
-    if max(unknown[name]) < 0:
-        yield Note(level="warning", text=f"{text}. They are trained as background. If they are not, {remedy}.")
-    else:
-        raise DatasetError(
-            f"{text}. Add them to 'labels' of dataset.json or {remedy}; then preprocess the dataset again."
+def _look_at_references(order: Order) -> Job[None]:
+    """Say before a training which of its validation cases cannot be compared after it."""
+    missing = [name for name in order.split.val if not order.reference(name).is_file()]
+    if missing:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        yield Note(
+            level="warning",
+            text=f"{len(missing)} of {len(order.split.val)} validation cases have no reference ({listed}), so that "
+            "they cannot be segmented and compared after the training. Put their labels, as they were before "
+            f"preprocessing, into {order.base / 'gt_segmentations'}.",
         )
-
-
-def _bytes(path: Path) -> float:
-    return float(_UNPACKED * path.stat().st_size)
-
-
-def _unknown_in(path: Path, reader: str, scheme: LabelScheme) -> dict[int, int]:
-    """Return the values of a label file that a scheme does not define, with their voxels; may run in a worker."""
-    return unknown_values(read_labels(path, reader=reader, as_stored=True)[0], scheme)
 
 
 def _split(workspace: Workspace, name: str, cases: Sequence[str], request: TrainRequest) -> Job[Split]:

@@ -153,7 +153,7 @@ def _read(order: Order, name: str) -> _Case:
     """Read a preprocessed case and its reference; runs on a thread while the case before is segmented."""
     stored = open_case(order.data, name)
     properties = dict(stored.read_properties())
-    path = order.base / "gt_segmentations" / (name + order.info.file_ending)
+    path = order.reference(name)
     if not path.is_file():
         raise DatasetError(
             f"The reference {path} is missing.",
