@@ -97,6 +97,11 @@ class Geometry(BaseModel):
         return len(self.spacing)
 
     @property
+    def known_spacing(self) -> tuple[float, ...] | None:
+        """Spacing in mm where somebody said it, else None."""
+        return self.spacing if self.spacing_known else None
+
+    @property
     def spacing_3d(self) -> tuple[float, float, float]:
         """Spacing with three entries; a 2-D grid gets nnU-Net's thick first axis."""
         if self.ndim == 3:

@@ -14,8 +14,9 @@ from choices import INFO, RULES, label_folder, member_folder, notes, run_verb, s
 from helpers import Recipe, make_model, write_nifti
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.events import drain
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.inference_information import read_best
+from napari_nnunet.formats.results.objects import write_found
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import write_probabilities, write_properties
 from napari_nnunet.formats.workspace import Workspace
@@ -23,6 +24,8 @@ from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.choosing.crossval import accumulate
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.jobs.choosing.postprocess import determine
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.requests.choosing import AccumulateRequest, EnsembleRequest, FindBestRequest
 
 NAME = "Dataset001_Tiny"
@@ -128,6 +131,30 @@ def test_where_objects_were_not_looked_for_the_dice_decides_and_that_is_said(tmp
     assert "validated without looking for the objects of 1 of 1 cases (c)" in said
     assert "Compared by the Dice of cores and borders, not by the objects" in said
     assert answer.best.precision is None
+
+
+def test_cases_with_more_objects_than_their_format_has_numbers_count(tmp_path: Path) -> None:
+    """BMP numbers 254 objects; a bad model finds 400 where three are."""
+    recipe = Recipe(configuration="2d", labels=LABELS, reader="NaturalImage2DIO", file_ending=".bmp")
+    model = make_model(tmp_path / "nnUNet_results", recipe)
+    content = {**json.loads((model.folder / "dataset.json").read_text()), "napari_nnunet_objects": SCHEME}
+    (model.folder / "dataset.json").write_text(json.dumps(content))
+    plane, raw = Geometry(spacing=(1.0, 1.0)), tmp_path / "nnUNet_raw" / recipe.name
+    objects = np.repeat(np.arange(4, dtype=np.uint8)[:, None], 100, axis=1)
+    place = model.folder / "fold_0" / "validation"
+    for folder, labels in ((raw / "labelsTr", objects > 0), (raw / "objectsTr", objects), (place, objects > 0)):
+        folder.mkdir(parents=True)
+        write_labels(labels.astype(np.uint8), plane, folder / "c.bmp")
+    (place / "objects").mkdir()
+    invented = np.arange(1, 401, dtype=np.uint32).reshape(4, 100)
+    scheme = ObjectScheme.model_validate(SCHEME)
+    found = write_found(invented, {}, scheme, plane, place / "objects" / "c.bmp", "NaturalImage2DIO")
+    assert found.suffix == ".tif"
+    request = AccumulateRequest(dataset=recipe.name, configuration="2d")
+    collected, said = notes(accumulate(Workspace.at(tmp_path), request))
+    assert "without looking" not in said and collected.objects == 0
+    scores = json.loads((collected.folder / "objects.json").read_text())
+    assert (scores["all"]["references"], scores["all"]["predictions"]) == (3, 400)
 
 
 def test_accumulated_folds_have_their_objects_and_say_how_good_they_are(

@@ -15,7 +15,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
-from napari_nnunet.formats.results.objects import FOUND_KINDS
+from napari_nnunet.formats.results.objects import FOUND_KINDS, found_file
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, evaluate_pairs
@@ -214,7 +214,7 @@ def _collect_objects(
     """Collect and score the objects of the validation cases, where the dataset has objects and all were looked for."""
     if ObjectScheme.of(model.dataset) is None:
         return
-    found = {name: path.parent / FOUND_OBJECTS / path.name for name, path in cases.items()}
+    found = {name: found_file(path.parent / FOUND_OBJECTS / path.name) for name, path in cases.items()}
     missing = [name for name, path in found.items() if not path.is_file()]
     if missing:
         yield Note(

@@ -17,10 +17,9 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
 from napari_nnunet.formats.dataset.objects import ignored_beside, kinds_beside, read_objects
-from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import compare_cases
-from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 
@@ -144,8 +143,7 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
     DatasetError, ImageError
         If the folders do not hold the same cases, or a case's files do not lie on the same grid.
     """
-    ending = common_ending(request.prediction)
-    pairs = pair_up(request.reference, request.prediction, ending, missing_ok=request.missing_ok)
+    pairs = pair_up_objects(request.reference, request.prediction, missing_ok=request.missing_ok)
     yield Stage(name="Comparing", total=len(pairs))
     found = yield from compare_cases(match_pair, pairs, None, workers=request.workers)
     result = ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.results.objects import found_files
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,39 @@ def pair_up(reference: Path, prediction: Path, ending: str, *, missing_ok: bool 
         prediction.
     """
     real, predicted = (files_of(folder, ending) for folder in (reference, prediction))
+    _require_pairs(reference, real, prediction, predicted, missing_ok=missing_ok)
+    return tuple(Pair(name.removesuffix(ending), real[name], predicted[name]) for name in sorted(predicted))
+
+
+def pair_up_objects(reference: Path, prediction: Path, *, missing_ok: bool = False) -> tuple[Pair, ...]:
+    """Return the same for numbered objects; where a format has too few numbers for a case, it is in another one.
+
+    Raises
+    ------
+    DatasetError, ImageError
+        As :func:`pair_up`, and if a folder holds files of several kinds.
+    """
+    real, predicted = found_files(reference), found_files(prediction)
+    _require_pairs(reference, real, prediction, predicted, missing_ok=missing_ok)
+    return tuple(Pair(name, real[name], predicted[name]) for name in predicted)
+
+
+def _require_pairs(
+    reference: Path, real: Mapping[str, Path], prediction: Path, predicted: Mapping[str, Path], *, missing_ok: bool
+) -> None:
     orphans = sorted(set(predicted) - set(real))
     absent = [] if missing_ok else sorted(set(real) - set(predicted))
-    problems = []
-    if orphans:
-        problems.append(f"{some_files(orphans)} of {prediction} are not in {reference}")
-    if absent:
-        problems.append(f"{some_files(absent)} of {reference} are not in {prediction}")
+    problems = [
+        f"{some_files([files[name].name for name in names])} of {folder} are not in {other}"
+        for names, files, folder, other in (
+            (orphans, predicted, prediction, reference),
+            (absent, real, reference, prediction),
+        )
+        if names
+    ]
     if problems:
         text = "The folders hold different cases: " + "; ".join(problems) + "."
         raise DatasetError(text, shell="--chill leaves missing predictions out." if absent and not orphans else "")
-    return tuple(Pair(name.removesuffix(ending), real[name], predicted[name]) for name in sorted(predicted))
 
 
 def some_files(names: Sequence[str]) -> str:

@@ -185,7 +185,7 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
         shape=volume.shape,
         channels=volume.channels,
         kind=str(array.dtype.newbyteorder("=")),
-        spacing=geometry.spacing if geometry.spacing_known else None,
+        spacing=geometry.known_spacing,
         source=(geometry.spacing_source or "header") if geometry.spacing_known else "",
         orientation=geometry.axes_code or "",
         values=_values(array),

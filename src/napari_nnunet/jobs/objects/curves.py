@@ -88,7 +88,11 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
             f"{request.source} is no folder; put the segmentations of every time point into a file there."
         )
     ending = common_ending(request.source)
-    files = files_by_case(request.source, ending)
+    files = {
+        path.name[: -len(ending)]: path
+        for path in sorted(request.source.iterdir())
+        if path.name.lower().endswith(ending) and not path.name.startswith(".")
+    }
     scheme = _scheme(request)
     series = series_of(list(files))
     yield Stage(name="Measuring classes", total=len(files))
@@ -111,15 +115,6 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     write_text(request.target / "curves.csv", text_of([row for own in curves for row in _rows(own)]))
     _draw(curves, request.target / "curves.png")
     return curves
-
-
-def files_by_case(folder: Path, ending: str) -> dict[str, Path]:
-    """Return the files of a folder by their names without the ending, sorted."""
-    return {
-        path.name[: -len(ending)]: path
-        for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(ending) and not path.name.startswith(".")
-    }
 
 
 def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -205,7 +200,7 @@ def _look(path: Path) -> _Seen:
         own = np.bincount(plane.reshape(-1), minlength=len(counts))
         own[: len(counts)] += counts
         counts = own
-    return _Seen(tuple(counts.tolist()), geometry.spacing if geometry.spacing_known else None, labels.ndim)
+    return _Seen(tuple(counts.tolist()), geometry.known_spacing, labels.ndim)
 
 
 def _curves(

@@ -16,6 +16,7 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
+from napari_nnunet.formats.results.objects import found_files
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
@@ -39,15 +40,13 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
         If there are no files, an image is missing, or it lies on another grid than its objects.
     """
     if request.objects.is_dir():
-        ending = common_ending(request.objects)
-        files = sorted(p for p in request.objects.iterdir() if p.name.lower().endswith(ending) and p.name[0] != ".")
+        cases = found_files(request.objects)
     else:
-        ending, files = ending_of(request.objects), [request.objects]
-    cases = {path.name[: -len(ending)]: path for path in files}
+        cases = {request.objects.name[: -len(ending_of(request.objects))]: request.objects}
     images = {case: images_of(request.images, case) for case in cases}
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
-    voxels = sum(_memory(path) for path in files) / _BYTES
+    voxels = sum(map(_memory, cases.values())) / _BYTES
     rows = results_of((yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)), "measured")
     table = [{"case": case, **row} for case in cases for row in rows[case]]
     make_folder(request.target.parent)

@@ -16,9 +16,9 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
-from napari_nnunet.formats.images.files import common_ending, write_labels
+from napari_nnunet.formats.results.objects import found_files, write_numbered
 from napari_nnunet.formats.tables import text_of
-from napari_nnunet.jobs.objects.curves import figure_with, files_by_case, series_of
+from napari_nnunet.jobs.objects.curves import figure_with, series_of
 from napari_nnunet.jobs.objects.measure import images_of, object_rows
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
@@ -141,8 +141,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     """
     if not request.objects.is_dir():
         raise DatasetError(f"{request.objects} is no folder; put the objects of every time point into a file there.")
-    ending = common_ending(request.objects)
-    files = files_by_case(request.objects, ending)
+    files = found_files(request.objects)
     remove_leftovers(make_folder(request.target))
     table: list[Row] = []
     done = []
@@ -155,7 +154,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         found = follow_rows(tables, list(times), request)
         for case, numbers in zip(times.values(), found.numbers, strict=True):
             objects, geometry = read_objects(files[case])
-            write_labels(renumbered(objects, numbers), geometry, request.target / f"{case}{ending}")
+            write_numbered(renumbered(objects, numbers), geometry, request.target / files[case].name)
         table += [{"series": series, **row} for row in found.rows]
         tracks = len({row["object"] for row in found.rows})
         done.append(TrackedSeries(series, len(times), tracks, len(set(found.parents.values()))))

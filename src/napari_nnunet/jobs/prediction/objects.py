@@ -17,7 +17,7 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.known_models import cache_folder
-from napari_nnunet.formats.results.objects import write_found
+from napari_nnunet.formats.results.objects import roomier, write_found
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects, known_rules
 from napari_nnunet.jobs.prediction.result import Prediction, count_labels
@@ -46,15 +46,18 @@ def _with_folds(members: Sequence[tuple[TrainedModel, PredictSettings]]) -> list
 
 
 def write_result(result: Prediction, info: DatasetInfo, out: Path, writer: str) -> str:
-    """Write a prediction's labels or objects; returns a remark where the file has another name, else nothing."""
+    """Write a prediction's labels or objects; returns a remark where there may be doubt which file holds them."""
     scheme = ObjectScheme.of(info)
     if result.kinds is None or scheme is None:
         write_labels(result.labels, result.geometry, out, writer=writer)
         return ""
     written = write_found(result.labels, result.kinds, scheme, result.geometry, out, writer)
-    return (
-        "" if written == out else f"{out.name} cannot number {len(result.kinds)} objects; they are in {written.name}."
-    )
+    if written != out:
+        return f"{out.name} cannot number {len(result.kinds)} objects; they are in {written.name}."
+    other = roomier(out)
+    if other is not None and other.is_file():
+        return f"{other.name} was there before and is no part of this result. Remove it."
+    return ""
 
 
 @contextmanager

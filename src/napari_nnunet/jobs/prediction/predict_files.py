@@ -27,6 +27,7 @@ from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import write_side_files
+from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.recipe import write_recipe
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
@@ -158,7 +159,7 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
     """
     yield Stage(name="Looking at the images")
     found = _cases_of(model, folder)
-    todo = [case for case in found.cases if not _out(case, model, folder).is_file()]
+    todo = [case for case in found.cases if not found_file(_out(case, model, folder)).is_file()]
     seen = todo[:: max(1, math.ceil(len(todo) / _LOOKED_AT))]
     sizes: Counter[tuple[tuple[int, ...], tuple[float, ...]]] = Counter()
     for i, case in enumerate(seen):
@@ -193,10 +194,11 @@ def _each(
         following = dict(zip_longest(todo, todo[1:]))
         ahead: Future[Volume] | None = None
         for index, case in enumerate(cases):
-            done_with = {"case": case.name, "index": index, "total": len(cases), "path": str(_out(case, model, folder))}
+            out = _out(case, model, folder)
+            which = {"case": case.name, "index": index, "total": len(cases)}
             if index in kept:
                 skipped.append(case.name)
-                yield CaseDone(**done_with, skipped=True, found=kept[index])
+                yield CaseDone(**which, path=str(found_file(out)), skipped=True, found=kept[index])
                 continue
             began = time.monotonic()
             current = ahead or reader.submit(_read, case, model, folder)
@@ -214,9 +216,9 @@ def _each(
                 yield CaseFailed.of(case.name, error, index, len(cases))
                 continue
             done.append(case.name)
-            counted = result.counts, model.dataset, _voxel_mm(result.geometry), result.kinds
+            counted = result.counts, model.dataset, result.geometry.known_spacing, result.kinds
             found = found_in(*counted) if folder.table else ()
-            yield CaseDone(**done_with, seconds=time.monotonic() - began, found=found)
+            yield CaseDone(**which, path=str(found_file(out)), seconds=time.monotonic() - began, found=found)
     return FolderResult(tuple(done), tuple(skipped), failed)
 
 
@@ -370,9 +372,9 @@ def _kept(
     """Return what is in a case whose whole output is there to its last byte (counted for a table only); else None."""
     if not folder.keep_finished:
         return None
-    out = _out(case, model, folder)
+    written = found_file(out := _out(case, model, folder))
     try:
-        labels, geometry = read_labels(out, reader=model_reader(model))
+        labels, geometry = read_labels(written, reader=model_reader(model) if written == out else None)
     except ImageError:
         return None
     if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
@@ -382,11 +384,7 @@ def _kept(
         return None
     if not folder.table:
         return ()
-    return found_again(labels, model.dataset, _voxel_mm(geometry), classes=settings.classes)
-
-
-def _voxel_mm(geometry: Geometry) -> tuple[float, ...] | None:
-    return geometry.spacing if geometry.spacing_known else None
+    return found_again(labels, model.dataset, geometry.known_spacing, classes=settings.classes)
 
 
 def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -> None:

@@ -212,9 +212,9 @@ class ObjectJudge:
         kept = Decoding({kind: (2 * i, 2 * i + 1) for i, kind in enumerate(chosen)}, chosen, self.scheme.unit)
         self._seen.clear()
         while self._stored:
-            case = next(iter(self._stored))
+            case, probabilities = self._stored.popitem()
             try:
-                self._find(case, self._truth(case), self._stored.pop(case), kept)
+                self._find(case, self._truth(case), probabilities, kept)
             except NnunetError as error:
                 yield Note.about(f"The objects of {case} could not be found:", error)
         self.waiting.close()

@@ -25,7 +25,7 @@ from napari_nnunet.jobs.planning.folds import current_splits, settled_splits, un
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans

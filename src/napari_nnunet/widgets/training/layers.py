@@ -15,6 +15,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.choosing.compare_objects import compare_objects
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -127,7 +128,7 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
     info = read_info(raw)
     place = {key: value for key, value in layers[-1][1].items() if key not in _OWN}
     layers[-1][1]["visible"] = False
-    found = result_file.parent / FOUND_OBJECTS / result_file.name
+    found = found_file(result_file.parent / FOUND_OBJECTS / result_file.name)
     if ObjectScheme.of(info) is not None and found.is_file():
         return [*layers, *(yield from _object_layers(found, layers[-1][0], name, info, raw, place))]
     prediction, _ = read_labels(result_file, reader=info.reader)
