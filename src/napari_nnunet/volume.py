@@ -110,6 +110,34 @@ def digest_of(array: NDArray[Any]) -> int:
     return digest
 
 
+class WatchedArray:
+    """An array that is read when it is needed, and notes what was read, so that it can be told whether it was edited.
+
+    Parameters
+    ----------
+    array : array-like, shape (C, [Z,] Y, X)
+        Of dask, zarr, or a file.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape, self.dtype, self.ndim = tuple(array.shape), array.dtype, len(array.shape)
+        self._seen: dict[str, tuple[Any, int]] = {}
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        part = np.asarray(self._array[key])
+        self._seen[repr(key)] = key, digest_of(part)
+        return part
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
+
+    def moved_to(self, array: Any) -> bool:
+        """Read from another array from now on; return whether it holds what was read before, which is read again."""
+        self._array = array
+        return all(digest_of(np.asarray(array[key])) == digest for key, digest in self._seen.values())
+
+
 def is_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where floating-point numbers are whole, but for the precision of float32; NaN is not."""
     whole: NDArray[np.bool_] = np.abs(values - np.rint(values)) <= _PRECISION * np.maximum(np.abs(values), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import dask.array
 import numpy as np
 import pytest
 
@@ -154,6 +155,38 @@ def test_what_is_kept_is_let_go_of(tmp_path):
     halt.drop()
     assert not halt.begun
     assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "plane"), [("dask", None), ("dask", 6), ("zarr", 1), ("memmap", 1)])
+def test_images_that_are_read_when_they_are_needed_are_looked_at_too(model, tmp_path, kind, plane):
+    """Every program may write into a file while a run is cancelled; the layer is the same all the time."""
+    voxels = IMAGE.array.copy()
+    if kind == "memmap":
+        np.save(tmp_path / "a.npy", voxels)
+        stored = lazy = np.load(tmp_path / "a.npy", mmap_mode="r+")
+    else:
+        zarr = pytest.importorskip("zarr")
+        options = {"shape": voxels.shape, "dtype": voxels.dtype, "chunks": (1, 4, 26, 22)}
+        stored = zarr.create_array(tmp_path / "a.zarr", **options)
+        stored[...] = voxels
+        lazy = dask.array.from_array(stored) if kind == "dask" else stored
+    settings = SETTINGS.replace(probabilities=False)
+
+    def frames():
+        return [(Volume(lazy, IMAGE.geometry), canvas, None)]
+
+    canvas, halt = np.zeros(voxels.shape[1:], np.uint8), Halt()
+    _first_steps(predict_series(model, frames(), settings, halt=halt), 10)
+    assert halt.begun
+    if plane is not None:
+        stored[:, plane] = stored[:, plane][..., ::-1].copy()
+    events = []
+    (result,) = drain(predict_series(model, frames(), settings, halt=halt), events.append)
+    now = Volume(np.array(stored[...]), IMAGE.geometry)
+    np.testing.assert_array_equal(result.labels, drain(predict(model, now, settings)).labels)
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert any("edited meanwhile" in text for text in said) == (plane is not None)
+    assert ("Preparing the image" in [getattr(event, "name", "") for event in events]) == (plane is not None)
 
 
 @pytest.mark.parametrize("at", [0, 1])

@@ -26,8 +26,16 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.ensemble import check_models, check_weights
 from napari_nnunet.jobs.prediction.estimate import remember_joining
 from napari_nnunet.jobs.prediction.objects import decoding_for, room_for, with_objects
-from napari_nnunet.jobs.prediction.predict import look_at_images, predict
-from napari_nnunet.jobs.prediction.result import Focus, Halt, Prediction, count_labels, halting
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.result import (
+    Focus,
+    FrameTarget,
+    Halt,
+    Prediction,
+    count_labels,
+    halting,
+    look_at_images,
+)
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import lift, lift_shape
@@ -346,7 +354,7 @@ def _recipe(combination: Combination, results: Sequence[Prediction]) -> dict[str
 
 def predict_combined_series(
     combination: Combination,
-    frames: Sequence[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
+    frames: Sequence[FrameTarget],
     *,
     halt: Halt | None = None,
     **options: Any,
@@ -355,7 +363,7 @@ def predict_combined_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    yield from look_at_images(halt, [volume for volume, _, _ in frames])
+    frames = yield from look_at_images(halt, frames)
     halt = halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(frames):
         known = i < len(halt.results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed, forget
 from napari_nnunet.jobs.prediction.quality import judged, require_quality
 from napari_nnunet.jobs.prediction.result import (
     Focus,
+    FrameTarget,
     Halt,
     ImageTurn,
     OpenedImage,
@@ -36,6 +37,7 @@ from napari_nnunet.jobs.prediction.result import (
     Segmentation,
     count_labels,
     halting,
+    look_at_images,
 )
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import (
@@ -198,15 +200,9 @@ def _room_in(
     return halt.probabilities if given is None else given
 
 
-def look_at_images(halt: Halt | None, volumes: Sequence[Volume]) -> Iterator[Note]:
-    """Let a cancelled segmentation begin anew where its images were edited since; yields what is said then."""
-    if halt is not None and halt.look_at(volumes):
-        yield Note(text="The image was edited meanwhile, so all of it is segmented anew.")
-
-
 def predict_series(
     model: TrainedModel,
-    frames: Iterable[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]],
+    frames: Iterable[FrameTarget],
     settings: PredictSettings,
     *,
     halt: Halt | None = None,
@@ -216,8 +212,7 @@ def predict_series(
 
     A ``halt`` that is handed in again carries on in the frame that was cancelled.
     """
-    listed = list(frames)
-    yield from look_at_images(halt, [volume for volume, _, _ in listed])
+    listed = yield from look_at_images(halt, frames)
     halt = halt or Halt()
     for i, (volume, canvas, probabilities) in enumerate(listed):
         known = i < len(halt.results)

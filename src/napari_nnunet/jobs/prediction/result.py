@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.events import Box
+from napari_nnunet.events import Box, Job, Note, Stage
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.volume import Volume, digest_of
+from napari_nnunet.volume import Volume, WatchedArray, digest_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Focus = Sequence[float | None]
+FrameTarget = tuple[Volume, NDArray[Any], NDArray[np.float32] | None]  # an image, where labels and probabilities go
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ class Halt:
     probabilities: NDArray[np.float32] | None = None
     previous: NDArray[Any] | None = None
     results: list[Prediction] = field(default_factory=list)
-    _voxels: list[int | None] | None = None
+    _voxels: list[int | WatchedArray] | None = None
     _part: Halt | None = None
     _room: Any = None
     _weights: dict[str, str] = field(default_factory=dict)
@@ -127,17 +128,28 @@ class Halt:
             self.sums = None
         self._weights = dict(weights)
 
-    def look_at(self, volumes: Sequence[Volume]) -> bool:
-        """Forget everything where voxels of the images were edited meanwhile, and return whether they were.
+    def look_at(self, volumes: Sequence[Volume]) -> tuple[list[Volume], bool]:
+        """Forget everything where voxels of the images were edited meanwhile.
 
-        Only images in memory are looked at; what is read when it is needed would have to be read twice.
+        Parameters
+        ----------
+        volumes : sequence of Volume
+            Those in memory are looked at whole; of others, what was read of them before is read again.
+
+        Returns
+        -------
+        tuple of (list of Volume, bool)
+            The images, which are to be segmented so that what is read of them is noted; and whether they were edited.
         """
         arrays = [volume.array for volume in volumes]
-        before, self._voxels = self._voxels, [digest_of(a) if isinstance(a, np.ndarray) else None for a in arrays]
-        if before in (None, self._voxels):
-            return False
-        self.drop()
-        return True
+        before = self._voxels
+        same = before is None or all(_holds(array, own) for array, own in zip(arrays, before, strict=True))
+        if before is None or not same:
+            self._voxels = [digest_of(a) if isinstance(a, np.ndarray) else WatchedArray(a) for a in arrays]
+        if not same:
+            self.drop()
+        known = zip(volumes, self._voxels or (), strict=True)
+        return [v if isinstance(own, int) else replace(v, array=own) for v, own in known], not same
 
     def part_done(self, result: Prediction) -> None:
         """Keep the result of a part, and let go of what it needed."""
@@ -164,6 +176,26 @@ class Halt:
         self.sums = self.labels = self.probabilities = self.previous = self._part = self._room = None
         self.results = []
         self._open.close()
+
+
+def _holds(array: Any, before: int | WatchedArray) -> bool:
+    """Whether an image has the voxels that were looked at before."""
+    if isinstance(before, WatchedArray):
+        return before.moved_to(array)
+    return isinstance(array, np.ndarray) and digest_of(array) == before
+
+
+def look_at_images(halt: Halt | None, frames: Iterable[FrameTarget]) -> Job[list[FrameTarget]]:
+    """Let a cancelled segmentation begin anew where its images were edited since; returns what is segmented."""
+    listed = list(frames)
+    if halt is None:
+        return listed
+    if halt.begun:
+        yield Stage(name="Looking whether the image was edited")
+    volumes, edited = halt.look_at([volume for volume, _, _ in listed])
+    if edited:
+        yield Note(text="The image was edited meanwhile, so all of it is segmented anew.")
+    return [(volume, labels, store) for volume, (_, labels, store) in zip(volumes, listed, strict=True)]
 
 
 @contextmanager
@@ -201,7 +233,7 @@ class ImageTurn:
     """
 
     name: str
-    frames: Sequence[tuple[Volume, NDArray[Any], NDArray[np.float32] | None]]
+    frames: Sequence[FrameTarget]
     settings: PredictSettings
     halt: Halt
     focus: Focus | None = None
