@@ -20,7 +20,8 @@ from works import WORKS, broken, left_behind, state
 KILLS = int(os.environ.get("NAPARI_NNUNET_ATTACK_KILLS", "20"))
 KILLED = ("train", "preprocess", "plan", "predict", "import", "install", "find best", "ensemble", "convert v1",
           "convert MSD", "evaluate", "postprocess", "determine", "derive_objects", "accumulate", "calibrate", "export",
-          "fingerprint", "folds", "move plans", "carry", "measure", "track", "label errors")  # fmt: skip
+          "fingerprint", "folds", "move plans", "carry", "measure", "track", "label errors", "quantize",
+          "predict image", "suggest")  # fmt: skip
 QUICK = ("import", "ensemble", "find best", "derive_objects", "postprocess")
 
 

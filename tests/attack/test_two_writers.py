@@ -25,8 +25,11 @@ TOGETHER = (
     ("accumulate", "calibrate", "find best", "export", "trash tiny", "predict", "label errors", "carry"),
     ("derive_objects",),
     ("track", "ensemble"),
+    ("quantize", "export", "trash tiny"),
+    ("suggest", "trash tiny"),
+    ("predict image",),
 )  # fmt: skip
-PAIRS = tuple(pair for works in TOGETHER for pair in itertools.combinations_with_replacement(works, 2))
+PAIRS = tuple(dict.fromkeys(pair for works in TOGETHER for pair in itertools.combinations_with_replacement(works, 2)))
 QUICK = (("rename dataset", "folds"), ("convert v1", "convert v1"), ("ensemble", "postprocess"), ("install", "install"),
          ("find best", "accumulate"))  # fmt: skip
 
@@ -95,16 +98,19 @@ def carried_out(worlds, pair, act, folder):
     allowed = [worlds.after(*order) for order in ([done, done[::-1]] if len(done) > 1 else [done])]
     if found in allowed:
         return ("harmless" if len(done) == 2 else "refused"), None
-    if len(done) < 2 and _explained(
-        found, allowed[0], [worlds.after(*done, name) for name in pair if name not in done]
-    ):
+    refused = [name for name in pair if name not in done]
+    orders = [order for name in refused for order in ((*done, name), (name, *done))]
+    if refused and _explained(found, allowed[0], [worlds.after(*order) for order in orders]):
         return "refused", None
     nearest = min(allowed, key=lambda other: len(_differing(found, other)))
     return "lost", f"{ends}: {_differing(found, nearest)[:6]} {[text[-300:] for text in said]}"
 
 
 def _explained(found, done, refused):
-    """Whether all that differs from what was done is a whole step of what was refused later: planned, say, but no more."""
+    """Whether all that differs from what was done is a whole step of what was refused later: planned, say, but no more.
+
+    ``refused`` has what is there where that one came before or after the other.
+    """
     return all(any(found.get(name) == other.get(name) for other in refused) for name in _differing(found, done))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tally import contents
 
-from choices import label_folder, member_folder, random_labels, validated
+from choices import SHAPE, label_folder, member_folder, random_labels, validated
 from helpers import TRAINED, Recipe, make_dataset, make_model, make_trainable, smooth_image, write_nifti
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, drop_case, set_spacing
@@ -119,6 +119,15 @@ WORKS = {
     "evaluate objects": Work(("evaluate_objects", "{root}/numbered", "{root}/numbered", "-o", "{root}/out.json", "--csv",
                               "{root}/out.csv", "-np", "0")),
     "label errors": Work(("find_label_errors", "-d", "1", "-c", "3d_fullres", "-f", "0", "1", "-np", "0")),
+    "compare": Work(("compare", "{root}/ref", "{root}/seg", "-djfile", "{root}/seg/dataset.json", "--csv", "{root}/out.csv",
+                     "-np", "0")),
+    "quantize": Work(("quantize", "-m", "{root}/nnUNet_results/" + TINY + "/nnUNetTrainer__nnUNetPlans__3d_fullres", "-f", "0",
+                      "--cases", "1")),
+    "predict image": Work(("predict_image", "-m", "{root}/nnUNet_results/" + TINY + "/nnUNetTrainer__nnUNetPlans__3d_fullres",
+                           "-i", "{root}/in/c0_0000.nii.gz", "-o", "{root}/large.zarr", "-f", "0", "-device", "cpu", "--chunks",
+                           "6", "10", "10"), again=("--continue",)),
+    "suggest": Work(("suggest", "-d", "1", "-i", "{root}/in/c2_0000.nii.gz", "-c", "3d_fullres", "-device", "cpu",
+                     "--proposals", "{root}/proposals")),
     "overlays": Work(("plot_overlay_pngs", "-d", TRAINED, "-o", "{root}/out", "--use_raw", "-np", "0")),
     "install": Work(("install_pretrained_model_from_zip", "{root}/m.zip"), once=True),
     **{name.replace("_", " "): Work((name, "{root}"), once=True) for name in ACTS},
@@ -130,6 +139,10 @@ def make_world(root):
     make_trainable(root, cases=4)
     for i, configuration in enumerate(("2d", "3d_fullres")):
         validated(root, configuration, (0, 1), quality=0.6 + i / 10)
+    tiny = root / "nnUNet_raw" / TINY / "imagesTr"
+    tiny.mkdir(parents=True)
+    for i, case in enumerate(("c0", "c1", "t2")):
+        write_nifti(tiny / f"{case}_0000.nii.gz", smooth_image(SHAPE, seed=i)[0])
     (root / "in").mkdir()
     for i in range(3):
         write_nifti(root / "in" / f"c{i}_0000.nii.gz", smooth_image((12, 20, 20), seed=i)[0])
@@ -188,7 +201,7 @@ def _task(folder):
 
 #: Dates, durations, process numbers and paths differ between two runs of anything.
 _NEVER_THE_SAME = ("recipe.json", "debug.json", "events.jsonl", "progress.png", "inference_instructions.txt",
-                   "dataset_fingerprint_sources.json", "objects_sources.jsonl")  # fmt: skip
+                   "dataset_fingerprint_sources.json", "objects_sources.jsonl", "eight_bit.json")  # fmt: skip
 _TIMES = ("training_log", "film/", ".cases.jsonl")  # a journal has a line for every case, in the order of their ends
 
 

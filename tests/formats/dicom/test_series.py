@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("pydicom", reason="pydicom is not installed: it comes with napari-nnunet[dicom]")
 
 from pydicom.encaps import encapsulate
-from pydicom.uid import HTJ2KLossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, HTJ2KLossless, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from dicom_files import FILM, STRUCTURES, fill, header, save, write_enhanced, write_series
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.dicom import series as dicom
 
 SLICES = np.arange(4 * 16 * 17, dtype=np.int16).reshape(4, 16, 17)
@@ -293,3 +293,27 @@ def test_frames_without_the_library_are_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "highdicom.seg", None)
     with pytest.raises(Exception, match=r"pip install napari-nnunet\[dicom\]"):
         dicom.read_series(write_enhanced(tmp_path / "a.dcm", SLICES))
+
+
+@pytest.mark.parametrize("form", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_an_element_that_claims_more_than_its_file_is_refused_before_memory_is_taken_for_it(tmp_path, form):
+    def change(file, z):
+        file.file_meta.TransferSyntaxUID = form
+        file.ReferencedImageSequence = [header(FILM)]  # sequences, and what is private, are stepped over
+
+    write_series(tmp_path / "whole", SLICES, change=change)
+    np.testing.assert_array_equal(dicom.read_series(tmp_path / "whole")[0][0], SLICES)
+    path = sorted((tmp_path / "whole").iterdir())[1]
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"\xe0\x7f\x10\x00") + (8 if form == ExplicitVRLittleEndian else 4)
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"s001\.dcm is damaged: it says .* has 2,147,483,648 bytes"):
+        dicom.read_series(tmp_path / "whole")
+
+
+def test_slices_that_claim_more_pixels_than_memory_holds_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_nnunet.formats.images.header._CERTAIN", 0)
+    monkeypatch.setattr("napari_nnunet.formats.images.header.available_memory", lambda: 1000)
+    with pytest.raises(ResourceError, match="says that it holds 4 x 16 x 17 voxels"):
+        dicom.read_series(write_series(tmp_path, SLICES))

@@ -12,6 +12,7 @@ from helpers import Recipe, make_model, smooth_image
 from napari_nnunet import predict, predict_image
 from napari_nnunet.engine.large import blocks
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
+from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.label_image import LabelImage, pyramid
 from napari_nnunet.formats.large.source import LargeImage
 
@@ -313,3 +314,55 @@ def test_a_kill_at_any_time_changes_nothing_in_the_result(tmp_path, model, image
         job.wait()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     assert np.array_equal(labels_of(tmp_path / "result.zarr"), labels_of(whole.path))
+
+
+def test_a_journal_of_which_a_full_disk_kept_nothing_is_begun_again(tmp_path, model, image):
+    for torn in (b"", b'{"work": {"model"'):
+        target = tmp_path / f"{len(torn)}.zarr"
+        begun = target.with_name(f"{target.name}.unfinished")
+        begun.mkdir()
+        (begun / NAME).write_bytes(torn)
+        predict_image(model, image, target, carry_on=True, **HOW)
+        assert labels_of(target).any()
+
+
+def _begun(tmp_path, model, image, monkeypatch):
+    """Return the journal of a result that was begun, and its lines."""
+    write, calls = LabelImage.write, []
+
+    def fail_later(*arguments):
+        calls.append(1)
+        if len(calls) > 2:
+            raise ResourceError("full")
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelImage, "write", fail_later)
+        with pytest.raises(ResourceError, match="full"):
+            predict_image(model, image, tmp_path / "result.zarr", **HOW)
+    journal = tmp_path / "result.zarr.unfinished" / NAME
+    return journal, [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("facts", {"channels": []}, "not of this image"),
+        ("facts", {"box": [[0, 999], [0, 40], [0, 40]]}, "not of this image"),
+        ("facts", {"content": "many"}, "in a line 'facts', 'content' is 'many'"),
+        ("arithmetic", {"precision": "float8"}, "in a line 'arithmetic', 'precision' is 'float8'"),
+        ("arithmetic", {"step": 1.0}, "in a line 'arithmetic', 'step'"),
+        ("layout", {"block": [7, 16, 16]}, "its blocks are not made of whole chunks"),
+        ("block", {"counts": [1, 2]}, "the voxels it counts"),
+        ("block", {"at": [0, 0]}, "in a line 'block', 'at.2' is missing"),
+    ],
+)
+def test_a_journal_that_no_run_wrote_is_refused(tmp_path, model, image, monkeypatch, key, change, words):
+    journal, lines = _begun(tmp_path, model, image, monkeypatch)
+    changed = [{key: {**line[key], **change}} if key in line else line for line in lines]
+    assert changed != lines
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in changed))
+    with pytest.raises(SettingsError, match=words):
+        predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **HOW)
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **HOW)

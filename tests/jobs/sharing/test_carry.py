@@ -140,6 +140,66 @@ def test_a_later_description_is_refused(tmp_path):
         opened(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"networks": ["../fold_0.onnx"]}, "'networks' is .*; it must be names of files beside it"),
+        ({"spacing": [1, 0, 1]}, "'spacing' is .*; it must be two or three sizes in mm"),
+        ({"patch": [4, 4]}, "'patch' is .*; it must be a side for each spacing"),
+        ({"patch": [16384] * 3}, "'patch'"),
+        ({"transpose_forward": [0, 1, 1]}, "'transpose_forward'"),
+        ({"mirror_axes": [3]}, "'mirror_axes'"),
+        ({"dtype": "int64"}, "'dtype' is 'int64'; it must be 'uint8' or 'uint16'"),
+        ({"heads": 300}, "'heads' is 300; it must be a number of classes that dtype can hold"),
+        ({"regions_class_order": [1]}, "'regions_class_order'"),
+        ({"channels": [{"normalization": "CTNormalization", "use_mask": False, "mean": float("nan")}]}, "'channels'"),
+        ({"channels": [{"normalization": "Mine", "use_mask": False}]}, "'channels'"),
+        ({"resample_image": {"order": 3}}, "'resample_image'"),
+        ({"step": 0}, "'step' is 0; it must be a number above 0, at most 1"),
+        ({"heads": 2}, "gives logits .* where description.json says"),
+        ({"networks": ["description.json"]}, "cannot be opened"),
+        ({"patch": [4, 8, 9]}, "does not take windows as description.json says"),
+    ],
+)  # fmt: skip
+def test_a_description_that_nobody_wrote_is_refused(tmp_path, change, words):
+    folder = carried(tmp_path, make_model(tmp_path))
+    about = json.loads((folder / "description.json").read_text())
+    (folder / "description.json").write_text(json.dumps({**about, **change}))
+    with pytest.raises(ValueError, match=words):
+        opened(folder).segment(image_for((1, 8, 16, 16)), (1, 1, 1))
+
+
+def test_the_program_tells_what_is_wrong_in_a_line_and_writes_nothing(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path))
+    np.save(tmp_path / "a.npy", image_for((1, 8, 16, 16))[0])
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+
+    def run(image, target="labels.npy"):
+        words = [sys.executable, folder / "segment.py", tmp_path / image, "-o", tmp_path / target]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+        assert not list(tmp_path.glob("*labels*"))
+        return done.stderr
+
+    assert "cannot be read" in run("empty.npy")
+    assert "segment.py: " in run("a.npz")
+    assert "holds values of type <U1" in run("words.npy")
+    assert "are written as .npy, not" in run("a.npy", "labels.nii.gz")
+    (folder / "description.json").write_text("[" * 100_000)
+    assert "is not valid JSON" in run("a.npy")
+
+
+def test_weights_that_are_no_numbers_give_no_labels(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path))
+    there = opened(folder)
+    network = there._networks[0]
+    there._networks = [lambda tile: network(tile) * np.float32("nan")]
+    with pytest.raises(ValueError, match="gives values that are no numbers"):
+        there.segment(image_for((1, 8, 16, 16)), (1, 1, 1))
+
+
 def test_the_second_stage_of_a_cascade_is_refused(tmp_path):
     model = make_model(tmp_path, Recipe(configuration="3d_cascade_fullres", previous_stage="3d_lowres"))
     with pytest.raises(ModelError, match="second stage of a cascade"):

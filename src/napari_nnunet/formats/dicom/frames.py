@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.extra import highdicom
-from napari_nnunet.formats.dicom.syntax import syntax_of
+from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
+from napari_nnunet.formats.images.header import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _STRAIGHT = 1e-6  # what the cosine between stack and normal may lack of 1: 0.08 degrees, or 0.4 mm in 300 mm
@@ -45,8 +46,13 @@ def read_frames(path: Path) -> tuple[NDArray[Any], Geometry]:
         If highdicom is not installed.
     """
     library = highdicom()
+    if (syntax := syntax_of(path)) is not None:
+        check_lengths(path, syntax)
     try:
         image = library.imread(path)
+        require_room(path, [int(image.get(name) or 1) for name in ("NumberOfFrames", "Rows", "Columns")], 8)
+    except NnunetError:
+        raise
     except Exception as error:
         raise ImageError(f"{path} cannot be read as a DICOM file with frames: {_one_line(error)}") from error
     if int(image.get("SamplesPerPixel", 1)) > 1:

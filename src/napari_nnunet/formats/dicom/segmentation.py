@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.atomic import written_beside
 from napari_nnunet.formats.dicom.codes import ClassCodes, Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.frames import along_normal, placed
-from napari_nnunet.formats.dicom.syntax import syntax_of
+from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
+from napari_nnunet.formats.images.header import require_room
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.version import __version__
 
@@ -267,8 +268,10 @@ def read_segmentation(path: Path) -> StoredSegments:
     syntax = syntax_of(path)
     if syntax is None or not syntax.is_segmentation:
         raise ImageError(f"{path} is no DICOM-SEG{'' if syntax is None else f', but {syntax.what}'}.")
+    check_lengths(path, syntax)
     try:
         stored = library.seg.segread(path)
+        require_room(path, [int(stored.get(name) or 1) for name in ("NumberOfFrames", "Rows", "Columns")], 2)
         if stored.segmentation_type.value == "FRACTIONAL":
             raise ImageError(f"{path} holds probabilities instead of segments. Export it as a binary segmentation.")
         names = {n: str(stored.get_segment_description(n).SegmentLabel) for n in stored.segment_numbers}
@@ -280,7 +283,7 @@ def read_segmentation(path: Path) -> StoredSegments:
             if "overlap" not in str(error):
                 raise
         array, geometry = placed(stored.get_volume(**whole | {"dtype": np.uint8}))
-    except ImageError:
+    except NnunetError:
         raise
     except Exception as error:
         raise ImageError(f"{path} cannot be read as a DICOM-SEG: {' '.join(str(error).split())}") from error

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.frames import read_frames
-from napari_nnunet.formats.dicom.syntax import is_dicom, syntax_of
+from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, syntax_of
+from napari_nnunet.formats.images.header import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _SERIES, _NUMBER, _MODALITY, _FRAMES = "0020|000e", "0020|0011", "0008|0060", "0028|0008"
@@ -145,6 +146,8 @@ def _slices(files: Iterable[Path]) -> Iterator[_Slice]:
         syntax = syntax_of(file)
         if syntax is not None and syntax.is_beside:
             continue
+        if syntax is not None:
+            check_lengths(file, syntax)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(file))
@@ -310,6 +313,7 @@ def _by_itk(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[Any], Geometr
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(entry.path) for entry in slices])
+    require_room(slices[0].path, (len(slices), *reversed(slices[0].size)), 4)
     if len({entry.scale for entry in slices}) > 1:  # ITK would round to the type of the first slice
         reader.SetOutputPixelType(sitk.sitkFloat64)
     try:

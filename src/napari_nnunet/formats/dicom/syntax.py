@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from napari_nnunet.errors import ImageError
+
 _PREAMBLE = 128  # bytes before DICOM's mark
 _LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OD", b"OF", b"OL", b"UC", b"UR")  # lengths of 4 bytes (PS3.5, 7.1.2)
+_PIXELS, _ITEMS, _UNDEFINED = (0x7FE0, 0x0010), 0xFFFE, 0xFFFFFFFF
 _KIND, _SYNTAX = (2, 0x0002), (2, 0x0010)
 _LARGEST = 1 << 16  # bytes of a group that has about 200
 _IMAGE_FREE = "1.2.840.10008.5.1.4.1.1."
@@ -140,3 +144,51 @@ def _parsed(content: bytes) -> Syntax:
         found[group, element] = content[at : at + length].rstrip(b"\0 ").decode("ascii", "replace")
         at += length
     return Syntax(found.get(_KIND, ""), found.get(_SYNTAX, ""))
+
+
+def check_lengths(path: Path, syntax: Syntax) -> None:
+    """Raise ImageError if an element says that it has more bytes than its file.
+
+    Libraries take memory for what it says, up to 4 GB, before they read. Of what is not understood here, and of files
+    that are packed as a whole or big-endian, nothing is said.
+    """
+    if syntax.packing in ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"):
+        return
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            excess = _excess(content, len(content), explicit=syntax.packing != "1.2.840.10008.1.2")
+    except (OSError, ValueError):  # empty, or gone
+        return
+    if excess:
+        raise ImageError(
+            f"{path} is damaged: it says that one of its elements has {excess:,} bytes, more than the file has. "
+            "Copy it again."
+        )
+
+
+def _excess(content: mmap.mmap, size: int, *, explicit: bool) -> int:
+    """Return the bytes of the first element that has more than the file, 0 if there is none."""
+    at, in_pixels = _PREAMBLE + 4, False
+    while at + 8 <= size:
+        group, element, kind, short = struct.unpack_from("<HH2sH", content, at)
+        (length,) = struct.unpack_from("<I", content, at + 4)
+        at += 8
+        sequence = group == _ITEMS
+        if not sequence and (explicit or group == 2):
+            if not kind.isalpha() or not kind.isupper():
+                return 0
+            sequence, length = kind == b"SQ", short
+            if kind in _LONG:
+                if at + 4 > size:
+                    return 0
+                (length,) = struct.unpack_from("<I", content, at)
+                at += 4
+        if length == _UNDEFINED:
+            if kind == b"UN" and explicit:  # what is in it is written in another way
+                return 0
+            in_pixels |= (group, element) == _PIXELS
+        elif length > size:
+            return int(length)
+        elif in_pixels or not sequence:
+            at += length
+    return 0

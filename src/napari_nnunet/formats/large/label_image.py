@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.formats.atomic import write_error
+from napari_nnunet.formats.json_lines import read_lines
+from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, library, zarr_library
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.schema.colours import class_rgb
@@ -63,8 +65,9 @@ class Destination:
 
     @property
     def begun(self) -> bool:
-        """Whether something was begun in this place."""
-        return self.unfinished.is_dir() and any(self.unfinished.iterdir())
+        """Whether something was begun in this place; a journal of which a full disk kept no line is nothing yet."""
+        inside = self.unfinished.iterdir() if self.unfinished.is_dir() else ()
+        return any(path.name != NAME or any(read_lines(path)) for path in inside)
 
 
 def ome_models(version: str) -> Any:
