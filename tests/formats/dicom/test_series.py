@@ -313,7 +313,7 @@ def test_an_element_that_claims_more_than_its_file_is_refused_before_memory_is_t
 
 
 def test_slices_that_claim_more_pixels_than_memory_holds_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_nnunet.formats.images.header._CERTAIN", 0)
-    monkeypatch.setattr("napari_nnunet.formats.images.header.available_memory", lambda: 1000)
+    monkeypatch.setattr("napari_nnunet.formats.room._CERTAIN", 0)
+    monkeypatch.setattr("napari_nnunet.formats.room.available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match="says that it holds 4 x 16 x 17 voxels"):
         dicom.read_series(write_series(tmp_path, SLICES))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_nnunet.errors import ImageError, ResourceError
-from napari_nnunet.formats.images import header as header_module
+from napari_nnunet.formats import room
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume, write_labels
 
 READERS = ("SimpleITKIO", "NibabelIO")
@@ -125,7 +125,7 @@ def test_a_fourth_axis_is_channels_for_itk_and_refused_with_the_remedy_by_nibabe
 def test_a_header_that_claims_more_than_the_memory_is_refused_before_anything_is_unpacked(
     tmp_path, reader, monkeypatch
 ):
-    monkeypatch.setattr(header_module, "available_memory", lambda: int(1e9))
+    monkeypatch.setattr(room, "available_memory", lambda: int(1e9))
     content = bytearray(plain(np.zeros((2, 2, 2), np.int16)))
     content[40:56] = struct.pack("<8h", 3, 2000, 2000, 500, 1, 1, 1, 1)
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content) + bytes(50_000_000)))
@@ -169,7 +169,7 @@ def test_voxels_in_another_file_are_followed_within_the_folder_only(tmp_path, na
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_sizes_in_words_are_held_against_memory(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(header_module, "available_memory", lambda: int(1e9))
+    monkeypatch.setattr(room, "available_memory", lambda: int(1e9))
     elsewhere = NAMES[name].format("LOCAL" if name == "a.mhd" else "voxels.raw")
     (tmp_path / name).write_text(HEADERS[name].format(sizes="3000 3000 1000", elsewhere=elsewhere))
     with pytest.raises(ResourceError, match="which take 18.0 GB"):

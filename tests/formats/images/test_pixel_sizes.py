@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_nnunet.errors import ImageError, ResourceError
-from napari_nnunet.formats.images import header as header_module
+from napari_nnunet.formats import room
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume
 from napari_nnunet.formats.images.pixel_sizes import tells_pixel_size
 from napari_nnunet.schema.geometry import BESIDE, IMAGEJ, OME, RESOLUTION
@@ -196,7 +196,7 @@ def test_a_chain_of_pages_that_breaks_off_is_damage(tmp_path):
 
 
 def test_bombs_are_refused_by_their_headers(tmp_path, monkeypatch):
-    monkeypatch.setattr(header_module, "available_memory", lambda: int(1e9))
+    monkeypatch.setattr(room, "available_memory", lambda: int(1e9))
     tifffile.imwrite(tmp_path / "a.tif", STACK, metadata=None)
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
         for page in file.pages:

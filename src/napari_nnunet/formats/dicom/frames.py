@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.extra import highdicom
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
-from napari_nnunet.formats.images.header import require_room
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _STRAIGHT = 1e-6  # what the cosine between stack and normal may lack of 1: 0.08 degrees, or 0.4 mm in 300 mm

@@ -16,7 +16,7 @@ from napari_nnunet.formats.dicom.codes import ClassCodes, Code
 from napari_nnunet.formats.dicom.extra import highdicom, pydicom
 from napari_nnunet.formats.dicom.frames import along_normal, placed
 from napari_nnunet.formats.dicom.syntax import check_lengths, syntax_of
-from napari_nnunet.formats.images.header import require_room
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.version import __version__
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.frames import read_frames
 from napari_nnunet.formats.dicom.syntax import check_lengths, is_dicom, syntax_of
-from napari_nnunet.formats.images.header import require_room
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _SERIES, _NUMBER, _MODALITY, _FRAMES = "0020|000e", "0020|0011", "0008|0060", "0028|0008"

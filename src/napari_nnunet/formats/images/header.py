@@ -1,16 +1,15 @@
-"""What an image file says of itself before its voxels are read, and whether there is room for them."""
+"""What an image file says of itself before its voxels are read."""
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from napari_nnunet.errors import ImageError, ResourceError
-from napari_nnunet.memory import available_memory
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _USUAL = 1024  # bytes of most headers
@@ -31,7 +30,6 @@ _MOST_FILES = 100_000
 _LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
 _DIGITS = 24
 _GIPL = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")  # marks at the end of its header
-_CERTAIN = 256e6  # bytes that fit without a look at how much is free
 
 
 class Header(NamedTuple):
@@ -50,20 +48,6 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
     itemsize: int
     geometry: Geometry
-
-
-def require_room(path: Path, shape: Sequence[int], itemsize: int) -> None:
-    """Raise ResourceError if the voxels that a header promises take more than the free memory."""
-    needed = float(itemsize) * math.prod(float(n) for n in shape)
-    if needed < _CERTAIN:
-        return
-    free = available_memory()
-    if needed > free:
-        raise ResourceError(
-            f"{path} says that it holds {' x '.join(map(str, shape))} voxels, which take {needed / 1e9:,.1f} GB; "
-            f"{free / 1e9:,.1f} GB of memory are free. Close other programs, crop the image, or check where it "
-            "comes from."
-        )
 
 
 def as_named(geometry: Geometry, reader: str | None) -> Geometry:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header, check_text, require_room
+from napari_nnunet.formats.images.header import Header, check_text
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)

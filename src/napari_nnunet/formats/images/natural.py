@@ -13,10 +13,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import tiff
-from napari_nnunet.formats.images.header import Header, require_room
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import png_facts, sizes_of
 from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header, require_room
+from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
 _HEADER_BYTES = 348

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.header import require_room
+from napari_nnunet.formats.room import require_room
 
 GZIP = b"\x1f\x8b"
 HEADER_BYTES = 352  # with the four bytes that say whether extensions follow

@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.header import require_room
+from napari_nnunet.formats.room import require_room
 
 
 @dataclass(frozen=True, eq=False)

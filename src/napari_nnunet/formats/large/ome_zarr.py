@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ImageError, NnunetError
-from napari_nnunet.formats.images.header import require_room
 from napari_nnunet.formats.images.pixel_sizes import UNITS
 from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
 
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
