@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -16,9 +17,20 @@ import psutil
 
 from napari_nnunet.memory import available_memory
 
-__all__ = ["LAUNCHER", "available_memory", "available_threads", "end_with", "has_gpu", "keep_memory"]
+__all__ = [
+    "LAUNCHER",
+    "SHARED_BY",
+    "available_memory",
+    "available_threads",
+    "end_with",
+    "gpus",
+    "has_gpu",
+    "keep_memory",
+    "shared_by",
+]
 
 LAUNCHER = "NAPARI_NNUNET_LAUNCHER"  # variable with the number of the process that several work for
+SHARED_BY = "NAPARI_NNUNET_SHARED_BY"  # variable with the number of workers of a cluster that share this computer
 _LOOK = 1.0  # seconds between two looks at the other process
 
 
@@ -29,11 +41,21 @@ _KEEPING = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20))
 
 
 def available_threads() -> int:
-    """Return the number of cores that are really ours: those this process may run on, within a container's quota."""
+    """Return the number of cores that are really ours: those this process may run on, within a container's quota.
+
+    Workers of a cluster that share a computer take an equal part each.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     quota = _cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    ours = cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    return max(1, ours // shared_by())
+
+
+def shared_by() -> int:
+    """Return how many workers of a cluster share the cores and the memory of this computer with this process."""
+    text = os.environ.get(SHARED_BY, "")
+    return max(1, int(text)) if text.isdecimal() else 1
 
 
 def _cpu_quota() -> float | None:
@@ -71,6 +93,17 @@ def has_gpu() -> bool:
     if sys.platform == "win32":
         return shutil.which("nvidia-smi") is not None
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))  # CUDA, ROCm, WSL
+
+
+def gpus() -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not loaded."""
+    if not has_gpu() or shutil.which("nvidia-smi") is None:
+        return ()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip())
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return tuple(str(i) for i, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU ")))
 
 
 def end_with(other: int) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from loky import get_reusable_executor
 
@@ -55,6 +55,9 @@ class Outcome:
     result: Any = None
     error: NnunetError | None = None
     seconds: float = 0.0
+
+
+Stream: TypeAlias = Generator[Outcome | Note | None, None, None]
 
 
 @dataclass(eq=False)
@@ -106,8 +109,23 @@ def run_cases(
     dict of str to Outcome
         In the order in which they came.
     """
+    return (yield from collected(_run(function, tasks, workers, memory_gb), len(tasks), finished))
+
+
+def collected(stream: Stream, total: int, finished: Callable[[Outcome], None] | None = None) -> Job[dict[str, Outcome]]:
+    """Return the outcomes of a stream when it has come to its end; yields notes, failures and progress.
+
+    Parameters
+    ----------
+    stream : generator
+        Outcomes as they come, notes, and None now and then, so that a job can be cancelled while nothing happens.
+    total : int
+        How many outcomes there will be.
+    finished : callable, optional
+        As for :func:`run_cases`.
+    """
     outcomes: dict[str, Outcome] = {}
-    with closing(_run(function, tasks, workers, memory_gb)) as stream:
+    with closing(stream):
         for item in stream:
             if isinstance(item, Note):
                 yield item
@@ -115,9 +133,9 @@ def run_cases(
                 outcomes[item.name] = item
                 if finished is not None:
                     finished(item)
-                    yield from _failures(item, len(outcomes) - 1, len(tasks))
+                    yield from _failures(item, len(outcomes) - 1, total)
             # Without news too: a job is cancelled where it yields.
-            yield Progress(done=len(outcomes), total=len(tasks))
+            yield Progress(done=len(outcomes), total=total)
     return outcomes
 
 
@@ -126,9 +144,7 @@ def _failures(outcome: Outcome, index: int, total: int) -> Iterator[CaseFailed]:
         yield CaseFailed.of(outcome.name, outcome.error, index, total)
 
 
-def _run(
-    function: Callable[..., Any], tasks: Sequence[Task], workers: int, memory_gb: float
-) -> Generator[Outcome | Note | None, None, None]:
+def _run(function: Callable[..., Any], tasks: Sequence[Task], workers: int, memory_gb: float) -> Stream:
     """Yield outcomes as they come, and None as a heartbeat while nothing is finished."""
     count = worker_count(workers)
     reason = why_alone()
@@ -145,7 +161,7 @@ def _run(
 
 def _here(function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
     for task in tasks:
-        yield Outcome(task.name, *_guarded(function, task.arguments))
+        yield Outcome(task.name, *guarded(function, task.arguments))
 
 
 class _Pool:
@@ -204,10 +220,10 @@ class _Pool:
     def _start(self, task: Task, needed: float, *, alone: bool) -> None:
         executor = _executor(self._workers)
         try:
-            future = executor.submit(_guarded, self._function, task.arguments)
+            future = executor.submit(guarded, self._function, task.arguments)
         except BrokenProcessPool:
             # A worker died between two tasks; asking again gives a new pool.
-            future = _executor(self._workers).submit(_guarded, self._function, task.arguments)
+            future = _executor(self._workers).submit(guarded, self._function, task.arguments)
         self._running[future] = _Running(task, needed, alone)
 
     def stop(self) -> None:
@@ -244,7 +260,7 @@ def _executor(workers: int) -> Any:
     )
 
 
-def _guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, NnunetError | None, float]:
+def guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, NnunetError | None, float]:
     """Run in the worker: errors come back as values, with the traceback of those that nobody expected."""
     begun = time.monotonic()
     try:

@@ -15,7 +15,7 @@ from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
-    from napari_nnunet.jobs.prediction.predict_files import FolderResult
+    from napari_nnunet.jobs.prediction.folder.loop import FolderResult
     from napari_nnunet.schema.requests.prediction import (
         MeasurePresetsRequest,
         PredictBestRequest,

@@ -59,6 +59,11 @@ class RawDataset:
         """Name of the folder."""
         return self.folder.name
 
+    @property
+    def first_files(self) -> tuple[Path, ...]:
+        """Images and labels of the first case: who sees them sees the others."""
+        return tuple(path for case in self.cases[:1] for path in (*case.images, case.label))
+
 
 @dataclass(frozen=True)
 class FileProblem:

@@ -22,7 +22,8 @@ from napari_nnunet.formats.images.files import adapter_for, common_ending, read_
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
-from napari_nnunet.processes.pool import Task, each_case, results_of
+from napari_nnunet.processes.cluster.team import Elsewhere, spread
+from napari_nnunet.processes.pool import Task, collected, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
@@ -212,22 +213,36 @@ def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any) -> list[Ta
 
 
 def compare_cases(
-    function: Callable[..., Any], pairs: Sequence[Pair], reader: str | None, *more: Any, workers: int = 0
+    function: Callable[..., Any],
+    pairs: Sequence[Pair],
+    reader: str | None,
+    *more: Any,
+    workers: int = 0,
+    cluster: str | None = None,
 ) -> Job[list[Any]]:
     """Call ``function(pair, *more)`` for every case; returns the results in the order of the cases.
+
+    Few small images are compared here; ``cluster`` names workers that do it in any case.
 
     Raises
     ------
     DatasetError
         If any case failed, with all reasons.
     """
-    voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
-    outcomes = yield from each_case(function, case_tasks(pairs, reader, *more), workers=workers, work=voxels)
+    tasks = case_tasks(pairs, reader, *more)
+    if cluster is not None:
+        need = Elsewhere(cluster, reads=tuple(path for pair in pairs[:1] for path in (pair.reference, pair.prediction)))
+        outcomes = yield from collected(spread(need, function, tasks), len(tasks))
+    else:
+        voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
+        outcomes = yield from each_case(function, tasks, workers=workers, work=voxels)
     results = results_of(outcomes, "compared")
     return [results[pair.name] for pair in pairs]
 
 
-def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> Job[Evaluation]:
+def evaluate_pairs(
+    pairs: Sequence[Pair], rules: Rules, *, workers: int = 0, cluster: str | None = None
+) -> Job[Evaluation]:
     """Compare cases.
 
     Parameters
@@ -238,6 +253,8 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
         What is compared.
     workers : int
         Processes, at most; 0 means one per core. Few small images are compared without.
+    cluster : str, optional
+        Workers on other machines, as ``--cluster`` names them.
 
     Returns
     -------
@@ -247,7 +264,7 @@ def evaluate_pairs(pairs: Sequence[Pair], rules: Rules, *, workers: int = 0) -> 
     if rules.surface is not None:
         require()
     yield Stage(name="Comparing", total=len(pairs))
-    found = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers)
+    found = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers, cluster=cluster)
     result = Evaluation(tuple(pairs), tuple(metrics for metrics, _ in found), rules.labels)
     yield from _strange_values(result, rules)
     yield from _undefined(pairs, [values for _, values in found])
@@ -278,6 +295,7 @@ def evaluate_folder(
     *,
     missing_ok: bool = False,
     workers: int = 0,
+    cluster: str | None = None,
 ) -> Job[Evaluation]:
     """Compare a folder of segmentations with a folder of references, and write summary.json.
 
@@ -291,7 +309,7 @@ def evaluate_folder(
         ``summary.json`` in the folder of the predictions if not given.
     missing_ok : bool
         Whether references without a prediction are left out (``--chill``).
-    workers : int
+    workers, cluster
         As for :func:`evaluate_pairs`.
 
     Returns
@@ -308,7 +326,7 @@ def evaluate_folder(
     left_out = sorted(set(files_of(reference, rules.ending)) - {pair.reference.name for pair in pairs})
     if left_out:
         yield Note(level="warning", text=f"Left out, as there is no segmentation: {some_files(left_out)}.")
-    result = yield from evaluate_pairs(pairs, rules, workers=workers)
+    result = yield from evaluate_pairs(pairs, rules, workers=workers, cluster=cluster)
     where = output or EvaluationFiles(prediction / SUMMARY_FILE)
     make_folder(where.summary.parent)
     result.summary.write(where.summary)
@@ -341,6 +359,7 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         output,
         missing_ok=request.missing_ok,
         workers=request.workers,
+        cluster=request.cluster,
     )
     return (yield from job)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from napari_nnunet.engine.machine import shared_by
 from napari_nnunet.engine.prediction.infer import Ensemble
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.prediction.predictor import run_bytes
@@ -22,8 +23,8 @@ class Budget:
 
     @classmethod
     def of(cls, gigabytes: float) -> Budget:
-        """Return what was asked for, or half of what is free."""
-        return cls(gigabytes * 1e9 if gigabytes else _SHARE * available_memory())
+        """Return what was asked for, or half of what is free, shared equally by the workers of this computer."""
+        return cls(gigabytes * 1e9 if gigabytes else _SHARE * available_memory() / shared_by())
 
     def left_beside(self, model: TrainedModel, ensemble: Ensemble) -> float:
         """Return the bytes left for a block: less what the process takes already, and the network at work."""

@@ -14,7 +14,7 @@ from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.predict_image import LargeResult, predict_image
-from napari_nnunet.jobs.prediction.predict_files import model_reader
+from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.schema.requests.large import PredictImageRequest, PredictImageSettings
 
 

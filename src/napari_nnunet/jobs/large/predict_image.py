@@ -32,9 +32,9 @@ from napari_nnunet.formats.model.folder import TrainedModel, origin_of
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.survey import surveyed
+from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.jobs.prediction.predict import first_stage_of
-from napari_nnunet.jobs.prediction.predict_files import model_reader
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import tiles_of

@@ -23,7 +23,8 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups
 from napari_nnunet.jobs.planning.freshness import content_of
-from napari_nnunet.processes.pool import Task, results_of, run_cases
+from napari_nnunet.processes.cluster.team import Elsewhere, spread
+from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.json_text import message
@@ -107,7 +108,11 @@ def _measure_all(
         Task(case.name, (case, reader, dataset.info.labels, draws, request.apart), partial(measure_bytes, case, reader))
         for case in dataset.cases
     ]
-    outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
+    if request.cluster is not None:
+        need = Elsewhere(request.cluster, reads=dataset.first_files)
+        outcomes = yield from collected(spread(need, measure_case, tasks), len(tasks))
+    else:
+        outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     results = results_of(outcomes, "measured")
     return [results[case.name] for case in dataset.cases]
 

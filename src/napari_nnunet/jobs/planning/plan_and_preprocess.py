@@ -58,7 +58,8 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         look_at_folds(
             workspace, request.dataset, request
         )  # what is wrong with them is said before anything is measured
-    warm_up(request.measure_workers)
+    if request.cluster is None:
+        warm_up(request.measure_workers)
     if request.check:
         yield from keep_drawn(workspace.raw / workspace.dataset_name(request.dataset), request.measure_workers)
         report = yield from verify(workspace, VerifyRequest(**measuring))

@@ -34,7 +34,8 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, refuse_training, rules_of, stale_cases
-from napari_nnunet.processes.pool import Outcome, Task, run_cases
+from napari_nnunet.processes.cluster.team import Elsewhere, spread
+from napari_nnunet.processes.pool import Outcome, Task, collected, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
@@ -296,8 +297,12 @@ def _run(
             else:
                 remove_case(target.folder, outcome.name)  # what an earlier run made is stale
 
-    how: dict[str, Any] = {"workers": request.workers, "memory_gb": request.memory_gb}
-    outcomes = yield from run_cases(preprocess_case, tasks, **how, finished=finished)
+    if request.cluster is not None:
+        need = Elsewhere(request.cluster, reads=dataset.first_files, writes=staging)
+        outcomes = yield from collected(spread(need, preprocess_case, tasks), len(tasks), finished)
+    else:
+        how: dict[str, Any] = {"workers": request.workers, "memory_gb": request.memory_gb}
+        outcomes = yield from run_cases(preprocess_case, tasks, **how, finished=finished)
     for name, outcome in outcomes.items():
         yield from (Note(level="warning", text=f"{name}: {text}") for text in (outcome.result or ((), ()))[1])
     done = [name for name, outcome in outcomes.items() if outcome.error is None]

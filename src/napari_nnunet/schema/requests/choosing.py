@@ -12,6 +12,7 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.plans import TRAINABLE
 from napari_nnunet.schema.requests.option import (
+    Cluster,
     DatasetPosition,
     Folds,
     PlansName,
@@ -93,6 +94,7 @@ class _Evaluation(Request):
         bare=1.0,
     )
     workers: Workers = 0
+    cluster: Cluster = None
 
 
 class EvaluateFolderRequest(_Evaluation):

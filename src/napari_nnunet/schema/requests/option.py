@@ -197,6 +197,16 @@ Workers = Annotated[
 Memory = Annotated[
     float, Ge(0), option("Memory (GB)", "--memory GB", "For all processes together.", otherwise="what is free")
 ]
+Cluster = Annotated[
+    str | None,
+    option(
+        "Cluster",
+        "--cluster WHERE",
+        "Let workers of a cluster do it: tcp://HOST:PORT (a dask scheduler), local:N (N workers on this computer), or "
+        "a .toml file about Slurm, PBS, LSF or SGE. They must see the same files under the same paths.",
+        otherwise="this process",
+    ),
+]
 #: As ``dataset``, at a position or behind ``-d``.
 DatasetPosition = Annotated[str, option("Dataset", "DATASET", "Number or name of the dataset.")]
 DatasetFlag = Annotated[str, option("Dataset", "-d DATASET", "Number or name of the dataset.")]

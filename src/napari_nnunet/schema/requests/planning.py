@@ -10,6 +10,7 @@ from pydantic import field_validator
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.plans import STANDARD
 from napari_nnunet.schema.requests.option import (
+    Cluster,
     EachDataset,
     GridSettings,
     Memory,
@@ -147,6 +148,7 @@ class FingerprintRequest(GridSettings):
     clean: Clean = False
     sampled: Sampled = False
     memory_gb: Memory = 0
+    cluster: Cluster = None
 
 
 class PlanRequest(FoldSettings, PlanSettings):
@@ -164,6 +166,7 @@ class PreprocessRequest(GridSettings):
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
     clean: Clean = False
+    cluster: Cluster = None
 
 
 class PlanAndPreprocessRequest(GridSettings, FoldSettings, PlanSettings):
@@ -187,6 +190,7 @@ class PlanAndPreprocessRequest(GridSettings, FoldSettings, PlanSettings):
     configurations: Configurations = STANDARD
     workers: SeveralWorkers = 0
     memory_gb: Memory = 0
+    cluster: Cluster = None
 
 
 class FoldsRequest(FoldSettings):

@@ -14,6 +14,7 @@ from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.option import (
     ROW,
+    Cluster,
     DatasetFlag,
     Folds,
     GridSettings,
@@ -270,6 +271,7 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
     )
     part: int = option("Part", "-part_id K", "Take part K of the cases, 0 to N - 1.", default=0, ge=0)
     parts: int = option("Parts", "-num_parts N", "Split the cases into N parts.", default=1, ge=1)
+    cluster: Cluster = None
 
     @model_validator(mode="after")
     def _part_exists(self) -> Self:

@@ -22,7 +22,8 @@ from napari_nnunet.widgets.prediction.request import Choices, SegmentRequest, de
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.prediction.estimate import Total, estimate_many
-    from napari_nnunet.jobs.prediction.predict_files import FolderResult, Survey, predict_folder, survey_folder
+    from napari_nnunet.jobs.prediction.folder.loop import FolderResult
+    from napari_nnunet.jobs.prediction.predict_files import Survey, predict_folder, survey_folder
 else:
     estimate_many = lazy("napari_nnunet.jobs.prediction.estimate:estimate_many")
     predict_folder = lazy("napari_nnunet.jobs.prediction.predict_files:predict_folder")

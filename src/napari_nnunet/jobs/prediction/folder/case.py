@@ -1,0 +1,215 @@
+"""One case of a folder: its image is read, segmented and written; here, or by a worker of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nnunet.engine.image.intensities import intensity_warnings
+from napari_nnunet.engine.prediction.quality import Judged
+from napari_nnunet.errors import ImageError
+from napari_nnunet.events import Box, Found, Job, Note, Pump
+from napari_nnunet.formats.atomic import make_folder
+from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
+from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image
+from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.results.objects import found_file
+from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
+from napari_nnunet.jobs.arithmetic import prediction_choice
+from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
+from napari_nnunet.jobs.prediction.objects import write_result
+from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.result import Prediction
+from napari_nnunet.jobs.prediction.table import found_again, found_in
+from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
+from napari_nnunet.volume import Volume
+
+#: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities, region).
+Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None, Box | None], Job[Prediction]]
+
+
+@dataclass(frozen=True)
+class FolderWork:
+    """What is done with every case of a folder.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    folder : PredictFolderRequest
+        What was asked for.
+    settings : PredictSettings
+        How it predicts.
+    segment : callable, optional
+        What segments one volume where it is more than this model: an ensemble.
+    output : SegmentationOutput, optional
+        How segmentations become DICOM-SEG.
+    """
+
+    model: TrainedModel
+    folder: PredictFolderRequest
+    settings: PredictSettings
+    segment: Segment | None = None
+    output: SegmentationOutput | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is to be told of a case that is written.
+
+    Parameters
+    ----------
+    recipe : dict
+        How it was made.
+    found : tuple of Found
+        What is in it, where a table was asked for.
+    quality : Judged, optional
+        Its predicted Dice.
+    """
+
+    recipe: dict[str, Any]
+    found: tuple[Found, ...]
+    quality: Judged | None
+
+
+def segment_case(case: Case, volume: Volume, work: FolderWork) -> Job[Done]:
+    """Segment a case that was read, and write everything that was asked for; the segmentation comes last."""
+    result = yield from _one(case, volume, work.model, work.folder, work.settings, work.segment, work.output)
+    counted = result.counts, work.model.dataset, result.geometry.known_spacing, result.kinds
+    found = found_in(*counted) if work.folder.table else ()
+    return Done({**result.recipe, **_asked(work.folder)}, found, result.quality)
+
+
+def arithmetic_of(model: Path, settings: PredictSettings) -> tuple[PredictSettings, str]:
+    """Return settings with the arithmetic that a worker of a cluster chooses, for all of them, and its description."""
+    choice = prediction_choice(settings, load_model(model).architecture)
+    chosen = settings.replace(device=choice.device, backend=choice.backend, precision=choice.precision)
+    return chosen, f"{choice} ({choice.why})"
+
+
+def segment_elsewhere(
+    case: Case, model: Path, folder: PredictFolderRequest, settings: PredictSettings, output: SegmentationOutput | None
+) -> tuple[Done, tuple[Note, ...]]:
+    """Read, segment and write a case on a worker of a cluster, which keeps the network for the next one.
+
+    Returns
+    -------
+    Done, tuple of Note
+        What is to be told of it, and what was said meanwhile.
+    """
+    work = FolderWork(load_model(model), folder, settings, output=output)
+    with Pump(segment_case(case, read_image(case, work.model, folder), work)) as pump:
+        said = tuple(event for event in pump if isinstance(event, Note))
+    return pump.result, said
+
+
+def _one(
+    case: Case,
+    volume: Volume,
+    model: TrainedModel,
+    folder: PredictFolderRequest,
+    settings: PredictSettings,
+    segment: Segment | None,
+    output: SegmentationOutput | None,
+) -> Job[Prediction]:
+    yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
+    remarks = [f"{text}." for text in volume.geometry.remarks]
+    remarks += intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)
+    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
+    previous, box = None, folder.box(volume.shape)
+    if folder.previous is not None:
+        previous, _ = read_labels(folder.previous / (case.name + model.dataset.file_ending), reader=model_reader(model))
+    out = out_of(case, model, folder)
+    make_folder(out.parent)
+    with ExitStack() as stack:
+        probabilities = None
+        if settings.probabilities:
+            probabilities = stack.enter_context(scratch((model.dataset.labels.heads, *volume.shape), folder.target))
+        if segment is not None:
+            result = yield from segment(volume, previous, probabilities, box)
+        else:
+            result = yield from predict(
+                model, volume, settings, previous=previous, probabilities=probabilities, roi=box
+            )
+        if probabilities is not None:
+            write_probabilities(lift(probabilities, channels=True), _beside(case, out, ".npz"))
+            write_properties(result.properties, _beside(case, out, ".pkl"))
+        if result.uncertainty is not None:
+            _write_uncertainty(result, volume.geometry, out)
+        if output is not None:
+            beside = _beside(case, out, ".dcm")
+            output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
+        # The segmentation comes last: where it exists, everything of the case does.
+        if said := write_result(result, model.dataset, out, model_reader(model)):
+            yield Note(level="warning", text=f"{case.name}: {said}")
+    return result
+
+
+def _write_uncertainty(result: Prediction, geometry: Geometry, out: Path) -> None:
+    for kind, values in zip(UNCERTAINTY, result.uncertainty or (), strict=True):
+        target = uncertainty_path(out, kind, flat=geometry.ndim == 2)
+        make_folder(target.parent)
+        write_image(values, geometry, target)
+
+
+def _asked(folder: PredictFolderRequest) -> dict[str, Any]:
+    """Return what was asked of every image of a folder, beside how the model is applied."""
+    asked = {"region": folder.region, "spacing": folder.spacing, "any_spacing": folder.any_spacing}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items() if value}
+
+
+def model_reader(model: TrainedModel) -> str:
+    """Return the name of the reader that a model's images are read by."""
+    return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
+
+
+def read_image(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
+    """Read the image of a case; raises ImageError where it is none of the model's."""
+    volume = volume_of_case(case, model_reader(model), apart=folder.apart)
+    if folder.spacing is not None:
+        volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
+    channels = len(model.dataset.channel_names)
+    if volume.channels != channels:
+        raise ImageError(
+            f"{case.name} has {volume.channels} channel{'s' if volume.channels > 1 else ''}, the model was trained on "
+            f"{channels} ({', '.join(model.dataset.channel_names)})."
+        )
+    return volume
+
+
+def out_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Path:
+    """Return where the segmentation of a case goes."""
+    return folder.target / (case.name + model.dataset.file_ending)
+
+
+def _beside(case: Case, out: Path, ending: str) -> Path:
+    return out.with_name(Path(case.name).name + ending)
+
+
+def kept_of(
+    case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings
+) -> tuple[Found, ...] | None:
+    """Return what is in a case whose whole output is there to its last byte (counted for a table only); else None."""
+    if not folder.keep_finished:
+        return None
+    written = found_file(out := out_of(case, model, folder))
+    try:
+        labels, geometry = read_labels(written, reader=model_reader(model) if written == out else None)
+    except ImageError:
+        return None
+    if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
+        return None
+    beside = is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
+    if settings.probabilities and not beside:
+        return None
+    if not folder.table:
+        return ()
+    return found_again(labels, model.dataset, geometry.known_spacing, classes=settings.classes)

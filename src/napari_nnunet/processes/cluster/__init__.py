@@ -1,0 +1,1 @@
+"""Work on other machines: cases and blocks through dask, trainings through submitit."""

@@ -1,0 +1,150 @@
+"""What ``--cluster`` names: a scheduler that runs, workers on this computer, or a file about a queueing system."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import field_validator
+
+from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.requests.option import Request, option
+
+Kind = Literal["slurm", "pbs", "lsf", "sge"]
+KINDS = ("slurm", "pbs", "lsf", "sge")
+_ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://(.+):(\d{1,5})")
+_LOCAL = re.compile(r"local(?::(\d{1,4}))?")
+_WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){1,2}")
+_MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
+_ALLOWED = (
+    "Give the address of a dask scheduler (tcp://host:8786), local:N for N workers on this computer, or a .toml file "
+    "about Slurm, PBS, LSF or SGE."
+)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A dask scheduler that somebody started; ``address`` is such as ``tcp://host:8786``."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """So many workers on this computer."""
+
+    workers: int
+
+
+class Queue(Request):
+    """Workers, or trainings, as jobs of a queueing system."""
+
+    kind: Kind = option("Kind", "", "slurm, pbs, lsf or sge.")
+    workers: int = option("Workers", "", "Jobs with a worker each; trainings are a job each.", default=1, ge=1)
+    cores: int = option("Cores", "", "Of a job.", default=1, ge=1)
+    memory: str = option("Memory", "", 'Of a job, such as "32GB".')
+    gpu: bool = option("GPU", "", "Whether a job gets a GPU.", default=False)
+    walltime: str = option("Time limit", "", 'Of a job, "HH:MM:SS" (LSF: "HH:MM").', default="12:00:00")
+    queue: str | None = option("Queue", "", "Queue or partition.", default=None)
+    account: str | None = option("Account", "", "Account or project that is charged.", default=None)
+    directives: tuple[str, ...] = option(
+        "Directives", "", 'Further lines for the scheduler, such as "--constraint=a100".', default=()
+    )
+    setup: tuple[str, ...] = option("Setup", "", "Lines of shell that run before.", default=())
+    interface: str | None = option(
+        "Interface", "", 'Network interface that the machines share, such as "ib0".', default=None
+    )
+    python: str | None = option("Python", "", "Interpreter on the machines.", default=None, otherwise="the one here")
+    folder: Path | None = option(
+        "Folder", "", "For logs, on a disk that all machines see.", default=None, otherwise="~/.napari-nnunet-jobs"
+    )
+
+    @field_validator("walltime")
+    @classmethod
+    def _time(cls, value: str) -> str:
+        if not _WALLTIME.fullmatch(value):
+            raise SettingsError(f"walltime = {value!r} is not a time limit. Write hours, minutes, seconds: 12:00:00.")
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if not _MEMORY.fullmatch(value):
+            raise SettingsError(f"memory = {value!r} is not a size. Write a number and a unit: 32GB.")
+        return value
+
+    @property
+    def minutes(self) -> int:
+        """The time limit in minutes, at least one."""
+        days, _, clock = self.walltime.rpartition("-")
+        numbers = [int(part) for part in clock.split(":")]
+        hours, minutes, seconds = (*numbers, 0)[:3]
+        return max(1, (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0))
+
+    @property
+    def gigabytes(self) -> float:
+        """The memory of a job in GB."""
+        number, unit = re.fullmatch(r"([\d.]+) ?([KMGT])(?:i?B)", self.memory, re.IGNORECASE).groups()  # type: ignore[union-attr]
+        return float(number) * {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}[unit.upper()]
+
+    @property
+    def logs(self) -> Path:
+        """Where what the jobs print goes."""
+        return (self.folder or Path("~/.napari-nnunet-jobs")).expanduser().absolute()
+
+
+Where: TypeAlias = Scheduler | Local | Queue
+
+
+def where(text: str) -> Where:
+    """Return what ``--cluster`` names.
+
+    Parameters
+    ----------
+    text : str
+        ``tcp://host:port``, ``local``, ``local:N``, ``FILE.toml``, or ``slurm:FILE.toml`` (pbs, lsf, sge alike).
+
+    Raises
+    ------
+    SettingsError
+        If it is nothing of these, or the file does not say what it must.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is not None and int(found[3]) < 65536:
+        return Scheduler(text)
+    found = _LOCAL.fullmatch(text)
+    if found is not None:
+        count = int(found[1] or 1)
+        if count < 1:
+            raise SettingsError(f"--cluster {text} asks for no worker. Give 1 or more.")
+        return Local(count)
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS:
+        return _read(Path(rest), kind)
+    if text.lower().endswith(".toml"):
+        return _read(Path(text), None)
+    raise SettingsError(f"--cluster {text} is not understood. {_ALLOWED}")
+
+
+def _read(path: Path, kind: str | None) -> Queue:
+    """Read a settings file; ``kind`` is what was typed before its name."""
+    try:
+        content = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no file {path}. {_ALLOWED}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}. {_ALLOWED}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f'{path} is not TOML: {error}. Its lines are such as kind = "slurm", cores = 8, memory = "32GB".'
+        ) from error
+    said = content.get("kind")
+    if kind is not None and said not in (None, kind):
+        raise SettingsError(f"{path} is about {said}, not about {kind}. Change one of them.")
+    try:
+        return Queue.of(**content, **({} if kind is None or said is not None else {"kind": kind}))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.message}") from error
