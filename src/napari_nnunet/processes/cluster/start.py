@@ -29,7 +29,7 @@ _QUIET = logging.CRITICAL
 _CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 
 
-def library(name: str) -> Any:
+def needed(name: str) -> Any:
     """Return a module that only clusters need.
 
     Raises
@@ -75,7 +75,7 @@ def started(place: Where) -> Iterator[Started]:
     ResourceError
         If nobody answers there, nothing can be started, or the libraries are not installed.
     """
-    distributed = library("distributed")
+    distributed = needed("distributed")
     with ExitStack() as stack:
         if isinstance(place, Scheduler):
             yield Started(_connected(stack, distributed, place.address))
@@ -110,7 +110,7 @@ def _connected(stack: ExitStack, distributed: Any, scheduler: Any, security: Any
 
 def _security(distributed: Any) -> Any:
     """Return keys for this run alone: nobody else on the computer or in the network may send work."""
-    library("cryptography")
+    needed("cryptography")
     return distributed.Security.temporary()
 
 
@@ -188,7 +188,7 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
     security : distributed.Security, optional
         Keys; they are written, for this user alone, into the folder of the logs.
     """
-    jobqueue = library("dask_jobqueue")
+    jobqueue = needed("dask_jobqueue")
     folder = make_folder(settings.logs)
     folder.chmod(0o700)
     # One task at a time per worker, which uses all cores of its job. The last of several options counts.

@@ -15,7 +15,7 @@ from typing import Any
 from napari_nnunet.errors import ResourceError, for_people
 from napari_nnunet.events import Job, Note, Progress
 from napari_nnunet.formats.atomic import make_folder, partial_name, write_text
-from napari_nnunet.processes.cluster.start import Started, library, started
+from napari_nnunet.processes.cluster.start import Started, needed, started
 from napari_nnunet.processes.cluster.where import Queue, Scheduler, where
 from napari_nnunet.processes.cluster.worker import GPU, Expected, Facts, Unfit, call, facts, packed, versions
 from napari_nnunet.processes.pool import Outcome, Stream, Task
@@ -324,7 +324,7 @@ class _Work:
         self._running: dict[Any, Task] = {}
         self._done: queue.Queue[Any] = queue.Queue()
         self._forgotten: list[Task] = []
-        self._killed = library("distributed").KilledWorker
+        self._killed = needed("distributed").KilledWorker
 
     def run(self) -> Stream:
         """Yield outcomes as they come."""

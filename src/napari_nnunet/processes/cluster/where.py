@@ -13,8 +13,8 @@ from pydantic import field_validator
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.option import Request, option
 
-Kind = Literal["slurm", "pbs", "lsf", "sge"]
-KINDS = ("slurm", "pbs", "lsf", "sge")
+System = Literal["slurm", "pbs", "lsf", "sge"]
+_SYSTEMS = ("slurm", "pbs", "lsf", "sge")
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://(.+):(\d{1,5})")
 _LOCAL = re.compile(r"local(?::(\d{1,4}))?")
 _WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){1,2}")
@@ -42,7 +42,7 @@ class Local:
 class Queue(Request):
     """Workers, or trainings, as jobs of a queueing system."""
 
-    kind: Kind = option("Kind", "", "slurm, pbs, lsf or sge.")
+    kind: System = option("Kind", "", "slurm, pbs, lsf or sge.")
     workers: int = option("Workers", "", "Jobs with a worker each; trainings are a job each.", default=1, ge=1)
     cores: int = option("Cores", "", "Of a job.", default=1, ge=1)
     memory: str = option("Memory", "", 'Of a job, such as "32GB".')
@@ -122,7 +122,7 @@ def where(text: str) -> Where:
             raise SettingsError(f"--cluster {text} asks for no worker. Give 1 or more.")
         return Local(count)
     kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS:
+    if colon and kind in _SYSTEMS:
         return _read(Path(rest), kind)
     if text.lower().endswith(".toml"):
         return _read(Path(text), None)

@@ -106,7 +106,7 @@ def segment_elsewhere(
         What is to be told of it, and what was said meanwhile.
     """
     work = FolderWork(load_model(model), folder, settings, output=output)
-    with Pump(segment_case(case, read_image(case, work.model, folder), work)) as pump:
+    with Pump(segment_case(case, image_of_case(case, work.model, folder), work)) as pump:
         said = tuple(event for event in pump if isinstance(event, Note))
     return pump.result, said
 
@@ -171,7 +171,7 @@ def model_reader(model: TrainedModel) -> str:
     return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
 
 
-def read_image(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
+def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
     """Read the image of a case; raises ImageError where it is none of the model's."""
     volume = volume_of_case(case, model_reader(model), apart=folder.apart)
     if folder.spacing is not None:

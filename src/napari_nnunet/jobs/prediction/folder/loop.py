@@ -18,8 +18,8 @@ from napari_nnunet.jobs.prediction.folder.case import (
     Done,
     FolderWork,
     arithmetic_of,
+    image_of_case,
     out_of,
-    read_image,
     segment_case,
     segment_elsewhere,
 )
@@ -118,11 +118,11 @@ def in_turn(tally: Tally) -> Job[None]:
                 yield tally.skip(index)
                 continue
             began = time.monotonic()
-            current = ahead or reader.submit(read_image, case, work.model, work.folder)
+            current = ahead or reader.submit(image_of_case, case, work.model, work.folder)
             upcoming = following[index]
             ahead = None
             if upcoming is not None:
-                ahead = reader.submit(read_image, tally.cases[upcoming], work.model, work.folder)
+                ahead = reader.submit(image_of_case, tally.cases[upcoming], work.model, work.folder)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     done = yield from segment_case(case, current.result(), work)
