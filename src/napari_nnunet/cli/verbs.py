@@ -108,6 +108,12 @@ VERBS: tuple[Verb, ...] = (
         "ImportFoldersRequest",
         "make a dataset of a folder of images and a folder of masks",
     ),
+    Verb(
+        "annotated_classes",
+        "dataset",
+        "AnnotatedClassesRequest",
+        "show or say in which cases not every class was looked for",
+    ),
     Verb("convert_MSD_dataset", "dataset", "ConvertMsdRequest", "convert a task of the Medical Segmentation Decathlon"),
     Verb("convert_old_nnUNet_dataset", "dataset", "ConvertOldRequest", "convert a dataset of nnU-Net v1"),
     Verb(

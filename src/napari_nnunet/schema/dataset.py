@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ Region = int | tuple[int, ...]
 
 BACKGROUND = "background"
 IGNORE = "ignore"
+#: Classes that were looked for, of the cases in which not all were; nnU-Net passes this key over.
+ANNOTATED = "annotated_classes"
 _LARGEST_LABEL = 2**32 - 1
 
 
@@ -78,6 +80,11 @@ class LabelScheme(BaseModel):
             if name != IGNORE:
                 values.update(value if isinstance(value, tuple) else (value,))
         return tuple(sorted(values))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes and regions but background and ignore."""
+        return tuple(name for name in self.labels if name not in (BACKGROUND, IGNORE))
 
     @property
     def foreground_labels(self) -> tuple[int, ...]:
@@ -144,6 +151,8 @@ class DatasetInfo(BaseModel):
         ``overwrite_image_reader_writer``.
     name : str
         Free text.
+    annotated : mapping of str to tuple of str
+        The classes that were looked for, of the cases in which not all were.
     raw : mapping
         The whole file, with keys that only others know.
     """
@@ -156,6 +165,7 @@ class DatasetInfo(BaseModel):
     num_training: int | None = None
     reader: str | None = None
     name: str = ""
+    annotated: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
     @classmethod
@@ -187,16 +197,18 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{where}: 'file_ending' is {shortened(ending)}; it must be a text such as '.nii.gz'.")
         reader = content.get("overwrite_image_reader_writer")
         try:
+            scheme = LabelScheme(
+                labels={str(name): _region(name, value, where) for name, value in content["labels"].items()},
+                regions_class_order=_order(content.get("regions_class_order"), where),
+            )
             return cls(
                 channel_names=tuple(_channel(key, name, where) for key, name in channels.items()),
-                labels=LabelScheme(
-                    labels={str(name): _region(name, value, where) for name, value in content["labels"].items()},
-                    regions_class_order=_order(content.get("regions_class_order"), where),
-                ),
+                labels=scheme,
                 file_ending=require_plain(ending, f"{where}: 'file_ending'"),
                 num_training=_count(content.get("numTraining"), where),
                 reader=None if reader in (None, "None") else str(reader),
                 name=str(content.get("name", "")),
+                annotated=read_annotated(content, scheme, where),
                 raw=content,
             )
         except ValidationError as error:
@@ -261,3 +273,85 @@ def _count(value: Any, where: str) -> int | None:
             f"{where}: 'numTraining' is {shortened(value)}; it must be the number of training cases, such as 20."
         )
     return number
+
+
+def read_annotated(content: Mapping[str, Any], scheme: LabelScheme, where: str) -> dict[str, tuple[str, ...]]:
+    """Return the classes that were looked for, of the cases in which not all were.
+
+    Parameters
+    ----------
+    content : mapping
+        Of dataset.json.
+    scheme : LabelScheme
+        Its labels.
+    where : str
+        Named in errors.
+
+    Raises
+    ------
+    DatasetError
+        If the key is no object of lists of the dataset's own classes, or a case has none.
+    """
+    given = content.get(ANNOTATED, {})
+    if not isinstance(given, Mapping) or not all(isinstance(names, list | tuple) for names in given.values()):
+        raise DatasetError(
+            f"{where}: '{ANNOTATED}' must name the classes that were looked for in a case, such as "
+            f"{{'case_1': ['{next(iter(scheme.classes), 'liver')}']}}."
+        )
+    return {str(case): looked_for(names, scheme, f"{where}: '{ANNOTATED}': '{case}'") for case, names in given.items()}
+
+
+def looked_for(names: Any, scheme: LabelScheme, what: str) -> tuple[str, ...]:
+    """Return the names of classes without background and ignore, in the dataset's order.
+
+    Raises
+    ------
+    DatasetError
+        If one is unknown, or none is left; ``what`` begins the sentence.
+    """
+    own = scheme.classes
+    strange = [name for name in names if name not in own and name not in (BACKGROUND, IGNORE)]
+    if strange:
+        raise DatasetError(f"{what} names the class {strange[0]!r}; the dataset has {', '.join(own)}.")
+    found = tuple(name for name in own if name in names)
+    if not found:
+        raise DatasetError(
+            f"{what} names no class, so that nothing can be learned from it. Name at least one of {', '.join(own)}, or "
+            "leave the case out of the dataset."
+        )
+    return found
+
+
+def unknown_regions(info: DatasetInfo, case: str) -> frozenset[Region]:
+    """Return the labels (or regions) that nobody looked for in a case."""
+    looked = info.annotated.get(case)
+    if looked is None:
+        return frozenset()
+    return frozenset(info.labels.labels[name] for name in info.labels.classes if name not in looked)
+
+
+def unlooked_values(info: DatasetInfo, case: str, values: Iterable[int]) -> list[int]:
+    """Return those values of a case's labels that belong to classes nobody looked for in it.
+
+    A value that several regions share belongs to those that were looked for.
+    """
+    unknown = unknown_regions(info, case)
+    if not unknown:
+        return []
+    regions = [
+        (value, value in unknown) for name, value in info.labels.labels.items() if name not in (BACKGROUND, IGNORE)
+    ]
+
+    found = []
+    for value in values:
+        lost = [gone for region, gone in regions if value in (region if isinstance(region, tuple) else (region,))]
+        if lost and all(lost):
+            found.append(int(value))
+    return found
+
+
+def unlooked_in_words(values: Sequence[int], info: DatasetInfo, case: str) -> str:
+    """Return what is wrong with labels that show a class of which it is said that nobody looked for it."""
+    listed = ", ".join(f"{value} ({info.labels.names.get(value, 'no name')})" for value in values[:5])
+    looked = ", ".join(info.annotated[case])
+    return f"it contains {listed}, but by '{ANNOTATED}' in dataset.json only {looked} was looked for"

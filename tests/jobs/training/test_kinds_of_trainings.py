@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from trainings import MODEL, SHORT, folder_of, of, run
 
-from helpers import TRAINED, Recipe
+from helpers import TRAINED, Recipe, preprocess_here
 from napari_nnunet.engine.batches.patches import patch_rule
+from napari_nnunet.engine.training.splits import make_splits
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import (
-    EpochDone,
-)
+from napari_nnunet.events import EpochDone, Note
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.checkpoint import read_raw
+from napari_nnunet.formats.results.summary import Summary
 
 
 def test_fold_all_and_few_cases(new_workspace):
@@ -47,6 +49,59 @@ def test_other_kinds_of_datasets_learn_too(new_workspace, recipe, dataset, names
     assert ends[0].names == names
     assert ends[-1].train_loss < ends[0].train_loss
     assert set(result.validation.per_class) == {str(r) for r in _labels(recipe)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "dataset"),
+    [
+        ({"background": 0, "organ": 1, "lesion": 2}, {}),
+        ({"background": 0, "whole": [1, 2], "lesion": [2]}, {"regions_class_order": [1, 2]}),
+    ],
+)
+def test_classes_that_nobody_looked_for_in_some_cases_are_learned_from_the_others(new_workspace, labels, dataset):
+    workspace = new_workspace(Recipe(labels=labels), **dataset)
+    _, first, _ = labels
+    _erase(workspace, ("c0", "c1"), 2)
+    _say(workspace, {"c0": [first], "c1": [first]})
+    fold = next(i for i in range(5) if "c0" in _validation(workspace, i))
+    result, events = run(workspace, fold, settings=SHORT.replace(epochs=8))
+    ends = of(EpochDone, events)
+    assert ends[-1].train_loss < ends[0].train_loss
+    assert any("'lesion' was looked for in 3 of 4 training cases" in note.text for note in of(Note, events))
+    (case,) = Summary.read(result.folder.validation / "summary.json", ending=".nii.gz").cases
+    assert case.name == "c0"
+    assert [np.isnan(value) for value in case.dice.values()] == [False, True]
+    _erase(workspace, ("c2", "c3", "c4"), 2)
+    _say(workspace, {f"c{i}": [first] for i in range(5)})
+    with pytest.raises(DatasetError, match="'lesion' was looked for in none of the 4 training cases"):
+        run(workspace, fold)
+
+
+def test_a_case_with_a_class_of_which_it_is_said_that_nobody_looked_for_it_is_refused(new_workspace):
+    workspace = new_workspace()
+    _say(workspace, {"c2": ["organ"]})
+    with pytest.raises(DatasetError, match=r"c2: it contains 2 \(lesion\), but by 'annotated_classes'"):
+        run(workspace)
+
+
+def _erase(workspace, cases, value):
+    """Remove a value from the labels of some cases, and preprocess all again."""
+    raw = workspace.raw / TRAINED
+    for case in cases:
+        path = raw / "labelsTr" / f"{case}.nii.gz"
+        labels, geometry = read_labels(path)
+        write_labels(np.where(labels == value, 0, labels), geometry, path)
+    preprocess_here(workspace, open_dataset(raw))
+
+
+def _say(workspace, annotated):
+    path = workspace.raw / TRAINED / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotated_classes": annotated}))
+
+
+def _validation(workspace, fold):
+    names = [f"c{i}" for i in range(5)]
+    return make_splits(names, 5)[fold].val
 
 
 def _labels(recipe):

@@ -16,12 +16,14 @@ from napari_nnunet.jobs.dataset.look import look as look_job
 from napari_nnunet.jobs.dataset.look import look_table
 from napari_nnunet.jobs.dataset.overlays import plot_overlays
 from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.jobs.labelling.annotated import annotated_classes as annotated_classes_job
 from napari_nnunet.jobs.objects.derive import derive_objects as derive_objects_job
 from napari_nnunet.jobs.objects.import_objects import import_objects
 
 if TYPE_CHECKING:
     from napari_nnunet.cli.shell import Shell
     from napari_nnunet.schema.requests.dataset import (
+        AnnotatedClassesRequest,
         ConvertMsdRequest,
         ConvertOldRequest,
         DatasetJsonRequest,
@@ -70,6 +72,12 @@ def import_folders(request: ImportFoldersRequest, shell: Shell) -> int:
         print(plan.recognised.sentence, *table_lines(plan.recognised.rows), sep="\n")
     plan.require()
     return 0
+
+
+def annotated_classes(request: AnnotatedClassesRequest, shell: Shell) -> None:
+    """Print which classes were looked for in which cases, after writing what is said of them."""
+    for case, looked in shell.run(annotated_classes_job(shell.workspace, request)).items():
+        print(f"{case}: {', '.join(looked)}")
 
 
 def convert_MSD_dataset(request: ConvertMsdRequest, shell: Shell) -> None:

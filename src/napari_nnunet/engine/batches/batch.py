@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_nnunet.engine.batches import cascade, randomness, strong_augmentation
 from napari_nnunet.engine.batches.augmentation import OUTSIDE
+from napari_nnunet.engine.batches.partial import PartialLabels
 from napari_nnunet.engine.batches.patches import (
     FOREGROUND_SHARE,
     PatchRule,
@@ -78,6 +79,8 @@ class BatchRule:
         Interpolation of turned patches: 1 linear, 0 nearest.
     previous_labels : tuple of int
         Labels of the previous stage that become channels; empty without one.
+    partial : PartialLabels, optional
+        Where not every class was looked for in every case.
     """
 
     patch: PatchRule
@@ -95,6 +98,7 @@ class BatchRule:
     image_order: int = 1
     label_order: int = 1
     previous_labels: tuple[int, ...] = ()
+    partial: PartialLabels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,8 @@ class Batch:
         Patches.
     targets : list of Tensor
         One per output, finest first: labels int16 (B, 1, ...), or bool with a channel per region (and one of the
-        ignored voxels).
+        ignored voxels). Where classes were not looked for, labels are int32 and carry the pattern of the sample
+        (:class:`PartialLabels`), and regions have a further channel each.
     cases : tuple of str
         Where the samples come from.
     """
@@ -237,7 +242,10 @@ def finish_batch(drawn: Drawn, rule: BatchRule, device: torch.device | str = "cp
             image, seg = randomness.apply_together(numbers, rule.patch, image, seg, masked=rule.masked, orders=orders)
         images.append(image)
         labels.append(seg)
-    targets = downsample_target(target_of(torch.cat(labels), rule.scheme), rule.scales)
+    target = target_of(torch.cat(labels), rule.scheme)
+    if rule.partial is not None:
+        target = with_patterns(target, drawn.cases, rule.partial, regions=rule.scheme.has_regions)
+    targets = downsample_target(target, rule.scales)
     return Batch(torch.cat(images), targets, drawn.cases)
 
 
@@ -312,6 +320,17 @@ def _patch(rng: np.random.Generator, case: TrainingArrays, rule: BatchRule, *, f
     if flat:
         image, labels = image[:, 0], labels[:, 0]
     return torch.from_numpy(image), torch.from_numpy(labels)
+
+
+def with_patterns(target: Tensor, cases: Sequence[str], partial: PartialLabels, *, regions: bool) -> Tensor:
+    """Return a target that says of every sample what nobody looked for; see :class:`Batch`."""
+    patterns = torch.tensor([partial.of.get(name, 0) for name in cases], device=target.device)
+    if not regions:
+        return target.int() + partial.base * patterns.int().view(-1, *(1,) * (target.ndim - 1))
+    unknown = torch.tensor(partial.patterns, device=target.device)[patterns]
+    return torch.cat(
+        (target, unknown.view(*unknown.shape, *(1,) * (target.ndim - 2)).expand_as(target[:, : unknown.shape[1]])), 1
+    )
 
 
 def target_of(labels: Tensor, scheme: LabelScheme) -> Tensor:

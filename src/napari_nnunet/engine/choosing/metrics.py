@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +157,14 @@ def _metrics(hits: int, wrong: int, missed: int, total: int) -> Metrics:
         "TP": hits,
         "n_pred": hits + wrong,
         "n_ref": hits + missed,
+    }
+
+
+def blanked(metrics: Mapping[Region, Metrics], unknown: Collection[Region]) -> dict[Region, Metrics]:
+    """Return metrics in which those of labels that nobody looked for are not numbers, so that no mean counts them."""
+    return {
+        label: dict.fromkeys(values, math.nan) if label in unknown else dict(values)
+        for label, values in metrics.items()
     }
 
 

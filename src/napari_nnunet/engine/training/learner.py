@@ -16,7 +16,7 @@ from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.torch_backend import autocast
 from napari_nnunet.engine.network.unet import UNet
-from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised
+from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised, unknown_heads
 from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.trainers import TrainerRecipe
@@ -162,8 +162,13 @@ class Learner:
         ignore = self.loss.ignore_label
         if self.loss.regions:
             return count_regions(logits > 0, target, masked=ignore is not None)
+        found, partial = logits.argmax(1), self.loss.partial
+        if partial is not None:
+            unknown = unknown_heads(target, partial)
+            found = torch.where(unknown.gather(1, found.flatten(1)).view_as(found), 0, found)
+            target = target % partial.base
         valid = None if ignore is None else target != ignore
-        counts = count_matches(logits.argmax(1), target, logits.shape[1], valid)
+        counts = count_matches(found, target, logits.shape[1], valid)
         return counts[0][1:], counts[1][1:], counts[2][1:]
 
     def sample_losses(self, image: Tensor, targets: Sequence[Tensor]) -> list[float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_nnunet.engine.batches.partial import PartialLabels
 from napari_nnunet.errors import SettingsError
 
 _SMOOTH = 1e-5
@@ -47,6 +48,8 @@ class SegmentationLoss:
     class_weights : tuple of float, optional
         One positive number per head. Cross entropy and Dice become weighted means: every voxel counts by the weight of
         its class (of regions, every head by its own), and every class counts in Dice by its weight. None: all alike.
+    partial : PartialLabels, optional
+        Where not every class was looked for in every case; the targets carry the number of each sample's pattern.
     total : callable, optional
         Sums a tensor over all processes of a training, with gradients; each then computes the loss of the whole batch.
     """
@@ -58,6 +61,7 @@ class SegmentationLoss:
     terms: str = "dice_ce"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    partial: PartialLabels | None = None
     total: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +69,11 @@ class SegmentationLoss:
             raise SettingsError(
                 f"The loss {self.terms!r} needs mutually exclusive labels, but this dataset has regions. Use a "
                 "trainer with Dice and cross entropy, or Dice alone."
+            )
+        if self.partial is not None and self.label_smoothing:
+            raise SettingsError(
+                "Label smoothing gives every class its share of a voxel, but in some cases of this dataset not every "
+                "class was looked for. Use a trainer without label smoothing."
             )
 
     def __call__(self, logits: Tensor, target: Tensor) -> LossParts:
@@ -74,6 +83,9 @@ class SegmentationLoss:
 
     def _of_labels(self, logits: Tensor, target: Tensor) -> LossParts:
         labels = target[:, 0].long()
+        if self.partial is not None:
+            labels, unknown = labels % self.partial.base, unknown_heads(target, self.partial)
+            logits = with_background(logits, unknown)
         valid = None if self.ignore_label is None else (labels != self.ignore_label)[:, None]
         inside = labels if valid is None else torch.where(valid[:, 0], labels, 0)
         entropy = self._entropy(logits, inside, valid) if self.terms != "dice" else logits.new_zeros(())
@@ -110,17 +122,19 @@ class SegmentationLoss:
     def _of_regions(self, logits: Tensor, target: Tensor) -> LossParts:
         heads = logits.shape[1]
         truth = target[:, :heads].float()
-        valid = None if self.ignore_label is None else ~target[:, -1:].bool()
+        valid = valid_regions(target, heads, masked=self.ignore_label is not None)
         entropy = logits.new_zeros(())
         if self.terms == "dice_ce":
             each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
             if self.class_weights is not None:
                 each = each * self._shares(heads, each).view(-1, *(1,) * (each.ndim - 2))
-            if valid is None:
+            each = each if valid is None else each * valid
+            if self.ignore_label is None:
                 entropy = self._mean(each)
             else:
                 # nnU-Net divides by the annotated voxels, not by voxels times heads.
-                entropy = self._over_all((each * valid).sum()) / self._over_all(valid.sum()).clamp(min=_LEAST)
+                annotated = (~target[:, heads].bool()).sum()
+                entropy = self._over_all(each.sum()) / self._over_all(annotated).clamp(min=_LEAST)
         dice = -self._dice(logits.sigmoid(), truth, valid)
         return LossParts(entropy + dice, entropy, dice)
 
@@ -156,6 +170,45 @@ def _hardest(each: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest tenth of all losses, and where they are."""
     found = torch.topk(each.flatten(), max(1, int(each.numel() * _HARDEST)), sorted=False)
     return found.values, found.indices
+
+
+def unknown_heads(target: Tensor, partial: PartialLabels) -> Tensor:
+    """Return which classes nobody looked for in each sample, bool (B, heads), from targets (B, 1, [z,] y, x)."""
+    pattern = (target.flatten(1) // partial.base).amax(1).long()
+    return torch.tensor(partial.patterns, device=target.device)[pattern]
+
+
+def with_background(logits: Tensor, unknown: Tensor) -> Tensor:
+    """Join the classes that nobody looked for with the background, which they may be a part of.
+
+    Their probabilities add up (Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ
+    segmentation, Medical Image Analysis 2021); what is left of each by itself is 0.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, classes, [z,] y, x)
+        The first class is the background.
+    unknown : Tensor of bool, shape (B, classes)
+        The classes to join, of each sample.
+    """
+    hidden = unknown.reshape(*unknown.shape, *(1,) * (logits.ndim - 2))
+    own = ~hidden
+    own[:, 0] = False
+    background = logits.masked_fill(own, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat((background, logits[:, 1:].masked_fill(hidden[:, 1:], -torch.inf)), dim=1)
+
+
+def valid_regions(target: Tensor, regions: int, *, masked: bool) -> Tensor | None:
+    """Return which voxels of a target of regions count, bool (B, 1 or regions, [z,] y, x); None if all do.
+
+    Behind the channels of the regions one of ignored voxels may follow (``masked``), and one per region that is true
+    where nobody looked for it.
+    """
+    valid = ~target[:, regions : regions + 1].bool() if masked else None
+    unknown = target[:, regions + int(masked) :].bool()
+    if not unknown.shape[1]:
+        return valid
+    return ~unknown if valid is None else ~unknown & valid
 
 
 def supervised(
@@ -202,14 +255,15 @@ def count_regions(prediction: Tensor, target: Tensor, *, masked: bool) -> tuple[
     ----------
     prediction : Tensor of bool, shape (B, regions, [z,] y, x)
         Which voxels belong to each region.
-    target : Tensor of bool, shape (B, regions [+ 1], [z,] y, x)
-        The truth.
+    target : Tensor of bool, shape (B, regions [+ 1] [+ regions], [z,] y, x)
+        The truth, and what does not count (:func:`valid_regions`).
     masked : bool
-        The last channel of the target marks ignored voxels.
+        A channel of the target marks ignored voxels.
     """
     regions = prediction.shape[1]
     truth = target[:, :regions].bool()
     axes = (0, *range(2, prediction.ndim))
-    valid = ~target[:, -1:].bool() if masked else torch.ones_like(truth[:, :1])
+    valid = valid_regions(target, regions, masked=masked)
+    valid = torch.ones_like(truth[:, :1]) if valid is None else valid
     hit, wrong, missed = prediction & truth & valid, prediction & ~truth & valid, ~prediction & truth & valid
     return hit.sum(axes), wrong.sum(axes), missed.sum(axes)

@@ -17,8 +17,9 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.files import ENDINGS, adapter_for
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import ANNOTATED, DatasetInfo, looked_for
 from napari_nnunet.schema.names import is_plain, shown
+from napari_nnunet.schema.objects import ObjectScheme
 
 _SHOWN = 20  # problems listed in one message
 _MARKED = "a case name must not end in _seg, which marks preprocessed labels"
@@ -317,3 +318,46 @@ def generate_dataset_json(
 def reader_of(dataset: RawDataset) -> str:
     """Return nnU-Net's name for the reader of a dataset: dataset.json's, else by the first image."""
     return adapter_for(dataset.cases[0].images[0], dataset.info.reader).name
+
+
+def said(info: DatasetInfo, cases: Sequence[str], chosen: Sequence[str], looked: Sequence[str]) -> dict[str, list[str]]:
+    """Return what dataset.json says of its cases once something is said of some; without classes, all were looked for.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is of numbered objects, whose classes are derived.
+    """
+    if ObjectScheme.of(info) is not None:
+        raise DatasetError(
+            "The classes of a dataset of numbered objects are derived from them: every kind is looked for in each case."
+        )
+    own = info.labels.classes
+    found = {case: list(info.annotated[case]) for case in cases if case in info.annotated}
+    found |= {case: list(looked) for case in chosen}
+    return {case: names for case, names in sorted(found.items()) if names and set(names) != set(own)}
+
+
+def said_of_cases(
+    info: DatasetInfo, earlier: Sequence[str], new: Sequence[str], annotated: Sequence[str], labels: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the entries of dataset.json that change where cases are added in which only some classes were looked for.
+
+    Parameters
+    ----------
+    info : DatasetInfo
+        Before.
+    earlier, new : sequence of str
+        Names of the cases there are, and of those that come.
+    annotated : sequence of str
+        The classes that were looked for in the new ones; all where there is none.
+    labels : mapping of str to int
+        The classes of the new cases. Those that the dataset lacks are added, and are unknown in its earlier cases.
+    """
+    if not annotated:
+        return {ANNOTATED: said(info, earlier, new, ())} if info.annotated else {}
+    added = {name: value for name, value in labels.items() if name in annotated and name not in info.labels.labels}
+    known = {case: info.annotated.get(case, info.labels.classes) for case in earlier if added or case in info.annotated}
+    later = DatasetInfo.parse({**info.raw, "labels": {**info.raw["labels"], **added}, ANNOTATED: known})
+    looked = looked_for(annotated, later.labels, "--annotated")
+    return {"labels": later.raw["labels"], ANNOTATED: said(later, [*earlier, *new], new, looked)}

@@ -75,6 +75,17 @@ def calibrate_models(
     info = first.dataset
     members = validation_members([model.folder for model in models], chosen, info.file_ending)
     references = reference_folder(workspace, first.folder.parent.name)
+    partial = sorted(set(members) & set(info.annotated))
+    if partial:
+        yield Note(
+            text=f"{len(partial)} of {len(members)} validation cases are left out, as not every class was looked for "
+            f"in them ({', '.join(partial[:3])}{', ...' if len(partial) > 3 else ''})."
+        )
+        members = {name: paths for name, paths in members.items() if name not in info.annotated}
+        if not members:
+            raise DatasetError(
+                "There is no validation case in which every class was looked for. Calibration needs some."
+            )
     yield Stage(name="Calibrating", total=len(members))
     found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
     for i, (name, paths) in enumerate(members.items()):

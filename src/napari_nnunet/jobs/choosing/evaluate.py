@@ -6,14 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.choosing.metrics import Joint, Metrics, evaluated, summarize
+from napari_nnunet.engine.choosing.metrics import Joint, Metrics, blanked, evaluated, summarize
 from napari_nnunet.engine.choosing.surface import require, surface_metrics
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Note, Stage
@@ -24,7 +24,7 @@ from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, each_case, results_of
-from napari_nnunet.schema.dataset import DatasetInfo, Region
+from napari_nnunet.schema.dataset import DatasetInfo, Region, unknown_regions
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
@@ -55,6 +55,8 @@ class Rules:
         Whether whoever asks can ask for that, so that an error may name it.
     defined : frozenset of int, optional
         The values that a prediction may have; None where no dataset.json says it.
+    unknown : mapping of str to frozenset
+        Labels and regions that nobody looked for in a case, by its name: they are not measured there.
     """
 
     labels: tuple[Region, ...]
@@ -65,6 +67,7 @@ class Rules:
     ignore_geometry: bool = False
     asked_by_voxels: bool = False
     defined: frozenset[int] | None = None
+    unknown: Mapping[str, frozenset[Region]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, info: DatasetInfo, *, reader: str | None = None, surface: float | None = None) -> Rules:
@@ -72,7 +75,13 @@ class Rules:
         scheme = info.labels
         values = frozenset({0, *scheme.all_labels, *(() if scheme.ignore_label is None else (scheme.ignore_label,))})
         where = (info.file_ending, scheme.ignore_label, reader or info.reader, surface)
-        return cls(evaluated(scheme), *where, defined=values)
+        unknown = {case: unknown_regions(info, case) for case in info.annotated}
+        return cls(evaluated(scheme), *where, defined=values, unknown=unknown)
+
+    def measured(self, case: str, joint: Joint, labels: Sequence[Region] | None = None) -> dict[Region, Metrics]:
+        """Return the metrics of a case, of all labels or some; not numbers where nobody looked for a label."""
+        found = joint.metrics(self.labels if labels is None else labels, self.ignore_label)
+        return blanked(found, self.unknown[case]) if case in self.unknown else found
 
 
 def summary_of(pairs: Sequence[Pair], cases: Sequence[Mapping[Region, Metrics]], labels: Sequence[Region]) -> Summary:
@@ -175,7 +184,7 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], tuple
     """
     reference, prediction, geometry = read_pair(pair, rules)
     joint = Joint.count(reference, prediction)
-    found = joint.metrics(rules.labels, rules.ignore_label)
+    found = rules.measured(pair.name, joint)
     if rules.surface is not None:
         more = surface_metrics(
             reference,
@@ -185,6 +194,7 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], tuple
             tolerance=rules.surface,
             ignore_label=rules.ignore_label,
         )
+        more = blanked(more, rules.unknown.get(pair.name, ()))
         found = {label: {**values, **more[label]} for label, values in found.items()}
     strange = () if rules.defined is None else tuple(sorted(set(joint.predicted) - rules.defined))
     return found, strange
@@ -380,8 +390,8 @@ def _undefined(pairs: Sequence[Pair], values: Sequence[Sequence[int]]) -> Job[No
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:
     """Warn about labels that were found nowhere: most often, the wrong labels or dataset.json were given."""
     for label in rules.labels:
-        total = sum(case[label]["n_ref"] + case[label]["n_pred"] for case in result.cases)
-        if total == 0:
+        counts = [case[label]["n_ref"] + case[label]["n_pred"] for case in result.cases]
+        if not any(count > 0 for count in counts):  # nor is it where nobody looked for it
             yield Note(
                 level="warning",
                 text=f"Label {label} occurs in no reference and in no prediction; its Dice, and so the mean of all "

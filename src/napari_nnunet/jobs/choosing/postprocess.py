@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,17 +217,16 @@ def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target,
     joint = Joint.count(reference, prediction)
     changed = _without(joint, reference, prediction, first)
     branches: dict[bool, dict[Region, Metrics]] = {}
+    measured = partial(rules.measured, pair.name)
     if others:
-        branches[False] = branches[True] = _each_alone(joint, reference, prediction, rules, others)
+        branches[False] = branches[True] = _each_alone(joint, reference, prediction, measured, others)
         if changed is not joint:
-            branches[True] = _each_alone(changed, reference, cleaned(prediction, [first]), rules, others)
-    return _Trial(
-        joint.metrics(rules.labels, rules.ignore_label), changed.metrics(rules.labels, rules.ignore_label), branches
-    )
+            branches[True] = _each_alone(changed, reference, cleaned(prediction, [first]), measured, others)
+    return _Trial(rules.measured(pair.name, joint), rules.measured(pair.name, changed), branches)
 
 
 def _each_alone(
-    joint: Joint, reference: Any, prediction: Any, rules: Rules, labels: Sequence[Region]
+    joint: Joint, reference: Any, prediction: Any, measured: Callable[..., CaseMetrics], labels: Sequence[Region]
 ) -> dict[Region, Metrics]:
     """Return the metrics of every label after it alone was reduced to its largest part."""
     wrong = beyond_largest(prediction)
@@ -234,7 +234,7 @@ def _each_alone(
     found = {}
     for label in labels:
         reduced = joint if removed is None else joint.without(removed.of(label))
-        found[label] = reduced.metrics([label], rules.ignore_label)[label]
+        found[label] = measured(reduced, [label])[label]
     return found
 
 

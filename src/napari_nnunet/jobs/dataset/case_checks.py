@@ -18,7 +18,7 @@ from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in
 from napari_nnunet.formats.images.files import count_invalid, read_labels, read_volume
 from napari_nnunet.grid import Turned
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, unlooked_in_words, unlooked_values
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
 
@@ -102,6 +102,9 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
     values, counts = np.unique(labels, return_counts=True)
     found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     problems += _value_problems(case, found, info.labels)
+    unlooked = unlooked_values(info, case.name, found)
+    if unlooked:
+        problems.append(Problem("error", case.label.name, unlooked_in_words(unlooked, info, case.name)))
     data = np.ascontiguousarray(volume.array)
     if data.size and float(data.min()) == float(data.max()):
         problems.append(Problem("warning", case.name, f"every voxel of the image is {float(data.flat[0]):g}"))

@@ -14,8 +14,8 @@ from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset
 from napari_nnunet.formats.dataset.pairs import ImagePair
-from napari_nnunet.formats.dataset.raw_dataset import dataset_json, read_info
-from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.formats.dataset.raw_dataset import dataset_json, read_info, said_of_cases, survey
+from napari_nnunet.formats.dataset.raw_writer import change_json, update_count
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.files import ending_of, read_header, write_image, write_labels
 from napari_nnunet.formats.masks.translation import Translation
@@ -24,6 +24,7 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image, sized, task
 from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
+from napari_nnunet.schema.dataset import ANNOTATED, LabelScheme, looked_for
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 
 _IN_PNG = 1 << 16  # different values that fit into a picture; numbers of objects may be more
@@ -162,6 +163,9 @@ def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFolde
     tasks = [task(case.pair, folder, ending, translation, copied, copied, request.apart) for case in plan.cases]
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
     results_of(outcomes, "imported")
+    if request.annotated:
+        looked = looked_for(request.annotated, LabelScheme(labels=translation.labels), "--annotated")
+        content[ANNOTATED] = {case.name: list(looked) for case in plan.cases}
     write_json(folder / "dataset.json", content)
 
 
@@ -169,7 +173,9 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
     """Write the cases of a plan into a dataset that has others."""
     translation = plan.require()
     yield from _notes(plan, translation, request)
-    ending = read_info(folder).file_ending
+    info = read_info(folder)
+    ending, earlier = info.file_ending, [case.name for case in survey(folder)[0].cases]
+    changes = said_of_cases(info, earlier, [case.name for case in plan.cases], request.annotated, translation.labels)
     yield Stage(name=f"Adding to {folder.name}", total=len(plan.cases))
     tasks = []
     for case in plan.cases:
@@ -180,6 +186,7 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
         mask = mask and not case.pair.mask.is_dir() and ending_of(case.pair.mask) == ending
         tasks.append(task(case.pair, folder, ending, translation, images, mask, request.apart))
     outcomes = yield from run_cases(write_pair, tasks, workers=request.workers)
+    change_json(folder, **changes)
     update_count(folder)
     results_of(outcomes, "imported")
 

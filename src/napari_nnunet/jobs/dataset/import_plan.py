@@ -16,7 +16,7 @@ from napari_nnunet.formats.masks.translation import Told, Translation, translate
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_case import PlannedCase, look_at_pair, look_closer, task
 from napari_nnunet.processes.pool import run_cases
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.schema.requests.mask_words import NONZERO, map_words
 
@@ -238,8 +238,8 @@ def _meaning(
                 text, shell="Give the images with -i and the masks with -m.", window="Exchange the two folders."
             ),
         )
-    known = None if info is None else _single_labels(info)
     try:
+        known = None if info is None else labels_with(info, request.annotated)
         told = _told(facts, recognised, request)
         fractions = told.threshold is None and any(f.fractional for f in facts.values())
         if fractions or not (told.names_classes or told.threshold is not None):
@@ -289,6 +289,30 @@ def _single_labels(info: DatasetInfo) -> dict[str, int]:
         values = [*info.labels.all_labels, *([] if info.labels.ignore_label is None else [info.labels.ignore_label])]
         return {str(value): value for value in values}
     return {name: value for name, value in info.labels.labels.items() if isinstance(value, int)}
+
+
+def labels_with(info: DatasetInfo, annotated: Sequence[str]) -> dict[str, int]:
+    """Return the classes that masks can have in a dataset; of those that were looked for, new ones are the next.
+
+    Raises
+    ------
+    DatasetError
+        If a class would have to be added to regions, or below an ignore label.
+    """
+    labels = _single_labels(info)
+    scheme = info.labels
+    new = [name for name in annotated if name not in scheme.labels]
+    if new and (scheme.has_regions or scheme.ignore_label is not None):
+        why = "regions" if scheme.has_regions else "an ignore label, which must stay the highest"
+        raise DatasetError(
+            f"The dataset has no class {', '.join(new)}, and it cannot be added while importing: it has {why}.",
+            shell="Add it to dataset.json first.",
+            window="Add it under 'Edit dataset...' in the Training cases dock first.",
+        )
+    if not annotated or scheme.has_regions:
+        return labels
+    labels |= {name: max(scheme.all_labels) + i for i, name in enumerate(new, start=1)}
+    return {name: value for name, value in labels.items() if name in (*annotated, BACKGROUND, IGNORE)}
 
 
 def _fits(facts: Mapping[str, MaskFacts], known: Mapping[str, int] | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes
 from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
-from napari_nnunet.jobs.choosing.pairs import Pair
+from napari_nnunet.jobs.choosing.pairs import Pair, some_files
 from napari_nnunet.jobs.choosing.validation import npz_of, validate_command, validation_cases
 from napari_nnunet.jobs.labelling.judge import best_judge
 from napari_nnunet.schema.dataset import LabelScheme, Region
@@ -180,6 +180,12 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     rules = Rules.of(model.dataset, reader=model.plans.reader)
     references = reference_folder(workspace, dataset)
     cases = validation_cases(model.folder, folds, rules.ending)
+    if scheme.has_regions and rules.unknown:
+        partial = sorted(set(cases) & set(rules.unknown))
+        yield Note(
+            level="warning", text=f"Not judged, as not all regions were looked for in them: {some_files(partial)}."
+        )
+        cases = {name: path for name, path in cases.items() if name not in rules.unknown}
     pairs = [Pair(name, references / (name + rules.ending), path) for name, path in sorted(cases.items())]
     yield from _unjudged(references, rules.ending, cases)
     if len(pairs) < _FEW:
@@ -242,10 +248,12 @@ class _Case:
 def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
     """Hold one case against its prediction; may run in a worker process."""
     reference, seen, geometry = read_pair(pair, rules)
+    unknown = rules.unknown.get(pair.name, frozenset())
+    seen = without_unknown(seen, unknown)
     voxel = float(np.prod(geometry.spacing))
     digest = _digest(reference, scheme.ignore_label)
     if not with_npz:
-        return _Case(doubt_of(reference, seen, None, scheme), digest, voxel)
+        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel)
     stored, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     if not isinstance(relation(Grid(reference.shape, geometry), Grid(stored.shape, own)), Same):
         # segmentations are turned onto their references, probabilities are not
@@ -260,7 +268,19 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
                 f"{lift_shape(reference.shape)} were expected. The labels, or dataset.json, changed since the "
                 "validation: validate again."
             )
-        return _Case(doubt_of(reference, seen, _heads(reader, reference.shape), scheme), digest, voxel)
+        found = doubt_of(reference, seen, _heads(reader, reference.shape), scheme)
+        return _Case(_known(found, unknown), digest, voxel)
+
+
+def without_unknown(seen: NDArray[Any], unknown: Collection[Region]) -> NDArray[Any]:
+    """Return a segmentation without the classes that nobody looked for: nothing is wrong where they are seen."""
+    return np.where(np.isin(seen, list(unknown)), 0, seen) if unknown else seen
+
+
+def _known(found: Doubt, unknown: Collection[Region]) -> Doubt:
+    """Return what is said of the classes that were looked for."""
+    nothing = ClassDoubt(math.nan, math.nan, 0, 0)
+    return replace(found, classes={t: nothing if t in unknown else doubt for t, doubt in found.classes.items()})
 
 
 def _heads(reader: ProbabilityReader, shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
@@ -287,6 +307,7 @@ def _digest(labels: NDArray[Any], ignored: int | None) -> str:
 def explain(pair: Pair, rules: Rules, scheme: LabelScheme, classes: Mapping[str, Mapping[Region, ClassDoubt]]) -> Any:
     """Look for what went wrong in one case; may run in a worker process. Returns a tuple of Slip."""
     reference, seen, _ = read_pair(pair, rules)
+    seen = without_unknown(seen, rules.unknown.get(pair.name, frozenset()))
     if scheme.ignore_label is not None:
         counts = reference != scheme.ignore_label
         reference, seen = np.where(counts, reference, 0), np.where(counts, seen, 0)

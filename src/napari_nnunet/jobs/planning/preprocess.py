@@ -195,11 +195,11 @@ def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, da
 
 
 def _describes(path: Path, info: DatasetInfo) -> bool:
-    """Whether the dataset.json beside plans has the classes and channels of the raw one."""
+    """Whether the dataset.json beside plans has the classes and channels of the raw one, and what was looked for."""
     if not path.is_file():
         return False
     known = DatasetInfo.read(path)
-    return (known.labels, known.channel_names) == (info.labels, info.channel_names)
+    return all(getattr(known, what) == getattr(info, what) for what in ("labels", "channel_names", "annotated"))
 
 
 def _removed(dataset: RawDataset, target: _Target) -> list[str]:

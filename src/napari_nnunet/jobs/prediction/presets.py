@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_nnunet.engine.choosing.metrics import measure_labels
+from napari_nnunet.engine.choosing.metrics import blanked, measure_labels
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
@@ -16,6 +16,7 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.schema.dataset import unknown_regions
 from napari_nnunet.schema.requests.prediction import MeasurePresetsRequest, PredictSettings, preset
 
 
@@ -58,7 +59,7 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
             began = time.monotonic()
             result = yield from predict(model, volume, chosen)
             seconds += time.monotonic() - began
-            scores.append(foreground_dice(truth, result.labels, model))
+            scores.append(foreground_dice(case.name, truth, result.labels, model))
         measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(cases)}
         yield Note(
             text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
@@ -70,9 +71,10 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     return measured
 
 
-def foreground_dice(truth: Any, result: Any, model: TrainedModel) -> float:
+def foreground_dice(case: str, truth: Any, result: Any, model: TrainedModel) -> float:
     """Return the mean Dice of the foreground of a case; NaN where there is none."""
     scheme = model.dataset.labels
-    found = measure_labels(truth, result, scheme.foreground_labels, scheme.ignore_label)
+    measured = measure_labels(truth, result, scheme.foreground_labels, scheme.ignore_label)
+    found = blanked(measured, unknown_regions(model.dataset, case))
     values = [metrics["Dice"] for metrics in found.values()]
     return float(np.nanmean(values)) if not np.all(np.isnan(values)) else float("nan")

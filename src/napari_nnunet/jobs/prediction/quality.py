@@ -156,7 +156,9 @@ def _cases(model: TrainedModel, settings: PredictSettings) -> list[tuple[Trainin
     found: list[list[tuple[TrainingCase, Fold]]] = []
     for fold in folds:
         names = validation_cases(model.folder, (fold,), model.dataset.file_ending)
-        found.append([(there[name], fold) for name in sorted(names) if name in there])
+        # a case in which not all classes were looked for has no mean to be compared with
+        usable = set(there) - set(dataset.info.annotated)
+        found.append([(there[name], fold) for name in sorted(names) if name in usable])
     mixed = [entry for i in range(max(map(len, found))) for part in found for entry in part[i : i + 1]]
     if len(mixed) < LEAST_CASES:
         raise _too_few(model, len(mixed))
@@ -166,8 +168,8 @@ def _cases(model: TrainedModel, settings: PredictSettings) -> list[tuple[Trainin
 def _too_few(model: TrainedModel, count: int) -> ModelError:
     return ModelError(
         f"How good the segmentations of {model.name} are cannot be said: that is learnt from at least {LEAST_CASES} "
-        f"validation cases, whose images and labels lie in the workspace; there are {count}, and no {QUALITY_FILE} "
-        "lies in the model's folder.",
+        f"validation cases, whose images and labels (of all classes) lie in the workspace; there are {count}, and no "
+        f"{QUALITY_FILE} lies in the model's folder.",
         **VALIDATE_FIRST,
     )
 

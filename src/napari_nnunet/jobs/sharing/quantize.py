@@ -161,7 +161,7 @@ def _measured(model: TrainedModel, cases: _Cases, settings: PredictSettings) -> 
             began = time.monotonic()
             result = yield from predict(model, volume, own)
             seconds[precision] += time.monotonic() - began
-            found.append(foreground_dice(truth, result.labels, model))
+            found.append(foreground_dice(case.name, truth, result.labels, model))
             if precision == _USUAL:
                 arithmetic = f"{result.recipe['backend']} {result.recipe['precision']}"
         yield Progress(done=i + 1, total=len(pairs))

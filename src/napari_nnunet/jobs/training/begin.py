@@ -90,6 +90,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         terms=order.recipe.loss,
         label_smoothing=order.recipe.label_smoothing,
         class_weights=order.class_weights,
+        partial=order.partial,
         total=None if group.alone else group.total,
     )
     learner = Learner(fresh.network, order.recipe, loss, choice, compiled=order.settings.compile)
@@ -139,6 +140,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         image_order=recipe.image_order,
         label_order=recipe.label_order,
         previous_labels=order.previous_labels,
+        partial=order.partial,
     )
     plain = BatchRule(
         patch=rule.patch,
@@ -150,6 +152,7 @@ def make_source(order: Order, group: Group) -> BatchSource:
         augmented=False,
         disturbed=False,
         previous_labels=rule.previous_labels,
+        partial=rule.partial,
     )
     return BatchSource(
         order.data,

@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from napari_nnunet.engine.batches.partial import PartialLabels
 from napari_nnunet.engine.batches.patches import FOREGROUND_SHARE, PatchRule, forced_foreground, patch_rule
 from napari_nnunet.engine.batches.strong_augmentation import SCALE
 from napari_nnunet.engine.batches.supervision import output_scales
 from napari_nnunet.engine.training.splits import Split, split_of
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note
+from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import is_claimed
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file
+from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file, open_case
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
@@ -25,7 +27,15 @@ from napari_nnunet.jobs.planning.folds import current_splits, settled_splits, un
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import (
+    ANNOTATED,
+    DatasetInfo,
+    LabelScheme,
+    unknown_regions,
+    unlooked_in_words,
+    unlooked_values,
+)
+from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -105,6 +115,11 @@ class Order:
         return self.info.labels.foreground_labels if self.configuration.previous_stage else ()
 
     @property
+    def partial(self) -> PartialLabels | None:
+        """Which classes nobody looked for, in which cases; None if all were looked for everywhere."""
+        return PartialLabels.in_dataset(self.info)
+
+    @property
     def channels_in(self) -> int:
         """Inputs of the network."""
         return len(self.info.channel_names) + len(self.previous_labels)
@@ -171,7 +186,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
         )
     plans = read_plans(base, request.plans)
     configuration = plans.configuration(request.configuration)
-    info = _dataset_info(base)
+    info = yield from _dataset_info(base, workspace.raw / dataset_name)
     data = base / configuration.data_identifier
     names = case_names(data) if data.is_dir() else []
     if not names:
@@ -185,6 +200,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     yield from look_at_labels(data, names, plans.reader, info)
     require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
+    yield from _looked_for(info, split, data)
     previous = None
     if configuration.previous_stage is not None:
         before = ModelName(settings.trainer, request.plans, configuration.previous_stage)
@@ -207,13 +223,22 @@ def require_classes(weights: Iterable[str], labels: LabelScheme, who: str) -> No
         )
 
 
-def _dataset_info(base: Path) -> DatasetInfo:
+def _dataset_info(base: Path, raw: Path) -> Job[DatasetInfo]:
+    """Return what is known of a dataset; which classes were looked for may be said after preprocessing, too."""
     path = base / "dataset.json"
     if not path.is_file():
         raise DatasetError(
             f"{path} is missing.", shell="Run 'plan_and_preprocess' first.", window="Plan the dataset in the Plan dock."
         )
-    return DatasetInfo.read(path)
+    info = DatasetInfo.read(path)
+    if not (raw / path.name).is_file():
+        return info
+    said = message(raw / path.name).get(ANNOTATED, {})
+    if said != info.raw.get(ANNOTATED, {}):
+        info = DatasetInfo.parse({**info.raw, ANNOTATED: said}, where=str(raw / path.name))
+        write_json(path, info.raw)
+        yield Note(text=f"{path} says now which classes were looked for in which cases, as {raw / path.name} does.")
+    return info
 
 
 def changed_cases(
@@ -303,6 +328,33 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
     if not split.train or not split.val:
         raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
     return split
+
+
+def _looked_for(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
+    """Say in how many training cases a class is unknown, and refuse to learn one that nobody looked for.
+
+    Raises
+    ------
+    DatasetError
+        If a class was looked for in no training case, or a case has one that was not.
+    """
+    for case in sorted({*split.train, *split.val} & set(info.annotated)):
+        drawn = open_case(data, case).read_properties().get("class_locations") or {}
+        wrong = unlooked_values(info, case, [key for key, rows in drawn.items() if isinstance(key, int) and len(rows)])
+        if wrong:
+            raise DatasetError(f"{case}: {unlooked_in_words(wrong, info, case)}. Correct one of the two.")
+    count = len(split.train)
+    for name, value in info.labels.labels.items():
+        unknown = sum(value in unknown_regions(info, case) for case in split.train)
+        if unknown == count:
+            raise DatasetError(
+                f"'{name}' was looked for in none of the {count} training cases of this fold, so that it cannot be "
+                f"learned. Correct '{ANNOTATED}' in dataset.json, or make folds that spread these cases."
+            )
+        if unknown:
+            yield Note(
+                text=f"'{name}' was looked for in {count - unknown} of {count} training cases; it is learned there."
+            )
 
 
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.batches.cascade import one_hot
-from napari_nnunet.engine.choosing.metrics import Metrics, evaluated, measure_labels
+from napari_nnunet.engine.choosing.metrics import Metrics, blanked, evaluated, measure_labels
 from napari_nnunet.engine.image.prepare import Box3, PrepareRecord, plan_grid
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
@@ -40,7 +40,7 @@ from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation
 from napari_nnunet.jobs.training.object_rules import ObjectJudge
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.schema.dataset import Region
+from napari_nnunet.schema.dataset import Region, unknown_regions
 from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
 from napari_nnunet.schema.requests.prediction import PredictSettings
 
@@ -128,7 +128,7 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
                 continue
             scheme = order.info.labels
             metrics = measure_labels(case.reference, labels, evaluated(scheme), scheme.ignore_label)
-            found[name] = metrics, case.reference_file
+            found[name] = blanked(metrics, unknown_regions(order.info, name)), case.reference_file
             path = folder / (name + order.info.file_ending)
             yield CaseDone(case=name, index=i, total=len(names), path=str(path), seconds=time.monotonic() - begun)
         for future in writing:

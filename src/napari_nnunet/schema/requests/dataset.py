@@ -119,6 +119,14 @@ class ImportFoldersRequest(GridSettings):
         default=None,
         bare="object",
     )
+    annotated: tuple[str, ...] = option(
+        "Classes looked for",
+        "--annotated CLASS",
+        "The only classes of the dataset that were looked for in these cases; the others are unknown there, not "
+        "background. A class that the dataset lacks is added, and is unknown in its earlier cases.",
+        default=(),
+        otherwise="all",
+    )
     skip: tuple[str, ...] = option("Left out", "--skip NAME", "Cases or files that are left out.", default=())
     dataset: str | None = option(
         "Add to", "-d DATASET", "Add the cases to this dataset instead of making one.", default=None
@@ -138,6 +146,21 @@ class ImportFoldersRequest(GridSettings):
     )
     dry_run: bool = option("Only show", "--dry_run", "Show pairs and values, and write nothing.", default=False)
     workers: Workers = 0
+
+
+class AnnotatedClassesRequest(Request):
+    """Show or say which classes were looked for in which cases of a raw dataset; the others are unknown there.
+
+    A class that nobody looked for in a case is no part of its loss and of its scores. nnU-Net passes this over.
+    """
+
+    dataset: DatasetPosition
+    classes: tuple[str, ...] = option(
+        "Classes", "--classes CLASS", "The classes that were looked for, or all.", default=(), otherwise="only show"
+    )
+    cases: tuple[str, ...] = option(
+        "Cases", "--cases CASE", "Which cases; * stands for anything.", default=(), otherwise="every case"
+    )
 
 
 class ConvertMsdRequest(Request):
