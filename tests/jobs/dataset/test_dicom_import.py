@@ -9,6 +9,7 @@ pytest.importorskip("highdicom", reason="highdicom is not installed: it comes wi
 
 from dicom_files import write_enhanced, write_series
 from helpers import smooth_image
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.dicom.output import SegmentationOutput
@@ -48,6 +49,54 @@ def test_series_and_frames_with_dicom_seg_become_a_dataset(tmp_path):
         np.testing.assert_array_equal(volume.array[0], image)
         np.testing.assert_allclose(volume.geometry.spacing, (2.0, 0.6, 0.5), rtol=1e-5)
         np.testing.assert_array_equal(read_labels(entry.label)[0], labels)
+
+
+def segmented(folder, name, seed, classes, values):
+    """Write a series and a DICOM-SEG with its own numbers for classes; returns the labels with the classes' order."""
+    image, labels = case(seed)
+    source = write_series(folder / "images" / name, image)
+    (folder / "masks").mkdir(exist_ok=True)
+    own = np.choose(labels, [0, *values]).astype(np.uint8)
+    write = SegmentationOutput.of(LabelScheme(labels={"background": 0, **classes}), None, None).write
+    write(own, folder / "masks" / f"{name}.dcm", source=source, series="", kinds=None)
+    return labels
+
+
+def imported(folder, **changes):
+    given = {"images": folder / "images", "masks": folder / "masks", "name": "Livers", "channel_names": ("CT",)}
+    return open_dataset(drain(import_folders(Workspace.at(folder / "w"), ImportFoldersRequest(**{**given, **changes}))))
+
+
+def test_classes_have_the_names_of_their_segments_and_one_value_each_whatever_number_a_file_has(tmp_path):
+    expected = {
+        "anna": segmented(tmp_path, "anna", 0, {"Liver": 1, "cyst": 2}, (1, 2)),
+        "berta": segmented(tmp_path, "berta", 1, {"cyst": 1, "liver": 2}, (2, 1)),
+        "carla": np.where(segmented(tmp_path, "carla", 2, {"cyst": 1}, (0, 1)) == 2, 2, 0),
+    }
+    dataset = imported(tmp_path)
+    assert dataset.info.labels.labels == {"background": 0, "Liver": 1, "cyst": 2}
+    for entry in dataset.cases:
+        np.testing.assert_array_equal(read_labels(entry.label)[0], expected[entry.name])
+
+
+def test_segments_get_the_classes_of_the_dataset_that_they_join_by_name(tmp_path):
+    segmented(tmp_path / "first", "anna", 0, {"liver": 1, "cyst": 2}, (1, 2))
+    imported(tmp_path / "first")
+    labels = segmented(tmp_path / "more", "berta", 1, {"Cyst": 1, "LIVER": 2}, (2, 1))
+    (tmp_path / "first" / "w").rename(tmp_path / "more" / "w")
+    dataset = imported(tmp_path / "more", dataset="1", name="", channel_names=())
+    found = next(entry for entry in dataset.cases if entry.name == "berta")
+    np.testing.assert_array_equal(read_labels(found.label)[0], labels)
+    segmented(tmp_path / "other", "carla", 2, {"spleen": 1, "cyst": 2}, (1, 2))
+    (tmp_path / "more" / "w").rename(tmp_path / "other" / "w")
+    with pytest.raises(DatasetError, match="no class spleen; it has background, liver, cyst"):
+        imported(tmp_path / "other", dataset="1", name="", channel_names=())
+
+
+def test_words_about_values_win_over_names_of_segments(tmp_path):
+    segmented(tmp_path, "anna", 0, {"liver": 1, "cyst": 2}, (1, 2))
+    dataset = imported(tmp_path, mapping={"1,2": "organ"})
+    assert dataset.info.labels.labels == {"background": 0, "organ": 1}
 
 
 def test_look_shows_dicom_or_why_it_cannot_be_read(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class MaskFacts:
         Whether nnU-Net reads the same numbers from the file.
     classes : tuple of str
         Names of all classes, where each is a file of its own; values are then numbers of these.
+    names : dict of int to str
+        Classes by their values, where the file itself names them.
     """
 
     counts: Mapping[float, int]
@@ -55,6 +58,7 @@ class MaskFacts:
     lossy: bool = False
     plain: bool = True
     classes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def voxels(self) -> int:
@@ -110,6 +114,55 @@ def by_colour(facts: MaskFacts) -> MaskFacts:
         else:
             counts[int(value) * 0x010101 if 0 <= value <= 255 else -1] += count
     return MaskFacts(counts, len(counts), colours=True, lossy=facts.lossy)
+
+
+def named_alike(
+    facts: Mapping[str, MaskFacts], known: Iterable[str] = ()
+) -> tuple[dict[str, MaskFacts], dict[str, int]]:
+    """Return masks that name their classes with one number for every name, whatever number each file has for it.
+
+    Parameters
+    ----------
+    facts : mapping
+        By case.
+    known : iterable of str
+        Classes of the dataset that gets the cases: names that differ from these in case, spaces or underscores alone
+        are theirs.
+
+    Returns
+    -------
+    tuple of (dict of str to MaskFacts, dict of str to int)
+        The facts with names and numbers that are the same in all masks; and the number of every name, empty where the
+        numbers are those of the files. Where a mask has no names, none has.
+    """
+    if not facts or not all(f.names for f in facts.values()):
+        return {name: replace(f, names={}) if f.names else f for name, f in facts.items()}, {}
+    spelled: dict[str, str] = {_key(name): name for name in known}
+    numbers: dict[str, int] = {}
+    for _, f in sorted(facts.items()):
+        for value, name in sorted(f.names.items()):
+            numbers.setdefault(spelled.setdefault(_key(name), name), value)
+    taken = list(numbers.values())
+    same = len(set(taken)) == len(taken) and all(
+        numbers[spelled[_key(name)]] == value for f in facts.values() for value, name in f.names.items()
+    )
+    if not same:
+        numbers = {name: number for number, name in enumerate(numbers, start=1)}
+    made = {}
+    for case, f in facts.items():
+        moved = {0: 0, **{value: numbers[spelled[_key(name)]] for value, name in f.names.items()}}
+        counts: Counter[float] = Counter()
+        for found, count in f.counts.items():
+            counts[moved[int(found)]] += count
+        made[case] = replace(f, counts=counts, distinct=len(counts), names={n: name for name, n in numbers.items()})
+    if same:
+        return made, {}
+    return made, {name: numbers[spelled[_key(name)]] for f in facts.values() for name in f.names.values()}
+
+
+def _key(name: str) -> str:
+    """Return what two ways to write a name have in common."""
+    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
 
 
 @dataclass(frozen=True)
@@ -194,7 +247,9 @@ def facts_of(mask: StoredMask) -> MaskFacts:
             plain = plain and np.array_equal(rounded, array)
             array = rounded.astype(np.int64)
     counts, distinct = _fraction_counts(array) if wrong else _counts(array)
-    return MaskFacts(counts, distinct, wrong, invalid, mask.colours, mask.palette, mask.lossy, plain, mask.classes)
+    return MaskFacts(
+        counts, distinct, wrong, invalid, mask.colours, mask.palette, mask.lossy, plain, mask.classes, mask.names
+    )
 
 
 def _counts(array: NDArray[Any]) -> tuple[dict[float, int], int]:

@@ -103,9 +103,9 @@ def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> 
     Recognised
         The order of the cases does not matter, nor how their masks are turned.
     """
-    names = next((f.classes for f in facts.values() if f.classes), ())
-    if names:
-        return _class_files(FolderFacts(facts), names)
+    files = next((f.classes for f in facts.values() if f.classes), ())
+    if files:
+        return _class_files(FolderFacts(facts), files)
     if in_colours(facts):
         return _colours(FolderFacts({name: by_colour(f) for name, f in facts.items()}))
     folder = FolderFacts(facts)
@@ -120,7 +120,8 @@ def recognise(facts: Mapping[str, MaskFacts], pieces: Sequence[Pieces] = ()) -> 
             return _objects(folder)
     elif any(f.lossy and f.distinct > 2 for f in facts.values()):
         return _picture(folder)
-    return _classes(folder)
+    names = next((f.names for f in facts.values()), {})
+    return _named(folder, names) if names else _classes(folder)
 
 
 def _class_files(folder: FolderFacts, names: Sequence[str]) -> Recognised:
@@ -273,6 +274,15 @@ def _objects(folder: FolderFacts) -> Recognised:
     )
     rows = (folder.row(0, BACKGROUND), folder.joined(NONZERO, folder.foreground, "object"))
     return Recognised("objects", rows, False, f"{text}.", {NONZERO: "object"})
+
+
+def _named(folder: FolderFacts, names: Mapping[int, str]) -> Recognised:
+    """Classes that the masks name themselves, the same in all (see :func:`named_alike`): nothing has to be asked."""
+    own = {value: names[int(value)] for value in folder.foreground}
+    rows = tuple(folder.row(value, own.get(value, BACKGROUND)) for value in folder.values)
+    grouped = _grouped({value_word(value): name for value, name in own.items()})
+    text = f"The masks name their classes: {', '.join(dict.fromkeys(own.values()))}."
+    return Recognised("two values" if len(own) == 1 else "classes", rows, True, text, grouped)
 
 
 def _classes(folder: FolderFacts) -> Recognised:

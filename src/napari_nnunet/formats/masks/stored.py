@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class StoredMask:
         Whether nnU-Net reads the file as labels: one channel, no palette.
     classes : tuple of str
         Names, where the mask was joined of one file per class.
+    names : dict of int to str
+        Classes by their values, where the file itself names them, as DICOM-SEG does.
     """
 
     array: NDArray[Any]
@@ -50,6 +52,7 @@ class StoredMask:
     lossy: bool = False
     plain: bool = True
     classes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def inside_of(mask: StoredMask, name: str) -> NDArray[np.bool_]:
@@ -159,7 +162,8 @@ def _read_dicom(path: Path, syntax: Syntax) -> StoredMask:
     found = read_segmentation(path)
     if found.labels is None:
         raise ImageError(f"{overlap_of(path, found)} Export each segment as a file of its own.")
-    return StoredMask(found.labels, found.geometry, plain=False)
+    names = {number: " ".join(name.split()) or f"segment_{number}" for number, name in found.names.items()}
+    return StoredMask(found.labels, found.geometry, plain=False, names=names)
 
 
 def _palette(path: Path) -> tuple[NDArray[Any], tuple[int, ...]] | None:

@@ -61,6 +61,9 @@ class Translation:
         Below it lies 0, from it on 1, before ``values`` count.
     others : int, optional
         Label of all other values but 0; masks can hold more than were counted.
+    numbers : dict of str to int
+        Number of each class that the masks name themselves, where files have other numbers for them; ``values`` are
+        then these.
     """
 
     values: Mapping[int, int]
@@ -68,6 +71,7 @@ class Translation:
     colours: bool = False
     threshold: float | None = None
     others: int | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -93,6 +97,9 @@ class Translation:
             array = np.rint(array).astype(np.int64)
         found, inverse = np.unique(array, return_inverse=True)
         known = dict(self.values)
+        if self.numbers:
+            numbers = {value: self.numbers.get(name, -1) for value, name in mask.names.items()}
+            known = {0: 0} | {value: known[number] for value, number in numbers.items() if number in known}
         if self.others is not None:
             known = dict.fromkeys(map(int, found), self.others) | {0: 0} | known
         unknown = [int(value) for value in found if int(value) not in known]
@@ -171,6 +178,7 @@ def without(facts: Mapping[str, MaskFacts], values: Sequence[int]) -> dict[str, 
             f.palette,
             f.lossy,
             classes=f.classes,
+            names=f.names,
         )
         for name, f in facts.items()
     }

@@ -10,7 +10,7 @@ from napari_nnunet.errors import DatasetError, NnunetError, of_cases
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.pairs import Pairing, channel_word, pair_folders, pair_subfolders
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
-from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow
+from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow, named_alike
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
 from napari_nnunet.formats.masks.translation import Told, Translation, translate, without
 from napari_nnunet.formats.workspace import Workspace
@@ -227,7 +227,8 @@ def _meaning(
     """Return what the masks are, how they are translated, and the question that is open."""
     if not cases:
         return None, None, DatasetError("No case is left to import. Each needs an image, and a mask that is one file.")
-    facts = {case.name: case.facts for case in cases}
+    known = None if info is None else _single_labels(info)
+    facts, numbers = named_alike({case.name: case.facts for case in cases}, known or ())
     recognised = recognise(facts, pieces)
     if all(case.few_values for case in cases) and max(f.distinct for f in facts.values()) > _MANY:
         text = "The images have a few whole values and the masks many: the two folders look swapped."
@@ -254,7 +255,7 @@ def _meaning(
         return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
     if len(set(translation.values.values())) < 2:
         return recognised, None, DatasetError("The masks contain only 0: there is no class to learn.")
-    return recognised, translation, None
+    return recognised, replace(translation, numbers=numbers), None
 
 
 def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: ImportFoldersRequest) -> Told:
@@ -280,6 +281,10 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
             raise DatasetError("Masks with one file per class have no threshold.")
         if recognised.certain and not told.names_classes:
             return replace(told, mapping=recognised.mapping)
+    if recognised.certain and not told.names_classes and told.threshold is None:
+        occurring = {int(value) for f in facts.values() for value in f.counts if value} - set(told.ignore)
+        names = next((f.names for f in facts.values()), {})  # the same in all masks
+        return replace(told, names={value: names[value] for value in sorted(occurring)} if names else {})
     return told
 
 
