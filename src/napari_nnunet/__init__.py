@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_nnunet.api.labelling import find_label_errors, suggest
     from napari_nnunet.api.large import predict_image
     from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
-    from napari_nnunet.api.sharing import export_models, install_models
+    from napari_nnunet.api.sharing import export_models, fetch_model, install_models, list_models
     from napari_nnunet.api.training import plan_and_preprocess, train, verify_dataset
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
@@ -44,10 +44,12 @@ __all__ = [
     "ensemble_predict",
     "evaluate",
     "export_models",
+    "fetch_model",
     "find_best",
     "find_label_errors",
     "generate_dataset_json",
     "install_models",
+    "list_models",
     "load_model",
     "look_at",
     "plan_and_preprocess",
@@ -74,11 +76,13 @@ _HOMES = {
     "ensemble_predict": "napari_nnunet.api.prediction",
     "evaluate": "napari_nnunet.api.choosing",
     "export_models": "napari_nnunet.api.sharing",
+    "fetch_model": "napari_nnunet.api.sharing",
     "find_best": "napari_nnunet.api.choosing",
     "find_label_errors": "napari_nnunet.api.labelling",
     "suggest": "napari_nnunet.api.labelling",
     "generate_dataset_json": "napari_nnunet.formats.dataset.raw_dataset",
     "install_models": "napari_nnunet.api.sharing",
+    "list_models": "napari_nnunet.api.sharing",
     "load_model": "napari_nnunet.formats.model.folder",
     "look_at": "napari_nnunet.jobs.dataset.look",
     "plan_and_preprocess": "napari_nnunet.api.training",

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 from napari_nnunet.api.doors import Folder, OnEvent, opened_model, workspace_at
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.sharing.catalogue import CatalogueEntry
+from napari_nnunet.jobs.sharing.catalogue import fetch_model as fetch_by_name
+from napari_nnunet.jobs.sharing.catalogue import list_models as list_catalogue
 from napari_nnunet.jobs.sharing.export import export_models as export_models_job
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.schema.requests.keywords import keywords
-from napari_nnunet.schema.requests.sharing import DownloadRequest, ExportSettings, InstallRequest
+from napari_nnunet.schema.requests.sharing import (
+    DownloadRequest,
+    ExportSettings,
+    FetchModelRequest,
+    InstallRequest,
+    ListModelsRequest,
+)
 
 if TYPE_CHECKING:
     pass
@@ -81,3 +90,49 @@ def install_models(
         address = DownloadRequest.of(url=str(source), sha256=sha256, replace_models=replace)
         return drain(download_model(place, address), on_event).folders
     return drain(install_zip(place, InstallRequest.of(source=source, replace_models=replace)), on_event).folders
+
+
+@keywords(ListModelsRequest)
+def list_models(*, on_event: OnEvent | None = None, **changes: Any) -> tuple[CatalogueEntry, ...]:
+    """Return the models of a catalogue that can be fetched by name.
+
+    Parameters
+    ----------
+    on_event : callable, optional
+        As for :func:`install_models`.
+    **changes
+
+    Returns
+    -------
+    tuple of CatalogueEntry
+        With what each finds, in which images, licence, size and address.
+    """
+    return drain(list_catalogue(ListModelsRequest.of(**changes)), on_event).entries
+
+
+@keywords(ListModelsRequest)
+def fetch_model(
+    name: str,
+    *,
+    workspace: Folder | None = None,
+    replace: bool = False,
+    on_event: OnEvent | None = None,
+    **changes: Any,
+) -> tuple[Path, ...]:
+    """Download the models of a catalogue's entry by its name, and install them.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`list_models` returns it.
+    workspace, replace, on_event
+        As for :func:`install_models`.
+    **changes
+
+    Returns
+    -------
+    tuple of Path
+        The models' folders.
+    """
+    request = FetchModelRequest.of(name=name, replace_models=replace, **changes)
+    return drain(fetch_by_name(workspace_at(workspace), request), on_event).folders

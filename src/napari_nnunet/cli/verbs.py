@@ -183,6 +183,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("export_model", "sharing", "CarryRequest", "write a model as ONNX or OpenVINO, to run it elsewhere"),
     Verb("install_pretrained_model_from_zip", "sharing", "InstallRequest", "install models from a zip"),
     Verb("download_pretrained_model_by_url", "sharing", "DownloadRequest", "download a zip and install its models"),
+    Verb("list_models", "sharing", "ListModelsRequest", "show the models of a catalogue that can be fetched by name"),
+    Verb("fetch_model", "sharing", "FetchModelRequest", "download a model of a catalogue by its name and install it"),
     Verb("import_old_nnunet_model", "sharing", "ImportV1Request", "import a trained model of nnU-Net v1"),
     Verb(
         "measure_presets",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import zipfile
 
@@ -152,3 +154,25 @@ def test_an_installation_cancelled_in_any_step_leaves_all_or_nothing(dock, works
     install()
     wait_until_idle(qtbot, dock)
     assert load_model(next(there.glob("*__*"))).folds() == (0,)
+
+
+def test_a_model_of_a_catalogue_is_fetched_after_its_card_was_read(dock, workspace, tmp_path, qtbot, monkeypatch):
+    elsewhere = make_model(tmp_path / "theirs", Recipe(name="Dataset011_Listed"))
+    drain(export_models([elsewhere], tmp_path / "listed.zip", ExportSettings()))
+    content = (tmp_path / "listed.zip").read_bytes()
+    entry = {"name": "listed", "segments": ["organ"], "modality": "<b>MR</b>", "licence": "CC0", "url": "listed.zip"}
+    entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "models.json").write_text(json.dumps({"format_version": 1, "models": [entry]}))
+    dialog = dock.catalogue_dialog()
+    dialog.open()
+    assert not dialog.panel.button.isEnabled()
+    qtbot.mouseClick(dialog.look, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "Set it in napari's preferences" in dialog.panel.status.text(), timeout=10000)
+    dialog.address.setText(str(tmp_path / "models.json"))
+    qtbot.mouseClick(dialog.look, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "Finds organ in <b>MR</b>\nLicence: CC0" in dialog.card.text(), timeout=10000)
+    qtbot.waitUntil(dialog.panel.button.isEnabled, timeout=10000)
+    qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "Installed" in dialog.panel.status.text(), timeout=20000)
+    assert dock.chosen().parent.name == "Dataset011_Listed"
+    dialog.close()

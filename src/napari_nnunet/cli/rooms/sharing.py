@@ -11,6 +11,8 @@ from napari_nnunet.errors import ModelError, ResourceError
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.sharing.cards import card_text
 from napari_nnunet.jobs.sharing.carry import export_model as export_model_job
+from napari_nnunet.jobs.sharing.catalogue import fetch_model as fetch_by_name
+from napari_nnunet.jobs.sharing.catalogue import list_models as list_catalogue
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import download_model, install_zip
 from napari_nnunet.jobs.sharing.quantize import quantize as quantize_job
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
         DoctorRequest,
         DownloadRequest,
         ExportRequest,
+        FetchModelRequest,
         ImportV1Request,
         InstallRequest,
+        ListModelsRequest,
         QuantizeRequest,
     )
 
@@ -69,6 +73,18 @@ def install_pretrained_model_from_zip(request: InstallRequest, shell: Shell) -> 
 def download_pretrained_model_by_url(request: DownloadRequest, shell: Shell) -> None:
     """Download a zip and install its models."""
     _say(shell.run(download_model(shell.workspace, request)))
+
+
+def list_models(request: ListModelsRequest, shell: Shell) -> None:
+    """Print what a catalogue has."""
+    for entry in shell.run(list_catalogue(request)).entries:
+        print(f"{entry.name}: {', '.join(entry.segments)} in {entry.modality} ({entry.size / 1e6:,.1f} MB)")
+        print(f"    {entry.licence}{f'; {entry.title}' if entry.title else ''}")
+
+
+def fetch_model(request: FetchModelRequest, shell: Shell) -> None:
+    """Download a model by its name and install it."""
+    _say(shell.run(fetch_by_name(shell.workspace, request)))
 
 
 def _say(installed: Installed) -> None:

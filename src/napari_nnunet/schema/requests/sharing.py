@@ -146,6 +146,31 @@ class DownloadRequest(Request):
     replace_models: Replace = False
 
 
+class ListModelsRequest(Request):
+    """Show the models of a catalogue: what they find, in which images, licence and size. Nothing is downloaded.
+
+    A catalogue is a small JSON file that somebody who shares models publishes.
+    """
+
+    catalogue: str = option(
+        "Catalogue of models",
+        "--catalogue ADDRESS",
+        "Address (https://...) or file of the catalogue; with #sha256=CHECKSUM behind it, only exactly that is used.",
+        default="",
+        otherwise="the variable NAPARI_NNUNET_CATALOGUE",
+    )
+
+
+class FetchModelRequest(ListModelsRequest):
+    """Download a model of a catalogue by its name, check it and install it.
+
+    Its card is shown before; after an interruption the same command continues.
+    """
+
+    name: str = option("Model", "NAME", "Name of a model, as list_models shows it.")
+    replace_models: Replace = False
+
+
 class ImportV1Request(Request):
     """Turn a trained model of nnU-Net v1 (TRAINER__PLANS with plans.pkl and fold_*) into the layout of v2.
 

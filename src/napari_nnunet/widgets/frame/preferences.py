@@ -24,6 +24,8 @@ class Preferences:
         Main memory a prediction may take; 0 means what is free.
     workspace : str
         Folder of datasets and models; empty means nnU-Net's variables or the per-user folder.
+    catalogue : str
+        Address of a catalogue of models; empty means what the environment says.
     step : float
         Tile step.
     mirroring : bool
@@ -33,6 +35,7 @@ class Preferences:
     device: str = "auto"
     memory_gb: float = 0.0
     workspace: str = ""
+    catalogue: str = ""
     step: float = 0.5
     mirroring: bool = True
 
@@ -63,6 +66,7 @@ def read_preferences() -> Preferences:
         device=str(getattr(compute, "device", default.device)),
         memory_gb=float(getattr(compute, "memory_gb", default.memory_gb)),
         workspace=str(getattr(folders, "workspace", default.workspace)),
+        catalogue=str(getattr(folders, "catalogue", default.catalogue)),
         step=float(getattr(compute, "tile_step", default.step)),
         mirroring=bool(getattr(compute, "mirroring", default.mirroring)),
     )

@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QGroupBox,
-    QHBoxLayout,
     QInputDialog,
     QLabel,
     QListWidget,
@@ -46,6 +45,7 @@ from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import failure_text, size_text
 from napari_nnunet.widgets.frame.worker import lazy
+from napari_nnunet.widgets.sharing.catalogue_dialog import CatalogueDialog
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class ModelsWidget(Dock):
         self.trash = TrashButton(self._rubbish)
         self.install = button("Install zip…", "Install the models of a zip. You can also drop the zip on napari.")
         self.download = button("Download…", "Download a zip from an address and install its models.")
+        self.catalogue = button("Catalogue…", "Choose a model of a catalogue by its card, download and install it.")
         self.add = button("Add folder…", "Add the folder of a model outside the workspace.")
         self.buttons = {name: button(text, tip) for name, (text, tip) in _BUTTONS.items()}
         self.panel = RunPanel("Install", stops="Stop; nothing is left behind.")
@@ -117,10 +118,10 @@ class ModelsWidget(Dock):
         column = QVBoxLayout(box)
         for part in (self.head, self.list, self.empty):
             column.addWidget(part)
-        row = QHBoxLayout()
-        for part in (self.install, self.download, self.add):
-            row.addWidget(part)
-        column.addLayout(row)
+        grid = QGridLayout()
+        for i, part in enumerate((self.install, self.catalogue, self.download, self.add)):
+            grid.addWidget(part, i // 2, i % 2)
+        column.addLayout(grid)
         column.addWidget(self.trash)
         return box
 
@@ -141,6 +142,7 @@ class ModelsWidget(Dock):
         self.list.currentRowChanged.connect(self._show_card)
         self.install.clicked.connect(self._choose_zip)
         self.download.clicked.connect(self._ask_address)
+        self.catalogue.clicked.connect(lambda: self.catalogue_dialog().open())
         self.add.clicked.connect(self._add_folder)
         self.trash.emptied.connect(self._brought_back)
         for name, action in (
@@ -252,6 +254,13 @@ class ModelsWidget(Dock):
         if ok and url.strip():
             job = download_model(self.head.workspace, DownloadRequest(url=url.strip()))
             self._run("Download", job, done=self._installed, cancelled=_NOT_INSTALLED)
+
+    def catalogue_dialog(self) -> CatalogueDialog:
+        """Return a new dialog with the models of a catalogue."""
+        dialog = CatalogueDialog(self.head.workspace, self)
+        dialog.panel.guard = self.panel.guard
+        dialog.fetched.connect(self._installed)
+        return dialog
 
     def _add_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a trained model")

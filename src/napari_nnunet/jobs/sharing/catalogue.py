@@ -1,0 +1,238 @@
+"""Models by name: a catalogue is a small file that says what there is, where it lies and what it must hash to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+from urllib.parse import urljoin
+
+from annotated_types import Gt, Len
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.formats.model.download import download
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.sharing.install import Installed, download_model, install_zip
+from napari_nnunet.schema.json_text import first_problem, json_object, read_text
+from napari_nnunet.schema.requests.sharing import DownloadRequest, FetchModelRequest, InstallRequest, ListModelsRequest
+
+VARIABLE = "NAPARI_NNUNET_CATALOGUE"
+_VERSION = 1
+_LARGEST = 4 << 20  # bytes of a catalogue: some thousand models
+_MARK = "#sha256="  # before the checksum that an address demands of its file, as in package indexes
+_WEB = ("http://", "https://")
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
+Phrase = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+PlainName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class CatalogueEntry(BaseModel):
+    """A zip of models that can be fetched.
+
+    Parameters
+    ----------
+    name : str
+        By which it is asked for.
+    segments : tuple of str
+        The classes it finds.
+    modality : str
+        In which images.
+    licence : str
+        Under which the weights may be used.
+    size : int
+        Bytes of the zip.
+    sha256 : str
+        Checksum of the zip.
+    url : str
+        Where it lies; relative to the catalogue where it is no whole address.
+    title, description, authors, citation : str
+        Free text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: PlainName
+    segments: Annotated[tuple[Phrase, ...], Len(1)]
+    modality: Phrase
+    licence: Phrase
+    size: Annotated[int, Gt(0)]
+    sha256: Digest
+    url: Phrase
+    title: Phrase = ""
+    description: Phrase = ""
+    authors: Phrase = ""
+    citation: Phrase = ""
+
+    @property
+    def text(self) -> str:
+        """The card of the model, in lines."""
+        lines = [self.title or self.name, self.description]
+        lines += [f"Finds {', '.join(self.segments)} in {self.modality}", f"Licence: {self.licence}"]
+        lines += [f"{name.capitalize()}: {value}" for name in ("authors", "citation") if (value := getattr(self, name))]
+        return "\n".join(line for line in [*lines, f"{self.size / 1e6:,.1f} MB from {self.url}"] if line)
+
+
+class _File(BaseModel):
+    """The content of a catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format_version: int
+    models: tuple[CatalogueEntry, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What there is to fetch.
+
+    Parameters
+    ----------
+    address : str
+        Where the file lies, without a checksum.
+    entries : tuple of CatalogueEntry
+        With whole addresses, in the order of the file.
+    """
+
+    address: str
+    entries: tuple[CatalogueEntry, ...]
+
+    def entry(self, name: str) -> CatalogueEntry:
+        """Return a model by its name; raises ModelError where there is none."""
+        found = next((entry for entry in self.entries if entry.name.casefold() == name.strip().casefold()), None)
+        if found is None:
+            raise ModelError(
+                f"The catalogue {self.address} has no model {name!r}. It has: "
+                f"{', '.join(entry.name for entry in self.entries) or 'none'}."
+            )
+        return found
+
+
+def address_of(typed: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return the address of the catalogue: what was typed or set, else what the environment says.
+
+    Raises
+    ------
+    SettingsError
+        If there is none.
+    """
+    values = os.environ if environment is None else environment
+    found = typed.strip() or values.get(VARIABLE, "").strip()
+    if not found:
+        raise SettingsError(
+            "No catalogue of models is known: somebody who shares models gives you its address.",
+            shell=f"Give it with --catalogue ADDRESS, or set {VARIABLE}.",
+            window="Set it in napari's preferences (nnU-Net > Folders > Catalogue of models).",
+        )
+    return found
+
+
+def list_models(request: ListModelsRequest) -> Job[Catalogue]:
+    """Read a catalogue.
+
+    Parameters
+    ----------
+    request : ListModelsRequest
+        Its address: a file, or one of http(s). With ``#sha256=...`` behind it, the catalogue must have that checksum;
+        without one it is read by https or from a file only.
+
+    Raises
+    ------
+    SettingsError
+        If no address is known, or it is one of http without a checksum.
+    ModelError
+        If it is no catalogue, or another one than the checksum demands.
+    ResourceError
+        If it cannot be read.
+    """
+    typed = address_of(request.catalogue)
+    address, mark, checksum = typed.partition(_MARK)
+    if address.startswith("http://") and not mark:
+        raise SettingsError(
+            f"{address} can be exchanged on its way to you, and has no checksum. Use an address that begins with "
+            f"https://, or put the checksum of the catalogue behind it: {address}{_MARK}..."
+        )
+    yield Stage(name="Reading the catalogue")
+    if not address.startswith(_WEB):
+        return _catalogue(address, Path(address).expanduser(), checksum if mark else None)
+    with TemporaryDirectory() as folder, closing(download(address, Path(folder))) as pieces:  # type: ignore[type-var]
+        for piece in pieces:
+            if isinstance(piece, Path):
+                return _catalogue(address, piece, checksum if mark else None)
+            if piece[0] > _LARGEST:
+                raise ModelError(f"{address} is larger than a catalogue of models can be.")
+    raise ModelError(f"{address} returned no file.")
+
+
+def _catalogue(address: str, path: Path, checksum: str | None) -> Catalogue:
+    """Return the catalogue in a file."""
+    text = read_text(path, ModelError, largest=_LARGEST)
+    if checksum is not None and _sum(path) != checksum.strip().lower():
+        raise ModelError(
+            f"The catalogue {address} is not the one you were told of: its SHA-256 is {_sum(path)} instead of "
+            f"{checksum}. Ask whoever shares the models for its new checksum."
+        )
+    content = json_object(text, address, ModelError)
+    try:
+        if int(content.get("format_version", 0)) > _VERSION:
+            raise ModelError(f"{address} was written for a later version of napari-nnunet. Update it.")
+        read = _File.model_validate(content)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise ModelError(f"{address} is not a catalogue of models: {first_problem(error)}") from error
+    names = [entry.name.casefold() for entry in read.models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ModelError(f"{address} has two models with the name {twice}.")
+    return Catalogue(address, tuple(e.model_copy(update={"url": _whole(e.url, address, path)}) for e in read.models))
+
+
+def _whole(url: str, address: str, path: Path) -> str:
+    """Return the whole address of a zip: beside its catalogue where it is relative."""
+    if address.startswith(_WEB):
+        whole = urljoin(address, url)
+        if not whole.startswith(_WEB):
+            raise ModelError(f"{address} names {url!r}, which is no address of the internet.")
+        return whole
+    return url if url.startswith(_WEB) else str(path.parent / url)
+
+
+def _sum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ResourceError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def fetch_model(workspace: Workspace, request: FetchModelRequest) -> Job[Installed]:
+    """Download the models of a catalogue's entry and install them; its card is said before.
+
+    An interrupted download is continued by the same request.
+
+    Raises
+    ------
+    ModelError, ResourceError, SettingsError
+        As :func:`list_models` and :func:`napari_nnunet.jobs.sharing.install.download_model`, and if the catalogue has
+        no such model.
+    """
+    catalogue = yield from list_models(request.only(ListModelsRequest))
+    entry = catalogue.entry(request.name)
+    yield Note(text=entry.text)
+    if entry.url.startswith(_WEB):
+        wanted = DownloadRequest(url=entry.url, sha256=entry.sha256, replace_models=request.replace_models)
+        return (yield from download_model(workspace, wanted))
+    path = Path(entry.url)
+    found = _sum(path)
+    if found != entry.sha256.lower():
+        raise ResourceError(
+            f"{path} is not the file that the catalogue {catalogue.address} means: its SHA-256 is {found} instead of "
+            f"{entry.sha256}."
+        )
+    return (yield from install_zip(workspace, InstallRequest(source=path, replace_models=request.replace_models)))

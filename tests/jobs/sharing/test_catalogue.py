@@ -1,0 +1,172 @@
+"""Models are fetched by name from a catalogue that is checked before it is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from functools import partial
+
+import pytest
+
+import napari_nnunet
+from helpers import Recipe, make_model
+from napari_nnunet.cli import main
+from napari_nnunet.errors import ModelError, ResourceError, SettingsError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.sharing.catalogue import address_of, fetch_model, list_models
+from napari_nnunet.jobs.sharing.export import export_models
+from napari_nnunet.schema.requests.sharing import ExportSettings, FetchModelRequest, ListModelsRequest
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder with a zip and the catalogue that names it, as a lab shares it."""
+    folder = tmp_path_factory.mktemp("shared")
+    model = make_model(folder / "theirs", Recipe(name="Dataset009_Sent"))
+    drain(export_models([model], folder / "sent.zip", ExportSettings(licence="CC0")))
+    write(folder, entry(folder))
+    return folder
+
+
+def entry(folder, **changes):
+    content = (folder / "sent.zip").read_bytes()
+    return {
+        "name": "sent", "segments": ["organ", "lesion"], "modality": "MR", "licence": "CC BY 4.0",
+        "size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "url": "sent.zip", **changes,
+    }  # fmt: skip
+
+
+def write(folder, *entries, name="models.json", **changes):
+    path = folder / name
+    path.write_text(json.dumps({"format_version": 1, "models": entries, **changes}))
+    return path
+
+
+def checksum(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def address(shared):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=shared)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def read(catalogue):
+    return drain(list_models(ListModelsRequest(catalogue=str(catalogue))))
+
+
+def fetch(folder, catalogue, name="sent"):
+    return drain(fetch_model(Workspace.at(folder), FetchModelRequest(catalogue=str(catalogue), name=name)))
+
+
+def test_a_model_is_fetched_from_an_address_by_its_name_after_its_card_was_shown(shared, address, tmp_path, capfd):
+    pinned = f"{address}/models.json#sha256={checksum(shared / 'models.json')}"
+    assert main(["list_models", "--catalogue", pinned]) == 0
+    assert "sent: organ, lesion in MR" in capfd.readouterr().out
+    assert main(["fetch_model", "SENT", "--catalogue", pinned, "--workspace", str(tmp_path)]) == 0
+    said = capfd.readouterr()
+    assert "Finds organ, lesion in MR\nLicence: CC BY 4.0" in said.err
+    assert "Licence: CC0" in said.out  # the zip's own card
+    assert (Workspace.at(tmp_path).results / "Dataset009_Sent").is_dir()
+
+
+def test_a_catalogue_in_a_folder_names_what_lies_beside_it(shared, tmp_path):
+    found = napari_nnunet.list_models(catalogue=str(shared / "models.json"))
+    assert [(e.name, e.url) for e in found] == [("sent", str(shared / "sent.zip"))]
+    folders = napari_nnunet.fetch_model("sent", workspace=tmp_path, catalogue=str(shared / "models.json"))
+    assert napari_nnunet.load_model(folders[0]).dataset.labels.names[1] == "organ"
+    assert (shared / "sent.zip").is_file()
+
+
+def test_an_address_that_can_be_exchanged_on_its_way_needs_a_checksum(address):
+    with pytest.raises(SettingsError, match="has no checksum. Use an address that begins with https"):
+        read(f"{address}/models.json")
+
+
+def test_another_catalogue_than_the_checksum_demands_is_not_used(shared, address, tmp_path):
+    pinned = checksum(shared / "models.json")
+    forged = write(shared, entry(shared, sha256="0" * 64), name="forged.json")
+    for place in (f"{address}/forged.json", forged):
+        with pytest.raises(ModelError, match="is not the one you were told of"):
+            fetch(tmp_path, f"{place}#sha256={pinned}")
+
+
+@pytest.mark.parametrize("where", ["address", "folder"])
+def test_a_zip_that_is_not_the_one_the_catalogue_means_is_not_installed(shared, address, tmp_path, where):
+    path = write(shared, entry(shared, sha256="0" * 64), name="other.json")
+    place = path if where == "folder" else f"{address}/other.json#sha256={checksum(path)}"
+    with pytest.raises(ResourceError, match="is not the"):
+        fetch(tmp_path, place)
+    assert not Workspace.at(tmp_path).results.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "../x"}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"title": "\x1b[2J"}, "title"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"size": -1}, "size"),
+        ({"size": 10**400}, "."),
+        ({"segments": []}, "segments"),
+        ({"licence": None}, "licence"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_catalogue_with_a_wrong_entry_is_refused(shared, tmp_path, changes, said):
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps({"format_version": 1, "models": [entry(shared, **changes)]}))
+    with pytest.raises(ModelError) as raised:
+        read(path)
+    assert said in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "no", '{"format_version": 1, "models": 3}', '{"format_version": [], "models": []}']
+)
+def test_what_is_no_catalogue_is_refused(tmp_path, content):
+    (tmp_path / "models.json").write_text(content)
+    with pytest.raises(ModelError):
+        read(tmp_path / "models.json")
+    with pytest.raises(ModelError, match="is a folder"):
+        read(tmp_path)
+
+
+def test_a_catalogue_of_a_later_version_or_with_two_of_a_name_is_refused(shared, tmp_path):
+    later = tmp_path / "later.json"
+    later.write_text(json.dumps({"format_version": 2, "models": [{"new": 1}]}))
+    with pytest.raises(ModelError, match="later version"):
+        read(later)
+    with pytest.raises(ModelError, match="two models with the name sent"):
+        read(write(tmp_path, entry(shared), entry(shared, name="Sent")))
+
+
+def test_a_catalogue_of_the_internet_names_nothing_on_this_computer(shared, address):
+    path = write(shared, entry(shared, url="file:///etc/passwd"), name="local.json")
+    with pytest.raises(ModelError, match="no address of the internet"):
+        read(f"{address}/local.json#sha256={checksum(path)}")
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(shared, tmp_path):
+    with pytest.raises(ModelError, match="no model 'liver'. It has: sent"):
+        fetch(tmp_path, shared / "models.json", "liver")
+
+
+def test_the_address_may_be_a_setting():
+    assert address_of(" a.json ", {}) == "a.json"
+    assert address_of("", {"NAPARI_NNUNET_CATALOGUE": "b.json"}) == "b.json"
+    with pytest.raises(SettingsError, match="No catalogue of models is known"):
+        address_of("", {})
