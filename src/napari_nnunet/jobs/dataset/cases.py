@@ -20,14 +20,14 @@ from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
-from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case, set_labels
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
+from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset, save_case, set_labels
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
-from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 
 _FOLDER = ".thumbnails"
@@ -59,6 +59,8 @@ class NewCase:
         For a new dataset.
     kinds : dict of int to str, optional
         Kind of each object, where the labels number objects instead of naming classes.
+    looked_before : bool
+        Whether classes that are new were looked for in the cases there are; where nobody did, they are unknown there.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class NewCase:
     channel_names: tuple[str, ...]
     file_ending: str
     kinds: Mapping[int, str] | None = None
+    looked_before: bool = True
 
 
 def add_case(case: NewCase) -> Job[TrainingCase]:
@@ -92,10 +95,25 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
         if not (case.folder / "dataset.json").is_file():
             create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
         else:
-            info = read_info(case.folder)
-            if dict(info.labels.labels) != dict(case.classes):
-                set_labels(case.folder, case.classes)
+            _say_classes(case)
         return save_case(case.folder, case.name, channels, labels, case.geometry)
+
+
+def _say_classes(case: NewCase) -> None:
+    """Write the classes of the dataset with a case, and in which other cases they were looked for."""
+    dataset, _ = survey(case.folder)
+    info = dataset.info
+    if dict(info.labels.labels) != dict(case.classes):
+        set_labels(case.folder, case.classes)
+    new = [name for name in case.classes if name not in (*info.labels.labels, IGNORE)]
+    said = {}  # a case of this name that is gone said nothing of this one
+    for name in (other.name for other in dataset.cases):
+        looked = info.annotated.get(name, info.labels.classes)
+        here = new if case.looked_before or name == case.name else []
+        if name in info.annotated or (new and not here):
+            said[name] = [*looked, *here]
+    if said or info.annotated:
+        change_json(case.folder, **{ANNOTATED: said})
 
 
 def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,14 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.widgets.dataset.case_form import CaseForm
 from napari_nnunet.widgets.dataset.case_list import CaseList, GroupTable
-from napari_nnunet.widgets.dataset.case_request import as_painted, describe_case, questions, replaces, resolve_case
+from napari_nnunet.widgets.dataset.case_request import (
+    as_painted,
+    describe_case,
+    new_classes,
+    questions,
+    replaces,
+    resolve_case,
+)
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
@@ -199,11 +207,27 @@ class CasesWidget(RequestDock[NewCase, None]):
 
     def begin(self, request: NewCase) -> None:
         """Save the chosen layers as a case; another image's case only after asking."""
-        question = questions(request, self.form.choices(), self._replaces)
-        if not question or self.confirmed(question):
-            layers = [*self.form.images, self.form.labels]
-            job = add_case(request) if request.kinds is None else add_object_case(request)
-            self.panel.run(job, done=lambda case: self._added(case, layers))
+        choices = self.form.choices()
+        question = questions(request, choices, self._replaces)
+        if question and not self.confirmed(question):
+            return
+        question = new_classes(request, choices, self._replaces)
+        looked = self.looked_for(question) if question else True
+        if looked is None:
+            return
+        layers = [*self.form.images, self.form.labels]
+        request = replace(request, looked_before=looked)
+        job = add_case(request) if request.kinds is None else add_object_case(request)
+        self.panel.run(job, done=lambda case: self._added(case, layers))
+
+    def looked_for(self, question: str) -> bool | None:
+        """Ask whether a new class was looked for in the cases there are; None to leave everything as it is."""
+        box = QMessageBox(QMessageBox.Icon.Question, "nnU-Net", question, QMessageBox.StandardButton.Cancel, self)
+        none = box.addButton("There is none", QMessageBox.ButtonRole.YesRole)
+        nobody = box.addButton("Nobody looked for it", QMessageBox.ButtonRole.NoRole)
+        box.setDefaultButton(nobody)
+        box.exec()
+        return {none: True, nobody: False}.get(box.clickedButton())
 
     def _added(self, case: TrainingCase, layers: Sequence[Any]) -> str:
         folder = case.label.parent.parent

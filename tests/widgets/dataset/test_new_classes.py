@@ -1,0 +1,53 @@
+"""A class that the cases there are do not know: absent, or never looked for, is asked in the Training cases dock."""
+
+from __future__ import annotations
+
+import pytest
+from casework import layers, press, settled, show
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QMessageBox
+
+from helpers import dataset_json, make_dataset
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+
+EARLIER = {f"c{i}": ("a",) for i in range(3)}
+
+
+def answering(button):
+    """Press a button of the question as soon as it is there; returns the list that gets the question."""
+    asked = []
+
+    def answer():
+        box = QApplication.activeModalWidget()
+        if not isinstance(box, QMessageBox):
+            QTimer.singleShot(50, answer)
+            return
+        asked.append(box.text())
+        next(one for one in box.buttons() if one.text().replace("&", "") == button).click()
+
+    QTimer.singleShot(50, answer)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("button", "known"), [("Nobody looked for it", EARLIER), ("There is none", {}), ("Cancel", None)]
+)
+def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, home, qtbot, button, known):
+    raw = make_dataset(home, cases=3)
+    before = dataset_json(raw)
+    show(cases, raw)
+    layers(viewer)
+    settled(cases, qtbot)
+    cases.form.table.item(1, 2).setText("a")
+    cases.form.table.item(2, 2).setText("cyst")
+    settled(cases, qtbot)
+    asked = answering(button)
+    if known is None:
+        cases.panel.button.click()
+        assert dataset_json(raw) == before
+    else:
+        press(cases, qtbot)
+        info = open_dataset(raw).info
+        assert info.labels.labels == {"background": 0, "a": 1, "cyst": 2}
+        assert dict(info.annotated) == known
+    assert "'cyst' is a new class, and nothing is labelled 'cyst' in the 3 other cases." in asked[0]
