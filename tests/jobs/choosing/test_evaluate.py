@@ -14,6 +14,7 @@ from choices import (
     RULES,
     SHAPE,
     label_folder,
+    notes,
     random_labels,
     run_verb,
 )
@@ -22,10 +23,11 @@ from napari_nnunet.engine.choosing import components
 from napari_nnunet.engine.choosing.surface import surface_metrics
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
-from napari_nnunet.jobs.choosing.compare import compare_arrays, difference
+from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference
 from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, case_tasks, evaluate_folder, evaluate_pairs
 from napari_nnunet.jobs.choosing.pairs import pair_up
 from napari_nnunet.processes import pool
+from napari_nnunet.schema.requests.choosing import CompareRequest
 
 
 def test_a_folder_is_measured_in_processes_as_without(tmp_path, monkeypatch):
@@ -186,3 +188,23 @@ def test_predicted_values_that_dataset_json_lacks_are_named(tmp_path):
     drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES), events.append)
     (warned,) = [event.text for event in events if isinstance(event, Note) and "define" in event.text]
     assert "1 file (a.nii.gz)" in warned and "(77)" in warned
+
+
+def test_values_of_references_that_count_as_background_are_said(tmp_path):
+    truth = random_labels(0)
+    wrong = truth.copy()
+    wrong[0, 0, :3] = 255
+    label_folder(tmp_path / "r", {"a": wrong, "b": truth})
+    label_folder(tmp_path / "p", {"a": truth, "b": truth})
+    _, said = notes(evaluate_folder(tmp_path / "r", tmp_path / "p", RULES))
+    assert "1 file (a.nii.gz) of the references have values that dataset.json does not define (255)" in said
+    assert "of the predictions" not in said
+
+
+def test_a_class_that_only_the_last_case_has_is_compared(tmp_path):
+    common, rare = (np.full((2, 3, 4), value, np.uint8) for value in (1, 7))
+    for folder in ("a", "b"):
+        cases = {f"c{i:02d}": common for i in range(11)}
+        label_folder(tmp_path / folder, {**cases, "z": rare}, info=False)
+    result = drain(compare_folders(CompareRequest(first=tmp_path / "a", second=tmp_path / "b")))
+    assert list(result.names) == [1, 7]

@@ -11,9 +11,10 @@ import pytest
 
 from choices import VOLUME, boxes, write_objects_folder
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import drain
-from napari_nnunet.formats.images.files import write_image
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.jobs.objects.measure import measure_objects
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
 
 
@@ -55,3 +56,16 @@ def test_the_kind_of_an_object_is_in_its_line_where_a_mask_tells_it(tmp_path: Pa
     drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))
     with (tmp_path / "t.csv").open() as file:
         assert [(row["object"], row["kind"]) for row in csv.DictReader(file)] == [("3", "debris"), ("9", "cell")]
+
+
+def test_pictures_without_a_size_of_a_pixel_are_measured_in_pixels_and_that_is_said(tmp_path: Path) -> None:
+    for folder, plane in (("png", Geometry(spacing=(1.0, 1.0), spacing_known=False)), ("nrrd", VOLUME)):
+        (tmp_path / folder).mkdir()
+        shape = (5, 8, 6)[-plane.ndim :]
+        write_labels(np.ones(shape, np.uint8), plane, tmp_path / folder / f"a.{folder}")
+        events: list[object] = []
+        request = MeasureObjectsRequest(objects=tmp_path / folder, target=tmp_path / "t.csv")
+        drain(measure_objects(request), events.append)
+        said = [event.text for event in events if isinstance(event, Note)]
+        unsized = any("1 of 1 files do not say how large their voxels are (a.png)" in text for text in said)
+        assert unsized == (folder == "png")

@@ -90,6 +90,11 @@ class Joint:
         """The values that occur in the prediction."""
         return tuple(int(value) for value in self.values[self.table.sum(axis=0) > 0])
 
+    @property
+    def expected(self) -> tuple[int, ...]:
+        """The values that occur in the reference."""
+        return tuple(int(value) for value in self.values[self.table.sum(axis=1) > 0])
+
     def without(self, removed: Joint) -> Joint:
         """Return the table after the voxels counted in ``removed`` became background in the prediction.
 

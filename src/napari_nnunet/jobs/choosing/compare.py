@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics
-from napari_nnunet.events import Job
+from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.ensemble import info_beside
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, read_pair
-from napari_nnunet.jobs.choosing.pairs import pair_up
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, compare_cases, evaluate_pairs, read_pair
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
 
@@ -69,12 +69,16 @@ def _row(name: str, width: int, values: Sequence[float]) -> str:
 
 
 def folder_rules(
-    first: Path, second: Path, dataset_json: Path | None = None, *, ignore_geometry: bool = False
-) -> tuple[Rules, dict[Region, str]]:
+    first: Path,
+    second: Path,
+    dataset_json: Path | None = None,
+    *,
+    ignore_geometry: bool = False,
+    workers: int = 0,
+) -> Job[tuple[Rules, dict[Region, str]]]:
     """Return what is compared, voxel by voxel where geometry is ignored, and what it is called.
 
-    From a dataset.json: the one given, or in either folder, or above; without one, the values that occur in the first
-    ten files.
+    From a dataset.json: the one given, or in either folder, or above; without one, all values that occur.
     """
     places = [dataset_json] if dataset_json else [p / "dataset.json" for p in (first, second, *first.parents[:1])]
     for place in places:
@@ -85,12 +89,16 @@ def folder_rules(
     ending = common_ending(first)
     pairs = pair_up(first, second, ending, missing_ok=True)
     by_voxels = Rules((), ending, ignore_geometry=ignore_geometry, asked_by_voxels=True)
-    values: set[int] = set()
-    for pair in pairs[:10]:
-        one, other, _ = read_pair(pair, by_voxels)
-        values.update(Joint.count(one, other).present)
-    labels = tuple(sorted(values))
+    yield Stage(name="Looking which labels there are", total=len(pairs))
+    found = yield from compare_cases(_present, pairs, None, by_voxels, workers=workers)
+    labels = tuple(sorted(set[int]().union(*found)))
     return replace(by_voxels, labels=labels), {label: f"label {label}" for label in labels}
+
+
+def _present(pair: Pair, rules: Rules) -> tuple[int, ...]:
+    """Return the values but 0 of a case; may run in a worker process."""
+    one, other, _ = read_pair(pair, rules)
+    return Joint.count(one, other).present
 
 
 def class_names(info: DatasetInfo, labels: Sequence[Region]) -> dict[Region, str]:
@@ -108,8 +116,12 @@ def compare_folders(request: CompareRequest) -> Job[Comparison]:
     Comparison
         Dice per class and case.
     """
-    rules, names = folder_rules(
-        request.first, request.second, request.dataset_json, ignore_geometry=request.ignore_geometry
+    rules, names = yield from folder_rules(
+        request.first,
+        request.second,
+        request.dataset_json,
+        ignore_geometry=request.ignore_geometry,
+        workers=request.workers,
     )
     evaluation = yield from evaluate_pairs(
         pair_up(request.first, request.second, rules.ending), rules, workers=request.workers

@@ -174,13 +174,13 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
         ) from error
 
 
-def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], tuple[int, ...]]:
+def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[str, set[int]]]:
     """Compare one case; may run in a worker process.
 
     Returns
     -------
-    tuple of (dict, tuple of int)
-        The metrics of every label, and the values of the prediction that dataset.json does not define.
+    tuple of (dict, dict of str to set of int)
+        The metrics of every label, and the values of "references" and "predictions" that dataset.json does not define.
     """
     reference, prediction, geometry = read_pair(pair, rules)
     joint = Joint.count(reference, prediction)
@@ -196,7 +196,8 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], tuple
         )
         more = blanked(more, rules.unknown.get(pair.name, ()))
         found = {label: {**values, **more[label]} for label, values in found.items()}
-    strange = () if rules.defined is None else tuple(sorted(set(joint.predicted) - rules.defined))
+    known = joint.values if rules.defined is None else rules.defined
+    strange = {"references": set(joint.expected) - set(known), "predictions": set(joint.predicted) - set(known)}
     return found, strange
 
 
@@ -374,15 +375,17 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
     return (yield from job)
 
 
-def _undefined(pairs: Sequence[Pair], values: Sequence[Sequence[int]]) -> Job[None]:
-    """Warn about predictions with values that dataset.json lacks: no score tells of them."""
-    files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own]
-    if files:
-        listed = sorted({value for own in values for value in own})
+def _undefined(pairs: Sequence[Pair], values: Sequence[Mapping[str, set[int]]]) -> Job[None]:
+    """Warn about files with values that dataset.json lacks: no score tells of them."""
+    for which in ("references", "predictions"):
+        files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own[which]]
+        if not files:
+            continue
+        listed = sorted(set[int]().union(*(own[which] for own in values)))
         more = ", ..." if len(listed) > 6 else ""
         yield Note(
             level="warning",
-            text=f"{some_files(files)} of the predictions have values that dataset.json does not define "
+            text=f"{some_files(files)} of the {which} have values that dataset.json does not define "
             f"({', '.join(map(str, listed[:6]))}{more}); they count as background. Is this the right dataset.json?",
         )
 

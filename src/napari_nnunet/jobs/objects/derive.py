@@ -87,7 +87,7 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     kinds = dict(request.kinds) or {1: "object"}
     with_kinds = {case: path for case in files if (path := kinds_file(folder, case)) is not None}
     _check_kinds(kinds, request, with_kinds, files)
-    unit = _network_edge(list(files.values()))
+    unit, sized = _network_edge(list(files.values()))
     yield Stage(name="Looking at objects", total=len(files))
     chosen = sorted(files)[:: max(1, -(-len(files) // _TRIED))]
     tasks = [Task(case, (path, unit, case in chosen), partial(memory_of, path)) for case, path in sorted(files.items())]
@@ -107,7 +107,7 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     write_json(folder / "dataset.json", content)
     note_drawn(folder, files)
     update_count(folder)
-    yield Note(text=_summary(counted, width, unit, scores, lost))
+    yield Note(text=_summary(counted, width, unit if sized else None, scores, lost))
     return scheme
 
 
@@ -146,11 +146,15 @@ def _check_kinds(
         )
 
 
-def _network_edge(paths: Sequence[Path]) -> float:
-    """Return the edge of the finest voxel that nnU-Net will plan: the smallest median of the spacings."""
-    spacings = [read_header(path).geometry.spacing for path in paths]
-    axes = min(len(spacing) for spacing in spacings)
-    return float(np.median([spacing[-axes:] for spacing in spacings], axis=0).min())
+def _network_edge(paths: Sequence[Path]) -> tuple[float, bool]:
+    """Return the edge of the finest voxel that nnU-Net will plan, and whether all files say how large theirs are.
+
+    It is the smallest median of the spacings.
+    """
+    grids = [read_header(path).geometry for path in paths]
+    axes = min(grid.ndim for grid in grids)
+    edge = float(np.median([grid.spacing[-axes:] for grid in grids], axis=0).min())
+    return edge, all(grid.spacing_known for grid in grids)
 
 
 def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
@@ -180,10 +184,12 @@ def _remarks(counted: Mapping[str, _Counted]) -> Job[None]:
 
 
 def _summary(
-    counted: Mapping[str, _Counted], width: float, unit: float, scores: Mapping[float, float], coreless: int
+    counted: Mapping[str, _Counted], width: float, unit: float | None, scores: Mapping[float, float], coreless: int
 ) -> str:
     total = sum(case.objects for case in counted.values())
-    text = f"{total} objects in {len(counted)} cases; borders are {width:g} voxels wide ({width * unit:g} mm)"
+    text = f"{total} objects in {len(counted)} cases; borders are {width:g} voxels wide"
+    if unit is not None:
+        text += f" ({width * unit:g} mm)"
     if width in scores:
         text += f", with which a perfect network would reach an average precision of {scores[width]:.3f}"
     if coreless:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
 from napari_nnunet.formats.images.files import common_ending, ending_of, read_header, read_volume
@@ -44,6 +44,7 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     else:
         cases = {request.objects.name[: -len(ending_of(request.objects))]: request.objects}
     images = {case: images_of(request.images, case) for case in cases}
+    yield from unsized([next(iter(images[case]), path) for case, path in cases.items()])
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
     voxels = sum(map(_memory, cases.values())) / _BYTES
@@ -115,6 +116,19 @@ def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
     if not found:
         raise DatasetError(f"{source} has no image of {case}; {case}_0000{ending} or {case}{ending} was looked for.")
     return found
+
+
+def unsized(paths: Sequence[Path]) -> Job[bool]:
+    """Say which files do not tell how large their voxels are; returns whether there are any."""
+    unknown = [path.name for path in paths if not read_header(path).geometry.spacing_known]
+    if unknown:
+        listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        yield Note(
+            level="warning",
+            text=f"{len(unknown)} of {len(paths)} files do not say how large their voxels are ({listed}): lengths, "
+            "areas and volumes of their objects are counted in voxels, not in mm.",
+        )
+    return bool(unknown)
 
 
 def _memory(path: Path) -> float:

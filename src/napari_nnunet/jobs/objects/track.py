@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.results.objects import found_files, write_numbered
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.objects.curves import figure_with, series_of
-from napari_nnunet.jobs.objects.measure import images_of, object_rows
+from napari_nnunet.jobs.objects.measure import images_of, object_rows, unsized
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
 _DRAWN = 500  # curves in a picture, the longest ones
@@ -142,6 +142,8 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     if not request.objects.is_dir():
         raise DatasetError(f"{request.objects} is no folder; put the objects of every time point into a file there.")
     files = found_files(request.objects)
+    images = {case: images_of(request.images, case) for case in files}
+    unit = "voxels" if (yield from unsized([next(iter(images[case]), path) for case, path in files.items()])) else "mm"
     remove_leftovers(make_folder(request.target))
     table: list[Row] = []
     done = []
@@ -149,7 +151,7 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         yield Stage(name=f"Following {series}", total=len(times))
         tables = []
         for i, case in enumerate(times.values()):
-            tables.append(object_rows(files[case], images_of(request.images, case)))
+            tables.append(object_rows(files[case], images[case]))
             yield Progress(done=i + 1, total=len(times))
         found = follow_rows(tables, list(times), request)
         for case, numbers in zip(times.values(), found.numbers, strict=True):
@@ -158,14 +160,17 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
         table += [{"series": series, **row} for row in found.rows]
         tracks = len({row["object"] for row in found.rows})
         done.append(TrackedSeries(series, len(times), tracks, len(set(found.parents.values()))))
-        yield Note(text=f"{series}: objects were looked for within {found.distance:.4g} mm.")
+        yield Note(text=f"{series}: objects were looked for within {found.distance:.4g} {unit}.")
     write_text(request.target / "tracks.csv", text_of(table))
-    draw_curves(table, request.target / "tracks.png")
+    draw_curves(table, request.target / "tracks.png", unit)
     return done
 
 
-def draw_curves(rows: Sequence[Row], path: Path) -> None:
-    """Draw size over time, a curve per object, and how many objects there are at each time."""
+def draw_curves(rows: Sequence[Row], path: Path, unit: str = "mm") -> None:
+    """Draw size over time, a curve per object, and how many objects there are at each time.
+
+    The unit is "mm", or "voxels" where nobody said how large these are.
+    """
     figure, (above, below) = figure_with(2, 3)
     curves: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
@@ -175,7 +180,8 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         above.plot(
             [row["time"] for row in own], [row[size] for row in own], linewidth=1, marker="." if len(own) < 3 else ""
         )
-    above.set_ylabel("area (mm²)" if size == "area" else "volume (mm³)")
+    power = {"mm": "mm²" if size == "area" else "mm³"}
+    above.set_ylabel(f"{size} ({power.get(unit, unit)})")
     for series in dict.fromkeys(name for name, _ in curves):
         times = [int(row["time"]) for row in rows if str(row.get("series", "")) == series]
         values, counts = np.unique(times, return_counts=True)
