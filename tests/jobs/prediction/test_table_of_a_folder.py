@@ -6,10 +6,11 @@ import csv
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.cli.main import main
-from napari_nnunet.events import CaseDone, drain
+from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
@@ -82,3 +83,47 @@ def test_no_case_is_held_against_the_others(model, images, tmp_path, monkeypatch
     monkeypatch.setattr(Case, "__eq__", compared)
     result = drain(predict_folder(model, PredictFolderRequest.of(source=images, target=tmp_path / "out", **CPU)))
     assert result.done == ("a", "c", "d")
+
+
+def test_what_others_left_in_the_folder_is_kept_with_a_word(new_model, images, tmp_path):
+    (images / "b_0000.nii.gz").unlink()
+    out = tmp_path / "out"
+    first, second = new_model(), new_model(name="Dataset002_Other", seed=3)
+    request = PredictFolderRequest.of(source=images, target=out, keep_finished=True, **CPU)
+
+    def said(model, request):
+        events = []
+        drain(predict_folder(model, request), events.append)
+        return [event.text for event in events if isinstance(event, Note) and "finished cases" in event.text]
+
+    assert not said(first, request)
+    assert not said(first, request)  # all are kept, and are its own
+    (text,) = said(second, request)
+    assert text.startswith(f"3 finished cases in {out} are kept, though it holds results of another model")
+    assert said(second, request.replace(region=(0, 4, 0, 8, 0, 8)))
+
+
+def test_the_previous_stage_is_laid_onto_its_image(new_model, images, tmp_path):
+    for name in "bcd":
+        (images / f"{name}_0000.nii.gz").unlink()
+    new_model(configuration="3d_lowres", spacing=(2.0, 2.0, 2.0))
+    model = new_model(configuration="3d_cascade_fullres", previous_stage="3d_lowres", seed=5)
+    labels = np.zeros((8, 16, 18), np.uint8)
+    labels[1:4, 2:9, 3:7] = 1
+    found = {}
+    for how, flip in (("as it lies", False), ("stored mirrored", True)):
+        folder = tmp_path / how
+        folder.mkdir()
+        image = sitk.ReadImage(str(images / "a_0000.nii.gz"))
+        mask = sitk.GetImageFromArray(labels)
+        mask.CopyInformation(image)
+        sitk.WriteImage(sitk.Flip(mask, (True, False, False)) if flip else mask, str(folder / "a.nii.gz"))
+        request = PredictFolderRequest.of(source=images, target=tmp_path / f"{how} out", previous=folder, **CPU)
+        assert not drain(predict_folder(model, request)).failed
+        found[how] = read_labels(tmp_path / f"{how} out" / "a.nii.gz")[0]
+    np.testing.assert_array_equal(found["stored mirrored"], found["as it lies"])
+    elsewhere = sitk.GetImageFromArray(labels)
+    elsewhere.SetOrigin((500, 0, 0))
+    sitk.WriteImage(elsewhere, str(tmp_path / "as it lies" / "a.nii.gz"))
+    request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=tmp_path / "as it lies", **CPU)
+    assert "previous stage's segmentation" in drain(predict_folder(model, request)).failed["a"].message

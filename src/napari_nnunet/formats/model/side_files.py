@@ -52,7 +52,8 @@ def what_is_there(model: TrainedModel, folder: PredictFolderRequest) -> Literal[
         wanted = _arguments(model, folder, settings)
         same = all(arguments.get(name) == wanted[name] for name in _DECIDING)
         same &= recipe.get("sha256") == model.hashes(folds, settings.checkpoint)
-        same &= (recipe.get("spacing") or None) == (list(folder.spacing) if folder.spacing else None)
+        for name, asked in (("spacing", folder.spacing), ("region", folder.region)):
+            same &= (recipe.get(name) or None) == (list(asked) if asked else None)
     except (DatasetError, OSError):
         return "others"
     return "the same" if same else "others"

@@ -196,9 +196,8 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[
         )
         more = blanked(more, rules.unknown.get(pair.name, ()))
         found = {label: {**values, **more[label]} for label, values in found.items()}
-    known = joint.values if rules.defined is None else rules.defined
-    strange = {"references": set(joint.expected) - set(known), "predictions": set(joint.predicted) - set(known)}
-    return found, strange
+    sides = {"references": joint.expected, "predictions": joint.predicted}
+    return found, {which: set(own) - set(rules.defined or own) for which, own in sides.items()}
 
 
 def size_of(path: Path, reader: str | None) -> tuple[int, int]:
@@ -379,15 +378,14 @@ def _undefined(pairs: Sequence[Pair], values: Sequence[Mapping[str, set[int]]]) 
     """Warn about files with values that dataset.json lacks: no score tells of them."""
     for which in ("references", "predictions"):
         files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own[which]]
-        if not files:
-            continue
         listed = sorted(set[int]().union(*(own[which] for own in values)))
-        more = ", ..." if len(listed) > 6 else ""
-        yield Note(
-            level="warning",
-            text=f"{some_files(files)} of the {which} have values that dataset.json does not define "
-            f"({', '.join(map(str, listed[:6]))}{more}); they count as background. Is this the right dataset.json?",
-        )
+        if files:
+            shown = ", ".join(map(str, listed[:6])) + (", ..." if len(listed) > 6 else "")
+            yield Note(
+                level="warning",
+                text=f"{some_files(files)} of the {which} have values that dataset.json does not define ({shown}); "
+                "they count as background. Is this the right dataset.json?",
+            )
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:

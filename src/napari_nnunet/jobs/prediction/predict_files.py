@@ -21,7 +21,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.model.side_files import write_side_files
+from napari_nnunet.formats.model.side_files import what_is_there, write_side_files
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.objects.find import write_rules
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
@@ -156,9 +156,16 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
 def _each(cases: Sequence[Case], work: FolderWork) -> Job[FolderResult]:
     model, folder, settings = work.model, work.folder, work.settings
     remove_leftovers(folder.target)
+    there = what_is_there(model, folder) if folder.keep_finished and work.segment is None else "nothing"
     write_side_files(model, folder, settings)
     yield Stage(name="Cases", total=len(cases))
     kept = {i: found for i, case in enumerate(cases) if (found := kept_of(case, model, folder, settings)) is not None}
+    if kept and there == "others":
+        yield Note(
+            level="warning",
+            text=f"{len(kept)} finished cases in {folder.target} are kept, though it holds results of another model, "
+            "of other weights or settings, or of other images. If they are not to be mixed, use another folder.",
+        )
     quality = QualityTable(folder.quality_path, [cases[i].name for i in kept]) if settings.quality else None
     tally = Tally(cases, work, kept, quality)
     yield from in_turn(tally) if folder.cluster is None else on_cluster(tally, folder.cluster)

@@ -22,6 +22,7 @@ from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_imag
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.objects import write_result
@@ -126,7 +127,7 @@ def _one(
     yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
     previous, box = None, folder.box(volume.shape)
     if folder.previous is not None:
-        previous, _ = read_labels(folder.previous / (case.name + model.dataset.file_ending), reader=model_reader(model))
+        previous = _previous_of(case, volume, model, folder, folder.previous)
     out = out_of(case, model, folder)
     make_folder(out.parent)
     with ExitStack() as stack:
@@ -151,6 +152,20 @@ def _one(
         if said := write_result(result, model.dataset, out, model_reader(model)):
             yield Note(level="warning", text=f"{case.name}: {said}")
     return result
+
+
+def _previous_of(
+    case: Case, volume: Volume, model: TrainedModel, folder: PredictFolderRequest, where: Path
+) -> NDArray[Any]:
+    """Read the previous stage's segmentation of a case, on the grid of its image."""
+    path = where / (case.name + model.dataset.file_ending)
+    labels, geometry = read_labels(path, reader=model_reader(model))
+    if folder.spacing is not None:  # what was given takes the place of what both files say
+        geometry = geometry.with_spacing(folder.spacing, GIVEN)
+    if folder.apart == "ignore" and labels.shape == volume.shape:
+        return labels
+    what = f"the previous stage's segmentation {path} and the image of {case.name}"
+    return onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what)
 
 
 def _write_uncertainty(result: Prediction, geometry: Geometry, out: Path) -> None:
