@@ -1,6 +1,6 @@
-"""From few labels to a model that can be trusted: five figures, with small networks.
+"""From few labels to a model that can be trusted: six figures, with small networks.
 
-    python benchmarks/guidance.py --data DATA --workspace DIR [--only scribbles next labels quality classes]
+    python benchmarks/guidance.py --data DATA --workspace DIR [--only scribbles next labels quality classes partial]
         [--steps 300] [--seeds 0] [--cases 60] [--minutes 25]
 
 DATA holds ``data/Dataset004_Hippocampus`` and ``data/heart`` (60 volumes of 30 patients, with full labels and
@@ -74,7 +74,7 @@ class Bench:
     def __init__(self, options):
         self.options, self.home = options, options.workspace
 
-    def dataset(self, number, data, labels, classes):
+    def dataset(self, number, data, labels, classes, **more):
         """Write a raw dataset: ``labels`` maps names to arrays, or to files that are copied; returns its name."""
         name = f"Dataset{number:03d}_{data.what.capitalize()}"
         raw = self.home / "nnUNet_raw" / name
@@ -94,6 +94,7 @@ class Bench:
             "labels": classes,
             "numTraining": len(labels),
             "file_ending": ".nii.gz",
+            **more,
         }
         (raw / "dataset.json").write_text(json.dumps(content))
         return name
@@ -322,7 +323,34 @@ def more_classes(bench, data_of):
         )
 
 
+def partial_labels(bench, data_of):
+    """Every class is drawn in a part of the cases only; the others are unknown there, or taken for background."""
+    for what in ("heart", "hippocampus"):
+        data, configuration = data_of(what), CONFIGURATION[what]
+        train, held = data.parts(min(40, bench.options.cases), 20)
+        classes = classes_of(what)
+        values = tuple(value for value in classes.values() if value)
+        only = {case: values[i % len(values)] for i, case in enumerate(train)}
+        drawn = {case: np.where((a := read(data.labels[case])[0]) == value, a, 0) for case, value in only.items()}
+        said = {case: [NAMES[what][value]] for case, value in only.items()}
+        ways = {
+            "every class in every case": ({case: data.labels[case] for case in train}, {}),
+            "one class a case, the others unknown": (drawn, {"annotated_classes": said}),
+            "one class a case, the others background": (drawn, {}),
+        }
+        for seed in bench.options.seeds:
+            dice = {}
+            for number, (how, (labels, more)) in enumerate(ways.items(), start=911):
+                name = bench.dataset(number, data, labels, classes, **more)
+                bench.plan(name, configuration)
+                bench.train(name, configuration, "all", bench.options.steps, seed, validation=False)
+                dice[how] = bench.dice(bench.model(name, configuration), data, held, values)
+            told = " | ".join(f"{how}: {value:.3f}" for how, value in dice.items())
+            print(f"| {what}, seed {seed} | {told} |", flush=True)
+
+
 PIECES = {
+    "partial": partial_labels,
     "scribbles": scribbles,
     "next": next_labels,
     "labels": wrong_labels,
