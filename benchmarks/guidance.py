@@ -335,7 +335,7 @@ def partial_labels(bench, data_of):
         said = {case: [NAMES[what][value]] for case, value in only.items()}
         ways = {
             "every class in every case": ({case: data.labels[case] for case in train}, {}),
-            "one class a case, the others unknown": (drawn, {"annotated_classes": said}),
+            "one class a case, the others unknown": (drawn, {"napari_nnunet_annotated": said}),
             "one class a case, the others background": (drawn, {}),
         }
         for seed in bench.options.seeds:

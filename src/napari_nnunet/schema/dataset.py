@@ -17,7 +17,7 @@ Region = int | tuple[int, ...]
 BACKGROUND = "background"
 IGNORE = "ignore"
 #: Classes that were looked for, of the cases in which not all were; nnU-Net passes this key over.
-ANNOTATED = "annotated_classes"
+ANNOTATED = "napari_nnunet_annotated"
 _LARGEST_LABEL = 2**32 - 1
 
 

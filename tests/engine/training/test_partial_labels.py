@@ -19,13 +19,13 @@ CONTENT = {
     "channel_names": {"0": "CT"},
     "labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3},
     "file_ending": ".nii.gz",
-    "annotated_classes": {"a": ["liver"], "b": ["liver", "spleen", "kidney"], "c": ["spleen", "background"]},
+    "napari_nnunet_annotated": {"a": ["liver"], "b": ["liver", "spleen", "kidney"], "c": ["spleen", "background"]},
 }
 REGIONS = {
     **CONTENT,
     "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
     "regions_class_order": [1, 2],
-    "annotated_classes": {"a": ["whole"]},
+    "napari_nnunet_annotated": {"a": ["whole"]},
 }
 
 
@@ -47,7 +47,7 @@ def test_the_patterns_of_a_dataset():
     assert partial.patterns[1:] == ((False, False, True, True), (False, True, False, True))
     assert unknown_regions(info, "a") == {2, 3}
     assert unknown_regions(info, "somebody else") == frozenset()
-    assert PartialLabels.in_dataset(DatasetInfo.parse({**CONTENT, "annotated_classes": {}})) is None
+    assert PartialLabels.in_dataset(DatasetInfo.parse({**CONTENT, "napari_nnunet_annotated": {}})) is None
     assert unknown_regions(DatasetInfo.parse(REGIONS), "a") == {(2,)}
 
 
@@ -63,7 +63,7 @@ def test_the_patterns_of_a_dataset():
 )
 def test_what_cannot_be_meant_is_a_sentence(given, said):
     with pytest.raises(DatasetError, match=said):
-        DatasetInfo.parse({**CONTENT, "annotated_classes": given})
+        DatasetInfo.parse({**CONTENT, "napari_nnunet_annotated": given})
 
 
 def test_an_unknown_class_counts_as_background_where_nobody_looked_for_it():

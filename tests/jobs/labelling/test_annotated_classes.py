@@ -51,7 +51,7 @@ def content(root):
 def test_two_datasets_of_other_classes_become_one(joined, capsys):
     found = content(joined)
     assert found["labels"] == {"background": 0, "liver": 1, "spleen": 2}
-    assert found["annotated_classes"] == {
+    assert found["napari_nnunet_annotated"] == {
         "liver0": ["liver"], "liver1": ["liver"], "spleen0": ["spleen"], "spleen1": ["spleen"],
     }  # fmt: skip
     assert found["numTraining"] == 4
@@ -68,14 +68,14 @@ def test_two_datasets_of_other_classes_become_one(joined, capsys):
 def test_cases_of_all_classes_that_come_later_are_complete(joined):
     both = folder_of(joined, "both", [2, 1])
     assert run("import_folders", *both, "-d", 1) == 0
-    assert set(content(joined)["annotated_classes"]) == {"liver0", "liver1", "spleen0", "spleen1"}
+    assert set(content(joined)["napari_nnunet_annotated"]) == {"liver0", "liver1", "spleen0", "spleen1"}
 
 
 def test_what_was_looked_for_can_be_said_later_and_taken_back(joined, capsys):
     assert run("annotated_classes", 1, "--classes", "liver", "spleen", "--cases", "liver*", "--workspace", joined) == 0
-    assert set(content(joined)["annotated_classes"]) == {"spleen0", "spleen1"}
+    assert set(content(joined)["napari_nnunet_annotated"]) == {"spleen0", "spleen1"}
     assert run("annotated_classes", 1, "--classes", "all", "--workspace", joined) == 0
-    assert content(joined)["annotated_classes"] == {}
+    assert content(joined)["napari_nnunet_annotated"] == {}
     before = content(joined)
     capsys.readouterr()
     for words, sentence in (
@@ -90,9 +90,9 @@ def test_what_was_looked_for_can_be_said_later_and_taken_back(joined, capsys):
 
 def test_labels_of_a_class_that_nobody_looked_for_are_found(joined, capsys):
     path = joined / "nnUNet_raw" / "Dataset001_Organs" / "dataset.json"
-    path.write_text(json.dumps({**content(joined), "annotated_classes": {"spleen0": ["liver"]}}))
+    path.write_text(json.dumps({**content(joined), "napari_nnunet_annotated": {"spleen0": ["liver"]}}))
     assert run("verify_dataset_integrity", "-d", 1, "--workspace", joined) == 1
-    assert "it contains 2 (spleen), but by 'annotated_classes'" in capsys.readouterr().out
+    assert "it contains 2 (spleen), but by 'napari_nnunet_annotated'" in capsys.readouterr().out
     assert run("plan_and_preprocess", "-d", 1, "-c", "3d_fullres", "--workspace", joined) == 0
     capsys.readouterr()
     assert run("train", 1, "3d_fullres", 0, "--epochs", 1, "--workspace", joined) == 1
@@ -108,7 +108,7 @@ def test_labels_of_a_class_that_nobody_looked_for_are_found(joined, capsys):
 )
 def test_a_class_that_cannot_be_added_is_refused(joined, capsys, labels, why):
     path = joined / "nnUNet_raw" / "Dataset001_Organs" / "dataset.json"
-    changed = {**content(joined), "labels": labels, "regions_class_order": [1, 2], "annotated_classes": {}}
+    changed = {**content(joined), "labels": labels, "regions_class_order": [1, 2], "napari_nnunet_annotated": {}}
     path.write_text(json.dumps(changed))
     assert run("import_folders", *folder_of(joined, "kidney", [1]), "-d", 1, "--annotated", "kidney") == 1
     assert why in capsys.readouterr().err

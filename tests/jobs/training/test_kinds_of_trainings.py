@@ -80,7 +80,7 @@ def test_classes_that_nobody_looked_for_in_some_cases_are_learned_from_the_other
 def test_a_case_with_a_class_of_which_it_is_said_that_nobody_looked_for_it_is_refused(new_workspace):
     workspace = new_workspace()
     _say(workspace, {"c2": ["organ"]})
-    with pytest.raises(DatasetError, match=r"c2: it contains 2 \(lesion\), but by 'annotated_classes'"):
+    with pytest.raises(DatasetError, match=r"c2: it contains 2 \(lesion\), but by 'napari_nnunet_annotated'"):
         run(workspace)
 
 
@@ -96,7 +96,7 @@ def _erase(workspace, cases, value):
 
 def _say(workspace, annotated):
     path = workspace.raw / TRAINED / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "annotated_classes": annotated}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_annotated": annotated}))
 
 
 def _validation(workspace, fold):
