@@ -11,7 +11,9 @@ from helpers import write_nifti
 from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset, said
+from napari_nnunet.formats.dataset.relabel import ALL_LABELS, bring_labels_back, change_classes
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.trash import TRASH, trashed
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 
@@ -122,3 +124,22 @@ def test_the_classes_of_numbered_objects_are_all_looked_for():
     scheme = ObjectScheme(kinds={"object": (1, 2)}, width=1.0, unit=1.0)
     with pytest.raises(DatasetError, match="numbered objects"):
         said(DatasetInfo.parse(scheme.write_into(plain)), ["a"], ["a"], ["object"])
+
+
+def test_what_was_looked_for_follows_classes_that_are_renamed_joined_and_brought_back(joined):
+    folder = joined / "nnUNet_raw" / "Dataset001_Organs"
+    key = "napari_nnunet_annotated"
+    change_classes(folder, {"liver": "hepar"})
+    assert content(joined)[key]["liver0"] == ["hepar"]
+    assert content(joined)[key]["spleen0"] == ["spleen"]
+    before = content(joined)
+    with pytest.raises(DatasetError, match="'liver0' names no class"):
+        change_classes(folder, {"hepar": "organ", "spleen": "organ"})
+    assert content(joined) == before, "nobody looked for all of 'organ' in any case"
+    assert run("annotated_classes", 1, "--classes", "hepar", "spleen", "--cases", "liver*", "--workspace", joined) == 0
+    change_classes(folder, {"hepar": ""})
+    assert content(joined)["labels"] == {"background": 0, "spleen": 1}
+    assert content(joined)[key] == {}, "what is left was looked for in every case"
+    (entry,) = [one for one in trashed(folder / TRASH) if one.name == ALL_LABELS]
+    bring_labels_back(folder, entry)
+    assert content(joined)[key] == {"spleen0": ["spleen"], "spleen1": ["spleen"]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.files import ENDINGS, adapter_for
-from napari_nnunet.schema.dataset import ANNOTATED, DatasetInfo, looked_for
+from napari_nnunet.schema.dataset import ANNOTATED, BACKGROUND, IGNORE, DatasetInfo, looked_for
 from napari_nnunet.schema.names import is_plain, shown
 from napari_nnunet.schema.objects import ObjectScheme
 
@@ -361,3 +361,27 @@ def said_of_cases(
     later = DatasetInfo.parse({**info.raw, "labels": {**info.raw["labels"], **added}, ANNOTATED: known})
     looked = looked_for(annotated, later.labels, "--annotated")
     return {"labels": later.raw["labels"], ANNOTATED: said(later, [*earlier, *new], new, looked)}
+
+
+def said_of_renamed(info: DatasetInfo, names: Mapping[str, str], labels: Collection[str]) -> dict[str, list[str]]:
+    """Return which classes were looked for after classes were renamed, joined or removed.
+
+    A class that several became was looked for where all of them were.
+
+    Parameters
+    ----------
+    info : DatasetInfo
+        Before.
+    names : mapping of str to str
+        New names of classes; others stay.
+    labels : collection of str
+        The names there are afterwards.
+    """
+    target = {name: names.get(name, name) for name in info.labels.classes}
+    found = {}
+    for case, looked in info.annotated.items():
+        unknown = {target[name] for name in info.labels.classes if name not in looked}
+        known = [name for name in labels if name in target.values() and name not in unknown]
+        if unknown & set(labels) - {BACKGROUND, IGNORE}:
+            found[case] = [name for name in known if name not in (BACKGROUND, IGNORE)]
+    return found

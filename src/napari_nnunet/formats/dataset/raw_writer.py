@@ -15,11 +15,11 @@ from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
 from napari_nnunet.formats.dataset.case_trash import homes_of, in_trash, masks_of, moved, raw_case_files
 from napari_nnunet.formats.dataset.changing import one_at_a_time
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, survey
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, dataset_json, read_info, said_of_renamed, survey
 from napari_nnunet.formats.images.files import adapter_for, read_labels, read_volume, write_image, write_labels
 from napari_nnunet.formats.trash import Trashed
 from napari_nnunet.grid import Grid, Turned, relation
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import ANNOTATED, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
@@ -172,10 +172,29 @@ def change_json(folder: Path, **changes: Any) -> None:
         write_json(path, {**content, **changes})
 
 
-def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]]) -> None:
-    """Replace the classes of a dataset; label files are not touched. Raises DatasetError where a rule is broken."""
-    DatasetInfo.parse({**read_info(folder).raw, "labels": dict(labels)})
-    change_json(folder, labels=dict(labels))
+def set_labels(folder: Path, labels: Mapping[str, int | Sequence[int]], names: Mapping[str, str] | None = None) -> None:
+    """Replace the classes of a dataset; label files are not touched.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset.
+    labels : mapping of str to int or sequence of int
+        Its classes from now on.
+    names : mapping of str to str, optional
+        New names of earlier classes.
+
+    Raises
+    ------
+    DatasetError
+        Where a rule is broken; nothing is written then.
+    """
+    changes: dict[str, Any] = {"labels": dict(labels)}
+    info = read_info(folder)
+    if info.annotated and names is not None:
+        changes[ANNOTATED] = said_of_renamed(info, names, labels)
+    DatasetInfo.parse({**info.raw, **changes})
+    change_json(folder, **changes)
 
 
 @one_at_a_time

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
 from napari_nnunet.formats.dataset.changing import one_at_a_time
-from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, survey
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, read_info, said_of_renamed, survey
 from napari_nnunet.formats.dataset.raw_writer import set_labels
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.trash import TRASH, Trashed, trash_path, trashed
-from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
+from napari_nnunet.schema.dataset import ANNOTATED, BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.json_text import first_problem, read_object
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.objects import ObjectScheme
@@ -71,7 +71,8 @@ def remap_dataset(folder: Path) -> dict[int, int]:
     mapping = compact_values(sorted(_values_of(dataset)), scheme.ignore_label)
     names = {value: name for name, value in scheme.labels.items() if isinstance(value, int)}
     ordered = sorted(mapping.items(), key=lambda entry: entry[1])
-    return _rewrite(dataset, mapping, {names.get(old, f"label_{old}"): new for old, new in ordered})
+    labels = {names.get(old, f"label_{old}"): new for old, new in ordered}
+    return _rewrite(dataset, mapping, labels, dataset.info.annotated)
 
 
 @one_at_a_time
@@ -110,7 +111,7 @@ def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
     if dataset.info.labels.has_regions:
         if merged:
             raise DatasetError("Regions join label values; they can be renamed, but not merged or removed.")
-        set_labels(folder, {target[name]: value for name, value in before.items()})
+        set_labels(folder, {target[name]: value for name, value in before.items()}, target)
         return {}
     ordered = [target[name] for name, _ in sorted(before.items(), key=lambda entry: _one(entry[1]))]
     kept = [name for name in dict.fromkeys(ordered) if name not in (BACKGROUND, IGNORE)]
@@ -119,14 +120,14 @@ def change_classes(folder: Path, names: Mapping[str, str]) -> dict[int, int]:
     labels = {name: i for i, name in enumerate([BACKGROUND, *kept, *([IGNORE] if IGNORE in before else [])])}
     mapping = {_one(value): labels[target[name]] for name, value in before.items()}
     if all(old == new for old, new in mapping.items()):
-        set_labels(folder, labels)
+        set_labels(folder, labels, target)
         return mapping
     strange = _values_of(dataset) - set(mapping)
     if strange:
         raise DatasetError(
             f"The labels contain {min(strange)}, which dataset.json does not define; check the dataset first."
         )
-    return _rewrite(dataset, mapping, labels)
+    return _rewrite(dataset, mapping, labels, said_of_renamed(dataset.info, target, labels))
 
 
 def _require_own_values(dataset: RawDataset) -> None:
@@ -164,11 +165,11 @@ def bring_labels_back(folder: Path, entry: Trashed) -> None:
             f"{since[0]} was added or changed since, and its values would mean other classes. Remove it from the "
             "dataset first, or bring its own old labels back."
         )
-    labels = read_info(entry.path).labels.labels
+    info = read_info(entry.path)
     aside = make_folder(folder / _ASIDE)
     for case in dataset.cases:
         copy_file(files[case.label.name], aside / case.label.name)
-    _complete(folder, {}, labels)
+    _complete(folder, {}, info.labels.labels, info.annotated)
     _finish(folder)
     shutil.rmtree(entry.path, ignore_errors=True)
 
@@ -182,25 +183,34 @@ def _values_of(dataset: RawDataset) -> set[int]:
 
 
 def _rewrite(
-    dataset: RawDataset, mapping: Mapping[int, int], labels: Mapping[str, int | Sequence[int]]
+    dataset: RawDataset,
+    mapping: Mapping[int, int],
+    labels: Mapping[str, int | Sequence[int]],
+    annotated: Mapping[str, Sequence[str]],
 ) -> dict[int, int]:
     """Write all label files anew, aside first, and exchange them."""
     if any(case.label.parent != dataset.folder / "labelsTr" for case in dataset.cases):
         raise DatasetError(f"{dataset.folder.name} lists its files in dataset.json; change the values there.")
+    DatasetInfo.parse({**dataset.info.raw, "labels": dict(labels), ANNOTATED: annotated})  # before anything is written
     aside, reader = make_folder(dataset.folder / _ASIDE), dataset.info.reader
     for case in dataset.cases:
         voxels, geometry = read_labels(case.label, reader=reader)
         write_labels(remap(voxels, mapping), geometry, aside / case.label.name, writer=reader)
-    _complete(dataset.folder, mapping, labels)
+    _complete(dataset.folder, mapping, labels, annotated)
     _finish(dataset.folder)
     return dict(mapping)
 
 
-def _complete(folder: Path, mapping: Mapping[int, int], labels: Mapping[str, int | Sequence[int]]) -> None:
+def _complete(
+    folder: Path,
+    mapping: Mapping[int, int],
+    labels: Mapping[str, int | Sequence[int]],
+    annotated: Mapping[str, Sequence[str]],
+) -> None:
     """Say that the files aside are complete, what they mean, and where the old ones go."""
     trash = make_folder(trash_path(folder / TRASH, ALL_LABELS))
     content = {"mapping": {str(old): new for old, new in mapping.items()}, "labels": dict(labels), "trash": trash.name}
-    write_json(folder / _ASIDE / _COMPLETE, content)
+    write_json(folder / _ASIDE / _COMPLETE, {**content, "annotated": {case: [*own] for case, own in annotated.items()}})
 
 
 class _Complete(BaseModel):
@@ -209,6 +219,7 @@ class _Complete(BaseModel):
     mapping: dict[int, int]
     labels: dict[str, int | list[int]]
     trash: str
+    annotated: dict[str, list[str]] = {}
 
 
 def _finish(folder: Path) -> dict[int, int] | None:
@@ -231,6 +242,8 @@ def _finish(folder: Path) -> dict[int, int] | None:
         if not (trash / written.name).is_file():
             copy_file(folder / "labelsTr" / written.name, trash / written.name)
         os.replace(written, folder / "labelsTr" / written.name)
-    write_json(folder / "dataset.json", {**read_info(folder).raw, "labels": content.labels})
+    before = read_object(folder / "dataset.json", DatasetError)
+    said = {ANNOTATED: content.annotated} if content.annotated or ANNOTATED in before else {}
+    write_json(folder / "dataset.json", {**before, "labels": content.labels, **said})
     shutil.rmtree(aside)
     return content.mapping
