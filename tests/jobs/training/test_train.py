@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -38,6 +37,7 @@ from napari_nnunet.jobs.planning.cost import training_costs
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.training import begin as begin_module
 from napari_nnunet.jobs.training.train import train, validate
+from napari_nnunet.processes import tracking
 from napari_nnunet.schema.requests.training import TrainRequest
 
 
@@ -217,16 +217,6 @@ def test_batches_that_are_brought_to_a_gpu_ahead_are_the_same_training(workspace
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_tensorboard_is_written_where_it_is_installed_and_refused_elsewhere(workspace):
-    settings = SHORT.replace(tensorboard=True, epochs=1)
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(SettingsError, match="pip install tensorboard"):
-            run(workspace, settings=settings)
-    else:
-        result, _ = run(workspace, settings=settings, validation=False)
-        assert list((result.folder.path / "tensorboard").iterdir())
-
-
 def test_the_python_door_trains_too(prepared, tmp_path, monkeypatch):
     import napari_nnunet
 
@@ -236,6 +226,30 @@ def test_the_python_door_trains_too(prepared, tmp_path, monkeypatch):
     result = napari_nnunet.train("6", "3d_fullres", 1, settings=SHORT, epochs=1, on_event=seen.append)
     assert result.validation.per_class.keys() == {"1", "2"}
     assert len(of(EpochDone, seen)) == 1
+
+
+def test_figures_of_a_training_go_to_a_tracker_also_when_it_is_resumed(workspace, monkeypatch):
+    runs = []
+
+    class Tracker:
+        def __init__(self, about):
+            runs.append((about, []))
+
+        def scalars(self, step, values):
+            runs[-1][1].append((step, sorted(values)[-1]))
+
+        def close(self, how):
+            runs[-1][1].append(how)
+
+    monkeypatch.setattr(tracking, "_TRACKERS", {"mlflow": Tracker})
+    monkeypatch.setattr(tracking, "find_spec", lambda _: True)
+    settings = SHORT.replace(track=("mlflow",))
+    run(workspace, settings=settings.replace(epochs=1), validation=False)
+    run(workspace, settings=settings.replace(epochs=2), resume=True)
+    assert [about.folder for about, _ in runs] == [folder_of(workspace).path] * 2
+    assert runs[0][0].settings["epochs"] == "1" and runs[0][0].settings["fold"] == "0"
+    assert [entry[0] for _, seen in runs for entry in seen[:-1]] == [0, 1, 1]
+    assert runs[1][1][-2:] == [(1, "validation/dice"), "finished"]
 
 
 def test_the_command_line_trains_validates_and_talks_to_a_running_training(prepared, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from napari_nnunet.engine.training.log import TrainingLog
-from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import write_json, written_beside
 from napari_nnunet.version import __version__
 
@@ -28,17 +27,9 @@ class Logbook:
     ----------
     folder : Path
         Of the fold.
-    tensorboard : bool
-        Also write scalars for TensorBoard.
-
-    Raises
-    ------
-    SettingsError
-        If TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
-        self._board = _board(folder / "tensorboard") if tensorboard else None
+    def __init__(self, folder: Path) -> None:
         now = datetime.now()
         name = f"training_log_{now.year}_{now.month}_{now.day}_{now:%H_%M_%S}.txt"
         self._path = folder / name
@@ -63,25 +54,8 @@ class Logbook:
             f"Pseudo dice [{dice}] ({', '.join(names)})",
             f"Epoch time: {last['epoch_end_timestamps'] - last['epoch_start_timestamps']:.2f} s",
         )
-        if self._board is not None:
-            self._add_scalars(self._board, last, names, log.epochs - 1)
         if better:
             self.say(f"New best EMA pseudo Dice: {last['ema_fg_dice']:.4f}")
-
-    @staticmethod
-    def _add_scalars(board: Any, last: Mapping[str, Any], names: Sequence[str], epoch: int) -> None:
-        values = {
-            "loss/train": last["train_losses"],
-            "loss/validation": last["val_losses"],
-            "pseudo_dice/average": last["ema_fg_dice"],
-            "learning_rate": last["lrs"],
-            "seconds_per_epoch": last["epoch_end_timestamps"] - last["epoch_start_timestamps"],
-            **{f"pseudo_dice/{n}": v for n, v in zip(names, last["dice_per_class_or_region"], strict=True)},
-        }
-        with suppress(OSError):
-            for name, value in values.items():
-                board.add_scalar(name, value, epoch)
-            board.flush()
 
     def draw(self, log: TrainingLog, *, now: bool = False) -> None:
         """Draw progress.png, if the last time was long enough ago."""
@@ -90,14 +64,6 @@ class Logbook:
             with suppress(Exception):  # a picture is not worth a training
                 draw_progress(log, self._picture)
             self._next_picture = time.monotonic() + (time.monotonic() - begun) / _PICTURE_SHARE
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an optional part of the installation
-    except ImportError as error:
-        raise SettingsError("TensorBoard is not installed: pip install tensorboard.") from error
-    return SummaryWriter(folder)
 
 
 def draw_progress(log: TrainingLog, path: Path) -> None:

@@ -86,7 +86,7 @@ class Session:
     def __post_init__(self) -> None:
         self.folder: FoldFolder = self.order.folder
         self.film = Film(self.order, self.source)
-        self.logbook = Logbook(self.folder.path, tensorboard=self.order.settings.tensorboard and self.group.leads)
+        self.logbook = Logbook(self.folder.path)
         self._batch: Batch | None = None
         self._epoch_seconds = 0.0
         self._waited = 0.0

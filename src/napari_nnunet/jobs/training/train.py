@@ -27,6 +27,7 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
+from napari_nnunet.processes.tracking import Run, require_trackers, tracked
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
@@ -106,6 +107,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
         )
     start = Start(resume, request.finish_in, request.pretrained, request.pretrained_heads, request.continue_from)
     device = training_device(request, own_device(request.device))
+    require_trackers(request.trackers)
     order = yield from make_order(workspace, request)
     choice = training_choice(request, order.architecture, device)
     with joined_processes(choice.device) as group, ExitStack() as stack:
@@ -124,6 +126,8 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             if not resume:
                 yield from _make_room(order.folder)
             stack.enter_context(order.folder.claimed())
+        if request.trackers:
+            job = tracked(job, request.trackers, _run_of(order), ending=_ending, last=_last_figures)
         return (yield from recorded(job, order.folder.events, ending=_ending, between=PROGRESS_EVERY))
 
 
@@ -205,6 +209,19 @@ def _ending(result: TrainResult) -> Ended:
     found = result.validation
     dice = f" Mean validation Dice {found.dice:.4f}." if found is not None and found.dice is not None else ""
     return Ended(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
+
+
+def _run_of(order: Order) -> Run:
+    """Return what trackers call a training."""
+    settings = {name: str(value) for name, value in order.settings.model_dump(mode="json", exclude_unset=True).items()}
+    settings |= {"dataset": order.dataset_name, "configuration": order.configuration.name, "fold": str(order.fold)}
+    name = f"{order.model.name} fold {order.fold}"
+    return Run(order.folder.path, order.workspace.results, order.dataset_name, name, settings)
+
+
+def _last_figures(result: TrainResult) -> dict[str, float]:
+    found = result.validation
+    return {} if found is None or found.dice is None else {"validation/dice": found.dice}
 
 
 def _train(

@@ -18,6 +18,7 @@ from napari_nnunet.schema.requests.planning import FoldSettings
 from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
 from napari_nnunet.schema.trainers import Seconds, TrainerRecipe, recipe_of
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -139,9 +140,13 @@ class TrainSettings(Request):
         "a fast GPU and few cores.",
         default="workers",
     )
-    tensorboard: bool = option(
-        "TensorBoard", "--tensorboard", "Also write scalars for TensorBoard, which must be installed.", default=False
+    track: tuple[TrackerName, ...] = option(
+        "Track with",
+        "--track NAME",
+        "Also send the figures of every epoch to TensorBoard, MLflow or Weights & Biases, which must be installed.",
+        default=(),
     )
+    tensorboard: bool = option("TensorBoard", "--tensorboard", "The same as --track tensorboard.", default=False)
     checkpoints: bool = option(
         "Write checkpoints",
         "--disable_checkpointing",
@@ -165,6 +170,11 @@ class TrainSettings(Request):
             if not 0 < weight < math.inf:
                 raise SettingsError(f"The weight of {name!r} is {weight}; it must be a positive number.")
         return weights or None
+
+    @property
+    def trackers(self) -> tuple[TrackerName, ...]:
+        """Where the figures of epochs go, each once."""
+        return tuple(dict.fromkeys((*self.track, *(("tensorboard",) if self.tensorboard else ()))))
 
     def recipe(self) -> TrainerRecipe:
         """Return the trainer's recipe with the own lengths and weights."""
