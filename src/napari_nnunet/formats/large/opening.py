@@ -7,6 +7,7 @@ import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
     if not opened:
         raise ImageError("No image was given.")
     first = opened[0]
+    level = first.level.path if isinstance(first.level, Level) else None
+    where = tuple(str(path) if is_address(path) else Path(path).absolute() for path in paths)
+    first = replace(first, again=partial(open_image, where, replace(say, level=level, best=None)))
     if len(opened) == 1:
         return first
     for other in opened[1:]:

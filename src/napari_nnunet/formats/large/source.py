@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ class LargeImage:
         Where it comes from in a pyramid.
     notes : tuple of str
         What was chosen in opening it, in sentences.
+    again : callable, optional
+        Opens the same image in another process, to which it can be sent; None for arrays of this process.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class LargeImage:
     files: tuple[Path, ...] = ()
     level: Any = None
     notes: tuple[str, ...] = ()
+    again: Callable[[], LargeImage] | None = None
 
     def __post_init__(self) -> None:
         shapes = [tuple(int(n) for n in array.shape) for array in self.arrays]

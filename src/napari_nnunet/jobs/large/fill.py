@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +24,14 @@ from napari_nnunet.events import Job, Note, Painted, Progress, Pump, Stage
 from napari_nnunet.formats.large.journal import BlockEntry, BlockJournal
 from napari_nnunet.formats.large.label_image import LabelImage
 from napari_nnunet.formats.large.source import LargeImage, Stamp
+from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.prediction.predict import after_out_of_memory
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import PreparedImage, Segmentation, count_labels
 from napari_nnunet.jobs.prediction.windows import NotFiniteError, Sums, segment_windows, tiles_of, window_weights
 from napari_nnunet.schema.requests.prediction import PredictSettings
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -37,8 +40,8 @@ class Filling:
 
     Parameters
     ----------
-    predictor : Predictor
-        The networks.
+    model : TrainedModel
+        What segments.
     image : LargeImage
         What is segmented.
     labels : LabelImage
@@ -55,7 +58,7 @@ class Filling:
         Blocks of this run, and of earlier ones.
     """
 
-    predictor: Predictor
+    model: TrainedModel
     image: LargeImage
     labels: LabelImage
     journal: BlockJournal
@@ -68,7 +71,7 @@ class Filling:
     @property
     def total(self) -> tuple[int, ...]:
         """Voxels of each label value in the whole image."""
-        values = max(self.predictor.model.dataset.labels.names) + 1
+        values = max(self.model.dataset.labels.names) + 1
         found = np.zeros(values, dtype=np.int64)
         for counts in self.counts.values():
             found[: len(counts)] += np.asarray(counts, dtype=np.int64)
@@ -76,7 +79,7 @@ class Filling:
         return tuple(int(n) for n in found)
 
 
-def fill(filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]) -> Job[None]:
+def fill(filling: Filling, predictor: Predictor, points: Sequence[tuple[Preparation, BlockGrid]]) -> Job[None]:
     """Compute the blocks of all time points that are not finished.
 
     Raises
@@ -86,27 +89,37 @@ def fill(filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]) -> J
     ResourceError
         If a block cannot be written, or memory runs out.
     """
-    todo = list(_left(filling, points))
+    todo = list(left(filling, points))
     if filling.kept:
         yield Note(text=f"{filling.kept} blocks are finished already; {len(todo)} are left.")
-    runs = [_runs(filling, preparation.record, block) for _, preparation, block in todo]
+    runs = [_runs(filling, predictor, preparation.record, block) for _, preparation, block in todo]
     total, began = sum(runs), time.monotonic()
     yield Stage(name="Segmenting", total=total)
     for number, (point, preparation, block) in enumerate(todo):
         before = sum(runs[:number])
-        labels = yield from _followed(_computed(filling, preparation, block), before, total, began)
-        _require_unchanged(filling)
-        filling.labels.write(block.box, labels, point)
-        counts = count_labels(labels, max(filling.predictor.model.dataset.labels.names) + 1)
-        filling.counts[(point, *block.place)] = counts
-        filling.journal.note(BlockEntry(at=(point, *block.place), counts=tuple(int(n) for n in counts)))
-        filling.computed += 1
-        yield Painted(box=block.box[-len(filling.image.shape) :], final=True)
+        counts = yield from _followed(finished(filling, predictor, preparation, block, point), before, total, began)
+        yield settled(filling, block, point, counts)
 
 
-def _left(
-    filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]
-) -> Iterator[tuple[int, Preparation, Block]]:
+def finished(
+    filling: Filling, predictor: Predictor, preparation: Preparation, block: Block, point: int
+) -> Job[tuple[int, ...]]:
+    """Compute a block and write it; returns the voxels of each label value. It may be done more than once."""
+    labels = yield from _computed(filling, predictor, preparation, block)
+    _require_unchanged(filling)
+    filling.labels.write(block.box, labels, point)
+    return tuple(int(n) for n in count_labels(labels, max(filling.model.dataset.labels.names) + 1))
+
+
+def settled(filling: Filling, block: Block, point: int, counts: tuple[int, ...]) -> Painted:
+    """Note that a block is written; returns what to tell of it."""
+    filling.counts[(point, *block.place)] = counts
+    filling.journal.note(BlockEntry(at=(point, *block.place), counts=counts))
+    filling.computed += 1
+    return Painted(box=block.box[-len(filling.image.shape) :], final=True)
+
+
+def left(filling: Filling, points: Sequence[tuple[Preparation, BlockGrid]]) -> Iterator[tuple[int, Preparation, Block]]:
     """Give the blocks that are not finished, but for those of the empty border."""
     noted = {entry.at: entry.counts for entry in filling.journal.all(BlockEntry)}
     for point, (preparation, layout) in enumerate(points):
@@ -120,13 +133,13 @@ def _left(
 
 def _counted(filling: Filling, block: Block, counts: tuple[int, ...]) -> tuple[int, ...]:
     """Return the noted voxels of each label value in a block; raises SettingsError if a block has others."""
-    values = max(filling.predictor.model.dataset.labels.names) + 1
+    values = max(filling.model.dataset.labels.names) + 1
     if len(counts) > values or sum(counts) != math.prod(hi - lo for lo, hi in block.box):
         raise filling.journal.damaged("the voxels it counts in a finished block are not as many as the block has.")
     return counts
 
 
-def _followed(job: Job[NDArray[Any]], before: int, total: int, began: float) -> Job[NDArray[Any]]:
+def _followed(job: Job[T], before: int, total: int, began: float) -> Job[T]:
     """Return what a block's job returns; of its progress, say what it is of the whole image's."""
     with Pump(job) as pump:
         for event in pump:
@@ -147,10 +160,10 @@ def _require_unchanged(filling: Filling) -> None:
         )
 
 
-def _runs(filling: Filling, record: PrepareRecord, block: Block) -> int:
+def _runs(filling: Filling, predictor: Predictor, record: PrepareRecord, block: Block) -> int:
     """Return how many network runs a block takes."""
     part = _part_of(filling, record, block)[1]
-    size, ensemble = filling.predictor.ensemble.windows_per_round, filling.predictor.ensemble
+    size, ensemble = predictor.ensemble.windows_per_round, predictor.ensemble
     whole, rest = divmod(part.count, size)
     return whole * ensemble.forwards(size) + (ensemble.forwards(rest) if rest else 0)
 
@@ -159,34 +172,40 @@ def _part_of(filling: Filling, record: PrepareRecord, block: Block) -> Any:
     """Return the way back to a block and the windows it needs."""
     if block.inner is None:
         raise ValueError("a block outside of the nonzero box has no windows")
-    model = filling.predictor.model
+    model = filling.model
     axes, needed = sampling_parts(record, model.configuration.resample_probabilities, block.inner)
     return axes, tiles_of(model, record, filling.settings).part(needed)
 
 
-def _computed(filling: Filling, preparation: Preparation, block: Block) -> Job[NDArray[Any]]:
+def _computed(filling: Filling, predictor: Predictor, preparation: Preparation, block: Block) -> Job[NDArray[Any]]:
     """Return the labels (z, y, x) of a block, in the image's own order; falls back as a prediction in memory does.
 
     Every block begins with the arithmetic of the whole image, so that it does not matter which ones a run computes.
     """
-    ensemble, on_device = filling.predictor.ensemble, filling.settings.on_device
+    ensemble, on_device = predictor.ensemble, filling.settings.on_device
     while True:
         try:
-            return (yield from _once(filling, ensemble, preparation, block, on_device=on_device))
+            return (yield from _once(filling, predictor, ensemble, preparation, block, on_device=on_device))
         except NotFiniteError:
             yield Note(level="warning", text=f"{ensemble.choice.precision} overflowed; repeating in float32.")
             ensemble = ensemble.rebuilt(replace(ensemble.choice, precision="float32", why="range of values"))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            model = filling.predictor.model
+            model = filling.model
             on_device, ensemble = yield from after_out_of_memory(ensemble, model, on_device=on_device, error=error)
 
 
 def _once(
-    filling: Filling, ensemble: Ensemble, preparation: Preparation, block: Block, *, on_device: bool
+    filling: Filling,
+    predictor: Predictor,
+    ensemble: Ensemble,
+    preparation: Preparation,
+    block: Block,
+    *,
+    on_device: bool,
 ) -> Job[NDArray[Any]]:
-    model, whole = filling.predictor.model, preparation.record
+    model, whole = filling.model, preparation.record
     labels = np.zeros([hi - lo for lo, hi in block.box], dtype=model.dataset.labels.dtype)
     axes, grid = _part_of(filling, whole, block)
     inner = block.inner or ()
@@ -208,7 +227,7 @@ def _once(
     accumulator = Accumulator(grid, ensemble.channels, weights)
     sums = Sums(data, grid, list(grid.tiles()), accumulator, assembler, labels, ensemble.choice)
     task = Segmentation(PreparedImage(data, record), filling.settings, labels, None)
-    yield from segment_windows(filling.predictor, ensemble, task, sums)
+    yield from segment_windows(predictor, ensemble, task, sums)
     return labels
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
-from napari_nnunet.engine.image.voxel_size import as_trained, counts_voxels
-from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, Shape3, chunk_shape, plan_blocks
-from napari_nnunet.engine.large.parts import Preparation, PreviousStage
+from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.image.voxel_size import counts_voxels
+from napari_nnunet.engine.large.blocks import BlockGrid, Shape3, chunk_shape
+from napari_nnunet.engine.large.parts import Preparation
 from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import ImageError, ModelError, SettingsError
@@ -30,14 +30,16 @@ from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage, Stamp
 from napari_nnunet.formats.model.folder import TrainedModel, origin_of
 from napari_nnunet.jobs.large.budget import Budget
+from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
+from napari_nnunet.jobs.large.ready import planned, prepared, limited_axis
 from napari_nnunet.jobs.large.survey import surveyed
 from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
-from napari_nnunet.jobs.prediction.windows import tiles_of
+from napari_nnunet.processes.cluster.team import Elsewhere, Team, result_of, team
 from napari_nnunet.schema.json_text import first_problem
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -45,7 +47,6 @@ from napari_nnunet.version import __version__
 
 _STATE = "state of the image's files"
 _FIRST = "first-stage.zarr"  # within an unfinished result
-_NOTHING = ImageFacts(((0, 0), (0, 0), (0, 0)), 0, 0, ())
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ class LargeResult:
 
 
 def predict_image(
-    model: TrainedModel, image: LargeImage, target: Path, asked: PredictImageSettings | None = None
+    model: TrainedModel,
+    image: LargeImage,
+    target: Path,
+    asked: PredictImageSettings | None = None,
+    workers: Team | None = None,
 ) -> Job[LargeResult]:
     """Segment an image of any size; neither it nor its result is ever in memory as a whole.
 
@@ -89,6 +94,8 @@ def predict_image(
         OME-Zarr (``NAME.zarr``, or ``labels/NAME`` in the image's folder), or a file of another format.
     asked : PredictImageSettings, optional
         nnU-Net's own settings if not given.
+    workers : Team, optional
+        Workers of a cluster that are there already; ``asked.cluster`` names others.
 
     Yields
     ------
@@ -106,8 +113,20 @@ def predict_image(
         If model, image and result do not fit, something cannot be read or written, or memory is not enough. What is
         finished is kept, and continued by the same with ``carry_on``.
     """
-    began = time.monotonic()
     asked = asked or PredictImageSettings()
+    if asked.cluster is None or workers is not None:
+        return (yield from _predicted(model, image, target, asked, workers))
+    need = Elsewhere(asked.cluster, (model.folder, *image.files), target.parent, network=True)
+    require_sendable(image)
+    with team(need) as found:
+        yield from result_of(found.gathered())
+        return (yield from _predicted(model, image, target, asked, found))
+
+
+def _predicted(
+    model: TrainedModel, image: LargeImage, target: Path, asked: PredictImageSettings, workers: Team | None
+) -> Job[LargeResult]:
+    began = time.monotonic()
     settings = asked.settings(model.resolve_folds(None, asked.checkpoint))
     _require_fit(model, image, settings)
     place, budget = Destination.of(target, image), Budget.of(asked.memory_gb)
@@ -126,8 +145,8 @@ def predict_image(
             yield Note(text=text)
         for text in image.geometry.remarks:
             yield Note(level="warning", text=f"{image.name}: {text}.")
-        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[_STATE]))
-        facts = yield from surveyed(image, journal, _separate(model, image))
+        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[_STATE]), workers, asked.memory_gb)
+        facts = yield from surveyed(image, journal, limited_axis(model, image))
         filling = yield from _filled(work, facts)
         yield Stage(name="Writing the result")
         if _is_zarr(target):
@@ -141,7 +160,7 @@ def predict_image(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is done, where to, and with how much memory; ``stamp`` is the image's when it was begun."""
+    """What is done, where to, with how much memory and by whom; ``stamp`` is the image's when it was begun."""
 
     model: TrainedModel
     image: LargeImage
@@ -150,6 +169,8 @@ class _Work:
     settings: PredictSettings
     budget: Budget
     stamp: Stamp
+    workers: Team | None
+    memory_gb: float
 
 
 def _is_zarr(target: Path) -> bool:
@@ -248,31 +269,17 @@ def _begun(
         raise journal.damaged(f"in a line 'arithmetic', {first_problem(error)}") from error
 
 
-def _separate(model: TrainedModel, image: LargeImage) -> int | None:
-    """Return the image's own axis whose planes are limited one by one, None if there is none."""
-    record = _record(model, image, None)
-    preparation = Preparation(image.read, record, model.configuration.resample_data, (), (), _NOTHING)
-    return None if preparation.separate is None else record.transpose_forward[preparation.separate]
-
-
-def _record(model: TrainedModel, image: LargeImage, facts: ImageFacts | None) -> PrepareRecord:
-    spacing = as_trained(model.plans, model.configuration, image.geometry).spacing_3d
-    box = None
-    if facts is not None:
-        z, y, x = (facts.box[axis] for axis in model.plans.transpose_forward)
-        box = (z, y, x)
-    return plan_grid(image.shape_3d, spacing, model.plans, model.configuration, box)
-
-
 def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
     """Compute all blocks that are not finished."""
     model, journal = work.model, work.journal
     previous = yield from _first_stage(work)
     preparations = []
     for point, known in enumerate(facts):
-        preparation = _prepared(model, work.image, known, point, previous)
+        preparation = prepared(model, work.image, known, point, previous)
         yield from _noted(known, preparation.record)
         preparations.append(preparation)
+    if work.workers is not None:
+        return (yield from _filled_elsewhere(work, work.workers, facts, preparations, previous))
     yield Stage(name="Loading the model")
     with borrowed(model, work.settings) as predictor, ExitStack() as stack:
         choice = predictor.choice
@@ -283,9 +290,50 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
             journal.note(ArithmeticEntry(**own))
         layouts = [_layout(predictor, part.record, work) for part in preparations]
         work.labels.open(begun=bool(journal.all(BlockEntry)))
-        filling = Filling(predictor, work.image, work.labels, journal, work.settings, work.stamp)
-        yield from fill(filling, list(zip(preparations, layouts, strict=True)))
+        filling = Filling(model, work.image, work.labels, journal, work.settings, work.stamp)
+        yield from fill(filling, predictor, list(zip(preparations, layouts, strict=True)))
     work.labels.forget_beside(_FIRST)
+    return filling
+
+
+def _filled_elsewhere(
+    work: _Work,
+    workers: Team,
+    facts: Sequence[ImageFacts],
+    preparations: Sequence[Preparation],
+    previous: LargeImage | None,
+) -> Job[Filling]:
+    """Let workers compute all blocks that are not finished; the first of them chooses arithmetic and blocks."""
+    model, journal, image, labels = work.model, work.journal, work.image, work.labels
+    noted = _noted_layout(work, preparations[0].record)
+    share = Share(
+        secrets.token_hex(8),
+        model.folder,
+        image.again,
+        None if previous is None else previous.again,
+        labels.place,
+        labels.chunk,
+        work.settings,
+        work.memory_gb or workers.memory_gb,
+        tuple(facts),
+        work.stamp,
+        None if noted is None else noted.block,
+    )
+    if noted is None or not journal.all(ArithmeticEntry):
+        yield Stage(name="Loading the model")
+        settings, chosen, block = yield from result_of(workers.one(plan_elsewhere, share))
+        yield Note(text=f"Computing on {chosen}.")
+        if not journal.all(ArithmeticEntry):
+            own = {"device": settings.device, "backend": settings.backend, "precision": settings.precision}
+            journal.note(ArithmeticEntry(**own))
+        if noted is None:
+            journal.note(LayoutEntry(block=block))
+        share = replace(share, token=secrets.token_hex(8), settings=settings, block=block)
+    labels.open(begun=bool(journal.all(BlockEntry)))
+    filling = Filling(model, image, labels, journal, share.settings, work.stamp)
+    layouts = [BlockGrid(part.record, share.block) for part in preparations if share.block is not None]
+    yield from fill_elsewhere(filling, workers, share, list(zip(preparations, layouts, strict=True)))
+    labels.forget_beside(_FIRST)
     return filling
 
 
@@ -306,60 +354,32 @@ def _first_stage(work: _Work) -> Job[LargeImage | None]:
     first, settings = first_stage_of(work.model, work.settings)
     yield Note(text=f"First stage of the cascade: {first.name}.")
     size = (*work.labels.chunk,)[-len(work.image.shape) :]
-    asked = PredictImageSettings.like(settings, memory_gb=work.budget.bytes / 1e9, carry_on=True, chunk=size)
+    memory = work.budget.bytes / 1e9 if work.workers is None else work.memory_gb
+    asked = PredictImageSettings.like(settings, memory_gb=memory, carry_on=True, chunk=size)
     path = work.labels.place.unfinished / _FIRST
-    yield from predict_image(first, replace(work.image, notes=()), path, asked)
+    yield from predict_image(first, replace(work.image, notes=()), path, asked, work.workers)
     yield Note(text=f"Second stage of the cascade: {work.model.name}.")
     axes = ("T" if work.image.times > 1 else "") + "ZYX"[-len(work.image.shape) :]
     return open_image([path], Say(level="0", axes=axes, spacing=work.image.geometry.spacing))
 
 
-def _prepared(
-    model: TrainedModel, image: LargeImage, facts: ImageFacts, point: int, previous: LargeImage | None
-) -> Preparation:
-    """Return what makes any part of a time point ready for the network."""
-    _require_normalisable(model, facts)
-    configuration, stage = model.configuration, None
-    if previous is not None:
-        labels = tuple(model.dataset.labels.foreground_labels)
-        stage = PreviousStage(partial(previous.read, time=point), configuration.resample_seg, labels)
-    return Preparation(
-        partial(image.read, time=point),
-        _record(model, image, facts),
-        configuration.resample_data,
-        configuration.normalization_schemes,
-        model.plans.intensities,
-        facts,
-        stage,
-    )
-
-
-def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
-    configuration = model.configuration
-    masked = any(
-        use and scheme == "ZScoreNormalization"
-        for use, scheme in zip(configuration.use_mask_for_norm, configuration.normalization_schemes, strict=True)
-    )
-    if masked and facts.content < facts.voxels:
-        raise ModelError(
-            f"{model.name} normalises what is not 0 only, holes filled, which takes the whole image at once. Segment "
-            "the image in memory (predict)."
-        )
+def _noted_layout(work: _Work, record: PrepareRecord) -> BlockGrid | None:
+    """Return the blocks that an earlier run noted; raises SettingsError if they cannot be those of this image."""
+    known = next(iter(work.journal.all(LayoutEntry)), None)
+    if known is None:
+        return None
+    sizes = zip(known.block, work.labels.chunk, work.image.shape_3d, strict=True)
+    if not all(size % chunk == 0 and size < whole + chunk for size, chunk, whole in sizes):
+        raise work.journal.damaged("its blocks are not made of whole chunks.")
+    return BlockGrid(record, known.block)
 
 
 def _layout(predictor: Predictor, record: PrepareRecord, work: _Work) -> BlockGrid:
     """Return the blocks that were noted, or plan and note them."""
-    known = next(iter(work.journal.all(LayoutEntry)), None)
-    if known is not None:
-        sizes = zip(known.block, work.labels.chunk, work.image.shape_3d, strict=True)
-        if not all(size % chunk == 0 and size < whole + chunk for size, chunk, whole in sizes):
-            raise work.journal.damaged("its blocks are not made of whole chunks.")
-        return BlockGrid(record, known.block)
-    model, ensemble = predictor.model, predictor.ensemble
-    costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
-    rule = model.configuration.resample_probabilities
-    grid = tiles_of(model, record, work.settings)
-    layout = plan_blocks(record, grid, rule, work.labels.chunk, costs, work.budget.left_beside(model, ensemble))
+    layout = _noted_layout(work, record)
+    if layout is not None:
+        return layout
+    layout = planned(predictor, record, work.labels.chunk, work.settings, work.budget)
     work.journal.note(LayoutEntry(block=layout.block))
     return layout
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.option import option
+from napari_nnunet.schema.requests.option import Cluster, option
 from napari_nnunet.schema.requests.prediction import PredictSettings, PresetName, preset
 
 
@@ -27,6 +27,7 @@ class PredictImageSettings(PredictSettings):
         ge=0,
         otherwise="half of what is free",
     )
+    cluster: Cluster = None
     probabilities: bool = option("Probabilities", "", "Not written for images larger than memory.", default=False)
     carry_on: bool = option(
         "Continue",

@@ -1,0 +1,83 @@
+"""What any part of a large image needs to become ready for the network, in this process or on a worker."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
+from napari_nnunet.engine.image.voxel_size import as_trained
+from napari_nnunet.engine.large.blocks import BlockCosts, BlockGrid, Shape3, plan_blocks
+from napari_nnunet.engine.large.parts import Preparation, PreviousStage
+from napari_nnunet.engine.large.survey import ImageFacts
+from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.jobs.large.budget import Budget
+from napari_nnunet.jobs.prediction.predictor import Predictor
+from napari_nnunet.jobs.prediction.windows import tiles_of
+from napari_nnunet.schema.requests.prediction import PredictSettings
+
+_NOTHING = ImageFacts(((0, 0), (0, 0), (0, 0)), 0, 0, ())
+
+
+def limited_axis(model: TrainedModel, image: LargeImage) -> int | None:
+    """Return the image's own axis whose planes are limited one by one, None if there is none."""
+    record = record_of(model, image, None)
+    preparation = Preparation(image.read, record, model.configuration.resample_data, (), (), _NOTHING)
+    return None if preparation.separate is None else record.transpose_forward[preparation.separate]
+
+
+def record_of(model: TrainedModel, image: LargeImage, facts: ImageFacts | None) -> PrepareRecord:
+    """Return the grids of an image; without facts, as if nothing of it were empty."""
+    spacing = as_trained(model.plans, model.configuration, image.geometry).spacing_3d
+    box = None
+    if facts is not None:
+        z, y, x = (facts.box[axis] for axis in model.plans.transpose_forward)
+        box = (z, y, x)
+    return plan_grid(image.shape_3d, spacing, model.plans, model.configuration, box)
+
+
+def prepared(
+    model: TrainedModel, image: LargeImage, facts: ImageFacts, point: int, previous: LargeImage | None
+) -> Preparation:
+    """Return what makes any part of a time point ready for the network."""
+    _require_normalisable(model, facts)
+    configuration, stage = model.configuration, None
+    if previous is not None:
+        labels = tuple(model.dataset.labels.foreground_labels)
+        stage = PreviousStage(partial(previous.read, time=point), configuration.resample_seg, labels)
+    return Preparation(
+        partial(image.read, time=point),
+        record_of(model, image, facts),
+        configuration.resample_data,
+        configuration.normalization_schemes,
+        model.plans.intensities,
+        facts,
+        stage,
+    )
+
+
+def _require_normalisable(model: TrainedModel, facts: ImageFacts) -> None:
+    configuration = model.configuration
+    masked = any(
+        use and scheme == "ZScoreNormalization"
+        for use, scheme in zip(configuration.use_mask_for_norm, configuration.normalization_schemes, strict=True)
+    )
+    if masked and facts.content < facts.voxels:
+        raise ModelError(
+            f"{model.name} normalises what is not 0 only, holes filled, which takes the whole image at once. Segment "
+            "the image in memory (predict)."
+        )
+
+
+def planned(
+    predictor: Predictor, record: PrepareRecord, chunk: Shape3, settings: PredictSettings, budget: Budget
+) -> BlockGrid:
+    """Return the blocks that an image is cut into, by the memory that is left beside the network."""
+    model, ensemble = predictor.model, predictor.ensemble
+    costs = BlockCosts(model.channels_in, ensemble.channels, np.dtype(model.dataset.labels.dtype).itemsize)
+    rule = model.configuration.resample_probabilities
+    allowed = budget.left_beside(model, ensemble)
+    return plan_blocks(record, tiles_of(model, record, settings), rule, chunk, costs, allowed)
