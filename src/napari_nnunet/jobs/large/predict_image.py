@@ -32,7 +32,7 @@ from napari_nnunet.formats.model.folder import TrainedModel, origin_of
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
-from napari_nnunet.jobs.large.ready import planned, prepared, limited_axis
+from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
 from napari_nnunet.jobs.large.survey import surveyed
 from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.jobs.prediction.objects import decoding_for
