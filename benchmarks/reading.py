@@ -121,11 +121,11 @@ def write(array: np.ndarray, path: Path) -> None:
         sitk.WriteImage(image, str(path), useCompression=True)
 
 
-def started(source: Path) -> subprocess.Popen[str]:
+def started(source: Path, program: str = READER) -> subprocess.Popen[str]:
     """Start one state's process."""
     environment = {**os.environ, "PYTHONPATH": str(source.resolve())}
     return subprocess.Popen(
-        [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
 
 
@@ -137,11 +137,11 @@ def ask(side: subprocess.Popen[str], *question: Any) -> float:
     side.stdin.flush()
     answer = side.stdout.readline()
     if not answer:
-        raise SystemExit(f"{question} could not be read.")
+        raise SystemExit(f"{question} could not be done.")
     return float(answer)
 
 
-def compare(sides: list[subprocess.Popen[str]], question: tuple[str, str, str | None], seconds: float) -> list[float]:
+def compare(sides: list[subprocess.Popen[str]], question: tuple[Any, ...], seconds: float) -> list[float]:
     """Return the least seconds of a read for each side."""
     first = [min(ask(side, *question, 1) for _ in range(3)) for side in sides]
     times = max(1, int(TURN / max(first)))

@@ -85,6 +85,8 @@ def _filled_up(work, root, room, said, before, expected):
         return "lost", f"it cost files: {lost[:5]}"
     if first.status and not re.search(r"space|disk", first.text):
         return "lost", f"the disk is not named: {first.text[-300:]}"
+    if "best checkpoint could not be saved" in first.text:  # that of an epoch that is gone is said, and not made up for
+        left, expected = ({n: d for n, d in all_.items() if not n.endswith("_best.pth")} for all_ in (left, expected))
     if first.status == 0 and left != expected:
         return (
             "lost",

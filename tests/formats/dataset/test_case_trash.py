@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from helpers import dataset_json, make_dataset
-from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.dataset import relabel
+from napari_nnunet.errors import DatasetError, ResourceError
+from napari_nnunet.formats.dataset import raw_writer, relabel
 from napari_nnunet.formats.dataset.case_trash import cases_in_trash, doubts, parts_in_trash
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import bring_case_back, drop_case, save_case, set_labels
@@ -182,3 +182,16 @@ def test_an_interrupted_exchange_of_labels_is_finished_before_the_next_change(ra
     change_classes(raw, {first: "cell"})
     assert read_info(raw).labels.labels == {"background": 0, "cell": 1}
     assert values(raw) == [[0, 1]] * 3
+
+
+def test_a_case_stays_where_a_full_disk_does_not_let_its_dataset_say_that_it_is_gone(raw, monkeypatch):
+    before = content(raw)
+
+    def full(*_):
+        raise ResourceError("No space left")
+
+    monkeypatch.setattr(raw_writer, "write_json", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        drop_case(raw, "c1")
+    assert content(raw) == before
+    assert cases_in_trash(raw) == []

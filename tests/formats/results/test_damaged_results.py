@@ -11,10 +11,11 @@ import nasty
 from helpers import read_probabilities
 from napari_nnunet.errors import DatasetError, ImageError, ModelError
 from napari_nnunet.formats.results.inference_information import read_best
-from napari_nnunet.formats.results.postprocessing import read_cleaning
+from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, is_complete, write_probabilities
 from napari_nnunet.formats.results.recipe import STYLES, read_recipe
 from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.schema.cleaning import Cleaning
 
 MEMBER = {
     "model": "m", "folder": "f", "trainer": "t", "plans": "p", "configuration": "c", "folds": ["0"],
@@ -87,3 +88,10 @@ def test_a_best_of_folds_that_are_none_is_refused(tmp_path, fold):
     nasty.write(tmp_path / "inference_information.json", content)
     with pytest.raises(ModelError, match="inference_information"):
         read_best(tmp_path)
+
+
+def test_what_a_killed_job_left_of_a_postprocessing_goes_when_it_is_written_again(tmp_path):
+    left = tmp_path / ".postprocessing.pkl.partial-4000000-abc"
+    left.write_bytes(b"half")
+    write_cleaning(tmp_path / "postprocessing.pkl", Cleaning.of([1]))
+    assert [path.name for path in tmp_path.iterdir()] == ["postprocessing.pkl"]

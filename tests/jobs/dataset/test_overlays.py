@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from helpers import DATASET, make_dataset
-from napari_nnunet.errors import PlanError, SettingsError
-from napari_nnunet.events import CaseFailed
+from napari_nnunet.errors import DatasetError, PlanError, SettingsError
+from napari_nnunet.events import CaseFailed, drain
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.formats.preprocessed.cases import store_case
@@ -97,7 +97,9 @@ def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(tmp_path)
     raw = make_dataset(tmp_path, cases=2)
     (raw / "labelsTr" / "c0.nii.gz").write_bytes(b"x")
     job = plot_overlays(Workspace.at(tmp_path), OverlaysRequest(dataset=DATASET, target=tmp_path / "out", raw=True))
-    events = list(job)
+    events = []
+    with pytest.raises(DatasetError, match="1 of 2 cases could not be drawn"):
+        drain(job, events.append)
     (failed,) = [event for event in events if isinstance(event, CaseFailed)]
     assert failed.case == "c0"
     assert "c0.nii.gz" in failed.message

@@ -146,6 +146,13 @@ def test_labels_of_classes_are_not_lost_when_a_dataset_becomes_one_of_objects(tm
     assert object_scheme(folder).kinds == {"box": (1, 2)}  # what was said before is not forgotten
 
 
+def test_labels_that_a_killed_job_drew_and_did_not_note_are_nobodys_own(folder: Path) -> None:
+    (folder / "objects_sources.jsonl").unlink()
+    drain(derive_objects(workspace_of(folder), DeriveObjectsRequest(dataset="1", width=1, workers=1)))
+    assert cases_in_trash(folder) == []
+    assert look_at_drawn(folder) == DrawnObjects()
+
+
 def test_a_case_goes_into_the_trash_with_its_objects_and_comes_back_with_them(folder: Path) -> None:
     drop_case(folder, "b")
     assert not list(folder.glob("*Tr/b*"))

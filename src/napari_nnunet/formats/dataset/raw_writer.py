@@ -218,8 +218,7 @@ def drop_case(folder: Path, name: str) -> Path:
     if not files:
         raise DatasetError(f"{folder.name} has no case {name}.")
     with in_trash(folder, name, files) as trash:
-        pass
-    update_count(folder)
+        update_count(folder)
     return trash
 
 

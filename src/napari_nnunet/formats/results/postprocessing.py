@@ -6,6 +6,7 @@ without the module being there.
 
 from __future__ import annotations
 
+import glob
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.atomic import write_json, written_beside
+from napari_nnunet.formats.atomic import remove_leftovers, write_json, written_beside
 from napari_nnunet.formats.pickles import read_with
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.cleaning import FUNCTION, Cleaning, Step, Target
@@ -90,6 +91,7 @@ def _target(value: Any) -> Target:
 def write_cleaning(path: Path, cleaning: Cleaning) -> None:
     """Write postprocessing.pkl as nnU-Net reads it."""
     arguments = cleaning.arguments()
+    remove_leftovers(path.parent, glob.escape(path.name))
     with written_beside(path) as temporary:
         temporary.write_bytes(_pickled(len(cleaning.steps), arguments))
 

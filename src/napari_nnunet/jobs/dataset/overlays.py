@@ -22,7 +22,7 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image
-from napari_nnunet.processes.pool import Task, run_cases
+from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
 
@@ -45,6 +45,11 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     -------
     int
         Pictures written.
+
+    Raises
+    ------
+    NnunetError
+        If cases could not be drawn, after the others were.
     """
     dataset_name = workspace.dataset_name(request.dataset)
     make_folder(request.target)
@@ -55,6 +60,7 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     outcomes = yield from run_cases(function, found, workers=request.workers, finished=lambda _: None)
     written = sum(outcome.error is None for outcome in outcomes.values())
     yield Note(text=f"{written} pictures are in {request.target}.")
+    results_of(outcomes, "drawn")
     return written
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash
@@ -116,14 +116,12 @@ def draw_cases(
     if plan.needs_kinds:
         require_kinds([case for case, path in kinds.items() if path is None], len(files))
     home = make_folder(folder / "labelsTr")
-    for path in foreign_labels(folder, cases):
-        with in_trash(folder, path.name.removesuffix(info.file_ending), [path], copied=True):
-            pass
+    foreign, labels = foreign_labels(folder, cases), {case: home / f"{case}{info.file_ending}" for case in kinds}
     yield Stage(name="Drawing cores and borders", total=len(cases))
     tasks = [
         Task(
             case,
-            (files[case], path, home / f"{case}{info.file_ending}", plan),
+            (files[case], path, labels[case], plan, case if labels[case] in foreign else ""),
             partial(memory_of, files[case]),
         )
         for case, path in kinds.items()
@@ -142,8 +140,12 @@ def require_kinds(missing: Sequence[str], count: int) -> None:
         )
 
 
-def draw_case(path: Path, kinds_path: Path | None, target: Path, plan: Drawing) -> int:
-    """Write the labels of a case, return how many objects are thinner than their borders; may run in a worker."""
+def draw_case(path: Path, kinds_path: Path | None, target: Path, plan: Drawing, foreign: str = "") -> int:
+    """Write the labels of a case, return how many objects are thinner than their borders; may run in a worker.
+
+    ``foreign`` is the name of a case whose labels may be somebody's own: they go to the trash, unless they are what is
+    drawn. These are of a job that was killed before it noted them.
+    """
     objects, geometry = read_objects(path)
     mask = None
     if kinds_path is not None:
@@ -151,8 +153,20 @@ def draw_case(path: Path, kinds_path: Path | None, target: Path, plan: Drawing) 
         what = f"the objects {path.parent.name}/{path.name} and the mask of kinds {kinds_path.parent.name}/{path.name}"
         mask = onto(mask, own, Grid(objects.shape, geometry), what=what)
     labels, lost = drawn(objects, mask, geometry, plan, path.name)
-    write_labels(labels, geometry, target)
+    if not foreign:
+        write_labels(labels, geometry, target)
+    elif not _hold(target, labels):
+        with in_trash(target.parents[1], foreign, [target], copied=True):
+            write_labels(labels, geometry, target)
     return lost
+
+
+def _hold(path: Path, labels: NDArray[Any]) -> bool:
+    """Whether a file holds these labels; one that is damaged holds others."""
+    try:
+        return np.array_equal(read_labels(path)[0], labels)
+    except NnunetError:
+        return False
 
 
 def drawn(

@@ -270,13 +270,16 @@ class Session:
 
     def save_latest(self) -> Job[None]:
         """Save a checkpoint; if the disk is full, warn and try again later."""
-        yield from self._save(self.folder.latest)
+        said = "The checkpoint could not be saved; the training continues and will try again."
+        yield from self._save(self.folder.latest, said)
 
     def save_best(self) -> Job[None]:
         """Save the best state so far."""
-        yield from self._save(self.folder.best)
+        now = "the one there is of an earlier epoch" if self.folder.best.is_file() else "there is none yet"
+        said = f"The best checkpoint could not be saved, so that {now}; the training continues."
+        yield from self._save(self.folder.best, said)
 
-    def _save(self, path: Path) -> Job[None]:
+    def _save(self, path: Path, problem: str) -> Job[None]:
         if not (self.group.leads and self.order.settings.checkpoints):
             return
         begun = time.monotonic()
@@ -284,7 +287,7 @@ class Session:
             self._write(path)
         except ResourceError as error:
             self._saved_at = time.monotonic()
-            yield Note.about("The checkpoint could not be saved; the training continues and will try again.", error)
+            yield Note.about(problem, error)
             return
         self._saved_at = time.monotonic()
         self._saving = self._saved_at - begun
