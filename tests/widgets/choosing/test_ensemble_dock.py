@@ -15,10 +15,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from helpers import Recipe, make_model, smooth_image, write_nifti
+from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.postprocessing import write_cleaning
 from napari_nnunet.formats.results.probabilities import write_probabilities
+from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, LAYERS, MODELS
+from napari_nnunet.widgets.choosing.scores import fold_scores
 
 
 @pytest.fixture
@@ -294,3 +298,29 @@ def test_models_that_do_not_fit_together_are_refused(viewer, workspace, qtbot):
     add_image(viewer)
     qtbot.waitUntil(lambda: "cannot be combined" in dock.summary.text(), timeout=10000)
     assert not dock.panel.button.isEnabled()
+
+
+def test_models_of_objects_stand_with_the_objects_they_found(viewer, ensemble, qtbot, tmp_path):
+    labels = {"background": 0, "cell core": 1, "cell border": 2}
+    model = make_model(tmp_path / "nnUNet_results", Recipe(name="Dataset009_Cells", labels=labels, folds=(0, 1)))
+    path = model.folder / "dataset.json"
+    scheme = {"kinds": {"cell": [1, 2]}, "width": 1.0, "unit": 1.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": scheme}))
+    for fold in (0, 1):  # both have a Dice of cores and borders
+        place = model.folder / f"fold_{fold}" / "validation"
+        place.mkdir()
+        summary = {"foreground_mean": {"Dice": 0.9}, "mean": {"1": {"Dice": 0.9}}, "metric_per_case": []}
+        (place / "summary.json").write_text(json.dumps(summary))
+    objects = np.zeros((4, 8), np.uint8)
+    objects[1:3, 1:3], objects[1:3, 5:7] = 1, 2
+    half = ObjectEvaluation({"c": {"": Matching.of(objects, np.where(objects == 1, objects, 0))}})
+    (model.folder / "fold_0" / "validation" / "objects.json").write_text(json.dumps(half.content()))
+    assert fold_scores(load_model(model.folder)) == {"fold_0": 0.5}
+    ensemble.members.source_box.value = FOLDS
+    ensemble.members.of_box.choices = [("cells", model.folder)]
+    ensemble.members.of_box.value = model.folder
+    ensemble.members.refresh()
+    assert ensemble.members.table.texts() == [
+        ["Member", "AP", "Weight"], ["fold 0", "0.500", "1"], ["fold 1", "–", "1"],
+    ]  # fmt: skip
+    assert "Fold 1: its objects were not looked for" in ensemble.members.note.text()

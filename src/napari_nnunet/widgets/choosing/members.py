@@ -30,7 +30,16 @@ from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.model_name import ModelName, label_of
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.widgets.choosing.scores import AVERAGED, NONE, dice_text, mean_dice_text, unscored
+from napari_nnunet.widgets.choosing.scores import (
+    DICE,
+    NONE,
+    best_score_text,
+    fold_scores,
+    mean_score_text,
+    measure_of,
+    score_text,
+    unscored,
+)
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
@@ -223,7 +232,7 @@ class MembersForm(QGroupBox):
         self.changed.emit()
 
     def _entries(self) -> tuple[list[tuple[str, str, Any]], str]:
-        """Return (name, Dice, what it is) of every row, and a sentence below."""
+        """Return (name, score, what it is) of every row, and a sentence below."""
         source, of = self.source_box.value, self.of_box.value
         if source == LAYERS:
             groups = layer_groups(self.viewer)
@@ -238,10 +247,10 @@ class MembersForm(QGroupBox):
             return [], empty[source]
         if source == FOLDS:
             model = load_model(of)
-            dice = model.validation_dice
+            scores = fold_scores(model)
             folds = model.folds()
             rows = [
-                (f"fold {fold}", dice_text(dice.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds
+                (f"fold {fold}", score_text(scores.get(f"fold_{fold}")), MemberChoice(model, (fold,))) for fold in folds
             ]
             alone = "" if len(folds) > 1 else "This model has only one fold, so nothing can disagree."
             return rows, " ".join(part for part in (alone, unscored(model, folds)) if part)
@@ -249,7 +258,7 @@ class MembersForm(QGroupBox):
             return self._best_entries(of)
         models = [load_model(path) for path in of]
         rows = [
-            (name, mean_dice_text(model), MemberChoice(model, None))
+            (name, mean_score_text(model), MemberChoice(model, None))
             for name, model in zip(_row_names(models), models, strict=True)
         ]
         return rows, "" if len(rows) > 1 else "Only one model of this dataset is known."
@@ -260,7 +269,7 @@ class MembersForm(QGroupBox):
         self.best = best = read_best(results)
         models = [load_model(results / name.folder) for name in best.models]
         rows = [
-            (name.configuration, dice_text(best.results.get(name.folder)), MemberChoice(model, best.folds))
+            (name.configuration, best_score_text(best, model, name.folder), MemberChoice(model, best.folds))
             for name, model in zip(best.models, models, strict=True)
         ]
         after = f", {best.dice_cleaned:.3f} with its postprocessing" if best.dice_cleaned != best.dice else ""
@@ -271,17 +280,20 @@ class MembersForm(QGroupBox):
 
     def _show(self, rows: Sequence[tuple[str, str, Any]]) -> None:
         self._filling = True
+        models = [what.model for _, _, what in rows if isinstance(what, MemberChoice)]
+        measure = measure_of(models[0]) if models else DICE
+        self.table.set_heads(["Member", measure.name, "Weight"])
         self.table.setRowCount(len(rows))
         fixed = self.source_box.value == BEST
-        for r, (name, dice, what) in enumerate(rows):
+        for r, (name, known, what) in enumerate(rows):
             item = QTableWidgetItem(name)
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsUserCheckable))
             item.setCheckState(Qt.CheckState.Checked)
             item.setToolTip(name)
-            score = QTableWidgetItem(dice)
+            score = QTableWidgetItem(known)
             score.setFlags(Qt.ItemFlag.ItemIsEnabled)
-            without = isinstance(what, MemberChoice) and dice == NONE
-            score.setToolTip(unscored(what.model, what.folds or what.model.folds()) if without else AVERAGED)
+            without = isinstance(what, MemberChoice) and known == NONE
+            score.setToolTip(unscored(what.model, what.folds or what.model.folds()) if without else measure.meaning)
             weight = QTableWidgetItem("1")
             weight.setFlags(Qt.ItemFlag.ItemIsEnabled | (Qt.ItemFlag(0) if fixed else Qt.ItemFlag.ItemIsEditable))
             weight.setToolTip("How much this member counts. Double click to change it.")

@@ -21,7 +21,12 @@ from napari_nnunet.widgets.frame.parts import Table, sentence
 from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
-_FATES = ("found", "missed", "invented", "split", "merged")
+_OBJECT_HEADS = {  # narrow, so that a dock shows them all
+    "AP\n@0.5": "Average precision at an IoU of 0.5: found / (found + missed + invented).",
+    "Found,\nmissed": "Objects of the reference that were found, and those that were not.",
+    "Invented": "Objects that were found where the reference has none.",
+    "Split,\nmerged": "Objects of the reference that were found as several, and those that were found as one.",
+}
 _TRAIN, _VAL = "#8c8c8c", "#ff8c00"
 _LOSS, _DICE, _SMOOTHED = "Loss", "Pseudo Dice", "mean, smoothed"
 _PSEUDO = (
@@ -198,18 +203,18 @@ class ScoreTable(Table):
         known = {case.name: case for case in cases}
         order = [name for name, _ in worst_first({name: own for name, own in figures.items() if name in known})]
         self.scores = [known[name] for name in order] + [case for case in cases if case.name not in figures]
-        self.set_heads(["Case", "AP@0.5", *(word.capitalize() for word in _FATES)])
-        self.horizontalHeaderItem(1).setToolTip(
-            "Average precision at an IoU of 0.5: found / (found + missed + invented)."
-        )
+        self.set_heads(["Case", *_OBJECT_HEADS])
+        for column, meaning in enumerate(_OBJECT_HEADS.values(), start=1):
+            self.horizontalHeaderItem(column).setToolTip(meaning)
         self.fill([[score.name, *_object_cells(figures.get(score.name))] for score in self.scores])
 
 
 def _object_cells(figures: Mapping[str, Any] | None) -> list[str]:
     if figures is None:
-        return ["–"] * (1 + len(_FATES))
+        return ["–"] * len(_OBJECT_HEADS)
     value = figures["AP@0.5"]
-    return [_dice_text(math.nan if value is None else value), *(str(figures[word]) for word in _FATES)]
+    one, two = (f"{figures[a]}, {figures[b]}" for a, b in (("found", "missed"), ("split", "merged")))
+    return [_dice_text(math.nan if value is None else value), one, str(figures["invented"]), two]
 
 
 def _dice_text(value: float) -> str:
