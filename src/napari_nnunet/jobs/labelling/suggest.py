@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from napari_nnunet.engine.labelling.queries import (
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError, for_people
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
-from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
+from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, write_labels
@@ -31,7 +30,9 @@ from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.judge import best_model, judges
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
+from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
 from napari_nnunet.jobs.prediction.predict import predict
+from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset
@@ -66,8 +67,8 @@ def suggest(workspace: Workspace, request: SuggestRequest) -> Job[Suggestions]:
     dataset = workspace.dataset_name(request.dataset)
     model = best_model(workspace, dataset, request)
     target = request.target or model.folder / SUGGESTIONS_FILE
-    cases, known = _unlabelled(workspace, dataset, model, request)
-    yield from _about(known)
+    cases, known = unlabelled_images(workspace, dataset, model, request)
+    yield from known.notes()
     values = (yield from _values_now(model, known.scheme)) if request.proposals is not None else {}
     make_folder(target.parent)
     remove_leftovers(target.parent)
@@ -104,58 +105,6 @@ def suggest(workspace: Workspace, request: SuggestRequest) -> Job[Suggestions]:
     return result
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is labelled of the images already: names of those that are done, label files of those that are begun."""
-
-    done: tuple[str, ...]
-    labels: dict[str, Path]
-    scheme: LabelScheme | None
-    left_out: str
-
-    @property
-    def ignored(self) -> int | None:
-        """The label of what nobody looked at."""
-        return None if self.scheme is None else self.scheme.ignore_label
-
-
-def _unlabelled(
-    workspace: Workspace, dataset: str, model: TrainedModel, request: SuggestRequest
-) -> tuple[list[Case], _Known]:
-    """Return the images of which something is not labelled, and what is known of them."""
-    found = find_cases(
-        request.source,
-        ending=model.dataset.file_ending,
-        channels=len(model.dataset.channel_names),
-        reader=model.plans.reader,
-    )
-    there, scheme = _labelled(workspace, dataset)
-    sparse = scheme is not None and scheme.ignore_label is not None
-    done = tuple(case.name for case in found.cases if case.name in there and not sparse)
-    left = [case for case in found.cases if case.name not in done]
-    if not left:
-        raise DatasetError(
-            f"All {len(done)} images are training cases of {dataset} already. Give images that nobody labelled yet."
-        )
-    return left, _Known(done, there if sparse else {}, scheme, found.left_out_text)
-
-
-def _labelled(workspace: Workspace, dataset: str) -> tuple[dict[str, Path], LabelScheme | None]:
-    """Return the label files of the training cases, and the classes there are now; a model may be alone."""
-    if not (workspace.raw / dataset / "dataset.json").is_file():
-        return {}, None
-    raw, _ = survey(workspace.raw / dataset)
-    return {case.name: case.label for case in raw.cases}, raw.info.labels
-
-
-def _about(known: _Known) -> Iterator[Note]:
-    if known.done:
-        some = ", ".join(known.done[:3]) + (", ..." if len(known.done) > 3 else "")
-        yield Note(text=f"{len(known.done)} of the images are training cases already ({some}) and left out.")
-    if known.left_out:
-        yield Note(level="warning", text=known.left_out)
-
-
 def _values_now(model: TrainedModel, scheme: LabelScheme | None) -> Generator[Note, None, dict[int, int]]:
     """Return which value of the dataset stands for each value of the model: classes may have changed since.
 
@@ -183,10 +132,10 @@ def _values_now(model: TrainedModel, scheme: LabelScheme | None) -> Generator[No
 
 
 def _places(
-    case: Case, model: TrainedModel, request: SuggestRequest, known: _Known, values: Mapping[int, int], target: Path
+    case: Case, model: TrainedModel, request: SuggestRequest, known: Known, values: Mapping[int, int], target: Path
 ) -> Job[list[Spot]]:
     """Segment an image and measure its places."""
-    volume = volume_of_case(case, model.plans.reader)
+    volume = volume_of_case(case, model_reader(model))
     scheme = model.dataset.labels
     folds = model.resolve_folds(None, model.checkpoints[0])
     base = PredictSettings(device=request.device, checkpoint=model.checkpoints[0], probabilities=True, classes=True)
@@ -202,13 +151,13 @@ def _places(
             remap(seen, values),
             volume.geometry,
             _proposal(case.name, model, request.proposals),
-            writer=model.plans.reader,
+            writer=model_reader(model),
         )
     axis = drawing_axis(volume.geometry.spacing)
     annotated = None
     labels = known.labels.get(case.name)
     if labels is not None:
-        drawn, _ = read_labels(labels, reader=model.plans.reader)
+        drawn, _ = read_labels(labels, reader=model_reader(model))
         if drawn.shape != seen.shape:
             raise DatasetError(f"{labels} has {drawn.shape} voxels, the image of the same name {seen.shape}.")
         annotated = np.asarray(drawn != known.ignored)

@@ -27,7 +27,8 @@ class FarVoxels:
     Parameters
     ----------
     spacing, trained : tuple of float
-        Voxel size of the image and of the model in mm, ``([z,] y, x)``.
+        Voxel size of the image and of the model in mm, ``([z,] y, x)``; that of the model has all three where the image
+        is a single slice and the model was trained on volumes.
     axes : str
         The axes that differ by more than a factor of ten: "zyx".
     known : bool
@@ -46,6 +47,8 @@ class FarVoxels:
     def text(self) -> str:
         """A sentence with both sizes, for a shell and a dock alike."""
         own, trained = (" x ".join(f"{v:g}" for v in sizes) + " mm" for sizes in (self.spacing, self.trained))
+        if len(self.trained) > len(self.spacing):
+            return f"The image is a single slice, and the model was trained on volumes with voxels of {trained}."
         if not self.known:
             origin = "The image does not say its voxel size, so 1 mm was taken"
         else:
@@ -81,8 +84,9 @@ def far_voxels(model: TrainedModel, geometry: Geometry) -> FarVoxels | None:
     }
     if not far:
         return None
-    trained = tuple(sizes[0][forward.index(axis)] for axis in range(3 - geometry.ndim, 3))
     letters = "".join("zyx"[axis] for axis in sorted(far))
+    shown = range(0 if "z" in letters else 3 - geometry.ndim, 3)
+    trained = tuple(sizes[0][forward.index(axis)] for axis in shown)
     return FarVoxels(geometry.spacing, trained, letters, geometry.spacing_known, geometry.spacing_source)
 
 

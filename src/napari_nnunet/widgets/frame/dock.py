@@ -153,6 +153,8 @@ class RequestDock(Dock, Generic[R, E]):
         What Cancel does, in its tool tip.
     """
 
+    estimating: ClassVar[str] = "Estimating time and memory…"
+
     def __init__(self, viewer: napari.viewer.Viewer, text: str, *, stops: str) -> None:
         super().__init__(viewer)
         self.summary = sentence()
@@ -213,7 +215,7 @@ class RequestDock(Dock, Generic[R, E]):
         self.panel.rename(self.verb(request))
         self.panel.set_ready(None)
         job = self.estimate(request)
-        self.summary.setText(f"{self.describe(request)}." + ("<br>Estimating time and memory…" if job else ""))
+        self.summary.setText(f"{self.describe(request)}." + (f"<br>{self.estimating}" if job else ""))
         if job is not None:
             self._start_estimate(request, job, self._generation)
 

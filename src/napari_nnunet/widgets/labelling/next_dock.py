@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import FileEdit
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_nnunet.errors import ModelError, NnunetError
+from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.formats.preprocessed.plans import plan_files
+from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, next_button, sentence
-from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
@@ -29,14 +33,17 @@ if TYPE_CHECKING:
     from napari_nnunet.jobs.labelling.suggest import suggest
     from napari_nnunet.jobs.labelling.suggestion import Suggestion, Suggestions
     from napari_nnunet.jobs.labelling.take import take_correction
+    from napari_nnunet.jobs.labelling.unlabelled import Unlabelled, look_at_unlabelled
 else:
+    Unlabelled = Any
+    look_at_unlabelled = lazy("napari_nnunet.jobs.labelling.unlabelled:look_at_unlabelled")
     suggest = lazy("napari_nnunet.jobs.labelling.suggest:suggest")
     take_correction = lazy("napari_nnunet.jobs.labelling.take:take_correction")
 
 _PROPOSALS = ".proposals"
 
 
-class NextWidget(RequestDock[SuggestRequest, None]):
+class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     """Rank unlabelled images, open the first place, take the correction as a case, go to the next.
 
     Parameters
@@ -44,6 +51,8 @@ class NextWidget(RequestDock[SuggestRequest, None]):
     viewer : napari.viewer.Viewer
         Injected by napari.
     """
+
+    estimating = "Looking at the images…"
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Suggest what to label", stops="Stop; nothing is suggested then.")
@@ -105,12 +114,16 @@ class NextWidget(RequestDock[SuggestRequest, None]):
     def request(self) -> SuggestRequest:
         """Return what the form asks for; raises NotReadyError with what is missing."""
         if self.head.dataset is None:
-            raise NotReadyError("This workspace has no dataset yet. Collect a few cases in the Training cases dock.")
+            raise NotReadyError(
+                "This workspace has no dataset yet. Collect a few cases in the Training cases dock.",
+                self._dock("Training cases"),
+            )
         source = chosen_file(self.source_box)
         if source is None:
-            raise NotReadyError("Choose the folder with the images that nobody labelled yet.")
-        if not source.exists():
-            raise NotReadyError(f"The folder {source} does not exist.")
+            raise NotReadyError("Choose the folder with the images that nobody labelled yet.", self._folder())
+        if not is_folder(source):
+            text = f"The folder {source} is not there. Choose another one, or connect its disk again."
+            raise NotReadyError(text, self._folder())
         proposals = self.head.workspace.results / self.head.dataset / _PROPOSALS
         return SuggestRequest.of(dataset=self.head.dataset, source=source, proposals=proposals, **self.rows.values())
 
@@ -120,6 +133,37 @@ class NextWidget(RequestDock[SuggestRequest, None]):
             f"<b>Will segment</b> the images of '{request.source[0].name}' and suggest {request.places} {request.unit} "
             "to label"
         )
+
+    def estimate(self, request: SuggestRequest) -> Job[Unlabelled]:
+        """Look at the images, and at the first of them as the model sees it."""
+        return self._look(self.head.workspace, request)
+
+    def _look(self, workspace: Workspace, request: SuggestRequest) -> Job[Unlabelled]:
+        try:
+            return (yield from look_at_unlabelled(workspace, request))
+        except ModelError as error:
+            planned = bool(plan_files(workspace.preprocessed / request.dataset))
+            raise NotReadyError(error.in_window, self._dock("Train" if planned else "Plan")) from error
+        except NnunetError as error:
+            raise NotReadyError(error.in_window, self._folder()) from error
+
+    def expect(self, request: SuggestRequest, found: Unlabelled) -> str:
+        """Return what will be ranked, by which model, and what is odd about it (rich text)."""
+        said = [self.describe(request), f"{counted(found.images, 'image')} to look at, with the model {found.model}"]
+        if found.done:
+            said.append(f"{counted(found.done, 'image')} left out: training cases already")
+        return ".<br>".join((*said, *(remark.rstrip(".") for remark in found.remarks))) + "."
+
+    def _dock(self, title: str) -> Remedy:
+        return Remedy(f"Open the {title} dock", lambda: open_dock(self.viewer, title))
+
+    def _folder(self) -> Remedy:
+        return Remedy("Choose a folder…", self._browse)
+
+    def _browse(self) -> None:
+        found = QFileDialog.getExistingDirectory(self, "Unlabelled images")
+        if found:
+            self.source_box.value = Path(found)
 
     def begin(self, request: SuggestRequest) -> None:
         """Rank."""

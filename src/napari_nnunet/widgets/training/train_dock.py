@@ -60,6 +60,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     """
 
     in_workspace = True
+    estimating = "Looking for cases to preprocess…"
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, "Train", stops="Stop checking the dataset; no training was started yet.")

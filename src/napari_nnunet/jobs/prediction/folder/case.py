@@ -191,13 +191,18 @@ def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest)
     volume = volume_of_case(case, model_reader(model), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
+    require_channels(case, volume, model)
+    return volume
+
+
+def require_channels(case: Case, volume: Volume, model: TrainedModel) -> None:
+    """Raise ImageError if an image has not as many channels as a model was trained on."""
     channels = len(model.dataset.channel_names)
     if volume.channels != channels:
         raise ImageError(
             f"{case.name} has {volume.channels} channel{'s' if volume.channels > 1 else ''}, the model was trained on "
             f"{channels} ({', '.join(model.dataset.channel_names)})."
         )
-    return volume
 
 
 def out_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Path:
