@@ -52,6 +52,7 @@ def test_the_masks_are_kept_and_cores_and_borders_are_derived(tmp_path: Path) ->
     labels, _ = read_labels(folder / "labelsTr" / "b.png")
     np.testing.assert_array_equal(labels > 0, objects > 0)
     assert set(np.unique(labels)) == {0, 1, 2}
+    assert not (folder / "trash").exists()  # nothing was anybody's work
 
 
 def test_numbers_too_large_for_label_files_become_small_ones(tmp_path: Path) -> None:

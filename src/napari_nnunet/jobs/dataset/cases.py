@@ -27,7 +27,7 @@ from napari_nnunet.formats.images.files import read_labels, read_volume, write_l
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
-from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, LabelScheme
+from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, DatasetInfo, LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 
 _FOLDER = ".thumbnails"
@@ -217,7 +217,7 @@ def thumbnails(folder: Path) -> Job[int]:
         try:
             newest = max(path.stat().st_mtime_ns for path in (case.label, case.images[0]))
             if not target.is_file() or target.stat().st_mtime_ns != newest:  # files from the trash are older
-                _draw(case, dataset.info.reader, target)
+                _draw(case, dataset.info, target)
                 os.utime(target, ns=(newest, newest))
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
         except NnunetError as error:
@@ -225,11 +225,13 @@ def thumbnails(folder: Path) -> Job[int]:
     return len(dataset.cases)
 
 
-def _draw(case: TrainingCase, reader: str | None, target: Path) -> None:
-    labels, _ = read_labels(case.label, reader=reader)
-    volume = read_volume(case.images[:1], reader=reader)
+def _draw(case: TrainingCase, info: DatasetInfo, target: Path) -> None:
+    labels, _ = read_labels(case.label, reader=info.reader)
+    volume = read_volume(case.images[:1], reader=info.reader)
     if labels.shape != volume.shape:
         raise DatasetError(f"the image has {volume.shape} voxels, its labels have {labels.shape}")
+    if info.labels.ignore_label is not None:
+        labels = np.where(labels == info.labels.ignore_label, 0, labels)  # the image is seen where nobody painted
     stack = labels.reshape(volume.shape_3d)
     z = telling_slice(stack)
     image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]

@@ -31,8 +31,8 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.judge import best_model, judges
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
-from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.folder.case import model_reader
+from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest
 from napari_nnunet.schema.requests.prediction import PredictSettings, preset

@@ -67,6 +67,8 @@ def import_objects(workspace: Workspace, request: ImportFoldersRequest, plan: Im
         yield Stage(name="Writing objects", total=len(plan.cases))
         tasks = [task(case.pair, beside / OBJECTS, ending, request.apart) for case in plan.cases]
         results_of((yield from run_cases(write_objects, tasks, workers=request.workers)), "imported")
+        for numbers in (beside / "labelsTr").iterdir():  # they lie among the objects now, and are nothing to bring back
+            numbers.unlink()
         derive = DeriveObjectsRequest(dataset=folder.name, kinds={1: kind}, workers=request.workers)
         yield from derive_in(beside, derive)
     return folder

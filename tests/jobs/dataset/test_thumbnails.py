@@ -1,0 +1,22 @@
+"""Small pictures of cases show what was painted, over the image."""
+
+from __future__ import annotations
+
+import imageio.v3 as iio
+import numpy as np
+
+from helpers import dataset_json, make_dataset, write_nifti
+from napari_nnunet.events import CaseDone
+from napari_nnunet.jobs.dataset.cases import thumbnails
+
+
+def test_where_nobody_painted_the_image_is_seen(tmp_path):
+    raw = make_dataset(tmp_path, cases=1, shape=(4, 40, 40))
+    dataset_json(raw, labels={"background": 0, "a": 1, "ignore": 2})
+    scribbles = np.full((4, 40, 40), 2, np.uint8)
+    scribbles[2, 10:20, 10:20] = 1
+    write_nifti(raw / "labelsTr" / "c0.nii.gz", scribbles, (1.0, 0.8, 0.8))
+    (done,) = [event for event in thumbnails(raw) if isinstance(event, CaseDone)]
+    picture = iio.imread(done.path)[..., :3].astype(int)
+    coloured = np.ptp(picture, axis=-1) > 40
+    assert 0.03 < coloured.mean() < 0.12  # a sixteenth was painted
