@@ -106,12 +106,12 @@ def test_folders_are_shown_then_imported(tmp_path, capsys):
     assert not (tmp_path / "nnUNet_raw").exists()
     assert run(*words) == 1
     assert "Give the dataset a name (-n NAME)" in capsys.readouterr().err
-    assert run(*words, "-n", "Cells", "--classes", "200=cell", "--channels", "phase") == 0
+    assert run(*words, "-n", "Cells", "--classes", "200=nano particle", "--channels", "phase contrast") == 0
     folder = tmp_path / "nnUNet_raw" / "Dataset001_Cells"
     assert capsys.readouterr().out.strip() == str(folder)
     content = json.loads((folder / "dataset.json").read_text())
-    assert content["labels"] == {"background": 0, "cell": 1}
-    assert content["channel_names"] == {"0": "phase"}
+    assert content["labels"] == {"background": 0, "nano particle": 1}
+    assert content["channel_names"] == {"0": "phase contrast"}
     assert run(*words, "-n", "Cells", "--classes", "cell") == 1
     assert "--classes: 'cell' cannot be read; write it like 255=cell" in capsys.readouterr().err
 

@@ -307,11 +307,12 @@ def test_a_folder_without_dataset_json_is_described(viewer, cases, home, qtbot):
     dialog.labels.setText("a")
     dialog.write()
     assert dialog.about.text() == "'a' is not understood; write classes like liver=1."
-    dialog.labels.setText("a=1")
+    dialog.labels.setText("nano particle=1, carbon film=2")
     dialog.write()
     content = json.loads((raw / "dataset.json").read_text())
     assert content == {
-        "channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1}, "numTraining": 2, "file_ending": ".nii.gz",
+        "channel_names": {"0": "T1"}, "labels": {"background": 0, "nano particle": 1, "carbon film": 2}, "numTraining": 2,
+        "file_ending": ".nii.gz",
     }  # fmt: skip
     listed(cases, qtbot, 2)
     assert not cases.form.describe.isVisibleTo(cases.form)

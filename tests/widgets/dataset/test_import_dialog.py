@@ -70,11 +70,11 @@ def test_pairs_values_and_what_is_left_out_are_shown_before_anything_is_written(
     assert dialog.name.text() == "Zellkoerper_1"
     qtbot.waitUntil(lambda: not dialog.pairs.item(2, 0).icon().isNull(), timeout=20000)
     assert not (home / "nnUNet_raw").exists() or not list((home / "nnUNet_raw").glob("Dataset*"))
-    dialog.values.item(1, 4).setText("cell")
-    dialog.channels.setText("phase")
+    dialog.values.item(1, 4).setText("nano particle")
+    dialog.channels.setText("phase contrast")
     press(dialog, qtbot)
     assert cases.form.head.raw == home / "nnUNet_raw" / "Dataset001_Zellkoerper_1"
-    assert "Channels: phase.<br>Classes: cell." in cases.form.about.text()
+    assert "Channels: phase contrast.<br>Classes: nano particle." in cases.form.about.text()
     listed(cases, qtbot, 3)
 
 
@@ -83,10 +83,10 @@ def test_numbered_objects_stay_objects(viewer, cases, home, folders, qtbot):
     dialog = opened(cases, qtbot, *folders)
     assert "number their objects" in dialog.meaning.text()
     assert dialog.objects.each.isVisible() and dialog.objects.each.isChecked() and not dialog.values.isVisible()
-    qtbot.keyClicks(dialog.objects.name, "grain")
+    qtbot.keyClicks(dialog.objects.name, "carbon grain")
     press(dialog, qtbot)
     raw = cases.form.head.raw
-    assert object_scheme(raw).kinds == {"grain": (1, 2)}
+    assert object_scheme(raw).kinds == {"carbon grain": (1, 2)}
     assert np.unique(read_objects(raw / "objectsTr" / "img_2.png")[0]).tolist() == list(range(23))
     assert set(np.unique(read_labels(raw / "labelsTr" / "img_2.png")[0])) == {0, 1, 2}
     listed(cases, qtbot, 3)

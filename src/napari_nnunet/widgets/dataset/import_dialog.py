@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import tempfile
@@ -31,7 +30,8 @@ from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable,
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.ready import sizes_in
+from napari_nnunet.widgets.frame.words import counted, failure_text, split_words
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ImportDialog(RunDialog):
         self.destroyed.connect(lambda: shutil.rmtree(pictures, ignore_errors=True))
         self.setWindowTitle("Import folders of images and masks")
         self.setMinimumSize(680, 600)
-        self.resize(860, 720)
+        self.resize(860, 750)
         self._make(dataset)
         self._lay_out()
         self._later = QTimer(self)
@@ -243,11 +243,8 @@ class ImportDialog(RunDialog):
 
     def _spacing(self) -> tuple[float, ...] | None:
         """Return what was typed, () where nothing was, None where it is no voxel size."""
-        try:
-            sizes = tuple(float(word) for word in self.spacing.text().replace("x", " ").split())
-        except ValueError:
-            return None
-        return sizes if not sizes or (len(sizes) in (2, 3) and all(0 < size < math.inf for size in sizes)) else None
+        sizes = [read for read in sizes_in(self.spacing.text()) if len(read) in (2, 3)]
+        return sizes[0] if sizes else None if self.spacing.text().strip() else ()
 
     def request(self) -> ImportFoldersRequest:
         """Return what the dialog says."""
@@ -258,11 +255,16 @@ class ImportDialog(RunDialog):
             suffixes=split_words(self.suffixes.text()),
             spacing=self._spacing() or None,
             subfolders=self.subfolders.isChecked(),
-            channel_names=() if self.target.currentData() else split_words(self.channels.text()),
+            channel_names=() if self.target.currentData() else self._channel_names(),
             **(self.values.answers() if self.objects.kind is None else {"objects": self.objects.kind}),
             skip=self.pairs.left_out(),
             dataset=self.target.currentData(),
         )
+
+    def _channel_names(self) -> tuple[str, ...]:
+        text = self.channels.text().strip()
+        one = self.plan is not None and len(self.plan.channels) == 1 and "," not in text
+        return (text,) if text and one else split_words(text)  # the name of one channel may have blanks
 
     # --- what comes of it ---
 
@@ -389,8 +391,3 @@ def folder_name(text: str) -> str:
     """Return a text as a dataset can be called: letters, digits, '-' and '_'."""
     plain = unicodedata.normalize("NFKD", text.translate(_UMLAUTS)).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).lstrip("_-")
-
-
-def split_words(text: str) -> tuple[str, ...]:
-    """Return the words of a list with commas or blanks between."""
-    return tuple(text.replace(",", " ").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QWidget
@@ -9,8 +10,10 @@ from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QLineEdit, QPushButton,
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
 from napari_nnunet.formats.dataset.raw_writer import update_count
-from napari_nnunet.widgets.dataset.import_dialog import split_words
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.widgets.frame.words import failure_text, split_words
+
+_CLASS = re.compile(r"([^=,\s][^=,]*)=\s*(\d+)(?:\s*,|\s+|$)\s*")  # nano particle=1, and the comma or blank behind it
 
 
 class JsonDialog(QDialog):
@@ -35,18 +38,20 @@ class JsonDialog(QDialog):
             edit.setAccessibleName(label)
             form.addRow(label, edit)
         form.addRow(self.about)
+        close = button("Close")
+        close.clicked.connect(self.reject)
         form.addRow(self.button)
+        form.addRow(close)
         self.button.clicked.connect(self.write)
 
     def write(self) -> None:
         """Write the file, or say why it cannot be."""
         classes: dict[str, int] = {"background": 0}
-        for word in split_words(self.labels.text()):
-            name, _, value = word.partition("=")
-            if not name or not value.isdecimal():
-                self.about.setText(f"'{word}' is not understood; write classes like liver=1.")
-                return
-            classes[name] = int(value)
+        text = self.labels.text()
+        if rest := _CLASS.sub("", text).strip():
+            self.about.setText(f"'{rest}' is not understood; write classes like liver=1.")
+            return
+        classes |= {name.strip(): int(value) for name, value in _CLASS.findall(text)}
         if not split_words(self.channels.text()) or len(classes) < 2:
             self.about.setText("Name the channels and at least one class.")
             return

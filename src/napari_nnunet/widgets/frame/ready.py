@@ -40,18 +40,23 @@ class NotReadyError(Exception):
 
 def typed_spacing(text: str, spatial: str) -> tuple[float, ...]:
     """Read a typed voxel size, one number per letter of ``spatial`` or one for all; may raise NotReadyError."""
-    parts = text.replace("×", " ").replace("x", " ").replace(";", " ")
-    readings = (parts.replace(",", " "), parts.replace(",", "."))  # a comma separates numbers, or is a decimal one
-    found = [values for values in map(_numbers, readings) if len(values) in (1, len(spatial))]
+    found = [values for values in sizes_in(text) if len(values) in (1, len(spatial))]
     values = next((values for values in found if len(values) == len(spatial)), found[0] if found else ())
     if len(values) == 1:
         values *= len(spatial)  # cubes
-    if len(values) != len(spatial) or not all(0 < value < float("inf") for value in values):
+    if len(values) != len(spatial):
         raise NotReadyError(
             f"The voxel size '{text}' cannot be read: type {len(spatial)} positive numbers in mm, such as "
             f"{' '.join(['0.5'] * len(spatial))}, or one for all axes."
         )
     return values
+
+
+def sizes_in(text: str) -> list[tuple[float, ...]]:
+    """Return the ways to read a text as positive numbers: a comma separates them, or is a decimal one."""
+    parts = text.replace("×", " ").replace("x", " ").replace(";", " ")
+    found = map(_numbers, (parts.replace(",", " "), parts.replace(",", ".")))
+    return [values for values in found if values and all(0 < value < float("inf") for value in values)]
 
 
 def _numbers(text: str) -> tuple[float, ...]:

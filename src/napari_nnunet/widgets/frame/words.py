@@ -87,3 +87,8 @@ def no_mean(summary: Summary, names: Mapping[str, str]) -> str:
     """Return why there is no mean Dice."""
     absent = ", ".join(names.get(label, label) for label in summary.absent)
     return f"no mean Dice, for {absent or 'a class'} occurs in no validation case"
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Return the words of a list: what stands between commas, or where there are none, between blanks."""
+    return tuple(word for part in (text.split(",") if "," in text else text.split()) if (word := part.strip()))
