@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from qtpy.QtWidgets import QApplication
 
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.engine.objects.match import Matching
+from napari_nnunet.events import drain
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.results.postprocessing import write_cleaning
 from napari_nnunet.formats.results.probabilities import write_probabilities
 from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.choosing.ensemble_jobs import estimate_together
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, LAYERS, MODELS
 from napari_nnunet.widgets.choosing.scores import fold_scores
 
@@ -54,6 +57,25 @@ def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, 
     assert ensemble.result.table.table.item(0, 0).text() == "organ"
     # Results are no images: they are not offered as the next thing to segment.
     assert [name for name, _ in ensemble.form.image._image_choices()] == ["image"]
+
+
+def test_before_the_first_ensemble_its_time_is_called_an_estimate_and_covers_every_member(viewer, ensemble, qtbot):
+    add_image(viewer)
+    _ready(qtbot, ensemble)
+    words = "a first estimate, without loading the models"
+    assert words in ensemble.summary.text() and "Time unknown" not in ensemble.summary.text()
+    together, alone = estimates(ensemble)
+    assert together > alone > 0
+    press(qtbot, ensemble)
+    _ready(qtbot, ensemble)
+    qtbot.waitUntil(lambda: words not in ensemble.summary.text(), timeout=20000)
+
+
+def estimates(ensemble):
+    """Return the seconds of all chosen models together, then of the first alone."""
+    order = ensemble.request()
+    alone = replace(order, members=order.members[:1])
+    return [drain(estimate_together(asked))["seconds"] for asked in (order, alone)]
 
 
 def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble, qtbot):

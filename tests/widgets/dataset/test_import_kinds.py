@@ -1,6 +1,8 @@
-"""Masks as people have them go from two folders to a plan in the window; what they mean is shown, and asked."""
+"""Masks as people have them go from two folders to a training in the window; what they mean is shown, and asked."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import imageio.v3 as iio
 import nibabel
@@ -47,6 +49,13 @@ def grey_as_colours(images, masks):
         iio.imwrite(masks / f"c{i}.png", np.repeat(np.uint8(255) * (truth(picture(i)) > 0)[..., None], 3, axis=2))
 
 
+def two_values(images, masks):
+    """0 and 255."""
+    for i in range(COUNT):
+        iio.imwrite(images / f"c{i}.png", picture(i))
+        iio.imwrite(masks / f"c{i}.png", np.uint8(255) * (truth(picture(i)) > 0))
+
+
 def mirrored(images, masks):
     """Volumes whose masks run the other way along x, and say so."""
     for i in range(COUNT):
@@ -66,17 +75,34 @@ def answered(dialog):
             dialog.values.item(row, 4).setText(f"part_{row}")
 
 
+def train_a_little(viewer, plan, qtbot):
+    """Press 'Train this' and the button of the Train dock, with a few short epochs; it preprocesses first."""
+    qtbot.mouseClick(plan.train, Qt.MouseButton.LeftButton)
+    train = open_dock(viewer, "Train")
+    train.form.length_box.value, train.form.epochs_box.value = "Epochs", 1
+    asked = train.form.request()
+    short = asked.settings.replace(iterations=2, validation_iterations=1, workers=1, threads=1)
+    train.form.request = lambda: replace(asked, settings=short)
+    qtbot.waitUntil(lambda: f"{COUNT} cases will be preprocessed first" in train.summary.text(), timeout=30000)
+    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
+    assert train.chosen.last.epoch == 0 and train.chosen.checkpoints
+    train.watch.stop()
+
+
 @pytest.mark.gui
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "said", "ending", "classes"),
     [
         (coloured, "colour", ".png", 3),
         (grey_as_colours, "", ".png", 2),
+        (two_values, "", ".png", 2),
         (mirrored, "", ".nii.gz", 3),
     ],
-    ids=["colours", "grey as colours", "mirrored"],
+    ids=["colours", "grey as colours", "two values", "mirrored"],
 )
-def test_two_folders_become_a_plan(viewer, cases, folders, qtbot, write, said, ending, classes):
+def test_two_folders_become_a_plan_and_a_training(viewer, cases, folders, qtbot, write, said, ending, classes):
     images, masks = folders
     write(images, masks)
     dialog = cases.import_dialog()
@@ -106,3 +132,5 @@ def test_two_folders_become_a_plan(viewer, cases, folders, qtbot, write, said, e
     qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
     plan = open_dock(viewer, "Plan")
     qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
+    if write is not coloured:
+        train_a_little(viewer, plan, qtbot)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,6 +17,7 @@ from helpers import TRAINED, Recipe, make_objects_trainable, make_trainable
 from napari_nnunet.engine.objects.verdict import FATES
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import EpochDone, Note, drain
+from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects
@@ -160,6 +163,47 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     wait(train, qtbot, "finished")
     record = (home / "nnUNet_preprocessed" / TRAINED).glob("*.cases.jsonl")
     assert next(record).read_text().count(f'"{name}"') > 1  # it was preprocessed anew before
+
+
+@pytest.mark.slow
+def test_a_model_is_improved_with_a_new_case_and_compared_with_what_it_was(train, home, qtbot):
+    train.form.hours_box.value = 0.003
+    request = train.form.request()
+    short = request.settings.replace(iterations=4, validation_iterations=1, workers=1, threads=1)
+    train.form.request = lambda: replace(request, settings=short)
+    qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
+    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
+    wait(train, qtbot, "finished")
+    before = train.chosen.folder.path
+    raw = home / "nnUNet_raw" / TRAINED
+    for path in sorted(raw.rglob("c0*.nii.gz")):
+        shutil.copy(path, path.with_name("new_" + path.name))
+    update_count(raw)
+    qtbot.waitUntil(train.details.buttons["improve"].isEnabled, timeout=20000)
+    qtbot.mouseClick(train.details.buttons["improve"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.folder.path != before, timeout=60000)
+    wait(train, qtbot, "finished")
+    assert train.chosen.folder.path.parent.name == "nnUNetTrainer__nnUNetPlans_continued__3d_fullres"
+    assert FoldFolder(before).final.is_file()  # the model that was continued stays
+    splits = json.loads((home / "nnUNet_preprocessed" / TRAINED / "splits_final.json").read_text())
+    assert all(any(name.startswith("new_") for name in split["train"]) for split in splits)
+    qtbot.waitUntil(train.details.compared.isVisible, timeout=20000)
+    heads, *rows = train.details.compared.texts()
+    assert heads == ["Dice of cases that both validated", "Before", "After"]
+    assert [row[0] for row in rows] == ["organ", "lesion"]
+
+
+def test_what_is_to_be_preprocessed_is_marked_until_it_is(viewer, home):
+    make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
+    data = home / "nnUNet_preprocessed" / TRAINED / "nnUNetPlans_3d_fullres"
+    aside = data.rename(home / "aside")
+    _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
+    box = train.form.configuration_box
+    assert (box.current_choice, box.value) == ("3d_fullres (to be preprocessed)", "3d_fullres")
+    aside.rename(data)
+    train.form.look_at_preprocessed()
+    assert (box.current_choice, box.value) == ("3d_fullres", "3d_fullres")
+    train.watch.stop()
 
 
 def test_stop_resume_finish_and_discard(train, home, qtbot):
