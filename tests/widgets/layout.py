@@ -77,6 +77,9 @@ def _take_picture(viewer, dock: QWidget, name: str, qtbot) -> None:
         qtbot.wait(300)
         window = dock if isinstance(dock, QDialog) else viewer.window._qt_window
         window.grab().save(str(Path(folder) / f"{name}.png"))
+        content, _ = _content(dock)
+        if content is not dock:  # what lies below the lower edge, too
+            content.grab().save(str(Path(folder) / f"{name}-whole.png"))
 
 
 def _content(dock: QWidget) -> tuple[QWidget, int]:

@@ -40,19 +40,6 @@ def test_the_folds_of_a_dataset_are_seen_without_scrolling(viewer, home, qtbot):
     train = open_dock(viewer, "Train")
     qtbot.waitUntil(train.form.fold_boxes.isVisible, timeout=20000)
     qtbot.wait(200)
-    b = train.form.fold_boxes
-    c = b.widget()
-    print(
-        b.size(),
-        b.viewport().size(),
-        c.size(),
-        c.sizeHint(),
-        c.minimumSizeHint(),
-        c.layout().minimumSize(),
-        c.layout().totalHeightForWidth(c.width()),
-        [x.size() for x in b.boxes.values()][:2],
-        [x.sizeHint() for x in b.boxes.values()][:2],
-    )
     assert not train.form.fold_boxes.verticalScrollBar().isVisible()
     train.watch.stop()
 

@@ -84,6 +84,8 @@ def test_a_place_can_be_skipped_and_at_the_end_the_model_is_to_be_improved(dock,
     dock.skip_button.click()
     qtbot.waitUntil(lambda: not dock.left, timeout=5000)
     assert "Improve the model" in dock.hint.text()
+    assert dock.take_button.text() == "Improve the model…" and dock.take_button.isEnabled()
+    assert not dock.table.isVisible()
     assert [case.name for case in open_dataset(raw).cases] == ["a"]
 
 

@@ -88,7 +88,7 @@ def test_a_model_is_carried_elsewhere_in_the_format_that_was_chosen(dock, tmp_pa
     dialog.file.setText(str(tmp_path / "x.zip"))
     dialog.rows.widgets["mirrored"].value = True
     assert "Switch mirroring inside off, or choose bioimageio" in dialog.reason.text()
-    assert not dialog.ok.button(dialog.ok.StandardButton.Ok).isEnabled()
+    assert not dialog.ok.button(dialog.ok.StandardButton.Save).isEnabled()
     dialog.rows.widgets["format"].value = "bioimageio"
     assert dialog.reason.text() == ""
     monkeypatch.setattr(models_module, "CarryDialog", lambda *_: dialog)

@@ -86,7 +86,7 @@ def test_a_table_groups_cases_and_another_number_of_folds_is_offered(form, tmp_p
     assert "2 folds written." in dialog.panel.status.text() and not dialog.panel.button.isEnabled()
     assert list(form.folds) == [0, 1, "all"]
     again = opened(form, qtbot)
-    assert again.which.currentText() == "Those there are" and not again.by.isVisible()
+    assert again.which.currentText() == "As stored" and not again.by.isVisible()
     assert {case: fold for case, _, fold in again.table.texts()[1:]} == fold_of
 
 

@@ -43,7 +43,7 @@ class Standing:
     def text(self) -> str:
         """The same in a line."""
         parts = ["1 case" if self.cases == 1 else f"{self.cases} cases"]
-        parts.append(f"{self.annotated:.0%} of their voxels annotated")
+        parts.append(f"{self.annotated:.0%} of {'its' if self.cases == 1 else 'their'} voxels annotated")
         if self.dice is not None:
             parts.append(f"Dice {self.dice:.3f} on {self.validated} validation cases")
         return ", ".join(parts) + "."

@@ -9,7 +9,7 @@ import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Labels
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QFormLayout, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import is_folder
 from napari_nnunet.schema.requests.choosing import CompareRequest
@@ -17,6 +17,7 @@ from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
+from napari_nnunet.widgets.frame.parts import Tabs
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.pages.browser import HelpButton
 
@@ -57,9 +58,10 @@ class CompareForm(LayerForm):
         self.folders = FieldRows(
             CompareRequest, {"first": folder, "second": folder, "dataset_json": {"filter": "dataset.json"}}
         )
-        self.tabs = QTabWidget()
+        self.tabs = Tabs()
         self.tabs.addTab(self._layer_page(), "Layers")
         self.tabs.addTab(self._folder_page(), "Folders")
+        self.tabs.fit()
         self.tabs.setCornerWidget(HelpButton("ensemble.md"))
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

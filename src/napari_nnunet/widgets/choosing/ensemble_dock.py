@@ -35,6 +35,7 @@ from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_o
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.tabs import leads_to
 from napari_nnunet.widgets.prediction.form import SegmentForm
 from napari_nnunet.widgets.prediction.result import doubt_layer
 from napari_nnunet.widgets.prediction.show import ResultView
@@ -106,7 +107,8 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         if self.members.takes_layers:
             return Joining(_that_fit(chosen), VoteSettings(asked["method"], weights, asked["uncertainty"]))
         if self.members.empty:
-            raise NotReadyError(self.members.note.text())
+            lead = leads_to(self.viewer, "Models") if self.members.of_box.value is None else None
+            raise NotReadyError(self.members.note.text(), lead)
         if not chosen or (len(chosen) < 2 and self.members.source_box.value != BEST):
             raise NotReadyError("Select at least two models.")
         check_models([member.model for member in chosen])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     thumbnails = lazy("napari_nnunet.jobs.dataset.cases:thumbnails")
 
-_SIDE = 96
+_SIDE = 84  # pixels: three of them fit beside each other
 _TIP = (
     "A regular expression whose brackets find the group in a case's name, such as ^(patient[0-9]+), or a CSV file with "
     "the columns case, group."

@@ -39,7 +39,7 @@ class PairTable(Table):
     changed = Signal()
 
     def __init__(self) -> None:
-        super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=4)
+        super().__init__("Pairs of images and masks", ("Case", "Images", "Mask", "Size", "Left out because"), most=3)
         for column in (1, 2, 4):  # with the first: equal shares, long names are cut in their middle
             self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)

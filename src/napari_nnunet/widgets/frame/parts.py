@@ -8,10 +8,21 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QResizeEvent
-from qtpy.QtWidgets import QApplication, QHeaderView, QLabel, QPushButton, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QTabWidget,
+    QWidget,
+)
 from superqt import QCollapsible
 
 _COPIED_MS = 1500
+_NAME = (80, 140)  # pixels for the first column of a table that is wider than its dock
 
 
 def sentence(text: str = "") -> QLabel:
@@ -114,6 +125,28 @@ class CopyButton(QPushButton):
             self.setText(self._label)
 
 
+class Tabs(QTabWidget):
+    """Tabs as high as the one that is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
+        self.currentChanged.connect(self.fit)
+
+    def sizeHint(self) -> QSize:
+        """Return the room of the seen tab; Qt would take that of the highest."""
+        return QSize(super().sizeHint().width(), self.minimumSizeHint().height())
+
+    def fit(self, _: int = 0) -> None:
+        """Be as high as the tab that is seen; to be called where its height changed."""
+        for i in range(self.count()):
+            page = self.widget(i)
+            if page is not None:
+                seen = QSizePolicy.Policy.Preferred if i == self.currentIndex() else QSizePolicy.Policy.Ignored
+                page.setSizePolicy(QSizePolicy.Policy.Preferred, seen)
+        self.updateGeometry()
+
+
 class Table(QTableWidget):
     """A table to read, as high as its rows up to a limit; Tab leaves it.
 
@@ -164,10 +197,29 @@ class Table(QTableWidget):
 
     def fit(self) -> None:
         """Be as high as the rows; to be called where cells were set one by one."""
+        self._share_width()
         rows = sum(self.rowHeight(r) for r in range(min(self.rowCount(), self._most)))
         bar = self.horizontalScrollBar()
         wide = bar.sizeHint().height() if bar is not None and bar.maximum() > 0 else 0
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + wide + 2 * self.frameWidth() + 4)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Share the width anew."""
+        super().resizeEvent(event)
+        self._share_width()
+
+    def _share_width(self) -> None:
+        """Give the first column what is left, or where that is too little for names, let the table scroll."""
+        header, viewport = self.horizontalHeader(), self.viewport()
+        if viewport is None or self.columnCount() < 2 or header.sectionResizeMode(1) is QHeaderView.ResizeMode.Stretch:
+            return
+        left = viewport.width() - sum(header.sectionSize(c) for c in range(1, self.columnCount()))
+        (least, most), needed = _NAME, self.sizeHintForColumn(0)
+        if left >= min(least, needed):
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        else:
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+            header.resizeSection(0, min(max(least, needed), most))
 
     def event(self, event: QEvent | None) -> bool:
         """Be as high as the rows again when the theme, which decides how high rows are, came or changed."""

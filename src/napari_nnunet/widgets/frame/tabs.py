@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QTabBar, QWidget
 
+from napari_nnunet.widgets.frame.ready import Remedy
+
 if TYPE_CHECKING:
     import napari
 
@@ -24,6 +26,11 @@ def open_dock(viewer: napari.viewer.Viewer, title: str) -> Any:
         dock.show()
         dock.raise_()
     return widget
+
+
+def leads_to(viewer: napari.viewer.Viewer, title: str) -> Remedy:
+    """Return the button that leads to the dock where something that is missing is made."""
+    return Remedy(f"Open the {title} dock", lambda: open_dock(viewer, title))
 
 
 def keep_together(widget: QWidget) -> None:

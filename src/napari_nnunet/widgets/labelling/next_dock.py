@@ -22,7 +22,7 @@ from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Table, button, next_button, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
@@ -41,6 +41,7 @@ else:
     take_correction = lazy("napari_nnunet.jobs.labelling.take:take_correction")
 
 _PROPOSALS = ".proposals"
+_TAKE, _IMPROVE = "Take, and next", "Improve the model…"
 
 
 class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
@@ -71,8 +72,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self.table = Table("What to label next", ["Image", "Where", "Minutes", "Entropy"], most=10)
         self.open_button = button("Open", "Open the chosen place with the model's proposal.")
         self.skip_button = button("Skip", "Leave this one out and open the next.")
-        self.take_button = next_button("Take, and next", "Save the corrected labels as a training case, open the next.")
-        self.train_button = button("Improve the model…", "Open the Train dock to train on with what was labelled.")
+        self.take_button = next_button(_TAKE, "Save the corrected labels as a training case, open the next.")
+        self.train_button = button(_IMPROVE, "Open the Train dock to train on with what was labelled.")
         self.lay_out(self._form(), self.summary, self.panel, self._result(), last=self.take_button)
         self._connect()
         self._show()
@@ -91,7 +92,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _result(self) -> QGroupBox:
         self.result = QGroupBox("2  Label these")
         column = QVBoxLayout(self.result)
-        line = QWidget()
+        self._line = line = QWidget()
         row = QHBoxLayout(line)
         row.setContentsMargins(0, 0, 0, 0)
         for part in (self.open_button, self.skip_button, self.train_button):
@@ -106,8 +107,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self.table.itemDoubleClicked.connect(lambda item: self.open_place(item.row()))
         self.open_button.clicked.connect(lambda: self.open_place(max(0, self.table.currentRow())))
         self.skip_button.clicked.connect(self.skip)
-        self.take_button.clicked.connect(self.take)
-        self.train_button.clicked.connect(lambda: open_dock(self.viewer, "Train").offer_improving())
+        self.take_button.clicked.connect(lambda: self.improve() if self.over else self.take())
+        self.train_button.clicked.connect(self.improve)
 
     # --- ranking ---
 
@@ -116,7 +117,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if self.head.dataset is None:
             raise NotReadyError(
                 "This workspace has no dataset yet. Collect a few cases in the Training cases dock.",
-                self._dock("Training cases"),
+                leads_to(self.viewer, "Training cases"),
             )
         source = chosen_file(self.source_box)
         if source is None:
@@ -143,7 +144,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             return (yield from look_at_unlabelled(workspace, request))
         except ModelError as error:
             planned = bool(plan_files(workspace.preprocessed / request.dataset))
-            raise NotReadyError(error.in_window, self._dock("Train" if planned else "Plan")) from error
+            raise NotReadyError(error.in_window, leads_to(self.viewer, "Train" if planned else "Plan")) from error
         except NnunetError as error:
             raise NotReadyError(error.in_window, self._folder()) from error
 
@@ -152,10 +153,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         said = [self.describe(request), f"{counted(found.images, 'image')} to look at, with the model {found.model}"]
         if found.done:
             said.append(f"{counted(found.done, 'image')} left out: training cases already")
-        return ".<br>".join((*said, *(remark.rstrip(".") for remark in found.remarks))) + "."
-
-    def _dock(self, title: str) -> Remedy:
-        return Remedy(f"Open the {title} dock", lambda: open_dock(self.viewer, title))
+        return "<br>".join((*(f"{line}." for line in said), *found.remarks))
 
     def _folder(self) -> Remedy:
         return Remedy("Choose a folder…", self._browse)
@@ -187,7 +185,10 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _show(self) -> None:
         self.result.setVisible(self.found is not None)
         self.take_button.setVisible(self.found is not None)
-        self.take_button.setEnabled(self._open is not None)
+        self.take_button.setText(_IMPROVE if self.over else _TAKE)
+        self.take_button.setEnabled(self.over or self._open is not None)
+        for part in (self.table, self._line):
+            part.setVisible(not self.over)
         self.skip_button.setEnabled(bool(self.left))
         self.open_button.setEnabled(bool(self.left))
         if self.found is None:
@@ -204,7 +205,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
                 for s in self.left
             ]
         )
-        if not self.left and self._open is None:
+        if self.over:
             self.hint.setText("All of these are done. Improve the model, then ask for the next.")
 
     def open_place(self, row: int) -> None:
@@ -239,6 +240,15 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             "counts as looked at, background too."
         )
         self._show()
+
+    @property
+    def over(self) -> bool:
+        """Whether all places were taken or left out; the model is to be improved then."""
+        return self.found is not None and not self.left and self._open is None
+
+    def improve(self) -> None:
+        """Open the Train dock, which says how the model is continued."""
+        open_dock(self.viewer, "Train").offer_improving()
 
     def _labels(self) -> Labels | None:
         return next((layer for layer in self._layers if isinstance(layer, Labels)), None)

@@ -20,7 +20,7 @@ from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import button, folded_away, next_button, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.planning.change import ChangeForm
@@ -197,7 +197,8 @@ class PlanWidget(RequestDock[PlanSettings, None]):
     def request(self) -> PlanSettings:
         """Return what the form says."""
         if self.info is None:
-            raise NotReadyError(self.about.text())
+            lead = None if self.head.raw is not None else leads_to(self.viewer, "Training cases")
+            raise NotReadyError(self.about.text(), lead)
         return PlanSettings.of(planner=self.preset_box.value, **self.rows.values())
 
     def describe(self, request: PlanSettings) -> str:

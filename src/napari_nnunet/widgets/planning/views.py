@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt
 from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
 from qtpy.QtWidgets import (
     QComboBox,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
-    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -27,8 +24,8 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
-from napari_nnunet.widgets.frame.parts import Table
-from napari_nnunet.widgets.frame.words import counted, size_text, times_text
+from napari_nnunet.widgets.frame.parts import Table, Tabs, sentence
+from napari_nnunet.widgets.frame.words import counted, failure_text, size_text, times_text
 
 _ROWS = (
     "Based on",
@@ -160,10 +157,12 @@ def hours_text(hours: float) -> str:
 
 def bytes_text(gigabytes: float) -> str:
     """Return a size in GB, or MB where it is small."""
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+    if gigabytes >= 1:
+        return f"{gigabytes:.1f} GB"
+    return f"{1000 * gigabytes:.0f} MB" if gigabytes >= 0.001 else "under 1 MB"
 
 
-class PlanViews(QTabWidget):
+class PlanViews(Tabs):
     """Three looks at plans: the table of configurations, the network of one of them, the data."""
 
     def __init__(self) -> None:
@@ -186,8 +185,7 @@ class PlanViews(QTabWidget):
             column.addStretch(1)
             self.addTab(page, title)
         self.network_box.currentTextChanged.connect(self._draw)
-        self.currentChanged.connect(self._fit)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Maximum)
+        self.fit()
 
     def show_plans(self, plans: Plans, info: DatasetInfo, base: Path) -> None:
         """Draw other plans and the fingerprint they were made from."""
@@ -197,26 +195,19 @@ class PlanViews(QTabWidget):
             self.network_box.addItems(list(readable_configurations(plans)))
             self.network_box.setCurrentText(main_configuration(plans))
         self._draw(self.network_box.currentText())
-        path = base / "dataset_fingerprint.json"
-        with suppress(NnunetError, OSError):  # the plots that were there stay; planning says what is wrong with it
-            self.plots.show_fingerprint(Fingerprint.read(path), info.channel_names)
+        try:
+            self.plots.show_fingerprint(Fingerprint.read(base / "dataset_fingerprint.json"), info.channel_names)
+        except (NnunetError, OSError) as error:
+            self.plots.show_nothing(f"What was measured of the data cannot be shown. {failure_text(error)}")
 
     def show_costs(self, plans: Plans, costs: Mapping[str, Any], *, measuring: bool) -> None:
         """Fill the table of configurations."""
         self.table.show_plans(plans, costs, measuring=measuring)
-        self._fit()
+        self.fit()
 
     def _draw(self, name: str) -> None:
         if self.plans is not None and name:
             self.drawing.show_configuration(self.plans.configuration(name))
-
-    def _fit(self, _: int = 0) -> None:
-        """Be as high as the tab that is seen."""
-        for i in range(self.count()):
-            page = self.widget(i)
-            seen = QSizePolicy.Policy.Preferred if i == self.currentIndex() else QSizePolicy.Policy.Ignored
-            page.setSizePolicy(QSizePolicy.Policy.Preferred, seen)
-        self.updateGeometry()
 
 
 class NetworkDrawing(QWidget):
@@ -302,13 +293,21 @@ class DataPlots(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self.plots: list[pyqtgraph.PlotWidget] = []
+        self.reason = sentence()
+        self._layout.addWidget(self.reason)
 
-    def show_fingerprint(self, fingerprint: Fingerprint, channels: Sequence[str]) -> None:
-        """Draw the plots anew."""
+    def show_nothing(self, reason: str) -> None:
+        """Say why there is nothing to see."""
         while self.plots:
             plot = self.plots.pop()
             self._layout.removeWidget(plot)
             plot.deleteLater()
+        self.reason.setText(reason)
+        self.reason.setVisible(bool(reason))
+
+    def show_fingerprint(self, fingerprint: Fingerprint, channels: Sequence[str]) -> None:
+        """Draw the plots anew."""
+        self.show_nothing("")
         pictures = all(spacing[0] >= 999 for spacing in fingerprint.spacings)
         axes = range(1, 3) if pictures else range(3)
         small = max(max(spacing) for spacing in fingerprint.spacings) < 0.05

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _SAMPLE = "Sample model: nuclei and shells"
 _SAMPLE_MODEL = "sample"  # in the place of a folder
 _CUSTOM = "Custom"
+_SEEN_FOLDS = 4  # of a list that scrolls
 _TITLES = {"fast": "Fast", "balanced": "Balanced", "full": "Full (nnU-Net)"}
 _EIGHT_BIT = {"fast_8bit": "Fast (8-bit)"}  # only where it was measured to be worth it
 
@@ -119,7 +120,6 @@ class SegmentForm(Form):
         form.setContentsMargins(0, 0, 0, 0)
         self.rows.add_to(form, self._changed)
         inner.addWidget(folded_away("Advanced", details))
-        self.folds_box.native.setMaximumHeight(70)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for part in (box, self.image, quality):
@@ -215,6 +215,8 @@ class SegmentForm(Form):
         folds = [str(fold) for fold in self.model.folds(self.checkpoint_box.value)]
         self.folds_box.choices = folds
         self.folds_box.value = folds
+        rows = max(1, min(len(folds), _SEEN_FOLDS))
+        self.folds_box.native.setFixedHeight(rows * max(14, self.folds_box.native.sizeHintForRow(0)) + 8)
 
     def _checkpoint_chosen(self) -> None:
         if not self._filling:

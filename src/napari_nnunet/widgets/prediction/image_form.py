@@ -115,11 +115,11 @@ class ImageForm(LayerForm):
                 for i, box in enumerate(self.channel_boxes):
                     box.value = found[i]
 
-    def _image_choices(self, _: Any = None) -> list[tuple[str, Image]]:
-        return distinct([(layer.name, layer) for layer in self._images()])
+    def _image_choices(self, _: Any = None) -> list[tuple[str, Image | None]]:
+        return offered(distinct([(layer.name, layer) for layer in self._images()]), "(open an image)")
 
     def _other_choices(self, _: Any = None) -> list[tuple[str, Any]]:
-        return [(_SAME_LAYER, _SAME_LAYER), *self._image_choices()]
+        return [(_SAME_LAYER, _SAME_LAYER), *distinct([(layer.name, layer) for layer in self._images()])]
 
     def _region_choices(self, _: Any = None) -> list[tuple[str, Any]]:
         shapes = [(f"Shapes: {layer.name}", layer) for layer in self.viewer.layers if isinstance(layer, Shapes)]

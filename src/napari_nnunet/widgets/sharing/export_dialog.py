@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QDialog,
@@ -48,7 +49,9 @@ class ZipDialog(QDialog):
         self.file.setAccessibleName("File")
         self.reason = QLabel()
         self.reason.setWordWrap(True)
-        self.ok = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
+        self.ok = QDialogButtonBox(QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel)
+        for made in self.ok.buttons():
+            made.setIcon(QIcon())  # those of the system are made for its own theme
 
     def lay_out(self) -> None:
         """Put the file below the rows that were added, and look at everything for the first time."""
@@ -73,7 +76,7 @@ class ZipDialog(QDialog):
             self.file.setText(path if path.endswith(".zip") else f"{path}.zip")
 
     def check(self, _: Any = None) -> None:
-        """Say what is missing, and let OK be pressed when nothing is."""
+        """Say what is missing, and let Save be pressed when nothing is."""
         problem = self.problem()
         if not problem and not self.file.text().strip().endswith(".zip"):
             problem = "The file's name must end in .zip."
@@ -81,7 +84,7 @@ class ZipDialog(QDialog):
             problem = f"The folder {self.target().parent} does not exist."
         replaces = f"{self.target().name} exists and will be replaced." if self.target().exists() else ""
         self.reason.setText(problem or replaces)
-        button = self.ok.button(QDialogButtonBox.StandardButton.Ok)
+        button = self.ok.button(QDialogButtonBox.StandardButton.Save)
         if button is not None:
             button.setEnabled(not problem)
 

@@ -62,6 +62,7 @@ else:
     quantize = lazy("napari_nnunet.jobs.sharing.quantize:quantize")
 
 T = TypeVar("T")
+_LOW = 56  # pixels, of the list of few models
 _NOT_INSTALLED = "Cancelled. Nothing was installed."
 _BUTTONS = {
     "use": ("Segment with it", "Open the Segment dock with this model."),
@@ -96,7 +97,7 @@ class ModelsWidget(Dock):
         self.head = Head(state_of(viewer), page="carried-models.md")
         self.list = QListWidget()
         self.list.setAccessibleName("Models")
-        self.list.setMinimumHeight(110)
+        self.list.setMinimumHeight(_LOW)
         self.empty = sentence("No model is known yet. Train one, install a zip, or add the folder of one.")
         self.card = sentence()
         self.picture = QLabel()
@@ -168,6 +169,7 @@ class ModelsWidget(Dock):
             self.list.addItem(item)
         self.list.blockSignals(False)
         self.list.setVisible(bool(paths))
+        self.list.setMaximumHeight(max(_LOW, self.list.sizeHintForRow(0) * len(paths) + 10))
         self.empty.setVisible(not paths)
         if paths:
             self.list.setCurrentRow(paths.index(chosen) if chosen in paths else 0)

@@ -43,7 +43,7 @@ _USUAL = 5
 _IN_A_ROW = 5
 _ROWS = 3  # of boxes that are seen without scrolling
 _LATER_MS = 300  # after the last letter of a pattern
-_STORED, _OWN = "Those there are", "Others"
+_STORED, _OWN = "As stored", "New folds"
 
 
 class FoldBoxes(QScrollArea):
@@ -144,7 +144,7 @@ class FoldsDialog(QDialog):
         self.found: FoundFolds | None = None
         self._looking = Latest(self)
         self.setWindowTitle(f"Folds of {name}")
-        self.setMinimumSize(520, 480)
+        self.setMinimumSize(520, 320)
         self.which = QComboBox()
         self.by = QLineEdit()
         self.by.setPlaceholderText("every case for itself")
@@ -191,9 +191,12 @@ class FoldsDialog(QDialog):
             form.addRow(label, line)
         column = QVBoxLayout(self)
         column.addLayout(form)
+        close = button("Close")
+        close.clicked.connect(self.reject)
         for part in (self.about, self.table, self.panel):
             column.addWidget(part)
         column.addStretch(1)
+        column.addWidget(close)
 
     def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Table of groups", self.by.text(), "Tables (*.csv *.tsv)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from magicgui.widgets import ComboBox
@@ -17,7 +18,7 @@ from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, f
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
-from napari_nnunet.widgets.frame.ready import NotReadyError
+from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.views import advised_configuration, main_configuration, readable_configurations
@@ -35,13 +36,15 @@ class TrainForm(QGroupBox):
     ----------
     state : State
         Workspace, dataset, plans and configuration.
+    lead : callable
+        Returns the button that leads to a dock, by its title.
     """
 
     changed = Signal()
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, lead: Callable[[str], Remedy]) -> None:
         super().__init__("1  What to train")
-        self.state = state
+        self.state, self._lead = state, lead
         self.head = Head(state, Workspace.dataset_names, page="train.md")
         self.plans_box = PlansBox(state)
         self._titles: list[tuple[str, str]] = []
@@ -168,9 +171,13 @@ class TrainForm(QGroupBox):
         """
         dataset, plans, configuration = self.head.dataset, self.plans_box.plans, self.configuration_box.value
         if dataset is None:
-            raise NotReadyError("This workspace has no dataset yet. Collect cases in the Training cases dock.")
+            raise NotReadyError(
+                "This workspace has no dataset yet. Collect cases in the Training cases dock.",
+                self._lead("Training cases"),
+            )
         if plans is None or not configuration:
-            raise NotReadyError(self.plans_box.problem or f"{dataset} is not planned yet. Plan it in the Plan dock.")
+            text = self.plans_box.problem or f"{dataset} is not planned yet. Plan it in the Plan dock."
+            raise NotReadyError(text, self._lead("Plan"))
         if not self.chosen_folds():
             raise NotReadyError("Tick at least one fold.")
         budget = self.length_box.value == _BUDGET

@@ -22,7 +22,7 @@ from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.tabs import open_dock
+from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import follow, lazy, on_a_thread
 from napari_nnunet.widgets.training.correcting import Correcting
@@ -68,7 +68,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         self.film: FilmLayers | None = None
         self._asked: Path | None = None
         self._train_on: str | None = None
-        self.form = TrainForm(self.state)
+        self.form = TrainForm(self.state, lambda title: leads_to(viewer, title))
         self.table = TrainingTable()
         self.details = TrainingDetails()
         self.trash = TrashButton(self._rubbish)

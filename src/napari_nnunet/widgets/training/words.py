@@ -63,9 +63,10 @@ def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> 
 def unused_question(needs: Needs) -> str:
     """Return what to ask where cases came after the folds were made."""
     listed = ", ".join(needs.unused[:5]) + (", …" if len(needs.unused) > 5 else "")
+    them = "it" if len(needs.unused) == 1 else "them"
     return (
         f"{counted(len(needs.unused), 'case')} came after the folds were made and would not be used ({listed}). Train "
-        "with them in every fold? No fold validates them, so that scores stay comparable."
+        f"with {them} in every fold? No fold validates {them}, so that scores stay comparable."
     )
 
 
