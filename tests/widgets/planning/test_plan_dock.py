@@ -50,6 +50,7 @@ def test_without_a_dataset_the_dock_says_what_to_do(viewer, home, qtbot):
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     assert "Collect cases in the Training cases dock" in plan.summary.text()
     assert not plan.panel.button.isEnabled()
+    assert plan.panel.remedy.accessibleName() == "Open the Training cases dock"
     assert not plan.views.isVisible()
 
 
@@ -159,6 +160,18 @@ def test_the_drawing_shows_the_stages(plan, qtbot):
     assert len(colours) >= 3  # boxes and text on the background
     plan.views.network_box.setCurrentText("2d")
     assert drawing.sizes()[0] == plan.plans.configuration("2d").patch_size
+
+
+def test_a_tab_is_as_high_as_what_it_shows_and_says_why_there_is_nothing_to_see(plan, home, qtbot):
+    run(plan, qtbot)
+    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    for tab, shown in ((2, plan.views.plots), (0, plan.views.table)):
+        plan.views.setCurrentIndex(tab)
+        qtbot.waitUntil(lambda shown=shown: plan.views.height() - shown.height() < 80, timeout=5000)
+    (home / "nnUNet_preprocessed" / DATASET / "dataset_fingerprint.json").unlink()
+    plan.views.show_plans(plan.plans, plan.info, plan.head.preprocessed)
+    assert not plan.views.plots.plots
+    assert "What was measured of the data cannot be shown." in plan.views.plots.reason.text()
 
 
 def test_a_broken_case_is_named_in_the_dock(plan, home, qtbot):

@@ -78,6 +78,7 @@ def test_without_a_planned_dataset_the_dock_says_what_to_do(viewer, home, qtbot)
     _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     assert "Collect cases in the Training cases dock" in train.summary.text()
     assert not train.panel.button.isEnabled()
+    assert train.panel.remedy.accessibleName() == "Open the Training cases dock"
     assert not train.details.isVisible()
 
 
