@@ -59,7 +59,9 @@ def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, 
     assert [name for name, _ in ensemble.form.image._image_choices()] == ["image"]
 
 
-def test_before_the_first_ensemble_its_time_is_called_an_estimate_and_covers_every_member(viewer, ensemble, qtbot):
+def test_before_the_first_ensemble_its_time_is_called_an_estimate_and_covers_every_member(
+    known_arithmetic, viewer, ensemble, qtbot
+):
     add_image(viewer)
     _ready(qtbot, ensemble)
     words = "a first estimate, without loading the models"

@@ -132,5 +132,5 @@ def test_two_folders_become_a_plan_and_a_training(viewer, cases, folders, qtbot,
     qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
     plan = open_dock(viewer, "Plan")
     qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
-    if write is not coloured:
+    if write in (grey_as_colours, mirrored):
         train_a_little(viewer, plan, qtbot)

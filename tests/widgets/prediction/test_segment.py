@@ -295,7 +295,8 @@ def test_a_wrong_folder_is_explained_in_the_dock(dock, tiny, qtbot):
     assert "it contains:" in dock.form.about.text()
     _refused(dock, qtbot, "Choose a model")
     assert dock.form.model_box.native.currentIndex() == -1  # the box does not show what is not chosen
-    dock.form.model_box.native.setCurrentIndex(0)  # the model that was chosen before, again
+    box = dock.form.model_box.native
+    box.setCurrentIndex(box.findText("Dataset001_Tiny / 3d_fullres"))  # the model that was chosen before, again
     assert dock.form.model is not None and dock.form.model.folder == tiny.folder
     _refused(dock, qtbot, "Open an image first")
 

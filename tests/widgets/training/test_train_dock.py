@@ -168,9 +168,8 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
 
 @pytest.mark.slow
 def test_a_model_is_improved_with_a_new_case_and_compared_with_what_it_was(train, home, qtbot):
-    train.form.hours_box.value = 0.003
     request = train.form.request()
-    short = request.settings.replace(iterations=4, validation_iterations=1, workers=1, threads=1)
+    short = request.settings.replace(time_budget=8.0, iterations=4, validation_iterations=1, workers=1, threads=1)
     train.form.request = lambda: replace(request, settings=short)
     qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
