@@ -8,7 +8,7 @@ from formats_large import ome_zarr
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet import predict_image
 from napari_nnunet.engine.large import blocks
-from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted
 
 zarr = pytest.importorskip("zarr")
@@ -72,6 +72,18 @@ def test_a_new_result_of_a_cascade_and_a_time_series(tmp_path, cluster):
     assert found.blocks == 3
     predict_image(model, series, tmp_path / "here.zarr", **more)
     assert chunks_of(tmp_path / "there.zarr") == chunks_of(tmp_path / "here.zarr")
+
+
+def test_an_image_that_changes_while_workers_read_it_ends_the_job(tmp_path, model, image, cluster, monkeypatch):
+    target = begun(tmp_path, model, image, "a.zarr", monkeypatch)
+
+    def touch(event):
+        if isinstance(event, Painted):
+            chunk = next(f for f in (image / "0").rglob("*") if f.is_file() and f.name != "zarr.json")
+            chunk.write_bytes(chunk.read_bytes())
+
+    with pytest.raises(ImageError, match="was changed while it was read"):
+        predict_image(model, image, target, cluster=cluster.address, on_event=touch, carry_on=True, **HOW)
 
 
 def test_an_array_of_this_process_is_refused(tmp_path, model, cluster):

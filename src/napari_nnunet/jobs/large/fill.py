@@ -98,6 +98,7 @@ def fill(filling: Filling, predictor: Predictor, points: Sequence[tuple[Preparat
     for number, (point, preparation, block) in enumerate(todo):
         before = sum(runs[:number])
         counts = yield from _followed(finished(filling, predictor, preparation, block, point), before, total, began)
+        require_unchanged(filling)
         yield settled(filling, block, point, counts)
 
 
@@ -106,7 +107,6 @@ def finished(
 ) -> Job[tuple[int, ...]]:
     """Compute a block and write it; returns the voxels of each label value. It may be done more than once."""
     labels = yield from _computed(filling, predictor, preparation, block)
-    _require_unchanged(filling)
     filling.labels.write(block.box, labels, point)
     return tuple(int(n) for n in count_labels(labels, max(filling.model.dataset.labels.names) + 1))
 
@@ -152,7 +152,8 @@ def _followed(job: Job[T], before: int, total: int, began: float) -> Job[T]:
     return pump.result
 
 
-def _require_unchanged(filling: Filling) -> None:
+def require_unchanged(filling: Filling) -> None:
+    """Raise ImageError if the image is no longer what it was when it was first looked at."""
     if filling.image.stamp() != filling.stamp:
         raise ImageError(
             f"{filling.image.name} was changed while it was read, so that its parts do not belong together. Delete "

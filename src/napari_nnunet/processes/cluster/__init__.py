@@ -1,1 +1,1 @@
-"""Work on other machines: cases and blocks through dask, trainings through submitit."""
+"""Cases and blocks are worked on by other machines, through dask."""

@@ -40,10 +40,10 @@ class Local:
 
 
 class Queue(Request):
-    """Workers, or trainings, as jobs of a queueing system."""
+    """Workers as jobs of a queueing system."""
 
     kind: System = option("Kind", "", "slurm, pbs, lsf or sge.")
-    workers: int = option("Workers", "", "Jobs with a worker each; trainings are a job each.", default=1, ge=1)
+    workers: int = option("Workers", "", "Jobs, with a worker each.", default=1, ge=1)
     cores: int = option("Cores", "", "Of a job.", default=1, ge=1)
     memory: str = option("Memory", "", 'Of a job, such as "32GB".')
     gpu: bool = option("GPU", "", "Whether a job gets a GPU.", default=False)
@@ -75,14 +75,6 @@ class Queue(Request):
         if not _MEMORY.fullmatch(value):
             raise SettingsError(f"memory = {value!r} is not a size. Write a number and a unit: 32GB.")
         return value
-
-    @property
-    def minutes(self) -> int:
-        """The time limit in minutes, at least one."""
-        days, _, clock = self.walltime.rpartition("-")
-        numbers = [int(part) for part in clock.split(":")]
-        hours, minutes, seconds = (*numbers, 0)[:3]
-        return max(1, (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0))
 
     @property
     def gigabytes(self) -> float:
