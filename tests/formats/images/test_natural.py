@@ -6,6 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 import nasty
 from napari_nnunet.errors import ImageError
@@ -88,3 +89,22 @@ def test_a_tiff_damaged_anywhere_is_read_or_an_error_of_images(tmp_path, axes):
                 said.append(str(error))
     assert len(said) > 30
     assert all("b.tif" in text for text in said)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "transparent", "animated"])
+def test_a_picture_is_read_as_the_library_reads_it(tmp_path, mode):
+    colours = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    path, more = tmp_path / "a.png", {}
+    picture = Image.fromarray(colours)
+    if mode == "transparent":
+        more = {"transparency": (1, 2, 3)}
+    elif mode == "animated":
+        more = {"save_all": True, "append_images": [picture, picture]}
+    elif mode == "I;16":
+        picture = Image.fromarray(colours[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    picture.save(path, **more)
+    expected, found = iio.imread(path), natural._pixels(path)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)

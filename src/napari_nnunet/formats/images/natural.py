@@ -9,6 +9,7 @@ import imageio.v3 as iio
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_nnunet.errors import ImageError
@@ -62,7 +63,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         found = png_facts(path) if _is_png(path) else None
         if found is not None:
             require_room(path, found.shape, found.itemsize)
-        array, geometry = iio.imread(path), _geometry(found and found.spacing)
+        array, geometry = _pixels(path), _geometry(found and found.spacing)
     if array.dtype == bool:
         array = array.astype(np.uint8)
     if array.ndim == 3:
@@ -75,6 +76,23 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     else:
         raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, plus colour channels.")
     return array, geometry
+
+
+_PLAIN = ("L", "RGB", "RGBA", "I;16")  # Pillow's names of what PNG files usually hold
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    """Return the pixels (Y, X[, C]) of a picture.
+
+    Plain ones are read by Pillow itself, to the same values: imageio looks anew, for every file, for a plugin that few
+    people have, which takes longer than the reading of a small picture.
+    """
+    if _is_png(path):
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.mode in _PLAIN and "transparency" not in image.info and not getattr(image, "is_animated", False):
+                return np.array(image)
+    array: NDArray[Any] = iio.imread(path)
+    return array
 
 
 def _refuse_stacks(pages: Pages, path: Path) -> None:
