@@ -8,7 +8,8 @@ import pytest
 
 from helpers import STATISTICS, Recipe, configuration_of, dataset_json, make_dataset
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import DatasetError, PlanError
+from napari_nnunet.errors import DatasetError, PlanError, SettingsError
+from napari_nnunet.formats.claim import moving
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.move_plans import move_plans
 from napari_nnunet.schema.plans import Plans
@@ -114,3 +115,12 @@ def test_plans_for_other_intensities_and_voxels_are_moved_with_a_warning(workspa
     said = capsys.readouterr().err
     assert "normalise the channel MRI as CT, by figures of the other dataset" in said
     assert "3d_fullres resamples them to 0.001 x 0.001 x 0.001 mm" in said
+
+
+def test_a_dataset_that_is_being_moved_gets_no_plans(workspace):
+    with (
+        moving(workspace.preprocessed / TARGET, f"{TARGET} is being removed"),
+        pytest.raises(SettingsError, match=f"{TARGET} is being removed"),
+    ):
+        move(workspace)
+    assert not (workspace.preprocessed / TARGET / "nnUNetPlans.json").exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.atomic import copy_file, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -43,6 +44,8 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
         If the source has no such plans.
     DatasetError
         If the target's raw data are incomplete, or have another number of channels than the plans normalise.
+    SettingsError
+        If others are planning the same, or the target is being moved.
     """
     source, target = workspace.dataset_name(request.source), workspace.dataset_name(request.target)
     plans_name = request.plans
@@ -60,10 +63,10 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
             if old is not None:
                 begins = old.startswith(plans_name)
                 configuration["data_identifier"] = name + old[len(plans_name) :] if begins else f"{name}_{old}"
-    base = make_folder(workspace.preprocessed / target)
-    path = base / f"{name}.json"
-    write_json(path, content)
-    copy_file(dataset.folder / "dataset.json", base / "dataset.json")
+    path = workspace.preprocessed / target / f"{name}.json"
+    with claimed(path.parent, f"{name} of {target} are already being planned", part=path.name):
+        copy_file(dataset.folder / "dataset.json", path.with_name("dataset.json"))  # of a dataset that is still there
+        write_json(path, content)
     return path
 
 
