@@ -8,7 +8,7 @@ from clusters import forty_two, work_slowly
 
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.processes.cluster import start, worker
-from napari_nnunet.processes.cluster.team import Elsewhere, spread
+from napari_nnunet.processes.cluster.team import Elsewhere, spread, team
 from napari_nnunet.processes.cluster.worker import Expected, packed, versions, why_unfit
 from napari_nnunet.processes.pool import Outcome, Task
 
@@ -78,6 +78,23 @@ def test_a_folder_of_the_same_name_on_another_disk_is_noticed(tmp_path, monkeypa
 def test_the_mark_in_a_folder_is_gone_afterwards(cluster, tmp_path):
     assert outcomes(spread(Elsewhere(cluster.address, writes=tmp_path / "new"), forty_two, [task()]))["a"].result == 42
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_worker_that_comes_later_is_looked_at_before_its_first_task(cluster, monkeypatch):
+    other = (("napari-nnunet", "9.9"), *versions()[1:])
+    monkeypatch.setattr("napari_nnunet.processes.cluster.team.versions", lambda: other)
+    refusal = pytest.raises(ResourceError, match="The worker tcp://.* has napari-nnunet .*, not 9.9")
+    with team(Elsewhere(cluster.address)) as workers, refusal:  # as if none had been there at first
+        outcomes(workers.outcomes(forty_two, [task()]))
+
+
+def test_more_tasks_are_handed_over_when_workers_come_later(cluster, monkeypatch):
+    monkeypatch.setattr("napari_nnunet.processes.cluster.team._LOOK_EVERY", 0.0)
+    monkeypatch.setattr("napari_nnunet.processes.cluster.team._FEWEST", 1)
+    with team(Elsewhere(cluster.address)) as workers:  # as if none had been there at first
+        before = workers.window
+        found = outcomes(workers.outcomes(forty_two, [task(name=str(i)) for i in range(5)]))
+        assert len(found) == 5 and (before, workers.window) == (1, 8)
 
 
 def test_paths_are_sent_as_absolute_ones(tmp_path, monkeypatch):

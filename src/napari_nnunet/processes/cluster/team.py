@@ -139,7 +139,7 @@ class Team:
         self._network, self._name, self._apart = network, name, apart
         self._workers: dict[str, Facts] = {}
         self._unfit: set[str] = set()
-        self._looked = time.monotonic()
+        self._looked, self._counted = time.monotonic(), 0
 
     # --- before work starts ---
 
@@ -255,7 +255,7 @@ class Team:
     @property
     def window(self) -> int:
         """How many tasks are handed over at once; the rest stays here, so that millions would be no burden."""
-        return max(_FEWEST, _PER_WORKER * len(self._workers))
+        return max(_FEWEST, _PER_WORKER * max(len(self._workers), self._start.wanted, self._counted))
 
     def submit(self, function: Callable[..., Any], task: Task) -> Any:
         """Hand a task over; returns its future."""
@@ -294,18 +294,24 @@ class Team:
             raise self._refused(address, why)
         return Note(level="warning", text=f"The worker {address} {why}, and gets no more tasks.")
 
+    @property
+    def is_time_to_look(self) -> bool:
+        """Whether nobody looked at the workers for some seconds."""
+        return time.monotonic() - self._looked > _LOOK_EVERY
+
     def looked_after(self) -> Iterator[Note | None]:
-        """Wait for a scheduler that went away, say when no worker is left, and let the job be cancelled."""
+        """Wait for a scheduler that went away, count the workers, and let the job be cancelled."""
         yield None
         while self._client.status == "connecting":
             yield None
             time.sleep(_HEARTBEAT)
         if self._client.status != "running":
             raise self._lost()
-        if time.monotonic() - self._looked > _LOOK_EVERY:
+        if self.is_time_to_look:
             self._looked = time.monotonic()
             with suppress(OSError, TimeoutError):
-                if not self._client.nthreads():
+                self._counted = len(self._client.nthreads())
+                if not self._counted:
                     yield Note(level="warning", text=f"No worker is left at {self._name}; waiting for another one.")
 
     def _lost(self) -> ResourceError:
@@ -337,6 +343,8 @@ class _Work:
                 self._submit(task)
             if not (self._running or self._forgotten):
                 return
+            if self._team.is_time_to_look:  # workers come and go while outcomes come without a pause
+                yield from self._team.looked_after()
             try:
                 future = self._done.get(timeout=_HEARTBEAT)
             except queue.Empty:
