@@ -89,6 +89,8 @@ class Geometry(BaseModel):
             changes["affine"] = tuple(
                 tuple(value * factor for value, factor in zip(row, (*factors, 1.0), strict=True)) for row in self.affine
             )
+        elif self.affine is not None and self.reoriented_affine is not None:
+            changes["affine"], changes["reoriented_affine"] = _resized(self.affine, self.reoriented_affine, factors)
         return Geometry(**{**self.model_dump(), **changes})
 
     @property
@@ -193,6 +195,23 @@ class Geometry(BaseModel):
 
 def _matrix(rows: Any) -> Matrix | None:
     return None if rows is None else tuple(tuple(float(v) for v in row) for row in rows)
+
+
+def _resized(stored: Matrix, turned: Matrix, factors: Sequence[float]) -> tuple[Matrix, Matrix]:
+    """Return the affines of an image as it is stored and as it was turned, with voxels of another size.
+
+    The factors are those of the turned axes. The first voxel that is stored stays where it is.
+    """
+    import numpy as np  # only here: most that know a geometry do without
+
+    one, other = np.array(stored, dtype=float), np.array(turned, dtype=float)
+    corner = np.linalg.solve(one[:3, :3], other[:3, 3] - one[:3, 3])  # the first turned voxel among the stored ones
+    own, theirs = (matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (one, other))
+    one[:3, :3] *= np.asarray(factors)[np.abs(own.T @ theirs).argmax(axis=1)]
+    other[:3, :3] *= factors
+    other[:3, 3] = one[:3, 3] + one[:3, :3] @ corner
+    first, second = (tuple(tuple(map(float, row)) for row in matrix) for matrix in (one, other))
+    return first, second
 
 
 def lift(array: Any, *, channels: bool = False) -> Any:

@@ -155,3 +155,14 @@ def test_a_huge_deflated_member_is_read_in_pieces_and_its_end_is_missed(tmp_path
         archive.writestr("probabilities.npy", content[:-8])
     with pytest.raises(ImageError, match="ends too early"):
         read_probabilities(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_no_numbers_decide_nothing(tmp_path, value):
+    first, second = (tmp_path / name for name in "xy")
+    member_folder(first, ("a",))
+    probabilities = member_folder(second, ("a",), seed=1)["a"].copy()
+    probabilities[1, 0, 0, 0] = value
+    write_probabilities(probabilities, second / "a.npz")
+    with pytest.raises(NnunetError, match="probabilities of member 2 hold values that are no numbers"):
+        drain(ensemble_folders(EnsembleRequest(sources=(first, second), target=tmp_path / "o")))

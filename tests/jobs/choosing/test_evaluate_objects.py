@@ -122,3 +122,21 @@ def test_what_nobody_annotated_is_neither_found_nor_invented(tmp_path: Path) -> 
     found = drain(evaluate_objects(EvaluateObjectsRequest(reference=reference, prediction=prediction)))
     assert found.all.counts() == (1, 1, 0)
     assert sorted(found.all.prediction_numbers.tolist()) == [5, 7]
+
+
+def test_classes_are_not_taken_for_objects_without_a_word(tmp_path: Path) -> None:
+    folder = write_objects_folder(tmp_path / "p", a=boxes(1, 2))
+    content = {"channel_names": {"0": "x"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
+    request = EvaluateObjectsRequest(reference=folder, prediction=folder, summary=tmp_path / "s.json")
+
+    def said() -> list[str]:
+        events: list[object] = []
+        drain(evaluate_objects(request), events.append)
+        return [event.text for event in events if isinstance(event, Note) and "holds classes" in event.text]
+
+    assert not said()
+    (folder / "dataset.json").write_text(json.dumps({**content, "numTraining": 1}))
+    assert said()
+    scheme = {"kinds": {"cell": [1, 2]}, "width": 1.0, "unit": 1.0}
+    (folder / "dataset.json").write_text(json.dumps({**content, "numTraining": 1, "napari_nnunet_objects": scheme}))
+    assert not said()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from helpers import smooth_image, write_nifti
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.events import CaseFailed, drain
-from napari_nnunet.formats.images.files import read_volume
+from napari_nnunet.formats.images.files import read_volume, write_labels
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
@@ -127,3 +128,20 @@ def test_models_that_never_knew_a_voxel_size_count_voxels(new_model):
 
 def seen_by(model, geometry):
     return as_trained(model.plans, model.configuration, geometry).spacing
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "SLA"])
+def test_a_voxel_size_that_was_given_is_that_of_the_result_also_where_the_reader_turns_images(tmp_path, axes):
+    start = nibabel.orientations.axcodes2ornt("RAS")
+    turn = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt(axes))
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), np.eye(4)).as_reoriented(turn)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    volume = read_volume([tmp_path / "a.nii.gz"], reader="NibabelIOWithReorient")
+    given = volume.geometry.with_spacing((4.0, 3.0, 2.0), "given")
+    labels = volume.array[0].astype(np.uint8)
+    write_labels(labels, given, tmp_path / "b.nii.gz", writer="NibabelIOWithReorient")
+    written = nibabel.as_closest_canonical(nibabel.load(tmp_path / "b.nii.gz"))
+    assert written.header.get_zooms() == (2.0, 3.0, 4.0)
+    np.testing.assert_allclose(written.affine, given.reoriented_affine)
+    np.testing.assert_array_equal(np.asarray(written.dataobj).T, labels)
+    np.testing.assert_allclose(nibabel.load(tmp_path / "b.nii.gz").affine[:, 3], image.affine[:, 3])

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.dataset import LabelScheme
 
 Method = Literal["soft", "hard"]
@@ -79,9 +80,21 @@ class Vote:
         return self.scheme.has_regions
 
     def add(self, channel: int, start: int, members: Sequence[Planes]) -> Planes:
-        """Take the planes ``start:start + k`` (k, Y, X) of one class from every member; returns their mean."""
+        """Take the planes ``start:start + k`` (k, Y, X) of one class from every member; returns their mean.
+
+        Raises
+        ------
+        ImageError
+            If a member has a value that is no number, which no class could be told from.
+        """
         where = slice(start, start + len(members[0]))
         mean = self._mean(members)
+        if not np.isfinite(mean).all():
+            wrong = [str(i) for i, planes in enumerate(members, start=1) if not np.isfinite(planes).all()]
+            raise ImageError(
+                f"The probabilities of member {' and '.join(wrong)} hold values that are no numbers (NaN or infinite). "
+                "Predict its images again."
+            )
         if self._doubt is not None:
             self._doubt.add(where, mean, members, self._weights)
         if self._regions:

@@ -154,6 +154,14 @@ def ignored_beside(path: Path, reader: str | None = None) -> NDArray[np.bool_] |
     return found if found.any() else None
 
 
+def holds_classes(folder: Path) -> bool:
+    """Whether a dataset.json says that a folder of segmentations, or labelsTr, holds classes and no objects."""
+    if folder.name == "labelsTr":
+        return (folder.parent / "dataset.json").is_file()
+    beside = folder / "dataset.json"
+    return beside.is_file() and ObjectScheme.of(DatasetInfo.read(beside)) is None
+
+
 def _mask_beside(path: Path) -> Path | None:
     own = path.parent / FOUND_KINDS / path.name
     other = path.parent.parent / KINDS / path.name

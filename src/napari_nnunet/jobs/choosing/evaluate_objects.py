@@ -16,7 +16,7 @@ from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, annotated_p
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
-from napari_nnunet.formats.dataset.objects import ignored_beside, kinds_beside, read_objects
+from napari_nnunet.formats.dataset.objects import holds_classes, ignored_beside, kinds_beside, read_objects
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import compare_cases
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
@@ -144,6 +144,13 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
         If the folders do not hold the same cases, or a case's files do not lie on the same grid.
     """
     pairs = pair_up_objects(request.reference, request.prediction, missing_ok=request.missing_ok)
+    for folder in (request.reference, request.prediction):
+        if holds_classes(folder):
+            yield Note(
+                level="warning",
+                text=f"By dataset.json, {folder} holds classes, not numbered objects: every class of an image counts "
+                "as one object, and the figures mean nothing.",
+            )
     yield Stage(name="Comparing", total=len(pairs))
     found = yield from compare_cases(match_pair, pairs, None, workers=request.workers)
     result = ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})
