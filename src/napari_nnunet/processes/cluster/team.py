@@ -375,8 +375,9 @@ class _Work:
     def _failed(self, error: Any) -> Any:
         if isinstance(error, self._killed):
             return ResourceError(
-                "The worker died each time it was tried, on several workers: probably out of memory. Allow less memory "
-                "(--memory) or give the workers more."
+                "The worker died each time it was tried, on several workers: probably out of memory. Give the workers "
+                "more memory, or allow a task less.",
+                shell="For large images that is --memory.",
             )
         return for_people(error)
 

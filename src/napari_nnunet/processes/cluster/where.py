@@ -111,14 +111,14 @@ def where(text: str) -> Where:
     if found is not None:
         count = int(found[1] or 1)
         if count < 1:
-            raise SettingsError(f"--cluster {text} asks for no worker. Give 1 or more.")
+            raise SettingsError(f"The cluster {text!r} asks for no worker. Give 1 or more.")
         return Local(count)
     kind, colon, rest = text.partition(":")
     if colon and kind in _SYSTEMS:
         return _read(Path(rest), kind)
     if text.lower().endswith(".toml"):
         return _read(Path(text), None)
-    raise SettingsError(f"--cluster {text} is not understood. {_ALLOWED}")
+    raise SettingsError(f"The cluster {text!r} is not understood. {_ALLOWED}")
 
 
 def _read(path: Path, kind: str | None) -> Queue:
