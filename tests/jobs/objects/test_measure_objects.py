@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from choices import VOLUME, boxes, write_objects_folder
 from napari_nnunet.errors import DatasetError
@@ -69,3 +70,11 @@ def test_pictures_without_a_size_of_a_pixel_are_measured_in_pixels_and_that_is_s
         said = [event.text for event in events if isinstance(event, Note)]
         unsized = any("1 of 1 files do not say how large their voxels are (a.png)" in text for text in said)
         assert unsized == (folder == "png")
+
+
+def test_a_negative_number_is_no_object(tmp_path: Path) -> None:
+    objects = write_objects_folder(tmp_path / "o", a=boxes(1))
+    image = sitk.GetImageFromArray(boxes(1).astype(np.int16) - 1)
+    sitk.WriteImage(image, str(objects / "a.nii.gz"))
+    with pytest.raises(DatasetError, match="has the value -1; numbers of objects begin with 1"):
+        drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.cli.main import main
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
@@ -127,3 +128,10 @@ def test_the_previous_stage_is_laid_onto_its_image(new_model, images, tmp_path):
     sitk.WriteImage(elsewhere, str(tmp_path / "as it lies" / "a.nii.gz"))
     request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=tmp_path / "as it lies", **CPU)
     assert "previous stage's segmentation" in drain(predict_folder(model, request)).failed["a"].message
+
+
+def test_a_model_without_a_previous_stage_takes_none(model, images, tmp_path):
+    request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=images, **CPU)
+    with pytest.raises(SettingsError, match="is no second stage of a cascade"):
+        drain(predict_folder(model, request))
+    assert not (tmp_path / "out").exists()

@@ -58,8 +58,19 @@ def kinds_file(folder: Path, case: str) -> Path | None:
 
 
 def read_objects(path: Path, reader: str | None = None) -> tuple[NDArray[Any], Geometry]:
-    """Return numbered objects ([Z,] Y, X), 0 elsewhere, and their geometry."""
-    return read_labels(path, reader=reader, as_stored=True)
+    """Return numbered objects ([Z,] Y, X), 0 elsewhere, and their geometry.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, or a number is negative: it would count as an object.
+    """
+    objects, geometry = read_labels(path, reader=reader, as_stored=True)
+    if objects.dtype.kind == "i" and (lowest := objects.min()) < 0:
+        raise ImageError(
+            f"{path} has the value {lowest}; numbers of objects begin with 1, and 0 is no object. Renumber them first."
+        )
+    return objects, geometry
 
 
 def reference_file(folder: Path, case: str, info: DatasetInfo) -> Path:

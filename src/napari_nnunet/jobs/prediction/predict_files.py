@@ -81,7 +81,7 @@ def predict_folder(
         yield Note(level="warning", text=found.left_out_text)
     if folder.spacing is None:
         yield from size_notes(model, cases, model_reader(model))
-    _check_previous(cases, folder.previous, model.dataset.file_ending)
+    _check_previous(cases, folder.previous, model)
     model.resolve_folds(settings.folds, settings.checkpoint)
     output = _dicom_output(model, folder, settings, cases)
     if folder.cluster is None:
@@ -219,9 +219,10 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
         What became of each case.
     """
     members = combination.members
-    if folder.previous is not None and len(members) > 1:
+    if folder.previous is not None:
         raise SettingsError(
-            "Segmentations of a previous stage can be given for a single model only; an ensemble predicts its own."
+            "Segmentations of a previous stage can be given to a single model only; the best of a dataset, and an "
+            "ensemble, predict their own."
         )
     rules = rules_for([(own.model, own.settings) for own in members])
 
@@ -235,9 +236,15 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
     return (yield from predict_folder(combination.model, request, segment, rules))
 
 
-def _check_previous(cases: Sequence[Case], previous: Path | None, ending: str) -> None:
+def _check_previous(cases: Sequence[Case], previous: Path | None, model: TrainedModel) -> None:
     if previous is None:
         return
+    if model.configuration.previous_stage is None:
+        raise SettingsError(
+            f"{model.name} is no second stage of a cascade: it takes no segmentations of a previous stage, but "
+            f"{previous} was given. Leave them out."
+        )
+    ending = model.dataset.file_ending
     missing = [case.name + ending for case in cases if not (previous / (case.name + ending)).is_file()]
     if missing:
         raise DatasetError(
