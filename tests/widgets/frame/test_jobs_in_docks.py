@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Note, Progress, Stage
+from napari_nnunet.widgets.frame import parts
 from napari_nnunet.widgets.frame.dock import Dock, RequestDock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.ready import NotReadyError
@@ -155,6 +156,19 @@ def test_an_error_that_does_not_end_a_job_is_worded_for_the_window(panel, qtbot)
     panel.run(job(), happened=lambda _: seen.append(panel.status.text()))
     _idle(qtbot, panel)
     assert seen == ["Note: a is skipped: The voxel size is missing. Type it into 'Voxel size'."]
+
+
+def test_the_folder_of_a_file_that_is_named_at_the_end_opens_with_a_button(panel, qtbot, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(parts.QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
+    (tmp_path / "made.zip").touch()
+    panel.run(iter_job(tmp_path / "made.zip"), done="Exported to {}.".format)
+    _idle(qtbot, panel)
+    assert not panel.place.isHidden() and panel.place.toolTip() == str(tmp_path)
+    panel.place.click()
+    assert opened == [str(tmp_path)]
+    panel.say("Nothing was written.")
+    assert panel.place.isHidden()
 
 
 def iter_job(result):

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from napari_nnunet.widgets.frame.forms import distinct
-from napari_nnunet.widgets.frame.words import about_time, counted, failure_text, plain_time
+from napari_nnunet.widgets.frame.words import about_time, counted, failure_text, path_in, plain_time
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,32 @@ def test_a_time_is_said_in_the_unit_that_fits(seconds, said):
 def test_one_is_singular_and_no_time_is_about_under_something():
     assert (counted(1, "file"), counted(2, "file"), counted(0, "case")) == ("1 file", "2 files", "0 cases")
     assert plain_time(0.1) == "under a second"
+
+
+@pytest.mark.parametrize("name", ["a.zip", "two words.nii.gz", "odd, (1); name", "folder"])
+@pytest.mark.parametrize(
+    "sentence", ["Exported to {}.", "{} is damaged: it ends early.", "See '{}'. Twice: {}", "x\n{}\ny"]
+)
+def test_a_file_that_a_sentence_names_is_found_in_it(tmp_path, name, sentence):
+    (tmp_path / name).touch() if name != "folder" else (tmp_path / name).mkdir()
+    assert path_in(sentence.format(tmp_path / name, tmp_path / name)) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "",
+        "3 / 4 of all and/or none",
+        "https://tmp/x",
+        "mm/voxel",
+        "//",
+        "/ is",
+        "/not/there.zip is missing.",
+        "/" + "x" * 9000,
+    ],
+)
+def test_what_names_no_file_is_none(sentence):
+    assert path_in(sentence) is None
 
 
 def test_equal_names_are_told_apart():

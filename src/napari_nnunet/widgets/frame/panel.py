@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QDialog, QHBoxLayout, QProgressBar, QPushButton, QScr
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
-from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, FolderButton, sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.words import failure_text, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
@@ -88,6 +88,7 @@ class RunPanel(QWidget):
         self.bar.setVisible(False)
         self.status = sentence()
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.place = FolderButton()
         self.details = CopyButton("Copy report", lambda: self._report)
         self.details.setVisible(False)
         self.details.setToolTip("Copy the error with its traceback, for a bug report.")
@@ -104,6 +105,7 @@ class RunPanel(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
+        layout.addWidget(self.place)
 
     def set_ready(self, reason: str | None, remedy: Remedy | None = None) -> None:
         """Enable the button, or disable it, say why and offer a remedy; at the latest when the job has ended."""
@@ -127,8 +129,9 @@ class RunPanel(QWidget):
             self.button.setAccessibleName(text)
 
     def say(self, text: str) -> None:
-        """Show one line of status."""
+        """Show one line of status; where it names a file, its folder can be opened."""
         self.status.setText(text)
+        self.place.follow(text if self.state is RunState.IDLE else "")
 
     def run(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QResizeEvent
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, QUrl
+from qtpy.QtGui import QColor, QDesktopServices, QIcon, QResizeEvent
 from qtpy.QtWidgets import (
     QApplication,
     QHeaderView,
@@ -20,6 +21,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QCollapsible
+
+from napari_nnunet.widgets.frame.words import path_in
 
 _COPIED_MS = 1500
 _NAME = (80, 140)  # pixels for the first column of a table that is wider than its dock
@@ -94,6 +97,28 @@ class ElidingButton(QPushButton):
     def _elide(self) -> None:
         frame = self.sizeHint().width() - self.fontMetrics().horizontalAdvance(self.text())
         self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, self.width() - frame))
+
+
+class FolderButton(QPushButton):
+    """Opens the folder of the file that a sentence names; hidden where it names none."""
+
+    def __init__(self) -> None:
+        super().__init__("Open folder")
+        self.setAccessibleName("Open folder")
+        self.setVisible(False)
+        self.folder: Path | None = None
+        self.clicked.connect(self._open)
+
+    def follow(self, text: str) -> None:
+        """Look whether a sentence names a file or folder that exists."""
+        found = path_in(text)
+        self.folder = found if found is None or found.is_dir() else found.parent
+        self.setToolTip("" if self.folder is None else str(self.folder))
+        self.setVisible(self.folder is not None)
+
+    def _open(self) -> None:
+        if self.folder is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.folder)))
 
 
 class CopyButton(QPushButton):

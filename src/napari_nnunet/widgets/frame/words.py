@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from napari_nnunet.errors import InternalError, for_people
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
+
+_ROOT = re.compile(r"(?<![\w/\\.:-])(?:/|[A-Za-z]:[\\/])(?=[^\s/])")  # where a whole path may begin
+_ENDS = re.compile(r"[\s.,;:)'\"]")  # and where it may end; names may hold all of these as well
+_TRIED = 40  # ends of one path: every look asks the disk
+
+
+def path_in(text: str) -> Path | None:
+    """Return the first file or folder of this computer that a sentence names, None where it names none that exists."""
+    for begin in _ROOT.finditer(text):
+        rest = text[begin.start() :].partition("\n")[0]
+        ends = [found.start() for found in _ENDS.finditer(rest) if found.start() > len(begin.group())]
+        for end in sorted([*ends, len(rest)], reverse=True)[-_TRIED:]:
+            if os.path.exists(rest[:end]):
+                return Path(rest[:end])
+    return None
 
 
 def plain_time(seconds: float) -> str:
