@@ -104,7 +104,7 @@ def derive_in(folder: Path, request: DeriveObjectsRequest) -> Job[ObjectScheme]:
     content.pop("regions_class_order", None)
     content = scheme.write_into(content)
     lost = yield from draw_cases(folder, DatasetInfo.parse(content), scheme, tuple(files), request.workers)
-    write_json(folder / "dataset.json", content)
+    write_json(folder / "dataset.json", {**content, "numTraining": len(files)})  # at once, whoever is killed
     note_drawn(folder, files)
     update_count(folder)
     yield Note(text=_summary(counted, width, unit if sized else None, scores, lost))
