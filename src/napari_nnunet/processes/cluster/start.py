@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -116,12 +115,11 @@ def _security(distributed: Any) -> Any:
 
 def _scheduler(distributed: Any, security: Any) -> Any:
     """Return a scheduler within this process, which only this computer reaches."""
-    dashboard = "127.0.0.1:0" if importlib.util.find_spec("bokeh") else None
     return distributed.LocalCluster(
         n_workers=0,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=dashboard,
+        dashboard_address="127.0.0.1:0",
         security=security,
         silence_logs=_QUIET,
     )
@@ -211,7 +209,7 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
         shared_temp_directory=str(folder),
         security=security,
         silence_logs=_QUIET,
-        scheduler_options={"dashboard_address": ":0" if importlib.util.find_spec("bokeh") else None},
+        scheduler_options={"dashboard_address": ":0"},
         **own,
     )
 
