@@ -86,14 +86,20 @@ def test_a_case_whose_worker_is_killed_is_segmented_by_another(tmp_path, model, 
         assert (tmp_path / "out" / f"c{i}.nii.gz").read_bytes() == (tmp_path / "here" / f"c{i}.nii.gz").read_bytes()
 
 
+def workers_here():
+    """Return the workers that this process started, those of other tests too."""
+    found = psutil.Process().children()
+    return {process.pid for process in found if "distributed.cli.dask_worker" in process.cmdline()}
+
+
 def test_workers_of_this_computer_are_started_for_the_command_and_end_with_it(tmp_path, model, capsys):
-    source = images(tmp_path / "in", 3)
+    source, before = images(tmp_path / "in", 3), workers_here()
     words = ["-m", model.folder, "-i", source, "-o", tmp_path / "out", "--cluster", "local:2", "--no_pbar"]
     how = ["-device", "cpu", "--backend", "torch", "--precision", "float32", "--disable_tta"]
     assert main(["predict_from_modelfolder", *map(str, words), *how]) == 0
     assert sorted(p.name for p in (tmp_path / "out").glob("c*")) == ["c0.nii.gz", "c1.nii.gz", "c2.nii.gz"]
     assert "2 workers on 1 computer" in capsys.readouterr().err
-    assert not [p for p in psutil.Process().children(recursive=True) if "distributed.cli.dask_worker" in p.cmdline()]
+    assert workers_here() == before
 
 
 def test_preprocessing_and_evaluating_give_the_same_files(tmp_path, cluster, capsys):
