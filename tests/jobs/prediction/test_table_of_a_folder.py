@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from helpers import smooth_image, write_nifti
 from napari_nnunet.cli.main import main
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
@@ -128,6 +129,8 @@ def test_the_previous_stage_is_laid_onto_its_image(new_model, images, tmp_path):
     sitk.WriteImage(elsewhere, str(tmp_path / "as it lies" / "a.nii.gz"))
     request = PredictFolderRequest.of(source=images, target=tmp_path / "out", previous=tmp_path / "as it lies", **CPU)
     assert "previous stage's segmentation" in drain(predict_folder(model, request)).failed["a"].message
+    with pytest.raises(DatasetError, match="lacks the previous stage's segmentation of 1 of 1 cases: a.nii.gz"):
+        drain(predict_folder(model, request.replace(previous=tmp_path / "nowhere")))
 
 
 def test_a_model_without_a_previous_stage_takes_none(model, images, tmp_path):
