@@ -10,8 +10,7 @@ import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import SettingsError
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
