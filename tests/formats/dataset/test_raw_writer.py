@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from helpers import make_dataset, smooth_image
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.formats.dataset import raw_writer, relabel
+from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, drop_case, save_case
 from napari_nnunet.formats.images.files import read_labels, read_volume
@@ -147,3 +152,14 @@ def test_classes_that_break_a_rule_leave_the_others(raw):
     with pytest.raises(DatasetError, match="background"):
         raw_writer.set_labels(raw, {"cell": 1})
     assert (raw / "dataset.json").read_bytes() == before
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_change(tmp_path):
+    raw = make_dataset(tmp_path, cases=1)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    gone, own = (f".b.nii.gz.partial-{pid}-0a1b2c.nii.gz" for pid in (int(ended.stdout), os.getpid()))
+    with changing(raw):
+        for name in (gone, own):  # its workers end a little later than a process that is killed
+            (raw / "labelsTr" / name).touch()
+    assert not (raw / "labelsTr" / gone).exists()
+    assert (raw / "labelsTr" / own).exists()

@@ -8,10 +8,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from napari_nnunet.formats.atomic import remove_leftovers
 from napari_nnunet.formats.claim import claimed
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_PARTS = ("", "imagesTr", "labelsTr", "objectsTr", "kindsTr")
 
 
 @contextmanager
@@ -26,7 +29,17 @@ def changing(folder: Path) -> Iterator[None]:
         If nothing can be written there.
     """
     with claimed(folder, f"{folder} is already being changed"):
-        yield
+        _tidy(folder)
+        try:
+            yield
+        finally:
+            _tidy(folder)  # workers of a process that was killed end a little later than it
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed left half written in a dataset."""
+    for part in _PARTS:
+        remove_leftovers(folder / part)
 
 
 def one_at_a_time(change: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
