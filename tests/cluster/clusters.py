@@ -27,9 +27,12 @@ class Cluster:
 
     def start(self, workers=2):
         self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        first = len(self.processes)
         for _ in range(workers):
             self.add_worker()
         until(self._answers)
+        logs = [self.folder / f"{number}.log" for number in range(first, len(self.processes))]
+        until(lambda: all("Registered to" in log.read_text(errors="replace") for log in logs), seconds=90.0)
 
     def _answers(self):
         with socket.socket() as probe:

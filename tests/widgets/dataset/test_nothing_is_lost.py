@@ -172,20 +172,6 @@ def test_labels_that_somebody_else_changed_meanwhile_are_asked_about(viewer, cas
     asked.assert_not_called()
 
 
-def test_a_class_that_older_cases_do_not_have_is_asked_about(viewer, cases, raw, qtbot, asked):
-    asked.return_value = QMessageBox.StandardButton.No
-    layers(viewer, values=(1, 5))
-    settled(cases, qtbot)
-    row = next(r for r in range(3) if cases.form.table.item(r, 0).text() == "5")
-    cases.form.table.item(row, 2).setText("cyst")
-    press(cases, qtbot)
-    assert "Nothing is labelled 'cyst' in the 3 other cases" in asked.call_args.args[2]
-    assert list(read_info(raw).labels.labels) == ["background", "a"]
-    asked.return_value = QMessageBox.StandardButton.Yes
-    press(cases, qtbot)
-    assert list(read_info(raw).labels.labels) == ["background", "a", "cyst"]
-
-
 def test_another_value_for_the_only_class_is_that_class(viewer, cases, raw, qtbot):
     layers(viewer, values=(255, 255))
     settled(cases, qtbot)
