@@ -2,8 +2,8 @@
 
 python tests/all_at_once.py [PYTEST ARGUMENT ...]
 
-A window's tests wait for the screen half of the time, so two processes need little longer than one of them. A test that
-hangs ends its process after a quarter of an hour, with the stack of every thread.
+A window's tests wait for the screen half of the time, so three processes, two of them with windows, need little longer
+than one of them. A test that hangs ends its process after a quarter of an hour, with the stack of every thread.
 """
 
 from __future__ import annotations
@@ -13,34 +13,41 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 SCREEN = (sys.executable, str(Path(__file__).with_name("with_screen.py")))
 PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "-m")
+WINDOWS = (*SCREEN, *PYTEST, "gui and not live")
+HALF = tuple(f"tests/widgets/{room}" for room in ("files", "frame", "prediction", "training"))  # of the time they take
 
 
 def main(arguments: list[str]) -> int:
     """Return the first exit status that is not 0."""
     if arguments:
         return subprocess.run([*SCREEN, *PYTEST, "not live", *arguments], check=False).returncode
-    with tempfile.TemporaryFile() as output:
-        window = subprocess.Popen(
-            [*SCREEN, *PYTEST, "gui and not live"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            others = subprocess.run([*PYTEST, "not gui and not live"], check=False).returncode
-            shown = window.wait()
-        finally:
-            _end(window)
-        output.seek(0)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(output.read())
-        sys.stdout.flush()
-    return others or shown
+    rest = [f"--ignore={folder}" for folder in HALF]
+    with tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as two, ExitStack() as stack:
+        windows = [
+            subprocess.Popen(
+                [*WINDOWS, *half],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            for half, output in ((HALF, one), (rest, two))
+        ]
+        for process in windows:
+            stack.callback(_end, process)
+        others = subprocess.run([*PYTEST, "not gui and not live"], check=False).returncode
+        shown = [process.wait() for process in windows]
+        for output in (one, two):
+            output.seek(0)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(output.read())
+            sys.stdout.flush()
+    return next((status for status in (others, *shown) if status), 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

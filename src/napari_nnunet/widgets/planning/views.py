@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph
 from qtpy.QtCore import QPointF, QRectF, QSignalBlocker, Qt
-from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen
+from qtpy.QtGui import QColor, QFontMetricsF, QPainter, QPen, QResizeEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QTableWidget,
@@ -304,6 +304,16 @@ class DataPlots(QWidget):
             plot.deleteLater()
         self.reason.setText(reason)
         self.reason.setVisible(bool(reason))
+        self._fit_reason()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Keep the whole reason in sight."""
+        super().resizeEvent(event)
+        self._fit_reason()
+
+    def _fit_reason(self) -> None:
+        # a tab asks nobody how high a text is that wraps
+        self.reason.setMinimumHeight(self.reason.heightForWidth(self.width()) if self.reason.text() else 0)
 
     def show_fingerprint(self, fingerprint: Fingerprint, channels: Sequence[str]) -> None:
         """Draw the plots anew."""
