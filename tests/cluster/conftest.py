@@ -3,7 +3,7 @@
 import pytest
 from clusters import Cluster
 
-pytest.importorskip("distributed")
+pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from napari_nnunet.engine.large import blocks
 from napari_nnunet.errors import ImageError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted
 
-zarr = pytest.importorskip("zarr")
-pytest.importorskip("yaozarrs")
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
+pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
 # Workers load torch, which takes seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("known_arithmetic")]
 HOW = {

@@ -87,7 +87,7 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_job_scripts_ask_each_system_in_its_own_words(tmp_path, kind):
-    pytest.importorskip("dask_jobqueue")
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: it comes with napari-nnunet[cluster]")
     found = settings(tmp_path, kind)
     with queue_cluster(found) as cluster:
         script = cluster.job_script()

@@ -12,7 +12,7 @@ from napari_nnunet import read_volume
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.large.opening import Say, image_of, open_image
 
-zarr = pytest.importorskip("zarr")
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 
 IMAGE = (np.random.default_rng(0).integers(0, 4000, size=(9, 20, 30))).astype(np.uint16)
 BOX = ((2, 7), (3, 20), (11, 29))

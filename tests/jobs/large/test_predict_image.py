@@ -7,8 +7,8 @@ from helpers import Recipe, make_model, smooth_image
 from napari_nnunet import predict, predict_image
 from napari_nnunet.engine.large import blocks, parts
 
-zarr = pytest.importorskip("zarr")
-pytest.importorskip("yaozarrs")
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
+pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
 FAST = {"device": "cpu", "backend": "torch", "precision": "float32"}
 

@@ -16,8 +16,8 @@ from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.label_image import LabelImage, pyramid
 from napari_nnunet.formats.large.source import LargeImage
 
-zarr = pytest.importorskip("zarr")
-yaozarrs = pytest.importorskip("yaozarrs")
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
+yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
 pytestmark = pytest.mark.usefixtures("known_arithmetic")
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "chunk": (8, 16, 16)}
 SPACING = (1.0, 1.0, 1.0)

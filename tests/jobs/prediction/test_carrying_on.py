@@ -165,7 +165,7 @@ def test_images_that_are_read_when_they_are_needed_are_looked_at_too(model, tmp_
         np.save(tmp_path / "a.npy", voxels)
         stored = lazy = np.load(tmp_path / "a.npy", mmap_mode="r+")
     else:
-        zarr = pytest.importorskip("zarr")
+        zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
         options = {"shape": voxels.shape, "dtype": voxels.dtype, "chunks": (1, 4, 26, 22)}
         stored = zarr.create_array(tmp_path / "a.zarr", **options)
         stored[...] = voxels
