@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QWidget,
 )
-from superqt import QCollapsible, QElidingLabel
+from superqt import QCollapsible
 
 
 def cut_parts(dock: QWidget) -> list[str]:
@@ -107,12 +107,12 @@ def _faults(part: QWidget, content: QWidget, room: int) -> Iterator[str]:
         needed = part.minimumSizeHint() if isinstance(part, QGroupBox) else part.sizeHint()
         if part.width() < needed.width() or part.height() < part.minimumSizeHint().height():
             yield f"{name} has {part.width()} x {part.height()}, needs {needed.width()} x {needed.height()}"
-    if isinstance(part, QLabel) and not isinstance(part, QElidingLabel) and part.text():
+    if isinstance(part, QLabel) and part.text():
         if part.wordWrap():
             if part.height() < part.heightForWidth(part.width()):
                 yield f"{name} is {part.height()} high, needs {part.heightForWidth(part.width())}"
-        elif part.width() < part.sizeHint().width():
-            yield f"{name} is {part.width()} wide, needs {part.sizeHint().width()}"
+        elif part.width() < (needed := QLabel.sizeHint(part).width()):  # of the text that is shown
+            yield f"{name} is {part.width()} wide, needs {needed}"
     if isinstance(part, QLineEdit) and not part.text() and not isinstance(part.parent(), QAbstractSpinBox | QComboBox):
         needed = part.fontMetrics().horizontalAdvance(part.placeholderText())
         if part.contentsRect().width() < needed:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
-from superqt import QElidingLabel
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
-from napari_nnunet.widgets.frame.parts import button, refresh_button, sentence
+from napari_nnunet.widgets.frame.parts import ElidingLabel, button, refresh_button, sentence
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.pages.browser import HelpButton
 
@@ -46,7 +45,7 @@ class Head(QWidget):
         super().__init__()
         self.state = state
         self._datasets, self._new = datasets, new
-        self.place = QElidingLabel()
+        self.place = ElidingLabel()
         self.place.setElideMode(Qt.TextElideMode.ElideLeft)
         self.place.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.other = button("Change…", "Open another workspace, or the one of a dataset, in all docks.")

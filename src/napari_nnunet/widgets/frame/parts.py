@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QTabWidget,
     QWidget,
 )
-from superqt import QCollapsible
+from superqt import QCollapsible, QElidingLabel
 
 from napari_nnunet.widgets.frame.words import path_in
 
@@ -97,6 +97,27 @@ class ElidingButton(QPushButton):
     def _elide(self) -> None:
         frame = self.sizeHint().width() - self.fontMetrics().horizontalAdvance(self.text())
         self.setText(self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, self.width() - frame))
+
+
+class ElidingLabel(QElidingLabel):
+    """A line of text of which as much is shown as fits, also after the theme has changed the size of its letters."""
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Look again how much fits."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._measure()
+            self.setText(self.full_text())
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Show as much as fits now."""
+        self._measure()
+        super().resizeEvent(event)
+
+    def _measure(self) -> None:
+        """Tell the label how much of its width its frame takes, which it takes for nothing."""
+        frame = QLabel.sizeHint(self).width() - self.fontMetrics().horizontalAdvance(QLabel.text(self))
+        self.setEllipsesWidth(frame)
 
 
 class FolderButton(QPushButton):
