@@ -30,7 +30,7 @@ OTHER = {
 
 @pytest.fixture
 def sleeper():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "napari-nnunet", "train"])
     yield process
     process.kill()
     process.wait()
@@ -106,6 +106,17 @@ def test_a_training_that_does_not_answer_is_ended(sleeper):
 def test_a_process_that_is_not_beyond_doubt_the_training_is_left_alone(sleeper, change):
     assert not end_training(replace(runner_of(sleeper), **change))
     assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("words", [(), ("napari-nnunet", "predict"), ("train", "napari_nnunet")], ids=str)
+def test_a_notebook_or_window_that_trains_is_not_ended(words):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *words])
+    try:
+        assert not end_training(runner_of(process))
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 ODD = [

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,18 +17,20 @@ from typing import Any
 import psutil
 
 from napari_nnunet.errors import ResourceError
+from napari_nnunet.formats.computer import mark
 
 _MARK = ".partial-"
 _LONGEST = 200  # bytes; file systems take 255
+_FORGOTTEN = 7 * 24 * 3600.0  # seconds since a file of another computer was touched, whose process cannot be looked at
 
 
 def partial_name(name: str) -> str:
-    """Return the name of a temporary file next to ``name``: hidden, and with its owner's process number.
+    """Return the name of a temporary file next to ``name``: hidden, with its owner's process number and computer.
 
     Long names are cut, so that whatever a file may be called, its temporary file can be.
     """
     short = name.encode()[:_LONGEST].decode(errors="ignore")
-    return f".{short}{_MARK}{os.getpid()}-{secrets.token_hex(3)}"
+    return f".{short}{_MARK}{os.getpid()}-{mark()}-{secrets.token_hex(3)}"
 
 
 @contextmanager
@@ -76,6 +79,8 @@ def write_error(path: Path, cause: OSError | str) -> ResourceError:
         return ResourceError(f"No space left while writing {path}. Free some disk space, or choose another folder.")
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(f"No permission to write {path}. Choose a folder you may write to.")
+    if isinstance(cause, IsADirectoryError):
+        return ResourceError(f"{path} is a folder, and a file is wanted. Choose another name, or remove the folder.")
     if isinstance(cause, FileExistsError | NotADirectoryError):
         return ResourceError(f"{path} is a file or lies below one, and a folder is wanted. Choose another.")
     return ResourceError(f"{path} could not be written: {cause}.")
@@ -101,6 +106,8 @@ def make_folder(path: Path) -> Path:
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Delete temporary files and folders that a killed process left in a folder; those of running processes stay.
 
+    Whether a process of another computer or container runs cannot be seen: what it left stays for a week.
+
     Parameters
     ----------
     folder : Path
@@ -109,12 +116,23 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
         Of the file that they were to become; all by default.
     """
     for path in folder.glob(f".{name}{_MARK}*"):
-        owner = path.name.rpartition(_MARK)[2].partition("-")[0]
-        if owner.isdecimal() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
+        if _is_abandoned(path):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody will finish a temporary file."""
+    owner, *more = path.name.rpartition(_MARK)[2].split("-")
+    if not (owner.isdecimal() and owner.isascii()):
+        return False
+    if len(more) > 1 and more[0] != mark():
+        with suppress(OSError):
+            return time.time() - path.lstat().st_mtime > _FORGOTTEN
+        return False
+    return int(owner) != os.getpid() and not psutil.pid_exists(int(owner))
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:

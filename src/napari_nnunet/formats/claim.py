@@ -1,7 +1,8 @@
 """Who writes into a folder now: a small file that exactly one process can make, and that others respect while it runs.
 
 A process that was killed leaves its claim behind; the next one takes it over. Processes of other computers cannot be
-looked at, so their claims hold until somebody deletes the file.
+looked at, so their claims hold until somebody deletes the file. Nor can those of a container beside, but who has a
+claim locks its file, which shows in all containers of a computer.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+try:
+    import fcntl
+except ImportError:  # on Windows, which has no containers that share a computer's kernel
+    fcntl = None  # type: ignore[assignment]
+
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, write_error
+from napari_nnunet.formats.computer import processes_seen, started_as
 from napari_nnunet.schema.json_text import message
 
 _LARGEST_PID = 1 << 31
+_LONGEST_COMMAND = 10_000  # characters that are kept; thousands of names of files may have been typed
 _CLOCK_TOLERANCE = 2.0  # seconds between what two programs say about the start of a process
 _WRITTEN_AFTER = 3.0  # seconds; a claim that is still empty then was left by a process killed while it wrote
 _PAUSE = 0.05  # seconds between two looks at a claim that another process writes or removes just now
@@ -49,39 +57,53 @@ class Runner:
     created : float
         When it began, so that another process with the same number is not taken for it.
     command : tuple of str
-        What it was started with; empty if that is not known.
+        What it was started with, by its checksum where that is long or no text; empty if it is not known.
+    boot, seen : str
+        What Linux calls the start of its computer, and the processes that it sees; empty where that is not known.
     """
 
     pid: int
     host: str
     created: float
     command: tuple[str, ...] = ()
+    boot: str = ""
+    seen: str = ""
 
     @classmethod
     def own(cls) -> Runner:
         """Return this process."""
         process = psutil.Process()
-        return cls(process.pid, socket.gethostname(), process.create_time(), tuple(process.cmdline()))
+        own = cls(process.pid, socket.gethostname(), process.create_time(), _command(process))
+        return replace(own, boot=started_as(), seen=processes_seen())
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Runner | None:
         """Return the process that a file names, None if what it holds names none."""
         pid, host, created = (content.get(name) for name in ("pid", "host", "created"))
         command = content.get("command", [])
+        boot, seen = (str(content.get(name, "")) for name in ("boot", "seen"))
         if type(pid) is not int or not 0 < pid < _LARGEST_PID or not isinstance(host, str):
             return None
         if not isinstance(created, int | float) or not math.isfinite(created) or not isinstance(command, list):
             return None
-        return cls(pid, host, float(created), tuple(map(str, command)))
+        return cls(pid, host, float(created), tuple(map(str, command)), boot, seen)
 
     @property
     def here(self) -> bool:
-        """Whether it runs on this computer."""
-        return self.host == socket.gethostname()
+        """Whether it is a process of this computer that can be seen from here."""
+        if self.host != socket.gethostname() or self.beside:
+            return False
+        # What began after this computer was started, and not in this start of it, is on another one of the same name.
+        return self.boot in ("", started_as()) or self.created < psutil.boot_time()
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is on this computer, but in a container whose processes cannot be seen from here."""
+        return self.boot != "" and self.boot == started_as() and self.seen != processes_seen()
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; True for processes of other computers, of which nothing can be known."""
+        """Whether it still runs; True for processes that cannot be seen from here, of which nothing can be known."""
         return not self.here or self._process() is not None
 
     def _process(self) -> psutil.Process | None:
@@ -98,9 +120,18 @@ class Runner:
         """Return the process if it is beyond doubt this one: it began then, and with this command."""
         process = self._process() if self.here else None
         with suppress(psutil.Error):
-            if process is not None and self.command and tuple(process.cmdline()) == self.command:
+            if process is not None and self.command and _command(process) == self.command:
                 return process
         return None
+
+
+def _command(process: psutil.Process) -> tuple[str, ...]:
+    """Return what a process was started with, as its claim can hold it."""
+    words = tuple(process.cmdline())
+    stored = os.fsencode("\0".join(words))
+    if len(stored) > _LONGEST_COMMAND or any("\ud800" <= letter <= "\udfff" for word in words for letter in word):
+        return (hashlib.sha256(stored).hexdigest(),)
+    return words
 
 
 @contextmanager
@@ -185,14 +216,40 @@ def runner_of(path: Path) -> Runner | None:
             break
         time.sleep(_PAUSE)  # its process is just writing it
     runner = None if found is None else Runner.parse(found)
-    return runner if runner is not None and runner.alive else None
+    return runner if runner is not None and _holds(path, runner) else None
+
+
+def _holds(path: Path, runner: Runner) -> bool:
+    """Whether the process that a claim names still has it."""
+    return runner.alive and not (runner.beside and not is_young(path) and _is_unlocked(path))
+
+
+def _is_unlocked(path: Path) -> bool:
+    """Whether no process has a file locked; False where that cannot be told."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lock a file for as long as the block lasts, where the system can; for :func:`_is_unlocked`."""
+    with ExitStack() as stack:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
 
 
 @contextmanager
 def hold(path: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     """Hold a claim's file; parameters and errors as for :func:`claimed`."""
     token = secrets.token_hex(8)
-    content = {**asdict(Runner.own()), "started": time.time(), "doing": doing, "token": token}
+    said = doing.encode(errors="backslashreplace").decode()  # names may hold bytes that are no text
+    content = {**asdict(Runner.own()), "started": time.time(), "doing": said, "token": token}
     until = time.monotonic() + patience
     while True:
         try:
@@ -203,8 +260,9 @@ def hold(path: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
                 raise
             time.sleep(_PAUSE)
     try:
-        _refuse_moved(path)
-        yield
+        with _locked(path):
+            _refuse_moved(path)
+            yield
     finally:
         if (_read(path) or {}).get("token") == token:
             with suppress(OSError):
@@ -219,9 +277,9 @@ def _take(path: Path, content: Mapping[str, Any]) -> None:
         if found is None:
             continue
         runner = Runner.parse(found)
-        if runner is not None and runner.alive:
+        if runner is not None and _holds(path, runner):
             raise SettingsError(_sentence(path, found, runner))
-        if runner is None and _young(path):
+        if runner is None and is_young(path):
             time.sleep(_PAUSE)
         else:
             _remove_dead(path, found)
@@ -264,12 +322,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_begun(path: Path) -> bool:
     """Whether a claim was made a moment ago, and nothing is written in it yet."""
     try:
-        return path.stat().st_size == 0 and _young(path)
+        return path.stat().st_size == 0 and is_young(path)
     except OSError:
         return False
 
 
-def _young(path: Path) -> bool:
+def is_young(path: Path) -> bool:
+    """Whether a file was written a moment ago, so that its writer may not be done."""
     try:
         return time.time() - path.stat().st_mtime < _WRITTEN_AFTER
     except OSError:
@@ -285,19 +344,21 @@ def _remove_dead(path: Path, found: Mapping[str, Any]) -> None:
     marker = path.with_name(f"{path.name}.{hashlib.sha256(repr(found).encode()).hexdigest()[:16]}")
     if not _make(marker, ""):
         time.sleep(_PAUSE)
-        if not _young(marker):  # its maker was killed just then
+        if not is_young(marker):  # its maker was killed just then
             marker.unlink(missing_ok=True)
         return
     try:
         if _read(path) == found:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder of that name, or no permission
+                path.unlink(missing_ok=True)
     finally:
         marker.unlink(missing_ok=True)
 
 
 def _sentence(path: Path, found: Mapping[str, Any], runner: Runner) -> str:
     started, doing = found.get("started"), found.get("doing", f"{path.parent} is already being written")
-    who = f"process {runner.pid}" + ("" if runner.here else f" on {runner.host}")
+    place = " in another container" if runner.beside else f" on {runner.host}"
+    who = f"process {runner.pid}" + ("" if runner.here else place)
     if isinstance(started, int | float) and 0 < started < 1e11:
         who += f" since {time.strftime('%Y-%m-%d %H:%M', time.localtime(started))}"
     todo = "Wait for it, or stop it first." if runner.here else f"Wait for it; if it no longer runs, delete {path}."

@@ -87,10 +87,11 @@ def end_training(runner: Runner, *, patience: float = 5.0) -> bool:
     Returns
     -------
     bool
-        False if that process cannot be told from another one beyond doubt; nothing is ended then.
+        False if that process cannot be told from another one beyond doubt, or is no process of the command line that
+        trains: a notebook or a window that does has more to lose. Nothing is ended then.
     """
     process = runner.process()
-    if process is None:
+    if process is None or not _only_trains(process):
         return False
     family = [process]
     with suppress(psutil.Error):
@@ -103,6 +104,16 @@ def end_training(runner: Runner, *, patience: float = 5.0) -> bool:
         with suppress(psutil.Error):
             member.kill()
     return True
+
+
+def _only_trains(process: psutil.Process) -> bool:
+    """Whether a process was started as ``napari-nnunet train ...`` or ``python -m napari_nnunet train ...``."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    names = [Path(word).name.removesuffix(".exe").replace("-", "_") for word in words]
+    return ("napari_nnunet", "train") in zip(names, words[1:], strict=False)
 
 
 @dataclass(frozen=True)

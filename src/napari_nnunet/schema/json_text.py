@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
     path : Path
         The file.
     error : type
-        What is raised where it cannot be read: missing, a folder, larger than ``largest`` bytes, or no text.
+        What is raised where it cannot be read: missing, a folder, a pipe, larger than ``largest`` bytes, or no text.
     """
     if path.is_dir():
         raise error(f"{path} is a folder; a file is wanted.")
     try:
+        # To open one that lies in a folder waits, perhaps for ever, until somebody writes; a shell's <(...) ends.
+        if stat.S_ISFIFO(path.stat().st_mode) and path.parts[1:2] != ("dev",):
+            raise error(f"{path} is a pipe; a file is wanted.")
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as reason:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import nasty
-from napari_nnunet.errors import SettingsError
+from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder, Wishes, find_folds
 from napari_nnunet.schema.json_text import message
 
@@ -52,7 +55,36 @@ def test_whatever_lies_there_as_a_wish_a_training_goes_on(fold):
         nasty.write(fold.path / "control.json", content)
         assert not fold.wishes().stop or content["stop"] is True
     (fold.path / "control.json").write_bytes(b"\xff{")
+    assert fold.wishes() == Wishes(), "somebody may be just writing it"
+    os.utime(fold.path / "control.json", (1, 1))
     assert fold.wishes() == Wishes(ignored="control.json: 'unreadable'")
+
+
+def test_a_wish_that_is_half_written_is_heard_when_it_is_whole(fold):
+    fold.path.mkdir(parents=True)
+    with (fold.path / "control.json").open("w") as file:
+        file.write('{"sto')
+        file.flush()
+        assert fold.wishes() == Wishes()
+        file.write('p": true}')
+    assert fold.wishes() == Wishes(stop=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path)], ids=["pipe", "folder", "loop"]
+)
+def test_what_is_no_file_in_the_place_of_a_message_holds_nothing_up(fold, make):
+    fold.path.mkdir(parents=True)
+    make(fold.path / "running.json")
+    assert fold.runner() is None
+    os.utime(fold.path / "running.json", (1, 1), follow_symlinks=False)
+    make(fold.path / "control.json")
+    assert fold.wishes() == Wishes()
+    with suppress(ResourceError):  # "... is a folder, and a file is wanted"
+        fold.ask(stop=True)
+    with suppress(SettingsError), fold.claimed():  # "... cannot be removed. Delete it"
+        assert fold.runner() == Runner.own()
 
 
 def test_a_fold_is_trained_by_one_and_hears_nothing_that_was_said_before(fold):

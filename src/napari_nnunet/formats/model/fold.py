@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.formats.atomic import make_folder, write_error, write_json
-from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, runner_of
+from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import Fold
@@ -137,7 +137,8 @@ class FoldFolder:
         """
         make_folder(self.path)
         with hold(self._running, self._busy(how)):
-            self._wishes.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be removed, as a folder of that name, is no wish either
+                self._wishes.unlink(missing_ok=True)
             yield
 
     def put_aside(self) -> Path | None:
@@ -160,6 +161,8 @@ class FoldFolder:
         if not self._wishes.is_file():
             return Wishes()
         content = message(self._wishes)
+        if not content and is_young(self._wishes):  # somebody is just writing it
+            return Wishes()
         with suppress(OSError):
             self._wishes.unlink(missing_ok=True)
         return Wishes.parse(content or {self._wishes.name: "unreadable"})

@@ -389,6 +389,6 @@ def _end(folder: FoldFolder) -> None:
     runner = folder.runner()
     if runner is not None and runner.here and not end_training(runner):
         raise TrainingError(
-            f"Process {runner.pid} may be another program by now, so it was not ended. If it is this training, end it "
-            "yourself."
+            f"Process {runner.pid} may be another program by now, or one that does more than this training, so it was "
+            "not ended. If it is this training, end it yourself."
         )
