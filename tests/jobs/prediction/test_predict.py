@@ -14,6 +14,7 @@ from napari_nnunet.engine.prediction import infer
 from napari_nnunet.engine.prediction.tiles import TileGrid
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Note, Painted, Progress, Stage, drain, from_json, to_json
+from napari_nnunet.formats.model.checkpoint import CHECKSUM
 from napari_nnunet.jobs.prediction import predict as module
 from napari_nnunet.jobs.prediction import predictor
 from napari_nnunet.jobs.prediction.predict import predict, predict_series
@@ -285,6 +286,22 @@ def test_values_beyond_a_short_float_are_computed_again_in_float32(model, volume
     assert result.recipe["precision"] == "float32"
     monkeypatch.undo()
     np.testing.assert_array_equal(result.labels, drain(predict(model, volume, CPU.replace(backend="torch"))).labels)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("classes", [2, 40])
+def test_weights_too_large_for_float32_are_an_error_and_never_background(new_model, volume, backend, classes):
+    """They are finite, and what becomes of them within the network is not; many classes are decided elsewhere."""
+    found = new_model(labels={"background": 0, **{f"class {n}": n for n in range(1, classes + 1)}})
+    path = found.checkpoint_path(0, "checkpoint_final.pth")
+    content = torch.load(path, weights_only=True)
+    del content[CHECKSUM]
+    for name, weight in content["network_weights"].items():
+        if "seg_layers" in name:
+            weight.fill_(3e38)
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=r"values that are no numbers \(NaN or infinite\), in float32 too"):
+        drain(predict(found, volume, CPU.replace(backend=backend, precision="float32")))
 
 
 def test_a_device_is_waited_for_once_per_finished_slab_not_for_every_window(model, volume):

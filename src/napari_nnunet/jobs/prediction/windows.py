@@ -16,6 +16,7 @@ from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.prediction import decode, infer
 from napari_nnunet.engine.prediction.tiles import Accumulator, Tile, TileGrid, importance
+from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Box, Job, Painted, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -160,15 +161,53 @@ def _place(tile: Tile, logits: torch.Tensor, task: Segmentation, sums: Sums) -> 
         box = _paint_preview(tile, logits, sums.grid, sums.assembler, labels)
         yield from _announce(box, task, labels, record, final=False)
     for start, stop, mean in sums.accumulator.add(tile, logits):
-        # A sum is finite where everything in it is; looking at each value takes longer than deciding. And a look waits
-        # for whatever a GPU has begun: once for a finished slab, not for every window.
-        if sums.choice.precision != "float32" and not math.isfinite(float(mean.sum())):
-            raise NotFiniteError
+        _require_finite(mean, sums)
         for other in task.also:
             other.push(start, stop, mean)
         for lo, hi in sums.assembler.push(start, stop, mean):
             (z0, _), y, x = record.box
             yield from _announce(((z0 + lo, z0 + hi), y, x), task, labels, record, final=True)
+
+
+def _require_finite(mean: torch.Tensor, sums: Sums) -> None:
+    """Refuse what is no number before it becomes a label: every comparison with it is false, so it would be background.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (C, z, y, x)
+        Of a finished slab: logits, or features where the assembler has the last layer.
+    sums : Sums
+        Of the image.
+
+    Raises
+    ------
+    NotFiniteError
+        In 16-bit floats; float32 may hold what they do not.
+    ModelError
+        In float32.
+    """
+    # A sum is finite where everything in it is; looking at each value takes longer than deciding. And a look waits
+    # for whatever a GPU has begun: once for a finished slab, not for every window.
+    if math.isfinite(float(mean.sum())) and _stays_finite(mean, sums.assembler.head):
+        return
+    if sums.choice.precision != "float32":
+        raise NotFiniteError
+    if sums.assembler.head is None and bool(torch.isfinite(mean).all()):  # only their sum is too large
+        return
+    raise ModelError(
+        "The network gives values that are no numbers (NaN or infinite), in float32 too. Its weights are damaged, or it "
+        "diverged when it was trained, or the image has values beyond what float32 can compute with. Nothing was "
+        "written. Look at the image's values; if they are as usual, take another fold, or train it again."
+    )
+
+
+def _stays_finite(features: torch.Tensor, head: tuple[torch.Tensor, torch.Tensor] | None) -> bool:
+    """Whether a last layer that is applied later makes finite logits of features, which may be interpolated before."""
+    if head is None:
+        return True
+    weights, biases = head
+    largest = float(features.abs().amax()) * float(weights.abs().sum(dim=1).amax()) + float(biases.abs().amax())
+    return largest < torch.finfo(torch.float32).max
 
 
 def _announce(
