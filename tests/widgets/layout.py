@@ -34,7 +34,7 @@ def cut_parts(dock: QWidget) -> list[str]:
     """Return a line for every visible widget of a dock that has less room than it needs."""
     content, room = _content(dock)
     below = [part for part in _seen(dock) if part is not content and not content.isAncestorOf(part)]
-    cut = [line for part in _seen(content) for line in _faults(part, content, room)]
+    cut = [line for part in _seen(content) for line in (*_faults(part, content, room), *_covered(part))]
     return cut if content is dock else cut + [line for part in below for line in _faults(part, dock, dock.width())]
 
 
@@ -119,6 +119,16 @@ def _faults(part: QWidget, content: QWidget, room: int) -> Iterator[str]:
             yield f"{name} has {part.contentsRect().width()}, its placeholder {part.placeholderText()!r} needs {needed}"
     if isinstance(part, QTableWidget):
         yield from _cut_heads(part, name)
+
+
+def _covered(part: QWidget) -> Iterator[str]:
+    """Name the buttons that lie over a part beside which they should lie."""
+    place, parent = part.geometry(), part.parentWidget()
+    if parent is None or parent.layout() is None:
+        return
+    for other in parent.findChildren(QPushButton, options=Qt.FindChildOption.FindDirectChildrenOnly):
+        if other is not part and other.isVisible() and place.intersects(other.geometry()):
+            yield f"{type(part).__name__} {_text(part)!r} is covered by {_text(other)!r}"
 
 
 def _cut_heads(table: QTableWidget, name: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from napari_nnunet.widgets.frame.parts import Table, button, next_button, senten
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import counted
+from napari_nnunet.widgets.frame.words import about_time, counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
@@ -171,7 +171,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self.found, self.left, self._asked_of = found, list(found.chosen), self.head.raw
         self._show()
         self.open_place(0)
-        return f"{len(found.chosen)} of {found.considered} places; about {found.minutes:.0f} minutes together."
+        return f"{len(found.chosen)} of {found.considered} places. {about_time(60 * found.minutes)} together."
 
     def _other_dataset(self) -> None:
         if self.head.raw != self._asked_of:  # files of the same dataset may have been written

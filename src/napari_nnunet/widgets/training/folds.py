@@ -144,7 +144,7 @@ class FoldsDialog(QDialog):
         self.found: FoundFolds | None = None
         self._looking = Latest(self)
         self.setWindowTitle(f"Folds of {name}")
-        self.setMinimumSize(520, 320)
+        self.setMinimumWidth(520)
         self.which = QComboBox()
         self.by = QLineEdit()
         self.by.setPlaceholderText("every case for itself")

@@ -111,7 +111,8 @@ class SuspectList(QWidget):
             Suspect(case, part) for case in found.suspects for part in (case.parts if case.parts else (None,))
         ]
         self._show()
-        return f"{counted(len(found.suspects), 'case')} of {len(found.cases)} look wrong."
+        looks = "looks" if len(found.suspects) == 1 else "look"
+        return f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
 
     def _show(self) -> None:
         for part in self._results:
