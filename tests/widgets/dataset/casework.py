@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from docks import open_dock
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
@@ -45,3 +48,23 @@ def layers(viewer, *, shape=(6, 20, 24), scale=(2, 0.5, 0.5), values=(3, 9), **k
     painted[1:3, 4:9, 4:9], painted[3:5, 12:16, 5:9] = values
     place = {"scale": scale, "units": MM[: len(shape)], **kwargs}
     return viewer.add_image(image, name="brain", **place), viewer.add_labels(painted, name="painted", **place)
+
+
+def plan_and_train(viewer, cases, qtbot, *, count):
+    """Press the next buttons of the docks up to a training of a few short steps, which preprocesses first."""
+    qtbot.mouseClick(cases.next, Qt.MouseButton.LeftButton)
+    there = viewer.window.dock_widgets
+    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
+    plan = open_dock(viewer, "Plan")
+    qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
+    qtbot.mouseClick(plan.train, Qt.MouseButton.LeftButton)
+    train = open_dock(viewer, "Train")
+    train.form.length_box.value, train.form.epochs_box.value = "Epochs", 1
+    asked = train.form.request()
+    short = asked.settings.replace(iterations=1, validation_iterations=1, workers=1, threads=1)
+    train.form.request = lambda: replace(asked, settings=short)
+    qtbot.waitUntil(lambda: f"{count} cases will be preprocessed first" in train.summary.text(), timeout=30000)
+    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
+    assert train.chosen.last.epoch == 0 and train.chosen.checkpoints
+    train.watch.stop()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import imageio.v3 as iio
 import nibabel
 import numpy as np
 import pytest
-from docks import open_dock
+from casework import plan_and_train
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
@@ -75,21 +73,6 @@ def answered(dialog):
             dialog.values.item(row, 4).setText(f"part_{row}")
 
 
-def train_a_little(viewer, plan, qtbot):
-    """Press 'Train this' and the button of the Train dock, with a few short epochs; it preprocesses first."""
-    qtbot.mouseClick(plan.train, Qt.MouseButton.LeftButton)
-    train = open_dock(viewer, "Train")
-    train.form.length_box.value, train.form.epochs_box.value = "Epochs", 1
-    asked = train.form.request()
-    short = asked.settings.replace(iterations=2, validation_iterations=1, workers=1, threads=1)
-    train.form.request = lambda: replace(asked, settings=short)
-    qtbot.waitUntil(lambda: f"{COUNT} cases will be preprocessed first" in train.summary.text(), timeout=30000)
-    qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
-    assert train.chosen.last.epoch == 0 and train.chosen.checkpoints
-    train.watch.stop()
-
-
 @pytest.mark.gui
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -102,7 +85,7 @@ def train_a_little(viewer, plan, qtbot):
     ],
     ids=["colours", "grey as colours", "two values", "mirrored"],
 )
-def test_two_folders_become_a_plan_and_a_training(viewer, cases, folders, qtbot, write, said, ending, classes):
+def test_two_folders_become_a_training(viewer, cases, folders, qtbot, write, said, ending, classes):
     images, masks = folders
     write(images, masks)
     dialog = cases.import_dialog()
@@ -127,10 +110,4 @@ def test_two_folders_become_a_plan_and_a_training(viewer, cases, folders, qtbot,
         found = np.squeeze(read_labels(raw / "labelsTr" / f"{case.name}{ending}")[0])
         together = np.stack([found.ravel(), np.minimum(wanted, classes - 1).ravel()])
         assert np.unique(together, axis=1).shape[1] == classes  # each of the classes is one of the file's
-    qtbot.mouseClick(cases.next, Qt.MouseButton.LeftButton)
-    there = viewer.window.dock_widgets
-    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
-    plan = open_dock(viewer, "Plan")
-    qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
-    if write in (grey_as_colours, mirrored):
-        train_a_little(viewer, plan, qtbot)
+    plan_and_train(viewer, cases, qtbot, count=COUNT)

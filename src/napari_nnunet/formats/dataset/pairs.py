@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.dataset.class_files import ClassFiles, find_class_files
@@ -42,6 +43,8 @@ class ImagePair:
         Then the names of all classes, 1 first, whether the case has them or not.
     spacing : tuple of float, optional
         Voxel size in mm, array order, that counts whatever the image says.
+    colours : {"", "grey", "rgb"}
+        What becomes of the colours of a picture, or of a grey one; empty where it stays as it is.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ImagePair:
     parts: tuple[tuple[int, Path], ...] = ()
     classes: tuple[str, ...] = ()
     spacing: tuple[float, ...] | None = None
+    colours: Literal["", "grey", "rgb"] = ""
 
     @property
     def masks(self) -> tuple[Path, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.dataset.pairs import ImagePair
+from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.formats.dataset.pairs import ImagePair, channel_word
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
@@ -25,6 +26,10 @@ from napari_nnunet.volume import Volume
 
 _GLANCE = 20_000  # voxels of an image that are looked at, evenly spaced
 _HANDFUL = 8
+_BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601, as Pillow and OpenCV have it
+_CHANNELS_OF = {"grey": 1, "rgb": 3}
+_KINDS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}  # of pictures, by their channels
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,67 @@ class PlannedCase:
     def name(self) -> str:
         """Name of the case."""
         return self.pair.name
+
+    @property
+    def picture(self) -> bool:
+        """Whether it is one file with a grey picture or with all colours."""
+        return len(self.shape) == 2 and len(self.pair.images) == 1 and self.channels in _KINDS
+
+
+def with_colours(
+    cases: Sequence[PlannedCase], colours: Literal["as_stored", "grey", "rgb", "leave_out"]
+) -> tuple[tuple[PlannedCase, ...], tuple[PlannedCase, ...]]:
+    """Return cases as their colours are to be taken, and those that are left out: pictures unlike most of them."""
+    if colours == "as_stored":
+        return tuple(cases), ()
+    if colours == "leave_out":
+        unlike = unlike_most(cases)
+        kept, gone = (tuple(case for case in cases if (case.name in unlike) == left) for left in (False, True))
+        return kept, gone
+    count = _CHANNELS_OF[colours]
+    return tuple(
+        replace(case, channels=count, pair=replace(case.pair, colours=colours))
+        if case.picture and case.channels != count else case
+        for case in cases
+    ), ()  # fmt: skip
+
+
+def unlike_most(cases: Sequence[PlannedCase]) -> tuple[str, ...]:
+    """Return the pictures that have other colours than most of them."""
+    counted = Counter(case.channels for case in cases if case.picture)
+    usual = max(sorted(counted), key=counted.__getitem__, default=0)
+    return tuple(case.name for case in cases if case.picture and case.channels != usual)
+
+
+def mixed_colours(cases: Sequence[PlannedCase]) -> DatasetError | None:
+    """Return the question what becomes of pictures of which some are grey and some in colour; None where none are."""
+    if not all(case.picture for case in cases):
+        return None
+    counted = Counter(case.channels for case in cases)
+    if len(counted) < 2:
+        return None
+    kinds = " and ".join(
+        f"{count} {'is' if count == 1 else 'are'} {_KINDS[channels]}" for channels, count in counted.most_common()
+    )
+    kinds = kinds.replace(" and ", ", ", len(counted) - 2)
+    unlike = unlike_most(cases)
+    listed = ", ".join(unlike[:_NAMED]) + (", ..." if len(unlike) > _NAMED else "")
+    return DatasetError(
+        f"Of {len(cases)} pictures, {kinds}; a dataset has one kind. Unlike most: {listed}.",
+        shell="Make all of them grey (--colours grey) or coloured (--colours rgb), or leave out those unlike most "
+        "(--colours leave_out).",
+        window="Choose in 'Colours' what is done with them.",
+    )
+
+
+def names_of_channels(case: PlannedCase) -> tuple[str, ...]:
+    """Return the names of the channels as files and colours say them."""
+    if len(case.pair.images) == 1 and case.channels in (3, 4) and len(case.shape) == 2:
+        return ("R", "G", "B", "A")[: case.channels]
+    words = tuple(channel_word(path) for path in case.pair.images)
+    if len(words) == case.channels > 1 and all(words) and len(set(words)) == len(words):
+        return words
+    return tuple(f"channel_{c}" for c in range(case.channels))
 
 
 def task(pair: ImagePair, *more: object) -> Task:
@@ -164,12 +230,24 @@ def look_closer(pair: ImagePair) -> Pieces:
 def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
     """Read the image of a pair, from files or from DICOM: folders of slices, or files with frames."""
     if not dicom.is_dicom_image(pair.images[0]):
-        return read_volume(pair.images, apart=apart)
+        return _coloured(read_volume(pair.images, apart=apart), pair)
     parts = [dicom.read_series(path) for path in pair.images]
     grids = [Grid(array.shape[1:], geometry) for array, geometry in parts]
     names = [path.name for path in pair.images]
     arrays, notes = channels_together([array for array, _ in parts], grids, names, apart=apart)
     return Volume(np.concatenate(arrays).astype(np.float32), parts[0][1], notes)
+
+
+def _coloured(volume: Volume, pair: ImagePair) -> Volume:
+    """Return a picture (C, Y, X) in grey or in three colours, as its pair says; whole numbers stay whole."""
+    array = np.asarray(volume.array)
+    if pair.colours == "grey":
+        grey = np.tensordot(_BRIGHTNESS, array[:3], 1)[None]
+        whole = bool((array == np.rint(array)).all())
+        return replace(volume, array=(np.rint(grey) if whole else grey).astype(np.float32))
+    if pair.colours == "rgb":
+        return replace(volume, array=array[:3] if len(array) > 3 else np.repeat(array, 3, axis=0))
+    return volume
 
 
 def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:

@@ -105,6 +105,13 @@ def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersReq
         count = f"{len(turned)} of {len(plan.cases)}"
         text = f"The masks of {count} cases are stored in another order and turned onto their images"
         yield Note(level="warning", text=f"{text}: {_some(turned)}.")
+    changed_colours = [case.name for case in plan.cases if case.pair.colours]
+    if changed_colours:
+        count, how = f"{len(changed_colours)} of {len(plan.cases)}", "grey" if request.colours == "grey" else "coloured"
+        text = (
+            f"{count} pictures are made {how} ({_some(changed_colours)}). What is segmented later must be {how} as well"
+        )
+        yield Note(text=f"{text}.")
     yield from _size_notes(plan.cases)
     for case in plan.cases:
         yield from (Note(level="warning", text=f"{case.name}: {text}") for text in case.notes)
@@ -181,7 +188,7 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
     for case in plan.cases:
         same = _keeps_size(case, ending)
         images = all(not path.is_dir() and ending_of(path) == ending for path in case.pair.images)
-        images = images and same and not case.notes
+        images = images and same and not (case.notes or case.pair.colours)
         mask = same and case.facts.plain and not translation.changes and not case.turned
         mask = mask and not case.pair.mask.is_dir() and ending_of(case.pair.mask) == ending
         tasks.append(task(case.pair, folder, ending, translation, images, mask, request.apart))
@@ -194,7 +201,7 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
 def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str, bool]:
     """Return the ending of the dataset's files, and whether the given files can be copied as they are."""
     files = [path for case in cases for path in (*case.pair.images, *case.pair.masks)]
-    as_stored = all(case.facts.plain and not case.turned and not case.notes for case in cases)
+    as_stored = all(case.facts.plain and not (case.turned or case.notes or case.pair.colours) for case in cases)
     if as_stored and not translation.changes and not any(path.is_dir() for path in files):
         endings = {ending_of(path) for path in files}
         if len(endings) == 1 and endings <= set(_PLAIN) and all(_keeps_size(case, *endings) for case in cases):

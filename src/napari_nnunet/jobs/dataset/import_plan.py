@@ -8,13 +8,22 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, of_cases
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.pairs import Pairing, channel_word, pair_folders, pair_subfolders
+from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow, named_alike
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
 from napari_nnunet.formats.masks.translation import Told, Translation, translate, without
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.import_case import PlannedCase, look_at_pair, look_closer, task
+from napari_nnunet.jobs.dataset.import_case import (
+    PlannedCase,
+    look_at_pair,
+    look_closer,
+    mixed_colours,
+    names_of_channels,
+    task,
+    unlike_most,
+    with_colours,
+)
 from napari_nnunet.processes.pool import run_cases
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
@@ -68,6 +77,11 @@ class ImportPlan:
     question: NnunetError | None
     target: Path | None = None
     pieces: tuple[Pieces, ...] = ()
+
+    @property
+    def unlike(self) -> tuple[str, ...]:
+        """The pictures that have other colours than most of them."""
+        return unlike_most(self.cases)
 
     def require(self) -> Translation:
         """Return the translation of the masks; raises DatasetError with everything that is in the way."""
@@ -154,7 +168,8 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
         With other words about values, classes, channels or cases to leave out.
     """
     gone = {case.name for case in plan.cases if case.name in request.skip}
-    cases = tuple(case for case in plan.cases if case.name not in gone)
+    cases, unlike = with_colours([case for case in plan.cases if case.name not in gone], request.colours)
+    gone |= {case.name for case in unlike}
     more = [
         LeftOut(path, "as asked") for case in plan.cases if case.name in gone
         for path in (*case.pair.images, *case.pair.masks)
@@ -162,9 +177,9 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
     info = None if plan.target is None else read_info(plan.target)
     problems = {name: error for name, error in plan.problems.items() if name not in request.skip}
     problems |= _unlike(cases, plan.target)
-    channels = request.channel_names or (_channel_names(cases[0]) if cases else ())
+    channels = request.channel_names or (names_of_channels(cases[0]) if cases else ())
     recognised, translation, question = _meaning(cases, plan.pieces, request, info)
-    trouble = _channel_trouble(cases, channels, info) or question
+    trouble = mixed_colours(cases) or _channel_trouble(cases, channels, info) or question
     return ImportPlan(
         cases=cases,
         channels=info.channel_names if info is not None else channels,
@@ -185,6 +200,8 @@ def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, Nnun
         ("channels", {case.name: case.channels for case in cases}),
         ("dimensions", {case.name: len(case.shape) for case in cases}),
     ):
+        if what == "channels" and mixed_colours(cases):
+            continue  # one question about all of them
         values = list(found.values())
         usual = max(sorted(set(values)), key=values.count) if values else None
         for name, value in found.items():
@@ -198,15 +215,6 @@ def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, Nnun
     return problems
 
 
-def _channel_names(case: PlannedCase) -> tuple[str, ...]:
-    if len(case.pair.images) == 1 and case.channels in (3, 4) and len(case.shape) == 2:
-        return ("R", "G", "B", "A")[: case.channels]
-    words = tuple(channel_word(path) for path in case.pair.images)
-    if len(words) == case.channels > 1 and all(words) and len(set(words)) == len(words):
-        return words
-    return tuple(f"channel_{c}" for c in range(case.channels))
-
-
 def _channel_trouble(
     cases: Sequence[PlannedCase], channels: Sequence[str], info: DatasetInfo | None
 ) -> NnunetError | None:
@@ -214,10 +222,16 @@ def _channel_trouble(
         return None
     have = cases[0].channels
     if info is not None and len(info.channel_names) != have:
-        listed = ", ".join(info.channel_names)
-        return DatasetError(f"The images have {have} channels, the dataset has {len(info.channel_names)} ({listed}).")
+        count, listed = len(info.channel_names), ", ".join(info.channel_names)
+        way = {1: "grey", 3: "rgb"}.get(count) if cases[0].picture else None
+        return DatasetError(
+            f"The images have {have} channels, the dataset has {count} ({listed}).",
+            shell=f"Convert them: --colours {way}." if way else "",
+            window="Convert them with 'Colours'." if way else "Choose another dataset in 'Add to'.",
+        )
     if info is None and len(channels) != have:
-        return DatasetError(f"{len(channels)} channel names were given, but the images have {have} channels.")
+        text = f"{len(channels)} channel names were given, but the images have {have} channels."
+        return DatasetError(text, window="Correct 'Channel names'.")
     return None
 
 
@@ -254,7 +268,13 @@ def _meaning(
         listed = ", ".join(f"{word} ({count} voxels)" for word, count in list(unnamed.items())[:5])
         return recognised, None, ask(recognised, f"No class was given for the values {listed}.", unnamed=list(unnamed))
     if len(set(translation.values.values())) < 2:
-        return recognised, None, DatasetError("The masks contain only 0: there is no class to learn.")
+        return (
+            recognised,
+            None,
+            DatasetError(
+                "The masks contain only 0: there is no class to learn.", window="Choose another folder of masks."
+            ),
+        )
     return recognised, replace(translation, numbers=numbers), None
 
 

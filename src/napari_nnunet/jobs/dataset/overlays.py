@@ -120,11 +120,14 @@ def telling_slice(labels: NDArray[Any]) -> int:
 
 
 def overlay(image: NDArray[Any], labels: NDArray[Any], intensity: float = 0.6) -> NDArray[np.uint8]:
-    """Return an RGB picture (Y, X, 3) of a slice (Y, X) with its labels in colour; 0 and below stay grey."""
+    """Return an RGB picture (Y, X, 3) of a slice (Y, X), or of colours (Y, X, 3), with its labels (Y, X) in colour.
+
+    Voxels of 0 and below stay as they are.
+    """
     finite = np.isfinite(image)
     low, high = np.percentile(image[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
     grey = np.clip((np.where(finite, image, low) - low) / max(high - low, 1e-8), 0, 1) * 255
-    picture = np.repeat(grey[..., None], 3, axis=-1)
+    picture = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=-1)
     for value in np.unique(labels[labels > 0]):
         inside = labels == value
         colour = np.array(class_rgb(int(value)), dtype=float)
@@ -155,7 +158,9 @@ def pair_pictures(cases: Sequence[PlannedCase], folder: Path) -> Job[None]:
             continue  # it is told when it is imported
         stack = (np.asarray(mask.array).reshape(volume.shape_3d) != 0).astype(np.uint8)
         z = telling_slice(stack)
-        image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
+        array = np.asarray(volume.array)
+        coloured = case.picture and len(array) > 1
+        image = np.moveaxis(array[:3], 0, -1) if coloured else array[0].reshape(volume.shape_3d)[z]
         iio.imwrite(target, small_picture(overlay(image, stack[z])))
         yield CaseDone(case=case.name, index=i, total=len(cases), path=str(target))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -80,6 +80,13 @@ class ImportFoldersRequest(GridSettings):
     )
     channel_names: tuple[str, ...] = option(
         "Channels", "--channels NAME", "Names of the channels, in order.", default=()
+    )
+    colours: Literal["as_stored", "grey", "rgb", "leave_out"] = option(
+        "Colours",
+        "--colours HOW",
+        "Where pictures are grey and in colour: grey (the brightness of colours), rgb (grey as three equal channels, "
+        "without transparency), leave_out (those unlike most).",
+        default="as_stored",
     )
     suffixes: tuple[str, ...] = option(
         "Channel suffixes",

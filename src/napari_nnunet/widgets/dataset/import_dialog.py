@@ -26,7 +26,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Progress
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
-from napari_nnunet.widgets.dataset.import_tables import ObjectChoice, PairTable, ValueTable
+from napari_nnunet.widgets.dataset.import_tables import ColourChoice, ObjectChoice, PairTable, ValueTable
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import button, sentence
@@ -49,19 +49,8 @@ else:
 
 _SWAPPED = "The folders look swapped: the masks have many values, as images have, and the images have few."
 _IMAGE_FOLDERS = {
-    "images",
-    "image",
-    "imgs",
-    "img",
-    "imagestr",
-    "pictures",
-    "raw",
-    "data",
-    "tif",
-    "tiff",
-    "png",
-    "nifti",
-}
+    "images", "image", "imgs", "img", "imagestr", "pictures", "raw", "data", "tif", "tiff", "png", "nifti"
+}  # fmt: skip
 _LATER_MS = 400  # after the last letter of a folder's name
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
@@ -107,8 +96,10 @@ class ImportDialog(RunDialog):
         self.subfolders.toggled.connect(self._folders_changed)
         self.target.currentIndexChanged.connect(self._target_chosen)
         self.name.textEdited.connect(self._name_typed)
-        for change in (self.channels.textChanged, self.pairs.changed, self.values.changed, self.objects.changed):
+        answers = (self.pairs, self.values, self.objects)
+        for change in (self.channels.textChanged, *(part.changed for part in answers)):
             change.connect(self._decide)
+        self.colours.changed.connect(self._colours_chosen)
         self.swap.clicked.connect(self._swap)
         self.close_button.clicked.connect(self.reject)
         self.panel.start = self.run
@@ -131,7 +122,7 @@ class ImportDialog(RunDialog):
         self.subfolders = QCheckBox("Look into subfolders")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
-        self.about, self.meaning = sentence(), sentence()
+        self.about, self.meaning, self.colours = sentence(), sentence(), ColourChoice()
         self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.look = look_button(self._chosen, lambda: self.subfolders.isChecked())
@@ -155,11 +146,7 @@ class ImportDialog(RunDialog):
             ("Add to", self.target, "A new dataset, or one that is there: its channels and classes hold then."),
             ("Name", self.name, "Of the new dataset; the next free number is put in front."),
             ("Channel suffixes", self.suffixes, "What the names of a case's channel files end in, in channel order."),
-            (
-                "Voxel size (mm)",
-                self.spacing,
-                "Of every image: z y x (pictures: y x). Empty: what the files say.",
-            ),
+            ("Voxel size (mm)", self.spacing, "Of every image: z y x (pictures: y x). Empty: what the files say."),
             ("Subfolders", self.subfolders, "Both folders have the same ones; cases are named by subfolder and file."),
             ("Channel names", self.channels, "CT selects the rules for computed tomography. Empty: channel_0, ..."),
         ):
@@ -169,7 +156,16 @@ class ImportDialog(RunDialog):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.about, self.look, self.swap, self.pairs, self.meaning, self.objects, self.values):
+        for widget in (
+            self.about,
+            self.colours,
+            self.look,
+            self.swap,
+            self.pairs,
+            self.meaning,
+            self.objects,
+            self.values,
+        ):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -221,6 +217,7 @@ class ImportDialog(RunDialog):
         self._swapped = False
         self.plan = None
         self.pairs.show_cases((), (), {})
+        self.colours.offer(())
         self.values.show_recognised(None, asked=False)
         self.objects.offer(None)
         if not self._named and self.images.text().strip():
@@ -258,6 +255,7 @@ class ImportDialog(RunDialog):
             channel_names=() if self.target.currentData() else self._channel_names(),
             **(self.values.answers() if self.objects.kind is None else {"objects": self.objects.kind}),
             skip=self.pairs.left_out(),
+            colours=self.colours.how,
             dataset=self.target.currentData(),
         )
 
@@ -291,6 +289,7 @@ class ImportDialog(RunDialog):
         self.plan, self._trouble = plan, None
         self._pairs = plan
         self.pairs.show_cases(plan.cases, plan.left_out, plan.problems)
+        self.colours.offer(plan.cases, plan.unlike, adds=plan.target is not None)
         self.values.show_recognised(plan.recognised, asked=plan.translation is None)
         self.objects.offer(plan.recognised if plan.target is None else None)
         self._drawing.start(
@@ -301,6 +300,10 @@ class ImportDialog(RunDialog):
         )
         if plan.translation is None:
             self._doubting.start(look_swapped(plan.cases), returned=self._doubt, errored=lambda _: None)
+        self._decide()
+
+    def _colours_chosen(self) -> None:
+        self.pairs.tick(self.colours.unlike, self.colours.how != "leave_out")
         self._decide()
 
     def _doubt(self, swapped: bool) -> None:
@@ -365,7 +368,8 @@ class ImportDialog(RunDialog):
 
 def _counts(plan: ImportPlan) -> str:
     left = f", {counted(len(plan.left_out), 'file')} left out" if plan.left_out else ""
-    return f"<b>{counted(len(plan.cases), 'pair')}</b>, {counted(len(plan.channels), 'channel')}{left}."
+    channels = "" if plan.unlike else f", {counted(len(plan.channels), 'channel')}"
+    return f"<b>{counted(len(plan.cases), 'pair')}</b>{channels}{left}."
 
 
 def _obstacle(plan: ImportPlan) -> str | None:
@@ -377,7 +381,8 @@ def _obstacle(plan: ImportPlan) -> str | None:
     if not plan.cases:
         return "Nothing is left to import."
     if plan.question is not None:
-        return f"{plan.question.in_window.partition(chr(10))[0]} Say below what each value becomes."
+        first, without = (text.partition("\n")[0] for text in (plan.question.in_window, plan.question.message))
+        return first if first != without else f"{first} Say below what each value becomes."
     return None
 
 

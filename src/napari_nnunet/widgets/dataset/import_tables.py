@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QHBoxLayout,
     QHeaderView,
+    QLabel,
     QLineEdit,
     QRadioButton,
     QTableWidget,
@@ -23,7 +25,7 @@ from napari_nnunet.events import CaseDone
 from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.schema.requests.mask_words import read_values
 from napari_nnunet.widgets.frame.parts import Table
-from napari_nnunet.widgets.frame.words import size_text, times_text
+from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.import_case import PlannedCase
@@ -79,6 +81,14 @@ class PairTable(Table):
                 if item is not None and item.text() == event.case:
                     with QSignalBlocker(self):
                         item.setIcon(QIcon(QPixmap(event.path)))
+
+    def tick(self, names: Collection[str], ticked: bool) -> None:
+        """Take cases, or leave them out; who does it says so."""
+        with QSignalBlocker(self):
+            for row in range(self.rowCount()):
+                item = self.item(row, 0)
+                if item is not None and item.text() in names:
+                    item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
 
     def left_out(self) -> tuple[str, ...]:
         """Return the cases that are not ticked."""
@@ -150,6 +160,44 @@ class ValueTable(Table):
     def _typed(self, item: QTableWidgetItem) -> None:
         if item.column() == 4:
             self.changed.emit()
+
+
+class ColourChoice(QWidget):
+    """What is done with pictures of which some are grey and some in colour; emits ``changed``."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unlike: tuple[str, ...] = ()
+        self.box = QComboBox()
+        self.box.setAccessibleName("Colours")
+        self.box.setToolTip("The pictures of a dataset are all grey or all in colour, also those segmented later.")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Colours"))
+        row.addWidget(self.box, 1)
+        self.box.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self.offer(())
+
+    def offer(self, cases: Sequence[PlannedCase], unlike: Sequence[str] = (), *, adds: bool = False) -> None:
+        """Offer what can be done where there are colours; ``unlike`` are cases unlike most, ``adds`` to a dataset."""
+        self.unlike = tuple(unlike)
+        with QSignalBlocker(self.box):
+            self.box.clear()
+            for text, how in (
+                ("As they are", "as_stored"),
+                ("All as grey pictures (the brightness of the colours)", "grey"),
+                ("All as colour pictures (grey becomes equal red, green and blue)", "rgb"),
+                *([(f"Leave out the {counted(len(unlike), 'picture')} unlike most", "leave_out")] if unlike else []),
+            ):
+                self.box.addItem(text, how)
+        self.setVisible(any(case.picture and (adds or case.channels > 1) for case in cases))
+
+    @property
+    def how(self) -> str:
+        """What was chosen, as the request names it."""
+        return str(self.box.currentData())
 
 
 class ObjectChoice(QWidget):
