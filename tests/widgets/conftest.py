@@ -24,6 +24,14 @@ def viewer(make_napari_viewer, npe2pm):
 
 
 @pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The folder of the workspace that docks open."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
 def dock(viewer, qtbot):
     """The Segment dock in the viewer."""
     from napari_nnunet.widgets.prediction.segment_dock import SegmentWidget

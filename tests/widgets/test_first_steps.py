@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 from docks import MM, open_dock, press
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea, QTabBar
@@ -13,13 +12,6 @@ from qtpy.QtWidgets import QScrollArea, QTabBar
 from helpers import Recipe, make_dataset, make_trainable, smooth_image
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.frame.tabs import open_dock as to_the_front
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
 
 
 def test_what_is_pressed_next_is_seen_without_scrolling(viewer, home, qtbot):

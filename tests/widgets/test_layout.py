@@ -28,13 +28,6 @@ DOCKS = (
 _numbers = itertools.count()
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
 @pytest.fixture(params=["dark", "light"])
 def small(viewer, request):
     """A window of 1280 x 800 in both themes."""

@@ -30,13 +30,6 @@ def look(viewer, qtbot):
     return lambda dock, name: check_layout(viewer, dock, qtbot, name, themes)
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
 def failing(*_, **__):
     yield from ()
     raise KeyError("a key that nobody expected to be missing in a place as far from here as this")

@@ -36,13 +36,6 @@ def look(viewer, qtbot):
     return lambda dock, name: check_layout(viewer, dock, qtbot, name)
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
 def look_at_a_run(dock, job, look, qtbot, name, *, step=3):
     """Look while a job runs, after it was cancelled, and after it is done."""
     job.at = step

@@ -8,14 +8,6 @@ from napari_nnunet.widgets.frame.panel import RunState
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """The workspace of the docks."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
 def cases(viewer, home, qtbot):
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Training cases")
     yield widget

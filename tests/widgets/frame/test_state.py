@@ -17,13 +17,6 @@ from napari_nnunet.widgets.frame.tabs import open_dock
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
 def docks(viewer, home, qtbot):
     """Three docks over two datasets, one of which is planned."""
     make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))

@@ -17,13 +17,6 @@ SHAPE = (10, 24, 22)
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
 def images(tmp_path):
     folder = tmp_path / "new"
     folder.mkdir()

@@ -15,13 +15,6 @@ from napari_nnunet.widgets.planning.views import NetworkDrawing
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
 def plan(viewer, home, qtbot, monkeypatch):
     """The Plan dock on a computer with a GPU."""
     for module in ("plan_dock", "views"):

@@ -34,13 +34,6 @@ FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    return tmp_path
-
-
-@pytest.fixture
 def train(viewer, home, qtbot):
     make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
