@@ -102,6 +102,52 @@ def write_enhanced(path, array, *, spacing=(2.0, 0.6, 0.5), origin=(-7.0, 9.0, 5
     return save(file, path)
 
 
+def square(z, low, high):
+    """Return a contour around the voxels [low, high) of y and x, in voxels: z, y, x."""
+    (y0, x0), (y1, x1) = np.array(low) - 0.5, np.array(high) - 0.5
+    return [(z, y0, x0), (z, y0, x1), (z, y1, x1), (z, y1, x0)]
+
+
+def boxed(low, high):
+    """Return contours of a box of voxels."""
+    return [square(z, low[1:], high[1:]) for z in range(low[0], high[0])]
+
+
+def _in_mm(points, spacing, direction):
+    row, column = np.array(direction[:3]), np.array(direction[3:])
+    axes = np.stack([np.cross(row, column), column, row])  # of z, y, x
+    return np.array((-7.0, 9.0, 5.0)) + (np.array(points, float) * spacing) @ axes
+
+
+def write_structures(path, series, drawn, *, spacing=(2.0, 0.6, 0.5), direction=(1, 0, 0, 0, 1, 0),
+                     kind="CLOSED_PLANAR", change=None):  # fmt: skip
+    """Write structures, name to contours in voxels of a series of :func:`write_series`, as planning systems do."""
+    file = header(STRUCTURES)
+    file.Modality = "RTSTRUCT"
+    referenced = [_item(SeriesInstanceUID=uid) for uid in ([series] if series else [])]
+    file.ReferencedFrameOfReferenceSequence = [
+        _item(RTReferencedStudySequence=[_item(RTReferencedSeriesSequence=referenced)])
+    ]
+    file.StructureSetROISequence = [_item(ROINumber=i, ROIName=name) for i, name in enumerate(drawn, start=3)]
+    file.ROIContourSequence = [
+        _item(
+            ReferencedROINumber=number,
+            ContourSequence=[
+                _item(
+                    ContourGeometricType=kind,
+                    NumberOfContourPoints=len(points),
+                    ContourData=[f"{v:.4f}" for v in _in_mm(points, spacing, direction).ravel()],
+                )
+                for points in contours
+            ],
+        )
+        for number, contours in enumerate(drawn.values(), start=3)
+    ]
+    if change is not None:
+        change(file)
+    return save(file, path)
+
+
 def _item(**elements):
     item = Dataset()
     for name, value in elements.items():

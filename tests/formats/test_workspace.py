@@ -45,6 +45,19 @@ def test_a_dataset_is_found_by_number_in_any_of_the_three_folders(places):
             places.dataset_name(wrong)
 
 
+def test_a_dataset_is_found_by_the_name_it_was_given_without_its_number(places):
+    for root, name in ((places.raw, "Dataset004_Heart"), (places.results, "Dataset005_Left.Heart"), (places.results, "Dataset007_Heart_2")):  # fmt: skip
+        (root / name).mkdir(parents=True)
+    assert places.dataset_name("Heart") == "Dataset004_Heart"
+    assert places.dataset_name("Left.Heart") == "Dataset005_Left.Heart"
+    for wrong in ("heart", "Hear", "Left_Heart", "004_Heart", "2"):
+        with pytest.raises(DatasetError, match="neither a dataset number nor a name|No dataset with the number 2"):
+            places.dataset_name(wrong)
+    (places.preprocessed / "Dataset009_Heart").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="Heart is ambiguous: Dataset004_Heart, Dataset009_Heart"):
+        places.dataset_name("Heart")
+
+
 @pytest.mark.parametrize(
     "wrong", ["", "x", "-1", "1.5", "²", "Dataset1_x", "Dataset001", "Dataset001_", "dataset001_x"]
 )

@@ -115,7 +115,7 @@ class Workspace:
         return sorted({*planned, *(path.name for path in self.raw_datasets())})
 
     def dataset_name(self, name_or_id: str) -> str:
-        """Return the full name of a dataset given by name or number.
+        """Return the full name of a dataset given by its number, its name, or its name without the number.
 
         Raises
         ------
@@ -124,21 +124,24 @@ class Workspace:
         """
         if name_or_id.startswith("Dataset"):
             return require_dataset_name(name_or_id)
-        if not (name_or_id.isdecimal() and name_or_id.isascii() and len(name_or_id) < MOST_BYTES):
-            raise DatasetError(
-                f"{name_or_id!r:.80} is neither a dataset number nor a name such as Dataset004_Hippocampus."
-            )
+        numbered = name_or_id.isdecimal() and name_or_id.isascii() and len(name_or_id) < MOST_BYTES
+        fits = rf"Dataset0*{int(name_or_id)}_.*" if numbered else rf"Dataset[0-9]{{3,}}_{re.escape(name_or_id)}"
         names = {
             child.name
             for root in (self.raw, self.preprocessed, self.results)
             if root.is_dir()
             for child in root.iterdir()
-            if re.match(rf"Dataset0*{int(name_or_id)}_", child.name) and child.is_dir()
+            if re.fullmatch(fits, child.name, re.DOTALL) and child.is_dir()
         }
         if len(names) == 1:
             return names.pop()
         if names:
             raise DatasetError(f"Dataset {name_or_id} is ambiguous: {', '.join(sorted(names))}. Give the full name.")
+        if not numbered:
+            raise DatasetError(
+                f"{name_or_id!r:.80} is neither a dataset number nor a name such as Dataset004_Hippocampus, and no "
+                f"dataset in {self.raw}, {self.preprocessed} or {self.results} is called so behind its number."
+            )
         raise DatasetError(
             f"No dataset with the number {name_or_id} in {self.raw}, {self.preprocessed} or {self.results}.",
             shell="Set --workspace, or nnU-Net's variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results.",

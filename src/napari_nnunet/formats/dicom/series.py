@@ -99,11 +99,17 @@ def is_dicom_image(path: Path) -> bool:
 
 
 def holds_volume(path: Path) -> bool:
-    """True for a DICOM file that holds a whole volume: frames, or a segmentation."""
+    """True for a DICOM file that holds a whole volume: frames, a segmentation, or structures."""
     syntax = syntax_of(path)
     if syntax is None or syntax.is_beside:
-        return syntax is not None and syntax.is_segmentation
+        return syntax is not None and syntax.holds_segments
     return any(series.frames > 1 for series in series_in(path))
+
+
+def holds_segments(path: Path) -> bool:
+    """True for a DICOM file with labels of an image: a DICOM-SEG, or radiotherapy structures."""
+    syntax = syntax_of(path)
+    return syntax is not None and syntax.holds_segments
 
 
 def series_in(path: Path) -> tuple[DicomSeries, ...]:

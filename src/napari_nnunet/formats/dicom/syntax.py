@@ -86,6 +86,16 @@ class Syntax:
         return _BESIDE.get(self.kind) == "a segmentation"
 
     @property
+    def is_structures(self) -> bool:
+        """Whether it holds radiotherapy structures."""
+        return _BESIDE.get(self.kind) == "radiotherapy structures"
+
+    @property
+    def holds_segments(self) -> bool:
+        """Whether it holds labels of an image: a DICOM-SEG, or radiotherapy structures."""
+        return self.is_segmentation or self.is_structures
+
+    @property
     def is_beside(self) -> bool:
         """Whether it is no image of a patient, but something that may lie beside one."""
         return self.kind in _BESIDE or self.kind.startswith(tuple(_FAMILIES))

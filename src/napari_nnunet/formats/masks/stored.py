@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from napari_nnunet.errors import ImageError, memory_told
 from napari_nnunet.formats.dicom import series as dicom
-from napari_nnunet.formats.dicom.segmentation import overlap_of, read_segmentation
+from napari_nnunet.formats.dicom.segmentation import overlap_of
+from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.formats.dicom.syntax import Syntax, syntax_of
 from napari_nnunet.formats.images.files import adapter_for, ending_of, read_stored
 from napari_nnunet.schema.geometry import Geometry
@@ -113,27 +114,28 @@ def numbers_of(value: int, classes: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def read_mask(path: Path) -> StoredMask:
-    """Read a mask file, or a folder with the slices of a DICOM series.
+def read_mask(path: Path, images: Sequence[Path] = ()) -> StoredMask:
+    """Read a mask file, or a folder with the slices of a DICOM series, a DICOM-SEG, or radiotherapy structures.
 
     Colours that are all grey are one number; a colour that is wholly transparent is black.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder.
+    images : sequence of Path
+        Its image, for structures, which lie on the voxels of the series in which they were drawn.
 
     Raises
     ------
     ImageError
         If it cannot be read, or has channels that are no colours.
     """
-    if path.is_dir() and not dicom.is_series(path):
-        raise ImageError(
-            f"{path} is a folder of files; a mask is one file with a value for each class, or one file per class, "
-            "named like CASE/CLASS, CLASS/CASE or CASE_CLASS."
-        )
     if path.is_dir():
-        array, geometry = dicom.read_series(path)
-        return StoredMask(array[0], geometry, plain=False)
+        return _read_folder(path, images)
     syntax = syntax_of(path)
     if syntax is not None:
-        return _read_dicom(path, syntax)
+        return _read_dicom(path, syntax, images)
     ending = ending_of(path)
     array, geometry = read_stored(path, adapter_for(path).name)
     if ending in (".png", ".bmp") and (found := _palette(path)) is not None:
@@ -154,14 +156,35 @@ def read_mask(path: Path) -> StoredMask:
     return StoredMask(drawn, geometry, colours=True, lossy=lossy, plain=False)
 
 
-def _read_dicom(path: Path, syntax: Syntax) -> StoredMask:
-    """Read a DICOM-SEG, its segments by their numbers, or another DICOM file."""
-    if not syntax.is_segmentation:
+def _read_folder(path: Path, images: Sequence[Path]) -> StoredMask:
+    """Read a series of DICOM slices, or the one file with segments of a folder without a series."""
+    if not dicom.is_series(path):
+        raise ImageError(
+            f"{path} is a folder of files; a mask is one file with a value for each class, or one file per class, "
+            "named like CASE/CLASS, CLASS/CASE or CASE_CLASS."
+        )
+    found = segments_in(path) if not dicom.series_in(path) else ()
+    if len(found) > 1:
+        raise ImageError(
+            f"{path} holds {len(found)} files with segments ({', '.join(file.name for file in found[:6])}). Keep one "
+            "of them there."
+        )
+    if found:
+        return read_mask(found[0], images)
+    array, geometry = dicom.read_series(path)
+    return StoredMask(array[0], geometry, plain=False)
+
+
+def _read_dicom(path: Path, syntax: Syntax, images: Sequence[Path]) -> StoredMask:
+    """Read a DICOM-SEG or structures, segments by their numbers, or another DICOM file."""
+    if not syntax.holds_segments:
         array, geometry = dicom.read_series(path)
         return StoredMask(array[0], geometry, plain=False)
-    found = read_segmentation(path)
+    found = read_segments(path, images)
     if found.labels is None:
-        raise ImageError(f"{overlap_of(path, found)} Export each segment as a file of its own.")
+        raise ImageError(
+            f"{overlap_of(path, found)} Export those you want as files of their own; opened in napari, each is a layer."
+        )
     names = {number: " ".join(name.split()) or f"segment_{number}" for number, name in found.names.items()}
     return StoredMask(found.labels, found.geometry, plain=False, names=names)
 

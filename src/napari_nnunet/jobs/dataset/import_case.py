@@ -224,7 +224,7 @@ def look_closer(pair: ImagePair) -> Pieces:
     """Say how the values of a mask lie; runs in a worker process."""
     from napari_nnunet.formats.masks.pieces import pieces_of  # loads scipy, which few masks need
 
-    return pieces_of(read_mask(pair.mask))
+    return pieces_of(read_mask(pair.mask, pair.images))
 
 
 def read_image(pair: ImagePair, apart: WhenApart) -> Volume:
@@ -263,17 +263,17 @@ def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[Stor
 
         def parts() -> Iterator[tuple[int, NDArray[np.bool_]]]:
             for number, path in pair.parts:
-                part, turned = _placed(path, volume, apart)
+                part, turned = _placed(path, pair.images, volume, apart)
                 turns.append(turned)
                 yield number, inside_of(part, f"{path.parent.name}/{path.name}")
 
         whole = joined_classes(parts(), volume.shape, len(pair.classes))
         return StoredMask(whole, volume.geometry, plain=False, classes=pair.classes), any(turns)
-    return _placed(pair.mask, volume, apart)
+    return _placed(pair.mask, pair.images, volume, apart)
 
 
-def _placed(path: Path, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
-    mask = read_mask(path)
+def _placed(path: Path, images: tuple[Path, ...], volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
+    mask = read_mask(path, images)
     if apart == "ignore" and mask.array.shape == volume.shape:
         return mask, False
     grid = Grid(volume.shape, volume.geometry)

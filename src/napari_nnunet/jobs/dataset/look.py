@@ -171,7 +171,7 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
     try:
         with memory_told():
             volume = (
-                Volume(*dicom.read_series(path))
+                _dicom_volume(path)
                 if path.is_dir() or is_dicom(path)
                 else read_volume([path], reader=reader, as_stored=True)
             )
@@ -192,6 +192,16 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
         remarks=(*_remarks(volume, array), *more),
         way=way,
     )
+
+
+def _dicom_volume(path: Path) -> Volume:
+    """Return a series, or the segments of a DICOM-SEG or of structures, whose names are a remark."""
+    if dicom.series_in(path) if path.is_dir() else not dicom.holds_segments(path):
+        return Volume(*dicom.read_series(path))
+    mask = read_mask(path)
+    named = "its segments are " + ", ".join(f"{number} {name}" for number, name in mask.names.items())
+    geometry = mask.geometry.model_copy(update={"remarks": (*mask.geometry.remarks, named)})
+    return Volume(mask.array[None], geometry)
 
 
 def _values(array: np.ndarray) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.codes import codes_of
-from napari_nnunet.formats.dicom.segmentation import DicomSegment, read_segmentation, write_segmentation
-from napari_nnunet.formats.dicom.series import is_dicom_image, read_series, slice_files
-from napari_nnunet.formats.dicom.syntax import syntax_of
+from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
+from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, slice_files
+from napari_nnunet.formats.dicom.structures import read_segments
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.schema.geometry import Geometry
@@ -27,13 +27,12 @@ SOURCE = "nnunet_dicom"
 
 
 def holds_dicom(path: Path) -> bool:
-    """Whether a folder or file is a series or a DICOM-SEG."""
-    syntax = syntax_of(path)
-    return is_dicom_image(path) or (syntax is not None and syntax.is_segmentation)
+    """Whether a folder or file is a series, a DICOM-SEG, or radiotherapy structures."""
+    return is_dicom_image(path) or holds_segments(path)
 
 
 def read_dicom(path: str | list[str]) -> list[LayerData]:
-    """Open series and DICOM-SEG: files, or folders with slices; one layer each.
+    """Open series, DICOM-SEG and radiotherapy structures: files, or folders with slices; one layer each.
 
     Segments that overlap become a layer each.
     """
@@ -41,8 +40,7 @@ def read_dicom(path: str | list[str]) -> list[LayerData]:
 
 
 def _opened(path: Path) -> list[LayerData]:
-    syntax = syntax_of(path)
-    if syntax is not None and syntax.is_segmentation:
+    if holds_segments(path):
         return _segmentation_layers(path)
     array, geometry = read_series(path)
     place = placement(geometry)
@@ -51,7 +49,7 @@ def _opened(path: Path) -> list[LayerData]:
 
 
 def _segmentation_layers(path: Path) -> list[LayerData]:
-    found = read_segmentation(path)
+    found = read_segments(path, _open_series())
     name, place = path.name.removesuffix(".dcm"), placement(found.geometry)
     if found.labels is None:
         return [
@@ -63,6 +61,14 @@ def _segmentation_layers(path: Path) -> list[LayerData]:
     colours = colormap_of_values(set(names))
     small = found.labels.astype(np.uint8 if max(names) < 256 else np.int32)
     return [(small, {"name": name, **place, "features": features, "colormap": colours}, "labels")]
+
+
+def _open_series() -> list[Path]:
+    """Return where the series of open layers lie: structures may have been drawn in one of them."""
+    viewer = napari.current_viewer()
+    return (
+        [] if viewer is None else [Path(layer.metadata[SOURCE]) for layer in viewer.layers if SOURCE in layer.metadata]
+    )
 
 
 def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any], axes: str) -> None:
