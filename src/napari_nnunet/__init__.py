@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_nnunet.api.large import predict_image
     from napari_nnunet.api.prediction import ensemble_predict, predict, predict_best
     from napari_nnunet.api.sharing import export_models, fetch_model, install_models, list_models
-    from napari_nnunet.api.training import plan_and_preprocess, train, verify_dataset
+    from napari_nnunet.api.training import plan_and_preprocess, train, train_all, verify_dataset
     from napari_nnunet.errors import NnunetError
     from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
     from napari_nnunet.formats.images.files import read_volume, write_labels
@@ -59,6 +59,7 @@ __all__ = [
     "read_volume",
     "suggest",
     "train",
+    "train_all",
     "verify_dataset",
     "write_labels",
 ]
@@ -91,6 +92,7 @@ _HOMES = {
     "predict_image": "napari_nnunet.api.large",
     "read_volume": "napari_nnunet.formats.images.files",
     "train": "napari_nnunet.api.training",
+    "train_all": "napari_nnunet.api.training",
     "verify_dataset": "napari_nnunet.api.training",
     "write_labels": "napari_nnunet.formats.images.files",
 }

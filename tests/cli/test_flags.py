@@ -27,7 +27,7 @@ from napari_nnunet.schema.requests.option import option
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
 from napari_nnunet.schema.requests.prediction import PredictRequest, PredictSettings
 from napari_nnunet.schema.requests.sharing import ExportRequest, ExportSettings
-from napari_nnunet.schema.requests.training import TrainCommand, TrainRequest, TrainSettings
+from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainRequest, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
 FLAGS = json.loads((Path(__file__).parent / "flags.json").read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def test_python_lists_the_same_fields():
         napari_nnunet.train: TrainRequest, napari_nnunet.predict: PredictSettings, napari_nnunet.compare: CompareRequest,
         napari_nnunet.evaluate: EvaluateFolderRequest, napari_nnunet.find_best: FindBestRequest,
         napari_nnunet.plan_and_preprocess: PlanAndPreprocessRequest, napari_nnunet.verify_dataset: VerifyRequest,
-        napari_nnunet.export_models: ExportSettings,
+        napari_nnunet.export_models: ExportSettings, napari_nnunet.train_all: TrainAllRequest,
     }  # fmt: skip
     for function, kind in doors.items():
         offered = inspect.signature(function).parameters

@@ -139,3 +139,22 @@ def test_a_file_that_names_no_process_is_no_training(tmp_path, odd):
     (queue / "00000000000000000002-7.json").write_text(json.dumps({**asdict(Runner.own()), "folders": 5}))
     (queue / "00000000000000000003-7.json").write_text(json.dumps({**asdict(Runner.own()), "folders": ["b"]}))
     assert [ticket.folders for ticket in tickets(tmp_path)] == [("b",)]
+
+
+@pytest.mark.parametrize(
+    ("job", "run", "alive"),
+    [(":7", 0, False), (":7", 1, True), (":8", 0, True), ("", 0, True)],
+    ids=["an earlier run", "this run", "another job", "no job"],
+)
+def test_a_job_that_runs_again_elsewhere_takes_over_from_its_earlier_run(tmp_path, monkeypatch, job, run, alive):
+    folder = FoldFolder(tmp_path / "fold_0")
+    folder.path.mkdir()
+    lost = replace(Runner.own(), host="elsewhere", job=job, run=run)
+    (folder.path / "running.json").write_text(json.dumps(asdict(lost)))
+    assert folder.runner() == lost  # who belongs to no job knows nothing of it
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert (folder.runner() is not None) == alive
+    if not alive:
+        with folder.claimed():
+            assert folder.runner() == replace(Runner.own(), job=":7", run=1)

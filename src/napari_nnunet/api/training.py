@@ -11,11 +11,12 @@ from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess 
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
-from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.schema.requests.training import TrainAllRequest, TrainRequest
 
 if TYPE_CHECKING:
     from napari_nnunet.jobs.dataset.verify import DatasetReport
     from napari_nnunet.jobs.planning.plan_and_preprocess import Planned
+    from napari_nnunet.jobs.scheduling.train_all import TrainAllResult
     from napari_nnunet.jobs.training.train import TrainResult
     from napari_nnunet.schema.names import Fold
     from napari_nnunet.schema.requests.planning import PlanSettings
@@ -115,3 +116,39 @@ def train(
 
     where = {"dataset": dataset, "configuration": configuration, "fold": fold}
     return drain(job(workspace_at(workspace), merged(TrainRequest, settings, {**where, **changes})), on_event)
+
+
+@keywords(TrainAllRequest)
+def train_all(
+    dataset: str,
+    *,
+    workspace: Folder | None = None,
+    settings: TrainSettings | None = None,
+    on_event: OnEvent | None = None,
+    **changes: Any,
+) -> TrainAllResult:
+    """Train configurations and folds of a planned and preprocessed dataset as jobs of a scheduler.
+
+    Parameters
+    ----------
+    dataset, workspace, on_event
+        As for :func:`verify_dataset`.
+    settings : TrainSettings, optional
+        What the keywords change; nnU-Net's own where not given.
+    **changes
+
+    Returns
+    -------
+    TrainAllResult
+        ``submitted``, the numbers of the jobs; ``finished`` and ``failed`` where they ran on this computer.
+
+    Examples
+    --------
+    >>> from napari_nnunet import train_all
+    >>> train_all("4", configurations=("2d",), choose=True, cluster="slurm:gpu.toml").submitted  # doctest: +SKIP
+    """
+    from napari_nnunet.jobs.scheduling.train_all import train_all as job  # loads torch
+
+    return drain(
+        job(workspace_at(workspace), merged(TrainAllRequest, settings, {"dataset": dataset, **changes})), on_event
+    )

@@ -131,6 +131,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("move_plans_between_datasets", "planning", "MovePlansRequest", "use the plans of one dataset for another"),
     Verb("folds", "planning", "FoldsRequest", "show which cases train and validate in every fold, or make other folds"),
     Verb("train", "training", "TrainCommand", "train folds of a configuration", together=True),
+    Verb("train_all", "training", "TrainAllRequest", "train configurations and folds as jobs of a scheduler"),
+    Verb("trainings", "training", "TrainingsRequest", "show the trainings of the workspace, or stop them"),
     Verb("ensemble", "choosing", "EnsembleRequest", "combine the predictions of several models"),
     Verb("evaluate_folder", "choosing", "EvaluateFolderRequest", "evaluate segmentations against references"),
     Verb("evaluate_simple", "choosing", "EvaluateSimpleRequest", "the same without dataset.json"),

@@ -29,7 +29,7 @@ except ImportError:  # on Windows, which has no containers that share a computer
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, write_error
-from napari_nnunet.formats.computer import processes_seen, started_as
+from napari_nnunet.formats.computer import processes_seen, slurm_run, started_as
 from napari_nnunet.schema.json_text import message
 
 _LARGEST_PID = 1 << 31
@@ -60,6 +60,10 @@ class Runner:
         What it was started with, by its checksum where that is long or no text; empty if it is not known.
     boot, seen : str
         What Linux calls the start of its computer, and the processes that it sees; empty where that is not known.
+    job : str
+        Cluster and number of the Slurm job it belongs to; empty where it is none.
+    run : int
+        Which run of that job: one that was preempted or lost its machine runs again, on another machine perhaps.
     """
 
     pid: int
@@ -68,13 +72,16 @@ class Runner:
     command: tuple[str, ...] = ()
     boot: str = ""
     seen: str = ""
+    job: str = ""
+    run: int = 0
 
     @classmethod
     def own(cls) -> Runner:
         """Return this process."""
         process = psutil.Process()
         own = cls(process.pid, socket.gethostname(), process.create_time(), _command(process))
-        return replace(own, boot=started_as(), seen=processes_seen())
+        job, run = slurm_run()
+        return replace(own, boot=started_as(), seen=processes_seen(), job=job, run=run)
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Runner | None:
@@ -86,7 +93,9 @@ class Runner:
             return None
         if not isinstance(created, int | float) or not math.isfinite(created) or not isinstance(command, list):
             return None
-        return cls(pid, host, float(created), tuple(map(str, command)), boot, seen)
+        job, run = content.get("job"), content.get("run")
+        slurm = (job, run) if isinstance(job, str) and type(run) is int else ("", 0)
+        return cls(pid, host, float(created), tuple(map(str, command)), boot, seen, *slurm)
 
     @property
     def here(self) -> bool:
@@ -103,8 +112,14 @@ class Runner:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; True for processes that cannot be seen from here, of which nothing can be known."""
-        return not self.here or self._process() is not None
+        """Whether it still runs; True for processes that cannot be seen from here, of which nothing can be known.
+
+        Nothing but this: where this process belongs to a later run of the same Slurm job, the earlier one is over.
+        """
+        if not self.here:
+            job, run = slurm_run()
+            return not (job and job == self.job and self.run < run)
+        return self._process() is not None
 
     def _process(self) -> psutil.Process | None:
         with suppress(psutil.Error):

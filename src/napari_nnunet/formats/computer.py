@@ -31,3 +31,11 @@ def processes_seen() -> str:
 def mark() -> str:
     """Return six letters for this computer or container, which are the same after it was started again."""
     return hashlib.sha256(f"{socket.gethostname()} {processes_seen()}".encode()).hexdigest()[:6]
+
+
+def slurm_run() -> tuple[str, int]:
+    """Return cluster and number of the Slurm job this process belongs to, and how often that was begun again."""
+    number, again = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "")
+    if not number:
+        return "", 0
+    return f"{os.environ.get('SLURM_CLUSTER_NAME', '')}:{number}", int(again) if again.isdecimal() else 0

@@ -11,6 +11,7 @@ from napari_nnunet.events import Ended, EpochDone, Event, Note, Previewed, Progr
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import Ticket, tickets
+from napari_nnunet.processes.submitted import submitted
 from napari_nnunet.schema.model_name import label_of
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
@@ -185,6 +186,7 @@ class Follower:
         waiting = dict(starting or {})
         for ticket in tickets(self.workspace.results):
             waiting |= dict.fromkeys(_still_to_do(ticket), ticket.runner.created)
+        waiting |= {Path(job.folder): job.since for job in submitted(self.workspace.results) if job.folder}
         self._readers = {
             path: self._readers.get(path) or _Reader(FoldFolder(path)) for path in dict.fromkeys([*there, *waiting])
         }
@@ -226,11 +228,14 @@ def _still_to_do(ticket: Ticket) -> list[Path]:
 
 
 def call_off(folder: FoldFolder, workspace: Workspace) -> bool:
-    """Remove the ticket of a process that only waits with this fold; returns whether there was one."""
+    """Take back what only waits with this fold, the ticket of a process or a job; returns whether there was any."""
     for entry in tickets(workspace.results):
         if str(folder.path) in entry.folders and not any(
             FoldFolder(Path(name)).runner() is not None for name in entry.folders
         ):
             entry.path.unlink(missing_ok=True)
             return True
-    return False
+    jobs = [job for job in submitted(workspace.results) if job.folder == str(folder.path) and folder.runner() is None]
+    for job in jobs:
+        job.call_off()
+    return bool(jobs)

@@ -1,4 +1,4 @@
-"""Folds are trained, validated, asked to stop."""
+"""Folds are trained, validated, asked to stop, one by one or as jobs of a scheduler."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.processes.follow import Follower, Training, call_off
 from napari_nnunet.processes.launch import relaunch_distributed
 from napari_nnunet.processes.queue import ahead_of, ticket
+from napari_nnunet.processes.submitted import Submitted, forget_gone, submitted
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.words import words
 
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 
     from napari_nnunet.cli.shell import Shell
     from napari_nnunet.formats.workspace import Workspace
-    from napari_nnunet.schema.requests.training import TrainCommand
+    from napari_nnunet.jobs.training.train import TrainResult
+    from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainingsRequest
 
 _BETWEEN_LOOKS = 1.0  # seconds, while waiting for other trainings
+_ENDED_BY = 128  # and the number of a signal: the exit status by which shells know it
 
 
 def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
@@ -53,11 +58,9 @@ def train(requests: Sequence[TrainCommand], shell: Shell) -> int:
         return _each(requests, shell)
 
 
-def _job() -> Any:
-    """Return the module that trains, which loads torch."""
-    from napari_nnunet.jobs.training import train as job  # what is stopped or asked needs no torch
-
-    return job
+def _job(name: str = "training.train") -> Any:
+    """Return a module of jobs that loads torch, which what is stopped, asked or shown needs not."""
+    return import_module(f"napari_nnunet.jobs.{name}")
 
 
 def _check_device(command: TrainCommand) -> None:
@@ -75,10 +78,11 @@ def _check_device(command: TrainCommand) -> None:
 
 def _each(requests: Sequence[TrainCommand], shell: Shell) -> int:
     for i, request in enumerate(requests):
-        if not _one(request, shell):
+        result = _one(request, shell)
+        if not (result.finished or request.validate_only):
             left = ", ".join(str(later.fold) for later in requests[i + 1 :])
             print(f"Fold {request.fold} was stopped; --c resumes it." + (f" Not started: {left}." if left else ""))
-            break
+            return _ENDED_BY + result.signal if result.signal else 0
     return 0
 
 
@@ -129,9 +133,9 @@ def _ask(command: TrainCommand, folds: Sequence[Any], workspace: Workspace) -> N
             print(f"Fold {place.fold} will end after {command.finish_in} more epochs.")
 
 
-def _one(request: TrainCommand, shell: Shell) -> bool:
-    """Train or validate a fold and print how good it is; returns False where it was stopped."""
-    result = shell.run(_job().train(shell.workspace, request))
+def _one(request: TrainCommand, shell: Shell) -> TrainResult:
+    """Train or validate a fold and print how good it is."""
+    result: TrainResult = shell.run(_job().train(shell.workspace, request))
     print(result.folder.path)
     found = result.validation
     if found is not None:
@@ -140,4 +144,79 @@ def _one(request: TrainCommand, shell: Shell) -> bool:
         print(f"Mean validation Dice: {found.dice:.4f}" if found.dice is not None else "No validation Dice.")
         for case, reason in found.failed.items():
             print(f"{case} FAILED: {reason}", file=sys.stderr)
-    return bool(result.finished or request.validate_only)
+    return result
+
+
+def train_all(request: TrainAllRequest, shell: Shell) -> int:
+    """Submit trainings, or run them here, and say what became of them."""
+    result = shell.run(_job("scheduling.train_all").train_all(shell.workspace, request))
+    if not result.jobs:
+        print("Nothing is left to train.")
+    elif request.dry_run:
+        print(result.script, end="")
+    elif result.finished or result.failed:
+        print(f"{len(result.finished)} of {len(result.jobs)} jobs are finished.")
+    else:
+        print(f"{len(result.submitted)} jobs are submitted. 'napari-nnunet trainings' shows and stops them.")
+    for name, why in result.failed.items():
+        print(f"{name} FAILED: {why}", file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def trainings(request: TrainingsRequest, shell: Shell) -> None:
+    """Show trainings, again and again where that is asked for, or stop them."""
+    workspace = shell.workspace
+    follower, said = Follower(workspace), None
+    while True:
+        forget_gone(workspace.results)
+        found = [training for training in follower.look() if _asked(training, request, workspace)]
+        jobs = {job.folder: job for job in submitted(workspace.results)}
+        lines = [_line(training, jobs.get(str(training.folder.path))) for training in found]
+        for line in lines:
+            if said is None or line not in said:
+                print(line, flush=True)
+        if said is None and not lines:
+            print("There are no trainings.")
+        if request.stop:
+            _stop(found, workspace)
+        said = lines
+        if not request.watch or not any(training.alive for training in found):
+            return
+        time.sleep(_BETWEEN_LOOKS)
+
+
+def _asked(training: Training, request: TrainingsRequest, workspace: Workspace) -> bool:
+    model = training.folder.path.parent
+    return (
+        (request.dataset is None or model.parent.name == workspace.dataset_name(request.dataset))
+        and (request.configurations is None or ModelName.parse(model.name).configuration in request.configurations)
+        and (request.folds is None or training.folder.fold in request.folds)
+    )
+
+
+def _line(training: Training, job: Submitted | None) -> str:
+    """Return what a training does, in a line."""
+    parts = [f"{training.title}: {training.status}"]
+    last = training.last
+    if last is not None:
+        dice = "" if last.average is None else f", Dice {last.average:.3f}"
+        parts.append(f"epoch {last.epoch + 1} of {last.epochs}{dice}")
+    elif training.status == "running" and training.stage:
+        parts.append(training.stage)
+    runner = training.folder.runner() if training.status == "running" else None
+    if runner is not None and not runner.here:
+        parts.append(f"on {runner.host}")
+    if job is not None and training.alive:
+        parts.append(job.told)
+    if training.ended is not None and training.status == "failed":
+        parts.append(training.ended.text)
+    return ", ".join(parts)
+
+
+def _stop(found: Sequence[Training], workspace: Workspace) -> None:
+    for training in found:
+        if training.status == "running":
+            training.folder.ask(stop=True)
+            print(f"{training.title} will save and stop.")
+        elif training.status == "waiting" and call_off(training.folder, workspace):
+            print(f"{training.title} is taken back.")

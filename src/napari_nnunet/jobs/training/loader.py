@@ -30,6 +30,7 @@ from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError, for_people, memory_told
 from napari_nnunet.formats.preprocessed.cases import StoredCase, open_case, read_next_stage
 from napari_nnunet.processes.alone import script_left_alone
+from napari_nnunet.processes.notice import deaf
 from napari_nnunet.schema.dataset import Region
 
 Role = Literal["train", "val"]
@@ -182,6 +183,7 @@ class _Share:
         import torch  # in the process that makes the batches
 
         end_with(self._parent)
+        deaf()
         torch.manual_seed(number)
         self._mine = islice(_places(*self._start, *self._lengths), number, None, self._workers)
 

@@ -164,8 +164,22 @@ class Order:
         return sum(forced_foreground(batch, FOREGROUND_SHARE)) / batch
 
 
-def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
+def plans_to_train(workspace: Workspace, dataset_name: str, name: str) -> Plans:
+    """Return plans of a dataset; raises DatasetError or PlanError where it is not planned, or has no such ones."""
+    base = workspace.preprocessed / dataset_name
+    if not base.is_dir():
+        raise DatasetError(
+            f"{dataset_name} is not planned and preprocessed: {base} does not exist.",
+            shell="Run 'plan_and_preprocess' first.",
+            window="Plan and preprocess it in the Plan dock.",
+        )
+    return read_plans(base, name)
+
+
+def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = False) -> Job[Order]:
     """Read and check everything a training needs; new folds are written to splits_final.json.
+
+    Trainings that begin ``later`` may lack the segmentations of a previous stage still.
 
     Raises
     ------
@@ -178,13 +192,7 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     settings = request.settings
     recipe = settings.recipe()
     base = workspace.preprocessed / dataset_name
-    if not base.is_dir():
-        raise DatasetError(
-            f"{dataset_name} is not planned and preprocessed: {base} does not exist.",
-            shell="Run 'plan_and_preprocess' first.",
-            window="Plan and preprocess it in the Plan dock.",
-        )
-    plans = read_plans(base, request.plans)
+    plans = plans_to_train(workspace, dataset_name, request.plans)
     configuration = plans.configuration(request.configuration)
     info = yield from _dataset_info(base, workspace.raw / dataset_name)
     data = base / configuration.data_identifier
@@ -205,7 +213,8 @@ def make_order(workspace: Workspace, request: TrainRequest) -> Job[Order]:
     if configuration.previous_stage is not None:
         before = ModelName(settings.trainer, request.plans, configuration.previous_stage)
         previous = workspace.model(dataset_name, before) / "predicted_next_stage" / configuration.name
-        _require_previous(previous, split, configuration)
+        if not later:
+            _require_previous(previous, split, configuration)
     where = (workspace, dataset_name, plans, configuration, info, request.fold, split, data, previous)
     order = Order(*where, settings, recipe)
     yield from _look_at_references(order)

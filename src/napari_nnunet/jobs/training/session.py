@@ -27,6 +27,7 @@ from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, Role
 from napari_nnunet.jobs.training.logbook import Logbook
 from napari_nnunet.jobs.training.memory import too_large
 from napari_nnunet.jobs.training.order import Order
+from napari_nnunet.processes.notice import Notice
 from napari_nnunet.schema.trainers import TrainerRecipe
 
 _SAVING_SHARE = 0.05  # of the time may go into writing checkpoints
@@ -87,6 +88,7 @@ class Session:
         self.folder: FoldFolder = self.order.folder
         self.film = Film(self.order, self.source)
         self.logbook = Logbook(self.folder.path)
+        self.notice = Notice()
         self._batch: Batch | None = None
         self._epoch_seconds = 0.0
         self._waited = 0.0
@@ -225,7 +227,7 @@ class Session:
         wishes = self.folder.wishes() if self.group.leads else Wishes()
         if wishes.ignored:
             yield Note(level="warning", text=f"This was asked for and means nothing: {wishes.ignored}. It is ignored.")
-        if self.group.agree(float(wishes.stop)):
+        if self.group.agree(float(wishes.stop or self.notice.signal > 0)):
             return True
         more = int(self.group.agree(float(wishes.finish_in)))
         if more > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from napari_nnunet.jobs.training.order import Order, make_order, require_the_sam
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
+from napari_nnunet.processes.notice import noticed
 from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
 from napari_nnunet.processes.tracking import Run, require_trackers, tracked
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
@@ -49,12 +51,15 @@ class TrainResult:
         Epochs that are done.
     validation : ValidationResult, optional
         Of the fold's validation cases.
+    signal : int
+        The one that announced the end of this process, so that it was stopped; 0 if none did.
     """
 
     folder: FoldFolder
     finished: bool
     epochs: int
     validation: ValidationResult | None = None
+    signal: int = 0
 
 
 def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
@@ -205,7 +210,8 @@ def _trained(order: Order, checkpoint: str) -> tuple[unet.UNet, int]:
 
 def _ending(result: TrainResult) -> Ended:
     if not result.finished:
-        return Ended(how="stopped", text=f"Stopped after {result.epochs} epochs; it can be resumed.")
+        by = f" by {signal.Signals(result.signal).name}" if result.signal else ""
+        return Ended(how="stopped", text=f"Stopped{by} after {result.epochs} epochs; it can be resumed.")
     found = result.validation
     dice = f" Mean validation Dice {found.dice:.4f}." if found is not None and found.dice is not None else ""
     return Ended(how="finished", text=f"Finished after {result.epochs} epochs.{dice}")
@@ -236,7 +242,7 @@ def _train(
         finished = yield from _learn(session)
         _remember(session, choice)
         if not finished:
-            return TrainResult(order.folder, finished=False, epochs=session.epoch)
+            return TrainResult(order.folder, finished=False, epochs=session.epoch, signal=session.notice.signal)
         if not group.leads:
             return TrainResult(order.folder, finished=True, epochs=session.epoch)
         yield from session.finish()
@@ -250,14 +256,20 @@ def _train(
 
 def _learn(session: Session) -> Job[bool]:
     """Run all epochs; returns False if somebody asked to stop."""
-    with _saved_when_cancelled(session):
+    with _saved_when_cancelled(session), noticed() as session.notice:
         if session.epoch < session.schedule.epochs:
             session.load_batches()
             if not (yield from _fit_to_budget(session)):
                 yield from session.save_latest()
                 return False
         while session.epoch < session.schedule.epochs:
-            if not (yield from _epoch(session)):
+            try:
+                going_on = yield from _epoch(session)
+            except ResourceError:  # a process that makes batches had the signal, too, and ended
+                if not session.notice.signal:
+                    raise
+                return False  # continued from the newest checkpoint
+            if not going_on:
                 yield from session.save_latest()
                 return False
     return True

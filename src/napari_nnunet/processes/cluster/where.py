@@ -19,6 +19,7 @@ _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://(.+):(\d{1,5})")
 _LOCAL = re.compile(r"local(?::(\d{1,4}))?")
 _WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){1,2}")
 _MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
+JOBS = Path("~/.napari-nnunet-jobs")  # where files of jobs go if nothing else is said
 _ALLOWED = (
     "Give the address of a dask scheduler (tcp://host:8786), local:N for N workers on this computer, or a .toml file "
     "about Slurm, PBS, LSF or SGE."
@@ -85,7 +86,7 @@ class Queue(Request):
     @property
     def logs(self) -> Path:
         """Where what the jobs print goes."""
-        return (self.folder or Path("~/.napari-nnunet-jobs")).expanduser().absolute()
+        return (self.folder or JOBS).expanduser().absolute()
 
 
 Where: TypeAlias = Scheduler | Local | Queue

@@ -6,14 +6,22 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold, parse_fold
-from napari_nnunet.schema.requests.option import DatasetPosition, PlansName, Request, TrainerName, option
+from napari_nnunet.schema.requests.option import (
+    DatasetPosition,
+    Folds,
+    PlansName,
+    Request,
+    TrainerName,
+    option,
+    read_folds,
+)
 from napari_nnunet.schema.requests.planning import FoldSettings
 from napari_nnunet.schema.requests.prediction import Arithmetic, Device, Threads
 from napari_nnunet.schema.trainers import Seconds, TrainerRecipe, recipe_of
@@ -241,6 +249,96 @@ class TrainRequest(FoldSettings, TrainSettings):
     def settings(self) -> TrainSettings:
         """How the fold is trained, without which."""
         return self.only(TrainSettings)
+
+
+def _read_every_fold(words: Sequence[str | int]) -> tuple[Fold, ...] | None:
+    """Return folds written as words; None for "all" of them.
+
+    Raises
+    ------
+    SettingsError
+        If "all" stands beside numbers.
+    """
+    folds = tuple(parse_fold(str(word)) for word in words)
+    if folds == ("all",):
+        return None
+    if "all" in folds:
+        raise SettingsError(
+            "'all' stands for every fold here, so that no numbers stand beside it. The fold that trains on all cases "
+            "is trained by 'train DATASET CONFIGURATION all'."
+        )
+    return folds
+
+
+class TrainAllRequest(TrainSettings):
+    """Train configurations and folds of a planned and preprocessed dataset as jobs of a scheduler.
+
+    There is a job for each; the cascade waits for its previous stage, and the choice for all. What is trained already
+    is skipped; what was stopped, killed or ran into a time limit continues exactly where it was.
+    """
+
+    dataset: DatasetPosition
+    configurations: tuple[str, ...] | None = option(
+        "Configurations",
+        "--configurations -c CONFIGURATION",
+        "2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres or your own.",
+        default=None,
+        otherwise="all that the plans have",
+        min_length=1,
+    )
+    folds: tuple[Fold, ...] | None = option(
+        "Folds",
+        "--folds -f FOLD",
+        "Numbers, or 'all' for every fold of the cross-validation (not for nnU-Net's fold of that name, which trains "
+        "on all cases).",
+        default=None,
+        otherwise="all",
+        reads=_read_every_fold,
+        min_length=1,
+    )
+    plans: PlansName = "nnUNetPlans"
+    choose: bool = option(
+        "Choose", "--choose", "At the end compare all of them: find_best_configuration.", default=False
+    )
+    processes: int = option(
+        "Processes", "-num_gpus N", "Share each batch among N GPUs (or, on a CPU, processes).", default=1, ge=1
+    )
+    cluster: str = option(
+        "Cluster",
+        "--cluster WHERE",
+        "local or local:N (so many at a time on this computer), or a .toml file about Slurm (slurm:FILE.toml). All "
+        "machines must see the same files under the same paths.",
+        default="local",
+    )
+    dry_run: bool = option(
+        "Only show", "--dry_run", "Show the jobs, as commands for another scheduler, and submit none.", default=False
+    )
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _every(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        return _read_every_fold([value] if isinstance(value, str | int) else value)
+
+
+class TrainingsRequest(Request):
+    """Show the trainings of the workspace: those that run, on whatever machine, that wait, and that ended."""
+
+    dataset: str | None = option(
+        "Dataset", "-d DATASET", "Number or name of a dataset.", default=None, otherwise="all datasets"
+    )
+    configurations: tuple[str, ...] | None = option(
+        "Configurations", "-c CONFIGURATION", "Only of these.", default=None, otherwise="all"
+    )
+    folds: Folds = option("Folds", "-f FOLD", "Only these.", default=None, otherwise="all", reads=read_folds)
+    watch: bool = option("Watch", "--watch", "Show what changes, until none runs or waits.", default=False)
+    stop: bool = option(
+        "Stop",
+        "--stop",
+        "Let those that run save and end, and take back those that wait; train --c or train_all continues them.",
+        default=False,
+    )
 
 
 class TrainCommand(TrainRequest):
