@@ -38,12 +38,17 @@ class NnunetError(Exception):
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 
+def printable(text: str) -> str:
+    """Return a text for a terminal, which would obey control characters in names: they are written out."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def _shortened(text: str) -> str:
     """Return a message as it is shown, whatever a damaged or forged file put into it.
 
     Of lines that nobody reads the middle is left out; control characters are written out.
     """
-    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    text = printable(text)
     return _NEW_LINE.join(
         line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         for line in text.split(_NEW_LINE)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from napari_nnunet.cli import main
 from napari_nnunet.cli.show import show
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import CaseDone, CaseFailed, Note, Progress, Stage
@@ -101,3 +102,16 @@ def test_events_are_also_written_to_a_file(tmp_path, capsys):
     show(job(Note(text="Größe [b]")), events=tmp_path / "e.jsonl")
     assert "Größe [b]" in (tmp_path / "e.jsonl").read_text("utf-8")
     assert capsys.readouterr().err == "Größe [b]\n"
+
+
+def test_a_terminal_does_not_obey_what_names_hold(capsys, monkeypatch):
+    """A class may be called what clears a screen, or names its window."""
+
+    def job():
+        yield Note(text="The class \x1b]0;evil\x07\x9b2J is new.\nIt is kept.")
+
+    show(job(), bar=False)
+    assert capsys.readouterr().err == "The class \\x1b]0;evil\\x07\\x9b2J is new.\nIt is kept.\n"
+    monkeypatch.setattr(sys.modules[main.__module__], "_carry_out", lambda *_, **__: print("Dice of \x1b[2Jorgan\t0.5"))
+    assert not main(["doctor"])
+    assert capsys.readouterr().out == "Dice of \\x1b[2Jorgan\t0.5\n"

@@ -59,6 +59,12 @@ def test_other_words_are_refused_with_what_is_allowed(text, message):
         ('memory = "8GB"\nwalltime = "long"\n', "walltime = 'long' is not a time limit"),
         ('memory = "8GB"\ncore = 8\n', "There is no setting 'core'. Known: kind, workers, cores"),
         ('memory = "8GB"\ncores = 0\n', "cannot be 0"),
+        ('memory = "8GB"\nqueue = "a\\n#SBATCH --wrap=x"\n', "is not one line. Give lines of shell as 'setup'"),
+        ('memory = "8GB"\ndirectives = ["--a\\nrm -rf x"]\n', "is not one line"),
+        ('memory = "8GB"\nworkers = 100000000\n', "The setting 'workers' cannot be 100000000"),
+        ('memory = "8GB"\ncls = "x"\n', "There is no setting 'cls'"),
+        ("cores = " + "9" * 5000, "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
         ("memory = 8GB\n", "is not TOML"),
     ],
 )

@@ -204,6 +204,8 @@ def test_damaged_pickles_are_refused_in_words_or_read(tmp_path, protocol):
 
 
 def test_a_missing_file_and_one_beside_preprocessed_data_say_what_to_do(tmp_path):
+    with pytest.raises(DatasetError, match="is no file"):
+        read_pickle(tmp_path)
     with pytest.raises(DatasetError, match=r"a\.pkl does not exist"):
         read_pickle(tmp_path / "a.pkl")
     (tmp_path / "a.pkl").write_bytes(b"")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from napari_nnunet.errors import DatasetError
@@ -20,6 +23,21 @@ def test_a_table_is_read_as_programs_for_tables_write_it(tmp_path, encoding, sep
         (2, {"case": "a", "kind": 'böse, "alte" zelle', "size": "3"}),
         (4, {"case": "b", "kind": "x", "size": ""}),
     ]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-case", "@SUM(A1)", " =1", "\t=1", "a;=cmd|' /C calc'!A0", "a\t=1"])
+def test_a_name_is_never_a_formula_and_is_read_as_it_was(tmp_path, name):
+    text = text_of([{"case": name, name: "x", "Dice": -0.5, "text": "-1e-3"}])
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    for separator in ",;\t":
+        for line in csv.reader(io.StringIO(text), delimiter=separator):
+            assert not [cell for cell in line if cell.strip()[:1] in tuple("=+@-") and not _is_number(cell)]
+    ((_, row),) = read_rows(tmp_path / "a.csv", DatasetError, ["case"], separators=",")
+    assert row == {"case": name.strip(), name.strip(): "x", "Dice": "-0.5", "text": "-1e-3"}
+
+
+def _is_number(cell):
+    return cell.strip().lstrip("-").replace(".", "").replace("e-", "").isdecimal()
 
 
 def test_what_is_written_is_read_again(tmp_path):

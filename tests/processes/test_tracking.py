@@ -100,6 +100,17 @@ def test_a_tracker_knows_of_a_training_that_did_not_finish(tmp_path, monkeypatch
     assert Memory.last.ended == how
 
 
+def test_what_a_library_says_is_noted_without_passwords_and_keys(tmp_path, monkeypatch):
+    class Unreachable(Memory):
+        def __init__(self, run):
+            raise ConnectionError("https://me:pa:ss@lab.org/api failed with 0123abcd-key; see https://lab.org/help")
+
+    monkeypatch.setenv("WANDB_API_KEY", "0123abcd-key")
+    use(monkeypatch, wandb=Unreachable)
+    _, (note,) = follow(tmp_path, "wandb")
+    assert "https://***@lab.org/api failed with ***; see https://lab.org/help" in note
+
+
 def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(tmp_path, monkeypatch):
     use(monkeypatch, mlflow=Memory, wandb=Failing)
     result, notes = follow(tmp_path, "wandb", "mlflow")

@@ -9,11 +9,12 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO
 
 from napari_nnunet.cli.verbs import VERBS, Verb, named
-from napari_nnunet.errors import InternalError, SettingsError, for_people
+from napari_nnunet.errors import InternalError, SettingsError, for_people, printable
 from napari_nnunet.version import __version__
 
 _EPILOG = """\
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_memory()
     try:
         _require_readable(words)
-        return 0 if verb is None else _carry_out(verb, options, shell=arguments is None)
+        with redirect_stdout(_Printable(sys.stdout)):  # type: ignore[type-var]
+            return 0 if verb is None else _carry_out(verb, options, shell=arguments is None)
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)
         return 130
@@ -74,6 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if arguments is None:
             gc.freeze()  # the process ends: Python would look for garbage among all that was imported, 0.4 s long
+
+
+class _Printable:
+    """Writes texts as a terminal can show them.
+
+    Parameters
+    ----------
+    stream : file
+        Where to; it answers for all but writing.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without what a terminal would obey."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _keep_report(report: str, words: Sequence[str]) -> None:

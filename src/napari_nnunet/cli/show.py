@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from napari_nnunet.errors import printable
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Pump, Stage
 from napari_nnunet.processes.record import recorded
 
@@ -74,6 +75,7 @@ class _Screen:
             )
 
     def _say(self, text: str) -> None:
+        text = printable(text)
         if self._bar is not None:
             # As it is: names of files may hold what rich takes for a style, or for the name of a picture.
             self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)

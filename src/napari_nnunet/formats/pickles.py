@@ -249,6 +249,8 @@ def read_pickle(path: Path) -> Any:
 
 def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
     """Read plain values, arrays, and what ``names`` (module and name) stands for; raises as :func:`read_pickle`."""
+    if not path.is_file():  # to open a pipe waits, perhaps for ever
+        raise DatasetError(f"{path} {'is no file' if path.exists() else 'does not exist'}.")
     try:
         content = path.read_bytes()
         check_pickle(content)
@@ -257,8 +259,6 @@ def read_with(path: Path, names: Mapping[tuple[str, str], Any]) -> Any:
         raise DatasetError(f"{path} is damaged ({error}).{_hint(path)}") from error
     except pickle.UnpicklingError as error:
         raise DatasetError(f"{path} was refused: {error}. Only plain values and arrays are read.") from error
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} does not exist.") from error
     except Exception as error:  # a damaged pickle may ask for anything, more memory than there is included
         raise DatasetError(f"{path} is damaged ({str(error) or type(error).__name__}).{_hint(path)}") from error
 

@@ -1,9 +1,14 @@
-"""Tables as CSV: those that are written here, and those that people fill in and give back."""
+"""Tables as CSV: those that are written here, and those that people fill in and give back.
+
+People open them with programs that carry out what begins like a formula. Names of cases and classes come from other
+people, so an apostrophe stands before such a text, by which those programs know it for a text; reading takes it off.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +17,31 @@ from typing import Any
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.json_text import read_text
 
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=\s*[=+\-@])")  # where a cell begins as one, whichever mark divides cells
+_AS_TEXT = re.compile(r"(^|[;\t\r\n])'(?=[\s']*[=+\-@])")
 _LARGEST = 64 << 20  # bytes; a line for each of a million objects has half of that
+
+
+def cell(value: Any) -> Any:
+    """Return a value as it is written: a text that is no number is never a formula."""
+    if not isinstance(value, str) or _FORMULA.search(value) is None:
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return _FORMULA.sub(r"\1'", value)
+    return value
 
 
 def text_of(table: Sequence[Mapping[str, Any]]) -> str:
     """Return a table as CSV; figures with seven digits."""
     text = io.StringIO()
     columns = list(dict.fromkeys(name for row in table for name in row)) or ["case", "object"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(cell, columns))
     for row in table:
-        writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
+        values = (row.get(name, "") for name in columns)
+        writer.writerow([f"{value:.7g}" if isinstance(value, float) else cell(value) for value in values])
     return text.getvalue()
 
 
@@ -52,7 +71,8 @@ def read_rows(
     separator = max(separators, key=text.partition("\n")[0].count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(map(str.strip, row))]
+        read = ([_AS_TEXT.sub(r"\1", text.strip()).strip() for text in row] for row in rows)
+        lines = [(rows.line_num, row) for row in read if any(row)]
     except csv.Error as reason:
         raise error(f"{path}, line {rows.line_num} is no line of a table: {reason}. Save it again as CSV.") from reason
     (_, columns), *others = lines or [(0, [])]

@@ -29,6 +29,9 @@ T = TypeVar("T")
 How = Literal["finished", "stopped", "failed"]
 _PATIENCE = 20.0  # seconds that the end of a training waits for a tracker
 _KEEPING = Lock()  # trackers begin at the same time
+_PASSWORD = re.compile(r"(?<=://)[^/\s]+@")  # with the user's name, in an address
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in names of variables
+_SHORTEST_KEY = 6  # characters; what is shorter is a word
 _RUNS = "tracking.json"  # in the fold: which run a training that is resumed continues
 
 
@@ -265,12 +268,24 @@ def tracked(
     return pump.result
 
 
+def _without_secrets(text: str) -> str:
+    """Return what a library says without passwords in addresses, and without keys that the environment holds.
+
+    Libraries name the address that did not answer as it was set, and the text stays in the training's events.
+    """
+    text = _PASSWORD.sub("***@", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_KEY and _SECRET.search(name):
+            text = text.replace(value, "***")
+    return text
+
+
 def _problems(followers: Sequence[_Follower], said: set[str]) -> Job[None]:
     """Say of each tracker once that it does not work."""
     for follower in followers:
         if follower.problem is not None and follower.name not in said:
             said.add(follower.name)
-            why = " ".join(str(follower.problem).split()) or type(follower.problem).__name__
+            why = _without_secrets(" ".join(str(follower.problem).split())) or type(follower.problem).__name__
             yield Note(
                 level="warning",
                 text=f"{_TITLES[follower.name]} does not get the figures of this training any more ({why:.300}). The "

@@ -10,6 +10,7 @@ from formats_large import axis, ome_zarr
 from helpers import smooth_image, write_nifti
 from napari_nnunet import read_volume
 from napari_nnunet.errors import ImageError, ResourceError
+from napari_nnunet.formats.large.ome_zarr import open_zarr
 from napari_nnunet.formats.large.opening import Say, image_of, open_image
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
@@ -49,6 +50,29 @@ def test_axes_may_lie_in_any_order():
     turned = np.moveaxis(np.stack([IMAGE, IMAGE + 1]), 0, -1).transpose(2, 1, 0, 3)  # X Y Z C
     image = image_of(turned, (2.0, 1.0, 1.0), "XYZC")
     assert np.array_equal(image.read(BOX), np.concatenate([PART, PART + 1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chunks": [0, 20, 30]}, "say that its chunks hold no voxel"),
+        ({"levels": 20_000}, "name 20,000 levels, more than any image has"),
+        ({"path": "../secret.zarr"}, "do not describe an image"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_metadata_that_no_image_has_are_refused(tmp_path, changes, words):
+    path = tmp_path / "a.zarr"
+    ome_zarr(path, [np.zeros((9, 20, 30), np.uint8)], version="0.4")
+    attributes = json.loads((path / ".zattrs").read_text())
+    datasets = attributes["multiscales"][0]["datasets"]
+    datasets[0]["path"] = changes.get("path", "0")
+    attributes["multiscales"][0]["datasets"] = datasets * changes.get("levels", 1)
+    (path / ".zattrs").write_text(json.dumps(attributes))
+    array = json.loads((path / "0" / ".zarray").read_text())
+    (path / "0" / ".zarray").write_text(json.dumps({**array, "chunks": changes.get("chunks", array["chunks"])}))
+    with pytest.raises(ImageError, match=words):
+        open_zarr(path)
 
 
 def test_a_plain_zarr_is_a_stack(tmp_path):

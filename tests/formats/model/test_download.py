@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     version: str | None = '"v1"'
     says_length = True
     cut: int | None = None
+    leads_to: str | None = None
+    length: str | None = None
     asked: list
 
     def do_GET(self):
         self.asked.append((self.path, self.headers.get("Range")))
+        if self.leads_to is not None and self.path == "/elsewhere.zip":
+            self.send_response(302)
+            self.send_header("Location", self.leads_to)
+            self.end_headers()
+            return
         begin, status = 0, 200
         if self.headers.get("Range") and self.headers.get("If-Range") == self.version:
             begin, status = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")), 206
@@ -39,7 +47,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.version is not None:
             self.send_header("ETag", self.version)
         if self.says_length:
-            self.send_header("Content-Length", str(len(self.content) - begin))
+            self.send_header("Content-Length", self.length or str(len(self.content) - begin))
         self.end_headers()
         self.wfile.write(self.content[begin : self.cut])
 
@@ -157,7 +165,7 @@ def test_no_room_is_known_before_the_first_byte(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.zip", "a.zip.part", "a.zip.part.json"])
 def test_a_folder_in_the_way_is_told(server, tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(ResourceError, match="could not be written"):
+    with pytest.raises(ResourceError, match="is a folder, and a file is wanted"):
         fetch(f"{server.address}/a.zip", tmp_path)
 
 
@@ -168,3 +176,53 @@ def test_what_is_kept_says_where_it_is_from(server, tmp_path):
     assert (tmp_path / "a.zip.part").read_bytes() == CONTENT[:3000]
     notes = json.loads((tmp_path / "a.zip.part.json").read_text())
     assert notes == {"url": f"{server.address}/a.zip", "version": '"v1"'}
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_file_that_is_longer_than_it_should_be_is_not_fetched_to_its_end(server, tmp_path, says_length):
+    server.says_length = says_length
+    with pytest.raises(ResourceError, match=r"longer than the 3,000 bytes"):
+        fetch(f"{server.address}/a.zip", tmp_path, most=3000)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < len(CONTENT)
+    assert fetch(f"{server.address}/a.zip", tmp_path, most=len(CONTENT))[0].read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/a.zip", "file:///etc/passwd"])
+def test_a_server_leads_to_no_other_scheme(server, tmp_path, target):
+    server.leads_to = target
+    with pytest.raises(ResourceError):
+        fetch(f"{server.address}/elsewhere.zip", tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".zip"]
+
+
+def test_an_encrypted_address_never_leads_to_one_that_is_not():
+    """There, anybody on the way could exchange a catalogue that is believed for its https."""
+    request = urllib.request.Request("https://lab.org/models.json")
+    for target in ("http://lab.org/models.json", "HTTP://lab.org", "ftp://lab.org/x", "//lab.org"):
+        with pytest.raises(ResourceError, match="is not encrypted"):
+            module._StaysEncrypted().redirect_request(request, None, 302, "Found", {}, target)
+    assert module._StaysEncrypted().redirect_request(request, None, 302, "Found", {}, "https://lab.org/b") is not None
+
+
+@pytest.mark.parametrize("length", ["-5", "abc", "9" * 500])
+def test_an_odd_length_is_not_believed(server, tmp_path, length):
+    server.length = length
+    try:
+        path, _ = fetch(f"{server.address}/a.zip", tmp_path)
+    except ResourceError:
+        return
+    assert path.read_bytes() == CONTENT
+
+
+def test_two_do_not_download_the_same_file_at_once(server, tmp_path):
+    first = download(f"{server.address}/a.zip", tmp_path)
+    next(first)
+    with pytest.raises(SettingsError, match=r"a\.zip is already being downloaded"):
+        fetch(f"{server.address}/a.zip", tmp_path)
+    first.close()
+    assert fetch(f"{server.address}/a.zip", tmp_path)[0].read_bytes() == CONTENT
+
+
+def test_a_server_that_can_have_no_such_name_is_told(tmp_path):
+    with pytest.raises(SettingsError, match="its server cannot have this name"):
+        fetch("https://a..b/model.zip", tmp_path)

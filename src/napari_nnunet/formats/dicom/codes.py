@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.tables import read_rows
+from napari_nnunet.formats.tables import cell, read_rows
 
 #: Scheme of codes that mean something only where the file was made (PS3.16, 8).
 LOCAL = "99NNUNET"
@@ -146,7 +146,7 @@ def text_of_codes(codes: Mapping[str, ClassCodes]) -> str:
     writer.writerow(["class", *_COLUMNS])
     for name, own in codes.items():
         parts = [part for code in (own.category, own.type, own.side) for part in _cells(code)]
-        writer.writerow([name, *parts])
+        writer.writerow(map(cell, [name, *parts]))
     return text.getvalue()
 
 

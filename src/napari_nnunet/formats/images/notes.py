@@ -48,7 +48,7 @@ def read_noted(path: Path, note: LabelNote) -> tuple[NDArray[Any], LabelNote] | 
         If the file cannot be read.
     """
     if path.name.lower().endswith((".tif", ".tiff")):
-        labels, geometry = tifffile.imread(path), note.geometry
+        labels, geometry = tifffile.imread(path, _multifile=False), note.geometry
     elif "T" in note.axes:
         volume = read_volume([path], reader=nifti_reader(path), as_stored=True)
         labels, geometry = np.asarray(volume.array), volume.geometry

@@ -15,6 +15,7 @@ from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
 
+_MOST_LEVELS = 100
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _BY_COUNT = {2: "YX", 3: "ZYX"}
@@ -171,6 +172,8 @@ def _plausible(array: Any, name: str) -> Any:
             f"The metadata of {name} say that it has {' x '.join(map(str, array.shape))} voxels, more than any image. "
             "Copy it again."
         )
+    if min(array.chunks, default=1) < 1:
+        raise ImageError(f"The metadata of {name} say that its chunks hold no voxel. Copy it again.")
     require_room(Path(name), array.chunks, array.dtype.itemsize)
     return array
 
@@ -210,6 +213,8 @@ def read_levels(group: Any, name: str) -> list[Level]:
         entry = content["multiscales"][0]
         version = str(content.get("version") or entry.get("version") or "0.4")
         datasets = list(entry["datasets"])
+        if len(datasets) > _MOST_LEVELS:
+            raise ImageError(f"The metadata of {name} name {len(datasets):,} levels, more than any image has.")
         axes = tuple(_axis(axis) for axis in entry.get("axes", ()))
         whole = _transformed(entry, len(axes))
         levels = [_level(group, dataset, axes, whole, version, name) for dataset in datasets]

@@ -160,7 +160,7 @@ class _Planes:
         try:
             plane = tifffile.memmap(file, mode="r")
         except ValueError:
-            plane = tifffile.imread(file)
+            plane = tifffile.imread(file, _multifile=False)  # it may name files anywhere
         plane = plane.squeeze()
         if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
             raise ValueError(
@@ -176,7 +176,7 @@ def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
 
 def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     try:
-        with tifffile.TiffFile(files[0]) as first:
+        with tifffile.TiffFile(files[0], _multifile=False) as first:
             series = first.series[0]
             shape = tuple(n for n in series.shape if n > 1) or tuple(series.shape)
             dtype, sizes = np.dtype(series.dtype), sizes_of(first, 3)

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from napari_nnunet.errors import ResourceError, SettingsError
-from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.formats.atomic import write_error, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.schema.json_text import message
 
 _CHUNK = 1 << 20
@@ -21,7 +22,22 @@ _MEANT = "%/:=&?~#+!$,;'@()*[]"  # characters with a meaning in addresses; other
 _TIMEOUT = 60.0  # seconds without a byte
 
 
-def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[tuple[int, int | None] | Path]:
+class _StaysEncrypted(urllib.request.HTTPRedirectHandler):
+    """Goes where a server sends to, but never from https to what can be exchanged on its way, nor to another scheme."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the next request."""
+        if not newurl.startswith(("https://",) if req.full_url.startswith("https://") else ("https://", "http://")):
+            raise ResourceError(
+                f"{req.full_url} leads to {newurl}, which is not encrypted, so that anybody on the way could exchange "
+                "the file. Nothing was fetched from there. Tell whoever runs the server."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(
+    url: str, folder: Path, *, sha256: str | None = None, most: int | None = None
+) -> Iterator[tuple[int, int | None] | Path]:
     """Fetch a file; yields (bytes so far, bytes in all or None) and at last its path.
 
     Parameters
@@ -33,13 +49,15 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
         still the same.
     sha256 : str, optional
         What the file must hash to.
+    most : int, optional
+        Bytes it may have; what is longer is not fetched to its end.
 
     Raises
     ------
     SettingsError
-        If the address is none.
+        If the address is none, or another process downloads this file.
     ResourceError
-        If the server does not answer or refuses, the disk is full, or the checksum is wrong.
+        If the server does not answer or refuses, the disk is full, the file is too long, or the checksum is wrong.
     """
     try:
         parts = urlsplit(url)
@@ -49,7 +67,13 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
         raise SettingsError(f"{url!r} is not the address of a file; it must begin with https://.")
     name = "".join(c for c in unquote(parts.path).rpartition("/")[2] if c.isalnum() or c in "._- ") or "model.zip"
     name = name if name.strip(".") else "model.zip"
-    part, notes = make_folder(folder) / f"{name}.part", folder / f"{name}.part.json"
+    with claimed(folder, f"{name} is already being downloaded", part=name):
+        yield from _fetched(url, folder / name, sha256, most)
+
+
+def _fetched(url: str, target: Path, sha256: str | None, most: int | None) -> Iterator[tuple[int, int | None] | Path]:
+    """Fetch a file to its place; see :func:`download`."""
+    part, notes = (target.with_name(target.name + ending) for ending in (".part", ".part.json"))
     # The last byte is asked for once more: of a file that had arrived completely, servers refuse what comes after it.
     have = max(0, part.stat().st_size - 1) if part.is_file() and message(notes).get("url") == url else 0
     known = message(notes).get("version") if have else None
@@ -58,26 +82,32 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Iterator[t
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", str(known))
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # the scheme was checked above
+        with urllib.request.build_opener(_StaysEncrypted).open(request, timeout=_TIMEOUT) as answer:
             goes_on = answer.status == 206
             have = have if goes_on else 0
             length = answer.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
-            _check_room(folder, total, have)
+            total = have + int(length) if length is not None and length.isdecimal() and len(length) < 20 else None
+            _check_length(url, total, most)
+            _check_room(target.parent, total, have)
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
             write_json(notes, {"url": url, "version": version})
-            yield from _save(answer, part, have, total)
+            for done in _save(answer, part, have, total):
+                _check_length(url, done, most)
+                yield done, total
     except urllib.error.HTTPError as error:
         raise ResourceError(f"{url} was refused by its server: {error.code} {error.reason}.") from error
+    except UnicodeError as error:  # of the name of a server, such as one with two dots
+        raise SettingsError(f"{url!r} is not the address of a file: its server cannot have this name.") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ResourceError(
             f"{url} could not be downloaded ({reason}). What arrived is kept: the same command continues it."
         ) from error
-    yield _finished(part, notes, folder / name, sha256, url)
+    yield _finished(part, notes, target, sha256, url)
 
 
-def _save(answer: Any, part: Path, have: int, total: int | None) -> Iterator[tuple[int, int | None]]:
+def _save(answer: Any, part: Path, have: int, total: int | None) -> Iterator[int]:
+    """Write what arrives; yields how many bytes are there."""
     with _open(part, "r+b" if have else "wb") as file:
         file.seek(have)
         file.truncate()
@@ -90,7 +120,7 @@ def _save(answer: Any, part: Path, have: int, total: int | None) -> Iterator[tup
             except OSError as error:
                 raise write_error(part, error) from error
             have += len(chunk)
-            yield have, total
+            yield have
     if total is not None and have < total:
         raise http.client.IncompleteRead(b"", total - have)
 
@@ -100,6 +130,11 @@ def _open(path: Path, mode: str) -> Any:
         return path.open(mode)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _check_length(url: str, length: int | None, most: int | None) -> None:
+    if length is not None and most is not None and length > most:
+        raise ResourceError(f"{url} is longer than the {most:,} bytes that it should have, so it is not that file.")
 
 
 def _check_room(folder: Path, total: int | None, have: int) -> None:

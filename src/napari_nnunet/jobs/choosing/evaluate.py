@@ -20,6 +20,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
+from napari_nnunet.formats.tables import cell
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
@@ -135,7 +136,7 @@ class Evaluation:
         order = sorted(zip(self.pairs, self.cases, strict=True), key=lambda entry: badness(entry[1]))
         for pair, metrics in order:
             for label, values in metrics.items():
-                writer.writerow([pair.name, label, *(_cell(values[name]) for name in names)])
+                writer.writerow([cell(pair.name), label, *(_cell(values[name]) for name in names)])
         return text.getvalue()
 
 

@@ -17,6 +17,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
 from napari_nnunet.formats.dataset.objects import holds_classes, ignored_beside, kinds_beside, read_objects
+from napari_nnunet.formats.tables import cell
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import compare_cases
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
@@ -70,10 +71,10 @@ class ObjectEvaluation:
         kinds = self.kinds if len(self.kinds) > 1 else {}
         writer.writerow(["case", *(["kind"] if kinds else []), *scores(Matching.none())])
         for name, row in worst_first(self.content()["cases"]):
-            writer.writerow([name, *([""] if kinds else []), *_cells(row)])
+            writer.writerow([cell(name), *([""] if kinds else []), *_cells(row)])
             for kind, own in kinds.items():
                 if name in own.matched:
-                    writer.writerow([name, kind, *_cells(scores(own.cases[name]))])
+                    writer.writerow([cell(name), cell(kind), *_cells(scores(own.cases[name]))])
         return text.getvalue()
 
 

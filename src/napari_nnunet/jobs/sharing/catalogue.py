@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 from urllib.parse import urljoin
 
-from annotated_types import Gt, Len
+from annotated_types import Ge, Gt, Len
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
@@ -30,7 +31,11 @@ _MARK = "#sha256="  # before the checksum that an address demands of its file, a
 _WEB = ("http://", "https://")
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
-Phrase = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# Without what a terminal obeys, or what turns the order of letters.
+Phrase = Annotated[
+    str,
+    StringConstraints(max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"),
+]
 PlainName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -85,7 +90,7 @@ class _File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format_version: int
+    format_version: Annotated[int, Ge(0)]
     models: tuple[CatalogueEntry, ...]
 
 
@@ -162,12 +167,15 @@ def list_models(request: ListModelsRequest) -> Job[Catalogue]:
     yield Stage(name="Reading the catalogue")
     if not address.startswith(_WEB):
         return _catalogue(address, Path(address).expanduser(), checksum if mark else None)
-    with TemporaryDirectory() as folder, closing(download(address, Path(folder))) as pieces:  # type: ignore[type-var]
+    with (
+        TemporaryDirectory() as folder,
+        closing(  # type: ignore[type-var]
+            download(address, Path(folder), most=_LARGEST)
+        ) as pieces,
+    ):
         for piece in pieces:
             if isinstance(piece, Path):
                 return _catalogue(address, piece, checksum if mark else None)
-            if piece[0] > _LARGEST:
-                raise ModelError(f"{address} is larger than a catalogue of models can be.")
     raise ModelError(f"{address} returned no file.")
 
 
@@ -181,13 +189,14 @@ def _catalogue(address: str, path: Path, checksum: str | None) -> Catalogue:
         )
     content = json_object(text, address, ModelError)
     try:
-        if int(content.get("format_version", 0)) > _VERSION:
+        version = content.get("format_version")
+        if isinstance(version, int) and version > _VERSION:
             raise ModelError(f"{address} was written for a later version of napari-nnunet. Update it.")
         read = _File.model_validate(content)
-    except (ValidationError, TypeError, ValueError) as error:
+    except ValidationError as error:
         raise ModelError(f"{address} is not a catalogue of models: {first_problem(error)}") from error
-    names = [entry.name.casefold() for entry in read.models]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = Counter(entry.name.casefold() for entry in read.models)
+    twice = next((name for name, times in names.items() if times > 1), None)
     if twice is not None:
         raise ModelError(f"{address} has two models with the name {twice}.")
     return Catalogue(address, tuple(e.model_copy(update={"url": _whole(e.url, address, path)}) for e in read.models))
@@ -196,7 +205,10 @@ def _catalogue(address: str, path: Path, checksum: str | None) -> Catalogue:
 def _whole(url: str, address: str, path: Path) -> str:
     """Return the whole address of a zip: beside its catalogue where it is relative."""
     if address.startswith(_WEB):
-        whole = urljoin(address, url)
+        try:
+            whole = urljoin(address, url)
+        except ValueError:  # brackets that hold no number of a computer
+            whole = ""
         if not whole.startswith(_WEB):
             raise ModelError(f"{address} names {url!r}, which is no address of the internet.")
         return whole
@@ -227,7 +239,7 @@ def fetch_model(workspace: Workspace, request: FetchModelRequest) -> Job[Install
     yield Note(text=entry.text)
     if entry.url.startswith(_WEB):
         wanted = DownloadRequest(url=entry.url, sha256=entry.sha256, replace_models=request.replace_models)
-        return (yield from download_model(workspace, wanted))
+        return (yield from download_model(workspace, wanted, most=entry.size))
     path = Path(entry.url)
     found = _sum(path)
     if found != entry.sha256.lower():

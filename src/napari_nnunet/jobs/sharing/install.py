@@ -92,18 +92,27 @@ def _install(bundle: Bundle, results: Path, *, replace: bool) -> Job[Installed]:
     return Installed(tuple(target / name for name in bundle.models), bundle.card)
 
 
-def download_model(workspace: Workspace, request: DownloadRequest) -> Job[Installed]:
+def download_model(workspace: Workspace, request: DownloadRequest, *, most: int | None = None) -> Job[Installed]:
     """Download a zip with models and install them; an interrupted download is continued by the same request.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Which receives them.
+    request : DownloadRequest
+        Which zip.
+    most : int, optional
+        Bytes it may have.
 
     Raises
     ------
-    ModelError, ResourceError
+    ModelError, ResourceError, SettingsError
         As :func:`install_zip`, and if the address cannot be read or returned another file than expected.
     """
     folder = cache_folder() / "downloads"
     yield Stage(name="Downloading", total=1000)
     path: Path | None = None
-    with closing(download(request.url, folder, sha256=request.sha256)) as pieces:  # type: ignore[type-var]
+    with closing(download(request.url, folder, sha256=request.sha256, most=most)) as pieces:  # type: ignore[type-var]
         for piece in pieces:
             if isinstance(piece, Path):
                 path = piece

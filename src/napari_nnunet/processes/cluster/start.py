@@ -190,7 +190,14 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
     folder = make_folder(settings.logs)
     folder.chmod(0o700)
     # One task at a time per worker, which uses all cores of its job. The last of several options counts.
-    extra = ["--nthreads", "1", "--memory-limit", "0", *(["--resources", f"{GPU}=1"] if settings.gpu else [])]
+    extra = [
+        "--nthreads",
+        "1",
+        "--memory-limit",
+        "0",
+        "--no-dashboard",
+        *(["--resources", f"{GPU}=1"] if settings.gpu else []),
+    ]
     own, directives = _own(settings)
     return getattr(jobqueue, _CLASSES[settings.kind])(
         n_workers=0,
@@ -209,7 +216,7 @@ def queue_cluster(settings: Queue, security: Any = None) -> Any:
         shared_temp_directory=str(folder),
         security=security,
         silence_logs=_QUIET,
-        scheduler_options={"dashboard_address": ":0"},
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},  # it asks nobody who they are
         **own,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,14 +12,16 @@ from typing import Literal, TypeAlias
 from pydantic import field_validator
 
 from napari_nnunet.errors import SettingsError
+from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.requests.option import Request, option
 
 System = Literal["slurm", "pbs", "lsf", "sge"]
 _SYSTEMS = ("slurm", "pbs", "lsf", "sge")
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://(.+):(\d{1,5})")
 _LOCAL = re.compile(r"local(?::(\d{1,4}))?")
-_WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){1,2}")
-_MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
+_WALLTIME = re.compile(r"(\d{1,4}-)?\d{1,3}(:\d{2}){1,2}", re.ASCII)
+_MEMORY = re.compile(r"\d{1,9}(\.\d{1,9})? ?[KMGT]i?B", re.IGNORECASE | re.ASCII)
+_LARGEST = 1 << 20  # bytes of a settings file
 JOBS = Path("~/.napari-nnunet-jobs")  # where files of jobs go if nothing else is said
 _ALLOWED = (
     "Give the address of a dask scheduler (tcp://host:8786), local:N for N workers on this computer, or a .toml file "
@@ -44,8 +47,8 @@ class Queue(Request):
     """Workers as jobs of a queueing system."""
 
     kind: System = option("Kind", "", "slurm, pbs, lsf or sge.")
-    workers: int = option("Workers", "", "Jobs, with a worker each.", default=1, ge=1)
-    cores: int = option("Cores", "", "Of a job.", default=1, ge=1)
+    workers: int = option("Workers", "", "Jobs, with a worker each.", default=1, ge=1, le=10_000)
+    cores: int = option("Cores", "", "Of a job.", default=1, ge=1, le=10_000)
     memory: str = option("Memory", "", 'Of a job, such as "32GB".')
     gpu: bool = option("GPU", "", "Whether a job gets a GPU.", default=False)
     walltime: str = option("Time limit", "", 'Of a job, "HH:MM:SS" (LSF: "HH:MM").', default="12:00:00")
@@ -62,6 +65,15 @@ class Queue(Request):
     folder: Path | None = option(
         "Folder", "", "For logs, on a disk that all machines see.", default=None, otherwise="~/.napari-nnunet-jobs"
     )
+
+    @field_validator("queue", "account", "directives", "interface", "python")
+    @classmethod
+    def _line(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        """Refuse what would be more than a line of a job's script; lines of shell have a setting of their own."""
+        for text in (value,) if isinstance(value, str) else value or ():
+            if any(unicodedata.category(letter) == "Cc" for letter in text):
+                raise SettingsError(f"{text!r:.100} is not one line. Give lines of shell as 'setup'.")
+        return value
 
     @field_validator("walltime")
     @classmethod
@@ -124,16 +136,16 @@ def where(text: str) -> Where:
 
 def _read(path: Path, kind: str | None) -> Queue:
     """Read a settings file; ``kind`` is what was typed before its name."""
+    if not path.expanduser().exists():
+        raise SettingsError(f"There is no file {path}. {_ALLOWED}")
     try:
-        content = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"There is no file {path}. {_ALLOWED}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}. {_ALLOWED}") from error
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(read_text(path.expanduser(), SettingsError, largest=_LARGEST))
+    except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, or nested too deeply
         raise SettingsError(
             f'{path} is not TOML: {error}. Its lines are such as kind = "slurm", cores = 8, memory = "32GB".'
         ) from error
+    if "cls" in content:  # the one name that Python cannot hand on to be refused with the others
+        raise SettingsError(f"{path}: There is no setting 'cls'.")
     said = content.get("kind")
     if kind is not None and said not in (None, kind):
         raise SettingsError(f"{path} is about {said}, not about {kind}. Change one of them.")

@@ -22,7 +22,7 @@ from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, full_resolution, placement_of
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class CompareWidget(RequestDock[Compared, None]):
         super().__init__(viewer, "Compare", stops="Stop comparing.")
         self._comparison: Comparison | None = None
         self.form = CompareForm(viewer)
-        self.title = sentence()
+        self.title = Sentence()
         self.table = Table("Agreement", most=12)
         self.copy = CopyButton("Copy as CSV", self.csv)
         self.result = QGroupBox("Agreement")

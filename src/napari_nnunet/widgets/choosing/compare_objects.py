@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.engine.objects.verdict import Verdict
@@ -20,7 +19,7 @@ from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.verdicts import COLOURS, legend, verdict_options
@@ -51,8 +50,7 @@ class ObjectsCompared(QWidget):
         self._pairs: list[Any] = []
         self._layer: Labels | None = None
         self._csv = ""
-        self.title, self.legend = sentence(), sentence()
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.title, self.legend = Sentence(), html_label()
         self.table = Table("Objects", most=12)
         self.copy = CopyButton("Copy as CSV", lambda: self._csv)
         column = QVBoxLayout(self)

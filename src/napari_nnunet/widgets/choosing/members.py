@@ -42,7 +42,7 @@ from napari_nnunet.widgets.choosing.scores import (
 )
 from napari_nnunet.widgets.frame.forms import distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import Table, button, refresh_button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button, refresh_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.prediction.result import PROBABILITY
@@ -144,7 +144,7 @@ class MembersForm(QGroupBox):
         self.table = Table("Members of the ensemble", ["Member", "Dice", "Weight"])
         self.table.setEditTriggers(Table.EditTrigger.DoubleClicked | Table.EditTrigger.EditKeyPressed)
         self.table.setSelectionMode(Table.SelectionMode.NoSelection)
-        self.note = sentence()
+        self.note = Sentence()
         again = refresh_button("models")
         form = QFormLayout()
         form.addRow(self.source_box.label, self.source_box.native)

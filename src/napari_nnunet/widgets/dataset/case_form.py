@@ -22,9 +22,9 @@ from napari_nnunet.widgets.dataset.class_table import ClassTable
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, voxel_size_mm
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.state import state_of
-from napari_nnunet.widgets.frame.words import dataset_text, failure_text, size_text
+from napari_nnunet.widgets.frame.words import as_text, dataset_text, failure_text, size_text
 
 if TYPE_CHECKING:
     import napari
@@ -63,7 +63,7 @@ class CaseForm(LayerForm):
         self.describe = button("Write dataset.json…", "Name the channels and classes of a folder of training cases.")
         self.edit = button("Edit dataset…", "Rename it, rename, join or remove its classes, or remove all of it.")
         self.name_edit = LineEdit(label="Name", tooltip="Name of the new dataset, e.g. Nuclei; the number is assigned.")
-        self.about = sentence()
+        self.about = Sentence()
         self.more = button("Add channel", "Another image layer of the same grid, such as a second stain or sequence.")
         self.fewer = button("Remove channel")
         self.labels_box = ComboBox(
@@ -189,7 +189,7 @@ class CaseForm(LayerForm):
             widget.native.setAccessibleName(f"{about} of channel {index + 1}")
             widget.native.setToolTip(tip)
             row.addWidget(widget.native, stretch)
-        self.channel_form.addRow(label, line)
+        self.channel_form.addRow(as_text(label), line)
         let_shrink(box.native)
         self.rows.append((box, edit))
         return box, edit

@@ -11,7 +11,6 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
@@ -24,8 +23,8 @@ from qtpy.QtWidgets import (
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
-from napari_nnunet.widgets.frame.parts import Table, button, sentence
-from napari_nnunet.widgets.frame.words import counted, failure_text
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button
+from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class CaseList(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._drawing = Latest(self)
-        self.title = QLabel()
+        self.title = Sentence()
         self.list = QListWidget()
         self.list.setAccessibleName("Cases of the dataset")
         self.list.setViewMode(QListWidget.ViewMode.IconMode)
@@ -113,7 +112,7 @@ class CaseList(QWidget):
             return
         item = QListWidgetItem(event.case)
         item.setData(Qt.ItemDataRole.UserRole, event.case)
-        item.setToolTip(event.case if isinstance(event, CaseDone) else f"{event.case}: {event.message}")
+        item.setToolTip(as_text(event.case if isinstance(event, CaseDone) else f"{event.case}: {event.message}"))
         if isinstance(event, CaseDone):
             item.setIcon(QIcon(event.path))
         self.list.addItem(item)
@@ -125,7 +124,7 @@ class GroupTable(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._folder: Path | None = None
-        self.about = sentence()
+        self.about = Sentence()
         self.table = Table("Cases and their groups", ("Case", "Group"))
         self.table.setEditTriggers(QTableWidget.EditTrigger.AllEditTriggers)
         self.pattern = QLineEdit()

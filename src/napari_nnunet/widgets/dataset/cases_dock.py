@@ -39,7 +39,7 @@ from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, colo
 from napari_nnunet.widgets.frame.parts import folded_away, next_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.objects.repair import RepairTools
 
@@ -184,7 +184,7 @@ class CasesWidget(RequestDock[NewCase, None]):
 
     def confirmed(self, question: str) -> bool:
         """Ask before something is replaced, removed or copied."""
-        return QMessageBox.question(self, "nnU-Net", question) == QMessageBox.StandardButton.Yes
+        return QMessageBox.question(self, "nnU-Net", as_text(question)) == QMessageBox.StandardButton.Yes
 
     # --- saving a case ---
 
@@ -222,7 +222,9 @@ class CasesWidget(RequestDock[NewCase, None]):
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether a new class was looked for in the cases there are; None to leave everything as it is."""
-        box = QMessageBox(QMessageBox.Icon.Question, "nnU-Net", question, QMessageBox.StandardButton.Cancel, self)
+        box = QMessageBox(
+            QMessageBox.Icon.Question, "nnU-Net", as_text(question), QMessageBox.StandardButton.Cancel, self
+        )
         none = box.addButton("There is none", QMessageBox.ButtonRole.YesRole)
         nobody = box.addButton("Nobody looked for it", QMessageBox.ButtonRole.NoRole)
         box.setDefaultButton(nobody)

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, PaintedClass
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
 _MANY = 5  # values without a name from which on they may be numbers of objects
@@ -81,7 +81,7 @@ class ClassTable(QTableWidget):
 
     def _not_counted(self, error: BaseException) -> None:
         self.clear_values()
-        self.setToolTip(failure_text(error))
+        self.setToolTip(as_text(failure_text(error)))
 
     def show_values(
         self, values: Sequence[int], counts: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool

@@ -26,8 +26,8 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
-from napari_nnunet.widgets.frame.parts import Table, button, sentence
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class DatasetDialog(RunDialog):
         self.name_edit.setToolTip("Its number stays. Images, plans and models get the new name.")
         self.table = Table("Classes of the dataset", ("Class", "New name"), most=12)
         self.table.setEditTriggers(Table.EditTrigger.AllEditTriggers)
-        self.about = sentence()
+        self.about = Sentence()
         self.panel = RunPanel("Apply", stops="Stop, if nothing is written yet.")
         self.remove = button("Remove dataset…", "Move it to the trash of the workspace; its models stay.")
         self.close_button = button("Close")
@@ -156,7 +156,7 @@ class DatasetDialog(RunDialog):
         question = (
             f"Remove {self.name}? Its images, labels and plans go to the trash of the workspace; its models stay."
         )
-        if QMessageBox.question(self, "Remove the dataset?", question) == QMessageBox.StandardButton.Yes:
+        if QMessageBox.question(self, "Remove the dataset?", as_text(question)) == QMessageBox.StandardButton.Yes:
             job = remove_dataset(self.workspace, self.name)
             self.panel.run(job, done=lambda _: self._end(None, f"Moved {self.name} to the trash."))
 

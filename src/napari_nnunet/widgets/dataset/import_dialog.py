@@ -29,7 +29,7 @@ from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ColourChoice, ObjectChoice, PairTable, ValueTable
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import sizes_in
 from napari_nnunet.widgets.frame.words import counted, failure_text, split_words
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -122,7 +122,7 @@ class ImportDialog(RunDialog):
         self.subfolders = QCheckBox("Look into subfolders")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
-        self.about, self.meaning, self.colours = sentence(), sentence(), ColourChoice()
+        self.about, self.meaning, self.colours = Sentence(), Sentence(), ColourChoice()
         self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.look = look_button(self._chosen, lambda: self.subfolders.isChecked())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qtpy.QtWidgets import QDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import QDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
 from napari_nnunet.formats.dataset.raw_writer import update_count
-from napari_nnunet.widgets.frame.parts import button
+from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.words import failure_text, split_words
 
 _CLASS = re.compile(r"([^=,\s][^=,]*)=\s*(\d+)(?:\s*,|\s+|$)\s*")  # nano particle=1, and the comma or blank behind it
@@ -30,8 +30,7 @@ class JsonDialog(QDialog):
         self.channels.setPlaceholderText("CT, or T1, T2")
         self.labels = QLineEdit()
         self.labels.setPlaceholderText("liver=1, tumour=2")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
+        self.about = Sentence()
         self.button = QPushButton("Write dataset.json")
         form = QFormLayout(self)
         for label, edit in (("File ending", self.ending), ("Channels", self.channels), ("Classes", self.labels)):

@@ -17,7 +17,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunPanel
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.frame.worker import lazy
@@ -51,7 +51,7 @@ class ProblemList(QWidget):
         self._again = False
         self.panel = RunPanel("Check dataset")
         self.look = look_button(lambda: () if self._place is None else (self._place[1],))
-        self.title, self.text = sentence(), sentence()
+        self.title, self.text = Sentence(), Sentence()
         self.tree = QTreeWidget()
         self.tree.setHeaderLabels(["Where", "What"])
         self.tree.setAccessibleName("Problems of the dataset")

@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QHBoxLayout, QHeaderView, QPushButton, QVBoxLayout, Q
 
 from napari_nnunet.schema.requests.dataset import LookRequest
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
-from napari_nnunet.widgets.frame.words import counted
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
+from napari_nnunet.widgets.frame.words import as_text, counted
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class LookDialog(RunDialog):
         self.resize(900, 480)
         self.panel = RunPanel("Look again", stops="Stop looking.")
         self.table = Table("Files", most=14)
-        self.text = sentence()
+        self.text = Sentence()
         self.copy = CopyButton("Copy the table", self._as_text)
         close = button("Close", "Nothing was changed.")
         row = QHBoxLayout()
@@ -88,7 +88,7 @@ class LookDialog(RunDialog):
             for column in (0, self.table.columnCount() - 1):
                 item = self.table.item(row, column)
                 if item is not None:
-                    item.setToolTip(_odd(entry) if column else str(entry.path))
+                    item.setToolTip(as_text(_odd(entry) if column else str(entry.path)))
         self._say()
         return ""
 

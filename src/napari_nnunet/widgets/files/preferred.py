@@ -6,7 +6,7 @@ from napari.settings import get_settings
 from npe2 import PluginManager
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 
 _PLUGIN = "napari-nnunet"
 #: What this plugin opens with geometry and classes, and napari by itself does not.
@@ -36,7 +36,7 @@ class ReaderOffer(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text = sentence()
+        self.text = Sentence()
         self.yes = button("Always with nnU-Net", "napari asks no more; Preferences > Plugins has the list.")
         self.no = button("Not now", "Ask again next time.")
         row = QHBoxLayout()

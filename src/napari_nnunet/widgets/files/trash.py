@@ -9,8 +9,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QMessageBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.widgets.frame.parts import Table, button, sentence
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TrashDialog(QDialog):
         self._look = look
         self._rows: Sequence[Rubbish] = ()
         self.table = Table("What lies in the trash", ("What", "Since"), most=12)
-        self.text = sentence()
+        self.text = Sentence()
         self.back = button("Bring back", "Put it where it was; what is there now goes to the trash instead.")
         self.close_button = button("Close")
         row = QHBoxLayout()
@@ -135,4 +135,4 @@ class TrashDialog(QDialog):
         self.brought.emit(text)
 
     def _confirmed(self, question: str) -> bool:
-        return QMessageBox.question(self, "Bring back?", question) == QMessageBox.StandardButton.Yes
+        return QMessageBox.question(self, "Bring back?", as_text(question)) == QMessageBox.StandardButton.Yes

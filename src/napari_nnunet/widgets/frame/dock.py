@@ -16,11 +16,11 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job
 from napari_nnunet.widgets.frame.forms import let_shrink, scrolling
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
-from napari_nnunet.widgets.frame.parts import sentence
+from napari_nnunet.widgets.frame.parts import Sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import keep_together
-from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Dock(QWidget):
         for panel in running:
             self._closing.add(self)
             panel.idle.connect(self._let_go)
-            panel.idle.connect(lambda panel=panel: show_info(f"{panel.text}: {panel.status.text() or 'done.'}"))
+            panel.idle.connect(
+                lambda panel=panel: show_info(as_text(f"{panel.text}: {panel.status.text() or 'done.'}"))
+            )
         if running:
             show_info(f"{running[0].text} continues without its dock; napari's activity, below, shows and cancels it.")
         else:
@@ -157,7 +159,7 @@ class RequestDock(Dock, Generic[R, E]):
 
     def __init__(self, viewer: napari.viewer.Viewer, text: str, *, stops: str) -> None:
         super().__init__(viewer)
-        self.summary = sentence()
+        self.summary = Sentence()
         self.panel = RunPanel(text, stops=stops)
         self.panel.start = self.run
         self.panel.idle.connect(self.check_soon)
@@ -268,3 +270,8 @@ class RequestDock(Dock, Generic[R, E]):
         if self._estimator is not None:
             self._estimator.quit()
         super().close_down()
+
+
+def _came_of(panel: RunPanel) -> str:
+    """Return what a panel says of a job that ended, for napari's notifications."""
+    return as_text(f"{panel.text}: {panel.status.text() or 'done.'}")

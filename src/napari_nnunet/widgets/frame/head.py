@@ -10,8 +10,9 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSi
 
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.frame.forms import let_shrink
-from napari_nnunet.widgets.frame.parts import ElidingLabel, button, refresh_button, sentence
+from napari_nnunet.widgets.frame.parts import ElidingLabel, Sentence, button, refresh_button
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.pages.browser import HelpButton
 
 
@@ -57,7 +58,7 @@ class Head(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Workspace", _row(self.place, self.other, HelpButton(page)))
-        self.lost, self.again = sentence(), button("Look again", "Look whether the workspace is there again.")
+        self.lost, self.again = Sentence(), button("Look again", "Look whether the workspace is there again.")
         self.trouble = _column(self.lost, self.again)
         form.addRow(self.trouble)
         if datasets is not None:
@@ -109,7 +110,7 @@ class Head(QWidget):
         self.trouble.setVisible(bool(self.state.lost))
         workspace, wanted = self._shown.workspace, self._shown.dataset
         self.place.setText(str(workspace.folder or workspace.raw.parent))
-        self.place.setToolTip("\n".join(map(str, (workspace.raw, workspace.preprocessed, workspace.results))))
+        self.place.setToolTip(as_text("\n".join(map(str, (workspace.raw, workspace.preprocessed, workspace.results)))))
         listed = self._datasets is not None and not self.state.lost
         names = list(self._datasets(workspace)) if listed and self._datasets is not None else []
         if wanted not in names:

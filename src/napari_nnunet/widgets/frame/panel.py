@@ -15,9 +15,9 @@ from qtpy.QtWidgets import QDialog, QHBoxLayout, QProgressBar, QPushButton, QScr
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
-from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, FolderButton, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, FolderButton, Sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
-from napari_nnunet.widgets.frame.words import failure_text, plain_time, report_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class RunPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress")
         self.bar.setVisible(False)
-        self.status = sentence()
+        self.status = Sentence()
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.place = FolderButton()
         self.details = CopyButton("Copy report", lambda: self._report)
@@ -115,7 +115,7 @@ class RunPanel(QWidget):
             self.remedy.show_text(remedy.text)
         if self.state is RunState.IDLE:
             self.button.setEnabled(reason is None)
-            self.button.setToolTip(reason or "")
+            self.button.setToolTip(as_text(reason or ""))
 
     def _mend(self) -> None:
         if self._remedy is not None:
@@ -208,7 +208,7 @@ class RunPanel(QWidget):
         self._report = report
         self.details.setVisible(self.state is RunState.IDLE and bool(report))
         self.say(text)
-        show_error(text)
+        show_error(as_text(text))
 
     def cancel(self) -> None:
         """Ask the job to stop at its next event."""
@@ -329,7 +329,7 @@ class RunPanel(QWidget):
             self._last_activity = now
             self._activity.n = round(100 * self._fraction)
             self._activity.refresh()
-            self._activity.set_description(f"{self._text}: {self._stage}")
+            self._activity.set_description(as_text(f"{self._text}: {self._stage}"))
 
     def _line(self, seconds_left: float | None = None) -> str:
         done, count = self._cases

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import html
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,51 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QElidingLabel
 
-from napari_nnunet.widgets.frame.words import path_in
+from napari_nnunet.widgets.frame.words import as_text, path_in
 
+_MARKS = re.compile(r"&lt;(b|/b|br)&gt;")  # what sentences are marked with, escaped
 _COPIED_MS = 1500
 _NAME = (80, 140)  # pixels for the first column of a table that is wider than its dock
 
 
-def sentence(text: str = "") -> QLabel:
-    """Return a label that wraps its text."""
-    label = QLabel(text)
+class Sentence(QLabel):
+    """A text that wraps. Bold words and new lines are marked in it, and nothing else is.
+
+    Names of classes, channels and files come from other people. Left alone, Qt takes a text with such a name for HTML,
+    and loads the pictures it asks for, from whichever file or computer.
+
+    Parameters
+    ----------
+    text : str
+        What it shows first.
+    marked : bool
+        Whether ``<b>`` and ``<br>`` count as marks.
+    """
+
+    def __init__(self, text: str = "", *, marked: bool = True) -> None:
+        super().__init__()
+        self._marked = marked
+        self.setWordWrap(True)
+        self.setText(text)
+
+    def setText(self, text: str | None) -> None:
+        """Show a text."""
+        self._said = text or ""
+        plain = html.escape(self._said, quote=False)
+        shown = _MARKS.sub(r"<\1>", plain) if self._marked else plain
+        self.setTextFormat(Qt.TextFormat.PlainText if shown == plain else Qt.TextFormat.RichText)
+        super().setText(self._said if shown == plain else shown)
+
+    def text(self) -> str:
+        """Return the text as it was given."""
+        return self._said
+
+
+def html_label() -> QLabel:
+    """Return a label that wraps HTML; the names within have been escaped."""
+    label = QLabel()
     label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.RichText)
     return label
 
 
@@ -81,7 +118,7 @@ class ElidingButton(QPushButton):
         """Show a text, or its beginning and end."""
         self._whole = text
         self.setAccessibleName(text)
-        self.setToolTip(text)
+        self.setToolTip(as_text(text))
         self.setText(text)
         self._elide()
 
@@ -134,7 +171,7 @@ class FolderButton(QPushButton):
         """Look whether a sentence names a file or folder that exists."""
         found = path_in(text)
         self.folder = found if found is None or found.is_dir() else found.parent
-        self.setToolTip("" if self.folder is None else str(self.folder))
+        self.setToolTip("" if self.folder is None else as_text(str(self.folder)))
         self.setVisible(self.folder is not None)
 
     def _open(self) -> None:

@@ -82,6 +82,15 @@ def report_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+def as_text(text: str) -> str:
+    """Return a text that Qt shows as it is in tool tips, notifications and questions.
+
+    There it looks itself whether a text is HTML, which names of files, classes and channels may be: what begins a tag
+    is kept apart from what follows by a character that is not seen.
+    """
+    return text.replace("<", "<\u2060").replace("&lt;", "&\u2060lt;")
+
+
 def dataset_text(info: DatasetInfo) -> str:
     """Return channels and classes of a dataset (rich text)."""
     classes = [name for name in info.labels.labels if name != BACKGROUND]

@@ -19,7 +19,7 @@ from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import Table, button, next_button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button, next_button
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
@@ -68,7 +68,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
         )
         self.rows = FieldRows(SuggestRequest)
-        self.standing, self.hint = sentence(), sentence()
+        self.standing, self.hint = Sentence(), Sentence()
         self.table = Table("What to label next", ["Image", "Where", "Minutes", "Entropy"], most=10)
         self.open_button = button("Open", "Open the chosen place with the model's proposal.")
         self.skip_button = button("Skip", "Leave this one out and open the next.")

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
 from napari_nnunet.widgets.frame.layers import kinds_of_features
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 
 if TYPE_CHECKING:
     import napari
@@ -52,7 +52,7 @@ class RepairTools(QGroupBox):
             grid.addWidget(self.tools[name], 0, i)
         self.renumber = button("Number 1, 2, 3…", "Close the gaps between the numbers.")
         grid.addWidget(self.renumber, 1, 0, 1, len(_TOOLS))
-        self.note = sentence()
+        self.note = Sentence()
         column = QVBoxLayout(self)
         column.addLayout(grid)
         column.addWidget(self.note)

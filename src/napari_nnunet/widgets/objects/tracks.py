@@ -16,7 +16,7 @@ from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
 from napari_nnunet.widgets.frame.layers import canvas_view, placement_of
-from napari_nnunet.widgets.frame.parts import CopyButton, button, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.curves import SizeCurves
@@ -81,7 +81,7 @@ class FollowTools(QGroupBox):
         self.rows = FieldRows(TrackSettings)
         self.rows.add_to(form, lambda _: None)
         self.follow = button("Follow objects", "Give every object the same number at every time.")
-        self.note = sentence()
+        self.note = Sentence()
         self.plot = SizeCurves("Size of every object over time")
         self.copy = CopyButton("Copy curves as CSV", lambda: text_of(list(self._rows)))
         self.copy.setEnabled(False)

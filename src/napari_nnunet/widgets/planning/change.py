@@ -6,13 +6,14 @@ from typing import Any
 
 from magicgui.widgets import ComboBox, LineEdit, SpinBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_nnunet.engine.planning.derive import Derived, derive, entries_of
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.widgets.frame.forms import add_row, let_shrink, offered
+from napari_nnunet.widgets.frame.parts import Sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 
 
@@ -32,8 +33,7 @@ class ChangeForm(QWidget):
         self.batch_box = SpinBox(label="Batch", value=2, min=1, max=10_000, tooltip="Patches per training step.")
         self.spacing_edit = LineEdit(label="Voxel size (mm)", tooltip="The images are resampled to this size.")
         self.name_edit = LineEdit(label="Save as", tooltip="Name of the new configuration, such as 3d_small.")
-        self.consequences = QLabel()
-        self.consequences.setWordWrap(True)
+        self.consequences = Sentence()
         self.button = QPushButton("Add configuration")
         form = QFormLayout()
         for widget in (self.base_box, self.patch_edit, self.batch_box, self.spacing_edit, self.name_edit):

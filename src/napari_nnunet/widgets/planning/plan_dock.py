@@ -17,7 +17,7 @@ from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, Pla
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, field_widget
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.parts import button, folded_away, next_button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away, next_button
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
@@ -79,7 +79,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
         )
         self.plans_box = PlansBox(self.state)
-        self.about, self.sentence = sentence(), sentence()
+        self.about, self.sentence = Sentence(), Sentence()
         font = self.sentence.font()
         font.setBold(True)
         self.sentence.setFont(font)

@@ -24,8 +24,8 @@ from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import Configuration, Plans
-from napari_nnunet.widgets.frame.parts import Table, Tabs, sentence
-from napari_nnunet.widgets.frame.words import counted, failure_text, size_text, times_text
+from napari_nnunet.widgets.frame.parts import Sentence, Table, Tabs
+from napari_nnunet.widgets.frame.words import as_text, counted, failure_text, size_text, times_text
 
 _ROWS = (
     "Based on",
@@ -121,7 +121,9 @@ class ConfigurationTable(Table):
             for row, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setToolTip(
-                    f"{text}, {_TIMED[cost.real]}" if cost is not None and _ROWS[row] == "Time per fold" else text
+                    f"{text}, {_TIMED[cost.real]}"
+                    if cost is not None and _ROWS[row] == "Time per fold"
+                    else as_text(text)
                 )
                 self.setItem(row, column, item)
         self.resizeRowsToContents()
@@ -293,7 +295,7 @@ class DataPlots(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self.plots: list[pyqtgraph.PlotWidget] = []
-        self.reason = sentence()
+        self.reason = Sentence()
         self._layout.addWidget(self.reason)
 
     def show_nothing(self, reason: str) -> None:

@@ -9,13 +9,14 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QApplication, QCheckBox, QGridLayout, QGroupBox, QLabel, QMenu, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QCheckBox, QGridLayout, QGroupBox, QMenu, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.choosing.components import Removed, take_out
 from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.formats.results.recipe import as_command, as_methods, as_python
 from napari_nnunet.schema.cleaning import Cleaning, Target
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.widgets.frame.parts import Sentence
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import follow
 
@@ -85,10 +86,9 @@ class AfterResult(QGroupBox):
         self._targets: list[tuple[QCheckBox, Target, str]] = []
         self.busy = False
         self.corrected: Callable[[], bool] = lambda: False
-        self.keep = QLabel("Keep only the largest part of")
+        self.keep = Sentence("Keep only the largest part of")
         self.keep.setToolTip("Smaller parts become background. Switch it off to restore them.")
-        self.hint = QLabel()
-        self.hint.setWordWrap(True)
+        self.hint = Sentence()
         self._grid = QGridLayout()
         self.copy = RecipeButton(lambda: {"": self.recipe()})
         column = QVBoxLayout(self)

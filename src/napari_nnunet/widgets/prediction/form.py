@@ -26,7 +26,7 @@ from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.frame.forms import FieldRows, Form, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
-from napari_nnunet.widgets.frame.parts import button, folded_away, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
@@ -80,7 +80,7 @@ class SegmentForm(Form):
         self.browse = button(
             "Browse…", "Choose the folder of a trained model: it has plans.json, dataset.json and fold_0."
         )
-        self.about = sentence()
+        self.about = Sentence()
         self.preset_box = ComboBox(
             label="Quality",
             choices=[*((title, name) for name, title in _TITLES.items()), (_CUSTOM, _CUSTOM)],

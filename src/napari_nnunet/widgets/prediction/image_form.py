@@ -16,7 +16,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink, offered
 from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
-from napari_nnunet.widgets.frame.words import size_text
+from napari_nnunet.widgets.frame.words import as_text, size_text
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages, folder_order, open_images
 from napari_nnunet.widgets.prediction.many_view import FOLDER, OPEN, THIS, ScopeRows
 from napari_nnunet.widgets.prediction.request import OUTPUTS, Choices, default_axes, shape_box, visible_box
@@ -88,7 +88,7 @@ class ImageForm(LayerForm):
                 self.rows.removeRow(_ABOVE)
             self.channel_boxes = []
             for i, name in enumerate(names[:_MAX_CHANNELS]):
-                label = "Image" if len(names) == 1 else f"{name or f'Channel {i}'}"
+                label = "Image" if len(names) == 1 else as_text(name or f"Channel {i}")
                 box = ComboBox(label=label, choices=self._image_choices if i == 0 else self._other_choices)
                 box.tooltip = (
                     "The layer with this channel." if i == 0 else "Its layer, or in the first one's channel axis."

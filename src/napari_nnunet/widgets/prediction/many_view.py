@@ -17,8 +17,8 @@ from napari_nnunet.jobs.prediction.table import Line, as_csv
 from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.forms import add_row
 from napari_nnunet.widgets.frame.layers import format_volume
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
-from napari_nnunet.widgets.frame.words import counted, plain_time
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
+from napari_nnunet.widgets.frame.words import as_text, counted, plain_time
 from napari_nnunet.widgets.prediction.after import RecipeButton
 
 THIS, OPEN, FOLDER = "This image", "All open images", "A folder"
@@ -115,7 +115,7 @@ class ManyTable(QWidget):
         self.lines: list[Line] = []
         self.recipes: dict[str, Mapping[str, Any]] = {}
         self.table = Table("Images", _HEADS, most=10)
-        self.note = sentence()
+        self.note = Sentence()
         self.copy = CopyButton("Copy as CSV", lambda: as_csv(self.lines))
         self.save = button("Save as CSV…", "Save the table as a file.")
         self.recipe = RecipeButton(lambda: self.recipes)
@@ -145,7 +145,7 @@ class ManyTable(QWidget):
         for row, line in enumerate(self.lines):
             item = self.table.item(row, 1)
             if item is not None:
-                item.setToolTip(line.reason)
+                item.setToolTip(as_text(line.reason))
         self.table.scrollToBottom()
         self.show_note()
         self.setVisible(True)

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.look import go_to
@@ -47,7 +47,7 @@ class ObjectTable(QWidget):
         self._rows: list[tuple[int | None, Rows]] = []
         self._measuring = Latest(self)
         self.table = Table("Objects", ["Kind", "Objects", "Mean size"])
-        self.note = sentence()
+        self.note = Sentence()
         self.copy = CopyButton("Copy all as CSV", self.csv)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

@@ -17,7 +17,7 @@ from napari_nnunet.events import Job, Progress
 from napari_nnunet.schema.colours import class_colour
 from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.objects.curves import SizeCurves
 from napari_nnunet.widgets.prediction.request import SegmentRequest
@@ -78,7 +78,7 @@ class VolumeTable(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(_PAUSE_MS)
         self._later.timeout.connect(self._count)
-        self.note = sentence()
+        self.note = Sentence()
         self.table = Table("Volume per class", ["Class", "Volume", "Voxels"])
         self.curves = SizeCurves("Volume of every class over time")
         self.copy = CopyButton("Copy as CSV", self.csv)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLineEdit, QListWidget, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
@@ -12,7 +12,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.catalogue import Catalogue, CatalogueEntry, address_of
 from napari_nnunet.schema.requests.sharing import FetchModelRequest, ListModelsRequest
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.worker import lazy
 
@@ -52,8 +52,7 @@ class CatalogueDialog(RunDialog):
         self.look = button("Show", "Read the catalogue. No model is downloaded.")
         self.list = QListWidget()
         self.list.setAccessibleName("Models of the catalogue")
-        self.card = sentence()
-        self.card.setTextFormat(Qt.TextFormat.PlainText)
+        self.card = Sentence(marked=False)
         self.panel = RunPanel("Fetch and install", stops="Stop. What arrived is kept for the next time.")
         self.panel.start = self.fetch
         self._lay_out()

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QVBoxLayout,
@@ -25,6 +24,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.requests.sharing import CarryRequest, ExportSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
+from napari_nnunet.widgets.frame.parts import Sentence
 
 
 class ZipDialog(QDialog):
@@ -47,8 +47,7 @@ class ZipDialog(QDialog):
         self.form = QFormLayout()
         self.file = QLineEdit(str(Path.home() / f"{name}.zip"))
         self.file.setAccessibleName("File")
-        self.reason = QLabel()
-        self.reason.setWordWrap(True)
+        self.reason = Sentence()
         self.ok = QDialogButtonBox(QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel)
         for made in self.ok.buttons():
             made.setIcon(QIcon())  # those of the system are made for its own theme

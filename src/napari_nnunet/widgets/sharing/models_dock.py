@@ -40,10 +40,10 @@ from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
-from napari_nnunet.widgets.frame.parts import button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, button, html_label
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
-from napari_nnunet.widgets.frame.words import failure_text, size_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text, size_text
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.sharing.catalogue_dialog import CatalogueDialog
 from napari_nnunet.widgets.sharing.export_dialog import CarryDialog, ExportDialog
@@ -98,8 +98,8 @@ class ModelsWidget(Dock):
         self.list = QListWidget()
         self.list.setAccessibleName("Models")
         self.list.setMinimumHeight(_LOW)
-        self.empty = sentence("No model is known yet. Train one, install a zip, or add the folder of one.")
-        self.card = sentence()
+        self.empty = Sentence("No model is known yet. Train one, install a zip, or add the folder of one.")
+        self.card = html_label()
         self.picture = QLabel()
         self.trash = TrashButton(self._rubbish)
         self.install = button("Install zip…", "Install the models of a zip. You can also drop the zip on napari.")
@@ -341,7 +341,7 @@ class ModelsWidget(Dock):
             text = failure_text(error)
         self.head.state.trained.emit()
         self.panel.say(text)
-        show_info(text)
+        show_info(as_text(text))
 
 
 def _card_html(model: TrainedModel, own: Any, card: ModelCard | None) -> str:

@@ -15,7 +15,7 @@ from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, read_scores
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.json_text import message
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.words import failure_text, label_names
 from napari_nnunet.widgets.frame.worker import Latest
 from napari_nnunet.widgets.training.views import Curves, ScoreTable
@@ -74,7 +74,7 @@ class TrainingDetails(QGroupBox):
         self._reading = Latest(self)
         self.bar = QProgressBar()
         self.bar.setAccessibleName("Progress of the training")
-        self.line, self.note, self.scores_title = sentence(), sentence(), sentence()
+        self.line, self.note, self.scores_title = Sentence(), Sentence(), Sentence()
         self.buttons: dict[str, QPushButton] = {}
         grid = QGridLayout()
         for i, (name, (text, tip)) in enumerate(_BUTTONS.items()):

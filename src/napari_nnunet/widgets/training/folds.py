@@ -29,7 +29,7 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.planning import FoldsRequest
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
-from napari_nnunet.widgets.frame.parts import Table, button, sentence
+from napari_nnunet.widgets.frame.parts import Sentence, Table, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
@@ -153,7 +153,7 @@ class FoldsDialog(QDialog):
         self.count.setRange(2, 10_000)
         self.count.setValue(_USUAL)
         self.one_out = QCheckBox("Leave one out")
-        self.about = sentence()
+        self.about = Sentence()
         self.table = Table("Cases and their folds", ("Case", "Group", "Validates in fold"), most=14)
         self.panel = RunPanel("Make these folds")
         self._lay_out()

@@ -14,9 +14,9 @@ from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
 from napari_nnunet.widgets.frame.panel import RunPanel
-from napari_nnunet.widgets.frame.parts import CopyButton, Table, button, sentence
+from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.state import State
-from napari_nnunet.widgets.frame.words import counted
+from napari_nnunet.widgets.frame.words import as_text, counted
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class SuspectList(QWidget):
         self._folder = Path()
         self.panel = RunPanel("Look for wrong labels", stops="Stop looking.")
         self.panel.start = self.look
-        self.about = sentence()
+        self.about = Sentence()
         self.table = Table("Labels that look wrong, worst first", ["Case", "Finding", "Voxels", "Sure"])
         self.table.setToolTip("Double click opens the case at that place.")
         self.keep = button("The label is right", "Leave it as it is and take it off this list.")
@@ -130,7 +130,7 @@ class SuspectList(QWidget):
             for column in range(self.table.columnCount()):
                 item = self.table.item(row, column)
                 if item is not None:
-                    item.setToolTip(suspect.case.text)
+                    item.setToolTip(as_text(suspect.case.text))
         for part in (self.keep, self.take, self.edit):
             part.setEnabled(bool(self.suspects))
 

@@ -23,7 +23,7 @@ from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import counted
+from napari_nnunet.widgets.frame.words import as_text, counted
 from napari_nnunet.widgets.frame.worker import follow, lazy, on_a_thread
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.details import TrainingDetails
@@ -202,7 +202,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         follow(self, on_a_thread(function), returned=returned, errored=self.panel.fail)
 
     def _confirmed(self, title: str, question: str) -> bool:
-        return QMessageBox.question(self, title, question) == QMessageBox.StandardButton.Yes
+        return QMessageBox.question(self, title, as_text(question)) == QMessageBox.StandardButton.Yes
 
     def stop(self) -> None:
         """Let the chosen training save and end, or call it off where it only waits; asked again, end its process."""

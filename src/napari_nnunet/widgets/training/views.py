@@ -17,7 +17,8 @@ from napari_nnunet.formats.results.summary import CaseScore
 from napari_nnunet.jobs.choosing.evaluate_objects import worst_first
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.colours import class_colour
-from napari_nnunet.widgets.frame.parts import Table, sentence
+from napari_nnunet.widgets.frame.parts import Table, html_label
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
@@ -60,7 +61,7 @@ class TrainingTable(Table):
                 item = self.item(row, 0)
                 if item is not None:
                     item.setData(Qt.ItemDataRole.UserRole, path)
-                    item.setToolTip(f"{item.text()}\n{path}")
+                    item.setToolTip(as_text(f"{item.text()}\n{path}"))
             if wanted is not None:
                 self.selectRow(paths.index(wanted))
 
@@ -99,7 +100,7 @@ class Curves(QWidget):
         self.plots: dict[str, pyqtgraph.PlotWidget] = {}
         self.legends: dict[str, QLabel] = {}
         for title in (_LOSS, _DICE):
-            self.legends[title] = sentence()
+            self.legends[title] = html_label()
             self.plots[title] = _plot(title)
             layout.addWidget(self.legends[title])
             layout.addWidget(self.plots[title])
