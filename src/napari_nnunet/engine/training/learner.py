@@ -17,7 +17,13 @@ from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms
 from napari_nnunet.engine.network.torch_backend import autocast
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised, unknown_heads
-from napari_nnunet.engine.training.optimizers import LARGEST_NORM, make_optimizer, set_rate
+from napari_nnunet.engine.training.optimizers import (
+    LARGEST_NORM,
+    load_optimizer,
+    make_optimizer,
+    set_rate,
+    sound_scaler,
+)
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.trainers import TrainerRecipe
 
@@ -200,27 +206,15 @@ class Learner:
         Raises
         ------
         ModelError
-            If the weights or the optimizer belong to another network.
+            If the weights or the optimizer belong to another network, or hold values that are no numbers.
         """
         unet.load_state(self.network, state["network_weights"], where=where)
         optimizer = state.get("optimizer_state")
         if optimizer is not None:
-            try:
-                self.optimizer.load_state_dict(_owned(optimizer))
-            except (ValueError, KeyError) as error:
-                raise ModelError(f"{where}: its optimizer does not fit this training ({error}).") from error
+            load_optimizer(self.optimizer, optimizer, where=where)
         scaler = state.get("grad_scaler_state")
         if self.scaler is not None and scaler:
-            self.scaler.load_state_dict(scaler)
-
-
-def _owned(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the tensors of an optimizer's state: those that were read are parts of a file that will be replaced."""
-    entries = {
-        key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entry.items()}
-        for key, entry in state["state"].items()
-    }
-    return {**state, "state": entries}
+            self.scaler.load_state_dict(sound_scaler(scaler, where=where))
 
 
 def load_pretrained(

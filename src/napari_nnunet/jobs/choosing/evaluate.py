@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +18,7 @@ from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
-from napari_nnunet.formats.tables import cell
+from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
@@ -129,15 +127,15 @@ class Evaluation:
 
     def csv(self) -> str:
         """Return one line per case and label, worst cases first."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = sorted({name for case in self.cases for values in case.values() for name in values})
-        writer.writerow(["case", "label", *names])
         order = sorted(zip(self.pairs, self.cases, strict=True), key=lambda entry: badness(entry[1]))
-        for pair, metrics in order:
-            for label, values in metrics.items():
-                writer.writerow([cell(pair.name), label, *(_cell(values[name]) for name in names)])
-        return text.getvalue()
+        return text_of(
+            [
+                {"case": pair.name, "label": label, **{name: _cell(values[name]) for name in names}}
+                for pair, metrics in order
+                for label, values in metrics.items()
+            ]
+        )
 
 
 def _cell(value: float) -> str:

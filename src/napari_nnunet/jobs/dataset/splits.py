@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, make_splits
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
-from napari_nnunet.schema.json_text import read_json
+from napari_nnunet.schema.json_text import read_json, shortened
 
 SPLITS_FILE = "splits_final.json"
 
@@ -23,12 +24,21 @@ def read_splits(path: Path) -> tuple[Split, ...]:
     """
     content = read_json(path, DatasetError)
     try:
-        return tuple(Split(tuple(map(str, entry["train"])), tuple(map(str, entry["val"]))) for entry in content)
+        if not isinstance(content, list):
+            raise TypeError(f"it holds {type(content).__name__}")
+        return tuple(Split(_names(entry["train"]), _names(entry["val"])) for entry in content)
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f'{path} cannot be read ({error}). It must be a list of {{"train": [names], "val": [names]}}; delete it to '
             "make new folds."
         ) from error
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    """Return the names in a list; a text would be taken for its letters, and a table for its keys."""
+    if not isinstance(found, list) or not all(isinstance(name, str | int) for name in found):
+        raise TypeError(f"{shortened(found)} is no list of names")
+    return tuple(map(str, found))
 
 
 def five_splits(cases: Sequence[str]) -> tuple[Split, ...]:

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QRadioButton,
     QTableWidget,
@@ -24,7 +23,7 @@ from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import CaseDone
 from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.schema.requests.mask_words import read_values
-from napari_nnunet.widgets.frame.parts import Table
+from napari_nnunet.widgets.frame.parts import Sentence, Table
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
 if TYPE_CHECKING:
@@ -175,7 +174,7 @@ class ColourChoice(QWidget):
         self.box.setToolTip("The pictures of a dataset are all grey or all in colour, also those segmented later.")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Colours"))
+        row.addWidget(Sentence("Colours"))
         row.addWidget(self.box, 1)
         self.box.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.offer(())
