@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_memory()
     try:
         _require_readable(words)
-        with redirect_stdout(_Printable(sys.stdout)):  # type: ignore[type-var]
+        with redirect_stdout(_Printable(sys.stdout)):
             return 0 if verb is None else _carry_out(verb, options, shell=arguments is None)
     except KeyboardInterrupt:
         print("Interrupted. Finished cases are complete; nothing half-written was left.", file=sys.stderr)
