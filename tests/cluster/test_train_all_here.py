@@ -19,7 +19,7 @@ from napari_nnunet.processes.submitted import submitted
 from napari_nnunet.schema.requests.training import TrainAllRequest, TrainRequest, TrainSettings
 
 pytest.importorskip("submitit", reason="submitit is not installed: it comes with napari-nnunet[cluster]")
-SHORT = TrainSettings(epochs=8, iterations=20, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
+SHORT = TrainSettings(epochs=6, iterations=10, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
 
 
 def _folder(results, fold):
@@ -60,6 +60,21 @@ def test_what_is_killed_or_told_its_time_limit_continues_to_the_bit(tmp_path, mo
         assert str(found["logging"]["train_losses"]) == str(expected["logging"]["train_losses"])
         for key, tensor in expected["network_weights"].items():
             assert found["network_weights"][key].equal(tensor), key
+
+
+@pytest.mark.slow
+def test_who_ends_the_command_lets_what_runs_save(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    workspace = Workspace.at(make_trainable(tmp_path / "work"))
+    asked = TrainAllRequest.like(SHORT.replace(epochs=500), dataset=TRAINED, folds=(0, 1))
+    job, folder = train_all(workspace, asked), _folder(workspace.results, 0)
+    for _ in job:
+        if _has_learnt(folder):
+            break
+    job.close()
+    assert folder.runner() is None and '"stopped"' in folder.events.read_text()
+    assert not _folder(workspace.results, 1).path.exists()  # one at a time
+    assert submitted(workspace.results) == []
 
 
 def _has_learnt(folder):

@@ -194,11 +194,9 @@ class _Here:
 
     def _stop(self) -> None:
         """Ask what runs to save and end, and wait for it."""
-        for piece, _, entry, _, _ in self._running.values():
+        for _, handle, entry, _, _ in self._running.values():
             entry.forget()
-            while piece.folder is not None and piece.folder.runner() is not None:
-                piece.folder.ask(stop=True)
-                time.sleep(_LOOK)
+            handle.end()
         while any(not handle.over() for _, handle, _, _, _ in self._running.values()):
             time.sleep(_LOOK)
 

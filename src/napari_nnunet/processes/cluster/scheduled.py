@@ -70,12 +70,10 @@ class ScheduledJob:
                 "machine that submitted them."
             )
         begun(record)
-        told: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+        told: list[float] = []
+        signal.signal(signal.SIGTERM, lambda _number, _frame: told.append(time.monotonic()))
         command = [*_DEAF, python(), "-m", "napari_nnunet", *self.words]
-        # Ctrl-C in a terminal goes to all of a session; a training is ended with its step, not within.
-        alone = os.environ.get("SUBMITIT_EXECUTOR") == "local"
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self._environment(), start_new_session=alone)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self._environment())
         try:
             status = self._wait(process, told)
         except SystemExit:  # it will be run again
@@ -110,10 +108,13 @@ class ScheduledJob:
         folder.ask(stop=True)
         return True
 
-    def _wait(self, process: subprocess.Popen[bytes], told: list[int]) -> int:
-        """Return the status of the process. It is polled: a signal is handled in between, and looks at it, too."""
+    def _wait(self, process: subprocess.Popen[bytes], told: list[float]) -> int:
+        """Return the status of the process. It is polled: a signal is handled in between, and looks at it, too.
+
+        A validation hears no wish; it ends when it is late.
+        """
         while (status := process.poll()) is None:
-            if told and not self._ask():
+            if told and (not self._ask() or time.monotonic() - told[0] > _SAVING):
                 process.terminate()
             time.sleep(_LOOK)
         return status

@@ -7,7 +7,10 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +40,14 @@ class Handle:
         The file with what it prints.
     over : callable
         Whether it has ended; asked of local jobs only.
+    end : callable
+        Lets a local job save and end.
     """
 
     number: str
     log: Path
-    over: Callable[[], bool]
+    over: Callable[[], bool] = bool
+    end: Callable[[], object] = bool
 
 
 def require_scheduler(place: Where) -> None:
@@ -141,9 +147,28 @@ class LocalJobs:
         self._executor.update_parameters(timeout_min=_NO_LIMIT, stderr_to_stdout=True)
 
     def submit(self, job: ScheduledJob) -> Handle:
-        """Start a process."""
-        made = self._executor.submit(job)
-        return Handle(str(made.job_id), Path(made.paths.stdout), made.done)
+        """Start a process, which Ctrl-C in the terminal does not reach: a training ends with its step, not within."""
+        with _deaf_to_ctrl_c():
+            made = self._executor.submit(job)
+
+        def end() -> None:
+            if not made.done():
+                os.kill(int(made.job_id), signal.SIGTERM)  # passed on to the job
+
+        return Handle(str(made.job_id), Path(made.paths.stdout), made.done, end)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SlurmJobs:
@@ -188,4 +213,4 @@ class SlurmJobs:
         except (RuntimeError, OSError) as error:  # submitit's own are RuntimeErrors
             said = " ".join(str(error).split())
             raise ResourceError(f"Slurm refused the job {name}: {said}") from error
-        return Handle(str(made.job_id), Path(made.paths.stdout), lambda: False)
+        return Handle(str(made.job_id), Path(made.paths.stdout))
