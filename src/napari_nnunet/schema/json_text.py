@@ -59,7 +59,7 @@ def read_text(path: Path, error: type[NnunetError], *, largest: int = LARGEST) -
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as reason:
-        raise error(f"{path} cannot be read: {reason}.") from reason
+        raise error(f"{path} cannot be read: {reason.strerror or reason}.") from reason
     if len(content) > largest:
         raise error(f"{path} was refused: it has more than {largest:,} bytes, which no file of this kind needs.")
     try:

@@ -14,7 +14,7 @@ from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import load_model
 from napari_nnunet.engine.objects.decode import Rule, decode
 from napari_nnunet.errors import ModelError
-from napari_nnunet.events import Note, drain
+from napari_nnunet.events import Event, Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.objects.find import Decoding, decoding_of, find_objects
@@ -80,6 +80,21 @@ def test_what_was_chosen_in_the_folds_validation_is_used(tmp_path: Path) -> None
     assert first.rules["cell"] == Rule(1.5, 0.3, 0.4, 3, 1)
 
 
+def test_folds_without_rules_of_their_own_are_named(tmp_path: Path) -> None:
+    model = object_model(tmp_path, folds=(0, 1))
+    events: list[Event] = []
+    drain(predict(model, volume(), CPU), events.append)
+    (said,) = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]
+    name = model.folder.name
+    assert f"on validation cases of {name}/fold_0, {name}/fold_1; the usual thresholds of 0.5 are taken" in said
+    (model.folder / "fold_1" / "object_rules.json").write_text('{"rules": {"cell": {}}}')
+    decoding = decoding_of([(model, (0, 1))])
+    assert decoding is not None
+    assert f"on validation cases of {name}/fold_0; those of the others count" in decoding.doubt
+    whole = decoding_of([(model, (1,))])
+    assert whole is not None and whole.doubt == ""
+
+
 @pytest.mark.parametrize("text", ['{"rules": {"cell": {"seed": 7}}}', '{"rules": 3}', "{", "[]"])
 def test_rules_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
     model = object_model(tmp_path)
@@ -117,6 +132,18 @@ def test_folders_of_images_become_folders_of_objects(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, drain(predict(model, volume(), CPU)).labels)
         (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
         assert (row["state"], row["cell objects"]) == (state, f"{len(np.unique(labels)) - 1}")
+
+
+def test_the_doubt_is_said_once_in_a_folder(tmp_path: Path) -> None:
+    model = object_model(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate("ab"):
+        write_nifti(tmp_path / "in" / f"{name}_0000.nii.gz", smooth_image(SHAPE, seed=i)[0])
+    events: list[Event] = []
+    request = PredictFolderRequest.like(CPU, source=tmp_path / "in", target=tmp_path / "out")
+    drain(predict_folder(model, request), events.append)
+    said = [e.text for e in events if isinstance(e, Note) and "the usual thresholds of 0.5 are taken" in e.text]
+    assert len(said) == 1
 
 
 def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Path) -> None:

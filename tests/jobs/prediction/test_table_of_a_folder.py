@@ -10,12 +10,14 @@ import SimpleITK as sitk
 
 from helpers import smooth_image, write_nifti
 from napari_nnunet.cli.main import main
+from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.jobs.prediction.predict_files import predict_folder
-from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+from napari_nnunet.jobs.prediction.combined import Combination, Member
+from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder, predict_folder
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 
 CPU = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "table": True}
 
@@ -137,3 +139,47 @@ def test_a_model_without_a_previous_stage_takes_none(model, images, tmp_path):
     with pytest.raises(SettingsError, match="is no second stage of a cascade"):
         drain(predict_folder(model, request))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_another_ensemble_left_in_the_folder_is_kept_with_a_word(new_model, images, tmp_path):
+    (images / "b_0000.nii.gz").unlink()
+    one, other, third = (
+        new_model(),
+        new_model(name="Dataset002_Other", seed=3),
+        new_model(name="Dataset003_New", seed=7),
+    )
+    how = {name: value for name, value in CPU.items() if name != "table"}
+    members = tuple(Member(model, PredictSettings.of(**how)) for model in (one, other))
+    request = PredictFolderRequest.of(source=images, target=tmp_path / "out", keep_finished=True, **CPU)
+
+    def said(combination, request=request):
+        events = []
+        drain(predict_combined_folder(combination, request), events.append)
+        return [event.text for event in events if isinstance(event, Note) and "finished cases" in event.text]
+
+    first = Combination(members)
+    assert not said(first)
+    assert not said(first)
+    assert said(Combination(members, VoteSettings(weights=(1.0, 3.0))))
+    assert said(first)  # what lies there was made with the weights, as far as the folder says
+    assert said(Combination((members[0], Member(third, members[1].settings))))
+    assert said(Combination((members[1], members[0])))
+    region = request.replace(target=tmp_path / "part", region=(0, 4, 0, 8, 0, 8))
+    assert not said(first, region)
+    assert not said(first, region)
+
+
+def test_rules_of_objects_that_were_chosen_since_are_said(new_model, images, tmp_path):
+    (images / "b_0000.nii.gz").unlink()
+    model = new_model()
+    request = PredictFolderRequest.of(source=images, target=tmp_path / "out", keep_finished=True, **CPU)
+
+    def said():
+        events = []
+        drain(predict_folder(model, request), events.append)
+        return [event.text for event in events if isinstance(event, Note) and "finished cases" in event.text]
+
+    assert not said()
+    (model.folder / "fold_0" / "object_rules.json").write_text('{"rules": {"cell": {"seed": 0.7}}}')
+    assert said()
+    assert not said()

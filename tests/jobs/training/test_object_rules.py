@@ -68,9 +68,29 @@ def test_rules_are_chosen_on_the_first_cases_and_every_case_is_decoded_by_them(
     ]
 
 
+def test_validation_cases_without_objects_are_named(workspace: Workspace) -> None:
+    cases = sorted(path.name.removesuffix(".nii.gz") for path in (workspace.raw / TRAINED / "labelsTr").iterdir())
+    splits = [{"train": cases[2:], "val": cases[:2]}]
+    (workspace.preprocessed / TRAINED / "splits_final.json").write_text(json.dumps(splits))
+    (workspace.raw / TRAINED / "objectsTr" / f"{cases[1]}.nii.gz").unlink()
+    _, events = run(workspace, settings=SHORT.replace(epochs=1))
+    (said,) = [note.text for note in of(Note, events) if "are not known" in note.text]
+    assert said.startswith(
+        f"The objects of 1 of 2 validation cases are not known: objectsTr has no file of {cases[1]}."
+    )
+    assert (folder_of(workspace).path / "object_rules.json").exists()
+
+
 def test_without_the_objects_the_training_goes_on_as_any_other(workspace: Workspace) -> None:
     for path in (workspace.raw / TRAINED / "objectsTr").iterdir():
         path.unlink()
-    run(workspace, settings=SHORT.replace(epochs=1))
+    validation = folder_of(workspace).validation
+    (validation / "objects").mkdir(parents=True)
+    (validation / "objects.json").write_text("{}")  # of a training before
+    _, events = run(workspace, settings=SHORT.replace(epochs=1))
+    (said,) = [note.text for note in of(Note, events) if "validation cases are not known" in note.text]
+    assert "objectsTr is missing or holds no file" in said
+    assert "cannot be chosen; predictions take the usual thresholds of 0.5" in said
+    assert not (validation / "objects").exists() and not (validation / "objects.json").exists()
     assert not (folder_of(workspace).path / "object_rules.json").exists()
     assert (folder_of(workspace).validation / "summary.json").is_file()

@@ -99,6 +99,21 @@ def test_cancelling_after_the_end_does_nothing(panel, qtbot):
     assert panel.status.text() == "Got the result."
 
 
+def test_warnings_are_said_again_at_the_end_for_the_progress_takes_them_from_sight(panel, qtbot):
+    def job():
+        for text in ("odd", "odd", "choice", "strange"):
+            yield Note(text=text, level="info" if text == "choice" else "warning", in_window=f"{text} here")
+            yield Progress(done=1, total=2)
+        return "result"
+
+    panel.run(job(), done=lambda result: f"Got the {result}.")
+    _idle(qtbot, panel)
+    assert panel.status.text() == "Got the result. Note: odd here Note: strange here"
+    panel.run(job(), done=lambda _: None)
+    _idle(qtbot, panel)
+    assert panel.status.text() == "Note: odd here Note: strange here"
+
+
 def test_a_job_cancelled_before_its_thread_began_does_nothing_at_all(qtbot):
     gate, ends = Gate(1), []
     worker = JobWorker(gate.job())

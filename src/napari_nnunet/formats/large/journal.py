@@ -42,6 +42,7 @@ class FactsEntry(_Entry):
     content: _Count
     invalid: _Count
     channels: tuple[ChannelEntry, ...]
+    digest: str = Field(default="", max_length=64)  # of the voxels, where no file tells whether they are the same
 
 
 class ArithmeticEntry(_Entry):
@@ -65,6 +66,13 @@ class BlockEntry(_Entry):
     counts: tuple[_Count, ...]
 
 
+def other_work(known: Mapping[str, Any], work: Mapping[str, Any]) -> str:
+    """Return in what a work that was noted differs from another one, as words; empty where it is the same."""
+    return " and ".join(
+        sorted(key for key in {**known, **work} if known.get(key) != json.loads(json.dumps(work.get(key))))
+    )
+
+
 E = TypeVar("E", bound=_Entry)
 #: What lines are called.
 _KEYS: dict[type[_Entry], str] = {
@@ -86,6 +94,11 @@ class BlockJournal:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
+
+    @property
+    def folder(self) -> Path:
+        """The unfinished result."""
+        return self._path.parent
 
     def begin(self, work: Mapping[str, Any]) -> None:
         """Note what is computed: model, settings, image."""
@@ -121,11 +134,11 @@ class BlockJournal:
                 f"{self._path.parent} is not the beginning of a result of this program. Choose another name, or "
                 "delete it."
             )
-        differs = [key for key in {**known, **work} if known.get(key) != json.loads(json.dumps(work.get(key)))]
+        differs = other_work(known, work)
         if differs:
             raise SettingsError(
-                f"{self._path.parent} was begun with another {' and '.join(sorted(differs))}. Continue with the same, "
-                "or delete it to begin again."
+                f"{self._path.parent} was begun with another {differs}. Continue with the same, or delete it to begin "
+                "again."
             )
 
     def remove(self) -> None:

@@ -170,6 +170,14 @@ class LabelImage:
             attributes = self._attributes(factors)
             group.attrs.put({**attributes, _KEY: dict(origin)})
 
+    def origin(self) -> dict[str, Any]:
+        """Return where the labels of the complete image come from; empty where it does not say so."""
+        try:
+            found = self._zarr.open_group(str(self.place.path), mode="r").attrs.get(_KEY)
+        except Exception:  # of many kinds, where it is no group: a file, or damaged
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def settle(self) -> None:
         """Put the complete image in its place, and name it in the group of labels it lies in."""
         place = self.place

@@ -259,7 +259,7 @@ def _open_nifti(path: Path) -> LargeImage:
     try:
         proxy = nibabel.Nifti1Image.from_filename(path, mmap="r").dataobj
     except (nibabel.filebasedimages.ImageFileError, OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}.") from error
+        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if path.stat().st_size < proxy.offset + proxy.dtype.itemsize * math.prod(proxy.shape):
         raise ImageError(f"{path} cannot be read: it is truncated. Copy it again.")
     ndim = header.geometry.ndim

@@ -15,14 +15,19 @@ from napari_nnunet.errors import ImageError, ResourceError, is_out_of_memory
 from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 AXES = "TCZYX"
+_MOST_NS = 1 << 62  # so that a sum of times is a number that every JSON reader takes
 
 
 class Stamp(NamedTuple):
-    """What tells whether files were changed: how many there are, their bytes, and when the newest was written (ns)."""
+    """What tells whether files were changed: how many there are, their bytes, and when they were written (ns).
+
+    ``newest`` is the time of the newest, ``times`` the sum of all: a file that is put back as it was has an older one.
+    """
 
     files: int
     bytes: int
     newest: int
+    times: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +163,13 @@ class LargeImage:
 
     def stamp(self) -> Stamp:
         """Return what tells later whether the files were changed meanwhile."""
-        sizes, newest = [], 0
+        sizes, newest, times = [], 0, 0
         for file in self.files:
             for entry in _entries(file):
                 sizes.append(entry.st_size)
                 newest = max(newest, entry.st_mtime_ns)
-        return Stamp(len(sizes), sum(sizes), newest)
+                times = (times + entry.st_mtime_ns) % _MOST_NS
+        return Stamp(len(sizes), sum(sizes), newest, times)
 
 
 def check_axes(axes: str, ndim: int, name: str) -> None:

@@ -158,7 +158,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with path.open("rb") as file:
             begin = file.read(_LOOKED_AT)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     if begin[:2] != b"PK" and (kind := next((kind for start, kind in _OTHERS.items() if begin.startswith(start)), "")):
         raise ModelError(f"{path} is {kind}, not a zip. Unpack it and use the folder, or pack it as a zip.")
     try:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.recipe import read_recipe
-from napari_nnunet.schema.json_text import read_object
+from napari_nnunet.schema.json_text import message, read_object
+from napari_nnunet.schema.objects import RULES_FILE
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 
+_MORE = "napari_nnunet"
 _ARGUMENTS = "predict_from_raw_data_args.json"
 #: What decides about the result; where and how fast it is computed does not.
 _DECIDING = ("model", "input", "previous", "folds", "checkpoint", "step", "mirroring", "gaussian", "classes")
 
 
-def write_side_files(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> None:
-    """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here."""
+def write_side_files(
+    model: TrainedModel,
+    folder: PredictFolderRequest,
+    settings: PredictSettings,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what nnU-Net leaves next to its predictions, so that its tools can continue from here.
+
+    ``more`` is what :func:`what_is_there` compares besides.
+    """
     for name in ("dataset.json", "plans.json"):
         path = folder.target / name
         if not path.is_file() or path.read_bytes() != (model.folder / name).read_bytes():
             copy_file(model.folder / name, path)
-    write_json(folder.target / _ARGUMENTS, _arguments(model, folder, settings))
+    write_json(folder.target / _ARGUMENTS, {**_arguments(model, folder, settings), _MORE: _more(model, settings, more)})
 
 
 def _arguments(model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings) -> dict[str, Any]:
@@ -37,10 +49,21 @@ def _arguments(model: TrainedModel, folder: PredictFolderRequest, settings: Pred
     }
 
 
-def what_is_there(model: TrainedModel, folder: PredictFolderRequest) -> Literal["nothing", "the same", "others"]:
+def what_is_there(
+    model: TrainedModel, folder: PredictFolderRequest, more: Mapping[str, Any] | None = None
+) -> Literal["nothing", "the same", "others"]:
     """Return what a folder of results holds: segmentations that the same request made, others, or none.
 
     Others are those of another model, of other settings or images, and those of weights that were trained on since.
+
+    Parameters
+    ----------
+    model : TrainedModel
+        The first one of an ensemble.
+    folder : PredictFolderRequest
+        What is asked for.
+    more : dict, optional
+        What decides of an ensemble: its members and how they are joined.
     """
     target, ending = folder.target, model.dataset.file_ending
     if not target.is_dir() or not any(path.name.endswith(ending) for path in target.iterdir()):
@@ -51,9 +74,26 @@ def what_is_there(model: TrainedModel, folder: PredictFolderRequest) -> Literal[
         folds = model.resolve_folds(settings.folds, settings.checkpoint)
         wanted = _arguments(model, folder, settings)
         same = all(arguments.get(name) == wanted[name] for name in _DECIDING)
-        same &= recipe.get("sha256") == model.hashes(folds, settings.checkpoint)
+        same &= arguments.get(_MORE, {}) == json.loads(json.dumps(_more(model, settings, more)))
+        same &= more is not None or recipe.get("sha256") == model.hashes(folds, settings.checkpoint)
         for name, asked in (("spacing", folder.spacing), ("region", folder.region)):
             same &= (recipe.get(name) or None) == (list(asked) if asked else None)
     except (DatasetError, OSError):
         return "others"
     return "the same" if same else "others"
+
+
+def _more(model: TrainedModel, settings: PredictSettings, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    if more is not None:
+        return dict(more)
+    rules = rules_of_folds(model, settings)
+    return {"object_rules": rules} if rules else {}
+
+
+def rules_of_folds(model: TrainedModel, settings: PredictSettings) -> dict[str, Any]:
+    """Return the rules by which objects are found, of every fold that chose some; empty where classes are wanted."""
+    if settings.classes:
+        return {}
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    found = {f"fold_{fold}": message(model.folder / f"fold_{fold}" / RULES_FILE).get("rules") for fold in folds}
+    return {fold: rules for fold, rules in found.items() if rules}

@@ -160,7 +160,7 @@ def _require_torch_file(path: Path) -> None:
         with path.open("rb") as file:
             begin = file.read(_LOOKED_AT)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     if begin and not begin.startswith(_BEGINNINGS) and begin.isascii():
         raise ModelError(
             f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "

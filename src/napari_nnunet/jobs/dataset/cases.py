@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, NnunetError
-from napari_nnunet.events import CaseDone, CaseFailed, Job, Progress, Stage
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash
 from napari_nnunet.formats.dataset.changing import changing
@@ -27,7 +27,7 @@ from napari_nnunet.formats.images.files import read_labels, read_volume, write_l
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
-from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, DatasetInfo, LabelScheme, unlooked_values
 from napari_nnunet.schema.geometry import Geometry
 
 _FOLDER = ".thumbnails"
@@ -95,12 +95,12 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
         if not (case.folder / "dataset.json").is_file():
             create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
         else:
-            _say_classes(case)
+            yield from _say_classes(case, labels)
         return save_case(case.folder, case.name, channels, labels, case.geometry)
 
 
-def _say_classes(case: NewCase) -> None:
-    """Write the classes of the dataset with a case, and in which other cases they were looked for."""
+def _say_classes(case: NewCase, labels: NDArray[np.integer]) -> Job[None]:
+    """Write the classes of the dataset with a case, and in which cases they were looked for."""
     dataset, _ = survey(case.folder)
     info = dataset.info
     if dict(info.labels.labels) != dict(case.classes):
@@ -110,10 +110,31 @@ def _say_classes(case: NewCase) -> None:
     for name in (other.name for other in dataset.cases):
         looked = info.annotated.get(name, info.labels.classes)
         here = new if case.looked_before or name == case.name else []
+        if name == case.name and name in info.annotated:
+            looked = tuple((yield from _looked_for_now(info, name, labels)))
         if name in info.annotated or (new and not here):
             said[name] = [*looked, *here]
     if said or info.annotated:
         change_json(case.folder, **{ANNOTATED: said})
+
+
+def _looked_for_now(info: DatasetInfo, name: str, labels: NDArray[np.integer]) -> Job[list[str]]:
+    """Return the classes that were looked for in a partly annotated case with its new labels, and say them.
+
+    Who labels a class has looked for it; of the others nothing is known, as before.
+    """
+    looked = info.annotated[name]
+    drawn = set(unlooked_values(info, name, np.unique(labels)))
+    others = {region: info.labels.labels[region] for region in info.labels.classes if region not in looked}
+    added = [region for region, value in others.items() if drawn & set(value if isinstance(value, tuple) else (value,))]
+    rest = [region for region in others if region not in added]
+    said = [
+        (added, "labelled now, so that it counts as looked for, and as background where it is not labelled"),
+        (rest, "not looked for, as before, so that it does not count as background"),
+    ]
+    text = "; ".join(f"{', '.join(names)}: {what}" for names, what in said if names)
+    yield Note(level="warning", text=f"In {name}, {text}.")
+    return [region for region in info.labels.classes if region in looked or region in added]
 
 
 def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:
@@ -154,6 +175,9 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         )
     with changing(folder), in_trash(folder, name, [case.label], copied=True):
         write_labels(labels, geometry, case.label, writer=dataset.info.reader)
+        if name in dataset.info.annotated:
+            looked = yield from _looked_for_now(dataset.info, name, labels)
+            change_json(folder, **{ANNOTATED: {**dataset.info.annotated, name: looked}})
     return case.label
 
 

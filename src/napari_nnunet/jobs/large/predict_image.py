@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
 from napari_nnunet.engine.image.voxel_size import counts_voxels
@@ -21,31 +19,28 @@ from napari_nnunet.engine.large.survey import ImageFacts
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import ImageError, ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
 from napari_nnunet.formats.large.source import LargeImage, Stamp
-from napari_nnunet.formats.model.folder import TrainedModel, origin_of
+from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.large.budget import Budget
 from napari_nnunet.jobs.large.elsewhere import Share, fill_elsewhere, plan_elsewhere, require_sendable
 from napari_nnunet.jobs.large.fill import Filling, fill
 from napari_nnunet.jobs.large.ready import limited_axis, planned, prepared
 from napari_nnunet.jobs.large.survey import surveyed
+from napari_nnunet.jobs.large.work import STATE, made_of, require_complete, take_up, work_of
 from napari_nnunet.jobs.prediction.folder.case import model_reader
 from napari_nnunet.jobs.prediction.objects import decoding_for
 from napari_nnunet.jobs.prediction.predict import first_stage_of
 from napari_nnunet.jobs.prediction.predictor import Predictor, borrowed
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.processes.cluster.team import Elsewhere, Team, result_of, team
-from napari_nnunet.schema.json_text import first_problem
 from napari_nnunet.schema.requests.large import PredictImageSettings
 from napari_nnunet.schema.requests.prediction import PredictSettings
-from napari_nnunet.version import __version__
 
-_STATE = "state of the image's files"
 _FIRST = "first-stage.zarr"  # within an unfinished result
 
 
@@ -135,22 +130,22 @@ def _predicted(
     labels = LabelImage(place, image, model.dataset.labels, _chunk(asked, image))
     with claimed(place.path.parent, f"{place.path} is already being written", part=place.path.name):
         if asked.carry_on and place.path.exists() and not place.begun:
-            yield Note(text=f"{place.path} is complete already.")
+            yield from require_complete(labels, work_of(model, image, settings, labels), image)
             return LargeResult(place.path, (), 0, 0, time.monotonic() - began)
         require_free(place)
-        known = _work(model, image, settings, labels)
+        known = work_of(model, image, settings, labels)
         journal = BlockJournal(place.unfinished)
-        settings = _begun(journal, place, known, settings, carry_on=asked.carry_on)
+        settings = take_up(journal, place, known, settings, carry_on=asked.carry_on)
         for text in image.notes:
             yield Note(text=text)
         for text in image.geometry.remarks:
             yield Note(level="warning", text=f"{image.name}: {text}.")
-        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[_STATE]), workers, asked.memory_gb)
+        work = _Work(model, image, labels, journal, settings, budget, Stamp(*known[STATE]), workers, asked.memory_gb)
         facts = yield from surveyed(image, journal, limited_axis(model, image))
         filling = yield from _filled(work, facts)
         yield Stage(name="Writing the result")
         if _is_zarr(target):
-            labels.complete({**known["model"], "version": __version__})
+            labels.complete(made_of(known, journal, image))
             journal.remove()
             labels.settle()
         else:
@@ -227,46 +222,6 @@ def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: 
             f"The labels take {size / 1e9:.1f} GB, and as much again to write them as {target.name}; "
             f"{budget.bytes / 1e9:.1f} GB of memory are allowed. Choose a name with {ENDING}, or allow more memory."
         )
-
-
-def _work(model: TrainedModel, image: LargeImage, settings: PredictSettings, labels: LabelImage) -> dict[str, Any]:
-    """Return what decides every voxel of the result: nothing else is continued."""
-    folds = model.resolve_folds(settings.folds, settings.checkpoint)
-    names = ("step", "mirroring", "gaussian")
-    return {
-        "model": origin_of(model, folds, settings.checkpoint),
-        "settings": {name: getattr(settings, name) for name in names},
-        "image": {
-            "name": image.name,
-            "shapes": [[int(n) for n in array.shape] for array in image.arrays],
-            "axes": image.axes,
-            "spacing": list(image.geometry.spacing),
-        },
-        _STATE: list(image.stamp()),
-        "result": {"name": labels.place.path.name, "chunk": list(labels.chunk)},
-    }
-
-
-def _begun(
-    journal: BlockJournal, place: Destination, work: Mapping[str, Any], settings: PredictSettings, *, carry_on: bool
-) -> PredictSettings:
-    """Begin the journal, or check that it is that of the same work; return settings with the arithmetic noted there."""
-    if not place.begun:
-        make_folder(place.unfinished)
-        journal.begin(work)
-        return settings
-    if not carry_on:
-        raise SettingsError(
-            f"{place.unfinished} is the beginning of such a result. Continue it, or delete it to begin again.",
-            shell="Add --continue.",
-        )
-    journal.require_same(work)
-    known = next(iter(journal.all(ArithmeticEntry)), None)
-    # All blocks are computed in the same way, whatever would be the fastest now.
-    try:
-        return settings if known is None else settings.replace(**known.model_dump())
-    except ValidationError as error:
-        raise journal.damaged(f"in a line 'arithmetic', {first_problem(error)}") from error
 
 
 def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:

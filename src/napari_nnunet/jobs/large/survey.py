@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from napari_nnunet.engine.image.prepare import Box3
 from napari_nnunet.engine.large.survey import ChannelFacts, ImageFacts, Scan
+from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.large.journal import BlockJournal, ChannelEntry, FactsEntry
 from napari_nnunet.formats.large.source import LargeImage
@@ -27,7 +29,10 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
     axis : int or None
         Axis whose planes have limits of their own.
     """
-    noted = {entry.time: _facts(entry, image, axis, journal) for entry in journal.all(FactsEntry)}
+    entries = journal.all(FactsEntry)
+    noted = {entry.time: _facts(entry, image, axis, journal) for entry in entries}
+    if not image.files:
+        yield from require_same_voxels(image, {entry.time: entry.digest for entry in entries}, str(journal.folder))
     if len(noted) == image.times:
         return [noted[time] for time in range(image.times)]
     missing = image.missing_chunks()
@@ -37,19 +42,47 @@ def surveyed(image: LargeImage, journal: BlockJournal, axis: int | None) -> Job[
             text=f"{missing[0]} of the {missing[1]} chunks of {image.name} are not stored and count as "
             f"{missing[2]}, as zarr has it for empty space. If the image should have none, copy it again.",
         )
-    boxes = list(cut_into_boxes(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
+    boxes = _boxes(image)
     yield Stage(name="Looking at the intensities", total=len(boxes) * image.times)
     for time in range(image.times):
         if time in noted:
             continue
-        scan = Scan(image.channels, image.shape_3d, axis)
+        scan, digest = Scan(image.channels, image.shape_3d, axis), None if image.files else _digest()
         for i, box in enumerate(boxes):
-            scan.add([lo for lo, _ in box], image.read(box, time))
+            part = image.read(box, time)
+            scan.add([lo for lo, _ in box], part)
+            if digest is not None:
+                digest.update(part.tobytes())
             yield Progress(done=time * len(boxes) + i + 1, total=len(boxes) * image.times)
         noted[time] = scan.facts()
         channels = tuple(ChannelEntry(**asdict(channel)) for channel in noted[time].channels)
-        journal.note(FactsEntry(time=time, **{**vars(noted[time]), "channels": channels}))
+        known = {**vars(noted[time]), "channels": channels, "digest": "" if digest is None else digest.hexdigest()}
+        journal.note(FactsEntry(time=time, **known))
     return [noted[time] for time in range(image.times)]
+
+
+def require_same_voxels(image: LargeImage, known: Mapping[int, str], place: str) -> Job[None]:
+    """Raise SettingsError if voxels that no file holds are others than those that were noted (time point: digest)."""
+    boxes = _boxes(image)
+    yield Stage(name="Looking whether the voxels are the same", total=len(boxes) * len(known))
+    for time, noted in known.items():
+        digest = _digest()
+        for box in boxes:
+            digest.update(image.read(box, time).tobytes())
+            yield Progress(done=1, total=len(boxes) * len(known))
+        if digest.hexdigest() != noted:
+            raise SettingsError(
+                f"{image.name} is not what it was when {place} was begun. Give the same voxels again, or delete "
+                f"{place} to begin again."
+            )
+
+
+def _boxes(image: LargeImage) -> list[Box3]:
+    return list(cut_into_boxes(image.shape_3d, image.chunk_3d, _PIECE / image.channels))
+
+
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
 
 
 def _facts(entry: FactsEntry, image: LargeImage, axis: int | None, journal: BlockJournal) -> ImageFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
 
+NO_RULES = "No rules by which objects are found"
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -36,11 +38,14 @@ class Decoding:
         By kind.
     unit : float
         Edge of the network's finest voxel in mm, of which lengths in the rules are multiples.
+    doubt : str
+        A sentence where validation cases chose the rules of some models only, or of none.
     """
 
     heads: Mapping[str, tuple[int, int]]
     rules: Mapping[str, Rule]
     unit: float = 1.0
+    doubt: str = ""
 
 
 def heads_of(info: DatasetInfo, scheme: ObjectScheme) -> dict[str, tuple[int, int]]:
@@ -63,15 +68,32 @@ def decoding_of(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> Decod
     ModelError
         If the rules beside a fold cannot be read.
     """
-    infos = [model.dataset for model, _ in members]
-    return decoding_by(infos, known_rules(members))
+    decoding = decoding_by([model.dataset for model, _ in members], known_rules(members))
+    return None if decoding is None else replace(decoding, doubt=_doubt(members))
 
 
 def known_rules(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> ObjectRules | None:
     """Return the mean of the rules that the folds of models chose; None where none was validated."""
-    places = [model.folder / f"fold_{fold}" / RULES_FILE for model, folds in members for fold in folds]
-    known = [rules for place in places if (rules := read_rules(place)) is not None]
+    known = [rules for place in _places(members) if (rules := read_rules(place)) is not None]
     return ObjectRules.mean(known) if known else None
+
+
+def _places(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> list[Path]:
+    return [model.folder / f"fold_{fold}" / RULES_FILE for model, folds in members for fold in folds]
+
+
+def _doubt(members: Sequence[tuple[TrainedModel, Sequence[Fold]]]) -> str:
+    """Return what is to be said where folds have no rules of their own; empty where all have."""
+    places = _places(members)
+    lacking = [place.parent for place in places if not place.is_file()]
+    if not lacking:
+        return ""
+    names = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in lacking)
+    others = "those of the others count" if len(lacking) < len(places) else "the usual thresholds of 0.5 are taken"
+    return (
+        f"{NO_RULES} were chosen on validation cases of {names}; {others}. Objects may be missed, joined or invented "
+        "more often than need be."
+    )
 
 
 def decoding_by(infos: Sequence[DatasetInfo], rules: ObjectRules | None) -> Decoding | None:

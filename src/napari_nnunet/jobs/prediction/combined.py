@@ -19,6 +19,7 @@ from napari_nnunet.events import Box, CaseDone, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import cache_folder
+from napari_nnunet.formats.model.side_files import rules_of_folds
 from napari_nnunet.formats.results.inference_information import read_best
 from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.results.probabilities import scratch
@@ -109,6 +110,22 @@ class Combination:
     def joins(self) -> bool:
         """Whether probabilities are combined; a single model's labels are taken as they are."""
         return len(self.members) > 1 or self.vote.uncertainty
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides about labels, as JSON holds it: of other members or another vote they are others."""
+        members = [
+            {
+                "model": str(own.model.folder),
+                "sha256": own.model.hashes(
+                    own.model.resolve_folds(own.settings.folds, own.settings.checkpoint), own.settings.checkpoint
+                ),
+                "object_rules": rules_of_folds(own.model, own.settings),
+                **own.settings.model_dump(mode="json", include={"step", "mirroring", "gaussian", "classes"}),
+            }
+            for own in self.members
+        ]
+        vote = {"method": self.vote.method, "weights": self.vote.weights}
+        return {"members": members, **vote, "postprocessing": self.cleaning.arguments()}
 
 
 def best_combination(workspace: Workspace, dataset: str, settings: PredictSettings | None = None) -> Combination:

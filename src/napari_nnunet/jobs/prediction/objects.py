@@ -100,6 +100,8 @@ def with_objects(
         raise OverflowError(f"{count} objects do not fit into {canvas.dtype}")
     else:
         canvas[...] = objects
+    if decoding.doubt:
+        yield Note(level="warning", text=decoding.doubt)
     each = {kind: sum(own == kind for own in kinds.values()) for kind in decoding.heads}
     yield Note(text="Found " + ", ".join(f"{number} x {kind}" for kind, number in each.items()) + ".")
     return replace(result, labels=canvas, kinds=kinds, counts=count_labels(canvas, count + 1))

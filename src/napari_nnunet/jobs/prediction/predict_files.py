@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.network.device import choose
 from napari_nnunet.errors import DatasetError, NnunetError, SettingsError
-from napari_nnunet.events import Box, Job, Note, Progress, Stage
+from napari_nnunet.events import Box, Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
@@ -23,7 +23,7 @@ from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import what_is_there, write_side_files
 from napari_nnunet.formats.results.objects import found_file
-from napari_nnunet.jobs.objects.find import write_rules
+from napari_nnunet.jobs.objects.find import NO_RULES, write_rules
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
 from napari_nnunet.jobs.prediction.folder.case import FolderWork, Segment, kept_of, model_reader, out_of
 from napari_nnunet.jobs.prediction.folder.loop import FolderResult, Tally, in_turn, on_cluster
@@ -45,6 +45,7 @@ def predict_folder(
     folder: PredictFolderRequest,
     segment: Segment | None = None,
     rules: ObjectRules | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Job[FolderResult]:
     """Segment every case of a folder.
 
@@ -58,6 +59,8 @@ def predict_folder(
         What segments one volume where it is more than this model: an ensemble.
     rules : ObjectRules, optional
         Of an ensemble of models of objects; written beside probabilities.
+    more : dict, optional
+        What decides of an ensemble besides the settings; finished cases that something else made are said.
 
     Yields
     ------
@@ -95,7 +98,7 @@ def predict_folder(
             yield from _with_codes(output, folder)
         if settings.probabilities:
             write_rules(folder.target, rules or rules_for([(model, settings)]))
-        job = _each(cases, FolderWork(model, folder, settings, segment, output))
+        job = _doubted_once(_each(cases, FolderWork(model, folder, settings, segment, output), more))
         return (yield from job if not folder.table else written_down(job, folder.table_path))
 
 
@@ -153,11 +156,11 @@ def survey_folder(model: TrainedModel, folder: PredictFolderRequest) -> Job[Surv
     return Survey(len(found.cases), len(found.cases) - len(todo), estimated, found.left_out_text)
 
 
-def _each(cases: Sequence[Case], work: FolderWork) -> Job[FolderResult]:
+def _each(cases: Sequence[Case], work: FolderWork, more: Mapping[str, Any] | None) -> Job[FolderResult]:
     model, folder, settings = work.model, work.folder, work.settings
     remove_leftovers(folder.target)
-    there = what_is_there(model, folder) if folder.keep_finished and work.segment is None else "nothing"
-    write_side_files(model, folder, settings)
+    there = what_is_there(model, folder, more) if folder.keep_finished else "nothing"
+    write_side_files(model, folder, settings, more)
     yield Stage(name="Cases", total=len(cases))
     kept = {i: found for i, case in enumerate(cases) if (found := kept_of(case, model, folder, settings)) is not None}
     if kept and there == "others":
@@ -170,6 +173,18 @@ def _each(cases: Sequence[Case], work: FolderWork) -> Job[FolderResult]:
     tally = Tally(cases, work, kept, quality)
     yield from in_turn(tally) if folder.cluster is None else on_cluster(tally, folder.cluster)
     return tally.result
+
+
+def _doubted_once(job: Job[FolderResult]) -> Job[FolderResult]:
+    """Pass on what a job says, but only once, and not for every case, that no rules for finding objects were chosen."""
+    doubted = False
+    with Pump(job) as pump:
+        for event in pump:
+            doubt = isinstance(event, Note) and event.text.startswith(NO_RULES)
+            if not (doubt and doubted):
+                yield event
+            doubted = doubted or doubt
+    return pump.result
 
 
 def _dicom_output(
@@ -233,7 +248,7 @@ def predict_combined_folder(combination: Combination, folder: PredictFolderReque
 
     settings = members[0].settings.replace(probabilities=folder.probabilities)
     request = PredictFolderRequest.like(folder, **settings.model_dump(exclude_unset=True))
-    return (yield from predict_folder(combination.model, request, segment, rules))
+    return (yield from predict_folder(combination.model, request, segment, rules, combination.deciding()))
 
 
 def _check_previous(cases: Sequence[Case], previous: Path | None, model: TrainedModel) -> None:

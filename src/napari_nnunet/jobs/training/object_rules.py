@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from napari_nnunet.engine.objects.match import Matching, annotated_part
 from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import kinds_of, object_files, read_objects
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.probabilities import scratch
@@ -26,10 +28,11 @@ from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.jobs.objects.find import Decoding, find_and_write, heads_of, rule_of, write_rules
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.schema.objects import ObjectRule, ObjectRules, ObjectScheme
+from napari_nnunet.schema.objects import RULES_FILE, ObjectRule, ObjectRules, ObjectScheme
 
 _MOST = 24  # cases that the rules are chosen on
 _VOXELS = 1 << 21  # of each, at most: the middle of what is larger
+_NAMED = 5
 _ROOM = 8 << 30  # bytes of probabilities that wait on the disk until the rules are chosen
 
 
@@ -84,17 +87,24 @@ class ObjectJudge:
     _matched: dict[str, dict[str, Matching]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, order: Order, waiting: ExitStack) -> ObjectJudge | None:
-        """Return the judge of a fold; None for a dataset of classes, or whose objects are not here."""
+    def of(cls, order: Order, waiting: ExitStack) -> Job[ObjectJudge | None]:
+        """Return the judge of a fold; None for a dataset of classes, or whose objects are not here, which is said."""
         scheme = ObjectScheme.of(order.info)
-        raw = order.workspace.raw / order.dataset_name
-        if scheme is None or not raw.is_dir():
+        if scheme is None:
             return None
         try:
-            files = object_files(raw)
-        except NnunetError:
-            return None
+            files = object_files(order.workspace.raw / order.dataset_name)
+            why = ""
+        except NnunetError as error:
+            files, why = {}, error.message
         cases = [name for name in sorted(order.split.val) if name in files]
+        lacking = [name for name in sorted(order.split.val) if name not in files]
+        if lacking:
+            yield _without_objects(order, lacking, why)
+        if not cases:
+            shutil.rmtree(order.folder.validation / FOUND_OBJECTS, ignore_errors=True)  # of other weights
+            (order.folder.validation / OBJECTS_FILE).unlink(missing_ok=True)
+            return None
         chosen = frozenset(cases[:: max(1, -(-len(cases) // _MOST))])
         target = make_folder(order.folder.validation / FOUND_OBJECTS)
         remove_leftovers(target)
@@ -226,6 +236,23 @@ class ObjectJudge:
         objects, kinds = find_and_write(probabilities, decoding, self.order.info, *where)
         annotated = objects if truth.ignored is None else annotated_part(objects, truth.ignored)
         self._matched[case] = matched_by_kind(Matching.of(truth.objects, annotated), truth.kinds, kinds)
+
+
+def _without_objects(order: Order, lacking: Sequence[str], why: str) -> Note:
+    """Return the warning that the objects of validation cases are not known, and by which rules they are found then."""
+    listed = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+    reason = why.rstrip(".") or f"{OBJECTS} has no file of {listed}"
+    text = f"The objects of {len(lacking)} of {len(order.split.val)} validation cases are not known: {reason}"
+    if len(lacking) < len(order.split.val):
+        return Note(level="warning", text=f"{text}. The rules by which objects are found are chosen on the others.")
+    before = (order.folder.path / RULES_FILE).is_file()
+    rules = "those of the validation before count" if before else "predictions take the usual thresholds of 0.5"
+    text += f". The rules by which objects are found cannot be chosen; {rules}"
+    return Note(
+        level="warning",
+        text=f"{text}. Bring the raw dataset back, and validate again (train ... --val).",
+        in_window=f"{text}. Bring the raw dataset back, and train the fold again.",
+    )
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -110,7 +110,7 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
         torch_threads(predictor.choice.threads),
         ExitStack() as waiting,
     ):
-        judge = ObjectJudge.of(order, waiting)
+        judge = yield from ObjectJudge.of(order, waiting)
         names = names if judge is None else judge.first(names)
         ahead = [reader.submit(_read, order, name) for name in names[:1]]
         writing: list[Future[None]] = []

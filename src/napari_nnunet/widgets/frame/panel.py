@@ -24,6 +24,7 @@ T = TypeVar("T")
 _BELOW = 120  # pixels below a panel that are brought into sight with it: where results begin
 _SETTLES = 3.0  # seconds after a start or an end, in which what lies above a panel still changes
 _ACTIVITY_SECONDS = 0.25  # every update of napari's bar runs the event loop, so they are few
+_WARNINGS = 3  # of a run that are said again at its end
 
 
 class RunState(Enum):
@@ -73,6 +74,7 @@ class RunPanel(QWidget):
         self._cases: tuple[int, int] = (0, 1)
         self._each = ""
         self._report = ""
+        self._warned: list[str] = []
         self.start: Callable[[], None] = lambda: None
         self.guard: Callable[[], None] = lambda: None
         self.button = QPushButton(text)
@@ -168,6 +170,7 @@ class RunPanel(QWidget):
         self._each = each
         self._set_state(RunState.RUNNING)
         self._report = ""
+        self._warned = []
         self._fraction = 0.0
         self._cases = (0, 1)
         self._activity = _Activity(total=100, desc=self._text, cancel_callback=self.cancel)
@@ -180,7 +183,7 @@ class RunPanel(QWidget):
         def on_result(result: T) -> None:
             self._end("")
             try:
-                self._say_if(None if done is None else done(result))
+                self._say_if(self._with_warnings(None if done is None else done(result)))
             except (NnunetError, OSError) as error:  # of files that are gone by now
                 self.fail(error)
             self.idle.emit()
@@ -305,7 +308,10 @@ class RunPanel(QWidget):
             case Progress():
                 self._on_progress(event)
             case Note() if event.level != "detail":
-                self.say(("Note: " if event.level == "warning" else "") + (event.in_window or event.text))
+                text = event.in_window or event.text
+                if event.level == "warning" and text not in self._warned:
+                    self._warned.append(text)
+                self.say(("Note: " if event.level == "warning" else "") + text)
             case CaseDone():
                 self._case_over(event)
             case CaseFailed():
@@ -313,6 +319,14 @@ class RunPanel(QWidget):
                 self.say(f"{event.case} failed: {event.in_window or event.message}")
             case _:
                 pass
+
+    def _with_warnings(self, text: str | None) -> str | None:
+        """Return what is said at the end with the warnings, which the progress took from sight."""
+        shown = [f"Note: {warning}" for warning in self._warned[:_WARNINGS]]
+        more = len(self._warned) - len(shown)
+        if more:
+            shown.append(f"{more} more notes of this kind were shown meanwhile.")
+        return " ".join([*([text] if text else []), *shown]) if shown else text
 
     def _case_over(self, event: CaseDone | CaseFailed) -> None:
         self._cases = (event.index + 1, event.total)
