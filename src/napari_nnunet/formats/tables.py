@@ -33,6 +33,11 @@ def cell(value: Any) -> Any:
     return value
 
 
+def without_marks(text: str) -> str:
+    """Return a text as it was before :func:`cell`, without blanks around it."""
+    return _AS_TEXT.sub(r"\1", text.strip()).strip()
+
+
 def text_of(table: Sequence[Mapping[str, Any]]) -> str:
     """Return a table as CSV; figures with seven digits."""
     text = io.StringIO()
@@ -71,7 +76,7 @@ def read_rows(
     separator = max(separators, key=text.partition("\n")[0].count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        read = ([_AS_TEXT.sub(r"\1", text.strip()).strip() for text in row] for row in rows)
+        read = ([without_marks(text) for text in row] for row in rows)
         lines = [(rows.line_num, row) for row in read if any(row)]
     except csv.Error as reason:
         raise error(f"{path}, line {rows.line_num} is no line of a table: {reason}. Save it again as CSV.") from reason

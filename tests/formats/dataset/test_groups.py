@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_nnunet.errors import DatasetError, SettingsError
-from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
+from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups, stored_groups, write_groups
 
 SIDES = ["anna_left", "anna_right", "bob_left", "bob_right", "carl"]
 
@@ -90,3 +90,12 @@ def test_names_of_one_patient_are_recognised(names):
 )
 def test_plain_numbering_is_no_group(names):
     assert likely_pattern(names) is None
+
+
+def test_groups_are_read_as_they_were_named_though_none_is_a_formula_in_their_table(tmp_path):
+    of = {"-1_left": "=1+1", "-1_right": "=1+1", "plain": "@bob"}
+    write_groups(tmp_path, of)
+    assert not [
+        line for line in (tmp_path / "groups.csv").read_text().splitlines() if line[0] in "=+-@" or ",=" in line
+    ]
+    assert read_groups(list(of), stored_groups(tmp_path)).of == of

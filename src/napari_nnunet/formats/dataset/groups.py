@@ -12,6 +12,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.formats.atomic import write_text
+from napari_nnunet.formats.tables import cell, without_marks
 from napari_nnunet.schema.json_text import read_text
 
 #: In a raw dataset: which cases somebody said belong together. Folds that are made go by it.
@@ -91,7 +92,7 @@ def write_groups(folder: Path, of: Mapping[str, str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "group"))
-    writer.writerows((case, group.strip()) for case, group in sorted(of.items()) if group.strip())
+    writer.writerows((cell(case), cell(group.strip())) for case, group in sorted(of.items()) if group.strip())
     path = folder / FILE
     if text.getvalue().count("\n") > 1:
         write_text(path, text.getvalue())
@@ -125,7 +126,7 @@ def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
     except csv.Error as error:
         raise SettingsError(f"{path} is no table: {error}. Each line must be: case,group.") from error
     for i, row in enumerate(rows):
-        name, group = (cell.strip() for cell in row[:2]) if len(row) > 1 else (row[0].strip(), "")
+        name, group = (without_marks(text) for text in row[:2]) if len(row) > 1 else (without_marks(row[0]), "")
         if i == 0 and name not in cases and name.lower() in _HEADINGS:
             continue
         if not group:
