@@ -19,7 +19,7 @@ from napari_nnunet.processes.submitted import submitted
 from napari_nnunet.schema.requests.training import TrainAllRequest, TrainRequest, TrainSettings
 
 pytest.importorskip("submitit", reason="submitit is not installed: it comes with napari-nnunet[cluster]")
-SHORT = TrainSettings(epochs=6, iterations=10, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
+SHORT = TrainSettings(epochs=10, iterations=10, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
 
 
 def _folder(results, fold):
@@ -78,7 +78,8 @@ def test_who_ends_the_command_lets_what_runs_save(tmp_path, monkeypatch):
 
 
 def _has_learnt(folder):
-    return folder.latest.is_file()
+    """Whether a first epoch is over and kept, and the last is not."""
+    return folder.best.is_file() and not folder.final.is_file()
 
 
 def _kill(training):
