@@ -1,4 +1,4 @@
-"""A disk that is pulled out and put back, and hands that press whatever is there meanwhile."""
+"""A disk that is pulled out and put back, hands that press whatever is there meanwhile, and docks until they are idle."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from unittest.mock import Mock
 
 from magicgui.backends._qtpy.widgets import QFILE_DIALOG_MODES
 from magicgui.types import FileDialogMode
+from qtpy.QtCore import QCoreApplication, QEvent, QThreadPool
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QInputDialog, QMessageBox, QPushButton
+
+from napari_nnunet.widgets.frame.head import Head
+from napari_nnunet.widgets.frame.state import state_of
 
 GONE, REPLACED, UNREADABLE = "gone", "replaced by a file", "unreadable"
 
@@ -90,3 +94,27 @@ def press_everything(dock, qtbot, *, but=()):
             dialog.reject()
     QApplication.processEvents()
     return pressed
+
+
+def settle(dock, qtbot):
+    """Wait until a dock has listed what there is and said what it will do."""
+    qtbot.waitUntil(lambda: not dock.busy, timeout=60000)
+    qtbot.waitUntil(lambda: getattr(dock, "_later", None) is None or not dock._later.isActive(), timeout=10000)
+    qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running, timeout=10000)
+    costing = getattr(dock, "_costing", None)
+    qtbot.waitUntil(lambda: costing is None or not costing.running, timeout=60000)
+
+
+def come_back(dock):
+    """Let the window come to the front, as when somebody comes back from another program."""
+    QCoreApplication.sendEvent(dock.findChild(Head), QEvent(QEvent.Type.WindowActivate))
+
+
+def end(docks, qtbot):
+    """End what docks do."""
+    for dock in docks:
+        for panel in dock.panels:
+            panel.cancel()
+        if hasattr(dock, "watch"):
+            dock.watch.stop()
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)

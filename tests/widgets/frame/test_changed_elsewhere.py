@@ -7,14 +7,12 @@ import shutil
 from operator import attrgetter
 
 import pytest
-from qtpy.QtCore import QCoreApplication, QEvent, QThreadPool
-from stick import nobody_answers
+from stick import come_back, end, nobody_answers, settle
 
 from helpers import TRAINED, Recipe, make_model, make_trainable
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.choosing.members import FOLDS
-from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -43,25 +41,7 @@ def opened(viewer, place, qtbot):
         return docks[-1]
 
     yield open_one
-    for dock in docks:
-        for panel in dock.panels:
-            panel.cancel()
-        if hasattr(dock, "watch"):
-            dock.watch.stop()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
-
-
-def settle(dock, qtbot):
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60000)
-    qtbot.waitUntil(lambda: getattr(dock, "_later", None) is None or not dock._later.isActive(), timeout=10000)
-    qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running, timeout=10000)
-    costing = getattr(dock, "_costing", None)
-    qtbot.waitUntil(lambda: costing is None or not costing.running, timeout=60000)
-
-
-def come_back(dock):
-    """Let the window come to the front, as when somebody comes back from another program."""
-    QCoreApplication.sendEvent(dock.findChild(Head), QEvent(QEvent.Type.WindowActivate))
+    end(docks, qtbot)
 
 
 def add_case(place, name="c9"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
-from qtpy.QtCore import QCoreApplication, QEvent, QThreadPool
 from qtpy.QtWidgets import QLabel
-from stick import GONE, REPLACED, UNREADABLE, Stick, nobody_answers, press_everything
+from stick import GONE, REPLACED, UNREADABLE, Stick, come_back, end, nobody_answers, press_everything, settle
 
 from helpers import TRAINED, Recipe, make_model, make_trainable
 from napari_nnunet.events import Stage
@@ -48,26 +47,7 @@ def opened(viewer, stick, qtbot):
     yield open_one
     if stick.out:
         stick.plug()
-    for dock in docks:
-        for panel in dock.panels:
-            panel.cancel()
-        if hasattr(dock, "watch"):
-            dock.watch.stop()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
-
-
-def settle(dock, qtbot):
-    """Wait until a dock has listed what there is and said what it will do."""
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60000)
-    qtbot.waitUntil(lambda: getattr(dock, "_later", None) is None or not dock._later.isActive(), timeout=10000)
-    qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running, timeout=10000)
-    costing = getattr(dock, "_costing", None)
-    qtbot.waitUntil(lambda: costing is None or not costing.running, timeout=60000)
-
-
-def come_back(dock):
-    """Let the window come to the front, as when somebody comes back from another program."""
-    QCoreApplication.sendEvent(dock.findChild(Head), QEvent(QEvent.Type.WindowActivate))
+    end(docks, qtbot)
 
 
 def lists(dock):
