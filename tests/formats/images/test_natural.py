@@ -108,3 +108,14 @@ def test_a_picture_is_read_as_the_library_reads_it(tmp_path, mode):
     expected, found = iio.imread(path), natural._pixels(path)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("read", [read_labels, read_header])
+def test_a_tiff_of_unknown_kind_is_opened_once_and_closed(tmp_path, monkeypatch, read):
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, np.zeros((5, 6), np.uint8))
+    files, open_file = [], tifffile.TiffFile
+    monkeypatch.setattr(tifffile, "TiffFile", lambda *a, **k: files.append(open_file(*a, **k)) or files[-1])
+    read(path)
+    assert len(files) == 1
+    assert files[0].filehandle.closed

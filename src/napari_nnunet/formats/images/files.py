@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import Header, as_named
+from napari_nnunet.formats.images.header import Header, as_named, one_line, opened_once
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -159,6 +159,7 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     return next((candidate for candidate in candidates[:-1] if candidate.accepts(path)), candidates[-1])
 
 
+@opened_once
 def read_volume(
     paths: Sequence[Path | str], *, reader: str | None = None, as_stored: bool = False, apart: WhenApart = "refuse"
 ) -> Volume:
@@ -203,6 +204,7 @@ def read_volume(
     return Volume(data if as_stored else data.astype(np.float32, copy=False), parts[0][1], notes)
 
 
+@opened_once
 def read_header(path: Path, *, reader: str | None = None) -> Header:
     """Return shape (C, [Z,] Y, X), bytes per value and geometry without reading the voxels.
 
@@ -231,6 +233,7 @@ def count_invalid(path: Path, volume: Volume) -> int:
     return int(array.size - np.count_nonzero(np.isfinite(array)))
 
 
+@opened_once
 def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = False) -> tuple[NDArray[Any], Geometry]:
     """Read a label file.
 
@@ -265,6 +268,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     return whole_numbers(labels, path), geometry
 
 
+@opened_once
 def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
     if not path.is_file():
@@ -290,7 +294,7 @@ def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray
 def _unreadable(path: Path, adapter: Adapter, error: Exception) -> ImageError:
     """Every library has its own exceptions for a damaged file; the user needs the name and the cause."""
     return ImageError(
-        f"{path} cannot be read as {adapter.name}: {_one_line(error)} The file may be truncated or of another type."
+        f"{path} cannot be read as {adapter.name}: {one_line(error)} The file may be truncated or of another type."
     )
 
 
@@ -334,7 +338,7 @@ def write_labels(
             adapter.write(small, geometry, temporary, note)
         except RuntimeError as error:
             # ITK reports a full disk and a forbidden folder as RuntimeError.
-            raise OSError(_one_line(error)) from error
+            raise OSError(one_line(error)) from error
 
 
 def _temporary_ending(path: Path) -> str:
@@ -374,7 +378,7 @@ def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
         try:
             adapter.write(channel, geometry, temporary)
         except RuntimeError as error:
-            raise OSError(_one_line(error)) from error
+            raise OSError(one_line(error)) from error
 
 
 def _writer_for(path: Path, geometry: Geometry, ndim: int, name: str | None = None) -> Adapter:
@@ -393,8 +397,3 @@ def _writer_for(path: Path, geometry: Geometry, ndim: int, name: str | None = No
 
 def _times(numbers: Sequence[float]) -> str:
     return " x ".join(f"{n:g}" for n in numbers)
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.room import require_room
@@ -174,3 +176,33 @@ def _value_bytes(kind: bytes) -> int:
         if any(word in name for word in words):
             return size
     return 4 if name in (b"int", b"uint", b"unsigned int", b"signed int") else 1
+
+
+KEPT: ContextVar[dict[Path, Any] | None] = ContextVar("KEPT", default=None)
+"""Files that stay open, each first in a tuple with what is known of it, by path."""
+
+_Args = ParamSpec("_Args")
+_Returned = TypeVar("_Returned")
+
+
+def opened_once(function: Callable[_Args, _Returned]) -> Callable[_Args, _Returned]:
+    """Let a TIFF that a function looks at, to find who can read it, stay open until it is read."""
+
+    @wraps(function)
+    def reading(*args: _Args.args, **named: _Args.kwargs) -> _Returned:
+        kept: dict[Path, Any] = {}
+        token = KEPT.set(kept)
+        try:
+            return function(*args, **named)
+        finally:
+            KEPT.reset(token)
+            for file, *_ in kept.values():
+                file.close()
+
+    return reading
+
+
+def one_line(error: Exception) -> str:
+    """Return the last line of what an error says, as a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".") + "."

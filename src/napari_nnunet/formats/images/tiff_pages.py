@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.images.header import KEPT
 from napari_nnunet.formats.room import require_room
 
 
@@ -61,39 +62,42 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
     ImageError
         If tifffile found something wrong with the pages that it only notes.
     """
-    with _complaints() as said:
-        try:
-            with tifffile.TiffFile(path, _multifile=False) as file:
-                yield file
-        except ImageError:
-            if not said:
-                raise
-    if said:
-        raise ImageError(f"{path} is damaged: {said[0]}. Copy or export it again.")
+    kept = KEPT.get()
+    file, complaints = (kept and kept.get(path)) or (None, _Complaints())
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(complaints)
+    try:
+        if file is None:
+            file = tifffile.TiffFile(path, _multifile=False)
+            if kept is not None:
+                kept[path] = file, complaints  # what was found damaged once is damaged still
+        yield file
+    except ImageError:
+        if not complaints.said:
+            raise
+    finally:
+        logger.removeHandler(complaints)
+        if file is not None and kept is None:
+            file.close()
+    if complaints.said:
+        raise ImageError(f"{path} is damaged: {complaints.said[0]}. Copy or export it again.")
 
 
 _BROKEN = re.compile(r"invalid (?:page offset|next page|offset)|circular reference|corrupt", re.IGNORECASE)
 
 
 class _Complaints(logging.Handler):
+    """Collects what tifffile says; without the lock and the entry in a list of all handlers, which take longer."""
+
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        self.level = logging.WARNING
         self.said: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if _BROKEN.search(text):
             self.said.append(" ".join(text.split()).rstrip("."))
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    handler, logger = _Complaints(), logging.getLogger("tifffile")
-    logger.addHandler(handler)
-    try:
-        yield handler.said
-    finally:
-        logger.removeHandler(handler)
+        return True
 
 
 def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
