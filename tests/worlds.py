@@ -30,11 +30,17 @@ def shell(*words: str) -> None:
 
 
 def volumes(
-    folder: Path, names: tuple[str, ...], *, masks: Path | None = None, channel: str = "_0000", first=0
+    folder: Path,
+    names: tuple[str, ...],
+    *,
+    masks: Path | None = None,
+    channel: str = "_0000",
+    first: int = 0,
+    shape: tuple[int, int, int] = SHAPE,
 ) -> None:
     """Write sample volumes, and their masks with the values 0, 1, 2 into another folder."""
     for seed, name in enumerate(names, start=first):
-        image, labels = make_volume(seed, SHAPE)
+        image, labels = make_volume(seed, shape)
         folder.mkdir(parents=True, exist_ok=True)
         write_nifti(folder / f"{name}{channel}.nii.gz", np.rint(image).astype(np.uint16), _SPACING)
         if masks is not None:
@@ -50,7 +56,7 @@ def crowds(folder: Path, names: tuple[str, ...], *, masks: Path | None = None, f
         iio.imwrite(folder / f"{name}.tif", np.clip(image, 0, 255).astype(np.uint8))
         if masks is not None:
             masks.mkdir(parents=True, exist_ok=True)
-            iio.imwrite(masks / f"{name}.tif", objects)
+            iio.imwrite(masks / f"{name}.png", objects)
 
 
 def plan(*words: str) -> None:
@@ -160,7 +166,7 @@ def objects(here: Path, _: Kept) -> World:
 def labelling(here: Path, _: Kept) -> World:
     """Scribbles, organs that were not looked for everywhere, images without labels."""
     names = tuple(f"heart_{i}" for i in range(5))
-    flat = (4, *SHAPE[1:])
+    flat = (10, 40, 40)
     volumes(here / "images", names, masks=here / "scribbles", channel="", shape=flat)
     for path in (here / "scribbles").iterdir():
         labels = read_labels(path)[0]
