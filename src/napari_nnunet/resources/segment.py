@@ -2,12 +2,8 @@
 
     python segment.py IMAGE.npy [IMAGE.npy ...] -o LABELS.npy --spacing Z Y X
 
-Every IMAGE is one channel, in the model's order: .npy, or .nii/.nii.gz where nibabel is installed (its spacing is read,
-and LABELS may be .nii.gz). From Python: ``Carried("folder").segment(array, spacing)``.
-
-What is done stands in description.json beside this file, in the words of nnU-Net: channels are normalised, cropped to
-what is not zero, resampled to the network's spacing, seen by the networks window by window (all mirrored copies, all
-folds; windows weighted by a Gaussian), and the mean logits are resampled back and decided.
+Every IMAGE is one channel, in the model's order: .npy, or .nii/.nii.gz where nibabel is installed, with its spacing.
+From Python: ``Carried("folder").segment(array, spacing)``. What is done stands in description.json beside this file.
 """
 
 from __future__ import annotations
@@ -327,8 +323,7 @@ def _zoomed(x: Array, shape: Sequence[int], rule: Entry) -> Array:
         return x
     out = np.empty(tuple(shape), dtype=np.float32)
     factors = [n / size for n, size in zip(shape, x.shape, strict=True)]
-    order = rule["order"]
-    ndimage.zoom(x.astype(np.float64), factors, output=out, order=order, mode="nearest", grid_mode=True)
+    ndimage.zoom(x.astype(np.float64), factors, output=out, order=rule["order"], mode="nearest", grid_mode=True)
     return np.clip(out, x.min(), x.max(), out=out) if rule["clip"] else out
 
 
@@ -385,10 +380,15 @@ def main() -> int:
         read = [_read(path) for path in args.channels]
         if not args.output.name.endswith(endings := (".npy",) if read[0][2] is None else (".npy", *_NIFTI)):
             raise ValueError(f"The labels of such images are written as {' or '.join(endings)}, not {args.output}.")
+        places = [found.affine for _, _, found in read if found is not None]
+        if not all(np.allclose(place, places[0], rtol=0, atol=1e-3) for place in places):
+            raise ValueError("The channels lie at different places, or their voxels have different sizes.")
         model = Carried(Path(__file__).parent, args.threads)
         image = read[0][0] if len(read) == 1 and len(model.about["channels"]) > 1 else np.stack([r[0] for r in read])
         labels = model.segment(image, args.spacing or read[0][1], mirroring=not args.no_mirroring)
         _write(args.output, labels, read[0][2])
+        if bad := np.count_nonzero(~np.isfinite(image)):
+            print(f"segment.py: {bad} values that are NaN or infinite were read as 0.", file=sys.stderr)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"segment.py: {error or 'there is not enough memory.'}", file=sys.stderr)
         return 1

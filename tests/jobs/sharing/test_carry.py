@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from choices import run_verb
-from helpers import Recipe, make_model, smooth_image
+from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet import predict
 from napari_nnunet.engine.network import onnx_graph
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
@@ -189,6 +189,26 @@ def test_the_program_tells_what_is_wrong_in_a_line_and_writes_nothing(tmp_path):
     assert "are written as .npy, not" in run("a.npy", "labels.nii.gz")
     (folder / "description.json").write_text("[" * 100_000)
     assert "is not valid JSON" in run("a.npy")
+
+
+def test_the_program_refuses_channels_that_lie_apart_and_says_what_is_no_number(tmp_path):
+    folder = carried(tmp_path, make_model(tmp_path, Recipe(channels=("T1", "T2"))))
+    first, second = image_for((2, 8, 16, 16))
+    write_nifti(tmp_path / "a.nii.gz", first)
+    write_nifti(tmp_path / "apart.nii.gz", second, spacing=(2.0, 1.0, 1.0))
+    second[2, 3, 4] = np.nan
+    write_nifti(tmp_path / "b.nii.gz", second)
+
+    def run(other):
+        words = [sys.executable, folder / "segment.py", tmp_path / "a.nii.gz", tmp_path / other]
+        return subprocess.run([*words, "-o", tmp_path / "l.nii.gz"], capture_output=True, text=True, check=False)
+
+    apart = run("apart.nii.gz")
+    assert apart.returncode == 1 and "The channels lie at different places" in apart.stderr
+    assert not (tmp_path / "l.nii.gz").exists()
+    done = run("b.nii.gz")
+    assert done.returncode == 0
+    assert done.stderr == "segment.py: 1 values that are NaN or infinite were read as 0.\n"
 
 
 def test_weights_that_are_no_numbers_give_no_labels(tmp_path):
