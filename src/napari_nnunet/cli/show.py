@@ -88,7 +88,7 @@ class _Screen:
             case Stage() if self._bar is not None:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
-                self._task = self._bar.add_task(event.name, total=event.total)
+                self._task = self._bar.add_task(printable(event.name), total=event.total)
             case Progress() if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=event.done, total=event.total)
             case Note() if event.level == "warning":

@@ -240,3 +240,25 @@ def test_an_axis_without_a_letter_is_asked_for(tmp_path, name):
     with pytest.raises(ImageError, match="Give one letter per axis"):
         open_image([path])
     assert open_image([path], Say(axes="ZYX", spacing=(1.0, 1.0, 1.0))).shape == IMAGE.shape
+
+
+def test_a_plane_that_names_another_file_is_not_followed_there(tmp_path):
+    """Files of an OME set name each other, and may name any file of the computer."""
+    tifffile.imwrite(tmp_path / "secret.tif", np.full((8, 8), 77, np.uint8))
+    (tmp_path / "planes").mkdir()
+    own = 'http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1'
+    pixels = 'Type="uint8" SizeX="8" SizeY="8" SizeZ="1" SizeC="1" SizeT="1" DimensionOrder="XYCZT" ID="P:0"'
+    other = '<TiffData IFD="0" PlaneCount="1"><UUID FileName="../secret.tif">urn:uuid:2</UUID></TiffData>'
+    text = (
+        f'<?xml version="1.0"?><OME xmlns="{own}"><Image ID="I:0"><Pixels {pixels}>'
+        f'<Channel ID="C:0" SamplesPerPixel="1"/>{other}</Pixels></Image></OME>'
+    )
+    for number in range(3):
+        path = tmp_path / "planes" / f"p{number}.tif"
+        tifffile.imwrite(path, np.full((8, 8), 5, np.uint8), description=text, metadata=None, compression="zlib")
+    assert tifffile.imread(path).max() > 5, "left alone, the library goes there"
+    try:
+        found = opened(tmp_path / "planes").read(((0, 3), (0, 8), (0, 8)))
+    except ImageError:
+        return
+    assert np.unique(found).tolist() == [5]

@@ -156,11 +156,14 @@ class _Planes:
         return stack
 
     def _plane(self, file: Path) -> NDArray[Any]:
-        # Where it is stored as it is, only what is looked at is read.
-        try:
-            plane = tifffile.memmap(file, mode="r")
-        except ValueError:
-            plane = tifffile.imread(file, _multifile=False)  # it may name files anywhere
+        # What it says in OME-XML may name other files, wherever they lie, and places within them.
+        with tifffile.TiffFile(file, is_ome=False) as tiff:
+            series = tiff.series[0]
+            if series.dataoffset is not None and series.keyframe.is_memmappable:  # only what is looked at is read
+                dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
+                plane: NDArray[Any] = np.memmap(file, dtype, "r", series.dataoffset, tuple(series.shape))
+            else:
+                plane = series.asarray()
         plane = plane.squeeze()
         if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
             raise ValueError(
