@@ -32,6 +32,15 @@ def test_an_optimizer_continues_where_it_was(name):
         torch.testing.assert_close(before, after)
 
 
+def test_weights_that_no_gradient_reached_stay_without_an_entry():
+    recipe = recipe_of("nnUNetTrainer")
+    state = stepped(recipe).state_dict()
+    state["param_groups"][0]["params"] = [0, 1]
+    optimizer = make_optimizer([torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(1))], recipe)
+    load_optimizer(optimizer, state, where="a.pth")
+    assert list(optimizer.state_dict()["state"]) == [0]
+
+
 def _spoiled(state, kind):
     group, entry = state["param_groups"][0], state["state"][0]
     return {

@@ -98,7 +98,7 @@ def _problem(optimizer: torch.optim.Optimizer) -> str | None:
             if isinstance(usual, int | float | tuple) and not _is_like(found, usual):
                 return f"its {name} is {found!r:.60}"
         for parameter in group["params"]:
-            for name, value in optimizer.state[parameter].items():
+            for name, value in optimizer.state.get(parameter, {}).items():  # none where no gradient came
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     return f"{name} of {tuple(value.shape)} instead of {tuple(parameter.shape)} values"
                 if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
