@@ -272,7 +272,7 @@ def test_a_job_that_was_called_off_or_sees_other_files_does_nothing(workspace, t
     entry = record(workspace.results, "3d_fullres fold 0", folder.path, "slurm")
     assert call_off(folder, workspace) and not call_off(folder, workspace)
     job = ScheduledJob(("train",), str(folder.path), str(entry.path), ())
-    with pytest.raises(ResourceError, match="was called off before it began"):
+    with pytest.raises(ResourceError, match="was cancelled before it began"):
         job()
     with pytest.raises(ResourceError, match="This machine does not see"):
         replace(job, record=str(tmp_path / "elsewhere" / "x.job"))()

@@ -197,7 +197,7 @@ def test_what_is_odd_about_the_objects_is_said(workspace: Workspace) -> None:
     drain(derive_objects(workspace, DeriveObjectsRequest(dataset="1", width=2)), events.append)
     assert "1 cases have no object: c" in texts(events)
     assert "1 of 9 objects lie in several pieces (a)" in texts(events)
-    assert "1 objects are thinner than their borders" in texts(events, "info")
+    assert "1 object is thinner than its border" in texts(events, "info")
 
 
 def test_classes_given_as_objects_are_doubted(workspace: Workspace) -> None:

@@ -193,5 +193,8 @@ def _summary(
     if width in scores:
         text += f", with which a perfect network would reach an average precision of {scores[width]:.3f}"
     if coreless:
-        text += f"; {coreless} objects are thinner than their borders and keep their innermost voxels as core"
+        few = "1 object is thinner than its border and keeps its" if coreless == 1 else ""
+        text += (
+            f"; {few or f'{coreless} objects are thinner than their borders and keep their'} innermost voxels as core"
+        )
     return text + "."

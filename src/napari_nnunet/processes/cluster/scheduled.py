@@ -57,14 +57,14 @@ class ScheduledJob:
         Raises
         ------
         ResourceError
-            If the folder with the record is not seen here, or the job was called off.
+            If the folder with the record is not seen here, or the job was cancelled.
         TrainingError
             If it failed, or was stopped before its end: jobs that need it are not to begin.
         """
         record = Path(self.record)
         if not record.is_file():
             raise ResourceError(
-                "This job was called off before it began."
+                "This job was cancelled before it began."
                 if record.parent.is_dir()
                 else f"This machine does not see {record.parent}. Jobs need the same files under the same paths as the "
                 "machine that submitted them."
