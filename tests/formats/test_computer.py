@@ -47,7 +47,7 @@ def test_what_a_container_beside_writes_is_its_own_until_it_ends(tmp_path):
             pass
         process.kill()
     os.utime(tmp_path / ".claimed", (1, 1))
-    with claimed(tmp_path, "It", patience=20):  # its child ends a moment later
+    with claimed(tmp_path, "It", patience=120):  # its child ends a moment later
         assert runner_of(tmp_path / ".claimed") == Runner.own()
 
 

@@ -105,5 +105,7 @@ def test_look_shows_dicom_or_why_it_cannot_be_read(tmp_path):
     assert look_at(series).spacing == pytest.approx((2.0, 0.6, 0.5))
     assert look_at(write_enhanced(tmp_path / "ct.dcm", image)).shape == (6, 20, 22)
     SegmentationOutput.of(SCHEME, None, None).write(labels, tmp_path / "seg.dcm", source=series, series="", kinds=None)
-    assert "it is a segmentation" in look_at(tmp_path / "seg.dcm").error
+    shown = look_at(tmp_path / "seg.dcm")
+    assert (shown.shape, shown.error) == ((6, 20, 22), "")
+    assert any("its segments are" in remark for remark in shown.remarks)
     assert "lean by" in look_at(write_series(tmp_path / "leaning", image, lean=1.0)).error

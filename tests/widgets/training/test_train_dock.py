@@ -63,7 +63,7 @@ def begin(train, qtbot, *, epochs=2, **changes):
     qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE, timeout=60000)
 
 
-def wait(train, qtbot, status, timeout=120000):
+def wait(train, qtbot, status, timeout=300000):
     qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == status, timeout=timeout)
 
 
