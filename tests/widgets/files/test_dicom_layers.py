@@ -11,7 +11,7 @@ import napari
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from dicom_files import STRUCTURES, header, save, write_enhanced, write_series
+from dicom_files import header, save, write_enhanced, write_series
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.schema.dataset import LabelScheme
@@ -19,6 +19,7 @@ from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")  # what napari says when it shows them
+DOCUMENT = "1.2.840.10008.5.1.4.1.1.104.1"  # a document
 IMAGE = np.arange(4 * 6 * 7, dtype=np.int16).reshape(4, 6, 7)
 PAINTED = np.zeros(IMAGE.shape, np.uint8)
 PAINTED[1, 2:4, 3] = 3
@@ -107,6 +108,6 @@ def test_segments_that_overlap_are_layers_of_their_own(tmp_path):
 
 
 def test_dicom_that_is_neither_image_nor_labels_is_left_to_others(tmp_path):
-    assert get_reader(str(save(header(STRUCTURES), tmp_path / "rt.dcm"))) is None
+    assert get_reader(str(save(header(DOCUMENT), tmp_path / "report.dcm"))) is None
     (tmp_path / "no.dcm").write_bytes(b"no")
     assert get_reader(str(tmp_path / "no.dcm")) is None
