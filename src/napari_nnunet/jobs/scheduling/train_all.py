@@ -128,7 +128,8 @@ def _require_known(pieces: JobsLeft, elsewhere: Sequence[str]) -> None:
             if name in pieces.earlier and pieces.earlier[name].name in elsewhere:
                 raise SettingsError(
                     f"The job {piece.name} needs {name}, which is {pieces.earlier[name].told} already. Wait for that, "
-                    "or stop it first (napari-nnunet trainings --stop)."
+                    "or stop it first.",
+                    shell="To stop: napari-nnunet trainings --stop.",
                 )
 
 

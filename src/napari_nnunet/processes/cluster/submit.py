@@ -101,7 +101,7 @@ def slurm_parameters(settings: Queue, processes: int) -> dict[str, Any]:
         if found is None:
             raise SettingsError(
                 f"directives: {line!r} is not understood. Write options of sbatch out, such as "
-                '"--constraint=a100" or "--exclusive".'
+                "'--constraint=a100' or '--exclusive'."
             )
         more[found[1]] = True if found[2] is None else found[2].strip()
     return {
@@ -129,7 +129,7 @@ def _minutes(walltime: str) -> int:
 def private_folder(folder: Path) -> Path:
     """Return the folder of submitit's files, which nobody else may read or write: it holds pickles."""
     made = make_folder(folder.expanduser().absolute())
-    if made.stat().st_uid != os.getuid():
+    if hasattr(os, "getuid") and made.stat().st_uid != os.getuid():
         raise ResourceError(
             f"{made} belongs to another user. What lies there is executed, so it must be yours: set folder in the "
             "settings, or HOME."
