@@ -103,8 +103,8 @@ def settle(dock, qtbot):
     qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running, timeout=10000)
     costing = getattr(dock, "_costing", None)
     qtbot.waitUntil(lambda: costing is None or not costing.running, timeout=60000)
-    listed = getattr(dock, "cases", None)  # its pictures are written beside the labels
-    qtbot.waitUntil(lambda: listed is None or not listed._drawing.running, timeout=60000)
+    drawing = getattr(getattr(dock, "cases", None), "_drawing", None)  # of pictures, which are written beside labels
+    qtbot.waitUntil(lambda: drawing is None or not drawing.running, timeout=60000)
 
 
 def come_back(dock):
