@@ -9,29 +9,18 @@ import pytest
 from formats_large import ome_zarr
 from helpers import make_model, smooth_image
 from napari_nnunet import predict_image
-from napari_nnunet.engine.large import blocks
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.large.label_image import LabelImage
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
-pytestmark = pytest.mark.usefixtures("known_arithmetic")
+pytestmark = pytest.mark.usefixtures("known_arithmetic", "small_blocks")
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "chunk": (8, 16, 16)}
 SHAPE = (20, 40, 40)
 
 
 class _Stop(Exception):
     pass
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "_MOST_VOXELS", 3000)
-
-
-@pytest.fixture
-def model(tmp_path):
-    return make_model(tmp_path)
 
 
 @pytest.fixture

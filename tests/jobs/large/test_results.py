@@ -10,7 +10,6 @@ import pytest
 from formats_large import ome_zarr
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet import predict, predict_image
-from napari_nnunet.engine.large import blocks
 from napari_nnunet.errors import ImageError, ModelError, ResourceError, SettingsError
 from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.label_image import LabelImage, pyramid
@@ -18,20 +17,10 @@ from napari_nnunet.formats.large.source import LargeImage
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: it comes with napari-nnunet[large]")
 yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs is not installed: it comes with napari-nnunet[large]")
-pytestmark = pytest.mark.usefixtures("known_arithmetic")
+pytestmark = pytest.mark.usefixtures("known_arithmetic", "small_blocks")
 HOW = {"device": "cpu", "backend": "torch", "precision": "float32", "mirroring": False, "chunk": (8, 16, 16)}
 SPACING = (1.0, 1.0, 1.0)
 SHAPE = (20, 40, 40)
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "_MOST_VOXELS", 3000)
-
-
-@pytest.fixture
-def model(tmp_path):
-    return make_model(tmp_path)
 
 
 @pytest.fixture
