@@ -45,7 +45,7 @@ def measure(
     """Run a command to its end; ``tree=False`` leaves out the proportional sizes."""
     began, peak, worker = time.monotonic(), 0, 0
     seen: set[psutil.Process] = set()
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         process = psutil.Popen(
             command,
             stdout=out,
@@ -70,7 +70,7 @@ def measure(
                 with suppress(psutil.Error):
                     member.kill()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"{' '.join(command[:3])} failed:\n{log.read_text(encoding='utf-8')[-3000:]}")
     return Measured(time.monotonic() - began, float(peak), float(worker))
 
 
@@ -101,7 +101,7 @@ def _pss(member: psutil.Process) -> int:
 def _high_water(pid: int) -> int:
     """Return the most memory a process ever held, as the kernel remembers it (Linux)."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:

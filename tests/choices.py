@@ -86,8 +86,12 @@ def validated(root, configuration, folds, *, quality, npz=True, dataset="Dataset
     gt = root / "nnUNet_preprocessed" / dataset / "gt_segmentations"
     plans = root / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json"
     gt.mkdir(parents=True, exist_ok=True)
-    known = json.loads(plans.read_text()) if plans.is_file() else json.loads((model.folder / "plans.json").read_text())
-    own = json.loads((model.folder / "plans.json").read_text())
+    known = (
+        json.loads(plans.read_text(encoding="utf-8"))
+        if plans.is_file()
+        else json.loads((model.folder / "plans.json").read_text(encoding="utf-8"))
+    )
+    own = json.loads((model.folder / "plans.json").read_text(encoding="utf-8"))
     known["configurations"] = {**known["configurations"], **own["configurations"]}
     plans.write_text(json.dumps(known))
     for fold in folds:

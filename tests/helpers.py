@@ -212,7 +212,7 @@ def write_nifti(path: Path, array: np.ndarray, spacing=(1.0, 1.0, 1.0)) -> None:
 def dataset_json(folder: Path, **changes) -> None:
     """Change keys of a dataset.json; None removes one."""
     path = folder / "dataset.json"
-    content = {**json.loads(path.read_text()), **changes}
+    content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
@@ -249,7 +249,7 @@ def make_trainable(root: Path, recipe: Recipe | None = None, *, cases: int = 5, 
     (raw / "dataset.json").write_text(json.dumps({**content, **dataset}))
     base = workspace.preprocessed / TRAINED
     base.mkdir(parents=True)
-    (base / "dataset.json").write_text((raw / "dataset.json").read_text())
+    (base / "dataset.json").write_text((raw / "dataset.json").read_text(encoding="utf-8"))
     plans = {
         "dataset_name": TRAINED, "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2],

@@ -30,7 +30,7 @@ def test_what_a_measured_command_leaves_running_is_ended(tmp_path):
         f"measure([sys.executable, {str(script)!r}], Path({str(log)!r}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert _is_over(int(log.read_text()))
+    assert _is_over(int(log.read_text(encoding="utf-8")))
 
 
 def _is_over(number: int) -> bool:

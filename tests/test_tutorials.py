@@ -31,7 +31,9 @@ OURS, INSTALLED = "napari-nnunet ", ("pip install ",)
 
 def tutorials():
     """Return the names of the pages that the site calls tutorials, and of the one before them."""
-    navigation = yaml.safe_load(re.search(r"^nav:.*", (ROOT / "mkdocs.yml").read_text(), re.DOTALL | re.MULTILINE)[0])
+    navigation = yaml.safe_load(
+        re.search(r"^nav:.*", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[0]
+    )
     titles = next(entry["Tutorials"] for entry in navigation["nav"] if "Tutorials" in entry)
     return ["start.md", *(page for entry in titles for page in entry.values())]
 

@@ -68,7 +68,7 @@ def _zarr(version):
 
 
 def _metadata(version, of):
-    return json.loads((_zarr(version) / of).read_text())
+    return json.loads((_zarr(version) / of).read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def _large():
 
 
 def _lines():
-    return [json.loads(line) for line in (_begun()[1] / NAME).read_text().splitlines()]
+    return [json.loads(line) for line in (_begun()[1] / NAME).read_text(encoding="utf-8").splitlines()]
 
 
 def read_journal(path):
@@ -133,7 +133,10 @@ _ZARR = {"levels 0.4": ("0.4", ".zattrs"), "levels 0.5": ("0.5", "zarr.json"), "
          "array 3": ("0.5", "0/zarr.json")}  # fmt: skip
 #: What makes a whole one, and what reads it.
 SIDE_FILES = {
-    "description": (lambda: json.loads((_carried()[0] / "description.json").read_text()), read_description),
+    "description": (
+        lambda: json.loads((_carried()[0] / "description.json").read_text(encoding="utf-8")),
+        read_description,
+    ),
     "large journal": (_lines, read_journal),
     **{name: (functools.partial(_metadata, *of), functools.partial(_read_zarr, *of)) for name, of in _ZARR.items()},
 }

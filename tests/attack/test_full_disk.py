@@ -84,4 +84,4 @@ def test_a_command_ends_with_status_1_and_names_the_disk(full, capsys):
     assert main([*words, "-o", str(full / "summary.json")]) == 1
     said = capsys.readouterr().err
     assert "No space left while writing" in said and "summary.json" in said
-    assert (full / "summary.json").read_text() == "whole"
+    assert (full / "summary.json").read_text(encoding="utf-8") == "whole"

@@ -68,7 +68,7 @@ def test_names_people_use_are_allowed(name):
 
 @pytest.mark.parametrize("name", ODD, ids=lambda text: ascii(text)[:12])
 def test_plans_name_no_folder_elsewhere(tmp_path, name):
-    content = json.loads((make_model(tmp_path, Recipe()).folder / "plans.json").read_text())
+    content = json.loads((make_model(tmp_path, Recipe()).folder / "plans.json").read_text(encoding="utf-8"))
     (configuration,) = content["configurations"].values()
     inside = [("plans_name", {**content, "plans_name": name}), ("name", {**content, "configurations": {name: {}}})]
     if name:

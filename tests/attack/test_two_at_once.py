@@ -129,7 +129,7 @@ def test_a_process_that_was_killed_leaves_no_claim_that_holds(tmp_path):
     process.communicate()
     assert (tmp_path / ".claimed").is_file()
     with claimed(tmp_path, "Y"):
-        assert json.loads((tmp_path / ".claimed").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / ".claimed").read_text(encoding="utf-8"))["pid"] == os.getpid()
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_dataset_is_changed_by_one_at_a_time_and_one_that_is_refused_leaves_no
     new = NewCase(
         folder, "d", image, np.zeros((4, 5, 6), int), geometry, {}, {"background": 0, "a": 1}, ("MR",), ".nii.gz"
     )
-    survey = json.loads((folder / "dataset.json").read_text())
+    survey = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     (entry,) = [drop_case(folder, "c0")] and cases_in_trash(folder)
     changes = (
         lambda: drain(add_case(new)),
@@ -220,7 +220,7 @@ def test_a_dataset_is_changed_by_one_at_a_time_and_one_that_is_refused_leaves_no
             with pytest.raises(SettingsError, match=f"{DATASET} is already being changed by process"):
                 change()
     bring_case_back(folder, entry)
-    assert json.loads((folder / "dataset.json").read_text()) == survey
+    assert json.loads((folder / "dataset.json").read_text(encoding="utf-8")) == survey
     empty = replace(new, folder=folder.with_name("Dataset009_New"), classes={"a": 0})
     with pytest.raises(DatasetError):
         drain(add_case(empty))

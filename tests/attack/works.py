@@ -248,7 +248,7 @@ def broken(root):
 
 def _read(path):
     if path.name.endswith(".json"):
-        json.loads(path.read_text())
+        json.loads(path.read_text(encoding="utf-8"))
     elif path.name.endswith(".jsonl"):  # the last line may be torn; the next one closes it off
         assert list(read_lines(path)) or not path.stat().st_size
     elif path.name.endswith((".nii.gz", ".tif")):

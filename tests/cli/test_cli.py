@@ -56,7 +56,7 @@ def test_a_folder_is_segmented_with_everything_nnunet_leaves_beside(model, image
     properties = pickle.loads((out / "a.pkl").read_bytes())
     assert properties["shape_before_cropping"] == (10, 24, 24)
     assert set(properties["sitk_stuff"]) == {"spacing", "origin", "direction"}
-    kinds = [from_json(line).kind for line in events.read_text().splitlines()]
+    kinds = [from_json(line).kind for line in events.read_text(encoding="utf-8").splitlines()]
     assert kinds.count("case_done") == 3
     assert "[3/3]" in capsys.readouterr().err
 
@@ -70,7 +70,7 @@ def test_predict_finds_its_model_in_the_workspace_or_the_environment(model, imag
     assert not (tmp_path / "o1" / "a.nii.gz").exists()
     monkeypatch.setenv("nnUNet_results", str(results))
     assert _run(*words, "-o", tmp_path / "o2", "-f", "0", "-step_size", "1") == 0
-    arguments = json.loads((tmp_path / "o2" / "predict_from_raw_data_args.json").read_text())
+    arguments = json.loads((tmp_path / "o2" / "predict_from_raw_data_args.json").read_text(encoding="utf-8"))
     assert (arguments["step"], arguments["mirroring"], arguments["folds"]) == (1.0, False, [0])
 
 
@@ -236,7 +236,7 @@ def test_a_forbidden_output_folder_is_refused_before_work(model, images, capsys,
 @pytest.mark.slow
 def test_the_demo_trains_and_segments_unseen_volumes_well(tmp_path, capsys):
     assert _run("demo", "-o", tmp_path / "demo") == 0
-    scores = json.loads((tmp_path / "demo" / "demo.json").read_text())["dice"]
+    scores = json.loads((tmp_path / "demo" / "demo.json").read_text(encoding="utf-8"))["dice"]
     assert min(scores.values()) > 0.9
     assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
     assert "Dice nucleus" in capsys.readouterr().out
@@ -245,7 +245,7 @@ def test_the_demo_trains_and_segments_unseen_volumes_well(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_demo_of_objects_finds_touching_nuclei(tmp_path, capsys):
     assert _run("demo", "--objects", "-o", tmp_path / "demo") == 0
-    scores = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    scores = json.loads((tmp_path / "demo" / "demo.json").read_text(encoding="utf-8"))
     assert scores["AP@0.5"] > 0.9
     assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
     assert "AP@0.5" in capsys.readouterr().out

@@ -31,7 +31,9 @@ def test_the_documented_commands_of_nnunet(raw, tmp_path, capsys):
     base = tmp_path / "nnUNet_preprocessed" / DATASET
     printed = capsys.readouterr().out.split()
     assert printed == [str(base / name) for name in ("nnUNetPlans.json", "nnUNetPlans_2d", "nnUNetPlans_3d_fullres")]
-    names = [event.name for event in map(from_json, events.read_text().splitlines()) if event.kind == "stage"]
+    names = [
+        event.name for event in map(from_json, events.read_text(encoding="utf-8").splitlines()) if event.kind == "stage"
+    ]
     assert names == [f"{verb} {DATASET}" for verb in ("Checking", "Measuring", "Planning", "Preprocessing")]
     assert run("plan-experiment", "-d", DATASET, "-pl", "nnUNetPlannerResEncM", "--workspace", tmp_path) == 0
     assert run("preprocess", "-d", 5, "-p", "nnUNetResEncUNetMPlans", "-c", "2d", "--workspace", tmp_path) == 0
@@ -109,7 +111,7 @@ def test_folders_are_shown_then_imported(tmp_path, capsys):
     assert run(*words, "-n", "Cells", "--classes", "200=nano particle", "--channels", "phase contrast") == 0
     folder = tmp_path / "nnUNet_raw" / "Dataset001_Cells"
     assert capsys.readouterr().out.strip() == str(folder)
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "nano particle": 1}
     assert content["channel_names"] == {"0": "phase contrast"}
     assert run(*words, "-n", "Cells", "--classes", "cell") == 1
@@ -120,14 +122,14 @@ def test_dataset_json_is_written_for_a_folder(raw, tmp_path, capsys):
     (raw / "dataset.json").unlink()
     words = ["generate_dataset_json", raw, "--channels", "CT", "--file_ending", ".nii.gz", "--labels"]
     assert run(*words, "liver=1") == 0
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     assert content == {
         "channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "numTraining": 5, "file_ending": ".nii.gz",
     }  # fmt: skip
     assert run(*words, "whole=1,2", "core=2") == 1
     assert "'regions_class_order'" in capsys.readouterr().err
     assert run(*words, "whole=1,2", "core=2", "--regions_class_order", 1, 2) == 0
-    assert json.loads((raw / "dataset.json").read_text())["labels"]["whole"] == [1, 2]
+    assert json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["labels"]["whole"] == [1, 2]
 
 
 def test_planning_loads_neither_torch_nor_image_libraries(raw, tmp_path):

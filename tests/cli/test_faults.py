@@ -44,7 +44,7 @@ def test_a_file_where_a_folder_is_wanted_is_named(tmp_path):
         make_folder(tmp_path / "out")
     with pytest.raises(ResourceError, match="a folder is wanted"):
         make_folder(tmp_path / "out" / "below")
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_several_processes_are_started_with_what_was_asked_wherever_it_was_asked(tmp_path, monkeypatch):

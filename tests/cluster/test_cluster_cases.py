@@ -115,6 +115,8 @@ def test_preprocessing_and_evaluating_give_the_same_files(tmp_path, cluster, cap
     assert len(made["here"]) >= 3
     for one, other in zip(made["here"], made["there"], strict=True):
         assert one.name == other.name and one.read_bytes() == other.read_bytes()
-    scores = [json.loads((tmp_path / f"{place}.json").read_text())["mean"] for place in ("here", "there")]
+    scores = [
+        json.loads((tmp_path / f"{place}.json").read_text(encoding="utf-8"))["mean"] for place in ("here", "there")
+    ]
     assert scores[0] == scores[1]
     assert "2 workers on 1 computer" in capsys.readouterr().err

@@ -114,11 +114,11 @@ def test_the_task_of_a_worker_that_is_killed_goes_to_another(own_cluster, tmp_pa
         if isinstance(item, Outcome):
             found[item.name] = item
         begun = tmp_path / "begun-a"
-        if begun.exists() and begun.read_text() and not (tmp_path / "killed").exists():
+        if begun.exists() and begun.read_text(encoding="utf-8") and not (tmp_path / "killed").exists():
             (tmp_path / "killed").touch()
-            os.kill(int(begun.read_text()), signal.SIGKILL)
+            os.kill(int(begun.read_text(encoding="utf-8")), signal.SIGKILL)
     assert {name: entry.result for name, entry in found.items()} == {name: name.upper() for name in names}
-    assert (tmp_path / "times-a").read_text().count("x") == 2
+    assert (tmp_path / "times-a").read_text(encoding="utf-8").count("x") == 2
 
 
 @pytest.mark.slow

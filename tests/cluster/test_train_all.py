@@ -45,7 +45,7 @@ def prepared(tmp_path_factory):
     """A dataset with three configurations, of which the last needs the one before; all have the same cases."""
     root = make_trainable(tmp_path_factory.mktemp("train"))
     path = root / "nnUNet_preprocessed" / TRAINED / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     whole = plans["configurations"]["3d_fullres"]
     plans["configurations"] = {
         "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
@@ -139,7 +139,7 @@ def test_slurm_is_told_what_the_settings_say_and_what_waits_for_what(workspace, 
     found, notes = ask(workspace, cluster=f"slurm:{tmp_path / 'gpu.toml'}", **asked)
     first, second, third = found.submitted.values()
     assert any("which other machines usually do not see" in note for note in notes)
-    script = (slurm / f"{first}.sh").read_text()
+    script = (slurm / f"{first}.sh").read_text(encoding="utf-8")
     for line in (
         "--partition=gpu", "--account=lab", "--cpus-per-task=8", "--mem=32000M", "--gres=gpu:2", "--time=1591",
         "--constraint=a100", "--exclusive", "--requeue", "--kill-on-invalid-dep=yes", "--signal=USR2@120",
@@ -149,7 +149,7 @@ def test_slurm_is_told_what_the_settings_say_and_what_waits_for_what(workspace, 
     assert "module load cuda" in script and "wckey" not in script
     assert "'/shared/my python' -u -m submitit.core._submit" in script
     assert "dependency" not in script
-    assert f"#SBATCH --dependency=afterok:{first}:{second}" in (slurm / f"{third}.sh").read_text()
+    assert f"#SBATCH --dependency=afterok:{first}:{second}" in (slurm / f"{third}.sh").read_text(encoding="utf-8")
     folder = tmp_path / ".napari-nnunet-jobs"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (pickled,) = (folder / first).glob("*_submitted.pkl")
@@ -169,12 +169,12 @@ def test_jobs_that_wait_are_seen_are_not_submitted_twice_and_are_taken_back(work
     again, notes = ask(workspace, folds=(0,), choose=True, **asked)
     assert f"3d_fullres fold 0 is job {number} of Slurm already; it is not submitted again." in notes
     assert list(again.submitted) == ["choosing"]
-    assert f"afterok:{number}\n" in (slurm / f"{again.submitted['choosing']}.sh").read_text()
+    assert f"afterok:{number}\n" in (slurm / f"{again.submitted['choosing']}.sh").read_text(encoding="utf-8")
     with pytest.raises(SettingsError, match=f"needs 3d_fullres fold 0, which is job {number} of Slurm already"):
         ask(workspace, folds=(0,), choose=True, configurations=("3d_fullres",), cluster="local")
     assert main(["trainings", "--stop", "-d", "6", "-f", "0"]) == 0
     assert f"3d_fullres fold 0: waiting, job {number} of Slurm" in capsys.readouterr().out
-    assert (tmp_path / "cancelled").read_text() == f"--state=PENDING {number}\n"
+    assert (tmp_path / "cancelled").read_text(encoding="utf-8") == f"--state=PENDING {number}\n"
     assert Follower(workspace).look() == []
 
 
@@ -183,14 +183,16 @@ def test_where_slurm_refuses_one_job_none_is_left(workspace, slurm, tmp_path):
     with pytest.raises(ResourceError, match="Slurm refused the job 3d_fullres fold 1: .*invalid partition"):
         ask(workspace, cluster=str(tmp_path / "no.toml"), configurations=("3d_fullres",))
     assert submitted(workspace.results) == []
-    assert (tmp_path / "cancelled").read_text().startswith("--state=PENDING ")
+    assert (tmp_path / "cancelled").read_text(encoding="utf-8").startswith("--state=PENDING ")
 
 
 def test_a_training_on_another_machine_is_left_alone_is_seen_and_can_be_stopped(workspace, capsys):
     folder = FoldFolder.at(workspace.results / TRAINED / MODEL.format("3d_lowres"), 0)
     with folder.claimed():
         path = folder.path / "running.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "host": "node7", "job": "", "run": 0}))
+        path.write_text(
+            json.dumps({**json.loads(path.read_text(encoding="utf-8")), "host": "node7", "job": "", "run": 0})
+        )
         folder.events.touch()
         (training,) = Follower(workspace).look()
         assert training.status == "running"

@@ -46,7 +46,7 @@ def test_what_is_killed_or_told_its_time_limit_continues_to_the_bit(tmp_path, mo
     first = drain(train_all(disturbed, asked), disturb)
     assert done == {0, 1}
     assert first.finished == ("3d_fullres fold 1",)  # saved, and was run again by submitit
-    assert '"stopped"' in _folder(disturbed.results, 1).events.read_text()
+    assert '"stopped"' in _folder(disturbed.results, 1).events.read_text(encoding="utf-8")
     assert set(first.failed) == {"3d_fullres fold 0", "choosing"}
     assert "choosing is not begun: it needs 3d_fullres fold 0." in [e.text for e in seen if isinstance(e, Note)]
     assert submitted(disturbed.results) == []
@@ -72,7 +72,7 @@ def test_who_ends_the_command_lets_what_runs_save(tmp_path, monkeypatch):
         if _has_learnt(folder):
             break
     job.close()
-    assert folder.runner() is None and '"stopped"' in folder.events.read_text()
+    assert folder.runner() is None and '"stopped"' in folder.events.read_text(encoding="utf-8")
     assert not _folder(workspace.results, 1).path.exists()  # one at a time
     assert submitted(workspace.results) == []
 

@@ -42,7 +42,7 @@ def test_whatever_ends_a_write_the_old_file_stays_alone(tmp_path, failure):
     with pytest.raises(failure):
         interrupted()
     assert names(tmp_path) == ["ä b.json"]
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
 
 
 def test_while_it_is_written_readers_see_the_old_file(tmp_path):
@@ -52,8 +52,8 @@ def test_while_it_is_written_readers_see_the_old_file(tmp_path):
         assert temporary.name.startswith(".a.partial-")
         assert temporary.name.endswith(".nii.gz")
         temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
@@ -140,7 +140,7 @@ def test_json_that_cannot_be_said_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", [1])
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": {1, 2}})
-    assert json.loads((tmp_path / "a.json").read_text()) == [1]
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [1]
     assert names(tmp_path) == ["a.json"]
 
 

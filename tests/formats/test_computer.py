@@ -23,7 +23,7 @@ from pathlib import Path
 from napari_nnunet.formats.claim import claimed
 with claimed(Path(sys.argv[1]), "It is already being written"):
     print("held", flush=True)
-    sys.stdin.read()
+    time.sleep(300)  # it must be killed: an end of its own would take the claim back
 """
 
 
@@ -37,7 +37,7 @@ def contained():
 
 def test_what_a_container_beside_writes_is_its_own_until_it_ends(tmp_path):
     command = [*contained(), sys.executable, "-c", HOLDS, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         os.utime(tmp_path / ".claimed", (1, 1))  # it was made long ago
         with (
@@ -80,6 +80,6 @@ def test_whatever_was_typed_a_claim_is_read_by_others(tmp_path, monkeypatch, wor
     monkeypatch.setattr(psutil.Process, "cmdline", lambda _: ["python", word])
     with claimed(tmp_path, f"{word[:100]} is already being written"):
         claim = tmp_path / ".claimed"
-        json.loads(claim.read_text())
+        json.loads(claim.read_text(encoding="utf-8"))
         assert runner_of(claim) == Runner.own()
         assert Runner.own().process() is not None

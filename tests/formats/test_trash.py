@@ -46,11 +46,11 @@ def test_a_folder_comes_back_and_what_took_its_place_goes_to_the_trash(tmp_path)
     put(tmp_path / "trash", "fold_0", "old")
     home = tmp_path / "fold_0"
     exchange(trashed(tmp_path / "trash")[0], home)
-    assert (home / "what").read_text() == "old" and trashed(tmp_path / "trash") == []
+    assert (home / "what").read_text(encoding="utf-8") == "old" and trashed(tmp_path / "trash") == []
     put(tmp_path / "trash", "fold_0", "older")
     exchange(trashed(tmp_path / "trash")[0], home)
-    assert (home / "what").read_text() == "older"
-    assert [(e.path / "what").read_text() for e in trashed(tmp_path / "trash")] == ["old"]
+    assert (home / "what").read_text(encoding="utf-8") == "older"
+    assert [(e.path / "what").read_text(encoding="utf-8") for e in trashed(tmp_path / "trash")] == ["old"]
 
 
 def test_an_exchange_that_fails_leaves_everything_as_it_is(tmp_path, monkeypatch):
@@ -68,5 +68,5 @@ def test_an_exchange_that_fails_leaves_everything_as_it_is(tmp_path, monkeypatch
     monkeypatch.setattr(trash.os, "rename", refuse)
     with pytest.raises(ResourceError):
         exchange(trashed(tmp_path / "trash")[0], home)
-    assert (home / "what").read_text() == "new" and (old / "what").read_text() == "old"
+    assert (home / "what").read_text(encoding="utf-8") == "new" and (old / "what").read_text(encoding="utf-8") == "old"
     assert len(trashed(tmp_path / "trash")) == 1

@@ -56,9 +56,13 @@ def test_whatever_a_job_meets_is_a_sentence_in_its_record_and_it_can_be_run_agai
             with suppress(type(error), type(for_people(error))):
                 drain(recorded(kind.job(folder), log))
             assert next(calls) > 0, what
-        events = [from_json(line) for line in log.read_text().splitlines()]
+        events = [from_json(line) for line in log.read_text(encoding="utf-8").splitlines()]
         told = [(e.message, e.report) for e in events if e.kind == "case_failed"]
-        told += [(e.text, Path(e.report).read_text()) for e in events if e.kind == "ended" and e.how == "failed"]
+        told += [
+            (e.text, Path(e.report).read_text(encoding="utf-8"))
+            for e in events
+            if e.kind == "ended" and e.how == "failed"
+        ]
         sentence = for_people(error).message
         assert any(sentence in text for text, _ in told), (what, told)
         assert not any("Traceback" in text for text, _ in told), what

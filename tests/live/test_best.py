@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
     make_trainable(root, cases=10)
     workspace = Workspace.at(root)
     base = workspace.preprocessed / TRAINED
-    plans = json.loads((base / "nnUNetPlans.json").read_text())
+    plans = json.loads((base / "nnUNetPlans.json").read_text(encoding="utf-8"))
     full = plans["configurations"]["3d_fullres"]
     low = configuration_of(Recipe(configuration="3d_lowres", spacing=(1.5,) * 3))
     flat = configuration_of(Recipe(configuration="2d", patch=(16, 16), spacing=(1.0, 1.0)))
@@ -97,7 +97,8 @@ def test_choice_scores_and_files_are_nnunets(trained, tmp_path):
     entry = "nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point"
     _theirs(theirs, entry, "6", "-c", *CONFIGURATIONS, "-np", "2")
     found, expected = (
-        json.loads((w.results / TRAINED / "inference_information.json").read_text()) for w in (ours, theirs)
+        json.loads((w.results / TRAINED / "inference_information.json").read_text(encoding="utf-8"))
+        for w in (ours, theirs)
     )
     assert found["all_results"].keys() == expected["all_results"].keys()
     assert len(found["all_results"]) == 4 + 6
@@ -120,7 +121,9 @@ def test_choice_scores_and_files_are_nnunets(trained, tmp_path):
         compared += 1
     assert compared >= 10 * 10
     for path in theirs.results.rglob("summary.json"):
-        mine, their = (json.loads(p.read_text()) for p in (ours.results / path.relative_to(theirs.results), path))
+        mine, their = (
+            json.loads(p.read_text(encoding="utf-8")) for p in (ours.results / path.relative_to(theirs.results), path)
+        )
         assert _same(mine["mean"], their["mean"]) and _same(mine["foreground_mean"], their["foreground_mean"])
 
 
@@ -133,7 +136,7 @@ def test_the_cascade_is_carried_out_whole_and_as_nnunet_does_it(trained, tmp_pat
         write_nifti(images / f"n{i}_0000.nii.gz", smooth_image((12, 24, 22), seed=50 + i)[0])
     assert main(["predict_best", "-d", "6", "-i", str(images), "-o", str(tmp_path / "out"), "--workspace",
                  str(workspace.raw.parent), "-device", "cpu"]) == 0  # fmt: skip
-    text = answer.instructions.read_text()
+    text = answer.instructions.read_text(encoding="utf-8")
     assert "-prev_stage_predictions OUTPUT_FOLDER_FIRST" in text and "-c 3d_lowres" in text
     predict = "nnunetv2.inference.predict_from_raw_data:predict_entry_point"
     common = ("-i", images, "-d", "6", "-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "-device", "cpu")

@@ -80,7 +80,9 @@ def test_nnunet_trains_on_what_was_derived_and_its_model_finds_objects_here(tmp_
     out = tmp_path / "out"
     drain(predict_folder(model, PredictFolderRequest(source=(dataset / "imagesTr",), target=out, device="cpu")))
     found, _ = read_labels(out / "c0.png")
-    assert json.loads((out / "dataset.json").read_text())["napari_nnunet_objects"]["kinds"] == {"nucleus": [1, 2]}
+    assert json.loads((out / "dataset.json").read_text(encoding="utf-8"))["napari_nnunet_objects"]["kinds"] == {
+        "nucleus": [1, 2]
+    }
     theirs, _ = read_labels(model.folder / "fold_0" / "validation" / f"{_validated(model.folder)}.png")
     assert set(np.unique(theirs)) <= {0, 1, 2}
     assert set(np.unique(found)) == set(range(found.max() + 1))

@@ -122,7 +122,7 @@ def test_nnunets_final_validation_is_ours(workspace):
     run_theirs(workspace, 2)
     folder = workspace.results / TRAINED / MODEL / "fold_0"
     theirs = {path.name: read_labels(path)[0] for path in (folder / "validation").glob("*.nii.gz")}
-    summary = json.loads((folder / "validation" / "summary.json").read_text())
+    summary = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
     drain(
         train(
             workspace,
@@ -133,7 +133,7 @@ def test_nnunets_final_validation_is_ours(workspace):
     )
     for name, labels in theirs.items():
         assert (read_labels(folder / "validation" / name)[0] == labels).mean() > 0.995
-    mine = json.loads((folder / "validation" / "summary.json").read_text())
+    mine = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
     assert mine.keys() == summary.keys()
     assert mine["foreground_mean"].keys() == summary["foreground_mean"].keys()
     for label, values in summary["mean"].items():

@@ -98,7 +98,9 @@ def both(request, real_data, tmp_path_factory):
 
 def test_plans_and_arrays_are_those_of_nnunetv2(both):
     name, configurations, ours, theirs = both
-    mine, peer = (json.loads((w.preprocessed / name / "nnUNetPlans.json").read_text()) for w in (ours, theirs))
+    mine, peer = (
+        json.loads((w.preprocessed / name / "nnUNetPlans.json").read_text(encoding="utf-8")) for w in (ours, theirs)
+    )
     intensities = "foreground_intensity_properties_per_channel"
     for channel, recorded in peer.pop(intensities).items():
         assert mine[intensities][channel] == pytest.approx(recorded, rel=1e-5)

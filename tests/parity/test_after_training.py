@@ -27,11 +27,11 @@ pytestmark = pytest.mark.parity
 
 
 def _info(folder: Path) -> DatasetInfo:
-    return DatasetInfo.parse_json((folder / "dataset.json").read_text())
+    return DatasetInfo.parse_json((folder / "dataset.json").read_text(encoding="utf-8"))
 
 
 def _read(path: Path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _same(found, expected):
@@ -56,7 +56,7 @@ def test_summaries_agree_to_the_digit(real_data, tmp_path, name):
     for ours, theirs in zip(found["metric_per_case"], expected["metric_per_case"], strict=True):
         assert _same(ours["metrics"], theirs["metrics"])
         assert Path(ours["prediction_file"]).name == Path(theirs["prediction_file"]).name
-    lines = (tmp_path / "table.csv").read_text().splitlines()
+    lines = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("case,label,Dice,")
     assert len(lines) == 1 + sum(len(case["metrics"]) for case in expected["metric_per_case"])
 

@@ -25,8 +25,13 @@ def _workspace(real_data: Path, name: str, tmp_path: Path) -> tuple[Workspace, s
     base = real_data / "parity" / "preprocess" / name
     shutil.copytree(base / "raw", tmp_path / "nnUNet_raw")
     (dataset,) = (tmp_path / "nnUNet_raw").iterdir()
-    recorded = json.loads((base / "fingerprint.json").read_text())
-    return Workspace.at(tmp_path), dataset.name, recorded, json.loads((base / "nnUNetPlans.json").read_text())
+    recorded = json.loads((base / "fingerprint.json").read_text(encoding="utf-8"))
+    return (
+        Workspace.at(tmp_path),
+        dataset.name,
+        recorded,
+        json.loads((base / "nnUNetPlans.json").read_text(encoding="utf-8")),
+    )
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -47,7 +52,7 @@ def test_a_fingerprint_holds_the_recorded_figures(real_data: Path, name: str, tm
         assert given["min"] <= expected["min"] + 1e-5
         assert given["max"] >= expected["max"] - 1e-5
     path = drain(plan_experiment(workspace, PlanRequest(dataset=dataset)))
-    mine = json.loads(path.read_text())
+    mine = json.loads(path.read_text(encoding="utf-8"))
     for configuration in ("2d", "3d_fullres"):
         if configuration in mine["configurations"]:
             a, b = mine["configurations"][configuration], plans["configurations"][configuration]

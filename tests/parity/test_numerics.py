@@ -22,7 +22,7 @@ from napari_nnunet.schema.plans import IntensityStatistics, Plans, Resampling
 
 
 def _cases(name: str, key: str = "cases") -> list:
-    return json.loads((FIGURES / f"{name}.json").read_text())[key]
+    return json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))[key]
 
 
 def _arrays(name: str):

@@ -37,11 +37,11 @@ def _differences(found: Any, expected: Any, where: str = "") -> Iterator[str]:
 
 def test_every_recorded_plan_is_identical(real_data: Path):
     root = real_data / "parity" / "planner"
-    index = json.loads((root / "index.json").read_text())
+    index = json.loads((root / "index.json").read_text(encoding="utf-8"))
     assert index["count"] == len(index["cases"]) > 100
     wrong = {}
     for entry in index["cases"]:
-        case = json.loads((root / entry["file"]).read_text())
+        case = json.loads((root / entry["file"]).read_text(encoding="utf-8"))
         expected = case["expected_plans"]
         found = plan(
             Fingerprint.model_validate(case["fingerprint"]),

@@ -32,7 +32,9 @@ PREPROCESSED = ["ct_oblique", "mr_separate_z", "masked_zscore", "rgb_png", "rgb_
 @pytest.mark.parametrize("name", MODELS)
 def test_predictions_agree_with_the_recorded_ones(real_data: Path, name: str, backend: str, tmp_path: Path):
     root = real_data / "parity" / "inference"
-    entry = next(e for e in json.loads((root / "index.json").read_text())["models"] if e["name"] == name)
+    entry = next(
+        e for e in json.loads((root / "index.json").read_text(encoding="utf-8"))["models"] if e["name"] == name
+    )
     base, ending = root / name, entry["file_ending"]
     for found in entry["models"]:
         model = load_model(base / found["folder"])
@@ -82,7 +84,9 @@ def _assert_same_grid(written: Path, recorded: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_network_gets_what_nnunet_gave_it(real_data: Path, name: str):
     root = real_data / "parity" / "inference"
-    entry = next(e for e in json.loads((root / "index.json").read_text())["models"] if e["name"] == name)
+    entry = next(
+        e for e in json.loads((root / "index.json").read_text(encoding="utf-8"))["models"] if e["name"] == name
+    )
     compared = 0
     for found in entry["models"]:
         model = load_model(root / name / found["folder"])
@@ -116,9 +120,9 @@ def test_the_network_gets_what_nnunet_gave_it(real_data: Path, name: str):
 def test_images_are_prepared_as_recorded(real_data: Path, name: str):
     base = real_data / "parity" / "preprocess" / name
     (raw,) = (base / "raw").iterdir()
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     dataset = DatasetInfo.parse(content)
-    plans = Plans.parse_json((base / "nnUNetPlans.json").read_text())
+    plans = Plans.parse_json((base / "nnUNetPlans.json").read_text(encoding="utf-8"))
     compared = 0
     for folder in sorted((base / "expected").iterdir()):
         configuration = plans.configuration(folder.name)
@@ -130,7 +134,7 @@ def test_images_are_prepared_as_recorded(real_data: Path, name: str):
                 files = sorted((raw / "imagesTr").glob(f"{case}_????{dataset.file_ending}"))
             volume = read_volume(files, reader=plans.reader)
             data, record = prepare(volume, plans, configuration)
-            facts = json.loads(recorded.with_suffix(".json").read_text())
+            facts = json.loads(recorded.with_suffix(".json").read_text(encoding="utf-8"))
             np.testing.assert_allclose(data, np.load(recorded)["data"], atol=2e-5, rtol=1e-6)
             assert list(volume.geometry.spacing_3d) == pytest.approx(facts["spacing"], rel=1e-6)
             properties = record.properties()

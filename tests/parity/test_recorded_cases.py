@@ -39,12 +39,12 @@ def test_stored_cases_hold_what_nnunet_stored(real_data: Path, name: str, tmp_pa
     folder.mkdir(parents=True)
     shutil.copy(base / "nnUNetPlans.json", folder)
     configurations = sorted(path.name for path in (base / "expected").iterdir())
-    plans = json.loads((base / "nnUNetPlans.json").read_text())
+    plans = json.loads((base / "nnUNetPlans.json").read_text(encoding="utf-8"))
     result = drain(
         preprocess(Workspace.at(tmp_path), PreprocessRequest(dataset=dataset.name, configurations=configurations))
     )
     assert not result.failed
-    ending = json.loads((dataset / "dataset.json").read_text())["file_ending"]
+    ending = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
     for configuration in configurations:
         expected = base / "expected" / configuration
         own = folder / plans["configurations"][configuration]["data_identifier"]
@@ -91,7 +91,7 @@ def _compare(stored, arrays, described: Path) -> None:
     assert data.shape == arrays["data"].shape
     np.testing.assert_allclose(data, arrays["data"], atol=1e-5 * max(1.0, float(np.abs(arrays["data"]).max())))
     assert labels.shape == arrays["seg"].shape
-    wanted = json.loads(described.read_text())
+    wanted = json.loads(described.read_text(encoding="utf-8"))
     properties = stored.read_properties()
     assert list(properties["spacing"]) == pytest.approx(wanted["spacing"])
     assert list(properties["shape_before_cropping"]) == wanted["shape_before_cropping"]
@@ -110,7 +110,7 @@ def _compare(stored, arrays, described: Path) -> None:
 
 
 def test_chunks_and_blocks_are_nnunets(real_data: Path):
-    recorded = json.loads((real_data / "parity" / "numerics" / "chunks.json").read_text())["cases"]
+    recorded = json.loads((real_data / "parity" / "numerics" / "chunks.json").read_text(encoding="utf-8"))["cases"]
     for case in recorded:
         chunks, blocks = chunks_and_blocks(case["image"], case["patch"], case["bytes_per_pixel"])
         assert (list(chunks), list(blocks)) == (case["chunks"], case["blocks"])
@@ -119,7 +119,7 @@ def test_chunks_and_blocks_are_nnunets(real_data: Path):
 def test_class_locations_are_drawn_as_nnunet_draws_them(real_data: Path):
     base = real_data / "parity" / "numerics"
     arrays = np.load(base / "class_locations.npz")
-    for case in json.loads((base / "class_locations.json").read_text())["cases"]:
+    for case in json.loads((base / "class_locations.json").read_text(encoding="utf-8"))["cases"]:
         keys = [tuple(key) if isinstance(key, list) else key for key in case["classes"]]
         found = class_locations(arrays[f"{case['id']}_seg"][0], keys)
         for entry in case["keys"]:

@@ -31,7 +31,9 @@ def numerics(real_data: Path):
 
     def load(name: str):
         arrays = base / f"{name}.npz"
-        return json.loads((base / f"{name}.json").read_text()), np.load(arrays) if arrays.is_file() else {}
+        return json.loads((base / f"{name}.json").read_text(encoding="utf-8")), np.load(
+            arrays
+        ) if arrays.is_file() else {}
 
     return load
 

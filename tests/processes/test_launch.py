@@ -130,7 +130,7 @@ def test_a_file_that_names_no_process_is_no_training(tmp_path, odd):
     folder = FoldFolder(tmp_path / "fold_0")
     with folder.claimed():
         assert folder.runner() == Runner.own()
-        entry = json.loads((folder.path / "running.json").read_text())
+        entry = json.loads((folder.path / "running.json").read_text(encoding="utf-8"))
         (folder.path / "running.json").write_text(json.dumps({**entry, **odd}))
         assert folder.runner() is None
     queue = queue_folder(tmp_path)

@@ -109,7 +109,7 @@ def test_a_killed_worker_is_noticed_and_its_case_tried_alone(tmp_path, times, fa
 
 def test_cases_run_side_by_side_only_where_memory_suffices(tmp_path):
     drain(run_cases(overlap, tasks(4, str(tmp_path), bytes=2e9), workers=2, memory_gb=3))
-    spans = sorted(tuple(map(float, (tmp_path / str(i)).read_text().split())) for i in range(4))
+    spans = sorted(tuple(map(float, (tmp_path / str(i)).read_text(encoding="utf-8").split())) for i in range(4))
     assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 

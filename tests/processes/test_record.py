@@ -23,7 +23,7 @@ def _job(error=None, *, steps=3):
 
 
 def _read(path):
-    return [from_json(line) for line in path.read_text().splitlines()]
+    return [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_recorded_job_leaves_its_events_and_that_it_finished(tmp_path):
@@ -50,7 +50,7 @@ def test_whatever_ends_a_recorded_job_is_its_last_event_with_the_traceback_in_a_
         drain(recorded(_job(error), path))
     last = _read(path)[-1]
     assert (last.kind, last.how, last.text) == ("ended", "failed", sentence)
-    report = Path(last.report).read_text()
+    report = Path(last.report).read_text(encoding="utf-8")
     assert "in _job" in report
     assert getattr(error, "report", "") in report
     drain(recorded(_job(), path))  # the next run leaves no report of this one
@@ -82,8 +82,8 @@ def test_a_line_that_a_kill_tore_does_not_spoil_the_next(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"kind": "progr')
     Recorder(path).take(Note(text="after"))
-    assert path.read_text().splitlines()[0] == '{"kind": "progr'
-    assert from_json(path.read_text().splitlines()[1]).text == "after"
+    assert path.read_text(encoding="utf-8").splitlines()[0] == '{"kind": "progr'
+    assert from_json(path.read_text(encoding="utf-8").splitlines()[1]).text == "after"
 
 
 def test_of_many_steps_in_a_row_a_file_of_many_hours_keeps_few(tmp_path):

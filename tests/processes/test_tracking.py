@@ -156,7 +156,7 @@ def test_mlflow_keeps_one_run_also_of_a_training_that_is_resumed(tmp_path, monke
 
     for _ in range(2):
         assert follow(tmp_path, "mlflow")[1] == []
-    identifier = json.loads((run(tmp_path).folder / "tracking.json").read_text())["mlflow"]
+    identifier = json.loads((run(tmp_path).folder / "tracking.json").read_text(encoding="utf-8"))["mlflow"]
     client = MlflowClient((tmp_path / "results" / "mlruns").as_uri())
     found = client.get_run(identifier)
     assert found.info.status == "FINISHED"
@@ -169,5 +169,5 @@ def test_mlflow_keeps_one_run_also_of_a_training_that_is_resumed(tmp_path, monke
 def test_weights_and_biases_stays_on_this_computer(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     assert follow(tmp_path, "wandb")[1] == []
-    identifier = json.loads((run(tmp_path).folder / "tracking.json").read_text())["wandb"]
+    identifier = json.loads((run(tmp_path).folder / "tracking.json").read_text(encoding="utf-8"))["wandb"]
     assert list(run(tmp_path).folder.rglob(f"offline-run-*/run-{identifier}.wandb"))

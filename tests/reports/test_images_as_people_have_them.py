@@ -20,8 +20,12 @@ def test_pages_that_were_appended_are_a_stack(kind, say, tmp_path):
     folder, where = kind("tif_appended_pages"), ("--workspace", tmp_path)
     assert say("import_folders", "-i", folder / "images", "-m", folder / "masks", "-n", "New", *where).status == 0
     assert say("extract_fingerprint", "-d", 1, *where).status == 0
-    measured = json.loads((tmp_path / "nnUNet_preprocessed/Dataset001_New/dataset_fingerprint.json").read_text())
-    assert measured["shapes_after_crop"] == list(json.loads((folder / "expected.json").read_text()).values())
+    measured = json.loads(
+        (tmp_path / "nnUNet_preprocessed/Dataset001_New/dataset_fingerprint.json").read_text(encoding="utf-8")
+    )
+    assert measured["shapes_after_crop"] == list(
+        json.loads((folder / "expected.json").read_text(encoding="utf-8")).values()
+    )
 
 
 def test_sizes_inside_tiffs_are_used_and_a_missing_one_is_named(kind, say, tmp_path):
@@ -29,7 +33,7 @@ def test_sizes_inside_tiffs_are_used_and_a_missing_one_is_named(kind, say, tmp_p
     one, microns = model_in(folder / "model"), model_in(folder / "model_microns")
     for part in ("imagej", "ome"):
         assert _predicted(say, folder / part, tmp_path / part, microns).status == 0
-        size = json.loads((tmp_path / part / "cell.json").read_text())["spacing"]
+        size = json.loads((tmp_path / part / "cell.json").read_text(encoding="utf-8"))["spacing"]
         assert size == pytest.approx([0.0005, 0.00025, 0.00025])
         assert _predicted(say, folder / part, tmp_path / f"{part}_one", one).has("cell_0000.tif", "--spacing")
     plain = _predicted(say, folder / "plain", tmp_path / "plain", one)

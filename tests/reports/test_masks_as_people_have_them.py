@@ -69,7 +69,7 @@ def test_fractions_are_named_and_not_rounded(kind, say, tmp_path):
         (folder / "references" / f"{name}.nii.gz").unlink()
     output = tmp_path / "harmless.json"
     assert say("evaluate_simple", folder / "references", folder / "masks", "-l", 1, "-o", output).status == 0
-    assert json.loads(output.read_text())["foreground_mean"]["Dice"] == 1
+    assert json.loads(output.read_text(encoding="utf-8"))["foreground_mean"]["Dice"] == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_no_hundred_classes_come_from_masks_that_are_no_classes(part, words, kin
     said = _imported(say, folder, tmp_path / "ws")
     assert said.status == 1 and said.has(*words) and not _raw(tmp_path / "ws").exists()
     again = _imported(say, folder, tmp_path / "ws", *words[-1].split())
-    labels = json.loads((_raw(tmp_path / "ws") / "dataset.json").read_text())["labels"]
+    labels = json.loads((_raw(tmp_path / "ws") / "dataset.json").read_text(encoding="utf-8"))["labels"]
     assert again.status == 0 and len(labels) == 2
 
 
@@ -102,7 +102,7 @@ def test_masks_that_are_plain_to_a_person_are_imported_or_asked_about(kind, say,
             asked = _imported(say, folder / part, workspace)
             assert asked.status == 1 and asked.has("If that is right, import with: ", answer[-1]), part
         assert _imported(say, folder / part, workspace, *answer).status == 0, part
-        content = json.loads((_raw(workspace) / "dataset.json").read_text())
+        content = json.loads((_raw(workspace) / "dataset.json").read_text(encoding="utf-8"))
         classes = ["background", "class_1", "class_2", *(["ignore"] if part == "minus" else [])]
         assert content["labels"] == {name: value for value, name in enumerate(classes)}, part
         found = {int(v) for path in (_raw(workspace) / "labelsTr").glob("case_*") for v in np.unique(voxels(path))}
@@ -113,7 +113,9 @@ def test_a_voxel_size_beside_a_stack_goes_with_it(kind, say, tmp_path):
     folder = kind("masks_import_refused") / "sidecar"
     assert _imported(say, folder, tmp_path / "ws").status == 0
     beside = sorted(_raw(tmp_path / "ws").glob("*/*.json"))
-    assert len(beside) == 4 and all(json.loads(path.read_text())["spacing"] == [3.0, 0.5, 0.5] for path in beside)
+    assert len(beside) == 4 and all(
+        json.loads(path.read_text(encoding="utf-8"))["spacing"] == [3.0, 0.5, 0.5] for path in beside
+    )
 
 
 def test_predictions_on_another_grid_are_turned_or_refused(kind, say, tmp_path):
@@ -123,7 +125,9 @@ def test_predictions_on_another_grid_are_turned_or_refused(kind, say, tmp_path):
         output = tmp_path / f"{part}.json"
         pair = folder / part / "references", folder / part / "predictions"
         said = say("evaluate_simple", *pair, "-l", 1, 2, "-o", output)
-        return said, json.loads(output.read_text())["foreground_mean"]["Dice"] if output.exists() else None
+        return said, json.loads(output.read_text(encoding="utf-8"))["foreground_mean"][
+            "Dice"
+        ] if output.exists() else None
 
     assert dice("same")[1] == dice("mirrored")[1] == 1
     said, none = dice("shifted")

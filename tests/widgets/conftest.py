@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pytestqt.qtbot import QtBot
 
 from helpers import Recipe, make_model
 from napari_nnunet.formats.workspace import Workspace
@@ -23,6 +24,21 @@ def viewer(make_napari_viewer, npe2pm):
         yield make_napari_viewer(show=True)
 
 
+class Patient(QtBot):
+    """Waits a minute and a half by default: beside other tests a window may be slow, and patience costs nothing."""
+
+    def waitUntil(self, callback, *, timeout=90_000):
+        super().waitUntil(callback, timeout=timeout)
+
+    def waitSignal(self, signal, *, timeout=90_000, **keywords):
+        return super().waitSignal(signal, timeout=timeout, **keywords)
+
+
+@pytest.fixture
+def qtbot(qapp, request):
+    return Patient(request)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """The folder of the workspace that docks open."""
@@ -40,9 +56,9 @@ def dock(viewer, qtbot):
     assert isinstance(widget, SegmentWidget)
     yield widget
     widget.panel.cancel()
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20000)
+    qtbot.waitUntil(lambda: not widget.busy)
     if widget._estimator is not None and widget._estimator.is_running:
-        qtbot.waitUntil(lambda: not widget._estimator.is_running, timeout=20000)
+        qtbot.waitUntil(lambda: not widget._estimator.is_running)
 
 
 @pytest.fixture

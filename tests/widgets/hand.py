@@ -20,7 +20,7 @@ class Hand:
         self._looks = 0
 
     def press(self, button):
-        self.qtbot.waitUntil(lambda: button.isVisible() and button.isEnabled(), timeout=60000)
+        self.qtbot.waitUntil(lambda: button.isVisible() and button.isEnabled())
         self.actions.append(button.text())
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
@@ -75,4 +75,4 @@ class Hand:
             bar.setValue(bar.maximum())
             show_in_themes(self.viewer, dock, f"{name}-end", self.qtbot)
             bar.setValue(before)
-            self.qtbot.waitUntil(lambda: not cut_parts(dock), timeout=10000)
+            self.qtbot.waitUntil(lambda: not cut_parts(dock))

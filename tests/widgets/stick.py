@@ -88,7 +88,7 @@ def press_everything(dock, qtbot, *, but=()):
             continue
         pressed.append(button.text())
         button.click()
-        qtbot.waitUntil(lambda: not dock.busy, timeout=60000)
+        qtbot.waitUntil(lambda: not dock.busy)
         for dialog in dock.findChildren(QDialog):
             qtbot.wait(20)
             dialog.reject()
@@ -98,13 +98,13 @@ def press_everything(dock, qtbot, *, but=()):
 
 def settle(dock, qtbot):
     """Wait until a dock has listed what there is and said what it will do."""
-    qtbot.waitUntil(lambda: not dock.busy, timeout=60000)
-    qtbot.waitUntil(lambda: getattr(dock, "_later", None) is None or not dock._later.isActive(), timeout=10000)
-    qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running, timeout=10000)
+    qtbot.waitUntil(lambda: not dock.busy)
+    qtbot.waitUntil(lambda: getattr(dock, "_later", None) is None or not dock._later.isActive())
+    qtbot.waitUntil(lambda: not state_of(dock.viewer)._looking.running)
     costing = getattr(dock, "_costing", None)
-    qtbot.waitUntil(lambda: costing is None or not costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: costing is None or not costing.running)
     drawing = getattr(getattr(dock, "cases", None), "_drawing", None)  # of pictures, which are written beside labels
-    qtbot.waitUntil(lambda: drawing is None or not drawing.running, timeout=60000)
+    qtbot.waitUntil(lambda: drawing is None or not drawing.running)
 
 
 def come_back(dock):
@@ -119,4 +119,4 @@ def end(docks, qtbot):
             panel.cancel()
         if hasattr(dock, "watch"):
             dock.watch.stop()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)

@@ -72,7 +72,7 @@ def choose(compare, folders, names):
 def test_folders_that_cannot_be_compared_are_refused_before(compare, folders, qtbot, what):
     names, _, words = REFUSED[what]
     choose(compare, folders, names)
-    qtbot.waitUntil(lambda: words in compare.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: words in compare.summary.text())
     assert not compare.panel.button.isEnabled()
 
 
@@ -80,7 +80,7 @@ def test_folders_that_cannot_be_compared_are_refused_before(compare, folders, qt
 def test_folders_that_turn_out_not_to_fit_are_said_and_the_dock_goes_on(compare, folders, qtbot, what):
     names, spoil, words = FAILED[what]
     choose(compare, folders, names)
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     if spoil is not None:
         spoil(folders)
     compare.run()
@@ -88,7 +88,7 @@ def test_folders_that_turn_out_not_to_fit_are_said_and_the_dock_goes_on(compare,
     text = compare.panel.status.text() + compare.summary.text()
     assert words in text and "Something went wrong" not in text, text
     choose(compare, folders, ("one", "one"))
-    qtbot.waitUntil(lambda: "Choose two different folders." in compare.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Choose two different folders." in compare.summary.text())
 
 
 def test_segmenting_a_folder_into_itself_is_refused(dock, model, folders, qtbot):
@@ -97,7 +97,7 @@ def test_segmenting_a_folder_into_itself_is_refused(dock, model, folders, qtbot)
     scope.box.value = FOLDER
     scope.images.setText(str(folders / "images"))
     scope.results.setText(str(folders / "images"))
-    qtbot.waitUntil(lambda: "Input and output are the same folder" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Input and output are the same folder" in dock.summary.text())
     assert not dock.panel.button.isEnabled()
     scope.results.setText(str(folders / "gone" / "results"))
-    qtbot.waitUntil(lambda: f"{folders / 'gone'} is not there" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: f"{folders / 'gone'} is not there" in dock.summary.text())

@@ -19,18 +19,18 @@ def test_what_is_pressed_next_is_seen_without_scrolling(viewer, home, qtbot):
     raw = make_dataset(home, cases=3)
     cases = open_dock(viewer, "Training cases")
     cases.state.choose(dataset=raw.name)
-    qtbot.waitUntil(cases.next.isVisible, timeout=20000)
+    qtbot.waitUntil(cases.next.isVisible)
     assert cases.next.window().rect().contains(cases.next.mapTo(cases.next.window(), cases.next.rect().center()))
     assert not cases.findChild(QScrollArea).isAncestorOf(cases.next)
     plan = open_dock(viewer, "Plan")
     assert not plan.findChild(QScrollArea).isAncestorOf(plan.train)
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 
 
 def test_the_folds_of_a_dataset_are_seen_without_scrolling(viewer, home, qtbot):
     make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
     train = open_dock(viewer, "Train")
-    qtbot.waitUntil(train.form.fold_boxes.isVisible, timeout=20000)
+    qtbot.waitUntil(train.form.fold_boxes.isVisible)
     qtbot.wait(200)
     assert not train.form.fold_boxes.verticalScrollBar().isVisible()
     train.watch.stop()
@@ -63,8 +63,8 @@ def test_tabs_of_many_docks_keep_their_names(viewer, home, qtbot):
     def bars():
         return [bar for bar in window.findChildren(QTabBar) if bar.count() == 6]
 
-    qtbot.waitUntil(lambda: bool(bars()), timeout=20000)
-    qtbot.waitUntil(lambda: bars()[0].elideMode() == Qt.TextElideMode.ElideNone, timeout=5000)
+    qtbot.waitUntil(lambda: bool(bars()))
+    qtbot.waitUntil(lambda: bars()[0].elideMode() == Qt.TextElideMode.ElideNone)
 
 
 def test_slices_of_a_volume_have_a_size_and_pictures_have_pixels(viewer, home, qtbot):
@@ -72,11 +72,15 @@ def test_slices_of_a_volume_have_a_size_and_pictures_have_pixels(viewer, home, q
     plan = open_dock(viewer, "Plan")
     assert "1 × 1 mm" in column(plan)
     path = next((home / "nnUNet_preprocessed").rglob("nnUNetPlans.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "original_median_spacing_after_transp": [999, 1, 1]}))
+    path.write_text(
+        json.dumps(
+            {**json.loads(path.read_text(encoding="utf-8")), "original_median_spacing_after_transp": [999, 1, 1]}
+        )
+    )
     plan.head.look_again()
-    qtbot.waitUntil(lambda: "pixels" in column(plan), timeout=20000)
+    qtbot.waitUntil(lambda: "pixels" in column(plan))
     assert base is not None
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
 
 
 def column(plan):
@@ -110,7 +114,7 @@ def test_a_result_without_anything_found_says_so(known_arithmetic, viewer, dock,
     dock.add_model(model.folder)
     viewer.add_image(smooth_image((12, 20, 20))[0], name="empty", units=MM)
     monkeypatch.setattr(segment_dock, "predict_series", finds_nothing)
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text())
     press(qtbot, dock)
     assert dock.panel.status.text().endswith("Nothing was found in this image.")
     assert not np.asarray(viewer.layers[-1].data).any()
@@ -118,7 +122,7 @@ def test_a_result_without_anything_found_says_so(known_arithmetic, viewer, dock,
 
 def test_a_result_of_a_dataset_of_scribbles_is_a_whole_case(viewer, home, qtbot):
     raw = make_dataset(home, cases=3, shape=(6, 20, 24))
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     ignore = max(content["labels"].values()) + 1
     (raw / "dataset.json").write_text(json.dumps({**content, "labels": {**content["labels"], "ignore": ignore}}))
     cases = open_dock(viewer, "Training cases")
@@ -128,8 +132,8 @@ def test_a_result_of_a_dataset_of_scribbles_is_a_whole_case(viewer, home, qtbot)
     found = np.zeros((6, 20, 24), int)
     found[1:3, 4:9, 4:9] = 1
     viewer.add_labels(found, name="unseen – 2d", metadata={"nnunet": {"partial": False}}, **place)
-    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text())
     assert not cases.form.sparse_box.value
     viewer.add_labels(found, name="scribbles", **place)  # somebody's own painting is as sparse as the dataset
-    qtbot.waitUntil(lambda: bool(cases.form.sparse_box.value), timeout=20000)
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+    qtbot.waitUntil(lambda: bool(cases.form.sparse_box.value))
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)

@@ -98,7 +98,7 @@ def test_a_dock_that_collects_cases_is_not_cut(small, home, qtbot):
     cases.problems.check()
     qtbot.waitUntil(lambda: cases.problems.title.isVisible(), timeout=90000)
     check(cases, qtbot)
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 
 
 def test_docks_that_show_plans_and_trainings_are_not_cut(small, home, qtbot):
@@ -108,10 +108,10 @@ def test_docks_that_show_plans_and_trainings_are_not_cut(small, home, qtbot):
     for tab in range(plan.views.count()):
         plan.views.setCurrentIndex(tab)
         check(plan, qtbot)
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
     check(plan, qtbot)
     train = open_dock(small, "Train")
-    qtbot.waitUntil(lambda: train.details.scores.isVisible(), timeout=20000)
+    qtbot.waitUntil(lambda: train.details.scores.isVisible())
     check(train, qtbot)
     assert "mean Dice 0.2101 (over cases, then over classes)" in train.details.scores_title.text()
     train.watch.stop()
@@ -134,6 +134,6 @@ def test_docks_are_tabs_of_each_other_and_each_is_there_once(viewer, home, qtbot
     def ours():
         return [dock for dock in window.findChildren(QDockWidget) if dock.windowTitle() in DOCKS]
 
-    qtbot.waitUntil(lambda: sorted(dock.windowTitle() for dock in ours()) == sorted(DOCKS[:4]), timeout=20000)
-    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(ours()[0])) == 3, timeout=20000)
+    qtbot.waitUntil(lambda: sorted(dock.windowTitle() for dock in ours()) == sorted(DOCKS[:4]))
+    qtbot.waitUntil(lambda: len(window.tabifiedDockWidgets(ours()[0])) == 3)
     open_dock(viewer, "Train").watch.stop()

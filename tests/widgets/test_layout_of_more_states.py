@@ -39,7 +39,7 @@ def look_at_a_run(dock, job, look, qtbot, name):
     """Look while a job runs, after it was cancelled, and after it is done."""
     job.at = 1
     dock.panel.start()
-    qtbot.waitUntil(job.reached.is_set, timeout=60000)
+    qtbot.waitUntil(job.reached.is_set)
     look(dock, f"{name}-running")
     dock.panel.cancel()
     job.go.set()
@@ -55,7 +55,7 @@ def look_at_a_run(dock, job, look, qtbot, name):
 def test_what_to_label_next(known_arithmetic, viewer, home, look, qtbot, monkeypatch):
     make_model(home / "nnUNet_results", Recipe())
     raw = make_dataset(home, cases=1, shape=SHAPE, name="Dataset001_Tiny")
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     labels = {"background": 0, "organ": 1, "lesion": 2}
     (raw / "dataset.json").write_text(json.dumps({**content, "labels": labels}))
     (home / "new").mkdir()
@@ -63,20 +63,20 @@ def test_what_to_label_next(known_arithmetic, viewer, home, look, qtbot, monkeyp
         write_nifti(home / "new" / f"{LONG}_{i}_0000.nii.gz", smooth_image(SHAPE, seed=i)[0] * (1 if i else 1e5))
     dock = open_dock(viewer, "Next")
     dock.source_box.value = home / "nowhere"
-    qtbot.waitUntil(dock.panel.remedy.isVisible, timeout=20000)
+    qtbot.waitUntil(dock.panel.remedy.isVisible)
     look(dock, "next-refused")
     dock.source_box.value = home / "new"
     dock.rows.widgets["unit"].value, dock.rows.widgets["budget"].value = "slices", "2"
-    qtbot.waitUntil(lambda: "2 images to look at" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "2 images to look at" in dock.summary.text())
     look(dock, "next-ready")
     job = Halting(next_dock.suggest)
     monkeypatch.setattr(next_dock, "suggest", job)
     look_at_a_run(dock, job, look, qtbot, "next")
-    qtbot.waitUntil(lambda: dock._open is not None, timeout=20000)
+    qtbot.waitUntil(lambda: dock._open is not None)
     look(dock, "next-open")
     while dock.left:
         dock.skip()
-        qtbot.waitUntil(lambda: dock._open is not None or not dock.left, timeout=20000)
+        qtbot.waitUntil(lambda: dock._open is not None or not dock.left)
     look(dock, "next-over")
     monkeypatch.setattr(next_dock, "suggest", failing)
     dock.run()
@@ -95,7 +95,7 @@ def test_comparing_folders(viewer, home, look, qtbot, monkeypatch):
     look(dock, "compare-folders-empty")
     for field, folder in (("first", "one"), ("second", "two")):
         dock.form.folders.widgets[field].value = home / folder
-    qtbot.waitUntil(lambda: "Will compare" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Will compare" in dock.summary.text())
     job = Halting(compare_dock.compare_folders)
     monkeypatch.setattr(compare_dock, "compare_folders", job)
     look_at_a_run(dock, job, look, qtbot, "compare-folders")
@@ -113,7 +113,7 @@ def test_comparing_objects(viewer, look, qtbot):
     layers = [viewer.add_labels(array, name=f"{LONG} {i}") for i, array in enumerate((first, second))]
     dock.form.first_box.value, dock.form.second_box.value = layers
     dock.form.objects_box.value = True
-    qtbot.waitUntil(lambda: "Will compare" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Will compare" in dock.summary.text())
     dock.run()
     wait_until_idle(qtbot, dock)
     look(dock, "compare-objects")
@@ -133,7 +133,7 @@ def test_segmenting_many_images(known_arithmetic, viewer, dock, model, home, loo
         look(dock, "many-folder-empty")
         dock.form.image.scope.images.setText(str(home / "in"))
     name = "many-folder" if scope == FOLDER else "many-open"
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
     look(dock, f"{name}-ready")
     dock.run()
     wait_until_idle(qtbot, dock)
@@ -145,13 +145,13 @@ def test_objects_that_were_found(known_arithmetic, viewer, dock, home, look, qtb
     model = make_model(home, Recipe(labels={"background": 0, "cell core": 1, "cell border": 2}))
     path = model.folder / "dataset.json"
     objects = {"kinds": {"cell": [1, 2]}, "width": 1.5, "unit": 1.0}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": objects}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "napari_nnunet_objects": objects}))
     dock.add_model(model.folder)
     add_image(viewer)
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
     dock.run()
     wait_until_idle(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.result.objects.copy.isEnabled(), timeout=60000)
+    qtbot.waitUntil(lambda: dock.result.objects.copy.isEnabled())
     look(dock, "objects-found")
 
 
@@ -171,10 +171,10 @@ def test_folds_and_labels_that_look_wrong(viewer, home, look, qtbot):
     train = open_dock(viewer, "Train")
     dialog = train.form.folds_dialog()
     dialog.open()
-    qtbot.waitUntil(lambda: not dialog._looking.running, timeout=20000)
+    qtbot.waitUntil(lambda: not dialog._looking.running)
     look(dialog, "folds")
     dialog.reject()
-    qtbot.waitUntil(lambda: train.chosen is not None, timeout=20000)
+    qtbot.waitUntil(lambda: train.chosen is not None)
     train.suspects.panel.button.click()
     wait_until_idle(qtbot, train.suspects)
     assert train.suspects.suspects
@@ -194,7 +194,7 @@ def test_a_failed_plan_and_a_failed_ensemble(viewer, workspace, look, qtbot, mon
     ensemble.members.source_box.value = LAYERS
     look(ensemble, "ensemble-layers")
     ensemble.members.source_box.value = MODELS
-    qtbot.waitUntil(ensemble.panel.button.isEnabled, timeout=60000)
+    qtbot.waitUntil(ensemble.panel.button.isEnabled)
     monkeypatch.setattr(ensemble_dock, "segment", failing)
     ensemble.run()
     wait_until_idle(qtbot, ensemble)

@@ -40,7 +40,7 @@ def look_at_a_run(dock, job, look, qtbot, name, *, step=3):
     """Look while a job runs, after it was cancelled, and after it is done."""
     job.at = step
     dock.panel.start()
-    qtbot.waitUntil(job.reached.is_set, timeout=60000)
+    qtbot.waitUntil(job.reached.is_set)
     qtbot.wait(200)
     look(dock, f"{name}-running")
     dock.panel.cancel()
@@ -58,7 +58,7 @@ def look_at_a_run(dock, job, look, qtbot, name, *, step=3):
 def stays_in_sight(dock, qtbot):
     """Wait until the dock has said what it would do next: what came of the run is still seen."""
     estimator = getattr(dock, "_estimator", None)
-    qtbot.waitUntil(lambda: estimator is None or not estimator.is_running, timeout=60000)
+    qtbot.waitUntil(lambda: estimator is None or not estimator.is_running)
     qtbot.wait(300)
     assert dock.findChild(QScrollArea) is None or in_sight(dock.panel)
 
@@ -71,10 +71,10 @@ def failing(*_, **__):
 def test_segment(viewer, dock, model, look, qtbot, monkeypatch):
     dock.add_model(model.folder)
     layer = viewer.add_image(smooth_image((12, 20, 20))[0], name=LONG, units=["um"] * 3)
-    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text())
     look(dock, "segment-unit")
     layer.units = MM
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text())
     look(dock, "segment-ready")
     job = Halting(segment_dock.predict_series)
     monkeypatch.setattr(segment_dock, "predict_series", job)
@@ -94,7 +94,7 @@ def test_segment_with_channels_apart(viewer, dock, new_model, look, qtbot):
     second.translate = (0, -23, 0)
     boxes = dock.form.image.channel_boxes
     boxes[0].value, boxes[1].value = first, second
-    qtbot.waitUntil(lambda: "mirrored along y" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "mirrored along y" in dock.summary.text())
     look(dock, "segment-apart")
 
 
@@ -102,14 +102,14 @@ def test_segment_with_the_offer_of_a_reader(viewer, npe2pm, look, qtbot):
     builtins = PluginManifest.from_file(Path(napari_builtins.__file__).parent / "builtins.yaml")
     with npe2pm.tmp_plugin(manifest=builtins):
         dock = open_dock(viewer, "Segment")
-        qtbot.waitUntil(lambda: dock.offer.isVisible(), timeout=20000)
+        qtbot.waitUntil(lambda: dock.offer.isVisible())
         look(dock, "segment-reader")
 
 
 def test_ensemble(viewer, workspace, look, qtbot, monkeypatch):
     dock = open_dock(viewer, "Ensemble")
     add_image(viewer, name=LONG)
-    qtbot.waitUntil(lambda: "members run over it" in dock.summary.text(), timeout=60000)
+    qtbot.waitUntil(lambda: "members run over it" in dock.summary.text())
     look(dock, "ensemble-ready")
     job = Halting(ensemble_dock.segment)
     monkeypatch.setattr(ensemble_dock, "segment", job)
@@ -186,13 +186,13 @@ def test_the_import_dialog(viewer, home, look, qtbot, values):
     dialog.target.setCurrentIndex(0)
     dialog.images.setText(str(images))
     dialog.masks.setText(str(masks))
-    qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
-    qtbot.waitUntil(lambda: not dialog._drawing.running, timeout=60000)
+    qtbot.waitUntil(lambda: dialog.plan is not None)
+    qtbot.waitUntil(lambda: not dialog._drawing.running)
     look(dialog, f"{name}-filled")
     dialog.masks.setText(str(home / "nowhere"))
     look(dialog, f"{name}-refused")
     dialog.reject()
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 
 
 def test_the_dialogs_of_a_dataset(viewer, home, look, qtbot):
@@ -220,7 +220,7 @@ def test_the_dialogs_of_a_dataset(viewer, home, look, qtbot):
     cases.trash.dialog.back.click()
     look(cases.trash.dialog, "trash-empty")
     cases.trash.dialog.accept()
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=20000)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 
 
 def test_plan(viewer, home, look, qtbot, monkeypatch):
@@ -230,7 +230,7 @@ def test_plan(viewer, home, look, qtbot, monkeypatch):
     job = Halting(plan_dock.plan_and_preprocess)
     monkeypatch.setattr(plan_dock, "plan_and_preprocess", job)
     look_at_a_run(dock, job, look, qtbot, "plan")
-    qtbot.waitUntil(lambda: not dock._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not dock._costing.running)
     path = next((home / "nnUNet_raw").rglob("c2_0000.nii.gz"))
     path.write_bytes(path.read_bytes()[:500])
     dock.preprocessing.panel.button.click()
@@ -247,7 +247,7 @@ def test_train_with_a_fold_that_failed(viewer, home, look, qtbot):
     end = Ended(how="failed", text=text, report="Traceback (most recent call last):")
     folder.events.write_text("".join(to_json(event) + "\n" for event in (Note(text="Preparing."), end)))
     dock = open_dock(viewer, "Train")
-    qtbot.waitUntil(dock.details.report.isVisible, timeout=30000)
+    qtbot.waitUntil(dock.details.report.isVisible)
     look(dock, "train-failed")
     dock.watch.stop()
 

@@ -50,24 +50,24 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     if not dialog.name.text():
         hand.fill(dialog.name, "Embryos")
     hand.press(dialog.panel.button)
-    qtbot.waitUntil(lambda: cases.form.head.dataset is not None, timeout=60000)
+    qtbot.waitUntil(lambda: cases.form.head.dataset is not None)
     hand.press(cases.next)
     there = viewer.window.dock_widgets
-    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
+    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there))
     plan = open_dock(viewer, "Plan")
-    qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=60000)
+    qtbot.waitUntil(lambda: plan.train.isVisible())
     hand.press(plan.train)
     train = open_dock(viewer, "Train")
     assert train.form.configuration_box.value == "2d"  # there is no GPU
     hand.fill(train.form.hours_box, 0.01)
-    qtbot.waitUntil(lambda: "5 cases will be preprocessed first" in train.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: "5 cases will be preprocessed first" in train.summary.text())
     hand.press(train.panel.button)
     qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
     unseen, _ = make_volume(99, shape=SHAPE)
     hand.actions.append("open an image")
     viewer.add_image(unseen, name="unseen", scale=SPACING, units=["mm"] * 3)
     hand.press(train.details.buttons["segment"])
-    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers), timeout=60000)
+    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
     qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=120000)
     assert len(hand.actions) <= 15, hand.actions
@@ -81,13 +81,13 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     count = len(viewer.layers)
     hand.actions.append("double click the worst case")
     train.details.scores.opened.emit(0)
-    qtbot.waitUntil(lambda: len(viewer.layers) > count + 1, timeout=20000)
+    qtbot.waitUntil(lambda: len(viewer.layers) > count + 1)
     reference = viewer.layers[f"{name} labels"]
     hand.actions.append("paint")
     viewer.layers.selection.active = reference
     reference.data[8:10, 5:9, 5:9] = 2 - (before[8, 5, 5] == 2)
     hand.press(train.details.correct)
-    qtbot.waitUntil(lambda: not np.array_equal(read_labels(label)[0], before), timeout=20000)
+    qtbot.waitUntil(lambda: not np.array_equal(read_labels(label)[0], before))
     monkeypatch.setattr(QInputDialog, "getInt", lambda *_: (1, True))
     epochs = train.chosen.last.epoch
     hand.press(train.details.buttons["resume"])
@@ -103,7 +103,7 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     hand.actions.append("paint")
     result.data[8:10, 20:24, 20:24] = 2
     hand.press(segment.result.collect)
-    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text())
     hand.press(cases.panel.button)
     hand.wait(cases.panel)
     assert (label.parent / "unseen.nii.gz").is_file()
@@ -114,4 +114,4 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     assert any("came after the folds were made" in text for text in asked)
     assert len(hand.actions) <= 6, hand.actions
     train.watch.stop()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)

@@ -46,7 +46,7 @@ class Held:
     @classmethod
     def now(cls, qtbot):
         """Count, when everything that was let go is gone."""
-        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
+        qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
         for _ in range(3):
             QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
             qtbot.wait(50)
@@ -91,7 +91,7 @@ def test_opening_a_dock_many_times_leaves_nothing(viewer, workspace, qtbot, titl
     before = None
     for i in range(TIMES):
         _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", title)
-        qtbot.waitUntil(lambda dock=dock: not dock.busy, timeout=60000)
+        qtbot.waitUntil(lambda dock=dock: not dock.busy)
         qtbot.wait(20)
         viewer.window.remove_dock_widget(dock)
         del dock

@@ -14,7 +14,7 @@ PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"
 
 
 def click(panel, qtbot):
-    qtbot.waitUntil(panel.button.isEnabled, timeout=20000)
+    qtbot.waitUntil(panel.button.isEnabled)
     qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=120000)
 
@@ -45,7 +45,7 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
     plan.preprocessing.boxes["2d"].setChecked(False)
     click(plan.preprocessing.panel, qtbot)
     assert "Ready to train" in plan.preprocessing.panel.status.text()
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
     viewer.window.remove_dock_widget("all")
     _, train = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     assert train.form.configuration_box.value == "3d_fullres"
@@ -58,10 +58,10 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
     viewer.layers.clear()
     viewer.add_image(unseen, name="unseen", **PLACE)
     train.segment_now()
-    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers), timeout=60000)
+    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
     qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=120000)
     assert result.data.shape == unseen.shape
     assert result.metadata["nnunet"]["checkpoint"] == "checkpoint_final.pth"
     assert set(result.features["name"]) >= {"nucleus", "shell"}
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)

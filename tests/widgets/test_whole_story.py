@@ -91,7 +91,7 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     dialog = cases.findChild(ImportDialog)
     hand.fill(dialog.images, folder / "images")
     hand.fill(dialog.masks, folder / "masks")
-    qtbot.waitUntil(lambda: dialog.plan is not None and not dialog._drawing.running, timeout=60000)
+    qtbot.waitUntil(lambda: dialog.plan is not None and not dialog._drawing.running)
     hand.look(dialog, "import")
     for value, meaning in story.says.items():
         row = next(r for r in range(dialog.values.rowCount()) if dialog.values.item(r, 0).text() == str(value))
@@ -99,31 +99,31 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
             hand.fill(dialog.values.item(row, 4), meaning)
     hand.look(dialog, "import-answered")
     hand.press(dialog.panel.button)
-    qtbot.waitUntil(lambda: cases.form.head.dataset is not None, timeout=60000)
-    qtbot.waitUntil(lambda: not cases.cases._drawing.running, timeout=60000)
+    qtbot.waitUntil(lambda: cases.form.head.dataset is not None)
+    qtbot.waitUntil(lambda: not cases.cases._drawing.running)
     hand.look(cases, "imported")
 
     # --- it is checked, planned and trained; the training is paused and resumed ---
     hand.press(cases.next)
-    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in viewer.window.dock_widgets), timeout=60000)
+    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in viewer.window.dock_widgets))
     plan = open_dock(viewer, "Plan")
     qtbot.waitUntil(lambda: plan.train.isVisible() and not plan._costing.running, timeout=120000)
     hand.look(plan, "planned")
     hand.press(plan.train)
     train = open_dock(viewer, "Train")
-    qtbot.waitUntil(lambda: "will be preprocessed first" in train.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: "will be preprocessed first" in train.summary.text())
     hand.look(train, "train")
     hand.fill(train.form.hours_box, HOURS)
     hand.press(train.panel.button)
     qtbot.waitUntil(lambda: status(train) == "running" and bool(train.chosen.epochs), timeout=240000)
     hand.look(train, "training")
     hand.press(train.details.buttons["stop"])
-    qtbot.waitUntil(lambda: status(train) in ("stopped", "finished"), timeout=60000)
+    qtbot.waitUntil(lambda: status(train) in ("stopped", "finished"))
     hand.look(train, "paused")
     if status(train) == "stopped":
         hand.press(train.details.buttons["resume"])
     qtbot.waitUntil(lambda: status(train) == "finished", timeout=600000)
-    qtbot.waitUntil(train.details.scores.isVisible, timeout=20000)
+    qtbot.waitUntil(train.details.scores.isVisible)
     hand.look(train, "trained")
 
     # --- it segments a picture it never saw ---
@@ -146,7 +146,7 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     result.brush_size = 12
     result.paint([n // 2 for n in result.data.shape], max(1, int(result.data.max())))
     hand.press(segment.result.collect)
-    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "<b>Will add</b> 'unseen'" in cases.summary.text())
     hand.look(cases, "corrected")
     hand.press(cases.panel.button)
     hand.wait(cases.panel)
@@ -154,9 +154,9 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     epochs = train.chosen.last.epoch
     hand.answer("longer", 1)
     hand.press(cases.next)
-    qtbot.waitUntil(lambda: len(hand.asked) == 1, timeout=30000)
+    qtbot.waitUntil(lambda: len(hand.asked) == 1)
     hand.answer("new-cases")
-    qtbot.waitUntil(lambda: len(hand.asked) == 2, timeout=30000)
+    qtbot.waitUntil(lambda: len(hand.asked) == 2)
     qtbot.waitUntil(lambda: status(train) == "finished" and train.chosen.last.epoch > epochs, timeout=240000)
     assert any("came after the folds were made" in text for text in hand.asked)
     assert len(hand.actions) <= 6, hand.actions
@@ -168,10 +168,10 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     hand.look(ensemble, "not-compared")
     hand.press(ensemble.members.compare)
     hand.wait(ensemble.panel)
-    qtbot.waitUntil(lambda: ensemble.members.best is not None, timeout=60000)
+    qtbot.waitUntil(lambda: ensemble.members.best is not None)
     image = next(layer for layer in viewer.layers if isinstance(layer, Image))
     ensemble.form.image.channel_boxes[0].value = image
-    qtbot.waitUntil(ensemble.panel.button.isEnabled, timeout=60000)
+    qtbot.waitUntil(ensemble.panel.button.isEnabled)
     hand.look(ensemble, "best")
     before = len(viewer.layers)
     hand.press(ensemble.panel.button)
@@ -188,12 +188,12 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     hand.look(compare, "compared")
     assert np.shape(result.data) == np.shape(other.data)
     train.watch.stop()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60000)
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
 
 
 def finished_result(viewer, qtbot):
     """Wait for the labels that a run leaves."""
-    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers), timeout=60000)
+    qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
     qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=240000)
     return result

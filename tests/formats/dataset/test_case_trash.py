@@ -147,7 +147,7 @@ def test_labels_do_not_come_back_over_a_case_that_was_changed_since(raw):
 
 def test_renumbered_labels_go_to_the_trash(raw):
     before = [content(raw, name) for name in ("c0", "c1", "c2")]
-    info = json.loads((raw / "dataset.json").read_text())
+    info = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     (raw / "dataset.json").write_text(json.dumps({**info, "labels": {"background": 0, "a": 2, "b": 1}}))
     remap_dataset(raw)
     [entry] = trashed(raw / "trash")

@@ -96,6 +96,8 @@ def test_groups_are_read_as_they_were_named_though_none_is_a_formula_in_their_ta
     of = {"-1_left": "=1+1", "-1_right": "=1+1", "plain": "@bob"}
     write_groups(tmp_path, of)
     assert not [
-        line for line in (tmp_path / "groups.csv").read_text().splitlines() if line[0] in "=+-@" or ",=" in line
+        line
+        for line in (tmp_path / "groups.csv").read_text(encoding="utf-8").splitlines()
+        if line[0] in "=+-@" or ",=" in line
     ]
     assert read_groups(list(of), stored_groups(tmp_path)).of == of

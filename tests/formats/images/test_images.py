@@ -85,7 +85,7 @@ def test_tiff_stacks_take_their_spacing_from_the_file_beside(tmp_path):
     volume = read_volume([tmp_path / "cell_0000.tif"])
     assert volume.geometry.spacing == (2.0, 0.5, 0.4)
     write_labels((stack % 3).astype(np.uint8), volume.geometry, tmp_path / "out.tif")
-    assert json.loads((tmp_path / "out.json").read_text()) == {"spacing": [2.0, 0.5, 0.4]}
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == {"spacing": [2.0, 0.5, 0.4]}
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), stack % 3)
 
 

@@ -81,7 +81,7 @@ def test_no_spacing_is_left_beside_a_stack_that_could_not_be_written(tmp_path, m
 def test_the_spacing_beside_is_replaced_with_its_stack(tmp_path):
     for spacing in ((1.0, 1.0, 1.0), (2.0, 3.0, 4.0)):
         write_labels(np.zeros((5, 6, 7), np.uint8), Geometry(spacing=spacing), tmp_path / "a.tif")
-    assert json.loads((tmp_path / "a.json").read_text()) == {"spacing": [2.0, 3.0, 4.0]}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"spacing": [2.0, 3.0, 4.0]}
 
 
 def test_planes_that_are_named_time_points_are_read_as_slices_and_that_is_said(tmp_path):

@@ -64,12 +64,12 @@ def test_axes_may_lie_in_any_order():
 def test_metadata_that_no_image_has_are_refused(tmp_path, changes, words):
     path = tmp_path / "a.zarr"
     ome_zarr(path, [np.zeros((9, 20, 30), np.uint8)], version="0.4")
-    attributes = json.loads((path / ".zattrs").read_text())
+    attributes = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
     datasets = attributes["multiscales"][0]["datasets"]
     datasets[0]["path"] = changes.get("path", "0")
     attributes["multiscales"][0]["datasets"] = datasets * changes.get("levels", 1)
     (path / ".zattrs").write_text(json.dumps(attributes))
-    array = json.loads((path / "0" / ".zarray").read_text())
+    array = json.loads((path / "0" / ".zarray").read_text(encoding="utf-8"))
     (path / "0" / ".zarray").write_text(json.dumps({**array, "chunks": changes.get("chunks", array["chunks"])}))
     with pytest.raises(ImageError, match=words):
         open_zarr(path)
@@ -206,7 +206,7 @@ def test_a_truncated_nifti_is_refused(tmp_path):
 def _changed(path, **metadata):
     """Change the metadata of the finest level."""
     file = path / "0" / "zarr.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **metadata}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **metadata}))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_an_axis_without_a_letter_is_asked_for(tmp_path, name):
     axes = [{**axis("z"), "name": name}, axis("y"), axis("x")]
     path = ome_zarr(tmp_path / "a.zarr", [IMAGE])
     file = path / "zarr.json"
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["attributes"]["ome"]["multiscales"][0]["axes"] = axes
     file.write_text(json.dumps(content))
     with pytest.raises(ImageError, match="Give one letter per axis"):

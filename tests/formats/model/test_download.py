@@ -174,7 +174,7 @@ def test_what_is_kept_says_where_it_is_from(server, tmp_path):
     with pytest.raises(ResourceError):
         fetch(f"{server.address}/a.zip", tmp_path)
     assert (tmp_path / "a.zip.part").read_bytes() == CONTENT[:3000]
-    notes = json.loads((tmp_path / "a.zip.part.json").read_text())
+    notes = json.loads((tmp_path / "a.zip.part.json").read_text(encoding="utf-8"))
     assert notes == {"url": f"{server.address}/a.zip", "version": '"v1"'}
 
 

@@ -108,7 +108,7 @@ def test_an_earlier_training_is_put_aside_whole_and_one_without_checkpoint_stays
         fold.latest.write_text(str(i))
         places.append(fold.put_aside())
     assert len(set(places)) == 2
-    assert [(place / "checkpoint_latest.pth").read_text() for place in places] == ["0", "1"]
+    assert [(place / "checkpoint_latest.pth").read_text(encoding="utf-8") for place in places] == ["0", "1"]
     assert (places[0] / "events.jsonl").exists()
     assert not fold.path.exists()
 

@@ -90,7 +90,7 @@ def test_some_other_file_is_not_taken_for_a_checkpoint(tmp_path):
 def test_weights_that_do_not_fit_the_plans_are_explained(model, volume):
     text = (
         (model.folder / "plans.json")
-        .read_text()
+        .read_text(encoding="utf-8")
         .replace('"features_per_stage": [4, 6, 8]', '"features_per_stage": [4, 6, 10]')
     )
     (model.folder / "plans.json").write_text(text)

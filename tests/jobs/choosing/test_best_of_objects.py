@@ -68,7 +68,10 @@ def as_two() -> NDArray[np.uint8]:
 def validated(root: Path, configuration: str, labels: NDArray[np.uint8], *, found: bool = True) -> Workspace:
     """Write a model that says this of the one case of its fold."""
     model = make_model(root / "nnUNet_results", Recipe(configuration=configuration, labels=LABELS))
-    content = {**json.loads((model.folder / "dataset.json").read_text()), "napari_nnunet_objects": SCHEME}
+    content = {
+        **json.loads((model.folder / "dataset.json").read_text(encoding="utf-8")),
+        "napari_nnunet_objects": SCHEME,
+    }
     (model.folder / "dataset.json").write_text(json.dumps(content))
     base, raw = root / "nnUNet_preprocessed" / NAME, root / "nnUNet_raw" / NAME
     for folder in (base / "gt_segmentations", raw / "objectsTr"):
@@ -76,8 +79,8 @@ def validated(root: Path, configuration: str, labels: NDArray[np.uint8], *, foun
     write_nifti(base / "gt_segmentations" / "c.nii.gz", classes(touching()))
     write_nifti(raw / "objectsTr" / "c.nii.gz", touching())
     plans = base / "nnUNetPlans.json"
-    known = json.loads((plans if plans.is_file() else model.folder / "plans.json").read_text())
-    known["configurations"] |= json.loads((model.folder / "plans.json").read_text())["configurations"]
+    known = json.loads((plans if plans.is_file() else model.folder / "plans.json").read_text(encoding="utf-8"))
+    known["configurations"] |= json.loads((model.folder / "plans.json").read_text(encoding="utf-8"))["configurations"]
     plans.write_text(json.dumps(known))
     place = model.folder / "fold_0" / "validation"
     (place / "objects").mkdir(parents=True)
@@ -100,13 +103,13 @@ def test_the_model_that_finds_the_objects_is_the_best_though_its_dice_is_lower(t
     assert two.objects is not None and two.objects > 0.3
     assert [model.configuration for model in answer.best.models] == ["3d_fullres"]
     assert "mean average precision of the objects" in said and "3d_fullres: average precision" in said
-    information = json.loads((workspace.results / NAME / "inference_information.json").read_text())
+    information = json.loads((workspace.results / NAME / "inference_information.json").read_text(encoding="utf-8"))
     assert information["all_results"][one.identifier] == pytest.approx(one.dice)  # nnU-Net's key keeps its meaning
     assert read_best(workspace.results / NAME).precision == pytest.approx(two.objects)
-    text = answer.instructions.read_text()
+    text = answer.instructions.read_text(encoding="utf-8")
     assert "mean average precision of its objects" in text and "apply_postprocessing" not in text
     assert not read_cleaning(answer.best.postprocessing).steps
-    crossval = json.loads((two.folder / "objects.json").read_text())
+    crossval = json.loads((two.folder / "objects.json").read_text(encoding="utf-8"))
     assert (crossval["all"]["found"], crossval["all"]["missed"]) == (2, 0)
 
 
@@ -119,7 +122,7 @@ def test_ensembles_of_them_are_compared_by_objects_found_in_their_mean(tmp_path:
     found, _ = read_labels(both.folder / "objects" / "c.nii.gz")
     assert set(np.unique(found)) == {0, 1, 2}
     assert read_labels(both.folder / "c.nii.gz")[0].max() == 2  # classes, for nnU-Net's Dice
-    command = answer.instructions.read_text()
+    command = answer.instructions.read_text(encoding="utf-8")
     assert ("napari-nnunet ensemble" in command) == (len(answer.best.models) > 1)
 
 
@@ -137,7 +140,10 @@ def test_cases_with_more_objects_than_their_format_has_numbers_count(tmp_path: P
     """BMP numbers 254 objects; a bad model finds 400 where three are."""
     recipe = Recipe(configuration="2d", labels=LABELS, reader="NaturalImage2DIO", file_ending=".bmp")
     model = make_model(tmp_path / "nnUNet_results", recipe)
-    content = {**json.loads((model.folder / "dataset.json").read_text()), "napari_nnunet_objects": SCHEME}
+    content = {
+        **json.loads((model.folder / "dataset.json").read_text(encoding="utf-8")),
+        "napari_nnunet_objects": SCHEME,
+    }
     (model.folder / "dataset.json").write_text(json.dumps(content))
     plane, raw = Geometry(spacing=(1.0, 1.0)), tmp_path / "nnUNet_raw" / recipe.name
     objects = np.repeat(np.arange(4, dtype=np.uint8)[:, None], 100, axis=1)
@@ -153,7 +159,7 @@ def test_cases_with_more_objects_than_their_format_has_numbers_count(tmp_path: P
     request = AccumulateRequest(dataset=recipe.name, configuration="2d")
     collected, said = notes(accumulate(Workspace.at(tmp_path), request))
     assert "without looking" not in said and collected.objects == 0
-    scores = json.loads((collected.folder / "objects.json").read_text())
+    scores = json.loads((collected.folder / "objects.json").read_text(encoding="utf-8"))
     assert (scores["all"]["references"], scores["all"]["predictions"]) == (3, 400)
 
 
@@ -182,7 +188,7 @@ def test_the_largest_part_alone_is_never_kept_of_what_counts_objects(tmp_path: P
 def member(folder: Path, labels: NDArray[np.uint8], *, seed: float | None = 0.6) -> Path:
     """Write what predict --save_probabilities leaves of one case."""
     member_folder(folder, ("c",))
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     (folder / "dataset.json").write_text(json.dumps({**content, "labels": LABELS, "napari_nnunet_objects": SCHEME}))
     write_probabilities(0.1 + 0.7 * np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2), folder / "c.npz")
     grid = {"spacing": (1.0,) * 3, "origin": (0.0,) * 3, "direction": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)}
@@ -201,7 +207,7 @@ def test_joined_folders_are_numbered_objects_by_the_mean_of_their_rules(tmp_path
     expected = decode(mean[1], mean[1] + mean[2], Rule(1.0, 0.6, 0.5), (1.0,) * 3)
     np.testing.assert_array_equal(read_labels(tmp_path / "o" / "c.nii.gz")[0], expected)
     assert expected.max() == 2 and "missing" not in said
-    joined = json.loads((tmp_path / "o" / "object_rules.json").read_text())
+    joined = json.loads((tmp_path / "o" / "object_rules.json").read_text(encoding="utf-8"))
     assert joined["rules"]["cell"]["seed"] == pytest.approx(0.6)
 
 

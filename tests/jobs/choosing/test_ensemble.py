@@ -44,7 +44,7 @@ def test_members_are_joined_where_only_properties_tell_the_grid(tmp_path):
     assert geometry.origin == (3.0, 2.0, 1.0)
     entropy = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o" / "entropy" / "b.nii.gz")))
     assert entropy.shape == SHAPE and 0 < entropy.max() <= 1
-    assert json.loads((tmp_path / "o" / "ensemble.json").read_text())["weights"] == [1.0, 3.0]
+    assert json.loads((tmp_path / "o" / "ensemble.json").read_text(encoding="utf-8"))["weights"] == [1.0, 3.0]
 
 
 WAYS = [(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)]

@@ -45,10 +45,13 @@ def test_the_table_has_the_worst_case_first(tmp_path):
     label_folder(tmp_path / "pred", {"good": good, "bad": random_labels(2)})
     output = EvaluationFiles(tmp_path / "o" / "summary.json", tmp_path / "o" / "table.csv")
     result = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES, output))
-    rows = list(csv.DictReader((tmp_path / "o" / "table.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "o" / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["case"] for row in rows] == ["bad", "bad", "good", "good"]
     assert float(rows[2]["Dice"]) == 1
-    assert json.loads((tmp_path / "o" / "summary.json").read_text())["foreground_mean"]["Dice"] == result.dice
+    assert (
+        json.loads((tmp_path / "o" / "summary.json").read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
+        == result.dice
+    )
 
 
 def test_different_cases_are_named_and_nothing_is_written(tmp_path):
@@ -92,7 +95,7 @@ def test_a_class_that_occurs_nowhere_is_pointed_out(tmp_path):
     result = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES), events.append)
     assert np.isnan(result.dice)
     assert any(isinstance(e, Note) and e.level == "warning" and "Label 2" in e.text for e in events)
-    assert "NaN" in (tmp_path / "pred" / "summary.json").read_text()
+    assert "NaN" in (tmp_path / "pred" / "summary.json").read_text(encoding="utf-8")
 
 
 def test_surfaces_of_a_cube_that_was_moved_by_two_voxels(tmp_path):
@@ -151,7 +154,7 @@ def test_evaluate_simple_knows_compressed_files_and_the_python_door_gives_the_sa
     label_folder(tmp_path / "pred", {"a": random_labels(1)})
     assert run_verb("evaluate_simple", tmp_path / "ref", tmp_path / "pred", "-l", 1, 2, "-o", tmp_path / "s.json") == 0
     result = napari_nnunet.evaluate(tmp_path / "ref", tmp_path / "pred", tmp_path / "pred" / "dataset.json")
-    assert json.loads((tmp_path / "s.json").read_text()) == result.summary.to_json()
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8")) == result.summary.to_json()
     assert f"Mean: Dice {result.dice:.4f}" in capsys.readouterr().out
 
 
@@ -168,7 +171,7 @@ def test_two_folders_are_compared_by_what_they_hold(tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["case", "organ", "lesion"]
     assert shown[2].startswith("b ") and shown[3].split() == ["a", "1.0000", "1.0000"]
-    assert (tmp_path / "t.csv").read_text().startswith("case,label,Dice")
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").startswith("case,label,Dice")
 
 
 def test_differences_say_who_has_something_where():

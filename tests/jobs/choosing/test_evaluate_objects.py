@@ -22,7 +22,7 @@ def test_figures_of_every_case_and_of_all_together(tmp_path: Path) -> None:
     prediction = write_objects_folder(tmp_path / "p", a=boxes(7, 9, 0), b=boxes(1, 2, 0))
     request = EvaluateObjectsRequest(reference=reference, prediction=prediction, csv=tmp_path / "table.csv")
     drain(evaluate_objects(request))
-    content = json.loads((prediction / "objects.json").read_text())
+    content = json.loads((prediction / "objects.json").read_text(encoding="utf-8"))
     assert content["all"]["AP@0.5"] == pytest.approx(3 / 5)
     assert content["all"]["F1@0.5"] == pytest.approx(6 / 8)
     assert content["cases"]["b"]["AP"] == pytest.approx(0.5)
@@ -55,7 +55,7 @@ def test_pictures_without_objects_have_no_figures_instead_of_wrong_ones(tmp_path
         write_objects_folder(tmp_path / "p", a=boxes(0, 0)),
     )
     drain(evaluate_objects(EvaluateObjectsRequest(reference=reference, prediction=prediction)))
-    text = (prediction / "objects.json").read_text()
+    text = (prediction / "objects.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert json.loads(text)["all"]["AP@0.5"] is None
 
@@ -89,7 +89,7 @@ def test_objects_of_different_kinds_are_not_matched_and_each_kind_has_figures(tm
         (folder / "dataset.json").write_text(json.dumps(TOLD))
     request = EvaluateObjectsRequest(reference=reference, prediction=prediction, csv=tmp_path / "table.csv")
     drain(evaluate_objects(request))
-    content = json.loads((prediction / "objects.json").read_text())
+    content = json.loads((prediction / "objects.json").read_text(encoding="utf-8"))
     counted = ("found", "invented", "missed")
     assert [content["all"][name] for name in counted] == [2, 1, 1]
     assert [content["kinds"]["nucleus"]["all"][name] for name in counted] == [2, 1, 0]

@@ -35,7 +35,7 @@ def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
     assert len(answer.scored) == 3
     best = read_best(workspace.results / "Dataset001_Tiny")
     assert best.dice == max(entry.dice for entry in answer.scored)
-    text = answer.instructions.read_text()
+    text = answer.instructions.read_text(encoding="utf-8")
     assert f"-f 0 1 -tr nnUNetTrainer -c 3d_fullres -p nnUNetPlans --workspace {tmp_path}" in text
 
 
@@ -87,7 +87,7 @@ def test_an_accumulated_folder_is_replaced_whole_and_one_of_the_users_never(tmp_
     second = drain(collect(workspace, model, (0, 1)))
     assert second.evaluation.summary == first.evaluation.summary
     assert not stale.exists()
-    recorded = json.loads((folder / "summary.json").read_text())["metric_per_case"]
+    recorded = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
     assert all(Path(entry["prediction_file"]).is_file() for entry in recorded)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
@@ -141,7 +141,7 @@ def test_a_model_and_an_ensemble_are_calibrated_on_their_validation(tmp_path, ca
     assert known_temperature([folders["2d"]]) == pytest.approx(float(value.split()[1]), abs=1e-4)
     assert known_temperature([folders["3d_fullres"], folders["2d"]]) is not None  # in either order
     assert known_temperature([folders["3d_fullres"]]) is None
-    content = json.loads((folders["2d"] / "calibration.json").read_text())
+    content = json.loads((folders["2d"] / "calibration.json").read_text(encoding="utf-8"))
     assert content["cases"] == 2 and content["loss_after"] <= content["loss_before"]
     (folders["2d"] / "fold_1" / "validation" / "c1.npz").unlink()
     with pytest.raises(ModelError, match="--val --npz"):

@@ -45,7 +45,7 @@ def test_the_best_segments_a_folder_as_its_instructions_do_by_hand(best, tmp_pat
     workspace, images = best
     words = ("-d", 1, "-i", images, "-o", tmp_path / "out", "--workspace", tmp_path, "--uncertainty")
     assert run_verb("predict_best", *words, "-device", "cpu") == 0
-    text = (workspace.results / "Dataset001_Tiny" / "inference_instructions.txt").read_text()
+    text = (workspace.results / "Dataset001_Tiny" / "inference_instructions.txt").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in text.splitlines() if line.startswith("napari-nnunet ")]
     places = {name: str(tmp_path / name) for name in ("OUTPUT_FOLDER", "OUTPUT_FOLDER_PP", "OUTPUT_FOLDER_MODEL_1",
                                                       "OUTPUT_FOLDER_MODEL_2")}  # fmt: skip
@@ -102,7 +102,7 @@ def test_nobody_compared_yet_and_an_edited_file_are_errors(tmp_path):
         best_combination(workspace, "Dataset001_Tiny")
     drain(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny")))
     path = results / "inference_information.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     sound = json.dumps(content)
     for elsewhere in ("/etc/passwd", f"{results}/../x.pkl"):
         content["best_model_or_ensemble"]["postprocessing_file"] = elsewhere

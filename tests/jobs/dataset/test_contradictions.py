@@ -107,7 +107,7 @@ def test_a_region_that_is_painted_over_is_named():
 
 def test_a_case_that_is_ignore_everywhere_is_said_to_be_so(tmp_path):
     raw = make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     top = max(content["labels"].values())
     content["labels"]["ignore"] = top + 1
     (raw / "dataset.json").write_text(json.dumps(content))

@@ -242,7 +242,7 @@ def _task(folder, name="Task07_Liver", **content):
 def test_a_task_of_the_decathlon(workspace, tmp_path):
     folder = drain(convert_msd(workspace, ConvertMsdRequest(source=_task(tmp_path))))
     assert folder.name == "Dataset007_Liver"
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "liver": 1}
     assert content["channel_names"] == {"0": "T2", "1": "ADC"}
     assert content["file_ending"] == ".nii.gz"
@@ -280,7 +280,7 @@ def test_folders_that_are_no_task(workspace, tmp_path):
 def test_a_dataset_of_nnunet_v1(workspace, tmp_path):
     source = _task(tmp_path, "Task004_Old")
     folder = drain(convert_old_nnunet(workspace, ConvertOldRequest(source=source, name="Dataset104_Old")))
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert list(content) == ["name", "labels", "numTraining", "channel_names", "file_ending"]
     assert (folder / "imagesTr" / "case_1.nii.gz").is_file()
     with pytest.raises(DatasetError, match="already exists"):

@@ -127,7 +127,7 @@ def test_files_of_single_objects_are_no_classes(tmp_path, capsys):
 def test_cases_of_files_per_class_are_added_to_a_dataset_by_the_names_of_its_classes(tmp_path):
     write(tmp_path)
     made = drain(import_folders(Workspace.at(tmp_path), request(tmp_path)))
-    content = (made / "dataset.json").read_text()
+    content = (made / "dataset.json").read_text(encoding="utf-8")
     (made / "dataset.json").write_text(
         content.replace('"liver": 1', '"tumour": 1').replace('"tumour": 2', '"liver": 2')
     )

@@ -53,7 +53,7 @@ def imported(tmp_path, capfd):
 
 
 def beside(dataset, part, name):
-    return json.loads((dataset / part / f"{name}.json").read_text())["spacing"]
+    return json.loads((dataset / part / f"{name}.json").read_text(encoding="utf-8"))["spacing"]
 
 
 def test_a_size_inside_a_tiff_lies_beside_its_copy_where_nnunet_looks(tmp_path, imported):

@@ -30,7 +30,7 @@ def workspace(tmp_path):
 def test_a_dataset_is_renamed_with_its_plans_and_models_and_nothing_is_stale(workspace):
     assert run(rename_dataset(workspace, TRAINED, "Other")) == NEW
     assert workspace.dataset_names() == [NEW]
-    plans = json.loads((workspace.preprocessed / NEW / "nnUNetPlans.json").read_text())
+    plans = json.loads((workspace.preprocessed / NEW / "nnUNetPlans.json").read_text(encoding="utf-8"))
     assert plans["dataset_name"] == NEW
     [model] = workspace.models(NEW)
     assert load_model(workspace.model(NEW, model)).plans.dataset_name == NEW

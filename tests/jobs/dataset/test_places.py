@@ -82,7 +82,7 @@ def score(folder, *more):
     words = ("evaluate_folder", folder / "reference", folder / "prediction", "-djfile", folder / "dataset.json")
     status = main([str(word) for word in (*words, *more)])
     path = folder / "prediction" / "summary.json"
-    return status, json.loads(path.read_text())["foreground_mean"]["Dice"] if path.exists() else None
+    return status, json.loads(path.read_text(encoding="utf-8"))["foreground_mean"]["Dice"] if path.exists() else None
 
 
 def test_evaluating_a_turned_copy_equals_evaluating_the_original(scored):

@@ -111,7 +111,11 @@ def test_label_values_that_are_not_consecutive_are_renumbered(raw):
     says(raw, "error: dataset.json: the label values are 0, 10, 20; they must be consecutive: 0 to 2")
     assert remap_dataset(raw) == {0: 0, 10: 1, 20: 2}
     says(raw)
-    assert json.loads((raw / "dataset.json").read_text())["labels"] == {"background": 0, "tumour": 1, "cyst": 2}
+    assert json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["labels"] == {
+        "background": 0,
+        "tumour": 1,
+        "cyst": 2,
+    }
     assert not list(raw.glob(".*"))
 
 

@@ -47,7 +47,7 @@ def joined(tmp_path):
 
 
 def content(root):
-    return json.loads((root / "nnUNet_raw" / "Dataset001_Organs" / "dataset.json").read_text())
+    return json.loads((root / "nnUNet_raw" / "Dataset001_Organs" / "dataset.json").read_text(encoding="utf-8"))
 
 
 def test_two_datasets_of_other_classes_become_one(joined, capsys):
@@ -114,7 +114,7 @@ def test_a_class_that_cannot_be_added_is_refused(joined, capsys, labels, why):
     path.write_text(json.dumps(changed))
     assert run("import_folders", *folder_of(joined, "kidney", [1]), "-d", 1, "--annotated", "kidney") == 1
     assert why in capsys.readouterr().err
-    assert json.loads(path.read_text()) == changed
+    assert json.loads(path.read_text(encoding="utf-8")) == changed
 
 
 def test_the_classes_of_numbered_objects_are_all_looked_for():

@@ -142,7 +142,7 @@ def test_the_model_with_more_validated_cases_judges(place):
 
 def test_labels_of_other_classes_than_the_validation_are_refused(place):
     workspace, _, model = place
-    info = json.loads((model / "dataset.json").read_text())
+    info = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     info["labels"]["third"] = 3
     (model / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="changed since the validation"):
@@ -177,7 +177,7 @@ def test_python_has_the_same_cases(place):
 
 def test_classes_with_other_values_than_the_model_learnt_are_refused(place):
     workspace, _, model = place
-    info = json.loads((model / "dataset.json").read_text())
+    info = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     info["labels"] = {"background": 0, "lesion": 1, "organ": 2}
     (workspace.raw / DATASET / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(ModelError, match="trained with the classes background = 0, organ = 1, lesion = 2") as raised:

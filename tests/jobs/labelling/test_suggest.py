@@ -151,7 +151,7 @@ def test_the_learning_curve_is_told_when_three_numbers_of_cases_are_known(place)
         folder.mkdir()
         for name in ("plans.json", "fold_0"):
             (model.folder / name).rename(folder / name)
-        info = json.loads((model.folder / "dataset.json").read_text())
+        info = json.loads((model.folder / "dataset.json").read_text(encoding="utf-8"))
         (folder / "dataset.json").write_text(json.dumps({**info, "numTraining": n}))
         _validated(folder / "fold_0" / "validation", dice)
     gain = drain(suggest(workspace, asked(images, budget=2))).gain

@@ -297,7 +297,11 @@ def test_a_kill_at_any_time_changes_nothing_in_the_result(tmp_path, model, image
         job = subprocess.Popen(words, stdout=subprocess.DEVNULL)
         seen = 0
         while seen < after and job.poll() is None:
-            lines = (tmp_path / "e.jsonl").read_text().splitlines() if (tmp_path / "e.jsonl").exists() else []
+            lines = (
+                (tmp_path / "e.jsonl").read_text(encoding="utf-8").splitlines()
+                if (tmp_path / "e.jsonl").exists()
+                else []
+            )
             seen = sum(json.loads(line).get("kind") == "painted" for line in lines if line.endswith("}"))
         job.kill()
         job.wait()
@@ -330,7 +334,7 @@ def _begun(tmp_path, model, image, monkeypatch):
         with pytest.raises(ResourceError, match="full"):
             predict_image(model, image, tmp_path / "result.zarr", **HOW)
     journal = tmp_path / "result.zarr.unfinished" / NAME
-    return journal, [json.loads(line) for line in journal.read_text().splitlines()]
+    return journal, [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(

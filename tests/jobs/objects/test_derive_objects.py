@@ -64,7 +64,7 @@ def test_cores_and_borders_are_drawn_and_dataset_json_says_how(workspace: Worksp
     assert (scheme.kinds, scheme.width, scheme.unit) == ({"object": (1, 2)}, 2.0, 1.0)
     labels, _ = read_labels(folder_of(workspace) / "labelsTr" / "b.tif")
     assert np.bincount(labels.ravel()).tolist() == [30 * 40 - 4 * 64, 4 * 16, 4 * 48]
-    content = json.loads((folder_of(workspace) / "dataset.json").read_text())
+    content = json.loads((folder_of(workspace) / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "object core": 1, "object border": 2}
     assert not drain(verify(workspace, VerifyRequest(dataset="1"))).errors
 
@@ -96,7 +96,7 @@ def test_kinds_classes_and_what_nobody_annotated_come_from_a_second_mask(workspa
     )
     scheme = drain(derive_objects(workspace, request))
     assert scheme.kinds == {"cell": (1, 2), "debris": (3, 4)}
-    content = json.loads((folder_of(workspace) / "dataset.json").read_text())
+    content = json.loads((folder_of(workspace) / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {
         "background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4, "wall": 5, "ignore": 6,
     }  # fmt: skip
@@ -234,6 +234,6 @@ def test_masks_that_are_empty_everywhere_are_refused(workspace: Workspace) -> No
 )
 def test_a_key_that_was_spoiled_by_hand_is_named(workspace: Workspace, content: object, words: str) -> None:
     path = folder_of(workspace) / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": content}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "napari_nnunet_objects": content}))
     with pytest.raises(DatasetError, match=f"napari_nnunet_objects.*{words}"):
         object_scheme(folder_of(workspace))

@@ -43,7 +43,7 @@ def object_model(root: Path, *, kinds: int = 1, folds: tuple[int, ...] = (0,)) -
     model = make_model(root, Recipe(labels=labels, folds=folds))
     path = model.folder / "dataset.json"
     objects = {"kinds": {name: [2 * i + 1, 2 * i + 2] for i, name in enumerate(names)}, "width": 1.5, "unit": 1.0}
-    path.write_text(json.dumps({**json.loads(path.read_text()), KEY: objects}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), KEY: objects}))
     return load_model(model.folder)
 
 
@@ -130,7 +130,7 @@ def test_folders_of_images_become_folders_of_objects(tmp_path: Path) -> None:
         drain(predict_folder(model, request.replace(keep_finished=keep)))
         labels, _ = read_labels(tmp_path / "out" / "a.nii.gz")
         np.testing.assert_array_equal(labels, drain(predict(model, volume(), CPU)).labels)
-        (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
+        (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text(encoding="utf-8").splitlines())
         assert (row["state"], row["cell objects"]) == (state, f"{len(np.unique(labels)) - 1}")
 
 
@@ -166,7 +166,7 @@ def test_kinds_are_found_one_after_the_other_and_numbered_together(tmp_path: Pat
 def test_models_with_borders_of_other_widths_and_rules_are_joined(tmp_path: Path) -> None:
     narrow, wide = object_model(tmp_path / "a"), object_model(tmp_path / "b")
     path = wide.folder / "dataset.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content[KEY] |= {"width": 3.0, "unit": 1.0}
     path.write_text(json.dumps(content))
     for model, seed in ((narrow, 0.3), (wide, 0.5)):

@@ -114,7 +114,7 @@ def test_files_that_were_only_touched_are_not_drawn_again(folder: Path) -> None:
 
 def test_other_rules_in_dataset_json_are_other_labels(folder: Path) -> None:
     path = folder / "dataset.json"
-    path.write_text(path.read_text().replace('"width": 1.0', '"width": 2.0'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"width": 1.0', '"width": 2.0'))
     assert look_at_drawn(folder).stale == ("a", "b", "c")
 
 

@@ -41,7 +41,7 @@ def test_a_series_gets_tracks_a_table_and_a_picture_from_the_shell(tmp_path: Pat
     assert first[32, 6] == second[32, 7] == third[32, 8] == 2
     assert first[10, 33] == second[10, 33] == 1
     assert {int(third[5, 35]), int(third[15, 35])} == {3, 4}
-    rows = list(csv.DictReader((tmp_path / "out" / "tracks.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "out" / "tracks.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 7
     assert [(r["object"], r["parent"], r["time"]) for r in rows if r["parent"]] == [("3", "1", "2"), ("4", "1", "2")]
     assert float(rows[0]["area"]) == 64.0

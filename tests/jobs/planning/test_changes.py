@@ -34,8 +34,8 @@ def planned(tmp_path):
     return (
         workspace,
         path,
-        Plans.parse_json(path.read_text()),
-        DatasetInfo.parse_json((raw / "dataset.json").read_text()),
+        Plans.parse_json(path.read_text(encoding="utf-8")),
+        DatasetInfo.parse_json((raw / "dataset.json").read_text(encoding="utf-8")),
     )
 
 

@@ -55,7 +55,7 @@ def test_the_folds_that_training_would_make_are_shown_and_nothing_is_written(wor
 def test_groups_stay_together_and_are_shown(workspace):
     found, notes = _make(workspace, group_by=SIDES)
     assert [row.held for row in found.rows] == [("anna",), ("bob",)]
-    assert json.loads(_file(workspace).read_text()) == [
+    assert json.loads(_file(workspace).read_text(encoding="utf-8")) == [
         {"train": list(NAMES[2:]), "val": list(NAMES[:2])},
         {"train": list(NAMES[:2]), "val": list(NAMES[2:])},
     ]
@@ -79,9 +79,9 @@ def test_one_case_can_be_left_out_at_a_time(workspace):
 
 def test_other_folds_are_kept_beside_the_new_ones_unless_a_model_was_trained_with_them(workspace):
     _make(workspace, folds=2)
-    before = _file(workspace).read_text()
+    before = _file(workspace).read_text(encoding="utf-8")
     _, notes = _make(workspace, group_by=SIDES)
-    assert (workspace.preprocessed / DATASET / "splits_before_1.json").read_text() == before
+    assert (workspace.preprocessed / DATASET / "splits_before_1.json").read_text(encoding="utf-8") == before
     assert any("kept in splits_before_1.json" in note for note in notes)
     fold = workspace.results / DATASET / "nnUNetTrainer__nnUNetPlans__2d" / "fold_1"
     fold.mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_planning_makes_the_folds_that_are_asked_for_and_says_first_what_cannot_
     assert not (workspace.preprocessed / DATASET / "dataset_fingerprint.json").exists()
     request = PlanAndPreprocessRequest(dataset=DATASET, group_by=SIDES, preprocess=False)
     drain(plan_and_preprocess(workspace, request))
-    assert len(json.loads(_file(workspace).read_text())) == 2
+    assert len(json.loads(_file(workspace).read_text(encoding="utf-8"))) == 2
 
 
 def test_the_shell_shows_a_line_per_fold(workspace, capsys):

@@ -43,21 +43,24 @@ def move(workspace, **changes):
 
 
 def identifiers(path):
-    plans = Plans.parse_json(path.read_text())
+    plans = Plans.parse_json(path.read_text(encoding="utf-8"))
     return {name: plans.configuration(name).data_identifier for name in plans.configurations}
 
 
 def test_under_the_same_name_only_dataset_and_reader_change(workspace):
-    before = json.loads((workspace.preprocessed / SOURCE / "nnUNetPlans.json").read_text())
+    before = json.loads((workspace.preprocessed / SOURCE / "nnUNetPlans.json").read_text(encoding="utf-8"))
     path = move(workspace)
     assert path == workspace.preprocessed / TARGET / "nnUNetPlans.json"
-    assert json.loads(path.read_text()) == before | {"dataset_name": TARGET, "image_reader_writer": "SimpleITKIO"}
-    assert json.loads((workspace.preprocessed / SOURCE / "nnUNetPlans.json").read_text()) == before
+    assert json.loads(path.read_text(encoding="utf-8")) == before | {
+        "dataset_name": TARGET,
+        "image_reader_writer": "SimpleITKIO",
+    }
+    assert json.loads((workspace.preprocessed / SOURCE / "nnUNetPlans.json").read_text(encoding="utf-8")) == before
 
 
 def test_under_another_name_the_data_lie_in_folders_of_their_own(workspace):
     path = move(workspace, new_name="Umzug größer")
-    assert Plans.parse_json(path.read_text()).plans_name == "Umzug größer"
+    assert Plans.parse_json(path.read_text(encoding="utf-8")).plans_name == "Umzug größer"
     assert identifiers(path) == {
         "3d_fullres": "Umzug größer_3d_fullres", "small": "Umzug größer_3d_fullres", "other": "Umzug größer_by_hand",
     }  # fmt: skip
@@ -72,7 +75,7 @@ def test_plans_can_move_on_and_stay_beside_others(workspace):
 
 def test_the_reader_that_the_target_names_is_kept(workspace):
     dataset_json(workspace.raw / TARGET, overwrite_image_reader_writer="NibabelIOWithReorient")
-    assert Plans.parse_json(move(workspace).read_text()).reader == "NibabelIOWithReorient"
+    assert Plans.parse_json(move(workspace).read_text(encoding="utf-8")).reader == "NibabelIOWithReorient"
 
 
 def test_the_dataset_json_of_the_target_comes_along(workspace):
@@ -106,8 +109,8 @@ def test_plans_for_other_channels_are_refused(workspace):
 def test_plans_for_other_intensities_and_voxels_are_moved_with_a_warning(workspace, capsys):
     words = ["move_plans_between_datasets", "-s", "1", "-t", "2", "-sp", "nnUNetPlans", "-tp", "Moved"]
     path = workspace.preprocessed / SOURCE / "nnUNetPlans.json"
-    content = json.loads(path.read_text())
-    target = json.loads((workspace.raw / TARGET / "dataset.json").read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
+    target = json.loads((workspace.raw / TARGET / "dataset.json").read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"] |= {"normalization_schemes": ["CTNormalization"], "spacing": [1e-3] * 3}
     path.write_text(json.dumps(content))
     (workspace.raw / TARGET / "dataset.json").write_text(json.dumps(target | {"channel_names": {"0": "MRI"}}))

@@ -103,12 +103,12 @@ def test_planning_needs_a_fingerprint_of_these_cases_and_a_known_planner(workspa
 def test_own_configurations_survive_planning_again(workspace):
     drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     path = drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["configurations"]["mine"] = {"inherits_from": "2d", "batch_size": 3}
     content["configurations"]["2d"]["batch_size"] = 999
     path.write_text(json.dumps(content))
     drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
-    after = json.loads(path.read_text())["configurations"]
+    after = json.loads(path.read_text(encoding="utf-8"))["configurations"]
     assert after["mine"]["batch_size"] == 3
     assert after["2d"]["batch_size"] != 999
 
@@ -120,7 +120,7 @@ def test_the_verbs_work_from_the_shell(workspace, tmp_path, capsys):
     assert main(words) == 0
     path = workspace.preprocessed / DATASET / "Mine.json"
     assert str(path) in capsys.readouterr().out
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     assert plans["configurations"]["3d_fullres"]["spacing"] == [2.0, 1.0, 1.0]
     assert plans["experiment_planner_used"] == "nnUNetPlannerResEncM"
     assert (path.parent / "dataset.json").is_file()
@@ -137,13 +137,13 @@ def test_a_recorded_topology():
 def test_what_a_person_added_is_kept_and_what_is_stale_goes(workspace):
     drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     path = drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["configurations"]["3d_lowres"] = content["configurations"]["3d_fullres"]
     content["configurations"]["mine"] = {"inherits_from": "3d_fullres", "batch_size": 3}
     content["configurations"]["lost"] = {"inherits_from": "3d_lowres", "batch_size": 3}
     path.write_text(json.dumps(content))
     events = _events(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
-    assert list(json.loads(path.read_text())["configurations"]) == ["2d", "3d_fullres", "mine", "lost"]
+    assert list(json.loads(path.read_text(encoding="utf-8"))["configurations"]) == ["2d", "3d_fullres", "mine", "lost"]
     assert [e.text for e in events if isinstance(e, Note)] == [
         "lost inherits from 3d_lowres, which this dataset no longer has; remove it or change 'inherits_from'."
     ]
@@ -154,7 +154,7 @@ def test_splits_of_the_raw_dataset_are_used(workspace):
     (workspace.raw / DATASET / "splits_final.json").write_text(json.dumps(splits))
     drain(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
-    assert json.loads((workspace.preprocessed / DATASET / "splits_final.json").read_text()) == splits
+    assert json.loads((workspace.preprocessed / DATASET / "splits_final.json").read_text(encoding="utf-8")) == splits
 
 
 def test_damaged_plans_are_not_overwritten(workspace):

@@ -83,7 +83,7 @@ def test_a_workspace_that_was_copied_is_not_preprocessed_again(workspace, raw, t
 def test_a_changed_patch_needs_no_preprocessing_and_shared_data_are_never_undone(workspace):
     _run(workspace)
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     full = plans["configurations"]["3d_fullres"]
     half = [max(d, side // 2 // d * d) for side, d in zip(full["patch_size"], (8, 8, 8), strict=True)]
     plans["configurations"]["half"] = {"inherits_from": "3d_fullres", "patch_size": half}
@@ -112,7 +112,7 @@ def test_what_is_up_to_date_is_left_and_what_changed_is_made_again(workspace, ra
 def test_other_plans_make_everything_again(workspace):
     _run(workspace, configurations=["2d"])
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["2d"]["batch_size"] = 77
     path.write_text(json.dumps(plans))
     assert not _run(workspace, configurations=["2d"])[0].done  # the batch does not touch the data
@@ -176,7 +176,7 @@ def test_data_of_other_plans_are_not_overwritten(workspace):
         _run(workspace, plans="nnUNetResEncUNetMPlans")
     assert len(_run(workspace)[0].skipped) == 4  # their owner may go on
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["thick"] = {"inherits_from": "3d_fullres", "spacing": [3.0, 1.0, 1.0]}
     path.write_text(json.dumps(plans))
     with pytest.raises(PlanError, match="would both write to nnUNetPlans_3d_fullres, but differ in spacing"):
@@ -240,7 +240,7 @@ def test_plans_of_another_dataset_and_preprocessing_with_them(workspace, tmp_pat
     path = move_plans(
         workspace, MovePlansRequest(source=DATASET, target=other.name, plans="nnUNetPlans", new_name="fromTest")
     )
-    moved = json.loads(path.read_text())
+    moved = json.loads(path.read_text(encoding="utf-8"))
     assert (moved["dataset_name"], moved["plans_name"]) == ("Dataset006_Other", "fromTest")
     assert moved["configurations"]["2d"]["data_identifier"] == "fromTest_2d"
     result = drain(
@@ -324,7 +324,7 @@ def test_a_script_needs_no_guard_for_worker_processes(raw, tmp_path):
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "a\\b", ".."])
 def test_names_from_files_lead_nowhere_else(workspace, raw, name):
     path = workspace.preprocessed / DATASET / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["2d"]["data_identifier"] = name
     path.write_text(json.dumps(plans))
     with pytest.raises(PlanError, match="'data_identifier' is .* cannot be part of a file name"):

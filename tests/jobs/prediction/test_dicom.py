@@ -52,7 +52,7 @@ def test_from_the_shell_a_folder_of_series_becomes_segmentations_and_dicom_seg(m
         assert seg.geometry.origin == pytest.approx(geometry.origin, rel=1e-5)
     said = " ".join(capsys.readouterr().err.split())
     assert "No common code is known for organ; local ones are written" in said
-    assert "organ," in (tmp_path / "out" / "codes.csv").read_text()
+    assert "organ," in (tmp_path / "out" / "codes.csv").read_text(encoding="utf-8")
 
 
 def test_nothing_of_the_patient_gets_into_other_outputs(model, tmp_path):

@@ -88,5 +88,5 @@ def test_presets_are_measured_on_labelled_cases_and_noted_beside_the_model(model
     sitk.WriteImage(sitk.GetImageFromArray(truth), str(labels / "a.nii.gz"))
     measured = drain(measure_presets(asked))
     assert set(measured) == {"fast", "balanced", "full"}
-    assert json.loads((model.folder / "inference_presets.json").read_text())["cases"] == ["a"]
+    assert json.loads((model.folder / "inference_presets.json").read_text(encoding="utf-8"))["cases"] == ["a"]
     assert load_model(model.folder).preset_dice == {name: entry["dice"] for name, entry in measured.items()}

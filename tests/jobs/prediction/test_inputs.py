@@ -78,7 +78,10 @@ def test_stacks_say_what_is_taken_where_they_say_no_size(new_model, tmp_path):
     assert len(warnings) == 2
     labels = [tifffile.imread(tmp_path / "out" / f"{name}.tif") for name in ("plain", "imagej")]
     np.testing.assert_array_equal(*labels)
-    sizes = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["spacing"] for name in ("plain", "imagej")]
+    sizes = [
+        json.loads((tmp_path / "out" / f"{name}.json").read_text(encoding="utf-8"))["spacing"]
+        for name in ("plain", "imagej")
+    ]
     assert sizes == [[1, 1, 1], pytest.approx([0.0005, 0.00025, 0.00025])]
 
 

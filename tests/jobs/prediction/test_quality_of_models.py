@@ -38,7 +38,7 @@ def place(tmp_path, known_arithmetic):
         truth = np.where(rng.random(SHAPE) < 0.1 * n, 0, seen).astype(np.uint8)
         write_nifti(raw / "labelsTr" / f"c{n}.nii.gz", truth)
         write_nifti(validation / f"c{n}.nii.gz", seen)
-    (raw / "dataset.json").write_text((model.folder / "dataset.json").read_text())
+    (raw / "dataset.json").write_text((model.folder / "dataset.json").read_text(encoding="utf-8"))
     return model, raw
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_of_what_was_learnt_is_made_anew(place):
     model, raw = place
     drain(predict(model, image(raw), QUALITY))
     path = model.folder / "quality.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["plain"]["model"] = {"scored": 3}
     path.write_text(json.dumps(content))
     _, said = notes(predict(model, image(raw), QUALITY))

@@ -109,7 +109,7 @@ def test_weights_of_half_the_size_are_nearly_as_good(tmp_path):
 
 def test_it_says_what_is_done_around_the_network(tmp_path):
     model = make_model(tmp_path, Recipe(schemes=("CTNormalization",), folds=(0, 2)))
-    about = json.loads((carried(tmp_path, model) / "description.json").read_text())
+    about = json.loads((carried(tmp_path, model) / "description.json").read_text(encoding="utf-8"))
     assert about["networks"] == ["fold_0.onnx", "fold_2.onnx"]
     assert about["labels"] == {"background": 0, "organ": 1, "lesion": 2}
     assert about["channels"][0]["normalization"] == "CTNormalization"
@@ -134,7 +134,7 @@ def test_the_runner_refuses_what_is_no_such_image(tmp_path, image, spacing, word
 
 def test_a_later_description_is_refused(tmp_path):
     folder = carried(tmp_path, make_model(tmp_path))
-    about = json.loads((folder / "description.json").read_text())
+    about = json.loads((folder / "description.json").read_text(encoding="utf-8"))
     (folder / "description.json").write_text(json.dumps({**about, "format_version": 99}))
     with pytest.raises(ValueError, match="later version"):
         opened(folder)
@@ -163,7 +163,7 @@ def test_a_later_description_is_refused(tmp_path):
 )  # fmt: skip
 def test_a_description_that_nobody_wrote_is_refused(tmp_path, change, words):
     folder = carried(tmp_path, make_model(tmp_path))
-    about = json.loads((folder / "description.json").read_text())
+    about = json.loads((folder / "description.json").read_text(encoding="utf-8"))
     (folder / "description.json").write_text(json.dumps({**about, **change}))
     with pytest.raises(ValueError, match=words):
         opened(folder).segment(image_for((1, 8, 16, 16)), (1, 1, 1))

@@ -204,7 +204,7 @@ def test_a_model_is_taken_over_and_predicts_by_the_rule_of_v1(tmp_path, capsys):
     np.testing.assert_array_equal(result.labels, expected.argmax(axis=0))
     assert "probabilities" in result.recipe["average"]
     # Averaging logits is another rule: the mark in dataset.json is what makes the difference.
-    content = json.loads((model.folder / "dataset.json").read_text())
+    content = json.loads((model.folder / "dataset.json").read_text(encoding="utf-8"))
     del content["inference_average"]
     (model.folder / "dataset.json").write_text(json.dumps(content))
     logits = predict(

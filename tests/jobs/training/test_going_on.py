@@ -97,7 +97,7 @@ def test_the_shell_goes_on_and_resumes_under_the_new_name(trained, capsys):
     words += ["--validation_iterations", "1", "--workers", "0", "-device", "cpu", "--continue_from", str(model)]
     assert main(words) == 0
     assert "nnUNetPlans_continued__3d_fullres" in capsys.readouterr().out
-    plans = json.loads((place.preprocessed / TRAINED / "nnUNetPlans_continued.json").read_text())
+    plans = json.loads((place.preprocessed / TRAINED / "nnUNetPlans_continued.json").read_text(encoding="utf-8"))
     assert plans["plans_name"] == "nnUNetPlans_continued"
     assert main([*words, "--c"]) == 1
     assert "cannot be combined" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_without_a_length_it_is_a_quarter_of_the_trainers(trained):
 def test_plans_of_that_name_that_are_others_are_not_overwritten(trained):
     place, model = trained
     base = place.preprocessed / TRAINED
-    other = json.loads((base / "nnUNetPlans.json").read_text())
+    other = json.loads((base / "nnUNetPlans.json").read_text(encoding="utf-8"))
     other["configurations"]["3d_fullres"]["batch_size"] = 7
     (base / "mine.json").write_text(json.dumps({**other, "plans_name": "mine"}))
     with pytest.raises(SettingsError, match="other plans"):
@@ -190,7 +190,7 @@ def test_cases_that_are_in_no_fold_yet_train_in_every_fold(trained):
         shutil.copy(raw / part / f"c0{ending}", raw / part / f"new{ending}")
     found = []
     drain(continued(place, [request(continue_from=model, plans="more")]), found.append)
-    splits = json.loads((place.preprocessed / TRAINED / "splits_final.json").read_text())
+    splits = json.loads((place.preprocessed / TRAINED / "splits_final.json").read_text(encoding="utf-8"))
     assert all("new" in split["train"] and "new" not in split["val"] for split in splits)
     assert any(
         isinstance(event, Note) and "1 new cases are trained with in every fold" in event.text for event in found
@@ -202,7 +202,7 @@ def test_both_models_are_kept_side_by_side_for_the_dock(trained):
     made = drain(continued(place, [request(continue_from=model, plans="beside", epochs=1)]))
     drain(train_job(place, made[0]))
     fold = model.parent / "nnUNetTrainer__beside__3d_fullres" / "fold_0"
-    content = json.loads((fold / "continued_from.json").read_text())
+    content = json.loads((fold / "continued_from.json").read_text(encoding="utf-8"))
     assert content["model"] == str(model.resolve())
     assert all(len(pair) == 2 for pair in content.get("dice", {}).values())
 

@@ -25,7 +25,7 @@ def test_fold_all_and_few_cases(new_workspace):
     assert len(list(result.folder.validation.glob("*.nii.gz"))) == 3
     assert not (workspace.preprocessed / TRAINED / "splits_final.json").exists()
     run(workspace, 2, validation=False)
-    assert len(json.loads((workspace.preprocessed / TRAINED / "splits_final.json").read_text())) == 3
+    assert len(json.loads((workspace.preprocessed / TRAINED / "splits_final.json").read_text(encoding="utf-8"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def _erase(workspace, cases, value):
 
 def _say(workspace, annotated):
     path = workspace.raw / TRAINED / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_annotated": annotated}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "napari_nnunet_annotated": annotated}))
 
 
 def _validation(workspace, fold):
@@ -112,7 +112,7 @@ def _labels(recipe):
 def test_residual_networks_and_thick_slices_learn(new_workspace):
     workspace = new_workspace(Recipe(patch=(4, 16, 16)))
     path = workspace.preprocessed / TRAINED / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     architecture["network_class_name"] = architecture["network_class_name"].replace("PlainConv", "ResidualEncoder")
     own = architecture["arch_kwargs"]
@@ -130,7 +130,7 @@ def test_a_cascade_trains_on_what_its_first_stage_segmented(new_workspace):
     recipe = Recipe(configuration="3d_lowres")
     workspace = new_workspace(recipe)
     base = workspace.preprocessed / TRAINED
-    plans = json.loads((base / "nnUNetPlans.json").read_text())
+    plans = json.loads((base / "nnUNetPlans.json").read_text(encoding="utf-8"))
     low = plans["configurations"]["3d_lowres"]
     low["next_stage"] = "3d_cascade_fullres"
     cascade = {**low, "spacing": [0.7, 0.8, 0.9], "data_identifier": "nnUNetPlans_3d_fullres"}

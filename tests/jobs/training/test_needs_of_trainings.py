@@ -75,12 +75,12 @@ def test_what_was_never_preprocessed_is(workspace):
 def test_a_case_that_came_after_the_folds_is_named_and_trained_with_on_request(workspace, request_):
     add(workspace, "c9")
     path = workspace.preprocessed / TRAINED / "splits_final.json"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     needs = drain(look_at_needs(workspace, request_))
     assert needs == Needs(cases=("c9",), unused=("c9",))
     assert drain(look_at_needs(workspace, request_.replace(fold="all"))).unused == ()
     drain(prepare_training(workspace, [request_]))
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     drain(prepare_training(workspace, [request_], adopt=("c9",)))
     splits = read_splits(path)
     assert all("c9" in split.train and "c9" not in split.val for split in splits)
@@ -89,10 +89,10 @@ def test_a_case_that_came_after_the_folds_is_named_and_trained_with_on_request(w
 
 
 def test_a_class_that_came_late_reaches_the_plans(workspace, request_):
-    labels = {**json.loads((workspace.raw / TRAINED / "dataset.json").read_text())["labels"], "late": 3}
+    labels = {**json.loads((workspace.raw / TRAINED / "dataset.json").read_text(encoding="utf-8"))["labels"], "late": 3}
     dataset_json(workspace.raw / TRAINED, labels=labels)
     drain(prepare_training(workspace, [request_]))
-    beside = json.loads((workspace.preprocessed / TRAINED / "dataset.json").read_text())
+    beside = json.loads((workspace.preprocessed / TRAINED / "dataset.json").read_text(encoding="utf-8"))
     assert beside["labels"] == labels
 
 

@@ -28,8 +28,8 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_rules_figures_and_numbered_objects_are_written_with_the_validation(workspace: Workspace) -> None:
     result, events = run(workspace)
     fold = folder_of(workspace)
-    rules = ObjectRules.model_validate(json.loads((fold.path / "object_rules.json").read_text()))
-    figures = json.loads((fold.validation / "objects.json").read_text())
+    rules = ObjectRules.model_validate(json.loads((fold.path / "object_rules.json").read_text(encoding="utf-8")))
+    figures = json.loads((fold.validation / "objects.json").read_text(encoding="utf-8"))
     assert set(rules.rules) == {"cell"}
     assert rules.cases == len(figures["cases"]) == 1
     assert 0 <= rules.score == pytest.approx(figures["all"]["AP"] or 0, abs=1e-5)
@@ -52,8 +52,8 @@ def test_rules_are_chosen_on_the_first_cases_and_every_case_is_decoded_by_them(
     (workspace.preprocessed / TRAINED / "splits_final.json").write_text(json.dumps(splits))
     run(workspace, settings=SHORT.replace(probabilities=True))
     fold = folder_of(workspace)
-    stored = ObjectRules.model_validate(json.loads((fold.path / "object_rules.json").read_text()))
-    figures = json.loads((fold.validation / "objects.json").read_text())
+    stored = ObjectRules.model_validate(json.loads((fold.path / "object_rules.json").read_text(encoding="utf-8")))
+    figures = json.loads((fold.validation / "objects.json").read_text(encoding="utf-8"))
     assert stored.cases == 1
     assert list(figures["cases"]) == cases[:3]
     rule = stored.rules["cell"]
@@ -62,7 +62,7 @@ def test_rules_are_chosen_on_the_first_cases_and_every_case_is_decoded_by_them(
         again = decode(probabilities[1], probabilities[1] + probabilities[2], rule_of(rule, width=1.0), (1.0, 1.0, 1.0))
         found, _ = read_labels(fold.validation / "objects" / f"{name}.nii.gz")
         np.testing.assert_array_equal(found, again)
-    summary = json.loads((fold.validation / "summary.json").read_text())
+    summary = json.loads((fold.validation / "summary.json").read_text(encoding="utf-8"))
     assert [Path(case["prediction_file"]).name for case in summary["metric_per_case"]] == [
         f"{name}.nii.gz" for name in cases[:3]
     ]

@@ -90,7 +90,10 @@ def test_weights_of_other_channels_begin_a_training_by_a_rule_that_is_said(
     assert content[OWN]["begun_with"]["channels"] == [known]
     again, _ = run(workspace, settings=settings.replace(epochs=2), resume=True, validation=False)
     assert read_raw(again.folder.final)[OWN]["begun_with"] == content[OWN]["begun_with"]
-    assert json.loads((again.folder.path / "debug.json").read_text())["begun_with"] == content[OWN]["begun_with"]
+    assert (
+        json.loads((again.folder.path / "debug.json").read_text(encoding="utf-8"))["begun_with"]
+        == content[OWN]["begun_with"]
+    )
 
 
 def test_channels_are_matched_by_name_and_new_ones_begin_with_nothing():

@@ -54,7 +54,7 @@ def test_a_batch_that_was_changed_is_said_when_a_training_goes_on(new_workspace)
     workspace = new_workspace()
     run(workspace, settings=SHORT.replace(epochs=1), validation=False)
     path = workspace.preprocessed / TRAINED / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     before = plans["configurations"]["3d_fullres"]["batch_size"]
     plans["configurations"]["3d_fullres"]["batch_size"] = before + 1
     path.write_text(json.dumps(plans))

@@ -63,7 +63,7 @@ def test_a_signal_lets_a_training_save_and_end_and_it_continues_to_the_bit(works
     assert not stopped.finished and stopped.signal == number
     folder = folder_of(other)
     assert read_raw(folder.latest)["current_epoch"] == 0  # within the first epoch
-    last = from_json(folder.events.read_text().splitlines()[-1])
+    last = from_json(folder.events.read_text(encoding="utf-8").splitlines()[-1])
     assert isinstance(last, Ended) and last.how == "stopped" and signal.Signals(number).name in last.text
     assert handler is signal.SIG_DFL
     run(other, resume=True, validation=False)
@@ -74,7 +74,7 @@ def _run_and_end(words, folder):
     """Run the command line and end this process politely once it trains; returns the status and what was printed."""
 
     def tell():
-        while not (folder.events.is_file() and "progress" in folder.events.read_text()):
+        while not (folder.events.is_file() and "progress" in folder.events.read_text(encoding="utf-8")):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -58,14 +58,14 @@ def test_a_training_leaves_a_model_its_logs_and_its_validation(workspace):
     content = read_raw(folder.final)
     assert [len(values) for values in content["logging"].values()] == [3] * 8
     assert content["inference_allowed_mirroring_axes"] == (0, 1, 2)
-    stored = [from_json(line) for line in folder.events.read_text().splitlines()]
+    stored = [from_json(line) for line in folder.events.read_text(encoding="utf-8").splitlines()]
     assert [e.epoch for e in of(EpochDone, stored)] == [0, 1, 2]
     assert len(of(Previewed, stored)) == 3
     assert np.load(folder.film / "epoch_00003.npy").shape == np.load(folder.film / "image.npy").shape
-    text = next(folder.path.glob("training_log_*.txt")).read_text()
+    text = next(folder.path.glob("training_log_*.txt")).read_text(encoding="utf-8")
     assert text.count("train_loss") == 3
     assert (folder.path / "progress.png").stat().st_size > 5000
-    assert json.loads((folder.path / "debug.json").read_text())["validation_cases"]
+    assert json.loads((folder.path / "debug.json").read_text(encoding="utf-8"))["validation_cases"]
     for name in ("plans.json", "dataset.json"):
         assert (folder.path.parent / name).is_file()
     assert folder.runner() is None
@@ -119,7 +119,7 @@ def test_the_running_training_is_known_and_not_started_twice(workspace):
             break
     folder = folder_of(workspace)
     assert folder.runner().pid == os.getpid()
-    entry = json.loads((folder.path / "running.json").read_text())
+    entry = json.loads((folder.path / "running.json").read_text(encoding="utf-8"))
     (folder.path / "running.json").write_text(json.dumps({**entry, "pid": os.getppid(), "created": 1.0}))
     assert folder.runner() is None  # another process has got that number since
     parent = __import__("psutil").Process(os.getppid())

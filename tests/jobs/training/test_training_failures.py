@@ -118,7 +118,7 @@ def test_values_that_are_not_numbers_stop_it_and_name_the_case(new_workspace):
     )
     with pytest.raises(TrainingError, match=r"nan in epoch .*c3.*not finite"):
         run(workspace, "all", settings=SHORT.replace(iterations=30))
-    text = folder_of(workspace, "all").events.read_text()
+    text = folder_of(workspace, "all").events.read_text(encoding="utf-8")
     assert of(Ended, [from_json(line) for line in text.splitlines()])[-1].how == "failed"
 
 
@@ -142,7 +142,7 @@ def test_whatever_a_training_dies_of_is_known_to_those_who_ask_later(workspace, 
     assert view.status == "failed"
     assert view.ended.text.startswith(sentence)
     assert "in fail" not in view.ended.text
-    assert "in fail" in Path(view.ended.report).read_text()
+    assert "in fail" in Path(view.ended.report).read_text(encoding="utf-8")
 
 
 def test_a_step_that_memory_does_not_suffice_for_says_what_would_fit(workspace, monkeypatch):

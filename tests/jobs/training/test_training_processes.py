@@ -24,7 +24,7 @@ def test_two_processes_learn_the_same_as_one(new_workspace, tmp_path, batch_dice
     labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
     workspace = new_workspace(Recipe(labels=labels))
     path = workspace.preprocessed / TRAINED / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["3d_fullres"].update(batch_size=3, batch_dice=batch_dice)
     path.write_text(json.dumps(plans))
     logs = []

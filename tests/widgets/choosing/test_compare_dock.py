@@ -18,7 +18,7 @@ def compare(viewer, qtbot):
 
 
 def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
-    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text())
     one = np.zeros((6, 12, 12), dtype=np.uint8)
     one[2:4, 3:9, 3:9] = 1
     two = one.copy()
@@ -27,7 +27,7 @@ def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
     assert not compare.panel.button.isEnabled()
     second = viewer.add_labels(two, name="B")
     compare.form.first_box.value, compare.form.second_box.value = first, second
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     press(qtbot, compare)
     rows = [[compare.table.item(r, c).text() for c in range(4)] for r in range(2)]
     assert rows == [["cell", "0.6667", "72", "36"], ["wall", "0.0000", "0", "36"]]
@@ -36,10 +36,10 @@ def test_two_layers_are_compared_with_their_differences(viewer, compare, qtbot):
     assert viewer.dims.current_step[0] == 3  # where they differ most
     assert compare.csv().startswith("Class,Dice")
     compare.form.second_box.value = first
-    qtbot.waitUntil(lambda: "two different layers" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "two different layers" in compare.summary.text())
     viewer.add_labels(one[:5], name="C")
     compare.form.second_box.value = viewer.layers["C"]
-    qtbot.waitUntil(lambda: "do not lie over each other: 6 x 12 x 12 voxels" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "do not lie over each other: 6 x 12 x 12 voxels" in compare.summary.text())
 
 
 def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path, qtbot):
@@ -51,9 +51,9 @@ def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path
     compare.form.tabs.setCurrentIndex(1)
     compare.form.folders.widgets["first"].value = tmp_path / "one"
     compare.form.folders.widgets["second"].value = tmp_path / "no"
-    qtbot.waitUntil(lambda: "does not exist" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "does not exist" in compare.summary.text())
     compare.form.folders.widgets["second"].value = tmp_path / "two"
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     press(qtbot, compare)
     assert compare.table.item(0, 0).text() == "bad"
     assert compare.table.item(1, 1).text() == "1.0000"
@@ -65,11 +65,11 @@ def test_two_folders_are_compared_and_a_case_is_opened(viewer, compare, tmp_path
 def test_the_layer_of_differences_is_not_offered(viewer, compare, qtbot):
     for name, value in (("A", 1), ("B", 2)):
         viewer.add_labels(np.full((8, 8), value, np.uint8), name=name)
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     press(qtbot, compare)
     assert "A ≠ B" in viewer.layers
     viewer.layers.remove("B")
-    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Open two Labels layers" in compare.summary.text())
     assert compare.form.second_box.value is None
 
 
@@ -111,10 +111,10 @@ def test_objects_are_matched_coloured_and_gone_to(viewer, compare, qtbot):
     first = viewer.add_labels(reference, name="truth", metadata={"nnunet_kind": "cell"})
     second = viewer.add_labels(prediction, name="found")
     compare.form.first_box.value, compare.form.second_box.value = first, second
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     assert compare.form.objects_box.value  # the layer says so
     press(qtbot, compare)
-    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 3, timeout=10000)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 3)
     assert [row[:3] for row in compare.objects.table.texts()[1:]] == [
         ["merged", "3 + 4", "2"],
         ["missed", "2", "–"],
@@ -128,7 +128,7 @@ def test_objects_are_matched_coloured_and_gone_to(viewer, compare, qtbot):
     assert tuple(viewer.scene.camera.center[-2:]) == pytest.approx((6.5, 44.5))
     assert "merged,3 + 4,2" in compare.objects._csv
     compare.form.objects_box.value = False
-    qtbot.waitUntil(lambda: not compare._later.isActive(), timeout=5000)
+    qtbot.waitUntil(lambda: not compare._later.isActive())
     press(qtbot, compare)
     assert compare.table.isVisible() and not compare.objects.isVisible()
 
@@ -143,9 +143,9 @@ def test_folders_of_objects_are_listed_worst_first_and_opened(viewer, compare, t
     compare.form.objects_box.value = True
     compare.form.folders.widgets["first"].value = tmp_path / "one"
     compare.form.folders.widgets["second"].value = tmp_path / "two"
-    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will compare" in compare.summary.text())
     press(qtbot, compare)
-    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2, timeout=10000)
+    qtbot.waitUntil(lambda: compare.objects.table.rowCount() == 2)
     assert compare.objects.table.texts()[1] == ["bad", "0.500", "0.500", "2", "2", "0", "0", "1"]
     compare.objects.table.itemDoubleClicked.emit(compare.objects.table.item(0, 0))
     assert [layer.name for layer in viewer.layers] == ["bad (first)", "bad (second)", "bad (first) ≠ bad (second)"]

@@ -37,7 +37,7 @@ def ensemble(viewer, workspace, qtbot):
 
 
 def _ready(qtbot, dock, words="members run over it"):
-    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive())
 
 
 def test_models_segment_together_and_show_where_they_disagree(viewer, ensemble, qtbot):
@@ -70,7 +70,7 @@ def test_before_the_first_ensemble_its_time_is_called_an_estimate_and_covers_eve
     assert together > alone > 0
     press(qtbot, ensemble)
     _ready(qtbot, ensemble)
-    qtbot.waitUntil(lambda: words not in ensemble.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: words not in ensemble.summary.text())
 
 
 def estimates(ensemble):
@@ -88,14 +88,14 @@ def test_a_postprocessing_is_a_preview_that_goes_and_comes_back(viewer, ensemble
     before, csv = result.data.copy(), ensemble.result.table.csv()
     box = next(box for box, target, _ in ensemble.result.after._targets if target == 1)
     box.setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy)
     removed = before != result.data
     assert removed.any() and (before[removed] == 1).all() and (result.data[removed] == 0).all()
-    qtbot.waitUntil(lambda: ensemble.result.table.csv() != csv, timeout=10000)  # it is counted on a thread
+    qtbot.waitUntil(lambda: ensemble.result.table.csv() != csv)  # it is counted on a thread
     painted = tuple(np.argwhere(removed)[0])
     result.data[painted] = 2  # by hand, meanwhile
     box.setChecked(False)
-    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy)
     before[painted] = 2
     np.testing.assert_array_equal(result.data, before)
 
@@ -105,7 +105,7 @@ def test_the_recipe_is_copied_in_three_ways_with_what_is_switched_on(viewer, ens
     _ready(qtbot, ensemble)
     press(qtbot, ensemble)
     ensemble.result.after._targets[1][0].setChecked(True)
-    qtbot.waitUntil(lambda: not ensemble.result.after.busy, timeout=10000)
+    qtbot.waitUntil(lambda: not ensemble.result.after.busy)
     texts = []
     for action in ensemble.result.after.copy.menu().actions():
         action.trigger()
@@ -122,18 +122,16 @@ def test_weights_count_and_wrong_ones_are_refused(viewer, ensemble, qtbot):
     _ready(qtbot, ensemble)
     table = ensemble.members.table
     table.item(0, 2).setText("a lot")
-    qtbot.waitUntil(lambda: "a lot" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "a lot" in ensemble.summary.text())
     assert not ensemble.panel.button.isEnabled()
     table.item(0, 2).setText("0,0")
     table.item(1, 2).setText("0")
-    qtbot.waitUntil(
-        lambda: "not all zero" in ensemble.summary.text() or "Weights" in ensemble.summary.text(), timeout=5000
-    )
+    qtbot.waitUntil(lambda: "not all zero" in ensemble.summary.text() or "Weights" in ensemble.summary.text())
     table.item(1, 2).setText("2")
     _ready(qtbot, ensemble)
     assert ensemble.request().vote.weights == (0.0, 2.0)
     table.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
-    qtbot.waitUntil(lambda: "at least two models" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "at least two models" in ensemble.summary.text())
 
 
 def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
@@ -149,7 +147,7 @@ def test_folds_of_one_model_disagree(viewer, ensemble, workspace, qtbot):
 
 def test_a_fold_without_a_dice_says_why(ensemble, workspace):
     model = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-    labels = json.loads((model / "dataset.json").read_text())["labels"]
+    labels = json.loads((model / "dataset.json").read_text(encoding="utf-8"))["labels"]
     name, value = next((name, value) for name, value in labels.items() if value)
     for fold, dice in (("fold_0", math.nan), ("fold_1", 0.875)):
         (model / fold / "validation").mkdir(parents=True, exist_ok=True)
@@ -195,15 +193,15 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
 def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     add_image(viewer)
     ensemble.members.source_box.value = LAYERS
-    qtbot.waitUntil(lambda: "at least two results" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "at least two results" in ensemble.summary.text())
     ensemble.members.source_box.value = MODELS
     segment = open_dock(viewer, "Segment")
     segment.form.image.output_box.value = "Labels and probabilities"
     for model in segment.form.model_box.choices[:2]:
         segment.form.model_box.value = model
-        qtbot.waitUntil(lambda: segment.panel.button.isEnabled(), timeout=20000)
+        qtbot.waitUntil(lambda: segment.panel.button.isEnabled())
         segment.run()
-        qtbot.waitUntil(lambda: not segment.busy, timeout=60000)
+        qtbot.waitUntil(lambda: not segment.busy)
     ensemble.members.source_box.value = LAYERS
     _ready(qtbot, ensemble, "Will combine")
     assert not ensemble.form.isVisible()
@@ -218,7 +216,7 @@ def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     full = np.concatenate([1 - p.sum(axis=0, keepdims=True), p])
     assert (joined.data == full.argmax(axis=0)).mean() > 0.9999
     viewer.layers.remove(viewer.layers["image – 2d: p(organ)"])
-    qtbot.waitUntil(lambda: "lacks the probability layers" in ensemble.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "lacks the probability layers" in ensemble.summary.text())
 
 
 def _write_best(workspace, cleaning):
@@ -279,7 +277,7 @@ def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace
         write_nifti(folder / "a.nii.gz", p.argmax(axis=0).astype(np.uint8))
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, ensemble)
-    qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text())
     assert not ensemble.calibrate.isVisible()
     assert ensemble.request().vote.temperature != 1
 
@@ -299,7 +297,7 @@ def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
     assert ensemble.members.compare.isVisible()
     qtbot.mouseClick(ensemble.members.compare, Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, ensemble)
-    qtbot.waitUntil(lambda: ensemble.members.best is not None, timeout=10000)
+    qtbot.waitUntil(lambda: ensemble.members.best is not None)
     assert [model.configuration for model in ensemble.members.best.models] == ["2d"]
     assert "Compared 2: 2d" in ensemble.panel.status.text()
 
@@ -313,14 +311,14 @@ def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtb
     assert "Cancelled" in ensemble.panel.status.text()
     results = [layer for layer in viewer.layers if isinstance(layer, Labels)]
     assert all("partial" in layer.name and layer.data.any() for layer in results)  # none without anything in it
-    qtbot.waitUntil(lambda: ensemble.panel.button.isEnabled(), timeout=20000)
+    qtbot.waitUntil(lambda: ensemble.panel.button.isEnabled())
 
 
 def test_models_that_do_not_fit_together_are_refused(viewer, workspace, qtbot):
     make_model(workspace.results, Recipe(labels={"background": 0, "x": 1}, configuration="3d_lowres"))
     dock = open_dock(viewer, "Ensemble")
     add_image(viewer)
-    qtbot.waitUntil(lambda: "cannot be combined" in dock.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "cannot be combined" in dock.summary.text())
     assert not dock.panel.button.isEnabled()
 
 
@@ -329,7 +327,7 @@ def test_models_of_objects_stand_with_the_objects_they_found(viewer, ensemble, q
     model = make_model(tmp_path / "nnUNet_results", Recipe(name="Dataset009_Cells", labels=labels, folds=(0, 1)))
     path = model.folder / "dataset.json"
     scheme = {"kinds": {"cell": [1, 2]}, "width": 1.0, "unit": 1.0}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "napari_nnunet_objects": scheme}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "napari_nnunet_objects": scheme}))
     for fold in (0, 1):  # both have a Dice of cores and borders
         place = model.folder / f"fold_{fold}" / "validation"
         place.mkdir()

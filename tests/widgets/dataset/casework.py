@@ -21,12 +21,12 @@ def show(cases, raw):
 
 
 def settled(cases, qtbot):
-    qtbot.waitUntil(lambda: not cases._later.isActive(), timeout=5000)
+    qtbot.waitUntil(lambda: not cases._later.isActive())
     return cases.summary.text()
 
 
 def refused(cases, qtbot, words):
-    qtbot.waitUntil(lambda: words in cases.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: words in cases.summary.text())
     assert not cases.panel.button.isEnabled()
 
 
@@ -34,12 +34,12 @@ def press(cases, qtbot):
     settled(cases, qtbot)
     assert cases.panel.button.isEnabled(), cases.summary.text()
     qtbot.mouseClick(cases.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: cases.panel.state is RunState.IDLE, timeout=30000)
+    qtbot.waitUntil(lambda: cases.panel.state is RunState.IDLE)
 
 
 def listed(cases, qtbot, count):
-    qtbot.waitUntil(lambda: cases.cases.list.count() == count, timeout=20000)
-    qtbot.waitUntil(lambda: f"{count} case" in cases.cases.title.text(), timeout=20000)
+    qtbot.waitUntil(lambda: cases.cases.list.count() == count)
+    qtbot.waitUntil(lambda: f"{count} case" in cases.cases.title.text())
 
 
 def layers(viewer, *, shape=(6, 20, 24), scale=(2, 0.5, 0.5), values=(3, 9), **kwargs):
@@ -54,7 +54,7 @@ def plan_and_train(viewer, cases, qtbot, *, count):
     """Press the next buttons of the docks up to a training of a few short steps, which preprocesses first."""
     qtbot.mouseClick(cases.next, Qt.MouseButton.LeftButton)
     there = viewer.window.dock_widgets
-    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there), timeout=60000)
+    qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there))
     plan = open_dock(viewer, "Plan")
     qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
     qtbot.mouseClick(plan.train, Qt.MouseButton.LeftButton)
@@ -63,7 +63,7 @@ def plan_and_train(viewer, cases, qtbot, *, count):
     asked = train.form.request()
     short = asked.settings.replace(iterations=1, validation_iterations=1, workers=1, threads=1)
     train.form.request = lambda: replace(asked, settings=short)
-    qtbot.waitUntil(lambda: f"{count} cases will be preprocessed first" in train.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: f"{count} cases will be preprocessed first" in train.summary.text())
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
     assert train.chosen.last.epoch == 0 and train.chosen.checkpoints

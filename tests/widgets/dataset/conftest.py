@@ -13,5 +13,5 @@ def cases(viewer, home, qtbot):
     yield widget
     for panel in (widget.panel, widget.problems.panel):
         panel.cancel()
-        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE, timeout=20000)
-    qtbot.waitUntil(lambda: not widget.cases._drawing.running, timeout=20000)
+        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE)
+    qtbot.waitUntil(lambda: not widget.cases._drawing.running)

@@ -38,7 +38,7 @@ def test_what_is_missing_is_said_one_after_the_other(viewer, cases, qtbot):
     painted.data[2, 3:8, 3:8] = 4
     painted.refresh()
     painted.events.paint(value=[])
-    qtbot.waitUntil(lambda: "Will add" in cases.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Will add" in cases.summary.text())
     cases.form.table.item(1, 2).setText("")
     refused(cases, qtbot, "Give the value 4 of the labels the name of a class")
     cases.form.case_edit.value = "a/b"
@@ -82,7 +82,7 @@ def test_a_case_is_opened_corrected_saved_back_and_removed(viewer, cases, home, 
     listed(cases, qtbot, 3)
     assert not cases.cases.list.item(0).icon().isNull()
     cases.cases.list.itemDoubleClicked.emit(cases.cases.list.item(1))
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     assert [layer.name for layer in viewer.layers] == ["c1 MR", "c1 labels"]
     assert list(viewer.layers["c1 labels"].features["name"]) == ["background", "a"]
     assert "<b>Will save changes to</b> 'c1'" in settled(cases, qtbot)
@@ -109,7 +109,7 @@ def test_sparse_painting_makes_an_ignore_label(viewer, cases, home, qtbot):
     name_classes(cases, "cell", "other")
     refused(cases, qtbot, "some background must be painted too")
     name_classes(cases, "cell", "background")
-    qtbot.waitUntil(lambda: "Unlabelled voxels are left out in training." in cases.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Unlabelled voxels are left out in training." in cases.summary.text())
     press(cases, qtbot)
     raw = home / "nnUNet_raw" / "Dataset001_Sparse"
     assert open_dataset(raw).info.labels.labels == {"background": 0, "cell": 1, "ignore": 2}
@@ -132,14 +132,14 @@ def test_numbered_objects_become_one_class_by_one_button(viewer, cases, home, qt
     painted.data[:] = 0
     painted.data[1, :18].flat[:count] = range(1, count + 1)
     painted.events.paint(value=[])
-    qtbot.waitUntil(cases.form.one_class.isVisible, timeout=5000)
+    qtbot.waitUntil(cases.form.one_class.isVisible)
     if count > 256:
         refused(cases, qtbot, "The labels have 301 values, more than there can be classes")
     monkeypatch.setattr(QInputDialog, "getItem", lambda *_: ("grain", True))
     qtbot.mouseClick(cases.form.one_class, Qt.MouseButton.LeftButton)
     painted.data[4, 5, 5] = count + 1
     painted.events.paint(value=[])
-    qtbot.waitUntil(lambda: f"1 + 2 + 3 + … ({count + 1} values) → 1 grain." in settled(cases, qtbot), timeout=5000)
+    qtbot.waitUntil(lambda: f"1 + 2 + 3 + … ({count + 1} values) → 1 grain." in settled(cases, qtbot))
     assert not cases.form.one_class.isVisible()
     press(cases, qtbot)
     raw = home / "nnUNet_raw" / "Dataset001_Grains"
@@ -206,21 +206,21 @@ def test_problems_are_listed_and_mended(viewer, cases, home, qtbot, monkeypatch)
     def check():
         cases.problems.title.setText("")
         cases.problems.panel.button.click()
-        qtbot.waitUntil(lambda: bool(cases.problems.title.text()), timeout=30000)
+        qtbot.waitUntil(lambda: bool(cases.problems.title.text()))
 
     def mend(row):
         cases.problems.tree.setCurrentItem(cases.problems.tree.topLevelItem(row))
         text = cases.problems.button.text()
         cases.problems.title.setText("")
         cases.problems.button.click()
-        qtbot.waitUntil(lambda: bool(cases.problems.title.text()), timeout=30000)
+        qtbot.waitUntil(lambda: bool(cases.problems.title.text()))
         return text
 
     check()
     assert cases.problems.title.text() == "<b>2 errors, 0 warnings</b> in 5 cases"
     assert mend(1) == "Remove case"
     assert "1 warning</b> in 4 cases" in cases.problems.title.text()
-    assert json.loads((raw / "dataset.json").read_text())["numTraining"] == 4
+    assert json.loads((raw / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 4
     dataset_json(raw, numTraining=9)
     check()
     assert mend(0) == "Count again"
@@ -255,7 +255,7 @@ def test_values_of_large_layers_are_counted_on_a_thread(viewer, cases, home, qtb
     monkeypatch.setattr(class_table, "_QUICK_VOXELS", 10)
     layers(viewer)
     cases.form.name_edit.value = "Large"
-    qtbot.waitUntil(lambda: cases.form.table.rowCount() == 3, timeout=10000)
+    qtbot.waitUntil(lambda: cases.form.table.rowCount() == 3)
     assert [cases.form.table.item(r, 1).text() for r in range(3)] == ["2,798", "50", "32"]
     name_classes(cases, "tumour", "cyst")
     press(cases, qtbot)
@@ -269,7 +269,7 @@ def test_a_case_that_cannot_be_opened_says_why(viewer, cases, home, qtbot):
     show(cases, raw)
     listed(cases, qtbot, 2)
     cases.open_case("c1")
-    qtbot.waitUntil(lambda: "truncated" in cases.panel.status.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "truncated" in cases.panel.status.text())
     assert not viewer.layers
 
 
@@ -309,7 +309,7 @@ def test_a_folder_without_dataset_json_is_described(viewer, cases, home, qtbot):
     assert dialog.about.text() == "'a' is not understood; write classes like liver=1."
     dialog.labels.setText("nano particle=1, carbon film=2")
     dialog.write()
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     assert content == {
         "channel_names": {"0": "T1"}, "labels": {"background": 0, "nano particle": 1, "carbon film": 2}, "numTraining": 2,
         "file_ending": ".nii.gz",
@@ -338,10 +338,10 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     np.testing.assert_array_equal(read_labels(dataset.cases[0].label)[0], read_labels(first.label)[0])
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
     plan.panel.button.click()
-    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE)
     assert plan.sentence.text().startswith("3 cases, 1 class, 2D, patch 512 × 512")
     plan.preprocessing.panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE)
     assert plan.preprocessing.panel.status.text() == "3 cases preprocessed. Ready to train."
     worker = plan._costing._worker
     plan._costing.stop()
@@ -360,6 +360,6 @@ def test_a_dock_that_is_closed_while_threads_work_is_not_called_again(viewer, ho
             viewer.window.remove_dock_widget(widget.parent())
             widget.deleteLater()
             del widget
-            qtbot.waitUntil(lambda worker=worker: not worker.is_running, timeout=20000)
+            qtbot.waitUntil(lambda worker=worker: not worker.is_running)
             qtbot.wait(300)
         assert not trouble

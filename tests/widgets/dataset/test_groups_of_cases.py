@@ -18,7 +18,9 @@ def table(qtbot):
 
 
 def _kept(folder):
-    return (folder / "groups.csv").read_text().splitlines() if (folder / "groups.csv").exists() else None
+    return (
+        (folder / "groups.csv").read_text(encoding="utf-8").splitlines() if (folder / "groups.csv").exists() else None
+    )
 
 
 def test_what_is_typed_is_kept_and_shown_again(table, tmp_path):

@@ -47,13 +47,13 @@ def opened(cases, qtbot, images, masks):
     dialog.images.setText(str(images))
     dialog.masks.setText(str(masks))
     if dialog._trouble is None:
-        qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
+        qtbot.waitUntil(lambda: dialog.plan is not None)
     return dialog
 
 
 def press(dialog, qtbot):
     assert dialog.panel.button.isEnabled(), dialog.about.text()
-    with qtbot.waitSignal(dialog.imported, timeout=60000):
+    with qtbot.waitSignal(dialog.imported):
         qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
 
 
@@ -68,7 +68,7 @@ def test_pairs_values_and_what_is_left_out_are_shown_before_anything_is_written(
     assert ["", "img_9.png", "", "", "no mask has its name"] in dialog.pairs.texts()
     assert [(row[0], row[4]) for row in rows(dialog.values)] == [("0", "background"), ("255", "class_1")]
     assert dialog.name.text() == "Zellkoerper_1"
-    qtbot.waitUntil(lambda: not dialog.pairs.item(2, 0).icon().isNull(), timeout=20000)
+    qtbot.waitUntil(lambda: not dialog.pairs.item(2, 0).icon().isNull())
     assert not (home / "nnUNet_raw").exists() or not list((home / "nnUNet_raw").glob("Dataset*"))
     dialog.values.item(1, 4).setText("nano particle")
     dialog.channels.setText("phase contrast")
@@ -173,10 +173,10 @@ def test_the_same_folder_twice_and_a_missing_one_are_refused(viewer, cases, home
 def test_folders_that_are_swapped_are_noticed(viewer, cases, home, folders, qtbot):
     dialog = opened(cases, qtbot, folders[1], folders[0])
     assert not dialog.panel.button.isEnabled()
-    qtbot.waitUntil(dialog.swap.isVisible, timeout=20000)
+    qtbot.waitUntil(dialog.swap.isVisible)
     assert "look swapped" in dialog.about.text()
     qtbot.mouseClick(dialog.swap, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dialog.panel.button.isEnabled(), timeout=60000)
+    qtbot.waitUntil(lambda: dialog.panel.button.isEnabled())
     assert not dialog.swap.isVisible() and "<b>3 pairs</b>" in dialog.about.text()
     dialog.reject()
 
@@ -206,7 +206,7 @@ def test_the_keys_of_the_import_dialog(viewer, cases, home, folders, qtbot, monk
     dialog = opened(cases, qtbot, *folders)
     qtbot.keyClick(dialog.name, Qt.Key.Key_Return)
     assert not asked and dialog.isVisible()
-    with qtbot.waitSignal(dialog.imported, timeout=60000):
+    with qtbot.waitSignal(dialog.imported):
         qtbot.keyClick(dialog.name, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     dialog = cases.import_dialog()
     dialog.open()
@@ -225,6 +225,6 @@ def test_a_voxel_size_and_subfolders_are_asked_for_in_the_import(viewer, cases, 
     assert "two or three positive numbers" in dialog.about.text()
     dialog.spacing.setText("0.5 x 0.25")
     dialog.subfolders.setChecked(True)
-    qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
+    qtbot.waitUntil(lambda: dialog.plan is not None)
     assert [row[0] for row in rows(dialog.pairs)] == ["img_0", "img_1", "more_img_2"]
     assert {case.spacing for case in dialog.plan.cases} == {(0.5, 0.25)}

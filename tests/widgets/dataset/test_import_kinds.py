@@ -92,7 +92,7 @@ def test_two_folders_become_a_training(viewer, cases, folders, qtbot, write, sai
     dialog.open()
     dialog.images.setText(str(images))
     dialog.masks.setText(str(masks))
-    qtbot.waitUntil(lambda: dialog.plan is not None, timeout=60000)
+    qtbot.waitUntil(lambda: dialog.plan is not None)
     assert f"<b>{COUNT} pairs</b>" in dialog.about.text()
     assert said in dialog.meaning.text().casefold()
     assert dialog.values.isVisible() and dialog.values.rowCount() == classes
@@ -100,7 +100,7 @@ def test_two_folders_become_a_training(viewer, cases, folders, qtbot, write, sai
     answered(dialog)
     dialog.name.setText("Parts")
     assert dialog.panel.button.isEnabled(), dialog.about.text()
-    with qtbot.waitSignal(dialog.imported, timeout=60000):
+    with qtbot.waitSignal(dialog.imported):
         qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
     raw = cases.form.head.raw
     assert len(read_info(raw).labels.labels) == classes

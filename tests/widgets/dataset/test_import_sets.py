@@ -30,7 +30,7 @@ def shown(viewer, cases, real_data, home, qtbot, name, pictures):
     dialog.open()
     dialog.images.setText(str(home / name / "images"))
     dialog.masks.setText(str(home / name / "labels"))
-    qtbot.waitUntil(lambda: dialog.plan is not None and not dialog._drawing.running, timeout=60000)
+    qtbot.waitUntil(lambda: dialog.plan is not None and not dialog._drawing.running)
     assert "number their objects" in dialog.meaning.text()
     assert dialog.objects.each.isVisible() and dialog.objects.each.isChecked()
     return dialog
@@ -40,7 +40,7 @@ def imported(cases, dialog, qtbot):
     """Press 'Import' and return the dataset, whose objects are those of the masks."""
     assert dialog.panel.button.isEnabled(), dialog.about.text()
     masks = [case.pair.mask for case in dialog.plan.cases]
-    with qtbot.waitSignal(dialog.imported, timeout=60000):
+    with qtbot.waitSignal(dialog.imported):
         qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
     raw = cases.form.head.raw
     assert list(read_info(raw).labels.labels) == ["background", "object core", "object border"]

@@ -30,7 +30,7 @@ def opened(viewer, cases, home, qtbot):
     show(cases, raw)
     listed(cases, qtbot, 3)
     cases.open_case("c1")
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     return raw
 
 

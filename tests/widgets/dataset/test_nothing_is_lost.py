@@ -44,7 +44,7 @@ def write(raw, labels, name="c1"):
 def open_case(viewer, cases, qtbot, name="c1"):
     before = len(viewer.layers)
     cases.open_case(name)
-    qtbot.waitUntil(lambda: len(viewer.layers) == before + 2, timeout=10000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == before + 2)
     settled(cases, qtbot)
     return viewer.layers[-1]
 
@@ -95,18 +95,18 @@ def test_a_picture_of_a_case_follows_labels_that_come_back(cases, raw, qtbot, as
     write(raw, np.zeros_like(labels))
     old = label_of(raw)
     cases.state.written.emit()
-    qtbot.waitUntil(lambda: picture.read_bytes() != before, timeout=10000)
+    qtbot.waitUntil(lambda: picture.read_bytes() != before)
     assert old[0].max() == 0
     listed(cases, qtbot, 3)
     from napari_nnunet.jobs.dataset.cases import correct_reference
 
     list(correct_reference(raw, "c1", labels))
     cases.state.written.emit()
-    qtbot.waitUntil(lambda: picture.read_bytes() == before, timeout=10000)
+    qtbot.waitUntil(lambda: picture.read_bytes() == before)
     listed(cases, qtbot, 3)
     click(qtbot, cases.trash)
     click(qtbot, cases.trash.dialog.back)
-    qtbot.waitUntil(lambda: picture.read_bytes() != before, timeout=10000)
+    qtbot.waitUntil(lambda: picture.read_bytes() != before)
     listed(cases, qtbot, 3)
     cases.trash.dialog.accept()
 
@@ -200,7 +200,7 @@ def test_classes_are_renamed_joined_and_removed_in_the_dock(cases, raw, qtbot, m
     dialog.table.item(1, 1).setText("a")
     assert "2 classes become 'a'." in dialog.about.text()
     click(qtbot, dialog.panel.button)
-    qtbot.waitUntil(lambda: not dialog.isVisible(), timeout=10000)
+    qtbot.waitUntil(lambda: not dialog.isVisible())
     assert read_info(raw).labels.labels == {"background": 0, "a": 1}
     np.testing.assert_array_equal(label_of(raw)[0], labels)
     assert cases.trash.text() == "Trash (1)…"
@@ -217,12 +217,12 @@ def test_a_dataset_is_renamed_removed_and_brought_back_in_the_dock(cases, raw, h
     click(qtbot, cases.form.edit)
     made[-1].name_edit.setText("Nuclei")
     click(qtbot, made[-1].panel.button)
-    qtbot.waitUntil(lambda: cases.state.choice.dataset == "Dataset005_Nuclei", timeout=10000)
+    qtbot.waitUntil(lambda: cases.state.choice.dataset == "Dataset005_Nuclei")
     listed(cases, qtbot, 3)
     assert not raw.exists()
     click(qtbot, cases.form.edit)
     click(qtbot, made[-1].remove)
-    qtbot.waitUntil(lambda: cases.form.head.raw is None, timeout=10000)
+    qtbot.waitUntil(lambda: cases.form.head.raw is None)
     assert "Dataset005_Nuclei" in asked.call_args.args[2]
     click(qtbot, cases.trash)
     assert cases.trash.dialog.table.texts()[1][0] == "Dataset Dataset005_Nuclei"

@@ -40,11 +40,11 @@ def test_numbered_objects_begin_a_dataset_and_are_corrected(viewer, cases, home,
     viewer.layers.clear()
     listed(cases, qtbot, 1)
     cases.cases.list.itemDoubleClicked.emit(cases.cases.list.item(0))
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     opened = viewer.layers["sand objects"]
     assert opened.data.max() == 8
     opened.data = np.where(opened.data == 2, 1, opened.data)  # two that were one
-    qtbot.waitUntil(lambda: "7 x grain" in cases.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "7 x grain" in cases.summary.text())
     assert cases.panel.button.text() == "Save changes to this case"
     press(cases, qtbot)
     assert len(np.unique(read_objects(raw / "objectsTr" / "sand.nii.gz")[0])) == 8

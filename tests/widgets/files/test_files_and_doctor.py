@@ -84,7 +84,7 @@ def test_segment_stands_in_the_layers_menu(viewer):
 
 def test_the_doctor_dock_shows_the_report(viewer, qtbot):
     _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Check my computer")
-    qtbot.waitUntil(lambda: "3-D prediction" in dock.text.toPlainText(), timeout=60000)
+    qtbot.waitUntil(lambda: "3-D prediction" in dock.text.toPlainText())
     dock.copy.click()
     from qtpy.QtWidgets import QApplication
 

@@ -31,14 +31,14 @@ def shown(table):
 def opened(qtbot):
     """Return the dialog that a button opened, when it has looked."""
     (dialog,) = [top for top in QApplication.topLevelWidgets() if isinstance(top, LookDialog) and top.isVisible()]
-    qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE and bool(dialog.found), timeout=20000)
+    qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE and bool(dialog.found))
     return dialog
 
 
 def test_a_line_says_what_the_shell_says_and_a_selected_one_why_it_looks_odd(folder, qtbot):
     dialog = LookDialog([folder])
     qtbot.addWidget(dialog)
-    qtbot.waitUntil(lambda: len(dialog.found) == 2, timeout=20000)
+    qtbot.waitUntil(lambda: len(dialog.found) == 2)
     first, second = shown(dialog.table)
     assert first == [*look_at(folder / "a.nii.gz").cells.values(), ""]
     assert (second[0], "b.nii.gz" in second[-1], second[1:-1]) == ("b.nii.gz", True, [""] * 6)

@@ -30,7 +30,7 @@ def test_napari_asks_until_the_offer_is_taken(viewer, npe2pm, tmp_path, qtbot):
             viewer.open(str(tmp_path / "a.nii.gz"), plugin=None)
         get_settings().plugins.extension2reader = {"*.tif": "somebody"}
         dock = open_dock(viewer, "Segment")
-        qtbot.waitUntil(lambda: dock.offer.isVisible(), timeout=20000)
+        qtbot.waitUntil(lambda: dock.offer.isVisible())
         dock.offer.yes.click()
         assert not dock.offer.isVisible() and undecided() == []
         assert get_settings().plugins.extension2reader["*.tif"] == "somebody"

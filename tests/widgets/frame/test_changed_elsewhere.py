@@ -51,7 +51,7 @@ def add_case(place, name="c9"):
 
 
 def add_plans(place):
-    content = json.loads((place.preprocessed / TRAINED / "nnUNetPlans.json").read_text())
+    content = json.loads((place.preprocessed / TRAINED / "nnUNetPlans.json").read_text(encoding="utf-8"))
     (place.preprocessed / TRAINED / "other.json").write_text(json.dumps({**content, "plans_name": "other"}))
 
 
@@ -90,7 +90,7 @@ def test_what_another_program_added_is_there_when_somebody_comes_back(opened, pl
     assert words not in shown(dock)
     change(place)
     come_back(dock)
-    qtbot.waitUntil(lambda: words in shown(dock), timeout=20000)
+    qtbot.waitUntil(lambda: words in shown(dock))
 
 
 def test_nothing_is_listed_anew_where_nothing_changed(opened, place, qtbot):
@@ -152,12 +152,12 @@ def test_what_another_program_removed_or_spoiled_is_said(opened, place, qtbot, w
     change(place)
     panel.say("")
     act(dock)
-    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
 
     def said():
         return panel.status.text() + (dock.summary.text() if hasattr(dock, "summary") else "")
 
-    qtbot.waitUntil(lambda: bool(panel.status.text()) or "Not ready" in said(), timeout=20000)
+    qtbot.waitUntil(lambda: bool(panel.status.text()) or "Not ready" in said())
     assert "Something went wrong" not in said()
     settle(dock, qtbot)
     come_back(dock)
@@ -167,9 +167,9 @@ def test_what_another_program_removed_or_spoiled_is_said(opened, place, qtbot, w
 def test_two_windows_see_what_the_other_did(opened, place, qtbot, make_napari_viewer):
     one, other = opened("Training cases"), opened("Training cases", make_napari_viewer())
     one.drop_case("c0")
-    qtbot.waitUntil(lambda: "4 cases" in one.cases.title.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "4 cases" in one.cases.title.text())
     come_back(other)
-    qtbot.waitUntil(lambda: "4 cases" in other.cases.title.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "4 cases" in other.cases.title.text())
     other.drop_case("c0")
     assert "c0" in other.panel.status.text() and "trash" not in other.panel.status.text()
 
@@ -179,7 +179,7 @@ def test_what_another_window_is_doing_is_waited_for(opened, place, qtbot):
     panel = plan.preprocessing.panel
     with claimed(place.preprocessed / TRAINED, f"{TRAINED} is already being preprocessed", part="preprocessing"):
         panel.start()
-        qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=60000)
+        qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
         assert f"{TRAINED} is already being preprocessed" in panel.status.text()
         assert panel.button.isEnabled()
     cases = opened("Training cases")
@@ -187,5 +187,5 @@ def test_what_another_window_is_doing_is_waited_for(opened, place, qtbot):
         cases.drop_case("c1")
         assert f"{TRAINED} is already being changed" in cases.panel.status.text()
     panel.start()
-    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
     assert "Ready to train" in panel.status.text()

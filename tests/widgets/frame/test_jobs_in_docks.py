@@ -57,7 +57,7 @@ def panel(qtbot, viewer):
 
 
 def _idle(qtbot, panel):
-    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
     assert panel.button.isEnabled()
     assert panel.button.text() == "Work"
     assert not panel.bar.isVisible()
@@ -120,7 +120,7 @@ def test_a_job_cancelled_before_its_thread_began_does_nothing_at_all(qtbot):
     worker.ended.connect(ends.append)
     worker.quit()
     worker.start()
-    qtbot.waitUntil(lambda: ends == [Cancelled()], timeout=10000)
+    qtbot.waitUntil(lambda: ends == [Cancelled()])
     assert not gate.reached.acquire(blocking=False)
 
 
@@ -226,10 +226,10 @@ def counter(viewer, qtbot):
 
 
 def test_a_dock_says_what_is_missing_and_what_it_takes(counter, qtbot):
-    qtbot.waitUntil(lambda: counter.summary.text() == "Will count to 1.<br>Takes 1.", timeout=10000)
+    qtbot.waitUntil(lambda: counter.summary.text() == "Will count to 1.<br>Takes 1.")
     counter.value = None
     counter.check_soon()
-    qtbot.waitUntil(lambda: "Choose a number." in counter.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Choose a number." in counter.summary.text())
     assert not counter.panel.button.isEnabled()
     assert counter.panel.button.toolTip() == "Choose a number."
 
@@ -241,7 +241,7 @@ def test_an_estimate_that_fails_unexpectedly_is_said_and_the_dock_can_run(counte
 
     counter.estimates = broken
     counter.check()
-    qtbot.waitUntil(lambda: "Time and memory are unknown" in counter.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Time and memory are unknown" in counter.summary.text())
     assert "Estimating" not in counter.summary.text()
     assert counter.panel.button.isEnabled()
 
@@ -253,7 +253,7 @@ def test_an_estimate_that_knows_better_refuses(counter, qtbot):
 
     counter.estimates = broken
     counter.check()
-    qtbot.waitUntil(lambda: "Too large. Choose a region." in counter.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Too large. Choose a region." in counter.summary.text())
     assert not counter.panel.button.isEnabled()
 
 
@@ -265,7 +265,7 @@ def test_the_estimate_of_an_older_form_is_not_shown(counter, qtbot):
     counter.value = 2
     counter.check()
     gate.go.release()
-    qtbot.waitUntil(lambda: counter.summary.text() == "Will count to 2.<br>Takes 2.", timeout=10000)
+    qtbot.waitUntil(lambda: counter.summary.text() == "Will count to 2.<br>Takes 2.")
     qtbot.wait(200)
     assert counter.summary.text() == "Will count to 2.<br>Takes 2."
 
@@ -287,7 +287,7 @@ def test_the_job_of_a_closed_dock_goes_on_and_napari_shows_and_cancels_it(counte
         entry.cancel()
     for _ in range(3 - at):
         gate.go.release()
-    qtbot.waitUntil(lambda: gate.closed and not Dock._closing, timeout=10000)
+    qtbot.waitUntil(lambda: gate.closed and not Dock._closing)
     assert not list(progress._all_instances)
     assert counter.done == ([] if cancelled and at < 2 else ["the result"])
     assert notification_manager.records[-1].message.startswith(counter.panel.text)
@@ -295,7 +295,7 @@ def test_the_job_of_a_closed_dock_goes_on_and_napari_shows_and_cancels_it(counte
 
 def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
     viewer.window._qt_window.activateWindow()
-    qtbot.waitUntil(lambda: counter.panel.button.isEnabled(), timeout=10000)
+    qtbot.waitUntil(lambda: counter.panel.button.isEnabled())
     gate = Gate(2)
     counter.jobs = lambda _: gate.job()
     counter.panel.button.setFocus()
@@ -304,26 +304,26 @@ def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
     qtbot.keyClick(counter.panel.button, Qt.Key.Key_Escape)
     assert counter.panel.state is RunState.CANCELLING
     gate.go.release()
-    qtbot.waitUntil(lambda: counter.panel.state is RunState.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: counter.panel.state is RunState.IDLE)
     assert counter.done == []
 
 
 def test_a_closed_dock_is_let_go_of_without_waiting_for_the_collector(viewer, qtbot):
     dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")[1]
-    qtbot.waitUntil(lambda active=dock._later.isActive: not active(), timeout=10000)
-    qtbot.waitUntil(lambda: not state_of(viewer)._looking.running, timeout=10000)
+    qtbot.waitUntil(lambda active=dock._later.isActive: not active())
+    qtbot.waitUntil(lambda: not state_of(viewer)._looking.running)
     gone = ref(dock)
     viewer.window.remove_dock_widget(dock)
     del dock
     gc.disable()
     try:
-        qtbot.waitUntil(lambda: gone() is None, timeout=10000)
+        qtbot.waitUntil(lambda: gone() is None)
     finally:
         gc.enable()
 
 
 def test_a_closed_dock_estimates_no_more(counter, viewer, qtbot):
-    qtbot.waitUntil(lambda: "Takes 1" in counter.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Takes 1" in counter.summary.text())
     viewer.window.remove_dock_widget(counter)
     counter.value = 2
     counter.check_soon()

@@ -25,7 +25,7 @@ def docks(viewer, home, qtbot):
     yield found
     cases, plan, train = found
     train.watch.stop()
-    qtbot.waitUntil(lambda: not (plan._costing.running or cases.cases._drawing.running), timeout=60000)
+    qtbot.waitUntil(lambda: not (plan._costing.running or cases.cases._drawing.running))
 
 
 def test_what_belonged_to_another_dataset_is_forgotten_with_it(tmp_path):
@@ -84,9 +84,11 @@ def test_a_dataset_outside_of_any_workspace_is_copied_in_if_wanted(viewer, docks
     viewer.open(str(loose / "dataset.json"), plugin="napari-nnunet")
     assert "Livers lies in no workspace. Copy it into" in ask.call_args.args[2]
     copied = home / "nnUNet_raw" / "Dataset001_Livers"
-    qtbot.waitUntil(lambda: plan.head.raw == copied, timeout=20000)
+    qtbot.waitUntil(lambda: plan.head.raw == copied)
     assert cases.panel.status.text() == "Added Dataset001_Livers."
-    assert json.loads((copied / "dataset.json").read_text()) == json.loads((loose / "dataset.json").read_text())
+    assert json.loads((copied / "dataset.json").read_text(encoding="utf-8")) == json.loads(
+        (loose / "dataset.json").read_text(encoding="utf-8")
+    )
     assert len(list((copied / "imagesTr").iterdir())) == 2
     assert not [path for path in (home / "nnUNet_raw").iterdir() if path.name.startswith(".")]
 
@@ -105,4 +107,4 @@ def test_docks_that_offer_models_follow_the_workspace_and_what_is_trained(viewer
     assert str(folder) in [models.list.item(i).data(0x0100) for i in range(models.list.count())]
     ensemble.members.source_box.value = FOLDS
     assert folder in ensemble.members.of_box.choices
-    qtbot.waitUntil(lambda: not segment._later.isActive() and not ensemble._later.isActive(), timeout=10000)
+    qtbot.waitUntil(lambda: not segment._later.isActive() and not ensemble._later.isActive())

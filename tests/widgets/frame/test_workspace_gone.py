@@ -77,7 +77,7 @@ def test_a_workspace_that_is_gone_is_said_and_found_again(opened, stick, qtbot, 
     assert any(TRAINED in text for text in before) and not head.again.isVisibleTo(dock)
     stick.pull()
     come_back(dock)
-    qtbot.waitUntil(lambda: SAID in head.lost.text() and head.again.isVisibleTo(dock), timeout=10000)
+    qtbot.waitUntil(lambda: SAID in head.lost.text() and head.again.isVisibleTo(dock))
     settle(dock, qtbot)
     assert not any(TRAINED in text for text in lists(dock))
     if title in WRITING:
@@ -88,7 +88,7 @@ def test_a_workspace_that_is_gone_is_said_and_found_again(opened, stick, qtbot, 
     assert SAID in head.lost.text()
     stick.plug()
     head.again.click()
-    qtbot.waitUntil(lambda: not head.again.isVisibleTo(dock), timeout=10000)
+    qtbot.waitUntil(lambda: not head.again.isVisibleTo(dock))
     settle(dock, qtbot)
     assert sorted(lists(dock)) == sorted(before)
 
@@ -153,14 +153,14 @@ def test_a_job_during_which_the_disk_is_pulled_out_ends_in_a_sentence_and_runs_a
     with monkeypatch.context() as patched:
         whole = getattr(module, function)
         patched.setattr(module, function, pulling(whole, stick, at_once=title in ("Train", "Ensemble")))
-        qtbot.waitUntil(button.isEnabled, timeout=10000)
+        qtbot.waitUntil(button.isEnabled)
         button.click()
-        qtbot.waitUntil(lambda: stick.out and panel.state is RunState.IDLE, timeout=60000)
+        qtbot.waitUntil(lambda: stick.out and panel.state is RunState.IDLE)
     text = panel.status.text()
     assert (text or name == "checking") and "Something went wrong" not in text, text  # its report is not shown any more
-    qtbot.waitUntil(lambda: SAID in dock.findChild(Head).lost.text(), timeout=10000)
+    qtbot.waitUntil(lambda: SAID in dock.findChild(Head).lost.text())
     stick.plug()
     dock.findChild(Head).again.click()
     settle(dock, qtbot)
-    qtbot.waitUntil(button.isEnabled, timeout=10000)
+    qtbot.waitUntil(button.isEnabled)
     assert lists(dock)

@@ -48,13 +48,13 @@ def ranked(dock, qtbot, images, unit="slices"):
     dock.source_box.value = images
     dock.rows.widgets["unit"].value = unit
     dock.rows.widgets["budget"].value = "2"
-    qtbot.waitUntil(dock.panel.button.isEnabled, timeout=5000)
+    qtbot.waitUntil(dock.panel.button.isEnabled)
     press(qtbot, dock)
-    qtbot.waitUntil(lambda: dock._open is not None, timeout=20000)
+    qtbot.waitUntil(lambda: dock._open is not None)
 
 
 def test_it_says_what_is_missing_before_it_ranks(dock, qtbot):
-    qtbot.waitUntil(lambda: "nobody labelled yet" in dock.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "nobody labelled yet" in dock.summary.text())
     assert not dock.panel.button.isEnabled()
 
 
@@ -69,7 +69,7 @@ def test_a_slice_is_opened_with_its_place_marked_corrected_taken_and_the_next_co
     assert "Whether labelling more will pay is not known yet" in dock.standing.text()
     labels.data[plane] = 1
     dock.take_button.click()
-    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first, timeout=20000)
+    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first)
     stored, _ = read_labels(next(c.label for c in open_dataset(raw).cases if c.name == first.place.case))
     assert (stored[plane] == 1).all()
     assert (np.delete(stored, plane, axis=0) == 3).all()
@@ -80,9 +80,9 @@ def test_a_place_can_be_skipped_and_at_the_end_the_model_is_to_be_improved(dock,
     ranked(dock, qtbot, images, unit="cases")
     first = dock._open
     dock.skip_button.click()
-    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first, timeout=20000)
+    qtbot.waitUntil(lambda: dock._open is not None and dock._open is not first)
     dock.skip_button.click()
-    qtbot.waitUntil(lambda: not dock.left, timeout=5000)
+    qtbot.waitUntil(lambda: not dock.left)
     assert "Improve the model" in dock.hint.text()
     assert dock.take_button.text() == "Improve the model…" and dock.take_button.isEnabled()
     assert not dock.table.isVisible()

@@ -28,16 +28,16 @@ def dock(viewer, home, known_arithmetic):
     """The dock in a workspace with a model and its dataset of one case."""
     make_model(home / "nnUNet_results", Recipe())
     raw = make_dataset(home, cases=1, shape=SHAPE, name="Dataset001_Tiny")
-    content = json.loads((raw / "dataset.json").read_text())
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     classes = {"background": 0, "organ": 1, "lesion": 2}
     (raw / "dataset.json").write_text(json.dumps({**content, "labels": classes}))
     return open_dock(viewer, "Next")
 
 
 def refused(dock, qtbot, words, button):
-    qtbot.waitUntil(lambda: words in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: words in dock.summary.text())
     assert not dock.panel.button.isEnabled()
-    qtbot.waitUntil(dock.panel.remedy.isVisible, timeout=5000)
+    qtbot.waitUntil(dock.panel.remedy.isVisible)
     assert dock.panel.remedy.accessibleName() == button
     assert "Something went wrong" not in dock.summary.text()
 
@@ -93,14 +93,14 @@ def test_a_folder_that_does_not_fit_is_refused_before_the_press(dock, images, qt
     image(better, "a_0000", smooth_image(SHAPE)[0])
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(better))
     dock.panel.remedy.click()
-    qtbot.waitUntil(lambda: "1 image to look at, with the model Dataset001_Tiny" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "1 image to look at, with the model Dataset001_Tiny" in dock.summary.text())
     assert dock.panel.button.isEnabled() and not dock.panel.remedy.isVisible()
 
 
 def test_a_folder_that_vanished_is_missed_before_and_after_the_press(dock, images, qtbot):
     image(images, "a_0000", smooth_image(SHAPE)[0])
     dock.source_box.value = images
-    qtbot.waitUntil(lambda: "1 image to look at" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "1 image to look at" in dock.summary.text())
     shutil.rmtree(images)
     dock.panel.button.click()
     refused(dock, qtbot, f"The folder {images} is not there", "Choose a folder…")
@@ -109,7 +109,7 @@ def test_a_folder_that_vanished_is_missed_before_and_after_the_press(dock, image
 def test_images_that_vanish_after_the_press_are_told_with_a_way_on(dock, images, qtbot):
     image(images, "a_0000", smooth_image(SHAPE)[0])
     dock.source_box.value = images
-    qtbot.waitUntil(lambda: "1 image to look at" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "1 image to look at" in dock.summary.text())
     dock.panel.button.click()
     shutil.rmtree(images)
     wait_until_idle(qtbot, dock)
@@ -120,7 +120,7 @@ def test_images_that_vanish_after_the_press_are_told_with_a_way_on(dock, images,
 def test_intensities_of_another_modality_are_told_before_the_press(dock, images, home, qtbot):
     image(images, "a_0000", smooth_image(SHAPE)[0] * np.float32(1e5))
     dock.source_box.value = images
-    qtbot.waitUntil(lambda: "The intensities of MR" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "The intensities of MR" in dock.summary.text())
     assert dock.panel.button.isEnabled()
 
 
@@ -129,7 +129,7 @@ def test_training_cases_among_the_images_are_counted(dock, images, qtbot):
     image(images, "a_0000", smooth_image(SHAPE)[0])
     dock.source_box.value = images
     words = "1 image left out: training cases already"
-    qtbot.waitUntil(lambda: words in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: words in dock.summary.text())
     assert "1 image to look at" in dock.summary.text()
 
 
@@ -147,12 +147,12 @@ def test_without_a_model_the_dock_leads_to_one(viewer, home, images, qtbot, plan
     assert "plan_and_preprocess" not in dock.summary.text()
     dock.panel.remedy.click()
     opened = [name for name in viewer.window.dock_widgets if name.startswith(title)]
-    qtbot.waitUntil(lambda: bool(opened), timeout=20000)
+    qtbot.waitUntil(lambda: bool(opened))
     other = viewer.window.dock_widgets[opened[0]]
     if planned:
         other.watch.stop()
     else:
-        qtbot.waitUntil(lambda: not other._costing.running, timeout=60000)
+        qtbot.waitUntil(lambda: not other._costing.running)
 
 
 def test_without_a_dataset_the_dock_leads_to_one(viewer, home, qtbot):

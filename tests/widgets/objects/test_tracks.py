@@ -27,7 +27,7 @@ def test_objects_get_their_numbers_a_tracks_layer_and_curves(viewer, qtbot):
     images = tuple(np.zeros((1, 40, 60), np.float32) for _ in range(4))
     tools.show_series(Series(layer, "TYX", (0, 1, 2, 3), images, kinds, (0.5, 0.5), ("DAPI",)))
     qtbot.mouseClick(tools.follow, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: tools.copy.isEnabled(), timeout=60000)
+    qtbot.waitUntil(lambda: tools.copy.isEnabled())
     found = layer.data
     assert found[0, 6, 6] == found[1, 7, 6] == found[3, 9, 6]
     assert found[0, 28, 35] == found[2, 28, 35]

@@ -24,13 +24,13 @@ def plan(viewer, home, qtbot, monkeypatch):
     yield widget
     for panel in (widget.panel, widget.preprocessing.panel):
         panel.cancel()
-        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE, timeout=30000)
-    qtbot.waitUntil(lambda: not widget._costing.running, timeout=60000)
+        qtbot.waitUntil(lambda panel=panel: panel.state is RunState.IDLE)
+    qtbot.waitUntil(lambda: not widget._costing.running)
 
 
 def run(plan, qtbot):
     qtbot.mouseClick(plan.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE)
 
 
 def cell(plan, row, configuration):
@@ -60,7 +60,7 @@ def _measure_again_and_long_times(plan, qtbot):
     before = dict(plan.costs)
     qtbot.mouseClick(plan.again, Qt.MouseButton.LeftButton)
     assert cell(plan, "Time per fold", "3d_fullres") == "measuring…" and not plan.again.isEnabled()
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
     assert plan.again.isEnabled() and plan.costs != before  # a clock never says the same twice
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("napari_nnunet.widgets.planning.views.has_gpu", lambda: False)
@@ -77,7 +77,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     run(plan, qtbot)
     assert plan.sentence.text().startswith("4 cases, 1 class, 3D, patch ")
     assert cell(plan, "Time per fold", "3d_fullres") == "measuring…"
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
     assert plan.sentence.text().endswith("per fold here")
     _measure_again_and_long_times(plan, qtbot)
     assert cell(plan, "Time per fold", "2d").endswith((" h", "days"))
@@ -86,7 +86,7 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
     assert len(plan.views.plots.plots) == 3
     plan.preprocessing.boxes["2d"].setChecked(False)
     qtbot.mouseClick(plan.preprocessing.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE)
     assert plan.preprocessing.panel.status.text() == "4 cases preprocessed. Ready to train."
     base = home / "nnUNet_preprocessed" / DATASET
     assert case_names(base / "nnUNetPlans_3d_fullres") == ["c0", "c1", "c2", "c3"]
@@ -101,13 +101,13 @@ def test_from_raw_data_to_preprocessed_data(plan, home, qtbot):
 def test_presets_and_wishes_reach_the_plans(plan, home, qtbot):
     plan.preset_box.value = "nnUNetPlannerResEncM"
     plan.rows.widgets["target_spacing"].value = "2 one 1"
-    qtbot.waitUntil(lambda: "The voxel size '2 one 1' cannot be read" in plan.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "The voxel size '2 one 1' cannot be read" in plan.summary.text())
     assert not plan.panel.button.isEnabled()
     plan.rows.widgets["target_spacing"].value = "2 1.6 1.6"
     plan.rows.widgets["plans_name"].value = "coarse"
-    qtbot.waitUntil(plan.panel.button.isEnabled, timeout=5000)
+    qtbot.waitUntil(plan.panel.button.isEnabled)
     run(plan, qtbot)
-    content = json.loads((home / "nnUNet_preprocessed" / DATASET / "coarse.json").read_text())
+    content = json.loads((home / "nnUNet_preprocessed" / DATASET / "coarse.json").read_text(encoding="utf-8"))
     assert content["experiment_planner_used"] == "nnUNetPlannerResEncM"
     assert content["configurations"]["3d_fullres"]["spacing"] == [2.0, 1.6, 1.6]
     assert cell(plan, "Network", "3d_fullres") == "residual U-Net"
@@ -136,7 +136,7 @@ def test_a_configuration_is_changed_with_its_consequences_shown(plan, home, qtbo
     assert cell(plan, "Batch", "3d_small") == "3"
     assert cell(plan, "Based on", "3d_small") == "3d_fullres"
     assert "3d_small" in plan.preprocessing.boxes
-    content = json.loads((home / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").read_text())
+    content = json.loads((home / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").read_text(encoding="utf-8"))
     assert content["configurations"]["3d_small"]["inherits_from"] == "3d_fullres"
 
 
@@ -157,10 +157,10 @@ def test_the_drawing_shows_the_stages(plan, qtbot):
 
 def test_a_tab_is_as_high_as_what_it_shows_and_says_why_there_is_nothing_to_see(plan, home, qtbot):
     run(plan, qtbot)
-    qtbot.waitUntil(lambda: not plan._costing.running, timeout=60000)
+    qtbot.waitUntil(lambda: not plan._costing.running)
     for tab, shown in ((2, plan.views.plots), (0, plan.views.table)):
         plan.views.setCurrentIndex(tab)
-        qtbot.waitUntil(lambda shown=shown: plan.views.height() - shown.height() < 80, timeout=5000)
+        qtbot.waitUntil(lambda shown=shown: plan.views.height() - shown.height() < 80)
     (home / "nnUNet_preprocessed" / DATASET / "dataset_fingerprint.json").unlink()
     plan.views.show_plans(plan.plans, plan.info, plan.head.preprocessed)
     assert not plan.views.plots.plots
@@ -172,6 +172,6 @@ def test_a_broken_case_is_named_in_the_dock(plan, home, qtbot):
     path = home / "nnUNet_raw" / DATASET / "imagesTr" / "c2_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
     plan.preprocessing.panel.button.click()
-    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE)
     assert "3 cases preprocessed, 1 failed – c2: " in plan.preprocessing.panel.status.text()
     assert "truncated" in plan.preprocessing.panel.status.text()

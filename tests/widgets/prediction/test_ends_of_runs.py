@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("known_arithmetic")
 
 
 def _ready(dock, qtbot):
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=30000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_dock_closed_while_it_runs_finishes_its_layer(viewer, dock, model, qtb
     viewer.add_image(smooth_image((40, 40, 40))[0], units=MM, name="image")
     _ready(dock, qtbot)
     dock.run()
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1, timeout=20000)
+    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1)
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: not dock.busy, timeout=90000)
     assert not list(progress._all_instances)
@@ -140,7 +140,7 @@ def large(viewer, dock, model, qtbot):
 
 
 def _cancel(dock, qtbot, share=0.4):
-    qtbot.waitUntil(lambda: dock.panel.fraction > share, timeout=60000)
+    qtbot.waitUntil(lambda: dock.panel.fraction > share)
     dock.panel.cancel()
     wait_until_idle(qtbot, dock)
 
@@ -154,7 +154,7 @@ def test_continue_goes_on_in_the_same_layer_where_it_was_cancelled(viewer, large
     _cancel(large, qtbot)
     assert "Press Continue to resume from there." in large.panel.status.text()
     (partial,) = _labels(viewer)
-    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue", timeout=10000)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue")
     shares = []
     large.run()
     large.panel._worker.happened.connect(lambda _: shares.append(large.panel.fraction))
@@ -164,7 +164,7 @@ def test_continue_goes_on_in_the_same_layer_where_it_was_cancelled(viewer, large
     assert partial.name == "image – 3d_fullres"
     assert partial.metadata["nnunet"]["partial"] is False
     np.testing.assert_array_equal(partial.data, expected)
-    qtbot.waitUntil(lambda: large.panel.button.text() == "Segment", timeout=10000)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Segment")
 
 
 def test_what_changed_meanwhile_begins_anew(viewer, large, qtbot):
@@ -193,7 +193,7 @@ def test_an_image_edited_in_place_is_segmented_anew(viewer, large, qtbot):
     image = viewer.layers["image"]
     large.run()
     _cancel(large, qtbot)
-    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue", timeout=10000)
+    qtbot.waitUntil(lambda: large.panel.button.text() == "Continue")
     image.data[:] = image.data[:, ::-1].copy()  # as brushes and filters do it: the array is the same
     image.refresh()
     said = []

@@ -87,34 +87,34 @@ def test_a_mirrored_channel_is_turned_by_the_button_and_segmented(viewer, dock, 
     viewer.add_image(both[1][:, ::-1], name="T2", units=MM, affine=MIRROR, translate=(0, -23, 0))
     boxes = dock.form.image.channel_boxes
     boxes[0].value, boxes[1].value = first, viewer.layers["T2"]
-    qtbot.waitUntil(lambda: "mirrored along y" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "mirrored along y" in dock.summary.text())
     assert not dock.panel.button.isEnabled()
     assert dock.panel.remedy.text() == "Lay 'T2' over 'T1'"
     dock.panel.remedy.click()
     wait_until_idle(qtbot, dock)
     assert boxes[1].value.name == "T2 over T1"
     np.testing.assert_array_equal(boxes[1].value.data, both[1])
-    qtbot.waitUntil(lambda: dock.panel.button.isEnabled(), timeout=20000)
+    qtbot.waitUntil(lambda: dock.panel.button.isEnabled())
     assert not dock.panel.remedy.isVisible()
     boxes[1].value = first
-    qtbot.waitUntil(lambda: "'T1' is chosen for two channels" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "'T1' is chosen for two channels" in dock.summary.text())
 
 
 def test_a_voxel_size_a_thousand_times_off_is_asked_about(viewer, dock, model, qtbot):
     dock.add_model(model.folder)
     layer = viewer.add_image(smooth_image((12, 20, 20))[0], name="image", units=["um"] * 3)
-    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text())
     assert not dock.panel.button.isEnabled()
     assert "0.001 x 0.001 x 0.001 mm; the model was trained on 1 x 1 x 1 mm" in dock.summary.text()
     layer.units = MM
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text())
     layer.scale = (30, 30, 30)
-    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text())
     dock.panel.remedy.click()
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text())
     assert dock.request().settings.any_spacing
     layer.scale = (1000, 1000, 1000)  # another size is another question
-    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Is the unit right" in dock.summary.text())
 
 
 def test_a_typed_voxel_size_belongs_to_its_layer(viewer, dock, model, qtbot):
@@ -122,10 +122,10 @@ def test_a_typed_voxel_size_belongs_to_its_layer(viewer, dock, model, qtbot):
     image, edit = smooth_image((12, 20, 20))[0], dock.form.image.spacing_edit
     unknown = viewer.add_image(image, name="unknown")
     edit.value = "2 1 1"
-    qtbot.waitUntil(lambda: "2 × 1 × 1 mm" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "2 × 1 × 1 mm" in dock.summary.text())
     known = viewer.add_image(image, name="known", units=MM, scale=(1.5, 1, 1))
     dock.form.image.channel_boxes[0].value = known
-    qtbot.waitUntil(lambda: "1.5 × 1 × 1 mm" in dock.summary.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "1.5 × 1 × 1 mm" in dock.summary.text())
     assert edit.value == ""
     dock.form.image.channel_boxes[0].value = unknown
     assert edit.value == "2 1 1"
@@ -135,7 +135,7 @@ def test_a_picture_in_micrometres_is_seen_as_the_model_learned_it(viewer, dock, 
     recipe = {"patch": (16, 16), "spacing": (1.0, 1.0), "configuration": "2d", "file_ending": ".png"}
     dock.add_model(new_model(name="Dataset003_Png", reader="NaturalImage2DIO", **recipe).folder)
     viewer.add_image(smooth_image((20, 24))[0], name="picture", units=["um"] * 2, scale=(0.5, 0.5))
-    qtbot.waitUntil(lambda: "trained without voxel sizes" in dock.summary.text(), timeout=30000)
+    qtbot.waitUntil(lambda: "trained without voxel sizes" in dock.summary.text())
     request = dock.request()
     assert request.grid.spacing == (1.0, 1.0)
     assert request.voxel_mm == pytest.approx((5e-4, 5e-4))
@@ -148,17 +148,17 @@ def test_compared_layers_that_lie_apart_are_refused_and_laid_over_each_other(vie
     first = viewer.add_labels(one, name="A", units=MM)
     second = viewer.add_labels(one[:, ::-1], name="B", units=MM, affine=MIRROR, translate=(0, -9, 0))
     compare.form.first_box.value, compare.form.second_box.value = first, second
-    qtbot.waitUntil(lambda: "mirrored along y" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "mirrored along y" in compare.summary.text())
     assert not compare.panel.button.isEnabled()
     compare.panel.remedy.click()
     wait_until_idle(qtbot, compare)
     assert isinstance(compare.form.second_box.value, Labels)
-    qtbot.waitUntil(lambda: compare.panel.button.isEnabled(), timeout=5000)
+    qtbot.waitUntil(lambda: compare.panel.button.isEnabled())
     press(qtbot, compare)
     assert compare.title.text() == "Both are identical."
     second.translate = (0, 60, 0)
     compare.form.second_box.value = second
-    qtbot.waitUntil(lambda: "show different places" in compare.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "show different places" in compare.summary.text())
     assert not compare.panel.remedy.isVisible()
 
 
@@ -168,7 +168,7 @@ def test_what_a_comparison_found_is_never_compared_itself(viewer, qtbot):
     two[0, 1, 1] = 1
     first, second = (viewer.add_labels(array, name=name) for array, name in ((one, "A"), (two, "B")))
     compare.form.first_box.value, compare.form.second_box.value = first, second
-    qtbot.waitUntil(lambda: compare.panel.button.isEnabled(), timeout=5000)
+    qtbot.waitUntil(lambda: compare.panel.button.isEnabled())
     press(qtbot, compare)
     viewer.layers.remove(second)
     assert compare.form.second_box.value is None

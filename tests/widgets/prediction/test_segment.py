@@ -20,18 +20,18 @@ MM = ["mm"] * 3
 
 
 def _ready(dock, qtbot):
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=30000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
 
 
 def _refused(dock, qtbot, words):
-    qtbot.waitUntil(lambda: words in dock.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: words in dock.summary.text())
     assert not dock.panel.button.isEnabled()
     assert words in dock.panel.button.toolTip()
 
 
 def _run(dock, qtbot):
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
 
 
 def _image(viewer, shape=(12, 30, 28), **kwargs):
@@ -119,7 +119,7 @@ def test_layers_that_were_there_before_the_dock_are_followed_too(viewer, qtbot, 
     layer.units = MM
     _ready(dock, qtbot)
     layer.name = "renamed"
-    qtbot.waitUntil(lambda: "'renamed'" in dock.summary.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "'renamed'" in dock.summary.text())
     _ready(dock, qtbot)
 
 
@@ -236,11 +236,11 @@ def test_cancel_keeps_the_finished_part_and_says_so(viewer, dock, tiny, qtbot):
     _ready(dock, qtbot)
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     assert dock.panel.button.text() == "Cancel"
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1, timeout=20000)
+    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1)
     began = time.monotonic()
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     assert dock.panel.button.text() == "Cancelling…"
-    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
     assert time.monotonic() - began < 3
     partial = [layer for layer in viewer.layers if "(partial" in layer.name]
     assert len(partial) == 1
@@ -255,9 +255,9 @@ def test_deleting_the_result_cancels_the_run(viewer, dock, tiny, qtbot):
     _image(viewer, shape=(60, 60, 60))
     _ready(dock, qtbot)
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0, timeout=20000)
+    qtbot.waitUntil(lambda: dock.panel.fraction > 0)
     viewer.layers.remove(_result(viewer))
-    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=10000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
     assert [layer.name for layer in viewer.layers] == ["image"]
 
 
@@ -267,7 +267,7 @@ def test_tiles_are_painted_while_it_runs(viewer, dock, tiny, qtbot):
     _ready(dock, qtbot)
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     data = dock.result.running.canvas
-    qtbot.waitUntil(lambda: data.any(), timeout=20000)
+    qtbot.waitUntil(lambda: data.any())
     painted = np.flatnonzero(data.any(axis=(1, 2)))
     assert 46 <= np.median(painted) <= 60  # the slice on the screen first
     dock.panel.cancel()
@@ -331,7 +331,7 @@ def test_closing_napari_while_it_runs_does_not_hang(make_napari_viewer, npe2pm, 
         _image(viewer, shape=(60, 60, 60))
         _ready(dock, qtbot)
         dock.run()
-        qtbot.waitUntil(lambda: dock.panel.fraction > 0, timeout=20000)
+        qtbot.waitUntil(lambda: dock.panel.fraction > 0)
         began = time.monotonic()
         viewer.close()
         WorkerBase.await_workers(msecs=5000)

@@ -15,10 +15,10 @@ def done(viewer, dock, model, qtbot):
     """The dock with a result."""
     dock.add_model(model.folder)
     add_image(viewer)
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
     dock.run()
     wait_until_idle(qtbot, dock)
-    qtbot.waitUntil(lambda: dock.result.table._before is not None, timeout=20000)
+    qtbot.waitUntil(lambda: dock.result.table._before is not None)
     return dock
 
 
@@ -34,23 +34,23 @@ def test_painting_undoing_and_replacing_are_followed(viewer, done, qtbot):
     voxels = int(_rows(table)["1"][0])
     free = tuple(axis[:5] for axis in np.nonzero(layer.data != 1))
     layer.data_setitem(free, 1)
-    qtbot.waitUntil(lambda: int(_rows(table)["1"][0]) == voxels + 5, timeout=20000)
+    qtbot.waitUntil(lambda: int(_rows(table)["1"][0]) == voxels + 5)
     assert _rows(table)["1"][2] == "yes"
     assert float(_rows(table)["1"][1]) == pytest.approx(voxels + 5)
     assert table.note.isVisible() and "Corrected by hand" in table.note.text()
     assert "corrected by hand" in done.result.after.texts()["methods paragraph"]
     layer.undo()
-    qtbot.waitUntil(lambda: table.csv() == before, timeout=20000)
+    qtbot.waitUntil(lambda: table.csv() == before)
     layer.data = np.full_like(layer.data, 7)  # a class the model does not know
-    qtbot.waitUntil(lambda: _rows(table).get("7", ["0"])[0] == str(layer.data.size), timeout=20000)
+    qtbot.waitUntil(lambda: _rows(table).get("7", ["0"])[0] == str(layer.data.size))
     assert int(_rows(table)["1"][0]) == 0
 
 
 def test_looking_at_other_slices_corrects_nothing(viewer, done, qtbot):
     before = done.result.table.csv()
     viewer.dims.set_current_step(0, 3)
-    qtbot.waitUntil(lambda: not done.result.table._later.isActive(), timeout=20000)
-    qtbot.waitUntil(lambda: not done.result.table._counting.running, timeout=20000)
+    qtbot.waitUntil(lambda: not done.result.table._later.isActive())
+    qtbot.waitUntil(lambda: not done.result.table._counting.running)
     assert done.result.table.csv() == before
 
 
@@ -59,8 +59,8 @@ def test_postprocessing_changes_volumes_and_is_no_correction(viewer, done, qtbot
     voxels = int(_rows(done.result.table)["1"][0])
     box.setChecked(True)
     kept = viewer.layers["image – 3d_fullres"]
-    qtbot.waitUntil(lambda: int(_rows(done.result.table)["1"][0]) == (kept.data == 1).sum() < voxels, timeout=20000)
-    qtbot.waitUntil(lambda: not done.result.table._later.isActive(), timeout=20000)
+    qtbot.waitUntil(lambda: int(_rows(done.result.table)["1"][0]) == (kept.data == 1).sum() < voxels)
+    qtbot.waitUntil(lambda: not done.result.table._later.isActive())
     assert not done.result.table.corrected
 
 
@@ -69,7 +69,7 @@ def test_the_same_again_takes_the_place_of_its_layer_unless_somebody_painted_in_
     for _ in range(2):
         done.run()
         wait_until_idle(qtbot, done)
-        qtbot.waitUntil(lambda: done.result.table._before is not None, timeout=20000)
+        qtbot.waitUntil(lambda: done.result.table._before is not None)
         assert [layer.name for layer in viewer.layers] == names
     painted = viewer.layers["image – 3d_fullres"]
     painted.data_setitem(tuple(np.array([0]) for _ in range(3)), 2)
@@ -84,7 +84,7 @@ def test_a_time_series_has_a_curve_for_every_class(viewer, dock, model, qtbot):
     array = smooth_image((12, 30, 28))[0]
     place = {"units": ["s", "mm", "mm", "mm"], "axis_labels": ["t", "z", "y", "x"]}
     viewer.add_image(np.stack([array, array * 0 + 5]), name="series", **place)
-    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive(), timeout=60000)
+    qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text() and not dock._later.isActive())
     dock.run()
     wait_until_idle(qtbot, dock)
     curves, found = dock.result.table.curves, viewer.layers["series – 3d_fullres"].data

@@ -49,8 +49,8 @@ def test_a_dropped_zip_is_installed_after_asking(viewer, workspace, tmp_path, qt
     viewer.open(str(tmp_path / "sent.zip"), plugin="napari-nnunet")
     dock = open_dock(viewer, "Models")
     wait_until_idle(qtbot, dock)
-    qtbot.waitUntil(lambda: (workspace.results / "Dataset009_Sent").is_dir(), timeout=20000)
-    qtbot.waitUntil(lambda: "Installed 3d_fullres" in dock.panel.status.text(), timeout=20000)
+    qtbot.waitUntil(lambda: (workspace.results / "Dataset009_Sent").is_dir())
+    qtbot.waitUntil(lambda: "Installed 3d_fullres" in dock.panel.status.text())
     assert dock.chosen().parent.name == "Dataset009_Sent"
     assert "organ" in dock.card.text()
     dock.use()
@@ -78,7 +78,7 @@ def test_models_are_exported_with_their_card(dock, workspace, tmp_path, qtbot, m
     monkeypatch.setattr(dialog, "exec", lambda: True)
     qtbot.mouseClick(dock.buttons["export"], Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, dock)
-    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text())
     assert (tmp_path / "x.zip").is_file()
 
 
@@ -94,7 +94,7 @@ def test_a_model_is_carried_elsewhere_in_the_format_that_was_chosen(dock, tmp_pa
     monkeypatch.setattr(models_module, "CarryDialog", lambda *_: dialog)
     monkeypatch.setattr(dialog, "exec", lambda: True)
     qtbot.mouseClick(dock.buttons["carry"], Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Exported" in dock.panel.status.text())
     wait_until_idle(qtbot, dock)
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert "rdf.yaml" in archive.namelist()
@@ -167,12 +167,12 @@ def test_a_model_of_a_catalogue_is_fetched_after_its_card_was_read(dock, workspa
     dialog.open()
     assert not dialog.panel.button.isEnabled()
     qtbot.mouseClick(dialog.look, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "Set it in napari's preferences" in dialog.panel.status.text(), timeout=10000)
+    qtbot.waitUntil(lambda: "Set it in napari's preferences" in dialog.panel.status.text())
     dialog.address.setText(str(tmp_path / "models.json"))
     qtbot.mouseClick(dialog.look, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "Finds organ in <b>MR</b>\nLicence: CC0" in dialog.card.text(), timeout=10000)
-    qtbot.waitUntil(dialog.panel.button.isEnabled, timeout=10000)
+    qtbot.waitUntil(lambda: "Finds organ in <b>MR</b>\nLicence: CC0" in dialog.card.text())
+    qtbot.waitUntil(dialog.panel.button.isEnabled)
     qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "Installed" in dialog.panel.status.text(), timeout=20000)
+    qtbot.waitUntil(lambda: "Installed" in dialog.panel.status.text())
     assert dock.chosen().parent.name == "Dataset011_Listed"
     dialog.close()

@@ -25,21 +25,21 @@ def form(viewer, tmp_path, monkeypatch, qtbot):
 def opened(form, qtbot):
     dialog = form.folds_dialog()
     dialog.open()
-    qtbot.waitUntil(lambda: not dialog._looking.running, timeout=20000)
+    qtbot.waitUntil(lambda: not dialog._looking.running)
     assert dialog.found is not None, dialog.about.text()
     return dialog
 
 
 def looked(dialog, qtbot):
-    qtbot.waitUntil(lambda: not dialog._later.isActive() and not dialog._looking.running, timeout=20000)
+    qtbot.waitUntil(lambda: not dialog._later.isActive() and not dialog._looking.running)
 
 
 def make(dialog, qtbot):
     looked(dialog, qtbot)
     assert dialog.panel.button.isEnabled(), dialog.about.text()
-    with qtbot.waitSignal(dialog.made, timeout=20000):
+    with qtbot.waitSignal(dialog.made):
         qtbot.mouseClick(dialog.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE, timeout=20000)
+    qtbot.waitUntil(lambda: dialog.panel.state is RunState.IDLE)
 
 
 def test_images_of_one_patient_are_proposed_to_stay_together(form, tmp_path, qtbot):
@@ -61,7 +61,7 @@ def test_images_of_one_patient_are_proposed_to_stay_together(form, tmp_path, qtb
     path = tmp_path / "nnUNet_preprocessed" / raw.name / "splits_final.json"
     assert not path.exists()
     make(dialog, qtbot)
-    assert [sorted(split["val"]) for split in json.loads(path.read_text())] == [
+    assert [sorted(split["val"]) for split in json.loads(path.read_text(encoding="utf-8"))] == [
         [f"p{i}_left", f"p{i}_right"] for i in range(3)
     ]
     assert list(form.folds) == [0, 1, 2, "all"]

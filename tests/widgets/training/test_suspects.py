@@ -67,7 +67,7 @@ def test_a_place_is_listed_with_what_is_drawn_and_seen(suspects):
 
 
 def test_the_prediction_is_taken_there(suspects, place, qtbot):
-    with qtbot.waitSignal(suspects.written, timeout=20000):
+    with qtbot.waitSignal(suspects.written):
         suspects.take.click()
     labels, _ = read_labels(place[1] / "labelsTr" / "c3.nii.gz")
     assert labels[2, 10, 6] == 1
@@ -88,7 +88,7 @@ def test_a_place_is_opened_with_its_labels_selected(suspects, place, viewer, qtb
     opened = Correcting(viewer, dock, failed.append, lambda: None)
     suspect = suspects.suspects[0]
     opened.open(place[1], suspect.case.name, suspect.case.prediction, suspect.part.place)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 4 or bool(failed), timeout=20000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4 or bool(failed))
     assert not failed
     assert viewer.layers.selection.active.name == "c3 labels"
     assert viewer.dims.current_step[0] == suspect.part.place[0]

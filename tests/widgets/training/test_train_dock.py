@@ -38,7 +38,7 @@ def train(viewer, home, qtbot):
     make_trainable(home, Recipe(spacing=(1.0, 1.0, 1.0)))
     _, widget = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
     yield widget
-    qtbot.waitUntil(lambda: widget.panel.state is RunState.IDLE, timeout=30000)
+    qtbot.waitUntil(lambda: widget.panel.state is RunState.IDLE)
     for training in widget.watch.trainings:
         runner = training.folder.runner()
         if runner is not None:
@@ -58,9 +58,9 @@ def begin(train, qtbot, *, epochs=2, **changes):
     train.form.request = lambda: type(request)(
         **{**request.__dict__, "settings": request.settings.replace(**short), "folds": train.form.chosen_folds()}
     )
-    qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
+    qtbot.waitUntil(train.panel.button.isEnabled)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE)
 
 
 def wait(train, qtbot, status, timeout=300000):
@@ -77,7 +77,7 @@ def test_without_a_planned_dataset_the_dock_says_what_to_do(viewer, home, qtbot)
 
 def test_the_button_says_what_it_will_do(train, qtbot):
     def says(text):
-        qtbot.waitUntil(lambda: train.panel.button.text() == text, timeout=5000)
+        qtbot.waitUntil(lambda: train.panel.button.text() == text)
 
     says("Train fold 0 of 3d_fullres, 2 h")
     train.form.folds[1].setChecked(True)
@@ -88,7 +88,7 @@ def test_the_button_says_what_it_will_do(train, qtbot):
     says("Train 2 folds of 3d_fullres, 30 epochs each")
     for box in train.form.folds.values():
         box.setChecked(False)
-    qtbot.waitUntil(lambda: "Tick at least one fold." in train.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Tick at least one fold." in train.summary.text())
     assert not train.panel.button.isEnabled()
 
 
@@ -109,13 +109,13 @@ def test_weights_of_classes_and_those_to_begin_with_are_asked_for_as_in_a_shell(
 def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot, monkeypatch):
     begin(train, qtbot, epochs=12, iterations=30)
     wait(train, qtbot, "running")
-    qtbot.waitUntil(lambda: train.chosen.last is not None, timeout=60000)
+    qtbot.waitUntil(lambda: train.chosen.last is not None)
     viewer.window.remove_dock_widget("all")
     _, again = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
-    qtbot.waitUntil(lambda: again.chosen is not None, timeout=20000)
+    qtbot.waitUntil(lambda: again.chosen is not None)
     assert again.chosen.status in ("running", "finished")
     wait(again, qtbot, "finished")
-    qtbot.waitUntil(lambda: again.details.scores.isVisible(), timeout=20000)
+    qtbot.waitUntil(lambda: again.details.scores.isVisible())
     view = again.chosen
     assert len(view.epochs) == 12
     assert len(again.details.curves.plots["Loss"].listDataItems()) == 2
@@ -131,7 +131,7 @@ def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train,
     qtbot.mouseClick(again.details.scores.viewport(), Qt.MouseButton.LeftButton)
     again.open_case(0)
     name = again.details.scores.scores[0].name
-    qtbot.waitUntil(lambda: f"{name} differences" in viewer.layers, timeout=20000)
+    qtbot.waitUntil(lambda: f"{name} differences" in viewer.layers)
     assert again.film.labels not in viewer.layers
     result, truth = viewer.layers[f"{name} result"].data, viewer.layers[f"{name} labels"].data
     wrong = viewer.layers[f"{name} differences"].data
@@ -147,7 +147,7 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     before, _ = read_labels(path)
     train.correcting.save()
     trash = home / "nnUNet_raw" / TRAINED / "trash"
-    qtbot.waitUntil(lambda: path.is_file() and (read_labels(path)[0] != before).any(), timeout=20000)
+    qtbot.waitUntil(lambda: path.is_file() and (read_labels(path)[0] != before).any())
     kept, _ = read_labels(next(trash.rglob(path.name)))
     assert (kept == before).all()
     assert (read_labels(path)[0] == layer.data).all()
@@ -156,7 +156,7 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     assert "fold 0 (finished): train from the beginning again?" in ask.call_args.args[2]
     wait(train, qtbot, "finished")
     record = (home / "nnUNet_preprocessed" / TRAINED).glob("*.cases.jsonl")
-    assert next(record).read_text().count(f'"{name}"') > 1  # it was preprocessed anew before
+    assert next(record).read_text(encoding="utf-8").count(f'"{name}"') > 1  # it was preprocessed anew before
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_a_model_is_improved_with_a_new_case_and_compared_with_what_it_was(train
     request = train.form.request()
     short = request.settings.replace(time_budget=8.0, iterations=4, validation_iterations=1, workers=1, threads=1)
     train.form.request = lambda: replace(request, settings=short)
-    qtbot.waitUntil(train.panel.button.isEnabled, timeout=5000)
+    qtbot.waitUntil(train.panel.button.isEnabled)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
     wait(train, qtbot, "finished")
     before = train.chosen.folder.path
@@ -172,15 +172,15 @@ def test_a_model_is_improved_with_a_new_case_and_compared_with_what_it_was(train
     for path in sorted(raw.rglob("c0*.nii.gz")):
         shutil.copy(path, path.with_name("new_" + path.name))
     update_count(raw)
-    qtbot.waitUntil(train.details.buttons["improve"].isEnabled, timeout=20000)
+    qtbot.waitUntil(train.details.buttons["improve"].isEnabled)
     qtbot.mouseClick(train.details.buttons["improve"], Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.folder.path != before, timeout=60000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.folder.path != before)
     wait(train, qtbot, "finished")
     assert train.chosen.folder.path.parent.name == "nnUNetTrainer__nnUNetPlans_continued__3d_fullres"
     assert FoldFolder(before).final.is_file()  # the model that was continued stays
-    splits = json.loads((home / "nnUNet_preprocessed" / TRAINED / "splits_final.json").read_text())
+    splits = json.loads((home / "nnUNet_preprocessed" / TRAINED / "splits_final.json").read_text(encoding="utf-8"))
     assert all(any(name.startswith("new_") for name in split["train"]) for split in splits)
-    qtbot.waitUntil(train.details.compared.isVisible, timeout=20000)
+    qtbot.waitUntil(train.details.compared.isVisible)
     heads, *rows = train.details.compared.texts()
     assert heads == ["Dice of cases that both validated", "Before", "After"]
     assert [row[0] for row in rows] == ["organ", "lesion"]
@@ -202,30 +202,28 @@ def test_what_is_to_be_preprocessed_is_marked_until_it_is(viewer, home):
 def test_stop_resume_finish_and_discard(train, home, qtbot):
     begin(train, qtbot, epochs=5000)
     wait(train, qtbot, "running")
-    qtbot.waitUntil(lambda: train.chosen.last is not None, timeout=60000)
+    qtbot.waitUntil(lambda: train.chosen.last is not None)
     qtbot.mouseClick(train.details.buttons["stop"], Qt.MouseButton.LeftButton)
     wait(train, qtbot, "stopped")
     folder = FoldFolder(home / "nnUNet_results" / TRAINED / FOLD)
     assert folder.latest.is_file()
     done = train.chosen.last.epoch
-    qtbot.waitUntil(train.details.buttons["resume"].isEnabled, timeout=5000)
+    qtbot.waitUntil(train.details.buttons["resume"].isEnabled)
     assert not train.details.buttons["stop"].isEnabled()
-    qtbot.waitUntil(
-        lambda: train._asked is None, timeout=5000
-    )  # or the next stop would end the process instead of asking it
+    qtbot.waitUntil(lambda: train._asked is None)  # or the next stop would end the process instead of asking it
     assert train.panel.status.text() == ""
     qtbot.mouseClick(train.details.buttons["resume"], Qt.MouseButton.LeftButton)
     wait(train, qtbot, "running")
-    qtbot.waitUntil(lambda: train.chosen.last.epoch > done, timeout=60000)
+    qtbot.waitUntil(lambda: train.chosen.last.epoch > done)
     assert [epoch.epoch for epoch in train.chosen.epochs] == list(range(train.chosen.last.epoch + 1))
     train.finish_in(1)
     wait(train, qtbot, "finished")
     assert folder.final.is_file()
-    qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train on…", timeout=5000)
+    qtbot.waitUntil(lambda: train.details.buttons["resume"].text() == "Train on…")
     train.discard()
-    qtbot.waitUntil(lambda: train.table.rowCount() == 0, timeout=10000)
+    qtbot.waitUntil(lambda: train.table.rowCount() == 0)
     assert not folder.path.exists()
-    qtbot.waitUntil(train.trash.isVisible, timeout=5000)
+    qtbot.waitUntil(train.trash.isVisible)
     qtbot.mouseClick(train.trash, Qt.MouseButton.LeftButton)
     assert train.trash.dialog.table.texts()[1][0] == f"{TRAINED} / 3d_fullres, fold 0"
     qtbot.mouseClick(train.trash.dialog.back, Qt.MouseButton.LeftButton)
@@ -240,33 +238,31 @@ def test_trainings_queue_and_can_be_called_off(train, qtbot):
     train.form.folds[0].setChecked(False)
     train.form.folds[3].setChecked(True)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE, timeout=60000)
+    qtbot.waitUntil(lambda: train.panel.state is RunState.IDLE)
     wait(train, qtbot, "waiting")
     assert train.details.buttons["stop"].text() == "Do not start"
     assert train.details.line.text() == "Waiting for its turn."
     # the process must have taken its ticket before it can be called off
-    qtbot.waitUntil(
-        lambda: len(list((train.state.workspace.results / ".trainings").glob("*.json"))) == 2, timeout=30000
-    )
+    qtbot.waitUntil(lambda: len(list((train.state.workspace.results / ".trainings").glob("*.json"))) == 2)
     train.stop()
-    qtbot.waitUntil(lambda: len(train.watch.trainings) == 1, timeout=30000)
+    qtbot.waitUntil(lambda: len(train.watch.trainings) == 1)
     assert len(train.watch.started) == 1
 
 
 def test_a_process_that_does_not_even_wait_yet_can_be_called_off(train, qtbot):
     begin(train, qtbot, epochs=5000)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "waiting", timeout=20000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "waiting")
     process = train.watch.started[0][0]
     train.stop()
-    qtbot.waitUntil(lambda: process.poll() is not None, timeout=60000)
-    qtbot.waitUntil(lambda: train.watch.trainings == [], timeout=20000)
+    qtbot.waitUntil(lambda: process.poll() is not None)
+    qtbot.waitUntil(lambda: train.watch.trainings == [])
     assert "Traceback" not in train.panel.status.text()
 
 
 def test_the_window_itself_never_looks_for_trainings(train, qtbot, monkeypatch):
     threads = set()
     monkeypatch.setattr(follow, "find_folds", lambda *_: threads.add(threading.current_thread()) or [])
-    qtbot.waitUntil(lambda: bool(threads), timeout=10000)
+    qtbot.waitUntil(lambda: bool(threads))
     assert threading.main_thread() not in threads
 
 
@@ -276,7 +272,7 @@ def test_a_process_that_ends_without_having_begun_tells_why(train, qtbot, monkey
     labels, geometry = read_labels(path)
     write_labels(1 - np.minimum(labels, 1), geometry, path)
     begin(train, qtbot)
-    qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text(), timeout=60000)
+    qtbot.waitUntil(lambda: "1 of 5 cases" in train.panel.status.text())
     train.panel.details.click()
     assert "1 of 5 cases" in QApplication.clipboard().text()
 
@@ -291,7 +287,7 @@ def test_a_training_that_failed_offers_its_report(train, home, qtbot):
     with pytest.raises(KeyError):
         drain(recorded(job(), folder / "events.jsonl"))
     train.watch.look()
-    qtbot.waitUntil(train.details.report.isVisible, timeout=30000)
+    qtbot.waitUntil(train.details.report.isVisible)
     assert "Unexpected KeyError: 'spacing'" in train.details.note.text()
     train.details.report.click()
     assert "Traceback" in QApplication.clipboard().text()
@@ -312,7 +308,7 @@ def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
     settings = {"epochs": 2, "iterations": 4, "validation_iterations": 1, "workers": 0, "device": "cpu", "threads": 1}
     drain(train_job(workspace, TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0, **settings)))
     folder = home / "nnUNet_results" / TRAINED / FOLD / "validation"
-    (name,) = json.loads((folder / "objects.json").read_text())["cases"]
+    (name,) = json.loads((folder / "objects.json").read_text(encoding="utf-8"))["cases"]
     raw = home / "nnUNet_raw" / TRAINED / "objectsTr" / f"{name}.nii.gz"
     truth, geometry = read_labels(raw)
     found = truth.copy()
@@ -323,7 +319,7 @@ def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
     evaluate = EvaluateObjectsRequest(reference=raw.parent, prediction=folder / "objects", missing_ok=True)
     drain(evaluate_objects(evaluate.replace(summary=folder / "objects.json")))
     _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
-    qtbot.waitUntil(lambda: dock.details.scores.rowCount() == 1, timeout=20000)
+    qtbot.waitUntil(lambda: dock.details.scores.rowCount() == 1)
     others = len(numbers) - 1
     row = [name, f"{others / (others + 2):.3f}", f"{others}, 1", "1", "0, 0"]
     heads = ["Case", "AP\n@0.5", "Found,\nmissed", "Invented", "Split,\nmerged"]
@@ -331,7 +327,7 @@ def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
     assert dock.details.scores.horizontalScrollBar().maximum() == 0  # nothing is out of sight
     assert f"1 validation case, {len(numbers)} objects: average precision" in dock.details.scores_title.text()
     dock.open_case(0)
-    qtbot.waitUntil(lambda: f"{name} verdicts" in viewer.layers, timeout=20000)
+    qtbot.waitUntil(lambda: f"{name} verdicts" in viewer.layers)
     assert [layer.name for layer in viewer.layers] == [
         f"{name} MR", f"{name} objects", f"{name} found", f"{name} verdicts",
     ]  # fmt: skip
