@@ -13,13 +13,15 @@ import pytest
 from helpers import TRAINED, make_trainable
 from napari_nnunet.cli import main
 from napari_nnunet.errors import NnunetError, ResourceError, SettingsError
-from napari_nnunet.events import Note, drain
+from napari_nnunet.events import Note, Progress, drain
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.scheduling import train_all as all_trainings
 from napari_nnunet.jobs.scheduling.train_all import train_all
 from napari_nnunet.processes.cluster import start
 from napari_nnunet.processes.cluster.scheduled import ScheduledJob
+from napari_nnunet.processes.cluster.submit import Handle
 from napari_nnunet.processes.follow import Follower, call_off
 from napari_nnunet.processes.submitted import record, submitted
 from napari_nnunet.schema.requests.training import TrainAllRequest
@@ -285,3 +287,52 @@ def test_jobs_of_a_command_that_was_killed_are_forgotten(workspace, tmp_path):
     assert submitted(workspace.results) == [entry]
     replace(entry, by=replace(Runner.own(), pid=Runner.own().pid, created=1.0)).write()
     assert submitted(workspace.results) == [] and not entry.path.exists()
+
+
+def test_a_job_that_slurm_no_longer_knows_is_said_and_forgotten(workspace, slurm, tmp_path, capsys):
+    asked = {"cluster": str(tmp_path / "gpu.toml"), "configurations": ("3d_fullres",), "folds": (0, 1)}
+    found, _ = ask(workspace, **asked)
+    lost, kept = found.submitted.values()
+    for entry in submitted(workspace.results):  # an hour ago: a young job may not be listed yet
+        replace(entry, since=entry.since - 3600).write()
+    (slurm / "squeue").write_text(f"#!/bin/sh\necho {kept}\n")  # somebody cancelled the other with scancel
+    (slurm / "squeue").chmod(stat.S_IRWXU)
+    assert main(["trainings"]) == 0
+    said = capsys.readouterr().out
+    assert f"3d_fullres fold 0: Slurm no longer knows job {lost}, which was cancelled" in said
+    assert f"fold 1: waiting, job {kept} of Slurm\n" in said and "fold 0: waiting" not in said
+    again, notes = ask(workspace, **asked)
+    assert list(again.submitted) == ["3d_fullres fold 0"] and not any("no longer knows" in note for note in notes)
+
+
+def test_where_slurm_cannot_be_asked_a_waiting_job_says_so(workspace, slurm, tmp_path, capsys, monkeypatch):
+    found, _ = ask(workspace, cluster=str(tmp_path / "gpu.toml"), configurations=("3d_fullres",), folds=(0,))
+    monkeypatch.setenv("PATH", str(slurm))  # without squeue
+    assert main(["trainings"]) == 0
+    (number,) = found.submitted.values()
+    expected = f"waiting, job {number} of Slurm; whether it still knows the job cannot be asked from this computer\n"
+    assert expected in capsys.readouterr().out
+
+
+def test_what_waits_for_a_place_on_this_computer_is_listed_and_can_be_taken_back(workspace, monkeypatch, tmp_path):
+    over = []
+
+    class Started:  # stands in for submitit: fold 0 is trained when the test says so
+        def submit(self, _):
+            return Handle("7", tmp_path / "log", over=lambda: bool(over))
+
+    monkeypatch.setattr(all_trainings, "LocalJobs", Started)
+    asked = TrainAllRequest.of(dataset=TRAINED, configurations=("3d_fullres",), folds=(0, 1), choose=True)
+    job, notes = train_all(workspace, asked), []
+    while not any(isinstance(event, Progress) for event in notes):
+        notes.append(next(job))
+    listed = {training.folder.fold: training for training in Follower(workspace).look()}
+    assert [listed[fold].status for fold in (0, 1)] == ["waiting", "waiting"]
+    assert listed[0].job.told.startswith("job 7 on ") and listed[1].job.told.startswith("a job on ")
+    assert call_off(listed[1].folder, workspace)
+    finish(workspace, "3d_fullres", 0)
+    over.append(True)
+    result = drain(job)
+    assert result.finished == ("3d_fullres fold 0",)
+    assert result.failed == {"3d_fullres fold 1": "it was cancelled", "choosing": "it needs 3d_fullres fold 1"}
+    assert submitted(workspace.results) == []

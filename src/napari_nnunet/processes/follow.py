@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from napari_nnunet.events import Ended, EpochDone, Event, Note, Previewed, Progress, Stage, from_json
+from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import Ticket, tickets
-from napari_nnunet.processes.submitted import submitted
+from napari_nnunet.processes.submitted import Submitted, forget_gone, submitted
 from napari_nnunet.schema.model_name import label_of
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
 _BYTES = 1 << 20  # read at once
 _ORDER = {"running": 0, "waiting": 1}
+_BETWEEN_QUESTIONS = 30.0  # seconds, to Slurm, which answers everybody
 PREPARING = "Preparing the training"
 
 
@@ -46,6 +49,10 @@ class Training:
         Those that exist, the final one first.
     scored : float, optional
         When the summary of its validation was written, in seconds since 1970; None where there is none.
+    host : str
+        The other computer that trains it; empty where that is this one, or none.
+    job : Submitted, optional
+        The job of a scheduler that trains it or will.
     """
 
     folder: FoldFolder
@@ -58,6 +65,8 @@ class Training:
     ended: Ended | None = None
     checkpoints: tuple[Path, ...] = ()
     scored: float | None = None
+    host: str = ""
+    job: Submitted | None = None
 
     @property
     def last(self) -> EpochDone | None:
@@ -132,9 +141,17 @@ class _Reader:
                 case _:
                     pass
 
-    def status(self, since: float | None) -> Status:
-        """Return what the training is doing; ``since`` is when a process began that means to train it, if one does."""
-        if self.folder.runner() is not None:
+    def status(self, runner: Runner | None, since: float | None) -> Status:
+        """Return what the training is doing.
+
+        Parameters
+        ----------
+        runner : Runner, optional
+            The process that trains it.
+        since : float, optional
+            When a process began that means to train it, if one does, in seconds since 1970.
+        """
+        if runner is not None:
             self.was_running = True
             return "running"
         if since is not None and not self._over(since):
@@ -167,11 +184,18 @@ class Follower:
     ----------
     workspace : Workspace
         Where they lie.
+
+    Attributes
+    ----------
+    gone : tuple of Submitted
+        Jobs that Slurm turned out not to know any more at the last look.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.gone: tuple[Submitted, ...] = ()
         self._readers: dict[Path, _Reader] = {}
+        self._ask_at = 0.0
 
     def look(self, starting: Mapping[Path, float] | None = None) -> list[Training]:
         """Return the trainings there are and those that stand in line: running ones first, then the latest.
@@ -186,23 +210,34 @@ class Follower:
         waiting = dict(starting or {})
         for ticket in tickets(self.workspace.results):
             waiting |= dict.fromkeys(_still_to_do(ticket), ticket.runner.created)
-        waiting |= {Path(job.folder): job.since for job in submitted(self.workspace.results) if job.folder}
+        self.gone = self._ask()
+        jobs = {Path(job.folder): job for job in submitted(self.workspace.results) if job.folder}
+        waiting |= {path: job.since for path, job in jobs.items()}
         self._readers = {
             path: self._readers.get(path) or _Reader(FoldFolder(path)) for path in dict.fromkeys([*there, *waiting])
         }
-        found = [self._training(reader, waiting) for reader in self._readers.values()]
+        found = [self._training(reader, waiting.get(path), jobs.get(path)) for path, reader in self._readers.items()]
         return sorted(found, key=lambda training: (_ORDER.get(training.status, 2), -_changed(training)))
 
-    def _training(self, reader: _Reader, waiting: Mapping[Path, float]) -> Training:
+    def _ask(self) -> tuple[Submitted, ...]:
+        """Ask Slurm about its jobs, now and then."""
+        if time.monotonic() < self._ask_at:
+            return ()
+        self._ask_at = time.monotonic() + _BETWEEN_QUESTIONS
+        return forget_gone(self.workspace.results)
+
+    def _training(self, reader: _Reader, since: float | None, job: Submitted | None) -> Training:
         reader.read()
         folder = reader.folder
         try:
             scored: float | None = (folder.validation / "summary.json").stat().st_mtime
         except OSError:
             scored = None
+        runner = folder.runner()
+        status = reader.status(runner, since)
         return Training(
             folder=folder,
-            status=reader.status(waiting.get(folder.path)),
+            status=status,
             epochs=reader.epochs,
             frames=reader.frames,
             stage=reader.stage,
@@ -211,6 +246,8 @@ class Follower:
             ended=reader.ended,
             checkpoints=tuple(folder.checkpoints),
             scored=scored,
+            host="" if runner is None or runner.here else runner.host,
+            job=job if status in _ORDER else None,
         )
 
 

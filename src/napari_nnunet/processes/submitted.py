@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from heapq import nsmallest
@@ -65,7 +65,15 @@ class Submitted:
     @property
     def told(self) -> str:
         """What it is called in a sentence."""
-        return f"job {self.number} of {'Slurm' if self.system == 'slurm' else 'train_all'}" if self.number else "a job"
+        where = "of Slurm" if self.system == "slurm" else f"on {self.by.host}"
+        return f"job {self.number} {where}" if self.number else f"a job {where}"
+
+    @property
+    def told_waiting(self) -> str:
+        """What it is called while it waits: Slurm may have lost it, and not every computer can ask."""
+        if self.system == "slurm" and not can_be_asked():
+            return f"{self.told}; whether it still knows the job cannot be asked from this computer"
+        return self.told
 
     def write(self) -> None:
         """Write the record."""
@@ -145,14 +153,24 @@ def submitted(results: Path) -> list[Submitted]:
     return found
 
 
-def forget_gone(results: Path) -> None:
+def can_be_asked() -> bool:
+    """Whether Slurm can be asked here which jobs it knows."""
+    return shutil.which("squeue") is not None
+
+
+def forget_gone(results: Path) -> tuple[Submitted, ...]:
     """Forget the jobs that Slurm does not know any more: somebody cancelled them, or their machine was lost.
 
     Only where Slurm can be asked, and only one's own.
+
+    Returns
+    -------
+    tuple of Submitted
+        Those that were forgotten; :func:`gone_text` says so.
     """
     jobs = [entry for entry in submitted(results) if entry.system == "slurm" and time.time() - entry.since > _YOUNG]
-    if not jobs or shutil.which("squeue") is None:
-        return
+    if not jobs or not can_be_asked():
+        return ()
     try:
         user = getpass.getuser()
         asked = subprocess.run(
@@ -160,13 +178,20 @@ def forget_gone(results: Path) -> None:
             capture_output=True, text=True, check=True, timeout=_PATIENCE,
         )  # fmt: skip
     except (OSError, KeyError, subprocess.SubprocessError):
-        return
-    _forget_all(jobs, user, known=asked.stdout.split())
+        return ()
+    return tuple(_forgotten(jobs, user, known=asked.stdout.split()))
 
 
-def _forget_all(jobs: Iterable[Submitted], user: str, *, known: Iterable[str]) -> None:
+def gone_text(entry: Submitted) -> str:
+    """Return what to say of a job that was forgotten."""
+    number = f"job {entry.number}" if entry.number else "its job"
+    return f"{entry.name}: Slurm no longer knows {number}, which was cancelled or lost its machine."
+
+
+def _forgotten(jobs: Iterable[Submitted], user: str, *, known: Iterable[str]) -> Iterator[Submitted]:
     numbers = set(known)
     for entry in jobs:
         with suppress(OSError, KeyError, NotImplementedError):
-            if entry.path.owner() == user and entry.number not in numbers:
+            if entry.path.owner() == user and entry.number not in numbers:  # a job that is done took its record along
                 entry.forget()
+                yield entry

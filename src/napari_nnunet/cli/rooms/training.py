@@ -14,7 +14,7 @@ from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.processes.follow import Follower, Training, call_off
 from napari_nnunet.processes.launch import relaunch_distributed
 from napari_nnunet.processes.queue import ahead_of, ticket
-from napari_nnunet.processes.submitted import Submitted, forget_gone, submitted
+from napari_nnunet.processes.submitted import gone_text
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.words import words
 
@@ -168,10 +168,10 @@ def trainings(request: TrainingsRequest, shell: Shell) -> None:
     workspace = shell.workspace
     follower, said = Follower(workspace), None
     while True:
-        forget_gone(workspace.results)
         found = [training for training in follower.look() if _asked(training, request, workspace)]
-        jobs = {job.folder: job for job in submitted(workspace.results)}
-        lines = [_line(training, jobs.get(str(training.folder.path))) for training in found]
+        for job in follower.gone:
+            print(f"{gone_text(job)} Submit it again.", flush=True)
+        lines = [_line(training) for training in found]
         for line in lines:
             if said is None or line not in said:
                 print(line, flush=True)
@@ -194,7 +194,7 @@ def _asked(training: Training, request: TrainingsRequest, workspace: Workspace) 
     )
 
 
-def _line(training: Training, job: Submitted | None) -> str:
+def _line(training: Training) -> str:
     """Return what a training does, in a line."""
     parts = [f"{training.title}: {training.status}"]
     last = training.last
@@ -203,11 +203,10 @@ def _line(training: Training, job: Submitted | None) -> str:
         parts.append(f"epoch {last.epoch + 1} of {last.epochs}{dice}")
     elif training.status == "running" and training.stage:
         parts.append(training.stage)
-    runner = training.folder.runner() if training.status == "running" else None
-    if runner is not None and not runner.here:
-        parts.append(f"on {runner.host}")
-    if job is not None and training.alive:
-        parts.append(job.told)
+    if training.host:
+        parts.append(f"on {training.host}")
+    if training.job is not None:
+        parts.append(training.job.told_waiting if training.status == "waiting" else training.job.told)
     if training.ended is not None and training.status == "failed":
         parts.append(training.ended.text)
     return ", ".join(parts)

@@ -18,7 +18,7 @@ from napari_nnunet.jobs.scheduling.pieces import JobsLeft, Piece, make_pieces, s
 from napari_nnunet.processes.cluster.scheduled import ScheduledJob
 from napari_nnunet.processes.cluster.submit import Handle, LocalJobs, SlurmJobs, require_scheduler
 from napari_nnunet.processes.cluster.where import Local, Queue, where
-from napari_nnunet.processes.submitted import Submitted, forget_gone, record
+from napari_nnunet.processes.submitted import Submitted, forget_gone, gone_text, record
 from napari_nnunet.schema.requests.training import TrainAllRequest
 
 _LOOK = 0.25  # seconds between two looks at jobs
@@ -75,7 +75,8 @@ def train_all(workspace: Workspace, request: TrainAllRequest) -> Job[TrainAllRes
     place = where(request.cluster)
     if not request.dry_run:
         require_scheduler(place)
-        forget_gone(workspace.results)
+        for gone in forget_gone(workspace.results):
+            yield Note(text=gone_text(gone))
     pieces = yield from make_pieces(workspace, request)
     if request.dry_run or not pieces.jobs:
         return TrainAllResult(pieces.jobs, script=script(workspace, pieces.jobs))
@@ -140,8 +141,9 @@ class _Here:
         self._workspace, self._request, self._pieces = workspace, request, pieces
         self._places = place.workers
         self._slots = list(range(place.workers))
-        self._running: dict[str, tuple[Piece, Handle, Submitted, int, float]] = {}
+        self._running: dict[str, tuple[Piece, Handle, int, float]] = {}
         self._left = list(pieces.jobs)
+        self._records: dict[str, Submitted] = {}
         self._numbers: dict[str, str] = {}
         self._finished: list[str] = []
         self._failed: dict[str, str] = {}
@@ -150,8 +152,11 @@ class _Here:
         """Run all; where this is ended, what runs saves."""
         _require_known(self._pieces, [entry.name for entry in self._pieces.earlier.values()])
         jobs, total = LocalJobs(), len(self._pieces.jobs)
-        yield Stage(name="Trainings", total=total)
         try:
+            for piece in self._left:  # whoever sees the folder sees what waits, and can take it back
+                folder = None if piece.folder is None else piece.folder.path
+                self._records[piece.name] = record(self._workspace.results, piece.name, folder, "local")
+            yield Stage(name="Trainings", total=total)
             while self._left or self._running:
                 for name in [name for name, entry in self._running.items() if entry[1].over()]:
                     yield self._ended(name)
@@ -166,27 +171,27 @@ class _Here:
     def _begin(self, piece: Piece, jobs: LocalJobs) -> Job[None]:
         """Start a job, if those it needs have ended well and there is a place."""
         lost = [name for name in piece.needs if name in self._failed]
-        if lost:
+        entry = self._records[piece.name]
+        if lost or not entry.path.is_file():
             self._left.remove(piece)
-            self._failed[piece.name] = f"it needs {lost[0]}"
+            entry.forget()
+            self._failed[piece.name] = f"it needs {lost[0]}" if lost else "it was cancelled"
             yield Note(level="warning", text=f"{piece.name} is not begun: {self._failed[piece.name]}.")
         elif self._slots and all(name in self._finished for name in piece.needs):
             self._left.remove(piece)
             slot = self._slots.pop(0)
-            folder = None if piece.folder is None else piece.folder.path
-            entry = record(self._workspace.results, piece.name, folder, "local")
             begun = time.time()
             variables = _share(slot, self._places, self._request.processes)
             handle = jobs.submit(_job(self._workspace, piece, entry, variables))
-            entry = entry.numbered(handle.number, handle.log)
+            self._records[piece.name] = entry.numbered(handle.number, handle.log)
             self._numbers[piece.name] = handle.number
-            self._running[piece.name] = (piece, handle, entry, slot, begun)
+            self._running[piece.name] = (piece, handle, slot, begun)
             yield Note(text=f"{piece.name} begins; it writes {handle.log}")
 
     def _ended(self, name: str) -> Note:
-        piece, handle, entry, slot, begun = self._running.pop(name)
+        piece, handle, slot, begun = self._running.pop(name)
         self._slots.append(slot)
-        entry.forget()
+        self._records[name].forget()
         if _has_ended_well(self._workspace, piece, begun):
             self._finished.append(name)
             return Note(text=f"{name} is finished.")
@@ -195,10 +200,11 @@ class _Here:
 
     def _stop(self) -> None:
         """Ask what runs to save and end, and wait for it."""
-        for _, handle, entry, _, _ in self._running.values():
+        for entry in self._records.values():
             entry.forget()
+        for _, handle, _, _ in self._running.values():
             handle.end()
-        while any(not handle.over() for _, handle, _, _, _ in self._running.values()):
+        while any(not handle.over() for _, handle, _, _ in self._running.values()):
             time.sleep(_LOOK)
 
 
