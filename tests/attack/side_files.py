@@ -35,7 +35,7 @@ def _folder():
 
 
 @functools.cache
-def _carried():
+def carried():
     """Return the folder of a carried model, and its program."""
     folder = _folder()
     request = CarryRequest(model=make_model(folder, Recipe(patch=(4, 8, 8))).folder, target=folder / "m.zip")
@@ -51,7 +51,7 @@ def _carried():
 
 def read_description(path):
     """Segment with a carried model, as its program does."""
-    folder, program = _carried()
+    folder, program = carried()
     (folder / "description.json").write_bytes(path.read_bytes())
     try:
         labels = program.Carried(folder, threads=1).segment(_IMAGE[:4, :8, :8], mirroring=False)
@@ -134,7 +134,7 @@ _ZARR = {"levels 0.4": ("0.4", ".zattrs"), "levels 0.5": ("0.5", "zarr.json"), "
 #: What makes a whole one, and what reads it.
 SIDE_FILES = {
     "description": (
-        lambda: json.loads((_carried()[0] / "description.json").read_text(encoding="utf-8")),
+        lambda: json.loads((carried()[0] / "description.json").read_text(encoding="utf-8")),
         read_description,
     ),
     "large journal": (_lines, read_journal),

@@ -20,7 +20,15 @@ MINUTES = float(os.environ.get("NAPARI_NNUNET_ATTACK_MINUTES", "30"))
 FIGURES = os.environ.get("NAPARI_NNUNET_ATTACK_FIGURES")  # a file that keeps them, where the attack is made in pieces
 LONGEST = 20.0  # seconds of processor time for one try
 #: What part of the time each family has; the tests that always run need the rest.
-SHARES = {"files": 0.2, "JSON": 0.1, "arguments": 0.1, "killed": 0.25, "two at once": 0.2, "full disk": 0.05}
+SHARES = {
+    "files": 0.2,
+    "JSON": 0.1,
+    "arguments": 0.1,
+    "killed": 0.25,
+    "two at once": 0.2,
+    "full disk": 0.05,
+    "pipes": 0.02,
+}
 ALLOWED = ("tried", "refused", "harmless")
 NEVER = ("traceback", "hang", "executed", "escaped", "lost")
 _BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"

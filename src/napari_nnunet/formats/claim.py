@@ -30,6 +30,7 @@ except ImportError:  # on Windows, which has no containers that share a computer
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.atomic import make_folder, write_error
 from napari_nnunet.formats.computer import processes_seen, slurm_run, started_as
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.schema.json_text import message
 
 _LARGEST_PID = 1 << 31
@@ -242,7 +243,7 @@ def _holds(path: Path, runner: Runner) -> bool:
 def _is_unlocked(path: Path) -> bool:
     """Whether no process has a file locked; False where that cannot be told."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     except OSError:
@@ -255,7 +256,7 @@ def _locked(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         if fcntl is not None:
             with suppress(OSError):
-                fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(stack.enter_context(regular(path).open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from napari_nnunet.events import Ended, EpochDone, Event, Note, Previewed, Progress, Stage, from_json
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder, find_folds
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.queue import Ticket, tickets
 from napari_nnunet.processes.submitted import Submitted, forget_gone, submitted
@@ -110,7 +111,7 @@ class _Reader:
                 self._forget()
             if size == self._position:
                 return
-            with self.folder.events.open("rb") as file:
+            with regular(self.folder.events).open("rb") as file:
                 file.seek(self._position)
                 while content := file.read(_BYTES):
                     self._position += len(content)

@@ -84,10 +84,16 @@ _KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
 }  # fmt: skip
 
 
+def _file(path: Path) -> str:
+    if any(part.exists() and not part.is_file() for part in (path, path.with_suffix(".bin"))):
+        raise ValueError(f"{path} is no file.")  # but a pipe perhaps, and whoever opens one waits
+    return str(path)
+
+
 def _described(path: Path) -> Entry:
     """Return what description.json says; raises ValueError with the key unless all that is used is what it must be."""
     try:
-        with path.open("rb") as file:
+        with open(_file(path), "rb") as file:
             about = json.loads(file.read(_LONGEST))  # a longer one is cut off, and no JSON then
         if not isinstance(about, dict):
             raise ValueError("there is no object in it")
@@ -242,26 +248,21 @@ def _open_onnx(path: Path, threads: int) -> Any:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+    session = onnxruntime.InferenceSession(_file(path), options, providers=onnxruntime.get_available_providers())
     name = session.get_inputs()[0].name
     return lambda tile: session.run(None, {name: np.ascontiguousarray(tile[None], dtype=np.float32)})[0][0]
 
 
 def _open_openvino(path: Path, threads: int) -> Any:
     openvino = import_module("openvino")
-    config: Entry = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = str(threads)
-    compiled = openvino.Core().compile_model(str(path), "CPU", config)
+    config = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})}
+    compiled = openvino.Core().compile_model(_file(path), "CPU", config)
     return lambda tile: compiled(np.ascontiguousarray(tile[None], dtype=np.float32))[0][0].copy()
 
 
 def _box(mask: Array) -> tuple[slice, ...]:
-    found = []
-    for axis in range(3):
-        there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        found.append(slice(int(there[0]), int(there[-1]) + 1) if there.size else slice(None))
-    return tuple(found)
+    there = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return tuple(slice(int(t[0]), int(t[-1]) + 1) if t.size else slice(None) for t in there)
 
 
 def _normalise(x: Array, rule: Entry, inside: Array) -> None:
@@ -329,8 +330,7 @@ def _zoomed(x: Array, shape: Sequence[int], rule: Entry) -> Array:
 
 def _starts(size: int, tile: int, step: float) -> list[int]:
     count = math.ceil((size - tile) / (tile * step)) + 1
-    distance = (size - tile) / (count - 1) if count > 1 else 0.0
-    return [round(distance * i) for i in range(count)]
+    return [round((size - tile) / (count - 1) * i) if count > 1 else 0 for i in range(count)]
 
 
 def _importance(patch: Sequence[int]) -> Array:
@@ -347,10 +347,10 @@ def _read(path: Path) -> tuple[Array, tuple[float, ...] | None, Any]:
     """Return an image in array order, its spacing where the file says it, and what a result needs to be written."""
     with _told(f"{path} cannot be read"):
         if path.name.endswith(_NIFTI):
-            image = import_module("nibabel").load(path)
+            image = import_module("nibabel").load(_file(path))
             array = np.asarray(image.dataobj).transpose()
             return array, tuple(float(z) for z in image.header.get_zooms()[:3][::-1]), image
-        return np.asarray(np.load(path)), None, None
+        return np.asarray(np.load(_file(path))), None, None
 
 
 def _write(path: Path, labels: Array, like: Any) -> None:
@@ -360,8 +360,8 @@ def _write(path: Path, labels: Array, like: Any) -> None:
         if path.name.endswith(".npy"):
             np.save(temporary, labels)
         else:
-            nibabel = import_module("nibabel")
-            nibabel.save(nibabel.Nifti1Image(labels.transpose(), like.affine), temporary)
+            nib = import_module("nibabel")
+            nib.save(nib.Nifti1Image(labels.transpose(), like.affine), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

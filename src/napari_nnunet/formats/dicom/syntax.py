@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.regular import regular
 
 _PREAMBLE = 128  # bytes before DICOM's mark
 _LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OD", b"OF", b"OL", b"UC", b"UR")  # lengths of 4 bytes (PS3.5, 7.1.2)
@@ -115,7 +116,7 @@ class Syntax:
 def is_dicom(path: Path) -> bool:
     """True if a file has DICOM's mark after its preamble."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return _is_marked(file)
     except OSError:
         return False
@@ -129,7 +130,7 @@ def _is_marked(file: BinaryIO) -> bool:
 def syntax_of(path: Path) -> Syntax | None:
     """Return what a file says of itself, None if it is no DICOM file; what is damaged is left out."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             if not _is_marked(file):
                 return None
             return _parsed(file.read(_LARGEST))

@@ -148,8 +148,10 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     Raises
     ------
     ImageError
-        If the name or the ending is unknown.
+        If the name or the ending is unknown, or it is a pipe or a device.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ImageError(f"{path} is a pipe or a device; an image file is wanted.")
     if name is not None:
         if name not in ADAPTERS:
             raise ImageError(f"Unknown image reader {name!r}. Known: {', '.join(ADAPTERS)}.")
@@ -223,10 +225,7 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
 
 
 def count_invalid(path: Path, volume: Volume) -> int:
-    """Return how many voxels of a file are NaN or infinite.
-
-    ITK turns them to 0 in NIfTI files, so these are looked at in the file itself.
-    """
+    """Return how many voxels of a file are NaN or infinite; ITK would turn them to 0 in NIfTI files."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return ADAPTERS["NibabelIO"].count_invalid(path)
     array = np.asarray(volume.array)

@@ -156,6 +156,10 @@ def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
                     f"{path} takes its voxels from {first!r}, outside its own folder, which is not followed. Put both "
                     "files into one folder, or save the image as one file."
                 )
+            # ITK would wait for what a pipe is to bring, and numbered files may be any of those beside.
+            for file in folder.iterdir() if "%" in first else [target]:
+                if file.exists() and not (file.is_file() or file.is_dir()):
+                    raise ImageError(f"{path} takes its voxels from {file.name}, which is a pipe or a device.")
 
 
 def _few(numbers: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.formats.images.files import ADAPTERS, adapter_for, ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.formats.regular import regular
 
 
 def nifti_reader(path: Path) -> str | None:
@@ -48,7 +49,7 @@ def read_noted(path: Path, note: LabelNote) -> tuple[NDArray[Any], LabelNote] | 
         If the file cannot be read.
     """
     if path.name.lower().endswith((".tif", ".tiff")):
-        labels, geometry = tifffile.imread(path, _multifile=False), note.geometry
+        labels, geometry = tifffile.imread(regular(path), _multifile=False), note.geometry
     elif "T" in note.axes:
         volume = read_volume([path], reader=nifti_reader(path), as_stored=True)
         labels, geometry = np.asarray(volume.array), volume.geometry

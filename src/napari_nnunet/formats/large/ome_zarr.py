@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images.pixel_sizes import UNITS
 from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
 
@@ -158,11 +162,59 @@ def open_zarr(
 def _opened(path: str | Path) -> Any:
     """Open an array or a group of zarr."""
     try:
-        return zarr_library().open(str(path), mode="r")
+        return zarr_library().open(_store(path), mode="r")
     except NnunetError:
         raise
     except Exception as error:  # whatever a store raises
         raise ImageError(f"{path} cannot be opened as zarr: {' '.join(str(error).split())}") from error
+
+
+def _store(path: str | Path) -> Any:
+    """Return what zarr reads an address, or a folder, from; an address of this computer is that of a folder."""
+    text = str(path)
+    if text.startswith("file://"):
+        path = url2pathname(urlsplit(text).path)
+    elif is_address(text):
+        return text
+    return _files()(Path(path), read_only=True)
+
+
+@cache
+def _files() -> Any:
+    """Return zarr's store of a folder, made to read files only.
+
+    To read a pipe waits, perhaps for ever, some devices never end, and zarr takes a folder in the place of a chunk for
+    a chunk that was never written. What is larger than memory is read into it no more than the voxels are.
+    """
+    store = library("zarr.storage", "Zarr images are read").LocalStore
+
+    class Files(store):  # type: ignore[misc, valid-type]
+        async def get(self, key: str, *more: Any, **named: Any) -> Any:
+            _require_file(self.root / key)
+            return await super().get(key, *more, **named)
+
+        def get_sync(self, key: str, *more: Any, **named: Any) -> Any:
+            _require_file(self.root / key)
+            return super().get_sync(key, *more, **named)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> Any:
+            listed = list(key_ranges)
+            for key, _ in listed:
+                _require_file(self.root / key)
+            return await super().get_partial_values(prototype, listed)
+
+    return Files
+
+
+def _require_file(path: Path) -> None:
+    """Raise what tells that something is there which is no file, or too large a one."""
+    try:
+        size = regular(path).stat().st_size
+    except (FileNotFoundError, NotADirectoryError):  # chunks that were never written hold one value
+        return
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
+    require_room(path, (size,), 1)
 
 
 def _plausible(array: Any, name: str) -> Any:

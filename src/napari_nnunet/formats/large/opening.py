@@ -21,6 +21,7 @@ from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.schema.geometry import GIVEN, Geometry
 
 _TIFF = (".tif", ".tiff")
@@ -157,7 +158,7 @@ class _Planes:
 
     def _plane(self, file: Path) -> NDArray[Any]:
         # What it says in OME-XML may name other files, wherever they lie, and places within them.
-        with tifffile.TiffFile(file, is_ome=False) as tiff:
+        with tifffile.TiffFile(regular(file), is_ome=False) as tiff:
             series = tiff.series[0]
             if series.dataoffset is not None and series.keyframe.is_memmappable:  # only what is looked at is read
                 dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
@@ -215,7 +216,7 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
         ndim = sum(letter in axes for letter in "ZYX")
         geometry = Geometry(spacing=(1.0,) * ndim, spacing_known=False)
     try:
-        file = tifffile.TiffFile(path, _multifile=False)
+        file = tifffile.TiffFile(regular(path), _multifile=False)
         series = file.series[0]
     except (OSError, tifffile.TiffFileError, ValueError, IndexError) as error:
         raise ImageError(f"{path} is no TIFF that can be read: {error}.") from error

@@ -24,6 +24,7 @@ from napari_nnunet.formats.atomic import make_folder, write_error, written_besid
 from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import facts_in
 from napari_nnunet.formats.model.folder import V1_PLANS, V1_WAY
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.schema.json_text import LARGEST, decoded, json_object
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, DEFAULT_TRAINER, ModelName
 from napari_nnunet.schema.names import is_dataset_name, is_plain
@@ -90,7 +91,7 @@ def _lists_plans(path: Path) -> bool:
 
     True where the list is not where it should be, or very long: that is judged by reading it.
     """
-    size = path.stat().st_size
+    size = regular(path).stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - _TAIL))
         tail = file.read()

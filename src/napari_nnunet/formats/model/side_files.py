@@ -9,6 +9,7 @@ from typing import Any, Literal
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.recipe import read_recipe
 from napari_nnunet.schema.json_text import message, read_object
 from napari_nnunet.schema.objects import RULES_FILE
@@ -32,7 +33,7 @@ def write_side_files(
     """
     for name in ("dataset.json", "plans.json"):
         path = folder.target / name
-        if not path.is_file() or path.read_bytes() != (model.folder / name).read_bytes():
+        if not path.is_file() or path.read_bytes() != regular(model.folder / name).read_bytes():
             copy_file(model.folder / name, path)
     write_json(folder.target / _ARGUMENTS, {**_arguments(model, folder, settings), _MORE: _more(model, settings, more)})
 

@@ -17,6 +17,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
+from napari_nnunet.formats.regular import regular
 
 if TYPE_CHECKING:
     import blosc2
@@ -200,7 +201,9 @@ def _open_blosc(path: Path) -> Any:
     import blosc2  # only to open cases: planning and docks list them
 
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
-    return _Slices(path, blosc2.open(urlpath=str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped))
+    return _Slices(
+        path, blosc2.open(urlpath=str(regular(path)), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+    )
 
 
 class _Slices:
@@ -234,7 +237,7 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
     if unpacked.is_file() and seg.is_file():
         return np.load(unpacked, mmap_mode="r"), np.load(seg, mmap_mode="r")
     # opened here: numpy leaves an archive open that it cannot read
-    with (folder / f"{name}.npz").open("rb") as file, np.load(file) as archive:
+    with regular(folder / f"{name}.npz").open("rb") as file, np.load(file) as archive:
         return archive["data"], archive["seg"]
 
 
@@ -256,7 +259,7 @@ def read_stored_labels(path: Path) -> NDArray[Any]:
     try:
         if path.suffix == ".b2nd":
             return np.asarray(_open_blosc(path)[:])
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             found = np.load(file)
             labels: NDArray[Any] = found if path.suffix == ".npy" else found["seg"]
             return labels
@@ -274,7 +277,7 @@ def damage_of(folder: Path, name: str) -> str:
     for path in (*packed, properties):
         try:
             size = path.stat().st_size
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 head = file.read(_HEAD)
         except OSError as error:
             return f"{path.name} cannot be read ({error.strerror or error})"

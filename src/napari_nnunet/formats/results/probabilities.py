@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import partial_name, write_error, written_beside
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.grid import Turned
 
 KEEP_PROBABILITIES = {
@@ -115,7 +116,7 @@ class ProbabilityReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._explained():
-            self._archive = zipfile.ZipFile(path)
+            self._archive = zipfile.ZipFile(regular(path))
             try:
                 names = set(self._archive.namelist())
                 name = next((key for key in ("probabilities", "softmax") if f"{key}.npy" in names), None)
@@ -179,7 +180,7 @@ class TurnedReader:
 def is_complete(path: Path) -> bool:
     """True if an npz exists and its checksum is right."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             return archive.testzip() is None and "probabilities.npy" in archive.namelist()
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False

@@ -16,6 +16,7 @@ from napari_nnunet.errors import ResourceError, SettingsError
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.journal import Journal
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.plans import Configuration, Plans
@@ -47,7 +48,7 @@ def content_of(case: TrainingCase) -> str:
     """Return a digest of what a case's files hold; reads all of them."""
     digest = hashlib.sha256()
     for path in (*case.images, case.label):
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from napari_nnunet.engine.machine import SHARED_BY, gpus
 from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.inference_information import INFORMATION
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.scheduling.pieces import JobsLeft, Piece, make_pieces, script
@@ -227,7 +228,7 @@ def _has_ended_well(workspace: Workspace, piece: Piece, begun: float) -> bool:
 def _why(log: Path) -> str:
     """Return the last error that a job printed."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")[-_TAIL:]
+        text = regular(log).read_text(encoding="utf-8", errors="replace")[-_TAIL:]
     except OSError:
         return "it left no word"
     errors = [line for line in text.splitlines() if line.startswith("Error:")]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.model.download import download
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.sharing.install import Installed, download_model, install_zip
 from napari_nnunet.schema.json_text import first_problem, json_object, read_text
@@ -217,7 +218,7 @@ def _whole(url: str, address: str, path: Path) -> str:
 
 def _sum(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ResourceError(f"{path} cannot be read ({error.strerror or error}).") from error

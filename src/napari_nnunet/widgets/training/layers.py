@@ -15,6 +15,7 @@ from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.choosing.compare_objects import compare_objects
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
@@ -48,11 +49,11 @@ class FilmLayers:
     def __init__(self, viewer: Any, folder: Path, info: DatasetInfo) -> None:
         self.viewer = viewer
         self.folder = folder
-        image = np.load(folder / "image.npy")
+        image = np.load(regular(folder / "image.npy"))
         self.epochs: list[int] = []
         title = label_of(folder.parent.parent.name)
         self.image = Image(image, name=f"{title}: slice", colormap="gray", metadata={DERIVED: True})
-        reference = np.load(folder / "reference.npy").astype(np.uint8)
+        reference = np.load(regular(folder / "reference.npy")).astype(np.uint8)
         colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
         colours["metadata"] = {DERIVED: True}
         self.reference = Labels(reference, name=f"{title}: reference", visible=False, **colours)
@@ -94,7 +95,7 @@ class FilmLayers:
 
 def _load(path: Path) -> NDArray[Any] | None:
     try:
-        return np.asarray(np.load(path))
+        return np.asarray(np.load(regular(path)))
     except (OSError, ValueError):
         return None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.processes.launch import DetachedTraining
@@ -145,7 +146,7 @@ def log_tail(log: Path) -> str:
 def log_text(log: Path) -> str:
     """Return all that a process said; nothing where that cannot be read."""
     try:
-        return log.read_text(encoding="utf-8", errors="replace")
+        return regular(log).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

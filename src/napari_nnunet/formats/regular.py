@@ -1,0 +1,24 @@
+"""What is opened for reading is a file: to open a pipe waits until somebody writes, and some devices never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def regular(path: Path) -> Path:
+    """Return a path that leads to a file; whatever opens paths by itself is given them through here.
+
+    Raises
+    ------
+    OSError
+        If there is nothing, a folder, a pipe or a device.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device; a file is wanted", str(path))
+    return path
