@@ -12,7 +12,7 @@ import torch
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.model import torch_tensors
-from napari_nnunet.formats.model.torch_file import read_torch
+from napari_nnunet.formats.model.torch_file import CHECKSUM, read_torch, require_whole
 
 _WHOLE = torch.arange(60.0).reshape(3, 4, 5)
 CONTENTS = {
@@ -131,3 +131,72 @@ def test_nothing_is_made_of_bytes_that_are_not_there_and_no_tensor_is_changed(tm
     forged(tmp_path / "x.pth", operations)
     with pytest.raises(ModelError, match=r"is not a complete checkpoint|was refused"):
         read_torch(tmp_path / "x.pth")
+
+
+def flipped(path, values):
+    """Flip a bit in each of some values, one after the other, in a copy of a file each; gives the copies' paths."""
+    data, wanted = path.read_bytes(), values.numpy().tobytes()
+    begin = data.index(wanted)
+    for place in range(begin, begin + len(wanted), 5):
+        copy = path.with_name("copy.pth")
+        copy.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        yield copy
+
+
+def like_a_checkpoint(**more):
+    generator = torch.Generator().manual_seed(0)
+    weights, momentum = torch.randn(33, generator=generator), torch.randn(33, generator=generator)
+    state = {"state": {0: {"momentum_buffer": momentum}}}
+    return {"network_weights": {"w": weights, "same": weights}, "optimizer_state": state, **more}
+
+
+def test_every_flipped_bit_of_weights_without_a_checksum_of_ours_is_noticed(tmp_path):
+    content = like_a_checkpoint()
+    torch.save(content, tmp_path / "x.pth")
+    assert torch.equal(read_torch(tmp_path / "x.pth")["network_weights"]["w"], content["network_weights"]["w"])
+    for path in flipped(tmp_path / "x.pth", content["network_weights"]["w"]):
+        with pytest.raises(ModelError, match=r"copy\.pth is damaged: x/data/0 is not what was saved"):
+            read_torch(path)
+
+
+def test_weights_of_what_only_torch_can_read_are_compared_too(tmp_path):
+    content = like_a_checkpoint(odd=torch.float16)
+    torch.save(content, tmp_path / "x.pth")
+    for path in flipped(tmp_path / "x.pth", content["network_weights"]["w"]):
+        with pytest.raises(ModelError, match=r"copy\.pth is damaged: x/data/0 is not what was saved"):
+            read_torch(path)
+
+
+def test_every_flipped_bit_of_an_optimizer_is_noticed_where_it_is_used(tmp_path):
+    content = like_a_checkpoint(**{CHECKSUM: "that of the weights"})
+    torch.save(content, tmp_path / "x.pth")
+    require_whole(tmp_path / "x.pth")
+    for path in flipped(tmp_path / "x.pth", content["optimizer_state"]["state"][0]["momentum_buffer"]):
+        assert read_torch(path)["optimizer_state"]["state"]
+        with pytest.raises(ModelError, match=r"copy\.pth is damaged: x/data/1 is not what was saved"):
+            require_whole(path)
+
+
+def test_a_flipped_bit_in_the_table_is_noticed(tmp_path):
+    torch.save(like_a_checkpoint(current_epoch=77), tmp_path / "x.pth")
+    data = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "x.pth").write_bytes(data.replace(b"K\x4d", b"K\x4c", 1))
+    with pytest.raises(ModelError, match="its table of contents is not what was saved"):
+        read_torch(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("kind", ["without checksums", "before 1.6", "packed anew"])
+def test_files_whose_zip_has_no_checksums_or_others_are_read(tmp_path, kind):
+    path, content = tmp_path / "x.pth", like_a_checkpoint()
+    try:
+        torch.serialization.set_crc32_options(kind != "without checksums")
+        torch.save(content, path, _use_new_zipfile_serialization=kind != "before 1.6")
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+    if kind == "packed anew":
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as new:
+            for entry in old.namelist():
+                new.writestr(entry, old.read(entry))
+        path = tmp_path / "y.pth"
+    assert torch.equal(read_torch(path)["network_weights"]["w"], content["network_weights"]["w"])
+    require_whole(path)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.model.torch_file import LARGEST_TABLE, read_torch, write_torch
+from napari_nnunet.formats.model.torch_file import CHECKSUM, LARGEST_TABLE, read_torch, write_torch
 from napari_nnunet.formats.pickle_limits import walk
 from napari_nnunet.formats.pickles import Unread, read_table
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
-CHECKSUM = "napari_nnunet_checksum"  # key of the checksum of the weights
 
 if TYPE_CHECKING:
     from torch import Tensor

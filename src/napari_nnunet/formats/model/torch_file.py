@@ -9,13 +9,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.atomic import write_error
 from napari_nnunet.formats.pickle_limits import DamagedError, walk
 from napari_nnunet.formats.pickles import read_table
 
+CHECKSUM = "napari_nnunet_checksum"  # key of the checksum of the weights
 LARGEST_TABLE = 64 << 20  # bytes of all that is in a checkpoint but weights
 
 _DAMAGED = (
@@ -23,17 +24,23 @@ _DAMAGED = (
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+if TYPE_CHECKING:
+    from napari_nnunet.formats.model.torch_tensors import Rebuilt
 
-_Rebuild = Callable[[Path, zipfile.ZipFile, zipfile.ZipInfo, bytes], Any]
+_Rebuild = Callable[[Path, zipfile.ZipFile, zipfile.ZipInfo, bytes], "Rebuilt | None"]
 
 
 def read_torch(path: Path) -> dict[str, Any]:
     """Read the dictionary in a file of torch without executing anything of it.
 
+    Weights without a checksum of ours are held against those of the zip; the rest is by :func:`require_whole`, where
+    it is used.
+
     Raises
     ------
     ModelError
-        If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is).
+        If the file is missing, truncated, no checkpoint, or asks for anything to be executed (nothing is); or if its
+        table or its weights are not what was saved.
     """
     from napari_nnunet.formats.model import torch_tensors  # the docks look at checkpoints' names without torch
 
@@ -41,12 +48,12 @@ def read_torch(path: Path) -> dict[str, Any]:
     try:
         mapped = _can_map(path)
         try:
-            content, verified = _without_torch(path, torch_tensors.rebuilt, mapped=mapped)
+            found, verified = _without_torch(path, torch_tensors.rebuilt, mapped=mapped)
         except pickle.UnpicklingError as error:
             raise ModelError(
                 f"{path} is not a complete checkpoint, and was refused; nothing of it was executed. ({reason(error)})"
             ) from error
-        content = torch_tensors.read_by_torch(path, mapped=mapped) if content is None else content
+        content = torch_tensors.read_by_torch(path, mapped=mapped) if found is None else found.content
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} was refused: it holds more than weights and numbers, and opening it the usual way would execute "
@@ -59,10 +66,49 @@ def read_torch(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a complete checkpoint: how long its tensors must be is not to be read.")
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a checkpoint of nnU-Net: it holds a {type(content).__name__}.")
-    weights = content.get("network_weights")
-    if isinstance(weights, dict):
+    weights = content.get("network_weights", content.get("state_dict"))
+    if content.get(CHECKSUM) is None and isinstance(weights, dict):
+        if found is None:
+            require_whole(path)
+        elif name := found.damaged(weights):
+            raise _not_as_saved(path, name)
+    if isinstance(content.get("network_weights"), dict):
         torch_tensors.as_tensors(weights)
     return content
+
+
+def require_whole(path: Path) -> None:
+    """Compare all that a file of torch holds with the checksums (CRC32) in its zip, at which torch does not look.
+
+    Where they are all zero, they were switched off; before torch 1.6, there were none.
+
+    Raises
+    ------
+    ModelError
+        If something is not what was saved.
+    """
+    name = ""
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                return
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                if not any(entry.CRC for entry in entries):
+                    return
+                for name in (entry.filename for entry in entries):
+                    with archive.open(name) as content:
+                        while content.read(_PIECE):  # the library compares at the end
+                            pass
+    except _DAMAGED as error:
+        raise _not_as_saved(path, name) from error
+
+
+def _not_as_saved(path: Path, name: str) -> ModelError:
+    return ModelError(
+        f"{path} is damaged: {name or 'what it holds'} is not what was saved (its checksum is another one). Take a "
+        "copy that is whole, or train the fold again."
+    )
 
 
 def write_torch(content: Mapping[str, Any], target: Path, named: Path) -> None:
@@ -92,12 +138,12 @@ def write_torch(content: Mapping[str, Any], target: Path, named: Path) -> None:
         raise write_error(named, f"the disk is full, or refuses the file ({reason(error)})") from error
 
 
-def _without_torch(path: Path, rebuild: _Rebuild, *, mapped: bool) -> tuple[Any, bool]:
+def _without_torch(path: Path, rebuild: _Rebuild, *, mapped: bool) -> tuple[Rebuilt | None, bool]:
     """Refuse what would end the process that reads a file of torch, and read it where that needs no torch.
 
     Returns
     -------
-    object or None, bool
+    Rebuilt or None, bool
         What it holds, None where only torch can read it; and whether its tensors are surely whole.
     """
     with path.open("rb") as file:
@@ -129,11 +175,15 @@ def _table(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     with archive.open(entry) as table:
         vars(table)["_expected_crc"] = None
         content = table.read()
+    if entry.CRC not in (0, zlib.crc32(content)):  # zero where checksums were switched off
+        raise DamagedError("its table of contents is not what was saved")
     walk(content)
     return content
 
 
-def _made(rebuild: _Rebuild, path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes) -> Any:
+def _made(
+    rebuild: _Rebuild, path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes
+) -> Rebuilt | None:
     """Return what a file holds, None where only torch can read it, or say what is wrong with it."""
     try:
         return rebuild(path, archive, table, content)
@@ -169,6 +219,7 @@ def _require_torch_file(path: Path) -> None:
 
 
 _LOOKED_AT = 256  # bytes
+_PIECE = 1 << 18
 _PICKLES = 5  # in a file of torch before 1.6, one after the other: three of the format, the content, names of tensors
 _BEGINNINGS = (b"PK", b"\x80")  # of a zip, which torch writes since 1.6, and of a pickle
 

@@ -132,7 +132,34 @@ class _TensorReader(TableReader):
         return _Held(torch.empty((0,), dtype=storage.dtype).set_(storage.content, offset, size, stride))
 
 
-def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes) -> Any:
+class _Entry(NamedTuple):
+    """An entry of a zip with a storage: name, checksum (CRC32), and all its bytes."""
+
+    name: str
+    checksum: int
+    content: torch.UntypedStorage
+
+
+class Rebuilt(NamedTuple):
+    """What a file of torch holds, and the entries of its zip in which its tensors lie, by their places in memory."""
+
+    content: Any
+    entries: Mapping[int, _Entry]
+
+    def damaged(self, weights: Mapping[Any, Any]) -> str:
+        """Return the name of an entry with some of these tensors that is not what was saved, "" if there is none.
+
+        Torch notes checksums, but does not look at them. To be asked before anything of it is changed.
+        """
+        tensors = (tensor for tensor in weights.values() if isinstance(tensor, torch.Tensor))
+        places = dict.fromkeys(tensor.untyped_storage().data_ptr() for tensor in tensors)
+        entries = [self.entries[place] for place in places if place in self.entries]
+        byte = torch.empty(0, dtype=torch.uint8)
+        wrong = (e.name for e in entries if zlib.crc32(byte.new_empty(0).set_(e.content).numpy()) != e.checksum)
+        return next(wrong, "")
+
+
+def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes) -> Rebuilt | None:
     """Return what a file of torch holds, its tensors included.
 
     Parameters
@@ -148,7 +175,7 @@ def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, conten
 
     Returns
     -------
-    object or None
+    Rebuilt or None
         None where only torch can read it.
 
     Raises
@@ -162,7 +189,7 @@ def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, conten
     alone = len(entries) == len(archive.infolist()) and f"{folder}constants.pkl" not in entries
     if not alone or zlib.crc32(content) != table.CRC or (order is not None and archive.read(order) != b"little"):
         return None
-    length = os.path.getsize(path)
+    length, known = os.path.getsize(path), dict[int, _Entry]()
     whole = torch.UntypedStorage.from_file(os.fspath(path), False, length)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
 
@@ -173,11 +200,14 @@ def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, conten
             begin = _begin(data, entry)
             if begin + size > length:
                 raise DamagedError(f"its tensor {key} is cut off")
+            if size and table.CRC:  # zero where checksums were switched off (torch.serialization.set_crc32_options)
+                every = whole[begin : begin + entry.file_size]
+                known[every.data_ptr()] = _Entry(entry.filename, entry.CRC, every)
             return whole[begin : begin + size]
 
         reader = _TensorReader(content, storage_at)
         value = reader.load()
-    return None if reader.strange else _with_tensors(value, {})
+    return None if reader.strange else Rebuilt(_with_tensors(value, {}), known)
 
 
 def _begin(data: mmap.mmap, entry: zipfile.ZipInfo) -> int:

@@ -20,6 +20,7 @@ from napari_nnunet.errors import ModelError, PlanError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
+from napari_nnunet.formats.model.torch_file import require_whole
 from napari_nnunet.jobs.training.improve import going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
@@ -81,6 +82,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     """
     resumed = _newest(order) if start.resume else None
     if resumed is not None:
+        require_whole(resumed[0])  # it goes on with more than weights
         order = yield from _as_weighted(order, *resumed)
     loss = SegmentationLoss(
         regions=order.info.labels.has_regions,
