@@ -72,7 +72,7 @@ def read_torch(path: Path) -> dict[str, Any]:
             require_whole(path)
         elif name := found.damaged(weights):
             raise _not_as_saved(path, name)
-    if isinstance(content.get("network_weights"), dict):
+    if isinstance(weights, dict):
         torch_tensors.as_tensors(weights)
     return content
 

@@ -70,6 +70,10 @@ class _Storage(NamedTuple):
     content: torch.UntypedStorage
 
 
+def _bytes_of(storage: torch.UntypedStorage) -> memoryview:
+    return memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
+
+
 class _Held:
     """A tensor, kept from a pickle that would set its state."""
 
@@ -154,9 +158,7 @@ class Rebuilt(NamedTuple):
         tensors = (tensor for tensor in weights.values() if isinstance(tensor, torch.Tensor))
         places = dict.fromkeys(tensor.untyped_storage().data_ptr() for tensor in tensors)
         entries = [self.entries[place] for place in places if place in self.entries]
-        byte = torch.empty(0, dtype=torch.uint8)
-        wrong = (e.name for e in entries if zlib.crc32(byte.new_empty(0).set_(e.content).numpy()) != e.checksum)
-        return next(wrong, "")
+        return next((entry.name for entry in entries if zlib.crc32(_bytes_of(entry.content)) != entry.checksum), "")
 
 
 def rebuilt(path: Path, archive: zipfile.ZipFile, table: zipfile.ZipInfo, content: bytes) -> Rebuilt | None:
