@@ -71,7 +71,7 @@ class _Storage(NamedTuple):
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> memoryview:
-    return memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data
 
 
 class _Held:
