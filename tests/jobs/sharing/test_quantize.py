@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,10 +11,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from eight_bits import write_ranges
 from helpers import smooth_image
 from napari_nnunet.engine.network.backends import compile_network
 from napari_nnunet.engine.network.device import choose, has_openvino
-from napari_nnunet.engine.network.unet import weights_digest
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.model.eight_bit import EightBit, EightBitMeasured
@@ -47,36 +46,13 @@ def test_finding_ranges_tells_nobody_about_it():
     assert done.returncode == 0, done.stderr
 
 
-def _network(model):
-    usual = PredictSettings(device="cpu", precision="float32", mirroring=False)
-    return build_predictor(model, usual, choose(usual)).ensemble.networks[0]
-
-
-def _ranges(network, shape, *, widest=8.0):
-    from napari_nnunet.engine.network.eight_bit import _named
-    from napari_nnunet.engine.network.openvino_backend import build_graph
-
-    names = [node.get_friendly_name() for node in _named(build_graph(network, shape)).get_ordered_ops()]
-    return {name: (-widest, widest) for name in names if name.startswith(("Parameter", "PRelu"))}
-
-
-def _write(model, **changes):
-    network = _network(model)
-    shape = (1, model.channels_in, *model.configuration.patch_size)
-    content = {
-        "checkpoint": "checkpoint_final.pth", "weights": weights_digest(network), "ranges": _ranges(network, shape),
-        **changes,
-    }  # fmt: skip
-    model.eight_bit_path.write_text(json.dumps({"version": 1, "folds": {"0": content}, "measured": None}))
-
-
 def _logits(model, settings, window):
     network = build_predictor(model, settings, choose(settings)).ensemble.networks[0]
     return compile_network(network, choose(settings), window.shape)(window).clone()
 
 
 def test_a_network_in_8_bit_answers_nearly_as_in_float32(model):
-    _write(model)
+    write_ranges(model)
     window = torch.randn(
         1, model.channels_in, *model.configuration.patch_size, generator=torch.Generator().manual_seed(0)
     )
@@ -96,7 +72,7 @@ def test_a_network_in_8_bit_answers_nearly_as_in_float32(model):
     ],
 )
 def test_ranges_of_other_weights_and_damaged_ones_are_done_without_and_said(model, volume, changes, why):
-    _write(model, **changes)
+    write_ranges(model, **changes)
     forget()
     notes = []
     result = drain(predict(model, volume, EIGHT), lambda event: notes.append(event))
@@ -122,7 +98,7 @@ def test_8_bit_elsewhere_is_refused(changes):
 
 
 def test_the_preset_is_there_where_it_was_measured_here_to_be_worth_it(model):
-    _write(model)
+    write_ranges(model)
     known = EightBit.read(model.eight_bit_path)
     measured = EightBitMeasured(
         computer=processor(), arithmetic="openvino bfloat16", cases=4, dice=0.9, seconds=1.3, dice_eight_bit=0.899,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -23,7 +23,8 @@ from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.errors import ModelError, ResourceError
 
 Ranges = Mapping[str, tuple[float, float]]
-_LEVELS, _WEIGHT_LEVELS = 256, 255  # a symmetric range has no -128
+_LEVELS = 256
+_MOST = 127  # of weights: a symmetric range has no -128
 _OUTPUTS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of their weights that has a scale per channel
 
 
@@ -91,10 +92,7 @@ def build_quantised(network: UNet, shape: Sequence[int], ranges: Ranges, *, head
         If the ranges belong to another architecture.
     """
     model = _named(build_graph(network, shape, head=head))
-    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
-    strange = sorted(set(ranges) - set(nodes))
-    if strange:
-        raise ModelError(f"The 8-bit ranges belong to another network: it has no layer {strange[0]!r}.")
+    nodes = _known(model, ranges)
     quantised = set()
     for name, (low, high) in ranges.items():
         output = nodes[name].output(0)
@@ -111,7 +109,55 @@ def build_quantised(network: UNet, shape: Sequence[int], ranges: Ranges, *, head
     return model
 
 
-def _is_short(node: Any, quantised: set[str]) -> bool:
+def ranges_by_layer(network: UNet, shape: Sequence[int], ranges: Ranges) -> dict[int, tuple[tuple[float, float], ...]]:
+    """Return for every convolution that is to be 8-bit the ranges of what it reads: one, or one per joined part.
+
+    Parameters
+    ----------
+    network, shape, ranges
+        As for :func:`build_quantised`.
+
+    Returns
+    -------
+    dict of int to tuple of (float, float)
+        By ``id`` of the convolution's weights.
+
+    Raises
+    ------
+    ModelError
+        If the ranges belong to another architecture.
+    """
+    weights = [p for p in network.parameters() if p.ndim > 2]
+    nodes = _known(_named(build_graph(network, shape)), ranges)
+    found = {}
+    for node in nodes.values():
+        if node.get_type_name() not in _OUTPUTS or not _is_short(node.input_value(0).get_node(), ranges):
+            continue
+        source = node.input_value(0).get_node()
+        parts = [part.get_node() for part in source.input_values()] if source.get_type_name() == "Concat" else [source]
+        values = node.input_value(1).get_node().data
+        own = next(p for p in weights if p.shape == values.shape and np.array_equal(p.detach().float().numpy(), values))
+        found[id(own)] = tuple(ranges[part.get_friendly_name()] for part in parts)
+    return found
+
+
+def run_quantised(network: UNet, window: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of a network with its ``ranges`` for one window (1, C, ...); what is not 8-bit is float32."""
+    graph = build_quantised(network, window.shape, network.ranges)
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits: NDArray[np.float32] = compiled(window)[0]
+    return logits
+
+
+def _known(model: ov.Model, ranges: Ranges) -> dict[str, Any]:
+    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+    strange = sorted(set(ranges) - set(nodes))
+    if strange:
+        raise ModelError(f"The 8-bit ranges belong to another network: it has no layer {strange[0]!r}.")
+    return nodes
+
+
+def _is_short(node: Any, quantised: Collection[str]) -> bool:
     """Whether what a convolution reads is 8-bit, joined from several parts or not."""
     if node.get_type_name() == "Concat":
         return all(_is_short(source.get_node(), quantised) for source in node.input_values())
@@ -119,13 +165,25 @@ def _is_short(node: Any, quantised: set[str]) -> bool:
 
 
 def _shorten_weights(node: Any) -> None:
-    weights = node.input_value(1).get_node()
-    values = weights.data
-    axis = _OUTPUTS[node.get_type_name()]
-    largest = np.abs(values).max(axis=tuple(a for a in range(values.ndim) if a != axis), keepdims=True)
-    largest = np.maximum(largest, np.finfo(np.float32).tiny).astype(np.float32)
-    bounds = [ops.constant(bound) for bound in (-largest, largest, -largest, largest)]
-    node.input(1).replace_source_output(ops.fake_quantize(weights, *bounds, _WEIGHT_LEVELS).output(0))
+    values, scale = shortened(node.input_value(1).get_node().data, _OUTPUTS[node.get_type_name()])
+    kept = ops.multiply(ops.convert(ops.constant(values), np.float32), ops.constant(scale))
+    node.input(1).replace_source_output(kept.output(0))
+
+
+def shortened(weights: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return weights as whole numbers of -127 to 127, and what each channel is multiplied by, for broadcasting.
+
+    Parameters
+    ----------
+    weights : ndarray of float
+        Of a convolution.
+    axis : int
+        That of its outputs.
+    """
+    others = tuple(a for a in range(weights.ndim) if a != axis)
+    largest = np.maximum(np.abs(weights).max(axis=others, keepdims=True), np.finfo(np.float32).tiny * _MOST)
+    scale = (largest / _MOST).astype(np.float32)
+    return np.rint(weights / scale).clip(-_MOST, _MOST).astype(np.int8), scale
 
 
 def _named(model: ov.Model) -> ov.Model:

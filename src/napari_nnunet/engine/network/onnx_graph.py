@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
+from napari_nnunet.engine.network.device import Precision
 from napari_nnunet.engine.network.unet import UNet
 
 try:
@@ -21,17 +22,28 @@ try:
 except ImportError:  # writing needs onnx only
     onnxruntime = None
 
+Bounds = tuple[tuple[float, float], ...]
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 OPSET = 17  # read by every onnxruntime since 1.12
 
 
 class _Graph:
     """Nodes and weights that were added so far; names are their numbers."""
 
-    def __init__(self, *, half: bool) -> None:
+    def __init__(self, networks: Sequence[UNet], patch: Sequence[int], kept: Precision) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
-        self._half = half
+        self._half = kept == "float16"
+        self._eight: Any = None
+        self._ranges: dict[int, Bounds] = {}
+        if kept == "int8":
+            from napari_nnunet.engine.network import eight_bit  # OpenVINO, whose layers have the ranges, is optional
+
+            self._eight = eight_bit
+            for network in networks:
+                self._ranges |= eight_bit.ranges_by_layer(network, (1, network.channels_in, *patch), network.ranges)
         self._named: dict[int, str] = {}  # weights that a network is run with several times are kept once
+        self._short: dict[str, str] = {}
 
     def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -52,6 +64,29 @@ class _Graph:
             self._named[id(values)] = found
         return found
 
+    def bounds(self, module: Any) -> Bounds:
+        """Return between which values what a convolution reads lies, part by part; empty where it is not 8-bit."""
+        return self._ranges.get(id(module.weight), ())
+
+    def short(self, x: str, bounds: tuple[float, float]) -> str:
+        """Round what a layer gives to 256 steps of a range, once for all that read it, and return its name."""
+        if x not in self._short:
+            low, high = bounds
+            step = np.float32((high - low) / 255)
+            zero = np.rint(-low / step).clip(0, 255).astype(np.uint8)
+            numbers = [self.exact(np.array(value)) for value in (step, zero)]
+            self._short[x] = self.add("DequantizeLinear", [self.add("QuantizeLinear", [x, *numbers]), *numbers])
+        return self._short[x]
+
+    def short_weights(self, module: Any, axis: int) -> str:
+        """Add the weights of a convolution as whole numbers with a factor per output channel; return their name."""
+        key = id(module.weight)
+        if key not in self._named:
+            values, scale = self._eight.shortened(module.weight.detach().float().cpu().numpy(), axis)
+            inputs = [self.exact(values), self.exact(scale.ravel())]
+            self._named[key] = self.add("DequantizeLinear", inputs, axis=axis)
+        return self._named[key]
+
     def exact(self, values: NDArray[Any]) -> str:
         """Add numbers that are kept as they are and return their name."""
         name = f"numbers_{len(self.weights)}"
@@ -59,7 +94,7 @@ class _Graph:
         return name
 
 
-def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> Any:
+def build_onnx(network: UNet, patch: Sequence[int], *, kept: Precision = "float32") -> Any:
     """Return the graph of a network as an ``onnx.ModelProto`` that its checker accepts.
 
     Parameters
@@ -68,10 +103,11 @@ def build_onnx(network: UNet, patch: Sequence[int], *, half: bool = False) -> An
         Weights in float32.
     patch : sequence of int
         Window the network was trained for; kept in the graph as the extent of its axes, batches may have any size.
-    half : bool
-        Whether weights are stored as float16: half the size; the arithmetic stays float32.
+    kept : Precision
+        How weights are stored. float16: half the size, the arithmetic stays float32. int8: a quarter; what convolutions
+        read is rounded to 256 steps of the network's ``ranges``.
     """
-    graph = _Graph(half=half)
+    graph = _Graph([network], patch, kept)
     last = _unet(graph, network, "window")
     graph.nodes.append(helper.make_node("Identity", [last], ["logits"], "logits"))
     return _model(graph, "unet", ("window", [network.channels_in, *patch]), ("logits", [network.heads, *patch]))
@@ -94,7 +130,7 @@ def build_whole(
     scale: FixedScale | None,
     mirrors: Sequence[Sequence[int]],
     regions: bool,
-    half: bool = False,
+    kept: Precision = "float32",
 ) -> Any:
     """Return all of a model's work on one window as one graph: "image" in, "probabilities" out.
 
@@ -110,10 +146,10 @@ def build_whole(
         Spatial axes that are flipped, for each copy of the window whose logits are averaged; (): as it is.
     regions : bool
         Whether heads are regions, each with a sigmoid of its own; else a softmax joins them.
-    half : bool
+    kept : Precision
         As for :func:`build_onnx`.
     """
-    graph = _Graph(half=half)
+    graph = _Graph(networks, patch, kept)
     x, channels = "image", networks[0].channels_in
     if scale is not None:
         shape = (1, channels, *[1] * len(patch))
@@ -151,8 +187,11 @@ def _unet(graph: _Graph, network: UNet, x: str) -> str:
         x = _emit(graph, stage, x)
         skips.append(x)
     for d, (up, stage) in enumerate(zip(decoder.transpconvs, decoder.stages, strict=True)):
-        joined = graph.add("Concat", [_convolved(graph, up, x, "ConvTranspose"), skips[-2 - d]], axis=1)
-        x = _emit(graph, stage, joined)
+        parts = [_convolved(graph, up, x, "ConvTranspose"), skips[-2 - d]]
+        first = next(module for module in stage.modules() if isinstance(module, _CONVOLUTIONS))
+        if len(bounds := graph.bounds(first)) == len(parts):  # each part has steps of its own
+            parts = [graph.short(part, own) for part, own in zip(parts, bounds, strict=True)]
+        x = _emit(graph, stage, graph.add("Concat", parts, axis=1))
     return _convolved(graph, decoder.seg_layers[-1], x, "Conv")
 
 
@@ -173,9 +212,9 @@ def _model(graph: _Graph, name: str, into: tuple[str, list[int]], out: tuple[str
 ENDINGS = (".onnx",)
 
 
-def write(network: UNet, patch: Sequence[int], path: Path, *, half: bool) -> None:
+def write(network: UNet, patch: Sequence[int], path: Path, *, kept: Precision) -> None:
     """Write the graph of a network."""
-    path.write_bytes(build_onnx(network, patch, half=half).SerializeToString())
+    path.write_bytes(build_onnx(network, patch, kept=kept).SerializeToString())
 
 
 def opened(path: Path) -> Callable[[Any], Any] | None:
@@ -204,7 +243,11 @@ def _emit(graph: _Graph, module: nn.Module, x: str) -> str:
 def _convolved(graph: _Graph, module: Any, x: str, kind: str) -> str:
     kernel = list(module.kernel_size)
     padding = list(module.padding) if kind == "Conv" else [0] * len(kernel)
-    inputs = [x, graph.constant(module.weight)]
+    if bounds := graph.bounds(module):
+        read = graph.short(x, bounds[0]) if len(bounds) == 1 else x
+        inputs = [read, graph.short_weights(module, 0 if kind == "Conv" else 1)]
+    else:
+        inputs = [x, graph.constant(module.weight)]
     if module.bias is not None:
         inputs.append(graph.constant(module.bias))
     return graph.add(kind, inputs, kernel_shape=kernel, strides=list(module.stride), pads=padding * 2)

@@ -10,17 +10,20 @@ from typing import Any
 
 import openvino as ov
 
+from napari_nnunet.engine.network.device import Precision
+from napari_nnunet.engine.network.eight_bit import build_quantised
 from napari_nnunet.engine.network.openvino_backend import build_graph
 from napari_nnunet.engine.network.unet import UNet
 
 ENDINGS = (".xml", ".bin")
 
 
-def write(network: UNet, patch: Sequence[int], path: Path, *, half: bool) -> None:
+def write(network: UNet, patch: Sequence[int], path: Path, *, kept: Precision) -> None:
     """Write the graph of a network; weights go into a second file beside it."""
-    graph = build_graph(network, (1, network.channels_in, *patch))
+    shape = (1, network.channels_in, *patch)
+    graph = build_quantised(network, shape, network.ranges) if kept == "int8" else build_graph(network, shape)
     try:
-        ov.save_model(graph, path, compress_to_fp16=half)
+        ov.save_model(graph, path, compress_to_fp16=kept == "float16")
     except RuntimeError as error:  # all that it says of a disk that is full is that a stream has an error
         if "ios" not in str(error):
             raise

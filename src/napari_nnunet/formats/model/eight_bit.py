@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.schema.json_text import first_problem, read_object
 
-_FASTER, _LOST = 1.3, 0.002  # from what on it is worth offering: times, mean Dice
+_FASTER = 1.3  # times, from which on it is worth offering
+MOST_LOST = 0.002  # mean Dice
 _MOST_LAYERS = 10_000
 
 
@@ -76,7 +77,12 @@ class EightBitMeasured(_Frozen):
     @property
     def is_worth_it(self) -> bool:
         """Whether it is 1.3 times faster at least, and loses 0.002 of the Dice at most."""
-        return self.times_faster >= _FASTER and self.dice - self.dice_eight_bit <= _LOST
+        return self.times_faster >= _FASTER and self.is_accurate
+
+    @property
+    def is_accurate(self) -> bool:
+        """Whether it loses 0.002 of the Dice at most."""
+        return self.dice - self.dice_eight_bit <= MOST_LOST
 
     def __str__(self) -> str:
         return (
@@ -106,7 +112,7 @@ class EightBit(_Frozen):
         """What follows from the figures."""
         if self.measured is not None and self.measured.is_worth_it:
             return "It is worth it here: predict with --precision int8, or the preset Fast (8-bit)."
-        return f"It is not worth it here: less than {_FASTER} times faster, or more than {_LOST} of the Dice lost."
+        return f"It is not worth it here: less than {_FASTER} times faster, or more than {MOST_LOST} of the Dice lost."
 
     @classmethod
     def read(cls, path: Path) -> EightBit:

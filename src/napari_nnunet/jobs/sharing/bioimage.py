@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_nnunet.engine.network.device import Precision
 from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Note
 from napari_nnunet.jobs.prediction.predictor import Predictor
@@ -24,7 +25,8 @@ FORMAT = "0.5.3"  # of rdf.yaml; every later 0.5 reads it
 _NAME = re.compile(r"[^\w \-()+]+")
 _LONGEST_NAME = 128  # characters
 _STATISTICAL = {"ZScoreNormalization", "RescaleTo01Normalization"}
-_EXACT, _ROUNDED = 1e-3, 2e-2  # largest difference of probabilities, of weights in float32 and in float16
+_ALLOWED: dict[Precision, float] = {"float32": 1e-3, "float16": 2e-2, "int8": 5e-2}  # of probabilities
+_MISMATCHED = 1000  # values per million of an 8-bit graph that may be off by more, the most that the format allows
 _SHARE = 0.0099  # of the largest probability, what the format lets a test tolerate
 _EPS = 1e-6  # what the format adds to deviations and ranges
 _CITED = [
@@ -63,7 +65,7 @@ def require_sayable(predictor: Predictor) -> None:
 
 
 def package(
-    predictor: Predictor, about: Mapping[str, Any], graphs: Any, *, half: bool
+    predictor: Predictor, about: Mapping[str, Any], graphs: Any, *, kept: Precision
 ) -> Iterator[Note | tuple[str, bytes]]:
     """Yield the files of a package, name and content; before them, notes about its check.
 
@@ -75,8 +77,8 @@ def package(
         What ``description.json`` says; it is attached.
     graphs : module
         :mod:`~napari_nnunet.engine.network.onnx_graph`, which needs a library that may not be there.
-    half : bool
-        Whether weights are stored as float16.
+    kept : Precision
+        How weights are stored.
 
     Raises
     ------
@@ -88,19 +90,20 @@ def package(
     own = set(model.configuration.normalization_schemes) <= _STATISTICAL
     scale = None if own else graphs.FixedScale(*_constants(predictor))
     graph = graphs.build_whole(
-        networks, patch, scale=scale, mirrors=predictor.ensemble.mirrors, regions=regions, half=half
+        networks, patch, scale=scale, mirrors=predictor.ensemble.mirrors, regions=regions, kept=kept
     ).SerializeToString()
     image = _test_image(predictor, patch)
     expected = _probabilities(predictor, _normalised(predictor, image), regions=regions)
-    yield from _compared(
-        graphs, graph, image if scale is not None else _normalised(predictor, image), expected, half=half
-    )
+    given = image if scale is not None else _normalised(predictor, image)
+    found = yield from _compared(graphs, graph, given, expected, kept)
+    if kept == "int8" and found is not None:
+        expected = found  # the model's own 8-bit arithmetic rounds other values to the other of two steps
     files = {
         "weights.onnx": graph,
         "test_input.npy": _npy(image),
         "test_output.npy": _npy(expected),
         "description.json": (json.dumps(about, indent=2) + "\n").encode(),
-        "README.md": _page(predictor).encode(),
+        "README.md": _page(predictor, kept).encode(),
     }
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     described = _described(
@@ -108,7 +111,10 @@ def package(
         patch,
         sums,
         graphs.OPSET,
-        tolerance=min(_ROUNDED if half else _EXACT, _SHARE * float(expected.max())),
+        tolerance={
+            "absolute_tolerance": min(_ALLOWED[kept], _SHARE * float(expected.max())),
+            **({"mismatched_elements_per_million": _MISMATCHED} if kept == "int8" else {}),
+        },
     )
     yield from files.items()
     yield "rdf.yaml", (json.dumps(described, indent=2) + "\n").encode()  # every JSON is YAML
@@ -169,20 +175,31 @@ def _result(steps: Generator[None, None, Tensor]) -> Tensor:
 
 
 def _compared(
-    graphs: Any, graph: bytes, image: NDArray[np.float32], expected: NDArray[np.float32], *, half: bool
-) -> Iterator[Note]:
+    graphs: Any, graph: bytes, image: NDArray[np.float32], expected: NDArray[np.float32], kept: Precision
+) -> Generator[Note, None, NDArray[np.float32] | None]:
     found = graphs.run_once(graph, "image", image)
     if found is None:
         text = "The package was not tried: onnxruntime is not installed (pip install onnxruntime)."
         yield Note(level="warning", text=text)
-        return
-    off, allowed = float(np.abs(found - expected).max()), _ROUNDED if half else _EXACT
+        return None
+    off, allowed = difference(found, expected, kept), _ALLOWED[kept]
     if not off <= allowed:
         raise ModelError(
             f"The package's probabilities are off by {off:.1e}; {allowed:.0e} is allowed. Nothing was written.",
-            shell="Export without --float16." if half else "",
+            shell={"float16": "Export without --float16.", "int8": "Export without --int8."}.get(kept, ""),
         )
     yield Note(level="detail", text=f"bioimage.io package: probabilities differ by at most {off:.1e}.")
+    return np.asarray(found, np.float32)
+
+
+def difference(found: Any, expected: NDArray[np.float32], kept: Precision) -> float:
+    """Return how far two results are apart at most; in 8-bit arithmetic, as a root of mean squares.
+
+    There, a value between two steps becomes the one in this program and the other in that, and what follows from it in
+    single voxels can be large.
+    """
+    apart = np.asarray(found, np.float64) - expected
+    return float(np.sqrt(np.mean(apart**2)) if kept == "int8" else np.abs(apart).max())
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -192,7 +209,7 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 def _described(
-    predictor: Predictor, patch: Sequence[int], sums: Mapping[str, str], opset: int, *, tolerance: float
+    predictor: Predictor, patch: Sequence[int], sums: Mapping[str, str], opset: int, *, tolerance: Mapping[str, float]
 ) -> dict[str, Any]:
     model = predictor.model
     space = [
@@ -230,7 +247,7 @@ def _described(
         "outputs": [tensor("probabilities", heads, sized, "test_output.npy")],
         "weights": {"onnx": {"source": "weights.onnx", "sha256": sums["weights.onnx"], "opset_version": opset}},
         "config": {
-            "bioimageio": {"reproducibility_tolerance": [{"absolute_tolerance": tolerance}]},
+            "bioimageio": {"reproducibility_tolerance": [dict(tolerance)]},
             "napari_nnunet": {"version": __version__, "folds": [str(fold) for fold in predictor.folds]},
         },
     }
@@ -257,8 +274,13 @@ def _preprocessing(predictor: Predictor) -> list[dict[str, Any]]:
             return []  # within the graph
 
 
-def _page(predictor: Predictor) -> str:
+def _page(predictor: Predictor, kept: Precision) -> str:
     model = predictor.model
+    tested = (
+        "the exported graph, in 8-bit arithmetic"
+        if kept == "int8"
+        else "the trained network itself, not by the exported graph"
+    )
     scheme = model.dataset.labels
     size = " x ".join(f"{mm:.4g}" for mm in model.configuration.spacing)
     return f"""# {model.name}
@@ -274,7 +296,7 @@ An nnU-Net of {len(predictor.folds)} fold{"s" if len(predictor.folds) > 1 else "
 
 ## Validation
 
-The test output was computed by the trained network itself, not by the exported graph.
+The test output was computed by {tested}.
 """
 
 

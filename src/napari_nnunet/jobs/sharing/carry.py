@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from napari_nnunet.engine.network.device import BackendChoice
+from napari_nnunet.engine.network.device import BackendChoice, Precision
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_error
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import add_file, zip_writer
+from napari_nnunet.formats.model.eight_bit import MOST_LOST, EightBit, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
-from napari_nnunet.jobs.sharing.bioimage import package, require_sayable
+from napari_nnunet.jobs.sharing.bioimage import difference, package, require_sayable
 from napari_nnunet.jobs.sharing.export import workplace
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
@@ -32,8 +34,7 @@ from napari_nnunet.version import __version__
 
 FORMAT_VERSION = 1  # of description.json
 _GRAPHS = {"bioimageio": "onnx"}
-_EXACT = 1e-3  # largest difference of logits, as a share of the largest logit, of networks whose weights are float32
-_ROUNDED = 2e-2  # the same of weights that are kept as float16
+_ALLOWED: dict[Precision, float] = {"float32": 1e-3, "float16": 2e-2, "int8": 5e-2}  # of the largest logit
 
 
 def export_model(request: CarryRequest) -> Job[Path]:
@@ -93,8 +94,14 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
     )
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     yield Stage(name=f"Exporting {model.name}", total=len(folds))
-    choice = BackendChoice("cpu", "torch", "float32", "", 1)
+    eight_bit = request.kept == "int8"
+    measured = _measured(model) if eight_bit else None
+    choice = BackendChoice("cpu", "openvino" if eight_bit else "torch", "int8" if eight_bit else "float32", "", 1)
     predictor = build_predictor(model, settings, choice)
+    if measured is not None:
+        if predictor.choice.precision != "int8":
+            raise ModelError(f"{model.name} cannot be exported: {predictor.choice.why}.")
+        yield Note(text=str(measured))
     if ObjectScheme.of(model.dataset) is not None:
         yield Note(
             level="warning",
@@ -110,15 +117,15 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
         for done, (fold, network) in enumerate(zip(folds, predictor.ensemble.networks, strict=True), start=1):
             path = work / f"fold_{fold}{writer.ENDINGS[0]}"
             try:
-                writer.write(network, patch, path, half=request.half)
+                writer.write(network, patch, path, kept=request.kept)
             except OSError as error:
                 raise write_error(request.target, error) from error
-            yield from _checked(network, patch, path, writer, half=request.half)
+            yield from _checked(network, patch, path, writer, request.kept)
             for ending in writer.ENDINGS:
                 add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
             names.append(path.name)
             yield Progress(done=done, total=len(folds))
-        about = description_of(predictor, request.format, names)
+        about = description_of(predictor, request.format, names, request.kept)
         _add(archive, "description.json", (json.dumps(about, indent=2) + "\n").encode())
         _add(archive, "segment.py", runner().encode())
     return request.target
@@ -126,9 +133,9 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
 
 def _package(predictor: Predictor, request: CarryRequest, graphs: Any) -> Job[None]:
     require_sayable(predictor)
-    about = description_of(predictor, "onnx", ["weights.onnx"])
+    about = description_of(predictor, "onnx", ["weights.onnx"], request.kept)
     with zip_writer(request.target) as archive:
-        for part in package(predictor, about, graphs, half=request.half):
+        for part in package(predictor, about, graphs, kept=request.kept):
             if isinstance(part, Note):
                 yield part
             else:
@@ -148,8 +155,35 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
         raise write_error(Path(str(archive.filename)), error) from error
 
 
-def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, *, half: bool) -> Iterator[Note]:
+def _measured(model: TrainedModel) -> EightBitMeasured:
+    """Return what 8-bit arithmetic costs a model, as it was measured on its validation cases.
+
+    Raises
+    ------
+    ModelError
+        If that was never measured, or costs too much.
+    """
+    if not model.eight_bit_path.is_file() or (measured := EightBit.read(model.eight_bit_path).measured) is None:
+        raise ModelError(
+            f"{model.name} was not quantised: what its layers need in 8-bit arithmetic, and how much accuracy that "
+            "costs, is found on its training and validation cases first.",
+            shell=f"Run 'napari-nnunet quantize -m {model.folder}', or export without --int8.",
+            window="Press 'Make 8-bit' in the Models dock, or switch 8-bit off.",
+        )
+    if not measured.is_accurate:
+        raise ModelError(
+            f"{model.name} loses {measured.dice - measured.dice_eight_bit:.4f} of its Dice in 8-bit arithmetic "
+            f"({measured.cases} validation cases); at most {MOST_LOST} is allowed. Nothing was written.",
+            shell="Export with --float16, which is half the size.",
+            window="Switch 'Half the size' on instead.",
+        )
+    return measured
+
+
+def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, kept: Precision) -> Iterator[Note]:
     """Run what was written on a window of noise and compare the logits with the network's own.
+
+    Those are of the same arithmetic: what 8-bit arithmetic itself costs was measured on cases.
 
     Raises
     ------
@@ -164,20 +198,31 @@ def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, *, 
         )
         return
     window = np.random.default_rng(0).standard_normal((1, network.channels_in, *patch)).astype(np.float32)
-    with torch.inference_mode():
-        own = network.eval()(torch.from_numpy(window)).numpy()
-    off = float(np.abs(np.asarray(run(window)) - own).max() / max(float(np.abs(own).max()), 1e-12))
-    allowed = _ROUNDED if half else _EXACT
+    own = _own_logits(network, window, kept)
+    off, allowed = difference(run(window), own, kept) / max(float(np.abs(own).max()), 1e-12), _ALLOWED[kept]
     if not off <= allowed:
         raise ModelError(
             f"{path.name} gives logits that are off by {off:.2%} of the largest; {allowed:.1%} is allowed. Nothing was "
             "written.",
-            shell="Export without --float16." if half else "",
+            shell={"float16": "Export without --float16.", "int8": "Export without --int8."}.get(kept, ""),
+            window="Switch 'Half the size' and '8-bit' off." if kept != "float32" else "",
         )
     yield Note(level="detail", text=f"{path.name}: logits differ by {off:.1e} of the largest.")
 
 
-def description_of(predictor: Predictor, kind: CarryFormat, networks: list[str]) -> dict[str, Any]:
+def _own_logits(network: UNet, window: NDArray[np.float32], kept: Precision) -> NDArray[np.float32]:
+    if kept == "int8":
+        from napari_nnunet.engine.network.eight_bit import run_quantised  # OpenVINO is an optional part
+
+        return run_quantised(network, window)
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = network.eval()(torch.from_numpy(window)).numpy()
+    return logits
+
+
+def description_of(
+    predictor: Predictor, kind: CarryFormat, networks: list[str], kept: Precision = "float32"
+) -> dict[str, Any]:
     """Return what description.json says: all that is done around the networks (docs/carried-models.md)."""
     model = predictor.model
     plans, configuration, scheme = model.plans, model.configuration, model.dataset.labels
@@ -201,6 +246,7 @@ def description_of(predictor: Predictor, kind: CarryFormat, networks: list[str])
         "trainer": model.trainer,
         "configuration": configuration.name,
         "networks": networks,
+        "weights": kept,
         "sha256": model.hashes(predictor.folds, "checkpoint_final.pth") if _final(predictor) else {},
         "channels": channels,
         "labels": {name: value for value, name in scheme.names.items()},

@@ -111,6 +111,14 @@ class CarryRequest(Request):
         default=False,
         row=True,
     )
+    eight_bit: bool = option(
+        "8-bit",
+        "--int8",
+        "Weights are kept as 8-bit numbers, a quarter of the size, and computed with in 8 bits where the runtime can. "
+        "Needs a model that was quantised and lost no accuracy (quantize).",
+        default=False,
+        row=True,
+    )
     mirrored: bool = option(
         "Mirroring inside",
         "--mirrored",
@@ -119,6 +127,23 @@ class CarryRequest(Request):
         row=True,
     )
     replace_zip: bool = option("Replace", "--replace", "Replace a zip of that name.", default=False)
+
+    @property
+    def kept(self) -> Literal["float32", "float16", "int8"]:
+        """How weights are kept."""
+        if self.eight_bit:
+            return "int8"
+        return "float16" if self.half else "float32"
+
+    @model_validator(mode="after")
+    def _kept_one_way(self) -> Self:
+        if self.half and self.eight_bit:
+            raise SettingsError(
+                "Weights are kept as float16 or as 8-bit numbers, not both.",
+                shell="Leave out --float16 or --int8.",
+                window="Switch 'Half the size' or '8-bit' off.",
+            )
+        return self
 
     @model_validator(mode="after")
     def _mirrors_once(self) -> Self:
