@@ -7,13 +7,15 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from test_carry import SHAPES, carried, image_for, opened
 
 from eight_bits import MEASURED, ranges_of, write_ranges
 from helpers import Recipe, make_model
 from napari_nnunet import predict
 from napari_nnunet.engine.network import eight_bit, onnx_graph, openvino_backend
-from napari_nnunet.engine.network.device import has_openvino
+from napari_nnunet.engine.network.backends import compile_network
+from napari_nnunet.engine.network.device import BackendChoice, has_openvino
 from napari_nnunet.engine.network.unet import build
 from napari_nnunet.errors import ModelError, SettingsError
 from napari_nnunet.events import Note, drain
@@ -53,7 +55,8 @@ def test_layers_of_residual_networks_are_told_apart():
     network = build(RESIDUAL, 1, 3).eval()
     network.ranges = ranges_of(network, (1, 1, *PATCH))
     window = np.random.default_rng(0).standard_normal((1, 1, *PATCH)).astype(np.float32)
-    own = eight_bit.run_quantised(network, window)
+    choice = BackendChoice("cpu", "openvino", "int8", "", 1)
+    own = compile_network(network, choice, window.shape)(torch.from_numpy(window)).numpy()
     graph = onnx_graph.build_onnx(network, PATCH, kept="int8").SerializeToString()
     assert np.sqrt(np.mean((onnx_graph.run_once(graph, "window", window) - own) ** 2)) < 0.02 * np.abs(own).max()
 

@@ -141,14 +141,6 @@ def ranges_by_layer(network: UNet, shape: Sequence[int], ranges: Ranges) -> dict
     return found
 
 
-def run_quantised(network: UNet, window: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of a network with its ``ranges`` for one window (1, C, ...); what is not 8-bit is float32."""
-    graph = build_quantised(network, window.shape, network.ranges)
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    logits: NDArray[np.float32] = compiled(window)[0]
-    return logits
-
-
 def _known(model: ov.Model, ranges: Ranges) -> dict[str, Any]:
     nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
     strange = sorted(set(ranges) - set(nodes))
@@ -165,12 +157,12 @@ def _is_short(node: Any, quantised: Collection[str]) -> bool:
 
 
 def _shorten_weights(node: Any) -> None:
-    values, scale = shortened(node.input_value(1).get_node().data, _OUTPUTS[node.get_type_name()])
+    values, scale = eight_bit_weights(node.input_value(1).get_node().data, _OUTPUTS[node.get_type_name()])
     kept = ops.multiply(ops.convert(ops.constant(values), np.float32), ops.constant(scale))
     node.input(1).replace_source_output(kept.output(0))
 
 
-def shortened(weights: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def eight_bit_weights(weights: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return weights as whole numbers of -127 to 127, and what each channel is multiplied by, for broadcasting.
 
     Parameters

@@ -21,8 +21,12 @@ try:
     import onnxruntime
 except ImportError:  # writing needs onnx only
     onnxruntime = None
+try:
+    from napari_nnunet.engine.network import eight_bit
+except ImportError:  # without OpenVINO no model is quantised
+    eight_bit = None  # type: ignore[assignment]
 
-Bounds = tuple[tuple[float, float], ...]
+_Bounds = tuple[tuple[float, float], ...]
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 OPSET = 17  # read by every onnxruntime since 1.12
 
@@ -34,12 +38,8 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self._half = kept == "float16"
-        self._eight: Any = None
-        self._ranges: dict[int, Bounds] = {}
+        self._ranges: dict[int, _Bounds] = {}
         if kept == "int8":
-            from napari_nnunet.engine.network import eight_bit  # OpenVINO, whose layers have the ranges, is optional
-
-            self._eight = eight_bit
             for network in networks:
                 self._ranges |= eight_bit.ranges_by_layer(network, (1, network.channels_in, *patch), network.ranges)
         self._named: dict[int, str] = {}  # weights that a network is run with several times are kept once
@@ -64,7 +64,7 @@ class _Graph:
             self._named[id(values)] = found
         return found
 
-    def bounds(self, module: Any) -> Bounds:
+    def bounds(self, module: Any) -> _Bounds:
         """Return between which values what a convolution reads lies, part by part; empty where it is not 8-bit."""
         return self._ranges.get(id(module.weight), ())
 
@@ -82,7 +82,7 @@ class _Graph:
         """Add the weights of a convolution as whole numbers with a factor per output channel; return their name."""
         key = id(module.weight)
         if key not in self._named:
-            values, scale = self._eight.shortened(module.weight.detach().float().cpu().numpy(), axis)
+            values, scale = eight_bit.eight_bit_weights(module.weight.detach().float().cpu().numpy(), axis)
             inputs = [self.exact(values), self.exact(scale.ravel())]
             self._named[key] = self.add("DequantizeLinear", inputs, axis=axis)
         return self._named[key]

@@ -182,7 +182,7 @@ def _compared(
         text = "The package was not tried: onnxruntime is not installed (pip install onnxruntime)."
         yield Note(level="warning", text=text)
         return None
-    off, allowed = difference(found, expected, kept), _ALLOWED[kept]
+    off, allowed = how_far(found, expected, kept), _ALLOWED[kept]
     if not off <= allowed:
         raise ModelError(
             f"The package's probabilities are off by {off:.1e}; {allowed:.0e} is allowed. Nothing was written.",
@@ -192,7 +192,7 @@ def _compared(
     return np.asarray(found, np.float32)
 
 
-def difference(found: Any, expected: NDArray[np.float32], kept: Precision) -> float:
+def how_far(found: Any, expected: NDArray[np.float32], kept: Precision) -> float:
     """Return how far two results are apart at most; in 8-bit arithmetic, as a root of mean squares.
 
     There, a value between two steps becomes the one in this program and the other in that, and what follows from it in

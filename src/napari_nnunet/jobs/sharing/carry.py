@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from napari_nnunet.engine.network.backends import compile_network
 from napari_nnunet.engine.network.device import BackendChoice, Precision
 from napari_nnunet.engine.network.unet import UNet
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
@@ -24,7 +24,7 @@ from napari_nnunet.formats.model.bundle import add_file, zip_writer
 from napari_nnunet.formats.model.eight_bit import MOST_LOST, EightBit, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.jobs.prediction.predictor import Predictor, build_predictor
-from napari_nnunet.jobs.sharing.bioimage import difference, package, require_sayable
+from napari_nnunet.jobs.sharing.bioimage import how_far, package, require_sayable
 from napari_nnunet.jobs.sharing.export import workplace
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Resampling
@@ -120,7 +120,7 @@ def _export(model: TrainedModel, request: CarryRequest, writer: Any) -> Job[Path
                 writer.write(network, patch, path, kept=request.kept)
             except OSError as error:
                 raise write_error(request.target, error) from error
-            yield from _checked(network, patch, path, writer, request.kept)
+            yield from _checked(predictor, network, path, writer, request.kept)
             for ending in writer.ENDINGS:
                 add_file(archive, path.with_suffix(ending), f"fold_{fold}{ending}")
             names.append(path.name)
@@ -180,7 +180,7 @@ def _measured(model: TrainedModel) -> EightBitMeasured:
     return measured
 
 
-def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, kept: Precision) -> Iterator[Note]:
+def _checked(predictor: Predictor, network: UNet, path: Path, writer: Any, kept: Precision) -> Iterator[Note]:
     """Run what was written on a window of noise and compare the logits with the network's own.
 
     Those are of the same arithmetic: what 8-bit arithmetic itself costs was measured on cases.
@@ -197,9 +197,10 @@ def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, kep
             text=f"{path.name} was not tried: onnxruntime is not installed (pip install onnxruntime).",
         )
         return
-    window = np.random.default_rng(0).standard_normal((1, network.channels_in, *patch)).astype(np.float32)
-    own = _own_logits(network, window, kept)
-    off, allowed = difference(run(window), own, kept) / max(float(np.abs(own).max()), 1e-12), _ALLOWED[kept]
+    shape = (1, network.channels_in, *predictor.model.configuration.patch_size)
+    window = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    own = compile_network(network, predictor.choice, window.shape)(torch.from_numpy(window)).numpy()
+    off, allowed = how_far(run(window), own, kept) / max(float(np.abs(own).max()), 1e-12), _ALLOWED[kept]
     if not off <= allowed:
         raise ModelError(
             f"{path.name} gives logits that are off by {off:.2%} of the largest; {allowed:.1%} is allowed. Nothing was "
@@ -208,16 +209,6 @@ def _checked(network: UNet, patch: tuple[int, ...], path: Path, writer: Any, kep
             window="Switch 'Half the size' and '8-bit' off." if kept != "float32" else "",
         )
     yield Note(level="detail", text=f"{path.name}: logits differ by {off:.1e} of the largest.")
-
-
-def _own_logits(network: UNet, window: NDArray[np.float32], kept: Precision) -> NDArray[np.float32]:
-    if kept == "int8":
-        from napari_nnunet.engine.network.eight_bit import run_quantised  # OpenVINO is an optional part
-
-        return run_quantised(network, window)
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = network.eval()(torch.from_numpy(window)).numpy()
-    return logits
 
 
 def description_of(
