@@ -99,6 +99,16 @@ def test_of_many_that_start_at_the_same_instant_exactly_one_wins(tmp_path, left)
         assert not folder.exists() or list(folder.iterdir()) == []
 
 
+def test_what_a_kill_left_while_a_dead_claim_was_removed_goes_with_the_next_one(tmp_path):
+    left, other = tmp_path / f".claimed.{'0' * 16}", tmp_path / f".x.claimed.{'0' * 16}"
+    for path in (left, other, tmp_path / ".claimed"):
+        path.touch()
+        os.utime(path, (1, 1))
+    with claimed(tmp_path, "It is being written"):
+        assert not left.exists()
+        assert other.exists()
+
+
 def test_the_second_is_told_who_has_the_folder_since_when_and_what_to_do(tmp_path):
     with claimed(tmp_path / "out", "Dataset001 is already being preprocessed"):
         expected = rf"Dataset001 is already.* by process {os.getpid()} since \d{{4}}-\d\d-\d\d \d\d:\d\d\. Wait for it"

@@ -233,11 +233,14 @@ def _undated(name):
     return "/".join(part.rpartition(" ")[0].rpartition(" ")[0] if " 20" in part else part for part in parts)
 
 
-def broken(root):
-    """Return the files of a world that are there, but not whole."""
+def broken(root, world=None):
+    """Return the files of a world that are there, but not whole; those that are as they were in another one are."""
     found = []
     for path in sorted(root.rglob("*")):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
+        name = path.relative_to(root)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        if world and (world / name).is_file() and path.read_bytes() == (world / name).read_bytes():
             continue
         try:
             _read(path)

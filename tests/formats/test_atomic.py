@@ -128,6 +128,27 @@ def test_leftovers_of_processes_that_are_gone_are_removed_and_no_others(tmp_path
     assert names(tmp_path) == sorted([own, ".b.partial-x-1", ".c.partial-²-1", f".parent.partial-{os.getppid()}-1", "d.partial-1", "e"])  # fmt: skip
 
 
+def test_who_writes_first_in_a_folder_tidies_it(tmp_path):
+    left = tmp_path / f".a.png.partial-{2**22 + 7}-abc123"
+    left.touch()
+    with written_beside(tmp_path / "b") as temporary:
+        temporary.touch()
+    assert names(tmp_path) == ["b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="notes no time at which a file got its name")
+@pytest.mark.parametrize("number", [os.getpid(), os.getppid()], ids=["its own", "another's"])
+def test_a_leftover_whose_process_number_was_given_anew_is_removed(tmp_path, monkeypatch, number):
+    mark = partial_name("a").rpartition("-partial")[2].split("-")[-2]
+    left = tmp_path / f".a.partial-{number}-{mark}-abc123"
+    left.touch()
+    remove_leftovers(tmp_path)
+    assert left.exists()
+    monkeypatch.setattr(atomic.psutil.Process, "create_time", lambda _: left.stat().st_ctime + 4000)
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+
+
 def test_json_is_written_as_nnunet_writes_it(tmp_path):
     write_json(tmp_path / "a.json", {"b": [1, float("nan")], "a": "ä"}, sort_keys=True)
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -189,8 +210,8 @@ def test_what_a_killed_process_left_of_a_table_goes_when_it_is_written_again(tmp
     )
     left = tmp_path / f".a[1].csv.partial-{gone.stdout.strip()}-abcdef"
     other, running = tmp_path / left.name.replace("a[1]", "b"), tmp_path / f".a[1].csv.partial-{os.getppid()}-abcdef"
+    write_json(tmp_path / "missing.json", {})  # whoever writes first in a folder tidies all of it
     for path in (left, other, running):
         path.write_text("")
     write_text(tmp_path / "a[1].csv", "x")
-    write_json(tmp_path / "missing.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([other.name, running.name, "a[1].csv", "missing.json"])

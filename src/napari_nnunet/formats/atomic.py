@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from napari_nnunet.formats.computer import mark
 
 _MARK = ".partial-"
 _LONGEST = 200  # bytes; file systems take 255
-_FORGOTTEN = 7 * 24 * 3600.0  # seconds since a file of another computer was touched, whose process cannot be looked at
+FORGOTTEN = 7 * 24 * 3600.0  # seconds since a file of another computer was touched, whose process cannot be looked at
+_GIVEN_ANEW = 3600.0  # seconds by which a process is younger than a file that another one of its number wrote
 
 
 def partial_name(name: str) -> str:
@@ -59,6 +61,7 @@ def written_beside(
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise write_error(path, "it is a device or a pipe, and a file would take its place")
+        _tidy(temporary.parent)
         yield temporary
         if not temporary.exists():
             raise write_error(path, "the writer produced no file")
@@ -123,6 +126,13 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
                 path.unlink(missing_ok=True)
 
 
+@lru_cache(maxsize=1024)
+def _tidy(folder: Path) -> None:
+    """Delete what killed processes left in a folder, when this one writes there for the first time."""
+    with suppress(OSError):
+        remove_leftovers(folder)
+
+
 def _is_abandoned(path: Path) -> bool:
     """Whether nobody will finish a temporary file."""
     owner, *more = path.name.rpartition(_MARK)[2].split("-")
@@ -130,9 +140,20 @@ def _is_abandoned(path: Path) -> bool:
         return False
     if len(more) > 1 and more[0] != mark():
         with suppress(OSError):
-            return time.time() - path.lstat().st_mtime > _FORGOTTEN
+            return time.time() - path.lstat().st_mtime > FORGOTTEN
         return False
-    return int(owner) != os.getpid() and not psutil.pid_exists(int(owner))
+    return not psutil.pid_exists(int(owner)) or _is_of_another(path, int(owner))
+
+
+def _is_of_another(path: Path, number: int) -> bool:
+    """Whether the process of a number began long after a file was written: its writer was another one."""
+    if os.name == "nt":  # does not note when a file got its name
+        return False
+    try:
+        status = path.lstat()
+        return psutil.Process(number).create_time() > max(status.st_mtime, status.st_ctime) + _GIVEN_ANEW
+    except (psutil.Error, OSError):
+        return False
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any], *, sort_keys: bool = False) -> None:

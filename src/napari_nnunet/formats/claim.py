@@ -7,6 +7,7 @@ claim locks its file, which shows in all containers of a computer.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -367,6 +368,9 @@ def _remove_dead(path: Path, found: Mapping[str, Any]) -> None:
         if _read(path) == found:
             with suppress(OSError):  # a folder of that name, or no permission
                 path.unlink(missing_ok=True)
+        for other in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 16}"):
+            if not is_young(other):  # its maker was killed, and what it is named after is gone
+                other.unlink(missing_ok=True)
     finally:
         marker.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
 import threading
 import urllib.request
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model import download as module
-from napari_nnunet.formats.model.download import download
+from napari_nnunet.formats.model.download import download, forget_old
 
 CONTENT = bytes(range(256)) * 20
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -226,3 +228,14 @@ def test_two_do_not_download_the_same_file_at_once(server, tmp_path):
 def test_a_server_that_can_have_no_such_name_is_told(tmp_path):
     with pytest.raises(SettingsError, match="its server cannot have this name"):
         fetch("https://a..b/model.zip", tmp_path)
+
+
+def test_what_nobody_continued_for_a_week_goes_and_what_is_fetched_stays(tmp_path):
+    for name in ("old.zip.part", "old.zip.part.json", "old.zip", "new.zip.part", "taken.zip.part"):
+        (tmp_path / name).touch()
+        if not name.startswith("new"):
+            os.utime(tmp_path / name, (1, 1))
+    with claimed(tmp_path, "taken.zip is already being downloaded", part="taken.zip"):
+        forget_old(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.zip.part", "taken.zip.part"]
+    forget_old(tmp_path / "none")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from napari_nnunet.errors import ResourceError, SettingsError
-from napari_nnunet.formats.atomic import write_error, write_json
-from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.atomic import FORGOTTEN, write_error, write_json
+from napari_nnunet.formats.claim import claimed, is_claimed
 from napari_nnunet.schema.json_text import message
 
 _CHUNK = 1 << 20
@@ -69,6 +71,16 @@ def download(
     name = name if name.strip(".") else "model.zip"
     with claimed(folder, f"{name} is already being downloaded", part=name):
         yield from _fetched(url, folder / name, sha256, most)
+
+
+def forget_old(folder: Path) -> None:
+    """Delete what downloads left in a folder that nobody continued for a week."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        name = path.name.removesuffix(".json").removesuffix(".part")
+        with suppress(OSError):
+            old = not path.name.startswith(".") and time.time() - path.lstat().st_mtime > FORGOTTEN
+            if old and path.is_file() and not is_claimed(folder, name):
+                path.unlink()
 
 
 def _fetched(url: str, target: Path, sha256: str | None, most: int | None) -> Iterator[tuple[int, int | None] | Path]:

@@ -15,7 +15,7 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.model.bundle import Bundle, extract, inspect
 from napari_nnunet.formats.model.card import CARD_FILE, ModelCard
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
-from napari_nnunet.formats.model.download import download
+from napari_nnunet.formats.model.download import download, forget_old
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.known_models import cache_folder
 from napari_nnunet.formats.model.model_trash import trash_model
@@ -110,6 +110,7 @@ def download_model(workspace: Workspace, request: DownloadRequest, *, most: int 
         As :func:`install_zip`, and if the address cannot be read or returned another file than expected.
     """
     folder = cache_folder() / "downloads"
+    forget_old(folder)
     yield Stage(name="Downloading", total=1000)
     path: Path | None = None
     with closing(download(request.url, folder, sha256=request.sha256, most=most)) as pieces:  # type: ignore[type-var]
