@@ -14,16 +14,18 @@ from typing import Any
 import psutil
 
 from napari_nnunet.engine.machine import LAUNCHER
+from napari_nnunet.errors import TrainingError
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import Runner
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.alone import python
 from napari_nnunet.processes.queue import queue_folder
+from napari_nnunet.processes.submitted import Submitted
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import ModelName, continued_plans
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.training import TrainCommand, TrainSettings
+from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
 _SHORTER = 4  # times: a model that is continued has learnt already
@@ -104,6 +106,30 @@ def end_training(runner: Runner, *, patience: float = 5.0) -> bool:
         with suppress(psutil.Error):
             member.kill()
     return True
+
+
+def end_fold(folder: FoldFolder, job: Submitted | None) -> None:
+    """End what trains a fold at once: the process, or where another computer runs it, its job.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be ended from here, or may be something else.
+    """
+    runner = folder.runner()
+    if runner is None:
+        return
+    if not runner.here:
+        if job is None or not job.cancel():
+            raise TrainingError(
+                f"Process {runner.pid} runs on {runner.host} and cannot be ended from this computer. It was asked to "
+                f"save and stop; if it does not, end {'it' if job is None else job.told} there."
+            )
+    elif not end_training(runner):
+        raise TrainingError(
+            f"Process {runner.pid} may be another program by now, or one that does more than this training, so it was "
+            "not ended. If it is this training, end it yourself."
+        )
 
 
 def _only_trains(process: psutil.Process) -> bool:
@@ -188,10 +214,55 @@ class DetachedTraining:
 
     def start(self) -> tuple[subprocess.Popen[bytes], Path]:
         """Start a process that waits for the trainings before it; returns it and the file with what it prints."""
-        log = (
-            queue_folder(self.workspace.results) / f"{time.strftime('%Y-%m-%d_%H.%M.%S')}-{time.time_ns() % 10**6}.log"
-        )
-        return start_detached(self.arguments(), log, self.workspace.variables()), log
+        return _start(self.arguments(), self.workspace)
+
+
+@dataclass(frozen=True)
+class ClusterTrainings:
+    """Configurations and folds to train as jobs of a scheduler.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where they lie.
+    request : TrainAllRequest
+        Its configurations are named.
+    """
+
+    workspace: Workspace
+    request: TrainAllRequest
+
+    @property
+    def dataset(self) -> str:
+        """``DatasetXXX_Name``."""
+        return self.request.dataset
+
+    @property
+    def plans(self) -> str:
+        """Name of the plans."""
+        return self.request.plans
+
+    @property
+    def configuration(self) -> str:
+        """The first one."""
+        return (self.request.configurations or ("",))[0]
+
+    @property
+    def requests(self) -> list[TrainCommand]:
+        """One request per configuration, which says what has to be there before any of its folds can be trained."""
+        fold = (self.request.folds or (0,))[0]
+        names = self.request.configurations or ()
+        shared = {"dataset": self.dataset, "plans": self.plans, "fold": fold}
+        return [TrainCommand.like(self.request.only(TrainSettings), configuration=name, **shared) for name in names]
+
+    def start(self) -> tuple[subprocess.Popen[bytes], Path]:
+        """Start a process that runs the jobs on this computer; returns it and the file with what it prints."""
+        return _start(["train_all", *words([self.request]), "--no_pbar"], self.workspace)
+
+
+def _start(arguments: Sequence[str], workspace: Workspace) -> tuple[subprocess.Popen[bytes], Path]:
+    log = queue_folder(workspace.results) / f"{time.strftime('%Y-%m-%d_%H.%M.%S')}-{time.time_ns() % 10**6}.log"
+    return start_detached(arguments, log, workspace.variables()), log
 
 
 def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:

@@ -95,10 +95,22 @@ class Submitted:
     def call_off(self) -> None:
         """Take the job back before it begins; one that runs already is left alone by its folder's wishes only."""
         self.forget()
-        if self.system == "slurm" and self.number and shutil.which("scancel"):
-            with suppress(OSError, subprocess.SubprocessError):
-                command = ["scancel", "--state=PENDING", self.number]
-                subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE)
+        self._scancel("--state=PENDING")
+
+    def cancel(self) -> bool:
+        """Let Slurm end the job, whatever it does; returns whether Slurm could be told so."""
+        done = self._scancel()
+        if done:
+            self.forget()
+        return done
+
+    def _scancel(self, *how: str) -> bool:
+        if self.system != "slurm" or not self.number or shutil.which("scancel") is None:
+            return False
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["scancel", *how, self.number]
+            return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE).returncode == 0
+        return False
 
 
 def record(results: Path, name: str, folder: Path | None, system: Given) -> Submitted:

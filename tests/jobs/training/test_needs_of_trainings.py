@@ -42,7 +42,7 @@ def add(workspace, name):
 
 
 def test_where_nothing_changed_nothing_is_done(workspace, request_):
-    assert drain(look_at_needs(workspace, request_)) == Needs()
+    assert drain(look_at_needs(workspace, [request_])) == Needs()
     before = {path: path.stat().st_mtime_ns for path in workspace.preprocessed.rglob("*") if path.is_file()}
     drain(prepare_training(workspace, [request_]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -53,7 +53,7 @@ def test_a_case_that_changed_is_preprocessed_again_and_no_other(workspace, reque
     labels, _ = read_labels(path)
     labels[0, 0, 0] = 1 - labels[0, 0, 0]
     write_nifti(path, labels)
-    assert drain(look_at_needs(workspace, request_)) == Needs(cases=("c1",))
+    assert drain(look_at_needs(workspace, [request_])) == Needs(cases=("c1",))
     folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     drain(prepare_training(workspace, [request_]))
@@ -67,7 +67,7 @@ def test_what_was_never_preprocessed_is(workspace):
 
     folder = workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres"
     shutil.rmtree(folder)
-    assert len(drain(look_at_needs(workspace, request)).cases) == 5
+    assert len(drain(look_at_needs(workspace, [request])).cases) == 5
     drain(prepare_training(workspace, [request]))
     assert folder.is_dir()
 
@@ -76,16 +76,16 @@ def test_a_case_that_came_after_the_folds_is_named_and_trained_with_on_request(w
     add(workspace, "c9")
     path = workspace.preprocessed / TRAINED / "splits_final.json"
     before = path.read_text(encoding="utf-8")
-    needs = drain(look_at_needs(workspace, request_))
+    needs = drain(look_at_needs(workspace, [request_]))
     assert needs == Needs(cases=("c9",), unused=("c9",))
-    assert drain(look_at_needs(workspace, request_.replace(fold="all"))).unused == ()
+    assert drain(look_at_needs(workspace, [request_.replace(fold="all")])).unused == ()
     drain(prepare_training(workspace, [request_]))
     assert path.read_text(encoding="utf-8") == before
     drain(prepare_training(workspace, [request_], adopt=("c9",)))
     splits = read_splits(path)
     assert all("c9" in split.train and "c9" not in split.val for split in splits)
     assert [list(split.val) for split in splits] == [entry["val"] for entry in json.loads(before)]
-    assert drain(look_at_needs(workspace, request_)) == Needs()
+    assert drain(look_at_needs(workspace, [request_])) == Needs()
 
 
 def test_a_class_that_came_late_reaches_the_plans(workspace, request_):
@@ -108,4 +108,4 @@ def test_without_cases_there_is_a_sentence(tmp_path, workspace):
     shutil.rmtree(workspace.raw / TRAINED)
     shutil.rmtree(workspace.preprocessed / TRAINED / "nnUNetPlans_3d_fullres")
     with pytest.raises(DatasetError, match="has no cases, and none are preprocessed for 3d_fullres"):
-        drain(look_at_needs(workspace, TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)))
+        drain(look_at_needs(workspace, [TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=0)]))

@@ -129,7 +129,7 @@ JOBS = {
     "measuring and planning": ("Plan", "planning.plan_dock.plan_and_preprocess", lambda dock: dock.panel),
     "preprocessing": ("Plan", "planning.preprocessing.preprocess", lambda dock: dock.preprocessing.panel),
     "checking": ("Training cases", "dataset.problems.verify", lambda dock: dock.problems.panel),
-    "getting ready to train": ("Train", "training.train_dock.look_at_needs", lambda dock: dock.panel),
+    "getting ready to train": ("Train", "training.starting.look_at_needs", lambda dock: dock.panel),
     "choosing the best": ("Ensemble", "choosing.ensemble_dock.best_of", lambda dock: dock.panel),
 }
 

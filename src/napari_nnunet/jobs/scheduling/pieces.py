@@ -185,6 +185,7 @@ class _Finding:
                 f"{name} needs the segmentations of all folds of {previous}, of which {', '.join(map(str, missing))} "
                 f"{'is' if len(missing) == 1 else 'are'} not trained.",
                 shell=f"Train these, too: --configurations {previous} {name.partition(' ')[0]} --folds all.",
+                window=f"Tick {previous} and all folds, too.",
             )
 
     def _all_of(self, names: Sequence[str], who: str) -> Iterator[str]:

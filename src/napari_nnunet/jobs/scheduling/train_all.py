@@ -132,6 +132,7 @@ def _require_known(pieces: JobsLeft, elsewhere: Sequence[str]) -> None:
                     f"The job {piece.name} needs {name}, which is {pieces.earlier[name].told} already. Wait for that, "
                     "or stop it first.",
                     shell="To stop: napari-nnunet trainings --stop.",
+                    window="Select it in the list to stop it.",
                 )
 
 

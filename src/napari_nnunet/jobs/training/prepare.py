@@ -37,8 +37,8 @@ class Needs:
     unused: tuple[str, ...] = ()
 
 
-def look_at_needs(workspace: Workspace, request: TrainRequest) -> Job[Needs]:
-    """Find out what is to be done before a training; nothing is written.
+def look_at_needs(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[Needs]:
+    """Find out what is to be done before trainings of one dataset and plans; nothing is written.
 
     Raises
     ------
@@ -46,48 +46,65 @@ def look_at_needs(workspace: Workspace, request: TrainRequest) -> Job[Needs]:
         If there are no plans, no such configuration, or no cases.
     """
     yield from ()
-    base = workspace.preprocessed / workspace.dataset_name(request.dataset)
-    plans = read_plans(base, request.plans)
-    configuration = plans.configuration(request.configuration)
-    data, raw = base / configuration.data_identifier, workspace.raw / base.name
-    ready = case_names(data) if data.is_dir() else []
+    base = workspace.preprocessed / workspace.dataset_name(requests[0].dataset)
+    plans, raw = read_plans(base, requests[0].plans), workspace.raw / base.name
     there = [case.name for case in survey(raw)[0].cases] if (raw / "dataset.json").is_file() else []
-    if not ready and not there:
-        raise DatasetError(f"{raw} has no cases, and none are preprocessed for {configuration.name}.")
-    cases = changed_cases(workspace, plans, configuration, data)[0] if ready else there
+    cases: set[str] = set()
+    every = set(there)
+    for name in _configurations(requests):
+        configuration = plans.configuration(name)
+        data = base / configuration.data_identifier
+        ready = case_names(data) if data.is_dir() else []
+        if not ready and not there:
+            raise DatasetError(f"{raw} has no cases, and none are preprocessed for {name}.")
+        cases |= set(changed_cases(workspace, plans, configuration, data)[0] if ready else there)
+        every |= set(ready)
     unused: tuple[str, ...] = ()
-    if (base / SPLITS_FILE).is_file() and request.fold != "all":
+    if (base / SPLITS_FILE).is_file() and requests[0].fold != "all":
         used = {name for split in read_splits(base / SPLITS_FILE) for name in (*split.train, *split.val)}
-        unused = tuple(sorted({*there, *ready} - used))
-    return Needs(tuple(cases), unused)
+        unused = tuple(sorted(every - used))
+    return Needs(tuple(sorted(cases)), unused)
+
+
+def _configurations(requests: Sequence[TrainRequest]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(request.configuration for request in requests))
 
 
 def prepare_training(workspace: Workspace, requests: Sequence[TrainRequest], *, adopt: Sequence[str] = ()) -> Job[None]:
     """Preprocess what is new or changed, then look at everything a training refuses.
+
+    See :func:`prepare_cases` and :func:`check_training`.
+    """
+    yield from prepare_cases(workspace, requests, adopt=adopt)
+    yield from check_training(workspace, requests)
+
+
+def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, adopt: Sequence[str] = ()) -> Job[None]:
+    """Preprocess what is new or changed, and give new cases their place in the folds.
 
     Parameters
     ----------
     workspace : Workspace
         Where the dataset lies.
     requests : sequence of TrainRequest
-        Folds of one configuration.
+        Folds of configurations of one dataset and plans.
     adopt : sequence of str
         Cases that every fold shall train with from now on; none validates them, so that scores stay comparable.
 
     Raises
     ------
     DatasetError
-        If a case cannot be preprocessed, or what :func:`check_training` raises.
+        If a case cannot be preprocessed.
     """
     first = requests[0]
     raw = workspace.raw / workspace.dataset_name(first.dataset)
     if (raw / "dataset.json").is_file():
         yield from keep_drawn(raw)
-    needs = yield from look_at_needs(workspace, first)
+    needs = yield from look_at_needs(workspace, requests)
     base = workspace.preprocessed / workspace.dataset_name(first.dataset)
     if needs.cases:
         yield Stage(name=f"Preprocessing {len(needs.cases)} cases")
-        request = PreprocessRequest(dataset=base.name, plans=first.plans, configurations=(first.configuration,))
+        request = PreprocessRequest(dataset=base.name, plans=first.plans, configurations=_configurations(requests))
         result = yield from preprocess(workspace, request)
         if result.failed:
             name, reason = next(iter(result.failed.items()))
@@ -98,4 +115,3 @@ def prepare_training(workspace: Workspace, requests: Sequence[TrainRequest], *, 
         splits = [Split((*split.train, *adopt), split.val) for split in read_splits(base / SPLITS_FILE)]
         write_splits(base / SPLITS_FILE, splits)
         yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")
-    yield from check_training(workspace, requests)

@@ -20,7 +20,7 @@ from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.processes.alone import python
 from napari_nnunet.processes.cluster.scheduled import NOTICE, ScheduledJob
 from napari_nnunet.processes.cluster.start import needed
-from napari_nnunet.processes.cluster.where import JOBS, Queue, Scheduler, Where
+from napari_nnunet.processes.cluster.where import JOBS, JOBS_OF, Queue, Scheduler, Where
 
 _TIMES = 1000  # a job may reach its time limit and be run again
 _NO_LIMIT = 10 * 365 * 24 * 60  # minutes: submitit's local jobs have one
@@ -62,13 +62,22 @@ def require_scheduler(place: Where) -> None:
     """
     if isinstance(place, Scheduler):
         raise SettingsError(
-            f"{place.address} is a dask scheduler, whose tasks take seconds; trainings take hours and are jobs. Give "
-            "local, local:N (so many at a time on this computer), or slurm:FILE.toml."
+            f"{place.address} is a dask scheduler, whose tasks take seconds; trainings take hours and are jobs.",
+            shell="Give local, local:N (so many at a time on this computer), or slurm:FILE.toml.",
+            window=JOBS_OF,
         )
     if isinstance(place, Queue) and place.kind != "slurm":
-        raise SettingsError(f"Trainings are submitted through submitit, which knows Slurm, not {place.kind}. {PRINT}")
+        raise SettingsError(
+            f"Trainings are submitted through submitit, which knows Slurm, not {place.kind}.",
+            shell=PRINT,
+            window=JOBS_OF,
+        )
     if os.name == "nt":
-        raise ResourceError(f"submitit, through which jobs are submitted, works on Linux and macOS only. {PRINT}")
+        raise ResourceError(
+            "submitit, through which jobs are submitted, works on Linux and macOS only.",
+            shell=PRINT,
+            window="Train on this computer, without jobs.",
+        )
     needed("submitit")
     if isinstance(place, Queue):
         slurm_parameters(place, 1)
@@ -76,7 +85,8 @@ def require_scheduler(place: Where) -> None:
         if missing:
             raise ResourceError(
                 f"There is no {' and no '.join(missing)} on this machine, so it is none that submits jobs to Slurm. "
-                f"Run this on a login node of the cluster, or give local:N. {PRINT}"
+                "Run this on a login node of the cluster, or give local:N.",
+                shell=PRINT,
             )
 
 

@@ -23,6 +23,7 @@ _WALLTIME = re.compile(r"(\d{1,4}-)?\d{1,3}(:\d{2}){1,2}", re.ASCII)
 _MEMORY = re.compile(r"\d{1,9}(\.\d{1,9})? ?[KMGT]i?B", re.IGNORECASE | re.ASCII)
 _LARGEST = 1 << 20  # bytes of a settings file
 JOBS = Path("~/.napari-nnunet-jobs")  # where files of jobs go if nothing else is said
+JOBS_OF = "Name local, local:N (so many at a time on this computer) or a .toml file about Slurm."
 _ALLOWED = (
     "Give the address of a dask scheduler (tcp://host:8786), local:N for N workers on this computer, or a .toml file "
     "about Slurm, PBS, LSF or SGE."
@@ -115,7 +116,7 @@ def where(text: str) -> Where:
     Raises
     ------
     SettingsError
-        If it is nothing of these, or the file does not say what it must.
+        If it is nothing of these, or the file does not say what it must. In a window only trainings are submitted.
     """
     found = _ADDRESS.fullmatch(text)
     if found is not None and int(found[3]) < 65536:
@@ -131,13 +132,13 @@ def where(text: str) -> Where:
         return _read(Path(rest), kind)
     if text.lower().endswith(".toml"):
         return _read(Path(text), None)
-    raise SettingsError(f"The cluster {text!r} is not understood. {_ALLOWED}")
+    raise SettingsError(f"The cluster {text!r} is not understood.", shell=_ALLOWED, window=JOBS_OF)
 
 
 def _read(path: Path, kind: str | None) -> Queue:
     """Read a settings file; ``kind`` is what was typed before its name."""
     if not path.expanduser().exists():
-        raise SettingsError(f"There is no file {path}. {_ALLOWED}")
+        raise SettingsError(f"There is no file {path}.", shell=_ALLOWED, window=JOBS_OF)
     try:
         content = tomllib.loads(read_text(path.expanduser(), SettingsError, largest=_LARGEST))
     except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, or nested too deeply

@@ -298,7 +298,10 @@ class TrainAllRequest(TrainSettings):
     )
     plans: PlansName = "nnUNetPlans"
     choose: bool = option(
-        "Choose", "--choose", "At the end compare all of them: find_best_configuration.", default=False
+        "Choose the best",
+        "--choose",
+        "At the end compare all of them and choose the best, as find_best_configuration does.",
+        default=False,
     )
     processes: int = option(
         "Processes", "-num_gpus N", "Share each batch among N GPUs (or, on a CPU, processes).", default=1, ge=1

@@ -30,6 +30,8 @@ class Preferences:
         Tile step.
     mirroring : bool
         Average over mirrored copies.
+    cluster : str
+        Where trainings were submitted last; empty where none were.
     """
 
     device: str = "auto"
@@ -38,6 +40,7 @@ class Preferences:
     catalogue: str = ""
     step: float = 0.5
     mirroring: bool = True
+    cluster: str = ""
 
     def folders(self) -> Workspace:
         """Return the workspace."""
@@ -69,4 +72,12 @@ def read_preferences() -> Preferences:
         catalogue=str(getattr(folders, "catalogue", default.catalogue)),
         step=float(getattr(compute, "tile_step", default.step)),
         mirroring=bool(getattr(compute, "mirroring", default.mirroring)),
+        cluster=str(getattr(compute, "cluster", default.cluster)),
     )
+
+
+def remember_cluster(text: str) -> None:
+    """Note where trainings were submitted, for the next time."""
+    compute = getattr(_settings(), "compute", None)
+    if compute is not None and getattr(compute, "cluster", text) != text:
+        compute.cluster = text

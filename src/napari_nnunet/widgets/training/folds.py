@@ -55,6 +55,8 @@ class FoldBoxes(QScrollArea):
         super().__init__()
         self.boxes: dict[Fold, QCheckBox] = {}
         self._count = 0
+        self._jobs = False
+        self._before: tuple[Fold, ...] = (0,)
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -74,7 +76,7 @@ class FoldBoxes(QScrollArea):
         """Offer a number of folds; ticks stay."""
         if count == self._count:
             return
-        ticked = self.chosen() or (0,)
+        ticked = (*range(count),) if self.every else self.chosen() or (0,)
         self._count = count
         self.boxes.clear()
         content = QWidget()
@@ -85,6 +87,7 @@ class FoldBoxes(QScrollArea):
         for i, fold in enumerate(names):
             box = self.boxes[fold] = QCheckBox(str(fold))
             box.setChecked(fold in ticked)
+            box.setVisible(not (self._jobs and fold == "all"))
             box.setToolTip(
                 "Fold all: trains on all cases; nothing is left to validate."
                 if fold == "all"
@@ -118,9 +121,26 @@ class FoldBoxes(QScrollArea):
             self._fit()
         return handled
 
+    def offer_jobs(self, jobs: bool) -> None:
+        """Offer folds of a cross-validation only, all of them at first; or what was ticked before, and fold "all"."""
+        if jobs == self._jobs:
+            return
+        if jobs:
+            self._before = self.chosen()
+        self._jobs = jobs
+        for fold, box in self.boxes.items():
+            box.setChecked(fold != "all" if jobs else fold in self._before)
+            box.setVisible(not (jobs and fold == "all"))
+
+    @property
+    def every(self) -> bool:
+        """Whether all folds of the cross-validation are to be jobs."""
+        return self._jobs and len(self.chosen()) == self._count > 0
+
     def chosen(self) -> tuple[Fold, ...]:
         """Return the ticked folds."""
-        return tuple(fold for fold, box in self.boxes.items() if box.isChecked())
+        every = ((fold, box) for fold, box in self.boxes.items() if not (self._jobs and fold == "all"))
+        return tuple(fold for fold, box in every if box.isChecked())
 
 
 class FoldsDialog(QDialog):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import Workspace, stamp
-from napari_nnunet.processes.launch import DetachedTraining
+from napari_nnunet.processes.cluster.where import where
+from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
+from napari_nnunet.schema.requests.training import TrainAllRequest, TrainRequest, TrainSettings
 from napari_nnunet.schema.trainers import trainers
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget, let_shrink, offered
 from napari_nnunet.widgets.frame.head import Head
@@ -20,17 +22,51 @@ from napari_nnunet.widgets.frame.parts import button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import State
+from napari_nnunet.widgets.frame.words import counted
 from napari_nnunet.widgets.planning.plans_box import PlansBox
 from napari_nnunet.widgets.planning.views import advised_configuration, main_configuration, readable_configurations
 from napari_nnunet.widgets.training.folds import FoldBoxes, FoldsDialog
 
+Asked: TypeAlias = DetachedTraining | ClusterTrainings
+HERE, CLUSTER = "This computer", "A cluster, as jobs"
+_FIRST_CLUSTER = "local:2"
 _BUDGET, _EPOCHS = "Time budget", "Epochs"
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _MOST_SEEDS = 2**31 - 1  # of a spin box
 
 
+class ConfigurationBoxes(QWidget):
+    """A tick for every configuration; emits ``changed``."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes: dict[str, QCheckBox] = {}
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.setSpacing(2)
+
+    def show_names(self, titles: Sequence[tuple[str, str]]) -> None:
+        """Offer configurations by what they are called here and by name; those that are new are ticked."""
+        unticked = {name for name, box in self.boxes.items() if not box.isChecked()}
+        for box in self.boxes.values():
+            self._column.removeWidget(box)
+            box.deleteLater()
+        self.boxes = {name: QCheckBox(title) for title, name in titles}
+        for name, box in self.boxes.items():
+            box.setChecked(name not in unticked)
+            box.setAccessibleName(f"Configuration {name}")
+            box.toggled.connect(self.changed)
+            self._column.addWidget(box)
+
+    def chosen(self) -> tuple[str, ...]:
+        """Return the ticked configurations."""
+        return tuple(name for name, box in self.boxes.items() if box.isChecked())
+
+
 class TrainForm(QGroupBox):
-    """Edits a :class:`DetachedTraining`; emits ``changed`` when it changed.
+    """Edits a :class:`DetachedTraining` or :class:`ClusterTrainings`; emits ``changed`` when it changed.
 
     Parameters
     ----------
@@ -53,8 +89,20 @@ class TrainForm(QGroupBox):
         self._connect()
         self._dataset_chosen()
         self._length_chosen()
+        self._place_chosen()
 
     def _make(self) -> None:
+        self.place_box = ComboBox(label="Run on", choices=[HERE, CLUSTER])
+        self.place_box.tooltip = (
+            "This computer trains one fold after the other. On a cluster every fold of every configuration is a job of "
+            "Slurm, or one of several processes here."
+        )
+        preferences = read_preferences()
+        self.cluster_edit = field_widget(TrainAllRequest, "cluster", value=preferences.cluster or _FIRST_CLUSTER)
+        self.cluster_file = button("File…", "Choose the settings file of a Slurm cluster (.toml).")
+        self.configuration_boxes = ConfigurationBoxes()
+        self.processes_box = field_widget(TrainAllRequest, "processes")
+        self.choose_box = field_widget(TrainAllRequest, "choose")
         self.configuration_box = field_widget(TrainRequest, "configuration", choices=offered([]))
         self.fold_boxes = FoldBoxes()
         self.folds = self.fold_boxes.boxes
@@ -66,8 +114,7 @@ class TrainForm(QGroupBox):
         hours = {"label": "Hours per fold", "widget_type": "FloatSpinBox", "min": 0.01, "max": 1000, "step": 0.5}
         self.hours_box = field_widget(TrainSettings, "time_budget", value=2.0, **hours)
         self.epochs_box = field_widget(TrainSettings, "epochs", value=1000)
-        device = read_preferences().device
-        self.device_box = field_widget(TrainSettings, "device", choices=_DEVICES, value=device)
+        self.device_box = field_widget(TrainSettings, "device", choices=_DEVICES, value=preferences.device)
         self.weights_edit = field_widget(TrainRequest, "pretrained", filter="*.pth")
         self.heads_box = field_widget(TrainRequest, "pretrained_heads")
         self.rows = FieldRows(TrainSettings, {"trainer": {"choices": list(trainers())}, "seed": {"max": _MOST_SEEDS}})
@@ -75,10 +122,17 @@ class TrainForm(QGroupBox):
     def _lay_out(self) -> None:
         self.form = QFormLayout()
         self.form.addRow("Plans", self.plans_box)
+        add_row(self.form, self.place_box)
+        self.cluster_line = _beside(self.cluster_edit.native, self.cluster_file)
+        self.cluster_edit.native.setAccessibleName(self.cluster_edit.label)
+        self.form.addRow(self.cluster_edit.label, self.cluster_line)
         add_row(self.form, self.configuration_box)
+        self.form.addRow("Configurations", self.configuration_boxes)
         self.form.addRow("Folds", self.fold_boxes)
         self.form.addRow("", self.other_folds)
         for widget in (self.length_box, self.hours_box, self.epochs_box, self.device_box):
+            add_row(self.form, widget)
+        for widget in (self.processes_box, self.choose_box):
             add_row(self.form, widget)
         inner = QWidget()
         details = QFormLayout(inner)
@@ -99,9 +153,13 @@ class TrainForm(QGroupBox):
         self.plans_box.chosen.connect(self._plans_chosen)
         self.length_box.changed.connect(self._length_chosen)
         self.configuration_box.changed.connect(self._configuration_chosen)
-        for widget in (self.hours_box, self.epochs_box, self.device_box, self.weights_edit, self.heads_box):
+        self.place_box.changed.connect(self._place_chosen)
+        self.cluster_file.clicked.connect(self._browse_cluster)
+        settings = (self.hours_box, self.epochs_box, self.device_box, self.weights_edit, self.heads_box)
+        for widget in (*settings, self.cluster_edit, self.processes_box, self.choose_box):
             widget.changed.connect(self._emit)
-        self.fold_boxes.changed.connect(self._emit)
+        for boxes in (self.fold_boxes, self.configuration_boxes):
+            boxes.changed.connect(self._emit)
 
     def _dataset_chosen(self) -> None:
         self.fold_boxes.show_dataset(self.head.preprocessed)
@@ -129,6 +187,7 @@ class TrainForm(QGroupBox):
         with self.configuration_box.changed.blocked():
             self._titles = [(name if name in ready else f"{name} (to be preprocessed)", name) for name in names]
             self.configuration_box.choices = offered(self._titles)
+            self.configuration_boxes.show_names(self._titles)
             if plans is not None and names:
                 advised = (advised_configuration(plans), main_configuration(plans))
                 order = (*kept, *(name for name in (*advised, *ready) if name in ready), *advised)
@@ -151,6 +210,24 @@ class TrainForm(QGroupBox):
         self.state.choose(dataset=self.head.dataset, plans=self.plans_box.name, configuration=name)
         self.changed.emit()
 
+    @property
+    def on_cluster(self) -> bool:
+        """Whether trainings are to be jobs."""
+        return bool(self.place_box.value == CLUSTER)
+
+    def _place_chosen(self, _: Any = None) -> None:
+        jobs = self.on_cluster
+        for part in (self.cluster_line, self.configuration_boxes, self.processes_box.native, self.choose_box.native):
+            self.form.setRowVisible(part, jobs)
+        self.form.setRowVisible(self.configuration_box.native, not jobs)
+        self.fold_boxes.offer_jobs(jobs)
+        self.changed.emit()
+
+    def _browse_cluster(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Settings of a cluster", "", "Settings (*.toml)")
+        if path:
+            self.cluster_edit.value = path
+
     def _length_chosen(self, _: Any = None) -> None:
         budget = self.length_box.value == _BUDGET
         self.form.setRowVisible(self.hours_box.native, budget)
@@ -161,13 +238,13 @@ class TrainForm(QGroupBox):
         """Return the ticked folds."""
         return self.fold_boxes.chosen()
 
-    def request(self) -> DetachedTraining:
+    def request(self) -> Asked:
         """Return what the form says.
 
         Raises
         ------
-        NotReadyError
-            Saying what is missing.
+        NotReadyError, SettingsError
+            Saying what is missing, or cannot be.
         """
         dataset, plans, configuration = self.head.dataset, self.plans_box.plans, self.configuration_box.value
         if dataset is None:
@@ -187,20 +264,56 @@ class TrainForm(QGroupBox):
             device=self.device_box.value,
             **self.rows.values(),
         )
-        names = (self.head.workspace, dataset, configuration, plans.plans_name, self.chosen_folds())
         weights = chosen_file(self.weights_edit)
+        if self.on_cluster:
+            return self._jobs(dataset, plans.plans_name, settings, begins_with=weights)
+        names = (self.head.workspace, dataset, configuration, plans.plans_name, self.chosen_folds())
         heads = bool(self.heads_box.value) and weights is not None
         return DetachedTraining(*names, settings, pretrained=weights, pretrained_heads=heads)
 
+    def _jobs(self, dataset: str, plans: str, settings: TrainSettings, *, begins_with: Path | None) -> ClusterTrainings:
+        if begins_with is not None:
+            raise NotReadyError(
+                "Jobs begin with fresh weights. Empty 'Begin with' under Advanced, or run on this computer."
+            )
+        if not self.configuration_boxes.chosen():
+            raise NotReadyError("Tick at least one configuration.")
+        cluster = str(self.cluster_edit.value).strip()
+        where(cluster)  # whether it can be read; whether it is there is looked at on a thread
+        request = TrainAllRequest.like(
+            settings,
+            dataset=dataset,
+            plans=plans,
+            configurations=self.configuration_boxes.chosen(),
+            folds=None if self.fold_boxes.every else self.chosen_folds(),
+            cluster=cluster,
+            processes=self.processes_box.value,
+            choose=self.choose_box.value,
+        )
+        return ClusterTrainings(self.head.workspace, request)
 
-def button_text(request: DetachedTraining) -> str:
-    """Return what pressing the button will do."""
-    folds = request.folds
-    what = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
-    each = "" if len(folds) == 1 else " each"
-    budget = request.settings.time_budget
-    if budget is None:
-        return f"Train {what} of {request.configuration}, {request.settings.epochs} epochs{each}"
-    hours = budget / 3600
-    length = f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
-    return f"Train {what} of {request.configuration}, {length}{each}"
+    def button_text(self, asked: Asked) -> str:
+        """Return what pressing the button will do."""
+        if isinstance(asked, ClusterTrainings):
+            count = len(self.chosen_folds()) * len(asked.request.configurations or ())
+            return f"Submit {counted(count, 'training')}, {_length(asked.request)}{'' if count == 1 else ' each'}"
+        folds = asked.folds
+        what = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
+        each = "" if len(folds) == 1 else " each"
+        return f"Train {what} of {asked.configuration}, {_length(asked.settings)}{each}"
+
+
+def _length(settings: TrainSettings) -> str:
+    if settings.time_budget is None:
+        return f"{settings.epochs} epochs"
+    hours = settings.time_budget / 3600
+    return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
+
+
+def _beside(first: QWidget, second: QWidget) -> QWidget:
+    line = QWidget()
+    row = QHBoxLayout(line)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.addWidget(first, 1)
+    row.addWidget(second)
+    return line

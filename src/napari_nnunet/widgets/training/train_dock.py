@@ -9,48 +9,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QGroupBox, QInputDialog, QMessageBox, QVBoxLayout
+from qtpy.QtWidgets import QGroupBox, QInputDialog, QVBoxLayout
 
-from napari_nnunet.errors import TrainingError
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.processes.follow import Training, call_off
-from napari_nnunet.processes.launch import DetachedTraining, end_training, improving, request_of
+from napari_nnunet.processes.launch import DetachedTraining, end_fold, improving, request_of
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.parts import folded_away
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import as_text, counted
 from napari_nnunet.widgets.frame.worker import follow, lazy, on_a_thread
 from napari_nnunet.widgets.training.correcting import Correcting
 from napari_nnunet.widgets.training.details import TrainingDetails
-from napari_nnunet.widgets.training.form import TrainForm, button_text
+from napari_nnunet.widgets.training.form import Asked, TrainForm
 from napari_nnunet.widgets.training.layers import FilmLayers
+from napari_nnunet.widgets.training.starting import Starter, needs_of, needs_text
 from napari_nnunet.widgets.training.suspects import Suspect, SuspectList
 from napari_nnunet.widgets.training.views import TrainingTable
 from napari_nnunet.widgets.training.watch import Watch
-from napari_nnunet.widgets.training.words import again_question, dataset_of, unused_question
+from napari_nnunet.widgets.training.words import dataset_of, what_happens
 
 if TYPE_CHECKING:
     import napari
 
     from napari_nnunet.events import Job
     from napari_nnunet.jobs.training.improve import continued
-    from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
+    from napari_nnunet.jobs.training.prepare import Needs
 else:
     Needs = Any
     continued = lazy("napari_nnunet.jobs.training.improve:continued")
-    look_at_needs = lazy("napari_nnunet.jobs.training.prepare:look_at_needs")
-    prepare_training = lazy("napari_nnunet.jobs.training.prepare:prepare_training")
 
 T = TypeVar("T")
 _FINISH_IN = 20  # epochs
 
 
-class TrainWidget(RequestDock[DetachedTraining, Needs]):
+class TrainWidget(RequestDock[Asked, Needs]):
     """Train folds in processes that outlive the window.
 
     Parameters
@@ -68,6 +65,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         self.film: FilmLayers | None = None
         self._asked: Path | None = None
         self._train_on: str | None = None
+        self._alive: set[Path] = set()
         self.form = TrainForm(self.state, lambda title: leads_to(viewer, title))
         self.table = TrainingTable()
         self.details = TrainingDetails()
@@ -80,6 +78,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         for part in (self.table, self.trash):
             column.addWidget(part)
         self.watch = Watch(self.state, self)
+        self.starter = Starter(self, self.panel, self.watch, self.state, self.table.choose_when_there)
         self.checking = folded_away("Are the labels right?", self.suspects)
         self.lay_out(self.form, self.summary, self.panel, trainings, self.details, self.checking)
         self._connect()
@@ -91,6 +90,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         self.form.changed.connect(self.check_soon)
         self.watch.seen.connect(self._fill)
         self.watch.died.connect(self.panel.tell_failure)
+        self.watch.gone.connect(self._tell_gone)
         self.watch.over.connect(self.state.trained)
         self.trash.emptied.connect(self._brought_back)
         for changed in (self.state.changed, self.state.trained):
@@ -113,54 +113,27 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
 
     # --- starting ---
 
-    def request(self) -> DetachedTraining:
+    def request(self) -> Asked:
         """Return what the form says, and name the button after it."""
         request = self.form.request()
-        self.panel.rename(button_text(request))
+        self.panel.rename(self.form.button_text(request))
         return request
 
-    def describe(self, request: DetachedTraining) -> str:
+    def describe(self, request: Asked) -> str:
         """Return what pressing the button means."""
-        return f"<b>{request.dataset}</b>: training continues when napari is closed; this dock finds it again"
+        return f"<b>{request.dataset}</b>: {what_happens(request)}"
 
-    def estimate(self, request: DetachedTraining) -> Job[Needs]:
-        """Look for cases that are to be preprocessed first."""
-        return look_at_needs(request.workspace, request.requests[0])
+    def estimate(self, request: Asked) -> Job[Needs]:
+        """Look for cases that are to be preprocessed first, and for jobs that are left."""
+        return needs_of(request)
 
-    def expect(self, request: DetachedTraining, found: Needs) -> str:
+    def expect(self, request: Asked, found: Needs) -> str:
         """Return what pressing the button means, and what is done before."""
-        said = [self.describe(request)]
-        if found.cases:
-            said.append(f"{counted(len(found.cases), 'case')} will be preprocessed first")
-        if found.unused:
-            said.append(f"{counted(len(found.unused), 'case')} in no fold yet; you will be asked about them")
-        return ".<br>".join(said) + "."
+        return ".<br>".join([self.describe(request), *needs_text(found)]) + "."
 
-    def begin(self, request: DetachedTraining) -> None:
-        """Start a training; one that was trained before only after asking."""
-        question = again_question(request, self.watch.trainings)
-        if not question or self._confirmed("Train again?", question):
-            self.start(request)
-
-    def start(self, request: DetachedTraining) -> None:
-        """Do what a request still needs on a thread; its process starts when nothing speaks against it."""
-        if not self.busy:
-            job = look_at_needs(request.workspace, request.requests[0])
-            self.panel.run(job, done=lambda needs: self._prepare(request, needs))
-
-    def _prepare(self, request: DetachedTraining, needs: Needs) -> None:
-        if self.closed:
-            return
-        adopt = needs.unused if needs.unused and self._confirmed("New cases", unused_question(needs)) else ()
-        job = prepare_training(request.workspace, request.requests, adopt=adopt)
-        self.panel.run(job, done=lambda _: self._start_process(request))
-
-    def _start_process(self, request: DetachedTraining) -> str:
-        first = self.watch.start(request)
-        self.state.choose(dataset=request.dataset, plans=request.plans, configuration=request.configuration)
-        self.table.choose_when_there(first)
-        ahead = any(training.status == "running" for training in self.watch.trainings)
-        return "Started; it begins when the trainings before it have ended." if ahead else "Started."
+    def begin(self, request: Asked) -> None:
+        """Start trainings; one that was trained before only after asking."""
+        self.starter.begin(request)
 
     # --- following ---
 
@@ -171,9 +144,15 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             self._asked = None  # the next press asks again instead of ending the process
             self.panel.say("")
         self._show()
+        before, self._alive = self._alive, {t.folder.path for t in self.watch.trainings if t.alive}
+        if self.form.on_cluster and self._alive != before:
+            self.check_soon()  # other jobs are left
         self.form.look_at_preprocessed()
         if self._train_on is not None:
             self._continue()
+
+    def _tell_gone(self, text: str) -> None:
+        self.panel.tell_failure(f"{text} Submit it again to continue.", "")
 
     @property
     def chosen(self) -> Training | None:
@@ -201,9 +180,6 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
 
         follow(self, on_a_thread(function), returned=returned, errored=self.panel.fail)
 
-    def _confirmed(self, title: str, question: str) -> bool:
-        return QMessageBox.question(self, title, as_text(question)) == QMessageBox.StandardButton.Yes
-
     def stop(self) -> None:
         """Let the chosen training save and end, or call it off where it only waits; asked again, end its process."""
         training = self.chosen
@@ -213,7 +189,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
         if training.status == "waiting":
             self._aside(lambda: call_off(folder, workspace), lambda _: self.watch.withdraw(folder.path))
         elif self._asked == folder.path:
-            self._aside(lambda: _end(folder))
+            self._aside(lambda: end_fold(folder, training.job))
         else:
             with self.telling(self.panel):
                 folder.ask(stop=True)
@@ -254,7 +230,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
             with self.telling(self.panel):
                 request = improving(training.folder, self.state.workspace)
                 job = continued(request.workspace, request.requests)
-                self.panel.run(job, done=lambda _: self._start_process(request))
+                self.panel.run(job, done=lambda _: self.starter.start_process(request))
 
     def offer_improving(self) -> None:
         """Choose the newest training of the dataset that can be improved, and say how."""
@@ -274,7 +250,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
     def _start_again(self, training: Training, change: Callable[[DetachedTraining], DetachedTraining]) -> None:
         """Continue a training as it was begun, but for a change."""
         with self.telling(self.panel):
-            self.start(change(request_of(training.folder, self.state.workspace)))
+            self.starter.start(change(request_of(training.folder, self.state.workspace)))
 
     def _ask_finish(self) -> None:
         training = self.chosen
@@ -298,7 +274,7 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
 
     def _ask_discard(self) -> None:
         training = self.chosen
-        if training is not None and self._confirmed(
+        if training is not None and self.starter.confirmed(
             "Discard this training?", f"Move checkpoints, logs and validation of {training.title} to the trash?"
         ):
             self.discard()
@@ -383,12 +359,3 @@ class TrainWidget(RequestDock[DetachedTraining, Needs]):
 def _put_away(folder: FoldFolder) -> None:
     if folder.put_aside() is None:
         shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def _end(folder: FoldFolder) -> None:
-    runner = folder.runner()
-    if runner is not None and runner.here and not end_training(runner):
-        raise TrainingError(
-            f"Process {runner.pid} may be another program by now, or one that does more than this training, so it was "
-            "not ended. If it is this training, end it yourself."
-        )

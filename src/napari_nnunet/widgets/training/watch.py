@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_nnunet.processes.follow import Follower, Training
 from napari_nnunet.processes.launch import DetachedTraining
+from napari_nnunet.processes.submitted import Submitted, gone_text
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import failure_text, report_text
 from napari_nnunet.widgets.frame.worker import Latest, on_a_thread
@@ -21,8 +22,8 @@ _LOOK_MS = 1000
 class Watch(QObject):
     """Follows trainings and the processes that were started here.
 
-    Emits ``seen`` after every look, ``died`` with what a process said that ended with an error and its report, and
-    ``over`` when a training ended.
+    Emits ``seen`` after every look, ``died`` with what a process said that ended with an error and its report, ``gone``
+    with a sentence about a job that Slurm does not know any more, and ``over`` when a training ended.
 
     Parameters
     ----------
@@ -34,6 +35,7 @@ class Watch(QObject):
 
     seen = Signal()
     died = Signal(str, str)
+    gone = Signal(str)
     over = Signal()
 
     def __init__(self, state: State, parent: QObject) -> None:
@@ -63,6 +65,10 @@ class Watch(QObject):
         self.look()
         return next(iter(folders))
 
+    def follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Tell what a process says that ends with an error; its jobs are listed by themselves."""
+        self.started.append((process, log, {}))
+
     def withdraw(self, path: Path) -> None:
         """End a process that was started here for a fold, if it trains none yet: it may not look at the queue now."""
         running = {training.folder.path for training in self.trainings if training.status == "running"}
@@ -82,7 +88,8 @@ class Watch(QObject):
                     self.died.emit(log_tail(log), log_text(log))
         if not self._looking.running:
             starting = {path: begun for _, _, folders in self.started for path, begun in folders.items()}
-            job = on_a_thread(lambda: self._follower.look(starting))
+            follower = self._follower
+            job = on_a_thread(lambda: (follower.look(starting), follower.gone))
             self._looking.start(job, returned=self._found, errored=self._not_seen)
 
     def stop(self) -> None:
@@ -90,13 +97,16 @@ class Watch(QObject):
         self._timer.stop()
         self._looking.stop()
 
-    def _found(self, trainings: list[Training]) -> None:
+    def _found(self, found: tuple[list[Training], tuple[Submitted, ...]]) -> None:
+        trainings, gone = found
         self._trouble = ""
         alive = {training.folder.path for training in self.trainings if training.status == "running"}
         self.trainings = trainings
         self.seen.emit()
         if alive - {training.folder.path for training in trainings if training.status == "running"}:
             self.over.emit()
+        for job in gone:
+            self.gone.emit(gone_text(job))
 
     def _not_seen(self, error: BaseException) -> None:
         before, self._trouble = self._trouble, failure_text(error)

@@ -12,8 +12,9 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.summary import Summary
+from napari_nnunet.processes.cluster.where import Local, where
 from napari_nnunet.processes.follow import Training
-from napari_nnunet.processes.launch import DetachedTraining
+from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.widgets.frame.words import counted, no_mean, plain_time
@@ -45,6 +46,18 @@ def fold_folders(request: DetachedTraining) -> list[Path]:
     return [FoldFolder.at(model, fold).path for fold in request.folds]
 
 
+def what_happens(asked: DetachedTraining | ClusterTrainings) -> str:
+    """Return what becomes of trainings that are started, without a full stop."""
+    if isinstance(asked, DetachedTraining):
+        return "training continues when napari is closed; this dock finds it again"
+    place = where(asked.request.cluster)
+    how = f"{place.workers} at a time on this computer" if isinstance(place, Local) else "as jobs of the cluster"
+    return (
+        f"trainings run {how}, continue when napari is closed, and are listed below wherever this workspace is open; "
+        "what is trained is skipped"
+    )
+
+
 def again_question(request: DetachedTraining, trainings: Sequence[Training]) -> str:
     """Return what to ask before folds are trained anew that were trained before; empty where there are none."""
     if request.resume:
@@ -73,9 +86,14 @@ def unused_question(needs: Needs) -> str:
 
 def status_line(training: Training) -> str:
     """Return what a training is doing, in one line."""
-    last, progress, running = training.last, training.progress, training.status == "running"
     if training.status == "waiting":
-        return "Waiting for its turn."
+        return f"Waiting: {training.job.told_waiting}." if training.job is not None else "Waiting for its turn."
+    where = "" if not training.host else f"On {training.host}. "
+    return where + _progress_line(training)
+
+
+def _progress_line(training: Training) -> str:
+    last, progress, running = training.last, training.progress, training.status == "running"
     if running and training.stage == "Validation" and progress is not None:
         return f"Validation: {progress.done} of {progress.total} cases."
     if last is None:
