@@ -233,4 +233,6 @@ def _why(log: Path) -> str:
     except OSError:
         return "it left no word"
     errors = [line for line in text.splitlines() if line.startswith("Error:")]
-    return errors[-1].removeprefix("Error:").strip() if errors else "it was paused, or its process was ended; submit it again to continue"
+    if errors:
+        return errors[-1].removeprefix("Error:").strip()
+    return "it was paused, or its process was ended; submit it again to continue"
