@@ -353,6 +353,22 @@ def test_preferences_set_the_defaults(make_napari_viewer, npe2pm, plugin_setting
         assert (settings.step, settings.mirroring, settings.device, settings.memory_gb) == (0.75, False, "cpu", 3)
 
 
+@pytest.mark.parametrize(("preferred", "used"), [("bfloat16", "bfloat16"), ("int8", "auto"), ("auto", "auto")])
+def test_the_precision_of_the_preferences_is_used_and_it_says_so(
+    make_napari_viewer, npe2pm, plugin_settings, qtbot, preferred, used
+):
+    from napari.settings import get_plugin_settings
+
+    with npe2pm.tmp_plugin(package="napari_nnunet"):
+        viewer = make_napari_viewer(show=True)
+        get_plugin_settings("napari-nnunet").compute.precision = preferred
+        _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
+        assert dock.form.settings().precision == used
+        assert dock.form.preferred.isVisibleTo(dock) == (preferred != "auto")
+        if preferred == "int8":
+            assert "was not quantised and gets auto" in dock.form.preferred.text()
+
+
 @pytest.mark.real
 def test_a_hippocampus_is_segmented_as_on_the_command_line(viewer, dock, real_data, qtbot, tmp_path):
     case = "hippocampus_026"

@@ -115,6 +115,7 @@ class PredictSettings(Request):
         "--precision",
         "Arithmetic of the network; int8 for models that were quantised (see quantize).",
         default="auto",
+        row=True,
     )
     threads: Threads = 0
     memory_gb: float = option(

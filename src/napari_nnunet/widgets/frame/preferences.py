@@ -20,6 +20,8 @@ class Preferences:
     ----------
     device : str
         "auto", "cpu", "cuda" or "mps".
+    precision : str
+        Of predictions: "auto", "float32", "bfloat16", "float16", or "int8" for models that were quantised.
     memory_gb : float
         Main memory a prediction may take; 0 means what is free.
     workspace : str
@@ -35,6 +37,7 @@ class Preferences:
     """
 
     device: str = "auto"
+    precision: str = "auto"
     memory_gb: float = 0.0
     workspace: str = ""
     catalogue: str = ""
@@ -67,6 +70,7 @@ def read_preferences() -> Preferences:
     folders = getattr(settings, "folders", None)
     return Preferences(
         device=str(getattr(compute, "device", default.device)),
+        precision=str(getattr(compute, "precision", default.precision)),
         memory_gb=float(getattr(compute, "memory_gb", default.memory_gb)),
         workspace=str(getattr(folders, "workspace", default.workspace)),
         catalogue=str(getattr(folders, "catalogue", default.catalogue)),

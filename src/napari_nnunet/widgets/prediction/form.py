@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import (
@@ -21,7 +21,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.model.known_models import known_models, remember_model
 from napari_nnunet.schema.names import Fold
-from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, preset
+from napari_nnunet.schema.requests.prediction import PRESETS, PredictPrecision, PredictSettings, preset
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.frame.forms import FieldRows, Form, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
@@ -95,6 +95,10 @@ class SegmentForm(Form):
             "device": {"value": preferences.device, "choices": ["auto", "cpu", "cuda", "mps"]},
         }
         self.rows = FieldRows(PredictSettings, own)
+        self.precision_box = self.rows.widgets["precision"]
+        self._precision_chosen = False
+        self.precision_box.changed.connect(self._choose_precision)
+        self.preferred = Sentence()
         self.folds_box, self.checkpoint_box = self.rows.widgets["folds"], self.rows.widgets["checkpoint"]
         self.mirroring_box, self.step_box = self.rows.widgets["mirroring"], self.rows.widgets["step"]
         for name in PRESETS["full"]:
@@ -115,6 +119,7 @@ class SegmentForm(Form):
         quality = QGroupBox("3  Quality")
         inner = QVBoxLayout(quality)
         inner.addWidget(self.preset_box.native)
+        inner.addWidget(self.preferred)
         details = QWidget()
         form = QFormLayout(details)
         form.setContentsMargins(0, 0, 0, 0)
@@ -206,8 +211,28 @@ class SegmentForm(Form):
         with self._quietly():
             self.checkpoint_box.choices = list(model.checkpoints) or ["checkpoint_final.pth"]
             self._fill_folds()
+            self._fill_precisions(model)
         self.image.show_model(model)
         self._preset_chosen()
+
+    def _choose_precision(self, _: Any) -> None:
+        self._precision_chosen = self._precision_chosen or not self._filling
+
+    def _fill_precisions(self, model: TrainedModel) -> None:
+        """Offer the arithmetic that a model can be computed in; until it is chosen here, the preferences count."""
+        preferred, by_preset = read_preferences().precision, self.preset_box.value in _EIGHT_BIT
+        known = [p for p in get_args(PredictPrecision) if p != "int8" or by_preset or model.eight_bit_path.is_file()]
+        before = self.precision_box.value
+        self.precision_box.choices = known
+        if by_preset:
+            self.precision_box.value = "int8"
+        elif not self._precision_chosen or before not in known:
+            self.precision_box.value = preferred if preferred in known else "auto"
+        not_here = "" if preferred in known else f"; {model.name} was not quantised and gets auto"
+        self.preferred.setText(
+            f"Precision {preferred}, from napari's preferences (nnU-Net > Computing){not_here}. Advanced has others."
+        )
+        self.preferred.setVisible(preferred != "auto")
 
     def _fill_folds(self) -> None:
         if self.model is None:
@@ -247,20 +272,19 @@ class SegmentForm(Form):
             self.folds_box.value = [str(fold) for fold in chosen.folds or ()]
             self.mirroring_box.value = chosen.mirroring
             self.step_box.value = chosen.step
+            self._fill_precisions(self.model)
         self._changed()
 
     def _becomes_custom(self, _: Any) -> None:
         if not self._filling:
             with self._quietly():
                 self.preset_box.value = _CUSTOM
+                if self.model is not None:
+                    self._fill_precisions(self.model)
 
     def settings(self) -> PredictSettings:
         """Return what the form says."""
-        return PredictSettings(
-            **self.rows.values(),
-            precision="int8" if self.preset_box.value in _EIGHT_BIT else "auto",
-            memory_gb=read_preferences().memory_gb,
-        )
+        return PredictSettings(**self.rows.values(), memory_gb=read_preferences().memory_gb)
 
     def request(self, panel: RunPanel) -> SegmentRequest:
         """Return what Run would do.
