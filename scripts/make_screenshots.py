@@ -27,6 +27,7 @@ from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.prediction.many_view import OPEN as OPEN_IMAGES
 from napari_nnunet.widgets.prediction.many_view import THIS as THIS_IMAGE
+from napari_nnunet.widgets.tour import offer_no_more
 
 HOURS = 0.1  # that the nuclei are trained
 OUT = Path(__file__).parents[1] / "docs" / "images"
@@ -43,6 +44,7 @@ PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"
 
 
 def window(height):
+    offer_no_more()  # no offers in pictures of what somebody does who knows them
     viewer = napari.Viewer(show=True)
     viewer.window._qt_window.resize(1280, height)
 

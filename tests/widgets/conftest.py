@@ -7,6 +7,7 @@ from pytestqt.qtbot import QtBot
 
 from helpers import Recipe, make_model
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.widgets.tour import offer_no_more
 
 pytestmark = pytest.mark.gui
 
@@ -22,6 +23,12 @@ def viewer(make_napari_viewer, npe2pm):
     """A real viewer that knows this plugin and no other."""
     with npe2pm.tmp_plugin(package="napari_nnunet"):
         yield make_napari_viewer(show=True)
+
+
+@pytest.fixture(autouse=True)
+def _toured(_own_folders):
+    """Whoever runs these tests knows the docks; what a first start offers is in test_tour.py."""
+    offer_no_more()
 
 
 class Patient(QtBot):

@@ -124,8 +124,8 @@ def _faults(part: QWidget, content: QWidget, room: int) -> Iterator[str]:
 def _covered(part: QWidget) -> Iterator[str]:
     """Name the buttons that lie over a part beside which they should lie."""
     place, parent = part.geometry(), part.parentWidget()
-    if parent is None or parent.layout() is None:
-        return
+    if parent is None or parent.layout() is None or part.testAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents):
+        return  # a frame that is drawn over others on purpose
     for other in parent.findChildren(QPushButton, options=Qt.FindChildOption.FindDirectChildrenOnly):
         if other is not part and other.isVisible() and place.intersects(other.geometry()):
             yield f"{type(part).__name__} {_text(part)!r} is covered by {_text(other)!r}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QDialog, QLineEdit, QTextBrowser, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QLineEdit, QPushButton, QTextBrowser, QToolButton, QVBoxLayout, QWidget
 
 _PICTURE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
@@ -52,8 +53,13 @@ class Pages(QDialog):
         self.find.setPlaceholderText("Find in this page (Enter: the next)")
         self.find.setAccessibleName("Find in this page")
         column = QVBoxLayout(self)
+        self.tour = QPushButton("Take the tour")
+        self.tour.setAccessibleName("Take the tour")
+        self.tour.setToolTip("Two minutes in the dock itself, with the sample and its model.")
+        column.addWidget(self.tour)
         column.addWidget(self.view)
         column.addWidget(self.find)
+        self.tour.setVisible(False)
         self.view.anchorClicked.connect(self._follow)
         self.find.returnPressed.connect(self._next)
 
@@ -85,12 +91,18 @@ class HelpButton(QToolButton):
     ----------
     page : str
         Such as "segment.md".
+
+    Attributes
+    ----------
+    tour : callable, optional
+        Begins the tour of the dock; the page's window has a button for it.
     """
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.page = page
         self.pages: Pages | None = None
+        self.tour: Callable[[], object] | None = None
         self.setText("?")
         self.setAccessibleName("Help")
         self.setToolTip("What this dock does, step by step.")
@@ -100,6 +112,13 @@ class HelpButton(QToolButton):
         """Open the page, in the window that was opened before where there is one."""
         if self.pages is None:
             self.pages = Pages(self)
+            self.pages.tour.setVisible(self.tour is not None)
+            self.pages.tour.clicked.connect(self._begin_tour)
         self.pages.open_page(self.page)
         self.pages.show()
         self.pages.raise_()
+
+    def _begin_tour(self) -> None:
+        if self.pages is not None and self.tour is not None:
+            self.pages.hide()
+            self.tour()

@@ -177,6 +177,10 @@ class SegmentForm(Form):
             return
         self._fill_models(model.folder)
 
+    def choose_sample(self) -> None:
+        """Choose the model that is included."""
+        self.model_box.value = _SAMPLE_MODEL
+
     def show_model(self, model: TrainedModel | None) -> None:
         """Follow a model that was chosen elsewhere; layers that fit stay chosen."""
         before, self.model = self.model, model

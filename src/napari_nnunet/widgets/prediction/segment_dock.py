@@ -20,6 +20,7 @@ from napari_nnunet.schema.names import Fold
 from napari_nnunet.widgets.files.preferred import ReaderOffer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import focus_of
+from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.form import SegmentForm, sample_folder
@@ -35,6 +36,7 @@ from napari_nnunet.widgets.prediction.many import (
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.show import ResultView
 from napari_nnunet.widgets.prediction.words import describe, expect
+from napari_nnunet.widgets.tour import Stop, Tour
 
 if TYPE_CHECKING:
     import napari
@@ -67,12 +69,57 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         self.form = SegmentForm(viewer)
         self.result = ResultView(viewer)
         self.offer = ReaderOffer()
-        self.lay_out(self.offer, self.form, self.summary, self.panel, self.result)
+        self.tour = Tour(self._stops())
+        self.form.head.help.tour = self.tour.begin
+        self.lay_out(self.offer, self.form, self.summary, self.panel, self.result, last=self.tour)
         self.form.changed.connect(self.check_soon)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.dims.events.connect(self._view_changed)
         viewer.scene.camera.events.connect(self._view_changed)
         self.check()
+
+    def _stops(self) -> list[Stop]:
+        form, viewer = self.form, self.viewer
+        return [
+            Stop(
+                "An image",
+                "Any image layer of napari will do. For the tour, open a small volume of nuclei and shells.",
+                form.image,
+                ("Open the sample", lambda: viewer.open_sample("napari-nnunet", "nuclei_and_shells")),
+            ),
+            Stop(
+                "A model",
+                "Somebody sends you a folder or a zip, or you train one. For the tour, take the small model that is "
+                "included; the line below it says what it finds, and in which images.",
+                form.model_box.native,
+                ("Choose the sample model", form.choose_sample),
+            ),
+            Stop(
+                "What will happen",
+                "Before anything runs, the dock says here how large the image is, how long it will take, and how much "
+                "memory. If something does not fit, it says what, with a button where it can be fixed.",
+                self.summary,
+            ),
+            Stop(
+                "Segment",
+                "Press Segment (Ctrl+Enter works, too). The slice you look at comes first. Cancel (Esc) keeps what is "
+                "finished.",
+                self.panel,
+            ),
+            Stop(
+                "The result",
+                "A Labels layer lies over the image, and a table below the button has the volume of every class. The "
+                "sample knows the truth: it is the hidden layer 'truth'.",
+                self.result,
+            ),
+            Stop(
+                "A model of your own",
+                "It takes a folder of images, a folder of masks with the same names, and three docks: Training cases, "
+                "Plan, Train. '?' in each of them opens its page.",
+                form.head,
+                ("Open Training cases", lambda: open_dock(viewer, "Training cases")),
+            ),
+        ]
 
     def add_model(self, folder: Path) -> None:
         """Choose a model by its folder; what is wrong with it is said in the dock."""
