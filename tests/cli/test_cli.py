@@ -178,12 +178,19 @@ def test_ctrl_c_keeps_finished_cases_and_leaves_nothing_half_written(model, imag
     _write_cases(images, [f"z{i}" for i in range(40)], shape=(24, 48, 48))
     command = [sys.executable, "-m", "napari_nnunet", "predict_from_modelfolder", "-m", model.folder, "-i", images,
                "-o", out, "-device", "cpu", "--save_probabilities", "--threads", "1"]  # fmt: skip
-    process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True, env={**os.environ})
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (out / "b.nii.gz").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=30)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+    try:
+        process = subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE, text=True, env={**os.environ})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (out / "b.nii.gz").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Interrupted" in text
     assert (out / "a.nii.gz").exists()

@@ -1,6 +1,7 @@
 """Cases on a cluster: the same files as in one process, whatever happens to workers."""
 
 import json
+import os
 
 import numpy as np
 import psutil
@@ -88,8 +89,9 @@ def test_a_case_whose_worker_is_killed_is_segmented_by_another(tmp_path, model, 
 
 def workers_here():
     """Return the workers that this process started, those of other tests too."""
-    found = psutil.Process().children()
-    return {process.pid for process in found if "distributed.cli.dask_worker" in process.cmdline()}
+    found = psutil.process_iter(["pid", "ppid", "cmdline"])
+    own = [process.info for process in found if process.info["ppid"] == os.getpid()]
+    return {process["pid"] for process in own if "distributed.cli.dask_worker" in (process["cmdline"] or ())}
 
 
 def test_workers_of_this_computer_are_started_for_the_command_and_end_with_it(tmp_path, model, capsys):

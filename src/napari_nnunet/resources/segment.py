@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -253,10 +254,15 @@ def _open_onnx(path: Path, threads: int) -> Any:
     return lambda tile: session.run(None, {name: np.ascontiguousarray(tile[None], dtype=np.float32)})[0][0]
 
 
+@cache
+def _core() -> Any:
+    """Return OpenVINO's core, which stays: one that goes takes the thread's stack for signals with it."""
+    return import_module("openvino").Core()
+
+
 def _open_openvino(path: Path, threads: int) -> Any:
-    openvino = import_module("openvino")
     config = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})}
-    compiled = openvino.Core().compile_model(_file(path), "CPU", config)
+    compiled = _core().compile_model(_file(path), "CPU", config)
     return lambda tile: compiled(np.ascontiguousarray(tile[None], dtype=np.float32))[0][0].copy()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +24,7 @@ _GAIN = 4 / 3  # how much faster bfloat16 must be than float32 to train in it
 #: How far the numbers that the beginning of a network gives may be off, by norm. bfloat16 keeps 8 binary digits: with
 #: random weights its outputs are off by 0.01 and its gradients by 0.02 to 0.04 there; what is beyond is a fault.
 _LARGEST_DEVIATION = 0.1
+_ONE_CORE = Lock()
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,24 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None and platform.machine().lower() in {"x86_64", "amd64", "arm64", "aarch64"}
 
 
+def openvino_core() -> Any:
+    """Return the one core of OpenVINO that this process has, an ``openvino.Core``.
+
+    A core's CPU plugin gives the thread that makes it a stack for signals, and takes that memory back when the core
+    goes, from whatever thread and in whatever order cores go: after two of them the next signal that Python handles, a
+    Ctrl-C, finds no memory and ends the process without a word. What stays takes nothing back.
+    """
+    with _ONE_CORE:
+        return _core()
+
+
+@cache
+def _core() -> Any:
+    import openvino as ov  # an optional part of the installation
+
+    return ov.Core()
+
+
 def gpu_count() -> int:
     """Return how many CUDA GPUs torch sees."""
     return int(torch.cuda.device_count())
@@ -144,9 +164,7 @@ def backend_candidates() -> list[tuple[Backend, Precision]]:
     if has_fast_bfloat16():
         found.append(("torch", "bfloat16"))
     if has_openvino():
-        import openvino as ov  # an optional part of the installation
-
-        listed = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        listed = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         known: dict[str, Precision] = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16"}
         found += [("openvino", precision) for name, precision in known.items() if name in listed]
     return found

@@ -16,7 +16,7 @@ from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from napari_nnunet.engine.network.blocks import ConvBlock, ConvStack, InstanceNorm, ResidualBlock, ResidualStage
-from napari_nnunet.engine.network.device import Precision, has_fast_bfloat16
+from napari_nnunet.engine.network.device import Precision, has_fast_bfloat16, openvino_core
 from napari_nnunet.engine.network.unet import UNet
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
@@ -42,7 +42,6 @@ class OpenVinoNetwork:
     def __init__(
         self, network: UNet, shape: Sequence[int], *, precision: Precision, threads: int, head: bool = True
     ) -> None:
-        core = ov.Core()
         if precision == "int8":
             from napari_nnunet.engine.network.eight_bit import build_quantised  # which builds upon this module
 
@@ -56,7 +55,7 @@ class OpenVinoNetwork:
         }
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        self._compiled = core.compile_model(graph, "CPU", config)
+        self._compiled = openvino_core().compile_model(graph, "CPU", config)
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, batch: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import openvino as ov
 
-from napari_nnunet.engine.network.device import Precision
+from napari_nnunet.engine.network.device import Precision, openvino_core
 from napari_nnunet.engine.network.eight_bit import build_quantised
 from napari_nnunet.engine.network.openvino_backend import build_graph
 from napari_nnunet.engine.network.unet import UNet
@@ -32,5 +32,5 @@ def write(network: UNet, patch: Sequence[int], path: Path, *, kept: Precision) -
 
 def opened(path: Path) -> Callable[[Any], Any]:
     """Return what maps a window (1, C, ...) to logits by a written graph."""
-    compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda window: compiled(window)[0]

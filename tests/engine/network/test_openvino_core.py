@@ -1,0 +1,41 @@
+"""Networks of OpenVINO come and go, and the process still hears signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+COME_AND_GO = """
+import gc, os, signal, threading
+from napari_nnunet.engine.network import unet
+from napari_nnunet.engine.network.device import backend_candidates
+from napari_nnunet.engine.network.openvino_backend import OpenVinoNetwork
+from napari_nnunet.schema.plans import Architecture
+
+def made():
+    architecture = Architecture(
+        name="PlainConvUNet", ndim=2, features=(4, 8), kernel_sizes=((3, 3),) * 2, strides=((1, 1), (2, 2)),
+        blocks=(1, 1), decoder_convs=(1,),
+    )
+    return OpenVinoNetwork(unet.build(architecture, 1, 2), (1, 1, 16, 16), precision="float32", threads=1)
+
+here = [made(), made()]
+backend_candidates()
+del here[0]
+elsewhere = threading.Thread(target=here.clear)
+elsewhere.start()
+elsewhere.join()
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no signals")
+def test_networks_that_are_gone_leave_signals_a_place_to_be_handled():
+    pytest.importorskip("openvino")
+    ended = subprocess.run([sys.executable, "-c", COME_AND_GO], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and ended.stdout == "heard\n", (ended.returncode, ended.stderr[-500:])
