@@ -32,12 +32,12 @@ def _toured(_own_folders):
 
 
 class Patient(QtBot):
-    """Waits a minute and a half by default: beside other tests a window may be slow, and patience costs nothing."""
+    """Waits five minutes by default: beside other tests a window may be slow, and patience costs nothing."""
 
-    def waitUntil(self, callback, *, timeout=90_000):
+    def waitUntil(self, callback, *, timeout=300_000):
         super().waitUntil(callback, timeout=timeout)
 
-    def waitSignal(self, signal, *, timeout=90_000, **keywords):
+    def waitSignal(self, signal, *, timeout=300_000, **keywords):
         return super().waitSignal(signal, timeout=timeout, **keywords)
 
 

@@ -22,7 +22,7 @@ def add_image(viewer, **kwargs):
 
 
 def wait_until_idle(qtbot, dock):
-    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE, timeout=90000)
+    qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
 
 
 def press(qtbot, dock):

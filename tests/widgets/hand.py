@@ -35,7 +35,7 @@ class Hand:
         self.actions.append(title)
         return open_dock(self.viewer, title)
 
-    def wait(self, panel, timeout=120000):
+    def wait(self, panel, timeout=300_000):
         self.qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=timeout)
 
     def answer(self, name, value=None):

@@ -96,7 +96,7 @@ def test_a_dock_that_collects_cases_is_not_cut(small, home, qtbot):
     cases.state.choose(dataset=raw.name)
     check(cases, qtbot)
     cases.problems.check()
-    qtbot.waitUntil(lambda: cases.problems.title.isVisible(), timeout=90000)
+    qtbot.waitUntil(lambda: cases.problems.title.isVisible())
     check(cases, qtbot)
     qtbot.waitUntil(lambda: not cases.cases._drawing.running)
 

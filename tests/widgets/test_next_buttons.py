@@ -62,14 +62,14 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     hand.fill(train.form.hours_box, 0.01)
     qtbot.waitUntil(lambda: "5 cases will be preprocessed first" in train.summary.text())
     hand.press(train.panel.button)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished")
     unseen, _ = make_volume(99, shape=SHAPE)
     hand.actions.append("open an image")
     viewer.add_image(unseen, name="unseen", scale=SPACING, units=["mm"] * 3)
     hand.press(train.details.buttons["segment"])
     qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
-    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=120000)
+    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False)
     assert len(hand.actions) <= 15, hand.actions
 
     # --- a case is corrected, and the training continues with it ---
@@ -92,7 +92,7 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     epochs = train.chosen.last.epoch
     hand.press(train.details.buttons["resume"])
     hand.actions.append("epochs")
-    qtbot.waitUntil(lambda: train.chosen.status == "finished" and train.chosen.last.epoch > epochs, timeout=240000)
+    qtbot.waitUntil(lambda: train.chosen.status == "finished" and train.chosen.last.epoch > epochs)
     assert len(hand.actions) <= 6, hand.actions
 
     # --- a result is corrected, becomes a training case, and the training continues with it ---
@@ -110,7 +110,7 @@ def test_from_two_folders_to_a_model_in_use_and_from_a_correction_to_a_better_on
     epochs = train.chosen.last.epoch
     hand.press(cases.next)
     hand.actions += ["epochs", "yes"]
-    qtbot.waitUntil(lambda: train.chosen.status == "finished" and train.chosen.last.epoch > epochs, timeout=240000)
+    qtbot.waitUntil(lambda: train.chosen.status == "finished" and train.chosen.last.epoch > epochs)
     assert any("came after the folds were made" in text for text in asked)
     assert len(hand.actions) <= 6, hand.actions
     train.watch.stop()

@@ -70,7 +70,7 @@ def test_segmenting_many_times_leaves_nothing(known_arithmetic, viewer, dock, mo
     image = add_image(viewer)
     before = None
     for i in range(TIMES):
-        qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text(), timeout=240000)
+        qtbot.waitUntil(lambda: "GB of memory" in dock.summary.text())
         press(qtbot, dock)
         viewer.layers.remove(viewer.layers.selection.active)
         viewer.layers.selection.active = image

@@ -16,7 +16,7 @@ PLACE = {"scale": SPACING_UM, "units": ["um"] * 3, "axis_labels": ["z", "y", "x"
 def click(panel, qtbot):
     qtbot.waitUntil(panel.button.isEnabled)
     qtbot.mouseClick(panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: panel.state is RunState.IDLE, timeout=120000)
+    qtbot.waitUntil(lambda: panel.state is RunState.IDLE)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
     assert train.form.configuration_box.value == "3d_fullres"
     train.form.hours_box.value = 0.01
     click(train.panel, qtbot)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished")
     last = train.chosen.last
     assert last.train_loss < train.chosen.epochs[0].train_loss
     unseen, _ = make_volume(99, shape=(16, 48, 48))
@@ -60,7 +60,7 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
     train.segment_now()
     qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
-    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=120000)
+    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False)
     assert result.data.shape == unseen.shape
     assert result.metadata["nnunet"]["checkpoint"] == "checkpoint_final.pth"
     assert set(result.features["name"]) >= {"nucleus", "shell"}

@@ -107,7 +107,7 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     hand.press(cases.next)
     qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in viewer.window.dock_widgets))
     plan = open_dock(viewer, "Plan")
-    qtbot.waitUntil(lambda: plan.train.isVisible() and not plan._costing.running, timeout=120000)
+    qtbot.waitUntil(lambda: plan.train.isVisible() and not plan._costing.running)
     hand.look(plan, "planned")
     hand.press(plan.train)
     train = open_dock(viewer, "Train")
@@ -115,7 +115,7 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     hand.look(train, "train")
     hand.fill(train.form.hours_box, HOURS)
     hand.press(train.panel.button)
-    qtbot.waitUntil(lambda: status(train) == "running" and bool(train.chosen.epochs), timeout=240000)
+    qtbot.waitUntil(lambda: status(train) == "running" and bool(train.chosen.epochs))
     hand.look(train, "training")
     hand.press(train.details.buttons["stop"])
     qtbot.waitUntil(lambda: status(train) in ("stopped", "finished"))
@@ -157,7 +157,7 @@ def test_from_two_folders_to_a_model_that_is_trusted(viewer, story, tmp_path, qt
     qtbot.waitUntil(lambda: len(hand.asked) == 1)
     hand.answer("new-cases")
     qtbot.waitUntil(lambda: len(hand.asked) == 2)
-    qtbot.waitUntil(lambda: status(train) == "finished" and train.chosen.last.epoch > epochs, timeout=240000)
+    qtbot.waitUntil(lambda: status(train) == "finished" and train.chosen.last.epoch > epochs)
     assert any("came after the folds were made" in text for text in hand.asked)
     assert len(hand.actions) <= 6, hand.actions
     hand.look(train, "trained-on")
@@ -195,5 +195,5 @@ def finished_result(viewer, qtbot):
     """Wait for the labels that a run leaves."""
     qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in viewer.layers))
     result = next(layer for layer in viewer.layers if isinstance(layer, Labels))
-    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False, timeout=240000)
+    qtbot.waitUntil(lambda: result.metadata["nnunet"].get("partial") is False)
     return result

@@ -56,7 +56,7 @@ def plan_and_train(viewer, cases, qtbot, *, count):
     there = viewer.window.dock_widgets
     qtbot.waitUntil(lambda: any(name.startswith("Plan") for name in there))
     plan = open_dock(viewer, "Plan")
-    qtbot.waitUntil(lambda: plan.train.isVisible(), timeout=90000)
+    qtbot.waitUntil(lambda: plan.train.isVisible())
     qtbot.mouseClick(plan.train, Qt.MouseButton.LeftButton)
     train = open_dock(viewer, "Train")
     train.form.length_box.value, train.form.epochs_box.value = "Epochs", 1
@@ -65,6 +65,6 @@ def plan_and_train(viewer, cases, qtbot, *, count):
     train.form.request = lambda: replace(asked, settings=short)
     qtbot.waitUntil(lambda: f"{count} cases will be preprocessed first" in train.summary.text())
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished", timeout=240000)
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished")
     assert train.chosen.last.epoch == 0 and train.chosen.checkpoints
     train.watch.stop()

@@ -345,7 +345,7 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     assert plan.preprocessing.panel.status.text() == "3 cases preprocessed. Ready to train."
     worker = plan._costing._worker
     plan._costing.stop()
-    qtbot.waitUntil(lambda: worker is None or not worker.is_running, timeout=120000)
+    qtbot.waitUntil(lambda: worker is None or not worker.is_running)
 
 
 def test_a_dock_that_is_closed_while_threads_work_is_not_called_again(viewer, home, qtbot):

@@ -106,7 +106,7 @@ def test_a_dock_closed_while_it_runs_finishes_its_layer(viewer, dock, model, qtb
     dock.run()
     qtbot.waitUntil(lambda: dock.panel.fraction > 0.1)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: not dock.busy, timeout=90000)
+    qtbot.waitUntil(lambda: not dock.busy)
     assert not list(progress._all_instances)
     (layer,) = _labels(viewer)
     assert layer.metadata["nnunet"]["partial"] is False

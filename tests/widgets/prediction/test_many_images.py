@@ -17,7 +17,7 @@ from napari_nnunet.widgets.prediction.many_view import FOLDER, OPEN
 
 
 def _ready(dock, qtbot, words="GB of memory"):
-    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive(), timeout=90000)
+    qtbot.waitUntil(lambda: words in dock.summary.text() and not dock._later.isActive())
 
 
 def _cancel_after(dock, qtbot, monkeypatch, name, count):
@@ -35,7 +35,7 @@ def _cancel_after(dock, qtbot, monkeypatch, name, count):
     with monkeypatch.context() as patch:
         patch.setattr(segment_dock, name, waiting)
         dock.run()
-    qtbot.waitUntil(lambda: len(dock.result.many.lines) == count, timeout=90000)
+    qtbot.waitUntil(lambda: len(dock.result.many.lines) == count)
     dock.panel.cancel()
     go.set()
     wait_until_idle(qtbot, dock)
