@@ -32,6 +32,7 @@ _LONGEST = 1 << 24  # bytes of description.json
 _MOST_OF_A_PATCH, _MOST_VOXELS = 1 << 28, 1 << 32  # the latter resampled; more are of a wrong voxel size
 _VALUES = {"uint8": 1 << 8, "uint16": 1 << 16}
 _SCHEMES = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
+_core = cache(lambda: import_module("openvino").Core())  # it stays: one that goes takes the stack for signals along
 _OF_CT = ("mean", "std", "percentile_00_5", "percentile_99_5")
 
 
@@ -254,12 +255,6 @@ def _open_onnx(path: Path, threads: int) -> Any:
     return lambda tile: session.run(None, {name: np.ascontiguousarray(tile[None], dtype=np.float32)})[0][0]
 
 
-@cache
-def _core() -> Any:
-    """Return OpenVINO's core, which stays: one that goes takes the thread's stack for signals with it."""
-    return import_module("openvino").Core()
-
-
 def _open_openvino(path: Path, threads: int) -> Any:
     config = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})}
     compiled = _core().compile_model(_file(path), "CPU", config)
@@ -314,9 +309,8 @@ def _resampled(x: Array, shape: Sequence[int], current: Sequence[float], new: Se
     axis = _separate(current, new, rule)
     if axis is None:
         return _zoomed(x, shape, rule)
-    planes = np.moveaxis(x, axis, 0)
     plane = tuple(n for a, n in enumerate(shape) if a != axis)
-    made = np.stack([_zoomed(p, plane, rule) for p in planes])
+    made = np.stack([_zoomed(p, plane, rule) for p in np.moveaxis(x, axis, 0)])
     if rule["order_z"] == 0:
         size = len(made)
         index = np.clip(np.floor((np.arange(shape[axis]) + 0.5) * size / shape[axis]), 0, size - 1).astype(np.intp)
