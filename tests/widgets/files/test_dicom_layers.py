@@ -10,11 +10,13 @@ pytest.importorskip("highdicom", reason="highdicom is not installed: it comes wi
 import napari
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from pydicom.uid import generate_uid
 
-from dicom_files import header, save, write_enhanced, write_series
+from dicom_files import boxed, header, save, write_enhanced, write_series, write_structures
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.widgets.files import dicom_layers, place
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 
@@ -111,3 +113,48 @@ def test_dicom_that_is_neither_image_nor_labels_is_left_to_others(tmp_path):
     assert get_reader(str(save(header(DOCUMENT), tmp_path / "report.dcm"))) is None
     (tmp_path / "no.dcm").write_bytes(b"no")
     assert get_reader(str(tmp_path / "no.dcm")) is None
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """What napari's notifications would have shown."""
+    said = []
+    for module in (dicom_layers, place):
+        monkeypatch.setattr(module, "show_warning", said.append)
+    return said
+
+
+def test_structures_that_are_dropped_on_their_open_series_lie_over_it(viewer, tmp_path, warned):
+    uid = generate_uid()
+    (image,) = opened(write_series(tmp_path / "series", IMAGE, series=uid, direction=(0, 1, 0, 0, 0, -1)))
+    drawn = {"Liver": boxed((1, 1, 2), (3, 4, 6)), "seed": boxed((0, 5, 5), (2, 6, 6))}
+    (tmp_path / "plan").mkdir()
+    file = write_structures(tmp_path / "plan" / "rs.dcm", uid, drawn, direction=(0, 1, 0, 0, 0, -1), change=_open_one)
+    with pytest.raises(ImageError, match="which is not in .*plan. Open that series first, or put it beside them.$"):
+        opened(file)
+    viewer.add_layer(image)
+    (labels,) = opened(file)
+    assert isinstance(labels, Labels) and list(labels.features["name"]) == ["background", "Liver"]
+    assert set(np.unique(labels.data)) == {0, 3} and labels.data[1:3, 1:4, 2:6].all()
+    np.testing.assert_allclose(labels.data_to_world((3, 5, 6)), image.data_to_world((3, 5, 6)), atol=1e-4)
+    assert warned == ["rs.dcm: seed have no closed contours and were left out."]
+
+
+def test_a_folder_with_a_series_and_what_was_drawn_in_it_opens_as_both(viewer, tmp_path, warned):
+    uid = generate_uid()
+    folder = write_series(tmp_path / "export", IMAGE, series=uid)
+    write_structures(folder / "RS.1.dcm", uid, {"Liver": boxed((1, 1, 2), (3, 4, 6))})
+    write_structures(folder / "RS.2.dcm", generate_uid(), {"Liver": boxed((1, 1, 2), (3, 4, 6))})  # of another one
+    image, labels = opened(folder)
+    assert isinstance(image, Image) and isinstance(labels, Labels)
+    assert len(warned) == 1 and "RS.2.dcm holds structures that were drawn in the series" in warned[0]
+    (tmp_path / "alone").mkdir()
+    (folder / "RS.1.dcm").rename(tmp_path / "alone" / "RS.1.dcm")
+    viewer.add_layer(image)
+    (again,) = opened(tmp_path / "alone")
+    np.testing.assert_array_equal(again.data, labels.data)
+
+
+def _open_one(file):
+    file.ROIContourSequence[1].ContourSequence[0].ContourGeometricType = "POINT"
+    del file.ROIContourSequence[1].ContourSequence[1:]

@@ -11,6 +11,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.schema.colours import class_colour
+from napari_nnunet.widgets.files import place as place_of_layers
 from napari_nnunet.widgets.files.reader import get_reader
 from napari_nnunet.widgets.files.writer import write_labels_layer
 
@@ -172,3 +173,13 @@ def test_what_no_file_holds_is_refused_with_the_reason(tmp_path):
     drift[1, 0] = 0.5
     with pytest.raises(ImageError, match="changes along an axis"):
         _save(_labels((2, 2, 3, 3), affine=drift), tmp_path / "a.nii.gz")
+
+
+def test_what_was_changed_while_an_image_was_read_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(place_of_layers, "show_warning", said.append)
+    values = np.zeros(SHAPE, np.float32)
+    values[0, 0, :2] = np.nan
+    nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
+    _open(tmp_path / "a.nii.gz")
+    assert said == ["a.nii.gz: 2 of its voxels are NaN or infinite and were read as 0."]

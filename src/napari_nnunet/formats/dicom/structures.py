@@ -159,8 +159,9 @@ def _place_of(path: Path, wanted: Sequence[str], images: Iterable[Path]) -> tupl
                 return place, series.uid
     looked = " and ".join(dict.fromkeys(str(place) for place in places))
     raise ImageError(
-        f"{path} holds structures that were drawn in the series {', '.join(wanted)}, which is not in {looked}. Choose "
-        "that series as their image, or put it beside them."
+        f"{path} holds structures that were drawn in the series {', '.join(wanted)}, which is not in {looked}.",
+        shell="Choose that series as their image, or put it beside them.",
+        window="Open that series first, or put it beside them.",
     )
 
 

@@ -9,18 +9,20 @@ from typing import Any
 import napari
 import numpy as np
 from napari.layers import Image
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.codes import codes_of
 from napari_nnunet.formats.dicom.segmentation import DicomSegment, write_segmentation
-from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, slice_files
-from napari_nnunet.formats.dicom.structures import read_segments
+from napari_nnunet.formats.dicom.series import holds_segments, is_dicom_image, read_series, series_in, slice_files
+from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.files.place import STORED, LayerData, grid_of, placement
+from napari_nnunet.widgets.files.place import STORED, LayerData, grid_of, placement, tell_remarks
 from napari_nnunet.widgets.frame.layers import class_names_of, colormap_of_values
+from napari_nnunet.widgets.frame.words import as_text
 
 #: Metadata key of where a layer's series lies.
 SOURCE = "nnunet_dicom"
@@ -42,14 +44,32 @@ def read_dicom(path: str | list[str]) -> list[LayerData]:
 def _opened(path: Path) -> list[LayerData]:
     if holds_segments(path):
         return _segmentation_layers(path)
+    segments = segments_in(path) if path.is_dir() else ()
+    layers = [] if segments and not series_in(path) else [_series_layer(path)]
+    failed: list[NnunetError] = []
+    for beside in segments:  # planning systems put structures into the folder of their series, or one of their own
+        try:
+            layers += _segmentation_layers(beside)
+        except NnunetError as error:
+            failed.append(error)
+    if not layers:
+        raise failed[0]
+    for reason in failed:
+        show_warning(as_text(reason.in_window))
+    return layers
+
+
+def _series_layer(path: Path) -> LayerData:
     array, geometry = read_series(path)
+    tell_remarks(path, geometry.remarks)
     place = placement(geometry)
     place["metadata"][SOURCE] = str(path)
-    return [(array[0], {"name": path.name.removesuffix(".dcm"), **place}, "image")]
+    return array[0], {"name": path.name.removesuffix(".dcm"), **place}, "image"
 
 
 def _segmentation_layers(path: Path) -> list[LayerData]:
     found = read_segments(path, _open_series())
+    tell_remarks(path, found.geometry.remarks)
     name, place = path.name.removesuffix(".dcm"), placement(found.geometry)
     if found.labels is None:
         return [

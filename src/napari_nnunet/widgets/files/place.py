@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.utils.notifications import show_warning
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.images.notes import nifti_reader
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.frame.layers import length_in_mm
+from napari_nnunet.widgets.frame.words import as_text
 
 #: Metadata key of the grid that a layer's file had.
 STORED = "nnunet_geometry"
@@ -65,6 +68,21 @@ def with_time(place: Mapping[str, Any], step: float, unit: str) -> dict[str, Any
         affine[1:, 1:] = place["affine"]
         series["affine"] = affine
     return series
+
+
+@contextmanager
+def in_window_words() -> Iterator[None]:
+    """Let errors say what to do in a window; napari shows what readers and writers raise as it is."""
+    try:
+        yield
+    except NnunetError as error:
+        raise type(error)(error.in_window) from error
+
+
+def tell_remarks(path: Path, remarks: Sequence[str]) -> None:
+    """Say what was changed or left out while a file was read."""
+    if remarks:
+        show_warning(as_text(f"{path.name}: {'; '.join(text.rstrip('.') for text in remarks)}."))
 
 
 def axes_of(ndim: int, attributes: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.formats.model.known_models import remember_model
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.files.place import LayerData, placement, with_time
+from napari_nnunet.widgets.files.place import LayerData, in_window_words, placement, tell_remarks, with_time
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin, colormap_of, colormap_of_values, features_of
 from napari_nnunet.widgets.frame.tabs import open_dock
 
@@ -34,6 +34,11 @@ _DICOM = (".dcm", ".dicom", ".ima")
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
     """Return a reader for medical images and model folders, None for everything else."""
+    reader = _reader_of(path)
+    return None if reader is None else in_window_words()(reader)
+
+
+def _reader_of(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
     paths = path if isinstance(path, list) else [path]
     if not paths:
         return None
@@ -162,6 +167,7 @@ def _read_one(path: Path) -> list[LayerData]:
         if set(np.unique(labels)) <= {*dataset.labels.names, *_ignore(dataset)}:
             return [(labels, keywords, "labels")]
     volume = read_volume([path], reader=nifti_reader(path))
+    tell_remarks(path, (*volume.notes, *volume.geometry.remarks))
     place = placement(volume.geometry)
     if volume.channels == 1:
         return [(np.asarray(volume.array)[0], {"name": name, **place}, "image")]
@@ -201,6 +207,7 @@ def label_layer(path: Path) -> tuple[Any, dict[str, Any]]:
         If the file cannot be read.
     """
     labels, geometry = read_labels(path, reader=nifti_reader(path))
+    tell_remarks(path, geometry.remarks)
     keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(geometry)}
     dataset = _dataset_beside(path)
     if dataset is not None:

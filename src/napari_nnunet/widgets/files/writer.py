@@ -17,12 +17,13 @@ from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.widgets.files.dicom_layers import write_dicom
-from napari_nnunet.widgets.files.place import STORED, axes_of, for_format, geometry_to_save
+from napari_nnunet.widgets.files.place import STORED, axes_of, for_format, geometry_to_save, in_window_words
 from napari_nnunet.widgets.frame.layers import class_names_of
 
 _MOST_COLOURS = 256  # more values are numbered objects, whose colours mean nothing
 
 
+@in_window_words()
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write one Labels layer: a picture, a volume, or a time series of them.
 
@@ -82,6 +83,7 @@ def _colours(labels: NDArray[Any], attributes: Mapping[str, Any]) -> dict[int, s
     return {value: "#{:02x}{:02x}{:02x}".format(*colour) for value, colour in zip(values, rgb, strict=False)}
 
 
+@in_window_words()
 def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
     """Save image layers and a Labels layer as a training case.
 
