@@ -21,10 +21,11 @@ from works import WORKS, broken, left_behind, state
 
 KILLS = int(os.environ.get("NAPARI_NNUNET_ATTACK_KILLS", "20"))
 BESIDE = min(os.cpu_count() or 1, 4) if TRIES else 1  # worlds
-KILLED = ("train", "preprocess", "plan", "predict", "import", "install", "find best", "ensemble", "convert v1",
+#: Those that take long come last: what the others leave of the time is theirs.
+KILLED = ("preprocess", "plan", "import", "install", "find best", "ensemble", "convert v1",
           "convert MSD", "evaluate", "postprocess", "determine", "derive_objects", "accumulate", "calibrate", "export",
-          "fingerprint", "folds", "move plans", "carry", "measure", "track", "label errors", "quantize",
-          "predict image", "suggest")  # fmt: skip
+          "fingerprint", "folds", "move plans", "carry", "measure", "track", "label errors", "predict",
+          "predict image", "suggest", "quantize", "train")  # fmt: skip
 QUICK = ("import", "ensemble", "find best", "derive_objects", "postprocess")
 
 

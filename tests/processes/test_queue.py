@@ -105,3 +105,11 @@ def test_files_that_are_no_tickets_are_not_read_and_a_long_line_is_read_to_a_poi
         assert ahead_of(own, results) == 3
         own.path.unlink()
         assert ahead_of(own, results) is None
+
+
+def test_a_ticket_behind_what_is_none_was_not_called_off(results, monkeypatch):
+    monkeypatch.setattr(queue, "_MOST", 3)
+    with ticket(results, []) as own:
+        for number in range(5):
+            (queue_folder(results) / f"{number:020d}-1.json").write_text("{]")
+        assert ahead_of(own, results) == 0

@@ -19,6 +19,7 @@ from napari_nnunet.schema.model_name import label_of
 
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
 _BYTES = 1 << 20  # read at once
+_SHORTEST = 10  # bytes of an event
 _ORDER = {"running": 0, "waiting": 1}
 _BETWEEN_QUESTIONS = 30.0  # seconds, to Slurm, which answers everybody
 PREPARING = "Preparing the training"
@@ -171,6 +172,8 @@ class _Reader:
 def _parsed(lines: Iterable[bytes]) -> list[Event]:
     found = []
     for line in lines:
+        if len(line) < _SHORTEST or not line.startswith(b"{"):  # a file may hold many millions
+            continue
         try:
             found.append(from_json(line.decode("utf-8")))
         except ValueError:  # torn by a kill, or of a later version

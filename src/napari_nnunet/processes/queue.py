@@ -88,4 +88,4 @@ def ahead_of(own: Ticket, results: Path) -> int | None:
     line = [entry.path for entry in tickets(results)]
     if own.path in line:
         return line.index(own.path)
-    return len(line) if own.path.exists() and len(line) >= _MOST else None
+    return len(line) if own.path.exists() else None  # behind more than are read, or behind what is no ticket

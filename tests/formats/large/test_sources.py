@@ -20,6 +20,14 @@ BOX = ((2, 7), (3, 20), (11, 29))
 PART = IMAGE[2:7, 3:20, 11:29][None]
 
 
+def test_very_many_chunks_as_small_as_voxels_are_refused_and_others_not_counted(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 12, 1 << 12, 1 << 12), chunks=(1, 8, 8), dtype="u1")
+    with pytest.raises(ImageError, match="lies in 1,073,741,824 chunks of 64 voxels each"):
+        open_zarr(tmp_path / "a.zarr")
+    zarr.create_array(tmp_path / "b.zarr", shape=(1 << 16, 1 << 12, 1 << 12), chunks=(16, 16, 16), dtype="u1")
+    assert open_zarr(tmp_path / "b.zarr").missing_chunks() is None
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_a_level_of_ome_zarr_is_read_with_its_size(tmp_path, version):
     path = ome_zarr(

@@ -21,6 +21,7 @@ from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
 
 _MOST_LEVELS = 100
 _MOST_VOXELS = 1 << 50  # 2 petabytes of 16 bits
+_TINY, _MOST_TINY = 256, 1_000_000  # voxels of a chunk, and how many chunks may be as small
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _BY_COUNT = {2: "YX", 3: "ZYX"}
 _PLANES = 1.5  # by how many coarse planes levels of a pyramid may differ in extent: what rounding of their shapes does
@@ -226,6 +227,12 @@ def _plausible(array: Any, name: str) -> Any:
         )
     if min(array.chunks, default=1) < 1:
         raise ImageError(f"The metadata of {name} say that its chunks hold no voxel. Copy it again.")
+    count, held = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)), math.prod(array.chunks)
+    if count > _MOST_TINY and held < _TINY:
+        raise ImageError(
+            f"{name} lies in {count:,} chunks of {held} voxels each; reading them would take for ever. Copy it with "
+            "chunks of thousands of voxels."
+        )
     require_room(Path(name), array.chunks, array.dtype.itemsize)
     return array
 

@@ -15,6 +15,7 @@ from napari_nnunet.errors import ImageError, ResourceError, is_out_of_memory
 from napari_nnunet.schema.geometry import Geometry, lift_shape
 
 AXES = "TCZYX"
+_MOST_CHUNKS = 1_000_000
 _MOST_NS = 1 << 62  # so that a sum of times is a number that every JSON reader takes
 
 
@@ -121,11 +122,13 @@ class LargeImage:
     def missing_chunks(self) -> tuple[int, int, Any] | None:
         """Return how many chunks of a zarr on this machine's disks are not stored, of how many, and what they count as.
 
-        None where that is not known.
+        None where that is not known, or would take minutes.
         """
-        if not self.files or not all(hasattr(array, "nchunks_initialized") for array in self.arrays):
+        if not self.files or not all(hasattr(type(array), "nchunks_initialized") for array in self.arrays):
             return None
         every = sum(int(array.nchunks) for array in self.arrays)
+        if every > _MOST_CHUNKS:  # zarr would go through the names of all
+            return None
         stored = sum(int(array.nchunks_initialized) for array in self.arrays)
         return every - stored, every, self.arrays[0].fill_value
 
@@ -189,7 +192,7 @@ def _entries(path: Path) -> Iterator[os.stat_result]:
         return
     with os.scandir(path) as found:
         for entry in found:
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):  # links may lead in circles
                 if entry.name != "labels":
                     yield from _entries(Path(entry.path))
             elif entry.name not in (".zattrs", ".zgroup", "zarr.json", ".zmetadata"):

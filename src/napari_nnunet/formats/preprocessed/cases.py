@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.regular import regular
+from napari_nnunet.formats.room import require_room
 
 if TYPE_CHECKING:
     import blosc2
@@ -222,6 +224,8 @@ class _Slices:
         self.shape, self.dtype, self.ndim = tuple(array.shape), array.dtype, array.ndim
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        if key == slice(None):  # zeros need no room in a file
+            require_room(self._path, self.shape, self.dtype.itemsize)
         try:
             return self._array[key]
         except RuntimeError as error:
@@ -237,8 +241,19 @@ def _open_numpy(folder: Path, name: str) -> tuple[Any, Any]:
     if unpacked.is_file() and seg.is_file():
         return np.load(unpacked, mmap_mode="r"), np.load(seg, mmap_mode="r")
     # opened here: numpy leaves an archive open that it cannot read
-    with regular(folder / f"{name}.npz").open("rb") as file, np.load(file) as archive:
+    with _archive(folder / f"{name}.npz") as archive:
         return archive["data"], archive["seg"]
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[Any]:
+    """Open an archive of arrays whose content fits into memory."""
+    with regular(path).open("rb") as file:
+        with zipfile.ZipFile(file) as listed:
+            require_room(path, (sum(entry.file_size for entry in listed.infolist()),), 1)
+        file.seek(0)
+        with np.load(file) as archive:
+            yield archive
 
 
 def labels_file(folder: Path, name: str) -> Path:
@@ -259,9 +274,10 @@ def read_stored_labels(path: Path) -> NDArray[Any]:
     try:
         if path.suffix == ".b2nd":
             return np.asarray(_open_blosc(path)[:])
-        with regular(path).open("rb") as file:
-            found = np.load(file)
-            labels: NDArray[Any] = found if path.suffix == ".npy" else found["seg"]
+        if path.suffix == ".npy":
+            return np.array(np.load(regular(path), mmap_mode="r"))
+        with _archive(path) as archive:
+            labels: NDArray[Any] = archive["seg"]
             return labels
     except _DAMAGED as error:
         raise DatasetError(f"{path} cannot be read: {error}. Preprocess the case again.") from error
@@ -313,7 +329,7 @@ def read_next_stage(folder: Path, name: str) -> Any:
     try:
         if path.suffix == ".b2nd":
             return _open_blosc(path)
-        with path.open("rb") as file, np.load(file) as archive:
+        with _archive(path) as archive:
             return archive["seg"]
     except _DAMAGED as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.atomic import partial_name, write_error, written_beside
 from napari_nnunet.formats.regular import regular
+from napari_nnunet.formats.room import require_room
 from napari_nnunet.grid import Turned
 
 KEEP_PROBABILITIES = {
@@ -141,6 +142,7 @@ class ProbabilityReader:
         """Return the next planes (k, Y, X); classes follow one another."""
         _, _, y, x = self.shape
         size = planes * y * x * self._dtype.itemsize
+        require_room(self.path, (planes, y, x), self._dtype.itemsize)
         with self._explained():
             data = self._member.read(size)
             if len(data) != size:
