@@ -186,6 +186,14 @@ def test_the_folder_of_a_file_that_is_named_at_the_end_opens_with_a_button(panel
     assert panel.place.isHidden()
 
 
+def test_the_folder_of_a_file_because_of_which_nothing_can_run_opens_with_a_button_too(panel, tmp_path):
+    (tmp_path / "plans.json").touch()
+    panel.set_ready(f"{tmp_path / 'plans.json'} is damaged.")
+    assert not panel.place.isHidden() and panel.place.toolTip() == str(tmp_path)
+    panel.set_ready(None)
+    assert panel.place.isHidden()
+
+
 def iter_job(result):
     yield Stage(name="Working")
     return result

@@ -353,6 +353,16 @@ def test_preferences_set_the_defaults(make_napari_viewer, npe2pm, plugin_setting
         assert (settings.step, settings.mirroring, settings.device, settings.memory_gb) == (0.75, False, "cpu", 3)
 
 
+def test_the_folder_of_a_model_that_cannot_be_read_opens_with_a_button(dock, new_model):
+    damaged, good = new_model(name="Dataset002_Damaged").folder, new_model(name="Dataset003_Good").folder
+    (damaged / "plans.json").write_text("{")
+    dock.add_model(damaged)
+    assert "plans.json" in dock.form.about.text()
+    assert not dock.form.place.isHidden() and dock.form.place.toolTip() == str(damaged)
+    dock.add_model(good)
+    assert dock.form.place.isHidden()
+
+
 @pytest.mark.parametrize(("preferred", "used"), [("bfloat16", "bfloat16"), ("int8", "auto"), ("auto", "auto")])
 def test_the_precision_of_the_preferences_is_used_and_it_says_so(
     make_napari_viewer, npe2pm, plugin_settings, qtbot, preferred, used

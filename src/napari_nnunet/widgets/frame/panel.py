@@ -118,6 +118,7 @@ class RunPanel(QWidget):
         if self.state is RunState.IDLE:
             self.button.setEnabled(reason is None)
             self.button.setToolTip(as_text(reason or ""))
+            self.place.follow(reason or self.status.text())
 
     def _mend(self) -> None:
         if self._remedy is not None:

@@ -26,7 +26,7 @@ from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.frame.forms import FieldRows, Form, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.panel import RunPanel
-from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away
+from napari_nnunet.widgets.frame.parts import FolderButton, Sentence, button, folded_away
 from napari_nnunet.widgets.frame.preferences import read_preferences
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
@@ -80,7 +80,7 @@ class SegmentForm(Form):
         self.browse = button(
             "Browse…", "Choose the folder of a trained model: it has plans.json, dataset.json and fold_0."
         )
-        self.about = Sentence()
+        self.about, self.place = Sentence(), FolderButton()
         self.preset_box = ComboBox(
             label="Quality",
             choices=[*((title, name) for name, title in _TITLES.items()), (_CUSTOM, _CUSTOM)],
@@ -116,6 +116,7 @@ class SegmentForm(Form):
         inner.addWidget(self.head)
         inner.addLayout(chooser)
         inner.addWidget(self.about)
+        inner.addWidget(self.place)
         quality = QGroupBox("3  Quality")
         inner = QVBoxLayout(quality)
         inner.addWidget(self.preset_box.native)
@@ -172,7 +173,7 @@ class SegmentForm(Form):
             with self._quietly():
                 self.model_box.native.setCurrentIndex(-1)  # none is chosen, so that each can be chosen again
             self.model = None
-            self.about.setText(failure_text(error))
+            self._refuse_model(error)
             self._changed()
             return
         self._fill_models(model.folder)
@@ -191,6 +192,10 @@ class SegmentForm(Form):
                 self._fill_folds()
             self.image.show_model(model)
 
+    def _refuse_model(self, error: NnunetError | OSError) -> None:
+        self.about.setText(failure_text(error))
+        self.place.follow(self.about.text())
+
     def _model_chosen(self) -> None:
         if self._filling:
             return
@@ -202,7 +207,7 @@ class SegmentForm(Form):
             elif value is not None:
                 self.model = load_model(value)
         except (NnunetError, OSError) as error:
-            self.about.setText(failure_text(error))
+            self._refuse_model(error)
         self._fill_for_model()
         self._changed()
 
@@ -212,6 +217,7 @@ class SegmentForm(Form):
             self.image.show_model(None)
             return
         self.about.setText(about_model(model))
+        self.place.follow("")
         with self._quietly():
             self.checkpoint_box.choices = list(model.checkpoints) or ["checkpoint_final.pth"]
             self._fill_folds()
