@@ -129,8 +129,27 @@ def relation(first: Grid, second: Grid, *, tolerance: float = TOLERANCE) -> Rela
     Returns
     -------
     Same, Turned or Apart
-        Grids of files that know no place (pictures) are compared by shape, and by spacing if both know it.
+        Grids of files that know no place (pictures) are compared by shape, and by spacing if both know it. Where a
+        NIfTI header has two transforms that disagree, readers choose differently among them, and programs that draw
+        masks as well; what is the same by either is the same.
     """
+    found = _relation(first, second, tolerance)
+    if isinstance(found, Same) or (first.geometry.other_affine or second.geometry.other_affine) is None:
+        return found
+    pairs = product(_readings(first), _readings(second))
+    return Same() if any(isinstance(_relation(a, b, tolerance), Same) for a, b in pairs) else found
+
+
+def _readings(grid: Grid) -> tuple[Grid, ...]:
+    """Return a grid by each of the transforms that its header has."""
+    other = grid.geometry.other_affine
+    if other is None or len(grid.shape) != 3:
+        return (grid,)
+    changes = {"affine": other, "reoriented_affine": None, "other_affine": None}
+    return grid, Grid(grid.shape, grid.geometry.model_copy(update=changes))
+
+
+def _relation(first: Grid, second: Grid, tolerance: float) -> Relation:
     if len(first.shape) != len(second.shape):
         return Apart(f"{len(first.shape)} axes and {len(second.shape)}", elsewhere=True, voxels=np.inf)
     a, b = first.matrix, second.matrix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift_shape
 
+_NAMED = 4  # cases that are written out
 _PRECISION = 1e-6  # of float32, relative: labels that went through a division are this far from whole numbers
 
 
@@ -60,9 +62,26 @@ class Volume:
         return tuple(int(n) for n in self.array.shape[1:])
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """What was done to bring the channels together, and what is odd about the first file."""
+        return *self.notes, *self.geometry.remarks
+
+    @property
     def shape_3d(self) -> tuple[int, int, int]:
         """Spatial shape with three entries; a 2-D image has one slice."""
         return lift_shape(self.shape)
+
+
+def by_text(said: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    """Return what is said of several cases once: names, of which the first are written out, and the text."""
+    named: dict[str, list[str]] = {}
+    for name, texts in said.items():
+        for text in dict.fromkeys(texts):
+            named.setdefault(text, []).append(name)
+    return [
+        (", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""), text)
+        for text, names in named.items()
+    ]
 
 
 def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: int) -> Volume:
@@ -155,7 +174,9 @@ def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
         labels = rounded
     if labels.size and not np.can_cast(labels.dtype, np.int32):
         lowest, highest = labels.min(), labels.max()
-        if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
+        if invalid := int(np.count_nonzero(~np.isfinite(labels))):
+            raise ImageError(f"{path.name} has {invalid} voxels that are NaN or infinite; labels are 0, 1, 2, ...")
+        if not (lowest >= limits.min and highest <= limits.max):
             raise ImageError(
                 f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
             )

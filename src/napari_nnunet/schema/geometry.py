@@ -33,6 +33,8 @@ class Geometry(BaseModel):
         The 4 x 4 affine of a NIfTI file (RAS) when it was read by nibabel.
     reoriented_affine : tuple of tuple, optional
         The affine after turning the voxels to RAS, when the reader did that.
+    other_affine : tuple of tuple, optional
+        Where the other of a NIfTI header's two transforms (qform and sform; RAS, mm) puts the voxels, if they disagree.
     orientation : str, optional
         The original DICOM orientation code ("LPS", "RAI", ...) when ITK turned the voxels.
     spacing_known : bool
@@ -52,6 +54,7 @@ class Geometry(BaseModel):
     direction: tuple[float, ...] | None = None
     affine: Matrix | None = None
     reoriented_affine: Matrix | None = None
+    other_affine: Matrix | None = None
     orientation: str | None = None
     spacing_known: bool = True
     spacing_source: str = ""
@@ -84,6 +87,7 @@ class Geometry(BaseModel):
             "spacing": tuple(float(v) for v in spacing),
             "spacing_known": True,
             "spacing_source": source,
+            "other_affine": None,
         }
         if self.affine is not None and self.reoriented_affine is None:
             changes["affine"] = tuple(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -91,21 +94,19 @@ def test_a_tiff_damaged_anywhere_is_read_or_an_error_of_images(tmp_path, axes):
     assert all("b.tif" in text for text in said)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "transparent", "animated"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "transparent"])
 def test_a_picture_is_read_as_the_library_reads_it(tmp_path, mode):
     colours = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
     path, more = tmp_path / "a.png", {}
     picture = Image.fromarray(colours)
     if mode == "transparent":
         more = {"transparency": (1, 2, 3)}
-    elif mode == "animated":
-        more = {"save_all": True, "append_images": [picture, picture]}
     elif mode == "I;16":
         picture = Image.fromarray(colours[..., 0].astype(np.uint16) * 257)
     else:
         picture = picture.convert(mode)
     picture.save(path, **more)
-    expected, found = iio.imread(path), natural._pixels(path)
+    expected, found = iio.imread(path), natural._pixels(path)[0]
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
 
@@ -119,3 +120,56 @@ def test_a_tiff_of_unknown_kind_is_opened_once_and_closed(tmp_path, monkeypatch,
     read(path)
     assert len(files) == 1
     assert files[0].filehandle.closed
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_animation_is_refused_and_not_taken_for_colours(tmp_path, count):
+    pictures = [Image.fromarray(np.full((6, 9), value, np.uint8)) for value in range(count)]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:])
+    with pytest.raises(ImageError, match=rf"a\.png holds {count} pictures \(an animation\)"):
+        read_volume([tmp_path / "a.png"])
+
+
+def test_grey_with_transparency_has_one_channel_before_and_after_it_is_read(tmp_path):
+    Image.fromarray(np.full((6, 9), 7, np.uint8)).convert("LA").save(tmp_path / "a.png")
+    assert read_header(tmp_path / "a.png").shape == read_volume([tmp_path / "a.png"]).array.shape == (1, 6, 9)
+
+
+def turned_jpeg(path):
+    way = Image.Exif()
+    way[274] = 6
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, exif=way)
+
+
+def deep_png(path):
+    path.write_bytes(iio.imwrite("<bytes>", np.zeros((4, 5, 3), np.uint8), extension=".png"))
+    content = path.read_bytes()
+    ihdr = content[12:24] + b"\x10" + content[25:29]
+    pixels = zlib.compress(bytes(4 * (1 + 5 * 3 * 2)))
+    parts = [content[:8], content[8:12], ihdr, struct.pack(">I", zlib.crc32(ihdr))]
+    for kind, data in ((b"IDAT", pixels), (b"IEND", b"")):
+        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(kind + data))]
+    path.write_bytes(b"".join(parts))
+
+
+ODD = {
+    "turned.jpg": (turned_jpeg, "to be shown turned or mirrored (orientation 6)"),
+    "deep.png": (deep_png, "16 bits per colour were read as 8"),
+    "print.jpg": (lambda path: Image.new("CMYK", (8, 8)).save(path), "those of print (CMYK)"),
+    "times.tif": (
+        lambda path: tifffile.imwrite(path, np.zeros((3, 8, 8), np.uint8), metadata={"axes": "TYX"},
+                                      photometric="minisblack"),
+        "3 planes are named time points (T), and were read as the colours of one picture",
+    ),
+    "turned.tif": (
+        lambda path: tifffile.imwrite(path, np.zeros((8, 8), np.uint8), extratags=[(274, 3, 1, 3, True)]),
+        "to be shown turned or mirrored (orientation 3)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_a_picture_loses_or_may_not_mean_is_said(tmp_path, name):
+    make, said = ODD[name]
+    make(tmp_path / name)
+    assert said in " ".join(read_volume([tmp_path / name]).geometry.remarks)

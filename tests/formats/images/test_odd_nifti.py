@@ -13,6 +13,7 @@ import pytest
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats import room
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume, write_labels
+from napari_nnunet.grid import Apart, Grid, Same, relation
 
 READERS = ("SimpleITKIO", "NibabelIO")
 ARRAY = np.random.default_rng(0).integers(-50, 900, (5, 6, 7)).astype(np.int16)
@@ -196,3 +197,96 @@ def test_values_that_are_no_numbers_and_voxels_without_a_size_are_said(tmp_path)
     volume = read_volume([path])
     assert volume.geometry.remarks == ("its header has voxels of size 0; 1 mm was taken instead",)
     assert volume.geometry.spacing == (1, 1, 1)
+
+
+def twice_placed(path, qform, sform=AFFINE):
+    """Write a file whose header has both transforms."""
+    image = nibabel.Nifti1Image(ARRAY.T, sform)
+    image.set_sform(sform, 2)
+    image.set_qform(qform, 1)
+    nibabel.save(image, path)
+
+
+MIRRORED = AFFINE * np.array([[-1], [1], [1], [1]])
+
+
+@pytest.mark.parametrize(("name", "reader", "taken"), [
+    ("a.nii.gz", "SimpleITKIO", "qform"), ("a.nii", "SimpleITKIO", "qform"), ("a.nii.gz", "NibabelIO", "sform"),
+    ("a.nii", "NibabelIO", "sform"),
+])  # fmt: skip
+def test_transforms_that_disagree_about_left_and_right_are_said(tmp_path, name, reader, taken):
+    twice_placed(tmp_path / name, MIRRORED)
+    said = f"its header says twice where its axes lead, RPS (qform) and LPS (sform), of which the {taken} was taken"
+    assert read_volume([tmp_path / name], reader=reader).geometry.remarks == (said,)
+    assert read_header(tmp_path / name, reader=reader).geometry.remarks == (said,)
+
+
+def test_transforms_that_agree_or_are_alone_are_not_talked_of(tmp_path):
+    twice_placed(tmp_path / "a.nii.gz", AFFINE)
+    (tmp_path / "b.nii").write_bytes(plain())
+    for name in ("a.nii.gz", "b.nii"):
+        geometry = read_volume([tmp_path / name]).geometry
+        assert geometry.remarks == ()
+        assert geometry.other_affine is None
+
+
+@pytest.mark.parametrize("moved", [MIRRORED, AFFINE + np.diag([0, 0, 0, 0.0]) + np.eye(4, k=3) * 25])
+def test_readers_that_take_different_transforms_find_the_same_voxels(tmp_path, moved):
+    twice_placed(tmp_path / "a.nii.gz", moved)
+    twice_placed(tmp_path / "b.nii", moved)
+    image, mask = (read_volume([tmp_path / name]) for name in ("a.nii.gz", "b.nii"))
+    grids = [Grid(ARRAY.shape, volume.geometry) for volume in (image, mask)]
+    assert isinstance(relation(*grids), Same)
+    assert isinstance(relation(*grids[::-1]), Same)
+    elsewhere = AFFINE + np.eye(4, k=3) * 7
+    twice_placed(tmp_path / "c.nii", elsewhere, elsewhere)
+    assert isinstance(relation(grids[0], Grid(ARRAY.shape, read_volume([tmp_path / "c.nii"]).geometry)), Apart)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_two_sizes_of_a_voxel_in_a_header_are_said(tmp_path, name):
+    image = nibabel.Nifti1Image(ARRAY.T, AFFINE)
+    image.header["pixdim"][1:4] = 5
+    (tmp_path / name).write_bytes(gzip.compress(image.to_bytes()) if name.endswith("gz") else image.to_bytes())
+    said = "two sizes of a voxel, 5 x 5 x 5 mm (pixdim) and 2 x 0.75 x 0.5 mm (sform), of which 5 x 5 x 5 mm was taken"
+    assert said in read_volume([tmp_path / name]).geometry.remarks[0]
+
+
+@pytest.mark.parametrize(("unit", "word"), [(1, "metres"), (3, "micrometres")])
+def test_a_unit_that_nibabel_passes_over_is_said(tmp_path, unit, word):
+    (tmp_path / "a.nii").write_bytes(plain(xyzt_units=unit))
+    geometry = read_volume([tmp_path / "a.nii"]).geometry
+    assert geometry.spacing == (2.0, 0.75, 0.5)
+    assert f"its header counts in {word}; nibabel's readers" in geometry.remarks[0]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_what_itk_takes_for_0_is_said_whatever_the_file_is_called(tmp_path, name, scaled):
+    array = ARRAY.astype(np.float32)
+    array[0, 0, 0] = np.nan
+    content = plain(array)
+    if scaled:
+        content = content[:112] + struct.pack("<2f", 2, 1) + content[120:]
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    volume = read_volume([tmp_path / name], reader="SimpleITKIO")
+    assert volume.geometry.remarks == ("1 of its voxels are NaN or infinite and were read as 0",)
+
+
+def test_an_intercept_without_a_slope_is_said(tmp_path):
+    content = plain()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:112] + struct.pack("<2f", 0, 5) + content[120:]))
+    assert "an intercept of 5, which was added" in read_volume([tmp_path / "a.nii.gz"]).geometry.remarks[0]
+
+
+@pytest.mark.parametrize(("array", "said"), [
+    (ARRAY.astype(np.complex64), "a.nii holds complex numbers"),
+    (np.zeros(ARRAY.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")]), "a.nii stores 3 values per voxel"),
+    (ARRAY[0], "a.nii has 2 dimensions; nibabel's readers take volumes. Save it as one of a single slice (7 x 6 x 1)"),
+])  # fmt: skip
+def test_what_nibabel_would_read_otherwise_is_refused(tmp_path, array, said):
+    nibabel.save(nibabel.Nifti1Image(array.T, AFFINE), tmp_path / "a.nii")
+    for read in (read_header, lambda path: read_volume([path])):
+        with pytest.raises(ImageError) as caught:
+            read(tmp_path / "a.nii")
+        assert said in caught.value.message

@@ -139,3 +139,42 @@ def test_a_file_is_read_as_its_ending_says(folder):
         path.write_bytes(whole.read_bytes())
         with pytest.raises(ImageError, match="other"):
             read_volume([path])
+
+
+PLACED = "space: left-posterior-superior\nspace origin: (0,0,0)\n"
+VOXELS = bytes(range(24))
+
+
+@pytest.mark.parametrize(("ending", "head", "more", "said"), [
+    (".nrrd", NRRD, 'spacings: 1 2 3\nunits: "um" "um" "um"\n', "counts lengths in um; the numbers were taken for mm"),
+    (".nrrd", NRRD, PLACED + 'space units: "microns" "microns" "microns"\nspace directions: (1,0,0) (0,2,0) (0,0,3)\n',
+     "counts lengths in microns"),
+    (".nrrd", NRRD, PLACED + "space directions: (1,0,0) (0.5,2,0) (0,0,3)\n", "not at right angles"),
+    (".mha", META, "DistanceUnits = um\n", "counts lengths in um"),
+    (".mha", META, "ElementToIntensityFunctionSlope = 2\n", "scales the values"),
+    (".mha", META, "ElementToIntensityFunctionOffset = -1024\n", "scales the values"),
+    (".mha", META, "TransformMatrix = 2 0 0 0 2 0 0 0 2\n", "have lengths of 2 x 2 x 2 instead of 1"),
+])  # fmt: skip
+def test_what_itk_passes_over_is_said(tmp_path, ending, head, more, said):
+    end = "\n" if ending == ".nrrd" else "ElementDataFile = LOCAL\n"
+    path = image(tmp_path, head + more + end, ending, VOXELS)
+    for geometry in (read_volume([path]).geometry, read_header(path).geometry):
+        assert geometry.spacing_known
+        assert said in " ".join(geometry.remarks)
+
+
+@pytest.mark.parametrize("more", ['spacings: 1 2 3\nunits: "mm" "mm" "mm"\n', "spacings: 1 2 3\n"])
+def test_plain_headers_say_nothing_odd(tmp_path, more):
+    geometry = read_volume([image(tmp_path, NRRD + more + "\n", ".nrrd", VOXELS)]).geometry
+    assert geometry.spacing_known
+    assert geometry.remarks == ()
+
+
+@pytest.mark.parametrize(("ending", "text"), [
+    (".nrrd", NRRD + "\n"), (".nrrd", NRRD + "spacings: 1 2 nan\n\n"),
+    (".mha", META.replace("ElementSpacing = 1 1 1\n", "") + "ElementDataFile = LOCAL\n"),
+])  # fmt: skip
+def test_a_header_without_sizes_does_not_pretend_to_know_them(tmp_path, ending, text):
+    path = image(tmp_path, text, ending, VOXELS)
+    assert not read_volume([path]).geometry.spacing_known
+    assert not read_header(path).geometry.spacing_known

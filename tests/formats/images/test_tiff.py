@@ -90,3 +90,15 @@ def test_planes_that_are_named_time_points_are_read_as_slices_and_that_is_said(t
     volume = read_volume([path], reader="Tiff3DIO")
     assert volume.shape == (4, 6, 7)
     assert "named time points (T), and were read as the slices" in volume.geometry.remarks[0]
+
+
+@pytest.mark.parametrize(("axes", "shape", "said"), [
+    ("CYX", (2, 8, 9), "its planes are named channels (C), and were read as the slices of a stack (z)"),
+    ("CYX", (5, 8, 9), "its planes are named channels (C), and were read as the slices of a stack (z)"),
+    ("TYX", (5, 8, 9), "its planes are named time points (T), and were read as the slices of a stack (z)"),
+    ("YXC", (8, 9, 2), "its axes are named YXC, and were read as z, y, x"),
+])  # fmt: skip
+def test_axes_that_are_no_stack_are_said(tmp_path, axes, shape, said):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(shape, np.uint8), photometric="minisblack", metadata={"axes": axes})
+    assert read_volume([path]).geometry.remarks == (said,)

@@ -140,3 +140,15 @@ def test_classes_are_not_taken_for_objects_without_a_word(tmp_path: Path) -> Non
     scheme = {"kinds": {"cell": [1, 2]}, "width": 1.0, "unit": 1.0}
     (folder / "dataset.json").write_text(json.dumps({**content, "numTraining": 1, "napari_nnunet_objects": scheme}))
     assert not said()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_predicted_classes_are_doubted_as_well(tmp_path: Path, both: bool) -> None:
+    drawn = boxes(255, 0, 255, 0, 255)
+    reference = write_objects_folder(tmp_path / "r", a=drawn if both else boxes(1, 0, 2, 0, 3))
+    prediction = write_objects_folder(tmp_path / "p", a=drawn)
+    said: list[str] = []
+    request = EvaluateObjectsRequest(reference=reference, prediction=prediction)
+    drain(evaluate_objects(request), lambda event: said.append(event.text) if isinstance(event, Note) else None)
+    doubted = [text.partition(" has")[0] for text in said if "classes and not numbered objects" in text]
+    assert doubted == (["No reference"] if both else []) + ["No prediction"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from itertools import permutations, product
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -60,6 +62,27 @@ def test_a_mask_that_is_stored_mirrored_is_turned_onto_its_image(folders):
         assert (labels == blob()).all()
         assert np.allclose(geometry.origin, read_volume([made / "imagesTr" / f"{name}_0000.nii.gz"]).geometry.origin)
     assert any("1 of 2 cases" in event.text and "c1" in event.text for event in events if isinstance(event, Note))
+
+
+def twice_placed(path, array):
+    """Write NIfTI whose header says by its qform that x runs to the left, and by its sform to the right."""
+    image = nibabel.Nifti1Image(array.T, np.diag([1.0, 1.0, 2.0, 1.0]))
+    image.set_sform(image.affine, 2)
+    image.set_qform(image.affine @ np.diag([-1.0, 1.0, 1.0, 1.0]), 1)
+    nibabel.save(image, path)
+
+
+def test_a_mask_with_its_images_header_is_not_mirrored_because_readers_take_other_parts_of_it(folders):
+    for i in range(2):
+        twice_placed(folders / "images" / f"c{i}.nii.gz", np.random.default_rng(i).normal(size=SHAPE))
+        (folders / "masks" / f"c{i}.nii.gz").unlink()
+        twice_placed(folders / "masks" / f"c{i}.nii", blob())
+    events = []
+    made = drain(import_folders(Workspace.at(folders), request(folders)), events.append)
+    assert (read_labels(made / "labelsTr" / "c1.nii.gz")[0] == blob()).all()
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert not any("turned onto their images" in text for text in said)
+    assert sum("c0, c1: its header says twice where its axes lead" in text for text in said) == 1
 
 
 def test_a_mask_from_elsewhere_is_refused_by_its_name(folders):
@@ -181,3 +204,18 @@ def test_the_check_offers_to_turn_or_to_place_labels(raw):
     assert [p.fix for p in report.errors] == ["place_labels"]
     place_labels(raw[0], "c1")
     assert not drain(verify(Workspace.at(raw[0].parents[1]), VerifyRequest(dataset=raw[0].name))).errors
+
+
+def test_what_is_odd_about_files_is_said_by_the_check_and_before_training(raw, capsys):
+    for path in sorted((raw[0] / "imagesTr").iterdir()) + sorted((raw[0] / "labelsTr").iterdir()):
+        image = nibabel.load(path)
+        header = image.header.copy()
+        header["pixdim"][1] = 3
+        rows = nibabel.Nifti1Image(np.asarray(image.dataobj), None, header)
+        rows.header["qform_code"] = 0
+        path.write_bytes(gzip.compress(rows.to_bytes()))
+    assert _prepare(raw[0]) == 0
+    text = "its header gives two sizes of a voxel, 1 x 1 x 3 mm (pixdim) and 1 x 1 x 1 mm (sform)"
+    assert capsys.readouterr().err.count(text) == 1
+    found = drain(verify(Workspace.around(raw[0]), VerifyRequest(dataset=raw[0].name)))
+    assert sum(text in problem.text for problem in found.problems) == 1

@@ -42,12 +42,13 @@ def corrected(folder, labels):
     return correct_reference(folder, "a", labels)
 
 
-def saved(folder, labels):
+def saved(folder, labels, **changes):
     return add_case(
         NewCase(
             folder=folder, name="a", channels=[smooth_image(SHAPE)[0]], labels=labels,
             geometry=Geometry(spacing=(1.0, 1.0, 1.0)),
             mapping={value: value for value in range(4)}, classes=CLASSES, channel_names=("CT",), file_ending=".nii.gz",
+            **changes,
         )
     )  # fmt: skip
 
@@ -72,3 +73,10 @@ def test_what_is_still_unknown_is_said(folder, how):
     assert read_info(folder).annotated == {"a": ("liver",), "b": ("liver",)}
     (said,) = [event.text for event in events if isinstance(event, Note)]
     assert said == "In a, spleen, kidney: not looked for, as before, so that it does not count as background."
+
+
+def test_a_case_of_another_image_is_complete_where_all_was_looked_for(folder):
+    events = []
+    drain(saved(folder, labels_of(1), looked_here=True), events.append)
+    assert read_info(folder).annotated == {"b": ("liver",)}
+    assert not [event for event in events if isinstance(event, Note)]

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -78,3 +79,38 @@ def test_a_negative_number_is_no_object(tmp_path: Path) -> None:
     sitk.WriteImage(image, str(objects / "a.nii.gz"))
     with pytest.raises(DatasetError, match="has the value -1; numbers of objects begin with 1"):
         drain(measure_objects(MeasureObjectsRequest(objects=objects, target=tmp_path / "t.csv")))
+
+
+def said_of(request: MeasureObjectsRequest) -> list[str]:
+    said: list[str] = []
+    drain(measure_objects(request), lambda event: said.append(event.text) if isinstance(event, Note) else None)
+    return said
+
+
+def test_one_image_is_not_taken_for_those_of_several_cases(tmp_path: Path) -> None:
+    objects = write_objects_folder(tmp_path / "o", a=boxes(1), b=boxes(2))
+    image = tmp_path / "one.nii.gz"
+    write_image(np.zeros((5, 8, 6), np.float32), VOLUME, image)
+    request = MeasureObjectsRequest(objects=objects, images=image, target=tmp_path / "t.csv")
+    with pytest.raises(DatasetError, match=r"is one image, but there are objects of 2 cases \(a, b\)"):
+        drain(measure_objects(request))
+
+
+def test_masks_of_classes_are_measured_with_a_warning(tmp_path: Path) -> None:
+    drawn = np.zeros((1, 30, 40), np.uint8)
+    for corner in range(2, 26, 8):
+        drawn[0, corner : corner + 4, 3:9] = 255
+    request = MeasureObjectsRequest(
+        objects=write_objects_folder(tmp_path / "o", a=drawn, b=boxes(1, 2)), target=tmp_path / "t.csv"
+    )
+    (said,) = said_of(request)
+    assert said.startswith("In 1 of 2 files few numbers lie in many separate pieces (a: 3 pieces, 1 number).")
+
+
+def test_what_is_odd_about_a_file_is_said_before_it_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    image = nibabel.Nifti1Image(boxes(1).T, np.eye(4))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "o" / "a.nii")
+    (said,) = said_of(MeasureObjectsRequest(objects=tmp_path / "o", target=tmp_path / "t.csv"))
+    assert said.startswith("a.nii: its header counts in micrometres")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from napari_nnunet.cli.main import main
-from napari_nnunet.events import drain
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.objects import read_objects
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.jobs.objects.track import renumbered, track_objects
@@ -58,3 +59,52 @@ def test_numbers_are_exchanged_all_at_once() -> None:
     objects = np.array([[0, 1, 2, 70000]])
     assert renumbered(objects, {1: 2, 2: 1, 70000: 3}).tolist() == [[0, 2, 1, 3]]
     assert not renumbered(np.zeros((2, 2), int), {}).any()
+
+
+def moving(folder: Path, *others: Geometry, times=(0, 1, 2), shape=(3, 40, 60)) -> TrackRequest:
+    """One object that moves, on the grid of the first time point but for the last, which may have another."""
+    folder.mkdir()
+    for i, time in enumerate(times):
+        objects = np.zeros(shape if i + 1 < len(times) else (3, 40, 60), np.uint16)
+        objects[1, 10:16, 4 + time : 10 + time] = 1
+        geometry = others[0] if others and i + 1 == len(times) else placed()
+        write_labels(objects, geometry, folder / f"pos_t{time:03d}.nii.gz")
+    return TrackRequest(objects=folder, target=folder.parent / "out")
+
+
+def placed(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), mirrored=False) -> Geometry:
+    return Geometry(
+        spacing=spacing, origin=origin, direction=(-1.0 if mirrored else 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    )
+
+
+def warnings_of(request: TrackRequest) -> list[str]:
+    said: list[str] = []
+    drain(track_objects(request), lambda event: said.append(event.text) if isinstance(event, Note) else None)
+    return [text for text in said if not text.startswith("pos: objects were looked for")]
+
+
+@pytest.mark.parametrize(("other", "said"), [
+    (placed((3.0, 3.0, 3.0)), "voxels of 1 x 1 x 1 mm and 3 x 3 x 3 mm"),
+    (placed(origin=(59.0, 0.0, 0.0), mirrored=True), "mirrored along x"),
+])  # fmt: skip
+def test_time_points_on_other_grids_are_refused(tmp_path: Path, other: Geometry, said: str) -> None:
+    with pytest.raises(DatasetError, match=rf"pos_t002 does not lie on the grid of pos_t000.*: {said}\. Objects are"):
+        drain(track_objects(moving(tmp_path / "in", other)))
+    assert not (tmp_path / "out" / "tracks.csv").exists()
+
+
+def test_time_points_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="3 x 30 x 60 voxels and 3 x 40 x 60"):
+        drain(track_objects(moving(tmp_path / "in", shape=(3, 30, 60))))
+
+
+def test_a_stage_that_moved_is_said(tmp_path: Path) -> None:
+    (said,) = warnings_of(moving(tmp_path / "in", placed(origin=(5.0, 0.0, 0.0))))
+    assert "1 of 3 time points lie in another place than the first (pos_t002)" in said
+
+
+def test_times_that_are_missing_are_said(tmp_path: Path) -> None:
+    (said,) = warnings_of(moving(tmp_path / "in", times=(0, 1, 2, 5)))
+    assert "its time points do not follow each other evenly (0, 1, 2, 5)" in said
+    assert warnings_of(moving(tmp_path / "even", times=(0, 10, 20))) == []

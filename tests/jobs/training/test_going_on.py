@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from trainings import SHORT, folder_of, of, run
 
 from helpers import TRAINED, Recipe, dataset_json, make_model
@@ -181,6 +182,31 @@ def test_channels_of_other_names_are_warned_of(trained):
     events = []
     drain(continued(place, [request(continue_from=model)]), events.append)
     assert any("the same kind of image" in event.text for event in of(Note, events))
+
+
+def test_cases_with_voxels_of_another_unit_are_refused_before_anything_is_written(trained):
+    place, model = trained
+    for path in [place.raw / TRAINED / "imagesTr" / "c1_0000.nii.gz", place.raw / TRAINED / "labelsTr" / "c1.nii.gz"]:
+        image = sitk.ReadImage(str(path))
+        image.SetSpacing([1000 * size for size in image.GetSpacing()])
+        sitk.WriteImage(image, str(path))
+    before = hashes(place.raw.parent)
+    with pytest.raises(
+        DatasetError, match=r"1 of 5 cases .* have other voxels than .* c1: The voxels of the image are"
+    ):
+        drain(continued(place, [request(continue_from=model)]))
+    assert hashes(place.raw.parent) == before
+
+
+def test_cases_of_another_kind_of_image_are_warned_of(trained):
+    place, model = trained
+    for path in sorted((place.raw / TRAINED / "imagesTr").iterdir()):
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * 1e-4, str(path))
+    events = []
+    drain(continued(place, [request(continue_from=model)]), events.append)
+    said = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    assert any(text.startswith("c0, c2, c4: The intensities of ") for text in said) or said == []
 
 
 def test_cases_that_are_in_no_fold_yet_train_in_every_fold(trained):

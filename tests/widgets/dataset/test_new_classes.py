@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from helpers import dataset_json, make_dataset
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 
+PARTLY = {"c0": ["a"], "c1": ["a"]}
 EARLIER = {f"c{i}": ("a",) for i in range(3)}
 
 
@@ -34,7 +35,7 @@ def answering(button):
 )
 def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, home, qtbot, button, known):
     raw = make_dataset(home, cases=3)
-    before = dataset_json(raw)
+    before = (raw / "dataset.json").read_bytes()
     show(cases, raw)
     layers(viewer)
     settled(cases, qtbot)
@@ -44,10 +45,36 @@ def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, 
     asked = answering(button)
     if known is None:
         cases.panel.button.click()
-        assert dataset_json(raw) == before
+        assert (raw / "dataset.json").read_bytes() == before
     else:
         press(cases, qtbot)
         info = open_dataset(raw).info
         assert info.labels.labels == {"background": 0, "a": 1, "cyst": 2}
         assert dict(info.annotated) == known
     assert "'cyst' is a new class, and nothing is labelled 'cyst' in the 3 other cases." in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("button", "known"),
+    [("Nobody looked for it", {"c0": ("a",), "c1": ("a",)}), ("There is none", {"c1": ("a",)}), ("Cancel", None)],
+)
+def test_another_image_does_not_inherit_what_was_looked_for_unasked(viewer, cases, home, qtbot, button, known):
+    raw = make_dataset(home, cases=2)
+    dataset_json(raw, labels={"background": 0, "a": 1, "b": 2}, napari_nnunet_annotated=PARTLY)
+    before = (raw / "dataset.json").read_bytes()
+    show(cases, raw)
+    layers(viewer)
+    settled(cases, qtbot)
+    cases.form.case_edit.value = "c0"
+    for row, name in ((1, "a"), (2, "background")):
+        cases.form.table.item(row, 2).setText(name)
+    settled(cases, qtbot)
+    cases.confirmed = lambda question: True
+    asked = answering(button)
+    if known is None:
+        cases.panel.button.click()
+        assert (raw / "dataset.json").read_bytes() == before
+    else:
+        press(cases, qtbot)
+        assert dict(open_dataset(raw).info.annotated) == known
+    assert asked[0].startswith("Nobody looked for 'b' in the case 'c0' that is replaced")

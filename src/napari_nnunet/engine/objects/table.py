@@ -12,6 +12,8 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 Row = dict[str, float | int | str | bool]
+_FEW = 8  # numbers; masks of classes hardly have more
+_LOOKED_AT = 1 << 22  # voxels that are looked at for pieces, evenly spaced
 
 
 def object_table(
@@ -94,3 +96,26 @@ def _axes(found: Any, axes: int) -> tuple[float, float]:
     variances = moments if axes == 2 else np.clip(moments.sum() / 2 - moments, 0, None)
     scale = 4.0 if axes == 2 else math.sqrt(20.0)
     return scale * math.sqrt(variances.max()), scale * math.sqrt(variances.min())
+
+
+def scattered_pieces(objects: NDArray[Any], count: int) -> tuple[int, int] | None:
+    """Tell masks of classes from numbered objects by how their numbers lie.
+
+    Parameters
+    ----------
+    objects : ndarray of int, shape ([Z,] Y, X)
+        0 elsewhere.
+    count : int
+        How many numbers there are.
+
+    Returns
+    -------
+    tuple of (int, int) or None
+        The numbers and the separate pieces they lie in, where few numbers lie in at least twice as many pieces.
+    """
+    if not 0 < count <= _FEW:
+        return None
+    step = math.ceil((objects.size / _LOOKED_AT) ** (1 / objects.ndim))
+    seen = objects[(slice(None, None, step),) * objects.ndim] != 0
+    _, pieces = ndimage.label(seen, structure=np.ones((3,) * objects.ndim, dtype=bool))
+    return (count, int(pieces)) if pieces >= max(2 * count, count + 2) else None

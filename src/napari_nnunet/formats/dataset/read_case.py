@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,9 @@ def read_case(
             "label named 'ignore' (import_folders --map and --ignore do).",
             window="Check the dataset in the Training cases dock, which can fix it.",
         )
+    alone = [text for text in geometry.remarks if text not in volume.geometry.remarks]
+    if alone:
+        volume = replace(volume, notes=(*volume.notes, *(f"of its labels: {text}" for text in alone)))
     return volume, labels
 
 

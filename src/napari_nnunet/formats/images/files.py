@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import Header, as_named, one_line, opened_once
+from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, one_line, opened_once
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -284,7 +284,7 @@ def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray
     except Exception as error:
         raise _unreadable(path, adapter, error) from error
     if array.dtype.kind == "c":
-        raise ImageError(f"{path.name} holds complex numbers. Save their magnitude, or their real part, as the image.")
+        raise ImageError(COMPLEX.format(name=path.name))
     if not array.size:
         raise ImageError(f"{path} holds no voxel: it has {_times(array.shape[1:])}. Was it written completely?")
     return array, as_named(geometry, reader)

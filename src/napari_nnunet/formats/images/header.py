@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -23,6 +24,13 @@ _AXES, _SIZES, _KIND, _PACKED, _COMPONENTS, _NRRD_FILE, _META_FILE = (
     for name in (rb"dimension|NDims", rb"sizes|DimSize", rb"type|ElementType", rb"CompressedDataSize",
                  rb"ElementNumberOfChannels", rb"data[^\S\n]*file", rb"ElementDataFile")
 )  # fmt: skip
+_NRRD_SIZES, _META_SIZES, _LENGTHS, _SLOPE, _SHIFT = (
+    re.compile(_FIELD % name, _FLAGS)
+    for name in (rb"(?:spacings|space[^\S\n]*directions)", rb"(?:ElementSpacing|ElementSize)",
+                 rb"(?:(?:space[^\S\n]*)?units|DistanceUnits)", rb"ElementToIntensityFunctionSlope",
+                 rb"ElementToIntensityFunctionOffset")
+)  # fmt: skip
+_MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", "?"}  # "?": ITK's own for unknown
 _META_MENTION, _META_END = re.compile(rb"ElementDataFile", _FLAGS), re.compile(rb"ElementDataFile[^\n]*\n", _FLAGS)
 _NRRD_END = re.compile(rb"\n\r?\n")
 _MOST_AXES = 5  # ITK's own limit; of more it makes lists before it says so
@@ -32,6 +40,10 @@ _MOST_FILES = 100_000
 _LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
 _DIGITS = 24
 _GIPL = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")  # marks at the end of its header
+
+
+#: What is said of complex numbers.
+COMPLEX = "{name} holds complex numbers. Save their magnitude, or their real part, as the image."
 
 
 class Header(NamedTuple):
@@ -59,8 +71,20 @@ def as_named(geometry: Geometry, reader: str | None) -> Geometry:
     return Geometry(spacing=(1.0, 1.0), spacing_known=False, remarks=geometry.remarks)
 
 
-def check_text(path: Path) -> None:
+class TextFacts(NamedTuple):
+    """What a header in words says that ITK does not tell: whether there are sizes at all, and what it passes over."""
+
+    spacing_known: bool = True
+    remarks: tuple[str, ...] = ()
+
+
+def check_text(path: Path) -> TextFacts:
     """Look at the header of a NRRD, MetaImage or GIPL file before ITK follows it.
+
+    Returns
+    -------
+    TextFacts
+        What ITK, and nnU-Net with it, passes over.
 
     Raises
     ------
@@ -76,24 +100,49 @@ def check_text(path: Path) -> None:
         if start[252:256] in _GIPL:
             *shape, _ = struct.unpack(">5H", start[:10])
             require_room(path, [n for n in shape if n], 1)
-    elif name.endswith(".nrrd"):
+        return TextFacts()
+    if name.endswith(".nrrd"):
         start = _begin(path, _NRRD_END)
         end = _NRRD_END.search(start)
         text = start if end is None else start[: end.start() + 1]
         for elsewhere in _NRRD_FILE.finditer(text):
             _refuse_outside(path, elsewhere[1].strip(), text[elsewhere.end() :])
         _check_numbers(path, text)
-    else:
-        start = _begin(path, _META_END)
-        where, mentions = _META_FILE.search(start), list(_META_MENTION.finditer(start))
-        if where is None or len(mentions) != 1:
-            raise ImageError(f"{path} has no header of a MetaImage: one that ends in a line 'ElementDataFile = ...'.")
-        file_name, text = where[1].strip(), start[: where.start()]
-        if file_name.upper() != b"LOCAL":
-            _refuse_outside(path, file_name, start[where.end() :])
-        elif any(_number(packed[1], path) > path.stat().st_size for packed in _PACKED.finditer(text)):
-            raise ImageError(f"{path} is truncated: it says that it holds more bytes than it has. Copy it again.")
-        _check_numbers(path, text)
+        return _facts(text, _NRRD_SIZES)
+    start = _begin(path, _META_END)
+    where, mentions = _META_FILE.search(start), list(_META_MENTION.finditer(start))
+    if where is None or len(mentions) != 1:
+        raise ImageError(f"{path} has no header of a MetaImage: one that ends in a line 'ElementDataFile = ...'.")
+    file_name, text = where[1].strip(), start[: where.start()]
+    if file_name.upper() != b"LOCAL":
+        _refuse_outside(path, file_name, start[where.end() :])
+    elif any(_number(packed[1], path) > path.stat().st_size for packed in _PACKED.finditer(text)):
+        raise ImageError(f"{path} is truncated: it says that it holds more bytes than it has. Copy it again.")
+    _check_numbers(path, text)
+    return _facts(text, _META_SIZES)
+
+
+def _facts(text: bytes, sizes: re.Pattern[bytes]) -> TextFacts:
+    """Return what a header says besides; of sizes, whether it has them."""
+    said = [found[1].lower() for found in sizes.finditer(text)]
+    remarks = []
+    for found in _LENGTHS.finditer(text):
+        units = {word.decode("utf-8", "replace").lower() for word in re.findall(rb'[^\s"]+', found[1])}
+        if units - _MILLIMETRES:
+            listed = " and ".join(sorted(units))
+            remarks.append(f"its header counts lengths in {listed}; the numbers were taken for mm, as ITK does")
+    for pattern, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)):
+        if any(_float(found[1]) != plain for found in pattern.finditer(text)):
+            remarks.append("its header scales the values, which ITK passes over: they were read as they are stored")
+            break
+    return TextFacts(bool(said) and not any(b"nan" in words for words in said), tuple(remarks))
+
+
+def _float(word: bytes) -> float:
+    try:
+        return float(word[:_DIGITS])
+    except ValueError:
+        return math.nan
 
 
 def _begin(path: Path, end: re.Pattern[bytes]) -> bytes:

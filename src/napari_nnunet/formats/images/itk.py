@@ -9,6 +9,7 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header, check_text
+from napari_nnunet.formats.images.header import Header, TextFacts, check_text
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)
 _GIPL_HEADER = 256
+_RIGHT, _UNIT = 1.7e-3, 1e-3  # of a cosine (a tenth of a degree) and a squared length: what headers round
 _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 
@@ -97,21 +99,18 @@ def _grid(header: bytes) -> sitk.ImageFileReader:
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
     lowered = path.name.lower()
-    if lowered.endswith(".nii"):
-        look = nifti_file.glance_at(path)
-        if look.promise is not None and not look.odd:
-            require_room(path, look.promise.shape, look.promise.itemsize)
-        return _read_unpacked(path) if look.odd else _by_itk(path, path, ())
-    if lowered.endswith(".nii.gz"):
+    if lowered.endswith((".nii", ".nii.gz")):
         return _read_unpacked(path)
-    check_text(path)
+    said = check_text(path)
     image = _read_image(path)
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
-    return _placed(sitk.GetArrayFromImage(image), image, path)
+    array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
+    return array, _as_said(geometry, said)
 
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
 _HEADER_BYTES = nifti_file.HEADER_BYTES
+_SLOPE = 112  # where a header has the slope and, behind it, the intercept of its values
 # Of a little-endian header: its size, the type of values, pixdim, where voxels begin, slope, intercept, what it is.
 _LITTLE = struct.Struct("<i66xh4x8f3f224x4s")
 
@@ -124,7 +123,7 @@ def _nifti() -> ModuleType:
 
 
 def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Read .nii.gz: unpacked at once, its voxels taken as they lie, its grid by ITK.
+    """Read NIfTI: unpacked at once, its voxels taken as they lie, its grid by ITK.
 
     ITK unpacks a file from its beginning several times over (ten times slower for small volumes). What is rare it
     reads itself: scaled values, other byte orders, other types.
@@ -159,7 +158,41 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
     else:
         _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
         array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
+        look = nifti_file.glance_at(source)
+        if look.promise is not None:
+            geometry = _with_oddities(geometry, look.start, _scaled_oddly(look.start, source, array))
     return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)}) if remarks else geometry
+
+
+def _with_oddities(geometry: Geometry, start: bytes, remarks: Sequence[str] = ()) -> Geometry:
+    """Return the grid of a NIfTI-1 file that begins so, with what its header says twice and differently."""
+    found, other = nifti_file.oddities_of(start), None
+    if (found.sizes or found.places) and geometry.ndim == 3 and geometry.origin and geometry.direction:
+        across, size = geometry.direction, geometry.spacing[::-1]
+        taken = tuple(
+            (*(sign * across[3 * row + axis] * size[axis] for axis in range(3)), sign * geometry.origin[row])
+            for row, sign in enumerate((-1.0, -1.0, 1.0))  # ITK's LPS
+        )
+        said, other = found.told((*taken, (0.0, 0.0, 0.0, 1.0)), geometry.spacing)
+        remarks = (*remarks, *said)
+    if not remarks and other is None:
+        return geometry
+    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "other_affine": other})
+
+
+def _scaled_oddly(start: bytes, source: Path, array: NDArray[Any]) -> list[str]:
+    """Return remarks about the values that ITK read itself: it takes NaN for 0, and adds what it should not."""
+    remarks = []
+    order = "<" if start[:4] == b"\x5c\x01\0\0" else ">"
+    slope, intercept = struct.unpack_from(f"{order}2f", start, _SLOPE)
+    if slope == 0 and intercept:
+        remarks.append(
+            f"its header has the slope 0, which means that values are not scaled, but an intercept of {intercept:g}, "
+            "which was added"
+        )
+    if array.dtype.kind == "f" and (bad := _nifti().count_invalid(source)):
+        remarks.append(f"{bad} of its voxels are NaN or infinite and were read as 0")
+    return remarks
 
 
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
@@ -185,7 +218,7 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if 0 in pixdim[1 : 1 + array.ndim]:
         odd.append("its header has voxels of size 0; 1 mm was taken instead")
     placed, geometry = _placed(array, grid, path)
-    return placed, geometry.model_copy(update={"remarks": tuple(odd)}) if odd else geometry
+    return placed, _with_oddities(geometry, content, odd)
 
 
 def header(path: Path) -> Header:
@@ -201,7 +234,11 @@ def header(path: Path) -> Header:
     shape = size if len(size) == 4 else (1, *size)
     components = min(reader.GetNumberOfComponents(), 2)
     itemsize = sitk.Image([1] * 2, reader.GetPixelID(), components).GetSizeOfPixelComponent()
-    return Header(shape, itemsize, _geometry(reader, path))
+    geometry = _geometry(reader, path)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        look = nifti_file.glance_at(path)
+        return Header(shape, itemsize, geometry if look.promise is None else _with_oddities(geometry, look.start))
+    return Header(shape, itemsize, _as_said(geometry, check_text(path)))
 
 
 def check_gzip(path: Path) -> None:
@@ -268,6 +305,24 @@ def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
         origin=tuple(float(v) for v in origin),
         direction=tuple(float(v) for v in direction),
     )
+
+
+def _as_said(geometry: Geometry, said: TextFacts) -> Geometry:
+    """Return a grid of NRRD, MetaImage or GIPL with what ITK does not tell of it."""
+    remarks = said.remarks
+    if geometry.direction is not None:
+        axes = np.reshape(geometry.direction, (geometry.ndim, geometry.ndim))
+        between = axes.T @ axes
+        if np.abs(between - np.diag(np.diag(between))).max() > _RIGHT:
+            remarks = (*remarks, "its axes are not at right angles; its voxels were read as they lie")
+        if np.abs(np.diag(between) - 1).max() > _UNIT:
+            lengths = " x ".join(f"{v:.4g}" for v in np.sqrt(np.diag(between))[::-1])
+            remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
+                       "passed over")  # fmt: skip
+    if not remarks and said.spacing_known:
+        return geometry
+    known = geometry.spacing_known and said.spacing_known
+    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "spacing_known": known})
 
 
 def volumes(path: Path) -> list[sitk.Image]:

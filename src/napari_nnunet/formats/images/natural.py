@@ -17,7 +17,7 @@ from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import png_facts, sizes_of
-from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
+from napari_nnunet.formats.images.tiff_pages import TURNED, Pages, opened, pages_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
@@ -58,12 +58,15 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         with opened(path) as file:
             pages = pages_of(file, path)
             _refuse_stacks(pages, path)
-            array, geometry = pages.read(path), _geometry(sizes_of(file, 2), pages.remarks)
+            array, geometry = pages.read(path), _geometry(sizes_of(file, 2), _named(pages))
     else:
         found = png_facts(path) if _is_png(path) else None
         if found is not None:
             require_room(path, found.shape, found.itemsize)
-        array, geometry = _pixels(path), _geometry(found and found.spacing)
+        array, remarks = _pixels(path)
+        if found is not None and found.itemsize > 1 and array.dtype.itemsize == 1:
+            remarks = (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
+        geometry = _geometry(found and found.spacing, remarks)
     if array.dtype == bool:
         array = array.astype(np.uint8)
     if array.ndim == 3:
@@ -78,21 +81,32 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, geometry
 
 
-_PLAIN = ("L", "RGB", "RGBA", "I;16")  # Pillow's names of what PNG files usually hold
+_ORIENTATION = 274  # EXIF and TIFF 6.0
+_PLAIN = ("L", "RGB", "RGBA", "I;16")  # Pillow's names of what pictures usually hold
 
 
-def _pixels(path: Path) -> NDArray[Any]:
-    """Return the pixels (Y, X[, C]) of a picture.
+def _pixels(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the pixels (Y, X[, C]) of a picture, and what else is in the file or is not as it seems.
 
     Plain ones are read by Pillow itself, to the same values: imageio looks anew, for every file, for a plugin that few
     people have, which takes longer than the reading of a small picture.
     """
-    if _is_png(path):
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.mode in _PLAIN and "transparency" not in image.info and not getattr(image, "is_animated", False):
-                return np.array(image)
+    with Image.open(path, formats=("PNG",) if _is_png(path) else None) as image:
+        if (pictures := getattr(image, "n_frames", 1)) > 1:
+            raise ImageError(
+                f"{path.name} holds {pictures} pictures (an animation). Save each of them as a picture of its own."
+            )
+        remarks: tuple[str, ...] = ()
+        if image.mode == "CMYK":
+            remarks = ("its colours are those of print (CMYK) and were read as four channels",)
+        # Of a PNG, Pillow would look for it behind the pixels as well.
+        way = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+        if way not in (0, 1):
+            remarks = (*remarks, TURNED.format(way=way))
+        if image.mode in _PLAIN and "transparency" not in image.info:
+            return np.array(image), remarks
     array: NDArray[Any] = iio.imread(path)
-    return array
+    return array, remarks
 
 
 def _refuse_stacks(pages: Pages, path: Path) -> None:
@@ -100,6 +114,14 @@ def _refuse_stacks(pages: Pages, path: Path) -> None:
         raise ImageError(
             f"{path.name} holds {len(pages.parts)} pages; a picture has one. Save every page as a picture of its own."
         )
+
+
+def _named(pages: Pages) -> tuple[str, ...]:
+    """Return what is odd about the pages of a picture: planes that are not said to be colours."""
+    what = {"TYX": "named time points (T)", "QYX": "not named"}.get(pages.axes)
+    if what is None:
+        return pages.remarks
+    return *pages.remarks, f"its {pages.shape[0]} planes are {what}, and were read as the colours of one picture"
 
 
 def _geometry(found: tuple[tuple[float, ...], str] | None, remarks: tuple[str, ...] = ()) -> Geometry:
@@ -115,15 +137,16 @@ def header(path: Path) -> Header:
             pages = pages_of(file, path)
             _refuse_stacks(pages, path)
             shape, itemsize = pages.shape, int(pages.dtype.itemsize)
-            geometry = _geometry(sizes_of(file, 2), pages.remarks)
+            geometry = _geometry(sizes_of(file, 2), _named(pages))
     else:
         properties = iio.improps(path)
         shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
         geometry = _geometry(png_facts(path).spacing if _is_png(path) else None)
     if len(shape) == 2:
         return Header((1, *shape), itemsize, geometry)
-    colours_last = shape[-1] in (*_COLOURS, 2)
-    return Header((shape[-1], *shape[:-1]) if colours_last else shape, itemsize, geometry)
+    if shape[-1] == 2:  # grey with transparency, which is left out
+        return Header((1, *shape[:-1]), itemsize, geometry)
+    return Header((shape[-1], *shape[:-1]) if shape[-1] in _COLOURS else shape, itemsize, geometry)
 
 
 def note(path: Path) -> str | None:

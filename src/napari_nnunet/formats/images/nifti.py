@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
-from napari_nnunet.formats.images.header import Header
+from napari_nnunet.formats.images.header import COMPLEX, Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry, Matrix
@@ -33,13 +33,13 @@ _EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (1, Z, Y, X), geometry) in storage order, NaN kept."""
     image, remarks = _load(path)
-    remarks = (*remarks, *_tilt(image.affine)[1])
-    return _array(image, path), Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
+    return _array(image, path), _placed(image, remarks)
 
 
 def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Turn the voxels to RAS first: the array's axes are then S, A, R."""
     original, remarks = _load(path)
+    remarks = _placed(original, remarks).remarks
     image = nibabel.as_closest_canonical(original)
     geometry = Geometry(
         spacing=_spacing(image),
@@ -89,9 +89,7 @@ def header(path: Path) -> Header:
     nibabel computes in float32.
     """
     image, remarks = _load(path, voxels=False)
-    remarks = (*remarks, *_tilt(image.affine)[1])
-    geometry = Geometry(spacing=_spacing(image), affine=_rows(image.affine), remarks=remarks)
-    return Header((1, *(int(n) for n in reversed(image.shape))), 4, geometry)
+    return Header((1, *(int(n) for n in reversed(image.shape))), 4, _placed(image, remarks))
 
 
 def promised_bytes(path: Path) -> int:
@@ -130,13 +128,46 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
 
 def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
     image, remarks = _opened(path, voxels=voxels)
+    kind = image.get_data_dtype()
+    if kind.kind == "c":
+        raise ImageError(COMPLEX.format(name=(named or path).name))
+    if kind.names:
+        raise ImageError(
+            f"{(named or path).name} stores {len(kind.names)} values per voxel. "
+            "Save each channel as a file of its own (CASE_0000, CASE_0001, ...)."
+        )
     image = nibabel.squeeze_image(image) if len(image.shape) > 3 else image  # further axes of one entry mean nothing
+    if len(image.shape) < 3:
+        size = " x ".join(map(str, (*image.shape, 1, 1)[:3]))
+        raise ImageError(
+            f"{(named or path).name} has {len(image.shape)} dimensions; nibabel's readers take volumes. Save it as one "
+            f"of a single slice ({size}), as .nii.gz, or as a picture (.png, .tif)."
+        )
     if len(image.shape) != 3:
         raise ImageError(
             f"{(named or path).name} has {len(image.shape)} dimensions ({' x '.join(map(str, image.shape))}). Save "
             "each channel as a volume of its own (CASE_0000, CASE_0001, ...), and each time point as a case."
         )
     return image, remarks
+
+
+def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:
+    """Return the grid of voxels in storage order, with what is odd about them and about the header."""
+    header, other = image.header, None
+    remarks = (*remarks, *_tilt(image.affine)[1])
+    if header["sizeof_hdr"] == nifti_file.NIFTI_1:
+        start, rows = header.binaryblock, _rows(image.affine)
+        found, unit = nifti_file.oddities_of(start), nifti_file.unit_of(start)
+        if found.sizes or found.places:
+            in_mm = tuple(tuple(unit * v for v in row) for row in rows[:3])
+            said, place = found.told((*in_mm, rows[3]), [unit * v for v in _spacing(image)])
+            remarks = (*remarks, *said)
+            other = place and tuple(tuple(v / unit for v in row) for row in place[:3]) + place[3:]
+        if unit != 1:
+            name = "metres" if unit > 1 else "micrometres"
+            remarks = (*remarks, f"its header counts in {name}; nibabel's readers, and nnU-Net with them, take the "
+                       "numbers for mm. As .nii.gz its true size is read")  # fmt: skip
+    return Geometry(spacing=_spacing(image), affine=_rows(image.affine), other_affine=other, remarks=remarks)
 
 
 def _array(image: Any, path: Path) -> NDArray[Any]:

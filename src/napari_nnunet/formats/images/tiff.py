@@ -20,6 +20,8 @@ from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
+_NO_SLICES = {"TYX": "time points (T)", "CYX": "channels (C)"}  # axes whose first one nnU-Net takes for z all the same
+
 
 def sidecar(path: Path) -> Path:
     """Return the spacing file of an image or label file: its name without ``_0000`` and ending, plus .json."""
@@ -66,8 +68,10 @@ def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
     """Return the grid: the file beside wins over what the TIFF says itself."""
     beside, remarks = sidecar(path), pages.remarks
-    if pages.axes == "TYX":
-        remarks = (*remarks, "its planes are named time points (T), and were read as the slices of a stack (z)")
+    if (named := _NO_SLICES.get(pages.axes)) is not None:
+        remarks = (*remarks, f"its planes are named {named}, and were read as the slices of a stack (z)")
+    elif len(pages.axes) == 3 and not pages.axes.endswith("YX"):
+        remarks = (*remarks, f"its axes are named {pages.axes}, and were read as z, y, x")
     if not beside.is_file():
         found = sizes_of(file, 3)
         if found is None:

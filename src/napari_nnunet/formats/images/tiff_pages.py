@@ -18,6 +18,10 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.header import KEPT
 from napari_nnunet.formats.room import require_room
 
+#: What is said of pictures whose file has them shown otherwise than they are stored (EXIF, TIFF 6.0).
+TURNED = "it is to be shown turned or mirrored (orientation {way}), but was read as it is stored"
+_ORIENTATION = 274
+
 
 @dataclass(frozen=True, eq=False)
 class Pages:
@@ -121,6 +125,8 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
     if levels > 1:
         remarks.append(f"it has {levels} levels of resolution, of which the largest was read")
     first = whole[0]
+    if (way := first.keyframe.tags.valueof(_ORIENTATION, default=1)) not in (0, 1):
+        remarks.append(TURNED.format(way=way))
     if len(whole) == 1:
         return Pages((first,), tuple(first.shape), first.axes, tuple(remarks))
     if all(part.shape == first.shape and part.dtype == first.dtype for part in whole) and first.axes == "YX":

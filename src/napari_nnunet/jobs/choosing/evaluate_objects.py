@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, annotated_part
+from napari_nnunet.engine.objects.table import scattered_pieces
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, write_text
@@ -155,13 +156,7 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
     yield Stage(name="Comparing", total=len(pairs))
     found = yield from compare_cases(match_pair, pairs, None, workers=request.workers)
     result = ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})
-    same = [n for n, matching in result.cases.items() if 0 < len(matching.references) <= 2 < len(matching.predictions)]
-    if same and len(same) == len(result.cases):
-        yield Note(
-            level="warning",
-            text="No reference has more than two values. If these are classes and not numbered objects, the figures "
-            "mean nothing.",
-        )
+    yield from _classes_instead(pairs, result)
     target = request.summary or request.prediction / OBJECTS_FILE
     make_folder(target.parent)
     write_json(target, result.content())
@@ -169,6 +164,27 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
         make_folder(request.csv.parent)
         write_text(request.csv, result.csv())
     return result
+
+
+def _classes_instead(pairs: Sequence[Pair], result: ObjectEvaluation) -> Job[None]:
+    """Say where references or predictions look like masks of classes: few values, which lie in many pieces."""
+    cases = [result.cases[pair.name] for pair in pairs]
+    if all(0 < len(case.references) <= 2 < len(case.predictions) for case in cases):
+        looks = ["reference"]
+    else:
+        looks = [
+            which for which, count, path in (
+                ("reference", [len(case.references) for case in cases], pairs[0].reference),
+                ("prediction", [len(case.predictions) for case in cases], pairs[0].prediction),
+            )
+            if all(0 < n <= 2 for n in count) and scattered_pieces(read_objects(path)[0], count[0])
+        ]  # fmt: skip
+    for which in looks:
+        yield Note(
+            level="warning",
+            text=f"No {which} has more than two values. If these are classes and not numbered objects, the figures "
+            "mean nothing.",
+        )
 
 
 def match_pair(pair: Pair) -> dict[str, Matching]:

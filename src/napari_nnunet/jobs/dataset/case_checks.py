@@ -71,6 +71,7 @@ class CaseFacts:
     digest: str = ""
     shape: tuple[int, ...] = ()
     likeness: Likeness | None = None
+    remarks: tuple[str, ...] = ()
     intensities: tuple[tuple[float, float] | None, ...] = ()
     bytes_stored: float = 0.0
     bytes_needed: float = 0.0
@@ -118,10 +119,17 @@ def look_at_case(case: TrainingCase, reader: str, info: DatasetInfo) -> CaseFact
         digest=hashlib.blake2b(data.data, digest_size=16).hexdigest(),
         shape=volume.shape,
         likeness=likeness_of(data[0]),
+        remarks=_remarks(geometry, label_geometry),
         intensities=tuple(usual_range(channel) for channel in data),
         bytes_stored=float(math.prod(volume.shape)) * (4 * volume.channels + 2),
         bytes_needed=needed_bytes(case, reader),
     )
+
+
+def _remarks(image: Geometry, labels: Geometry) -> tuple[str, ...]:
+    """Return what is odd about the files of a case; voxels without a number are counted by themselves."""
+    alone = [f"of its labels: {text}" for text in labels.remarks if text not in image.remarks]
+    return tuple(text for text in (*image.remarks, *alone) if "NaN" not in text)
 
 
 def _place_problems(name: str, volume: Volume, shape: tuple[int, ...], geometry: Geometry) -> Iterable[Problem]:

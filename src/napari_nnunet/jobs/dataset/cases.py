@@ -61,6 +61,8 @@ class NewCase:
         Kind of each object, where the labels number objects instead of naming classes.
     looked_before : bool
         Whether classes that are new were looked for in the cases there are; where nobody did, they are unknown there.
+    looked_here : bool
+        Whether all classes were looked for now in a case of which it was said that only some were.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class NewCase:
     file_ending: str
     kinds: Mapping[int, str] | None = None
     looked_before: bool = True
+    looked_here: bool = False
 
 
 def add_case(case: NewCase) -> Job[TrainingCase]:
@@ -110,6 +113,8 @@ def _say_classes(case: NewCase, labels: NDArray[np.integer]) -> Job[None]:
     for name in (other.name for other in dataset.cases):
         looked = info.annotated.get(name, info.labels.classes)
         here = new if case.looked_before or name == case.name else []
+        if name == case.name and case.looked_here:
+            continue
         if name == case.name and name in info.annotated:
             looked = tuple((yield from _looked_for_now(info, name, labels)))
         if name in info.annotated or (new and not here):
@@ -118,16 +123,30 @@ def _say_classes(case: NewCase, labels: NDArray[np.integer]) -> Job[None]:
         change_json(case.folder, **{ANNOTATED: said})
 
 
+def unlooked_in(case: NewCase, info: DatasetInfo) -> list[str]:
+    """Return the classes that, by the case of this name, nobody looked for and of which nothing is labelled now."""
+    if case.name not in info.annotated:
+        return []
+    return _unlooked(info, case.name, remap(np.unique(np.asarray(case.labels)), case.mapping))[1]
+
+
+def _unlooked(info: DatasetInfo, name: str, values: NDArray[np.integer]) -> tuple[list[str], list[str]]:
+    """Return the classes that were not looked for in a case: those that values are of, and the others."""
+    drawn = set(unlooked_values(info, name, values))
+    others = {
+        region: info.labels.labels[region] for region in info.labels.classes if region not in info.annotated[name]
+    }
+    added = [region for region, value in others.items() if drawn & set(value if isinstance(value, tuple) else (value,))]
+    return added, [region for region in others if region not in added]
+
+
 def _looked_for_now(info: DatasetInfo, name: str, labels: NDArray[np.integer]) -> Job[list[str]]:
     """Return the classes that were looked for in a partly annotated case with its new labels, and say them.
 
     Who labels a class has looked for it; of the others nothing is known, as before.
     """
     looked = info.annotated[name]
-    drawn = set(unlooked_values(info, name, np.unique(labels)))
-    others = {region: info.labels.labels[region] for region in info.labels.classes if region not in looked}
-    added = [region for region, value in others.items() if drawn & set(value if isinstance(value, tuple) else (value,))]
-    rest = [region for region in others if region not in added]
+    added, rest = _unlooked(info, name, np.unique(labels))
     said = [
         (added, "labelled now, so that it counts as looked for, and as background where it is not labelled"),
         (rest, "not looked for, as before, so that it does not count as background"),

@@ -56,6 +56,8 @@ class PlannedCase:
         Whether the image, at a glance, has a handful of whole values, as masks have.
     notes : tuple of str
         What was done with channels that lie on other grids.
+    remarks : tuple of str
+        What is odd about its files, which were read nevertheless.
     sized_by : {"", "given", "mask"}
         Who says the voxel size, if not the image.
     """
@@ -69,6 +71,7 @@ class PlannedCase:
     facts: MaskFacts
     few_values: bool = False
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     sized_by: Literal["", "given", "mask"] = ""
 
     @property
@@ -187,8 +190,14 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         facts=facts,
         few_values=integers and _few(np.asarray(volume.array)),
         notes=volume.notes,
+        remarks=(*volume.geometry.remarks, *_of_mask(mask, volume)),
         sized_by=sized_by,
     )
+
+
+def _of_mask(mask: StoredMask, volume: Volume) -> list[str]:
+    """Return what is odd about a mask and not about its image as well."""
+    return [f"of its mask: {text}" for text in mask.geometry.remarks if text not in volume.geometry.remarks]
 
 
 def _size(

@@ -26,6 +26,7 @@ from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.dataset import ANNOTATED, LabelScheme, looked_for
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.volume import by_text
 
 _IN_PNG = 1 << 16  # different values that fit into a picture; numbers of objects may be more
 _PLAIN = (".png", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")  # what nnU-Net knows as well
@@ -115,6 +116,8 @@ def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersReq
     yield from _size_notes(plan.cases)
     for case in plan.cases:
         yield from (Note(level="warning", text=f"{case.name}: {text}") for text in case.notes)
+    odd = by_text({case.name: case.remarks for case in plan.cases})
+    yield from (Note(level="warning", text=f"{names}: {text}.") for names, text in odd)
 
 
 def _mostly_foreground(plan: ImportPlan, translation: Translation) -> Job[None]:

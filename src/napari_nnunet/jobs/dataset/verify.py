@@ -32,6 +32,7 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import INSIDE
 from napari_nnunet.schema.json_text import decoded, read_object
 from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.volume import by_text
 
 _FEWEST = 5  # cases for nnU-Net's five folds
 _SMALLEST, _LARGEST = 1e-7, 100.0  # mm; electron microscopes reach nanometres, nothing reaches decimetres
@@ -215,6 +216,8 @@ def _common_problems(dataset: RawDataset, facts: dict[str, CaseFacts]) -> Iterab
     seen = {name: fact for name, fact in facts.items() if fact.digest}
     if not seen:
         return
+    for listed, text in by_text({name: fact.remarks for name, fact in sorted(seen.items())}):
+        yield Problem("warning", listed, text)
     yield from _class_problems(dataset.info.labels, list(seen.values()))
     yield from _spacing_problems(dataset, seen)
     yield from intensity_problems(dataset.info.channel_names, seen)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.engine.objects.table import Row, object_table
+from napari_nnunet.engine.objects.table import Row, object_table, scattered_pieces
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
@@ -21,6 +21,7 @@ from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.processes.pool import Task, each_case, results_of
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
+from napari_nnunet.volume import by_text
 
 _REPORTED = 50  # objects between two signs of life
 _BYTES = 40  # per voxel: objects, their numbers made dense, an image as float32
@@ -43,12 +44,18 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
         cases = found_files(request.objects)
     else:
         cases = {request.objects.name[: -len(ending_of(request.objects))]: request.objects}
+    if request.images is not None and request.images.is_file() and len(cases) > 1:
+        raise DatasetError(
+            f"{request.images} is one image, but there are objects of {len(cases)} cases ({', '.join(list(cases)[:3])}"
+            f"{', ...' if len(cases) > 3 else ''}). Give the folder with the image of each case."
+        )
     images = {case: images_of(request.images, case) for case in cases}
     yield from unsized([next(iter(images[case]), path) for case, path in cases.items()])
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
     voxels = sum(map(_memory, cases.values())) / _BYTES
     rows = results_of((yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)), "measured")
+    yield from scattered({case: rows[case].pieces for case in cases})
     table = [{"case": case, **row} for case in cases for row in rows[case]]
     make_folder(request.target.parent)
     write_text(request.target, text_of(table))
@@ -88,7 +95,13 @@ def measure_arrays(
     return tables
 
 
-def object_rows(path: Path, images: tuple[Path, ...]) -> list[Row]:
+class Rows(list[Row]):
+    """The rows of a file, and numbers and pieces where its few numbers lie scattered in many pieces."""
+
+    pieces: tuple[int, int] | None = None
+
+
+def object_rows(path: Path, images: tuple[Path, ...]) -> Rows:
     """Measure the objects of one file, with their kinds where these are told beside; may run in a worker process."""
     objects, geometry = read_objects(path)
     kinds = kinds_beside(path, objects)
@@ -98,7 +111,23 @@ def object_rows(path: Path, images: tuple[Path, ...]) -> list[Row]:
         grid = Grid(volume.shape, volume.geometry)
         objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
         geometry, image = volume.geometry, np.asarray(volume.array)
-    return list(object_table(objects, geometry.spacing, image, kinds=kinds or None))
+    rows = Rows(object_table(objects, geometry.spacing, image, kinds=kinds or None))
+    rows.pieces = scattered_pieces(objects, len(rows))
+    return rows
+
+
+def scattered(found: Mapping[str, tuple[int, int] | None]) -> Job[None]:
+    """Say which cases look like masks of classes, by the numbers and pieces of each."""
+    named = {case: pieces for case, pieces in found.items() if pieces is not None}
+    if named:
+        listed = "; ".join(f"{case}: {pieces} pieces, {numbers} number{'s' * (numbers > 1)}"
+                           for case, (numbers, pieces) in list(named.items())[:3])  # fmt: skip
+        more = "; ..." if len(named) > 3 else ""
+        yield Note(
+            level="warning",
+            text=f"In {len(named)} of {len(found)} files few numbers lie in many separate pieces ({listed}{more}). "
+            "Each number counts as one object. If these are masks of classes, number their objects first.",
+        )
 
 
 def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
@@ -119,8 +148,11 @@ def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
 
 
 def unsized(paths: Sequence[Path]) -> Job[bool]:
-    """Say which files do not tell how large their voxels are; returns whether there are any."""
-    unknown = [path.name for path in paths if not read_header(path).geometry.spacing_known]
+    """Say what is odd about files, and which do not tell how large their voxels are; return whether any do not."""
+    grids = {path.name: read_header(path).geometry for path in paths}
+    for names, text in by_text({name: grid.remarks for name, grid in grids.items()}):
+        yield Note(level="warning", text=f"{names}: {text}.")
+    unknown = [path.name for path in paths if not grids[path.name].spacing_known]
     if unknown:
         listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         yield Note(

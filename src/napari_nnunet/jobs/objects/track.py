@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
+from napari_nnunet.formats.images.files import read_header
 from napari_nnunet.formats.results.objects import found_files, write_numbered
 from napari_nnunet.formats.tables import text_of
+from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.objects.curves import figure_with, series_of
-from napari_nnunet.jobs.objects.measure import images_of, object_rows, unsized
+from napari_nnunet.jobs.objects.measure import images_of, object_rows, scattered, unsized
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
+_LISTED = 12  # time points in a sentence
 _DRAWN = 500  # curves in a picture, the longest ones
 
 
@@ -149,10 +153,12 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     done = []
     for series, times in series_of(list(files)).items():
         yield Stage(name=f"Following {series}", total=len(times))
+        yield from _check_times(series, times, {case: next(iter(images[case]), files[case]) for case in times.values()})
         tables = []
         for i, case in enumerate(times.values()):
             tables.append(object_rows(files[case], images[case]))
             yield Progress(done=i + 1, total=len(times))
+        yield from scattered({case: rows.pieces for case, rows in zip(times.values(), tables, strict=True)})
         found = follow_rows(tables, list(times), request)
         for case, numbers in zip(times.values(), found.numbers, strict=True):
             objects, geometry = read_objects(files[case])
@@ -164,6 +170,56 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     write_text(request.target / "tracks.csv", text_of(table))
     draw_curves(table, request.target / "tracks.png", unit)
     return done
+
+
+def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path]) -> Job[None]:
+    """Say whether times of a series are missing, and whether its files lie in different places.
+
+    Raises
+    ------
+    DatasetError
+        If voxels of a time point are others than those of the first: objects are followed by their places.
+    """
+    if len({later - earlier for earlier, later in pairwise(times)}) > 1:
+        listed = ", ".join(map(str, list(times)[:_LISTED])) + (", ..." if len(times) > _LISTED else "")
+        yield Note(
+            level="warning",
+            text=f"{series}: its time points do not follow each other evenly ({listed}). Each was taken for the one "
+            "after the other; are some missing?",
+        )
+    (first, path), *others = files.items()
+    grid, moved = _grid(path), []
+    for case, other in others:
+        own = _grid(other)
+        found = relation(grid, own)
+        if same_voxels(found, grid, own):
+            continue
+        if not _only_moved(grid, own):
+            raise DatasetError(
+                f"{case} does not lie on the grid of {first}, the first time point of {series}: {found}. Objects are "
+                "followed by their places; bring all time points onto one grid first."
+            )
+        moved.append(case)
+    if moved:
+        yield Note(
+            level="warning",
+            text=f"{series}: by their headers, {len(moved)} of {len(files)} time points lie in another place than the "
+            f"first ({moved[0]}{', ...' if len(moved) > 1 else ''}). They were followed voxel by voxel.",
+        )
+
+
+def _grid(path: Path) -> Grid:
+    header = read_header(path)
+    return Grid(header.shape[1:], header.geometry)
+
+
+def _only_moved(first: Grid, second: Grid) -> bool:
+    """Whether two grids differ in nothing but their origin."""
+    a, b = first.matrix, second.matrix
+    alike = (
+        a is not None and b is not None and np.allclose(a[:, :-1], b[:, :-1], atol=1e-3 * min(first.geometry.spacing))
+    )
+    return first.shape == second.shape and alike
 
 
 def draw_curves(rows: Sequence[Row], path: Path, unit: str = "mm") -> None:

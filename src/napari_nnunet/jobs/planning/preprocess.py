@@ -40,7 +40,7 @@ from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
-from napari_nnunet.volume import Volume
+from napari_nnunet.volume import Volume, by_text
 
 _STAGING = ".unfinished"
 
@@ -303,8 +303,8 @@ def _run(
     else:
         how: dict[str, Any] = {"workers": request.workers, "memory_gb": request.memory_gb}
         outcomes = yield from run_cases(preprocess_case, tasks, **how, finished=finished)
-    for name, outcome in outcomes.items():
-        yield from (Note(level="warning", text=f"{name}: {text}") for text in (outcome.result or ((), ()))[1])
+    said = {name: (outcome.result or ((), ()))[1] for name, outcome in outcomes.items()}
+    yield from (Note(level="warning", text=f"{names}: {text.rstrip('.')}.") for names, text in by_text(said))
     done = [name for name, outcome in outcomes.items() if outcome.error is None]
     return done, {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
 
@@ -358,7 +358,7 @@ def _read(
     case: TrainingCase, reader: str, scheme: LabelScheme, apart: WhenApart, notes: list[str]
 ) -> tuple[Volume, NDArray[Any]]:
     volume, labels = read_case(case, reader, scheme, as_stored=True, apart=apart)
-    notes += volume.notes
+    notes += volume.said
     return volume, labels
 
 

@@ -18,6 +18,7 @@ from napari_nnunet.schema.requests.prediction import PredictSettings
 #: 1000, scanners and microscopes of one kind differ by less than 10.
 FAR = 10.0
 _LISTED = 10
+_DOUBTFUL = (".tif", ".tiff", ".nrrd", ".mha", ".mhd")  # formats that need not say how large a voxel is
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def require_near(model: TrainedModel, geometry: Geometry, settings: PredictSetti
 
 
 def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Iterator[Note]:
-    """Yield what to know of the voxel sizes of a folder, before it is segmented; only TIFFs leave room for doubt.
+    """Yield what to know of the voxel sizes of a folder, before it is segmented.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def size_notes(model: TrainedModel, cases: Sequence[Case], reader: str) -> Itera
     unknown, unused = [], []
     for case in cases:
         path = case.files[0]
-        if reader == "NaturalImage2DIO" or not path.name.lower().endswith((".tif", ".tiff")):
+        if reader == "NaturalImage2DIO" or not path.name.lower().endswith(_DOUBTFUL):
             continue
         try:
             geometry = read_header(path, reader=reader_for(path, reader)).geometry

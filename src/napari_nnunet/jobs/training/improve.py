@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.network.unet import UNet, own_state
 from napari_nnunet.engine.training.learner import first_convolution, load_pretrained
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
-from napari_nnunet.formats.dataset.raw_dataset import open_dataset, reader_of
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
+from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import CONTINUED_FILE
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_summary
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
@@ -31,8 +35,10 @@ from napari_nnunet.schema.names import Fold, require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.schema.trainers import recipe_of
+from napari_nnunet.volume import by_text
 
 T = TypeVar("T", bound=TrainRequest)
+_GLANCED = 3  # cases whose intensities are looked at
 _SHORTER = 4  # times: of the trainer's epochs, where nothing else is said
 
 
@@ -64,7 +70,9 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     model = load_model(first.continue_from)
     dataset = workspace.dataset_name(first.dataset)
     _require_fit(model, first, workspace.raw / dataset)
-    channels = open_dataset(workspace.raw / dataset).info.channel_names
+    raw = open_dataset(workspace.raw / dataset)
+    yield from _look_at_images(model, raw)
+    channels = raw.info.channel_names
     if channels != model.dataset.channel_names:
         yield Note(
             level="warning",
@@ -109,6 +117,37 @@ def _require_fit(model: TrainedModel, request: TrainRequest, raw: Path) -> None:
         )
     if info.labels.has_regions != model.dataset.labels.has_regions:
         raise DatasetError(f"{raw.name} and {model.name} must both have classes, or both regions.")
+
+
+def _look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:
+    """Say where images of a dataset are unlike those a model was trained on; few are read.
+
+    Raises
+    ------
+    DatasetError
+        If voxels are far larger or smaller: the model's plans would resample them to another size altogether.
+    """
+    reader = reader_of(dataset)
+    far: dict[str, str] = {}
+    for case in dataset.cases:
+        with suppress(NnunetError):  # what cannot be read is said when it is preprocessed
+            found = far_voxels(model, read_header(case.images[0], reader=reader).geometry)
+            far |= {} if found is None else {case.name: found.text}
+    if far:
+        name, text = next(iter(far.items()))
+        raise DatasetError(
+            f"{len(far)} of {len(dataset.cases)} cases of {dataset.name} have other voxels than {model.name} was "
+            f"trained on. {name}: {text}",
+            shell="Correct the voxel size in the files, or begin a training with plans of its own "
+            "(-pretrained_weights).",
+            window="Correct the voxel size in the files, or choose the model under 'Begin with' in the Train dock.",
+        )
+    odd: dict[str, tuple[str, ...]] = {}
+    for case in dataset.cases[:: -(-len(dataset.cases) // _GLANCED) or 1]:
+        with suppress(NnunetError):
+            array = read_volume(case.images, reader=reader, as_stored=True).array
+            odd[case.name] = intensity_warnings(array, model.plans, model.configuration, dataset.info.channel_names)
+    yield from (Note(level="warning", text=f"{names}: {text}") for names, text in by_text(odd))
 
 
 def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterator[Note]:

@@ -222,19 +222,6 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
     return "\n\n".join(asked)
 
 
-def new_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
-    """Return what is to be asked of classes that the dataset's other cases do not know; empty where there are none."""
-    known: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else case.classes
-    added = [name for name in case.classes if name not in (*known, IGNORE)]  # none of a case of objects
-    others = 0 if choices.info is None else choices.info.raw.get("numTraining", 0) - (replaced != "nothing")
-    if not added or others < 1:
-        return ""
-    return (
-        f"'{added[0]}' is a new class, and nothing is labelled '{added[0]}' in the {counted(others, 'other case')}. "
-        "Is there none, or did nobody look for it? What nobody looked for is not taken for background in training."
-    )
-
-
 def swap_ignore(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
     """Exchange 0 and the ignore label: sparse labels as they are painted for labels as they are stored, and back."""
     out = labels.copy()

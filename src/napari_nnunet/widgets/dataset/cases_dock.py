@@ -21,11 +21,11 @@ from napari_nnunet.widgets.dataset.case_list import CaseList, GroupTable
 from napari_nnunet.widgets.dataset.case_request import (
     as_painted,
     describe_case,
-    new_classes,
     questions,
     replaces,
     resolve_case,
 )
+from napari_nnunet.widgets.dataset.class_table import new_classes, unlooked_classes
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
@@ -212,16 +212,20 @@ class CasesWidget(RequestDock[NewCase, None]):
         if question and not self.confirmed(question):
             return
         question = new_classes(request, choices, self._replaces)
-        looked = self.looked_for(question) if question else True
-        if looked is None:
+        before = self.looked_for(question) if question else True
+        if before is None:
+            return
+        question = unlooked_classes(request, choices, self._replaces)
+        here = self.looked_for(question) if question else False
+        if here is None:
             return
         layers = [*self.form.images, self.form.labels]
-        request = replace(request, looked_before=looked)
+        request = replace(request, looked_before=before, looked_here=here)
         job = add_case(request) if request.kinds is None else add_object_case(request)
         self.panel.run(job, done=lambda case: self._added(case, layers))
 
     def looked_for(self, question: str) -> bool | None:
-        """Ask whether a new class was looked for in the cases there are; None to leave everything as it is."""
+        """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
         box = QMessageBox(
             QMessageBox.Icon.Question, "nnU-Net", as_text(question), QMessageBox.StandardButton.Cancel, self
         )

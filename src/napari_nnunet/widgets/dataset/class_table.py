@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_nnunet.events import Job, Progress
+from napari_nnunet.jobs.dataset.cases import NewCase, unlooked_in
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
-from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, PaintedClass
-from napari_nnunet.widgets.frame.words import as_text, failure_text
+from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, CaseChoices, PaintedClass, Replaced
+from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
 _MANY = 5  # values without a name from which on they may be numbers of objects
@@ -156,3 +157,29 @@ def default_names(
             name = BACKGROUND
         out.append(PaintedClass(int(value), name))
     return out
+
+
+def new_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
+    """Return what is to be asked of classes that the dataset's other cases do not know; empty where there are none."""
+    known: Mapping[str, Any] = choices.info.labels.labels if choices.info is not None else case.classes
+    added = [name for name in case.classes if name not in (*known, IGNORE)]  # none of a case of objects
+    others = 0 if choices.info is None else choices.info.raw.get("numTraining", 0) - (replaced != "nothing")
+    if not added or others < 1:
+        return ""
+    return (
+        f"'{added[0]}' is a new class, and nothing is labelled '{added[0]}' in the {counted(others, 'other case')}. "
+        "Is there none, or did nobody look for it? What nobody looked for is not taken for background in training."
+    )
+
+
+def unlooked_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
+    """Return what is to be asked where another image takes the place of a partly annotated case, or nothing."""
+    unknown = [] if choices.info is None or replaced != "another" else unlooked_in(case, choices.info)
+    if not unknown:
+        return ""
+    names = " and ".join(f"'{name}'" for name in unknown)
+    return (
+        f"Nobody looked for {names} in the case '{case.name}' that is replaced, and nothing is labelled so in the new "
+        "one. Is there none, or did nobody look for it here either? What nobody looked for is not taken for background "
+        "in training."
+    )

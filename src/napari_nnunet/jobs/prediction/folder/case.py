@@ -122,9 +122,9 @@ def _one(
     output: SegmentationOutput | None,
 ) -> Job[Prediction]:
     yield Note(text=f"{case.name}: {' x '.join(str(n) for n in volume.shape)} voxels.", level="detail")
-    remarks = [f"{text}." for text in volume.geometry.remarks]
-    remarks += intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)
-    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*volume.notes, *remarks))
+    strange = intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)
+    odd = [f"{text.rstrip('.')}." for text in volume.said]
+    yield from (Note(level="warning", text=f"{case.name}: {text}") for text in (*odd, *strange))
     previous, box = None, folder.box(volume.shape)
     if folder.previous is not None:
         previous = _previous_of(case, volume, model, folder, folder.previous)
