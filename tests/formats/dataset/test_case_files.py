@@ -104,6 +104,15 @@ def test_one_channel_needs_no_number(tmp_path):
         find_cases(tmp_path, **{**ITK, "channels": 2})
 
 
+def test_coloured_pictures_need_no_number_either(tmp_path):
+    assert named(find_cases(fill(tmp_path, "a.png", "b.png"), ending=".png", channels=3)) == ["a", "b"]
+    with pytest.raises(DatasetError, match=r"a\.png: the name must end in _0000\.png"):
+        find_cases(tmp_path, ending=".png", channels=2)
+    fill(tmp_path, "c_0000.png")
+    with pytest.raises(DatasetError, match=r"a\.png: the name must end in _0000\.png"):
+        find_cases(tmp_path, ending=".png", channels=3)
+
+
 def test_a_folder_of_another_kind_is_taken_whole(tmp_path):
     assert named(find_cases(fill(tmp_path, "a.nrrd", "b.mha"), **ITK)) == ["a", "b"]
 

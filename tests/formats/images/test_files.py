@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -212,6 +213,12 @@ def test_label_files_with_values_that_are_no_labels_are_refused(tmp_path, values
     sitk.WriteImage(sitk.GetImageFromArray(np.array([[values]])), str(tmp_path / "a.nrrd"))
     with pytest.raises(ImageError, match="labels are whole numbers of at most 32 bits"):
         read_labels(tmp_path / "a.nrrd")
+
+
+def test_labels_are_not_read_from_a_format_that_changes_them(tmp_path):
+    iio.imwrite(tmp_path / "a.JPG", np.zeros((8, 8), np.uint8), extension=".jpg")
+    with pytest.raises(ImageError, match=r"a\.JPG is a JPEG, which changes the values of labels"):
+        read_labels(tmp_path / "a.JPG")
 
 
 @pytest.mark.parametrize("kind", [np.uint32, np.int64, np.uint64])

@@ -1,7 +1,9 @@
 """Images that are read box by box are what their files hold."""
 
+import gzip
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -180,6 +182,56 @@ def test_a_missing_plane_is_noticed(tmp_path):
         tifffile.imwrite(tmp_path / f"p{z}.tif", IMAGE[z])
     with pytest.raises(ImageError, match=r"Planes are missing in .*: 3 between p1\.tif and p5\.tif"):
         opened(tmp_path)
+
+
+def test_a_missing_plane_is_noticed_among_those_that_are_counted_in_steps(tmp_path):
+    for z in (0, 10, 20, 40):
+        tifffile.imwrite(tmp_path / f"p{z:03}.tif", IMAGE[z // 10])
+    with pytest.raises(ImageError, match=r"Planes are missing in .*: 30 between"):
+        opened(tmp_path)
+    (tmp_path / "p040.tif").rename(tmp_path / "p030.tif")
+    assert opened(tmp_path).shape == (4, 20, 30)
+
+
+def test_planes_of_two_channels_are_not_stacked(tmp_path):
+    for z, channel in ((z, c) for z in range(3) for c in "ab"):
+        tifffile.imwrite(tmp_path / f"{channel}_{z}.tif", IMAGE[z])
+    with pytest.raises(ImageError, match=r"several planes of one number: a_0\.tif and b_0\.tif"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["p0.png", "p0.dcm"])
+def test_a_folder_of_something_else_is_named_as_what_it_is(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM" if name.endswith("dcm") else b"")
+    said = "holds a DICOM series, which predict" if name.endswith("dcm") else "holds no TIFF planes"
+    with pytest.raises(ImageError, match=said):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["version 2", "fourth axis", "offset 0", "packed"])
+def test_odd_nifti_is_read_as_everywhere_else(tmp_path, kind):
+    array, path = np.moveaxis(IMAGE.astype(np.int16), 0, -1), tmp_path / "a.nii"
+    make = nibabel.Nifti2Image if kind == "version 2" else nibabel.Nifti1Image
+    content = make(array[..., None] if kind == "fourth axis" else array, np.eye(4)).to_bytes()
+    if kind == "offset 0":
+        content = content[:108] + bytes(4) + content[112:]
+    path.write_bytes(gzip.compress(content) if kind == "packed" else content)
+    image = opened(path)
+    found = image.read(tuple((0, n) for n in image.shape))
+    np.testing.assert_array_equal(found, read_volume([path]).array)
+    np.testing.assert_array_equal(found[0], array.T)
+
+
+@pytest.mark.parametrize(("affine", "said"), [
+    (np.array([[-1, 0, 0, 29], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "stored in another order than a.nii"),
+    (np.eye(4) + 40 * np.eye(4, k=3), "does not lie on the grid of a.nii"),
+])  # fmt: skip
+def test_channels_that_lie_apart_are_refused(tmp_path, affine, said):
+    for name, place in (("a", np.eye(4)), ("b", affine), ("c", np.eye(4))):
+        nibabel.save(nibabel.Nifti1Image(IMAGE.T.astype(np.int16), place), tmp_path / f"{name}.nii")
+    with pytest.raises(ImageError, match=f"b.nii {said}, but is a channel of the same image"):
+        open_image([tmp_path / "a.nii", tmp_path / "b.nii"])
+    assert open_image([tmp_path / "a.nii", tmp_path / "c.nii"]).channels == 2
 
 
 def test_a_plane_of_another_size_is_named_with_what_was_read(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -211,3 +212,32 @@ def test_a_class_that_only_the_last_case_has_is_compared(tmp_path):
         label_folder(tmp_path / folder, {**cases, "z": rare}, info=False)
     result = drain(compare_folders(CompareRequest(first=tmp_path / "a", second=tmp_path / "b")))
     assert list(result.names) == [1, 7]
+
+
+@pytest.mark.parametrize(("reference", "prediction", "said"), [
+    (1, 255, "The predictions never have the label 1, but 255, which the references do not have"),
+    (255, 1, "The references never have the label 1, but 255, which the predictions do not have"),
+    (1, 1, None), (1, 0, None),
+])  # fmt: skip
+def test_values_that_cannot_mean_the_same_classes_are_doubted(tmp_path, reference, prediction, said):
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[1:3, 2:5, 2:5] = 1
+    label_folder(tmp_path / "ref", {"a": drawn * np.uint8(reference)})
+    label_folder(tmp_path / "pred", {"a": drawn * np.uint8(prediction)})
+    events = []
+    drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", Rules((1,), ".nii.gz")), events.append)
+    assert [event.text.partition(". Do")[0] for event in events if isinstance(event, Note)] == (
+        [] if said is None else [said]
+    )
+
+
+def test_distances_between_surfaces_of_pictures_are_not_called_millimetres(tmp_path):
+    pytest.importorskip("monai")
+    for name in ("ref", "pred"):
+        (tmp_path / name).mkdir()
+        iio.imwrite(tmp_path / name / "a.png", np.eye(12, dtype=np.uint8))
+    events = []
+    rules = Rules((1,), ".png", surface=1.0)
+    drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules), events.append)
+    (said,) = (event.text for event in events if isinstance(event, Note))
+    assert said.startswith("1 file (a.png) of the references do not say how large their voxels are")

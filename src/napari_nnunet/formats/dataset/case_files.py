@@ -28,6 +28,7 @@ _OWN: dict[str, tuple[str, ...]] = {
     "SimpleITKIOWithReorient": _VOLUMES,
 }
 #: Endings of files that lie beside images and are none.
+_COLOURS = (3, 4)  # channels that a picture can hold in one file
 _BESIDE = (
     ".json",
     ".txt",
@@ -260,8 +261,9 @@ def _sorted(folder: Path, name: str, ending: str, readable: tuple[str, ...], cha
             bare.append((path, case))
         elif heap.files[case].setdefault(channel, path) is not path:
             heap.left_out.append(f"{path.name} ({heap.files[case][channel].name} is the same case)")
+    colours = channels in _COLOURS and not heap.files and all(_is_picture(path) for path, _ in bare)
     for path, case in bare:
-        if channels > 1:
+        if channels > 1 and not colours:
             heap.problems.append(f"{shown(path.name)}: the name must end in _0000{_ending(path)} (the channel number)")
         elif case in heap.files:
             heap.left_out.append(f"{path.name} ({next(iter(heap.files[case].values())).name} is the same case)")
@@ -300,6 +302,11 @@ def _given(paths: Sequence[Path]) -> _Heap:
         if heap.files[case].setdefault(channel or 0, path) is not path:
             heap.problems.append(f"{path} and {heap.files[case][channel or 0]} would both be the case {shown(case)}")
     return heap
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file can hold all colours of a case."""
+    return path.name.lower().endswith(ADAPTERS["NaturalImage2DIO"].endings)
 
 
 def _split(path: Path) -> tuple[str, int | None]:

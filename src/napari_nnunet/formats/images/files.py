@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, one_line, opened_once
+from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_label_file, one_line, opened_once
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -256,8 +256,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     ImageError
         If the file is missing, damaged, or has several channels.
     """
-    if not path.is_file():
-        raise ImageError(f"The label file {path} does not exist.")
+    check_label_file(path)
     array, geometry = _read_one(adapter_for(path, reader), path, reader)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")

@@ -64,6 +64,18 @@ class Header(NamedTuple):
     geometry: Geometry
 
 
+def check_label_file(path: Path) -> None:
+    """Raise ImageError if a file of labels is not there, or of a format that changes them."""
+    if not path.is_file():
+        raise ImageError(f"The label file {path} does not exist.")
+    if path.name.lower().endswith((".jpg", ".jpeg")):
+        raise ImageError(
+            f"{path.name} is a JPEG, which changes the values of labels. Save labels as .png or .tif from where they "
+            "were drawn.",
+            shell="Masks that there are as JPEG only: import_folders --threshold.",
+        )
+
+
 def as_named(geometry: Geometry, reader: str | None) -> Geometry:
     """Return what nnU-Net's class of that name makes of a grid: its reader of pictures knows no size of a pixel."""
     if reader != "NaturalImage2DIO" or not geometry.spacing_known:

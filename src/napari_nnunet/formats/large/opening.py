@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom.series import is_series
+from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.regular import regular
+from napari_nnunet.grid import Grid, Turned, relation, same_voxels
 from napari_nnunet.schema.geometry import GIVEN, Geometry
 
 _TIFF = (".tif", ".tiff")
@@ -85,12 +89,28 @@ def open_image(paths: Sequence[Path | str], say: Say | None = None) -> LargeImag
                 f"The channels {first.name} and {other.name} do not lie on one grid: {first.axes} with voxels of "
                 f"{first.geometry.spacing} mm, {other.axes} with {other.geometry.spacing} mm."
             )
+        _require_same_place(first, other)
     return replace(
         first,
         arrays=tuple(array for image in opened for array in image.arrays),
         files=tuple(file for image in opened for file in image.files),
         notes=tuple(dict.fromkeys(note for image in opened for note in image.notes)),
     )
+
+
+def _require_same_place(first: LargeImage, other: LargeImage) -> None:
+    """Raise ImageError if channels lie apart, or are stored in another order: they are read box by box, as they lie."""
+    if first.shape != other.shape:
+        return  # said with all shapes
+    grids = Grid(first.shape, first.geometry), Grid(other.shape, other.geometry)
+    found = relation(*grids)
+    if not same_voxels(found, *grids):
+        how = f"is stored in another order than {first.name}" if isinstance(found, Turned) else (
+            f"does not lie on the grid of {first.name}"
+        )  # fmt: skip
+        raise ImageError(
+            f"{other.name} {how}, but is a channel of the same image: {found}. Bring both onto one grid first."
+        )
 
 
 def image_of(array: Any, spacing: Sequence[float], axes: str | None = None, name: str = "the array") -> LargeImage:
@@ -121,7 +141,10 @@ def _open_one(path: Path | str, say: Say) -> LargeImage:
         image = _open_planes(path, planes)
     elif path.name.lower().endswith(_TIFF):
         image = _open_tiff(path, say.axes, reader)
-    elif path.name.lower().endswith(".nii") and reader != _TURNS:
+    elif path.is_dir():
+        what = "a DICOM series, which predict segments" if is_series(path) else "no TIFF planes"
+        raise ImageError(f"{path} holds {what}. Give OME-Zarr, a folder of TIFF planes, or a file.")
+    elif path.name.lower().endswith(".nii") and reader != _TURNS and _is_plain(path):
         image = _open_nifti(path)
     else:
         volume = read_volume([path], reader=reader, as_stored=True)
@@ -191,20 +214,35 @@ def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
             f"The planes of {folder.name} have the shape {' x '.join(map(str, shape))}; a folder of planes holds one "
             "grey picture (y, x) per file."
         )
-    numbers = [re.findall(r"\d+", path.stem)[-1:] for path in files]
-    if all(numbers):
-        known = [int(number[0]) for number in numbers]
-        gaps = [n for n in range(min(known), max(known) + 1) if n not in set(known)]
-        if gaps and len(gaps) < len(files):
-            raise ImageError(
-                f"Planes are missing in {folder.name}: {', '.join(map(str, gaps[:5]))}{', ...' if gaps[5:] else ''} "
-                f"between {files[0].name} and {files[-1].name}. Export it again."
-            )
+    _check_numbers(folder, files)
     geometry = Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
     if sizes is not None:
         geometry = Geometry(spacing=sizes[0], spacing_source=sizes[1])
     planes = _Planes(files, (shape[0], shape[1]), dtype)
     return LargeImage((planes,), "ZYX", geometry, folder.name, (folder,))
+
+
+def _check_numbers(folder: Path, files: Sequence[Path]) -> None:
+    """Raise ImageError if the numbers of planes tell that some are missing, or that there are several of each."""
+    numbers = [re.findall(r"\d+", path.stem)[-1:] for path in files]
+    if not all(numbers):
+        return
+    known: dict[int, Path] = {}
+    for number, path in zip(numbers, files, strict=True):
+        before = known.setdefault(int(number[0]), path)
+        if before != path:
+            raise ImageError(
+                f"{folder.name} has several planes of one number: {before.name} and {path.name}. Are these several "
+                "channels, time points or series? Put each into a folder of its own."
+            )
+    there = sorted(known)
+    step = min((b - a for a, b in pairwise(there)), default=1)
+    gaps = [n for n in range(there[0], there[-1] + 1, step) if n not in known]
+    if gaps and len(gaps) < len(files):
+        raise ImageError(
+            f"Planes are missing in {folder.name}: {', '.join(map(str, gaps[:5]))}{', ...' if gaps[5:] else ''} "
+            f"between {files[0].name} and {files[-1].name}. Export it again."
+        )
 
 
 def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
@@ -255,6 +293,12 @@ def _letters(series: Any, ndim: int, whole: Sequence[Any]) -> str:
     if len(letters) == ndim:
         return "ZYX"[-ndim:]
     return letters if set(letters) <= set("CZYX") else ""
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether the voxels of a NIfTI file can be taken from it as they lie; what is not there is said when it opens."""
+    look = nifti_file.glance_at(path) if path.is_file() else None
+    return look is None or (look.promise is not None and not look.odd and len(look.promise.shape) <= 3)
 
 
 def _open_nifti(path: Path) -> LargeImage:

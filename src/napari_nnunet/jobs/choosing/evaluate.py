@@ -20,7 +20,15 @@ from napari_nnunet.formats.images.files import adapter_for, common_ending, read_
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
-from napari_nnunet.jobs.choosing.pairs import Pair, files_of, pair_up, some_files
+from napari_nnunet.jobs.choosing.pairs import (
+    Pair,
+    files_of,
+    other_values,
+    pair_up,
+    some_files,
+    undefined_values,
+    unsized_references,
+)
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region, unknown_regions
@@ -179,7 +187,8 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[
     Returns
     -------
     tuple of (dict, dict of str to set of int)
-        The metrics of every label, and the values of "references" and "predictions" that dataset.json does not define.
+        The metrics of every label, and the values of "references" and "predictions" that dataset.json does not define;
+        without one, those that only one of them has.
     """
     reference, prediction, geometry = read_pair(pair, rules)
     joint = Joint.count(reference, prediction)
@@ -196,7 +205,8 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[
         more = blanked(more, rules.unknown.get(pair.name, ()))
         found = {label: {**values, **more[label]} for label, values in found.items()}
     sides = {"references": joint.expected, "predictions": joint.predicted}
-    return found, {which: set(own) - set(rules.defined or own) for which, own in sides.items()}
+    others = {"references": joint.predicted, "predictions": joint.expected}
+    return found, {which: set(own) - set(rules.defined or others[which]) for which, own in sides.items()}
 
 
 def size_of(path: Path, reader: str | None) -> tuple[int, int]:
@@ -272,11 +282,13 @@ def evaluate_pairs(
     """
     if rules.surface is not None:
         require()
+        yield from unsized_references(pairs, rules.reader)
     yield Stage(name="Comparing", total=len(pairs))
     found = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers, cluster=cluster)
     result = Evaluation(tuple(pairs), tuple(metrics for metrics, _ in found), rules.labels)
     yield from _strange_values(result, rules)
-    yield from _undefined(pairs, [values for _, values in found])
+    values = [own for _, own in found]
+    yield from undefined_values(pairs, values) if rules.defined else other_values(result.labels, result.cases, values)
     return result
 
 
@@ -371,20 +383,6 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         cluster=request.cluster,
     )
     return (yield from job)
-
-
-def _undefined(pairs: Sequence[Pair], values: Sequence[Mapping[str, set[int]]]) -> Job[None]:
-    """Warn about files with values that dataset.json lacks: no score tells of them."""
-    for which in ("references", "predictions"):
-        files = [pair.prediction.name for pair, own in zip(pairs, values, strict=True) if own[which]]
-        listed = sorted(set[int]().union(*(own[which] for own in values)))
-        if files:
-            shown = ", ".join(map(str, listed[:6])) + (", ..." if len(listed) > 6 else "")
-            yield Note(
-                level="warning",
-                text=f"{some_files(files)} of the {which} have values that dataset.json does not define ({shown}); "
-                "they count as background. Is this the right dataset.json?",
-            )
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:

@@ -199,9 +199,13 @@ def require_channels(case: Case, volume: Volume, model: TrainedModel) -> None:
     """Raise ImageError if an image has not as many channels as a model was trained on."""
     channels = len(model.dataset.channel_names)
     if volume.channels != channels:
+        way = {(3, 1): "Save it in grey.", (4, 1): "Save it in grey.", (1, 3): "Save it in colour (RGB).",
+               (4, 3): "Save it without transparency."}.get((volume.channels, channels))  # fmt: skip
+        if way is None or len(volume.shape) == 3:
+            way = "Save each channel as CASE_0000, CASE_0001, ..., and each time point as a case of its own."
         raise ImageError(
             f"{case.name} has {volume.channels} channel{'s' if volume.channels > 1 else ''}, the model was trained on "
-            f"{channels} ({', '.join(model.dataset.channel_names)})."
+            f"{channels} ({', '.join(model.dataset.channel_names)}). {way}"
         )
 
 
