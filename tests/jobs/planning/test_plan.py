@@ -8,12 +8,14 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
-from helpers import DATASET, make_dataset, smooth_image
+from helpers import DATASET, dataset_json, make_dataset, smooth_image
 from napari_nnunet.cli import main
 from napari_nnunet.engine.planning.topology import topology
 from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Note, Progress, drain
+from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
@@ -41,6 +43,22 @@ def test_a_dataset_is_measured_once_and_again_when_it_changed(workspace):
     path.write_bytes((path.parent / "c2_0000.nii.gz").read_bytes())
     changed = _events(extract_fingerprint(workspace, FingerprintRequest(dataset=DATASET)))
     assert any("the data changed" in e.text for e in changed if isinstance(e, Note))
+
+
+def test_voxels_without_a_size_are_said_before_anything_is_planned(workspace, tmp_path):
+    raw = make_dataset(tmp_path, cases=5, name="Dataset031_Stacks")
+    for path in sorted(raw.rglob("*.nii.gz")):
+        tifffile.imwrite(path.with_name(path.name.replace(".nii.gz", ".tif")), read_volume([path]).array[0])
+        path.unlink()
+    dataset_json(raw, file_ending=".tif")
+    (raw / "imagesTr" / "c2.json").write_text(json.dumps({"spacing": [1, 1, 1]}))
+    said = [
+        e for e in _events(extract_fingerprint(workspace, FingerprintRequest(dataset=raw.name))) if isinstance(e, Note)
+    ]
+    assert [event.text for event in said if event.level == "warning"] == [
+        "c0, c1, c3, c4: no voxel size in the files; 1 mm is assumed in every direction. Beside a TIFF, CASE.json says "
+        'it: {"spacing": [z, y, x]}.'
+    ]
 
 
 def test_a_fingerprint_that_nnunet_took_is_not_overwritten(workspace):

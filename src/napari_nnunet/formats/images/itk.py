@@ -9,12 +9,11 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,12 +23,12 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import Header, TextFacts, check_text
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.oddities import NO_NUMBERS, as_said, slope_remarks, with_oddities
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _SPATIAL = (2, 3)
 _GIPL_HEADER = 256
-_RIGHT, _UNIT = 1.7e-3, 1e-3  # of a cosine (a tenth of a degree) and a squared length: what headers round
 _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 
@@ -42,19 +41,30 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def _information(path: Path) -> sitk.ImageFileReader:
+class _Informed(NamedTuple):
+    """ITK's reading of a header, and what it does not tell: the start of a NIfTI-1 file, or what words say."""
+
+    grid: sitk.ImageFileReader
+    start: bytes | None = None
+    said: TextFacts = TextFacts()
+
+
+def _information(path: Path) -> _Informed:
     """Return ITK's reading of a header; raises RuntimeError where ITK does.
 
     ITK unpacks a packed NIfTI file from its beginning several times over, so it is given the header alone.
     """
-    if path.name.lower().endswith(".nii.gz"):
-        with suppress(zlib.error):
-            look = nifti_file.glance_at(path)
-            if look.promise is not None:
-                return _grid(look.start)
-    elif not path.name.lower().endswith(".nii"):
-        check_text(path)
-    return _informed(path)
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        said = check_text(path)
+        return _Informed(_informed(path), said=said)
+    start = None
+    with suppress(zlib.error):
+        look = nifti_file.glance_at(path)
+        start = None if look.promise is None else look.start
+        if start is not None and name.endswith(".gz"):
+            return _Informed(_grid(start), start)
+    return _Informed(_informed(path), start)
 
 
 #: ITK would ask all its readers whether they know a file, whatever its name is, and some follow it to other files.
@@ -105,12 +115,11 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     image = _read_image(path)
     _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
     array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
-    return array, _as_said(geometry, said)
+    return array, as_said(geometry, said)
 
 
 _NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4"}
 _HEADER_BYTES = nifti_file.HEADER_BYTES
-_SLOPE = 112  # where a header has the slope and, behind it, the intercept of its values
 # Of a little-endian header: its size, the type of values, pixdim, where voxels begin, slope, intercept, what it is.
 _LITTLE = struct.Struct("<i66xh4x8f3f224x4s")
 
@@ -160,39 +169,11 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
         array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
         look = nifti_file.glance_at(source)
         if look.promise is not None:
-            geometry = _with_oddities(geometry, look.start, _scaled_oddly(look.start, source, array))
+            said = slope_remarks(look.start)
+            if array.dtype.kind == "f" and (bad := _nifti().count_invalid(source)):
+                said = (*said, NO_NUMBERS.format(count=bad))
+            geometry = with_oddities(geometry, look.start, said)
     return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)}) if remarks else geometry
-
-
-def _with_oddities(geometry: Geometry, start: bytes, remarks: Sequence[str] = ()) -> Geometry:
-    """Return the grid of a NIfTI-1 file that begins so, with what its header says twice and differently."""
-    found, other = nifti_file.oddities_of(start), None
-    if (found.sizes or found.places) and geometry.ndim == 3 and geometry.origin and geometry.direction:
-        across, size = geometry.direction, geometry.spacing[::-1]
-        taken = tuple(
-            (*(sign * across[3 * row + axis] * size[axis] for axis in range(3)), sign * geometry.origin[row])
-            for row, sign in enumerate((-1.0, -1.0, 1.0))  # ITK's LPS
-        )
-        said, other = found.told((*taken, (0.0, 0.0, 0.0, 1.0)), geometry.spacing)
-        remarks = (*remarks, *said)
-    if not remarks and other is None:
-        return geometry
-    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "other_affine": other})
-
-
-def _scaled_oddly(start: bytes, source: Path, array: NDArray[Any]) -> list[str]:
-    """Return remarks about the values that ITK read itself: it takes NaN for 0, and adds what it should not."""
-    remarks = []
-    order = "<" if start[:4] == b"\x5c\x01\0\0" else ">"
-    slope, intercept = struct.unpack_from(f"{order}2f", start, _SLOPE)
-    if slope == 0 and intercept:
-        remarks.append(
-            f"its header has the slope 0, which means that values are not scaled, but an intercept of {intercept:g}, "
-            "which was added"
-        )
-    if array.dtype.kind == "f" and (bad := _nifti().count_invalid(source)):
-        remarks.append(f"{bad} of its voxels are NaN or infinite and were read as 0")
-    return remarks
 
 
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
@@ -213,18 +194,18 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
-            odd.append(f"{np.count_nonzero(bad)} of its voxels are NaN or infinite and were read as 0")
+            odd.append(NO_NUMBERS.format(count=np.count_nonzero(bad)))
             array = np.where(bad, array.dtype.type(0), array)  # as ITK does
     if 0 in pixdim[1 : 1 + array.ndim]:
         odd.append("its header has voxels of size 0; 1 mm was taken instead")
     placed, geometry = _placed(array, grid, path)
-    return placed, _with_oddities(geometry, content, odd)
+    return placed, with_oddities(geometry, content, odd)
 
 
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     try:
-        reader = _information(path)
+        reader, start, said = _information(path)
     except RuntimeError:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise
@@ -235,10 +216,7 @@ def header(path: Path) -> Header:
     components = min(reader.GetNumberOfComponents(), 2)
     itemsize = sitk.Image([1] * 2, reader.GetPixelID(), components).GetSizeOfPixelComponent()
     geometry = _geometry(reader, path)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        look = nifti_file.glance_at(path)
-        return Header(shape, itemsize, geometry if look.promise is None else _with_oddities(geometry, look.start))
-    return Header(shape, itemsize, _as_said(geometry, check_text(path)))
+    return Header(shape, itemsize, as_said(geometry, said) if start is None else with_oddities(geometry, start))
 
 
 def check_gzip(path: Path) -> None:
@@ -305,24 +283,6 @@ def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
         origin=tuple(float(v) for v in origin),
         direction=tuple(float(v) for v in direction),
     )
-
-
-def _as_said(geometry: Geometry, said: TextFacts) -> Geometry:
-    """Return a grid of NRRD, MetaImage or GIPL with what ITK does not tell of it."""
-    remarks = said.remarks
-    if geometry.direction is not None:
-        axes = np.reshape(geometry.direction, (geometry.ndim, geometry.ndim))
-        between = axes.T @ axes
-        if np.abs(between - np.diag(np.diag(between))).max() > _RIGHT:
-            remarks = (*remarks, "its axes are not at right angles; its voxels were read as they lie")
-        if np.abs(np.diag(between) - 1).max() > _UNIT:
-            lengths = " x ".join(f"{v:.4g}" for v in np.sqrt(np.diag(between))[::-1])
-            remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
-                       "passed over")  # fmt: skip
-    if not remarks and said.spacing_known:
-        return geometry
-    known = geometry.spacing_known and said.spacing_known
-    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "spacing_known": known})
 
 
 def volumes(path: Path) -> list[sitk.Image]:

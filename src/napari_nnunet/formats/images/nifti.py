@@ -20,6 +20,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import COMPLEX, Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
+from napari_nnunet.formats.images.oddities import oddities_of, unit_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
@@ -157,7 +158,7 @@ def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:
     remarks = (*remarks, *_tilt(image.affine)[1])
     if header["sizeof_hdr"] == nifti_file.NIFTI_1:
         start, rows = header.binaryblock, _rows(image.affine)
-        found, unit = nifti_file.oddities_of(start), nifti_file.unit_of(start)
+        found, unit = oddities_of(start), unit_of(start)
         if found.sizes or found.places:
             in_mm = tuple(tuple(unit * v for v in row) for row in rows[:3])
             said, place = found.told((*in_mm, rows[3]), [unit * v for v in _spacing(image)])

@@ -6,7 +6,6 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +17,8 @@ NIFTI_1 = 348  # bytes of a header of the first kind
 HEADER_BYTES = 352  # with the four bytes that say whether extensions follow
 _BITS = 72  # where the header says how many bits a value has; 34 bytes behind, the offset
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
-_DIM, _PIXDIM, _XYZT, _CODES, _QUATERNION, _ROWS = 40, 76, 123, 252, 256, 280  # bytes of a NIfTI-1 header
-_UNITS = {1: 1e3, 3: 1e-3}  # metres and micrometres, in mm; 2 are mm, and 0 says nothing
-_ALIKE = 1e-2  # of a voxel's size: what headers that were rounded differ by
-_CLOSE = 0.1  # of a voxel: transforms that put every corner that near agree
 _PEEK = 4096  # packed bytes that hold more than a header
 _PIECE = 1 << 22
-
-
-Rows = tuple[tuple[float, ...], ...]
 
 
 class Promise(NamedTuple):
@@ -161,101 +153,3 @@ def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...
     if rest.strip(b"\0") and rest[:2] != GZIP:
         remarks = (*remarks, f"{len(rest)} bytes behind its end were passed over")
     return (parts[0] if len(parts) == 1 else b"".join(parts)), beyond, remarks
-
-
-class Oddities(NamedTuple):
-    """What a header says twice and differently: sizes of a voxel (x, y, z) in mm, and qform and sform (RAS, mm)."""
-
-    sizes: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    places: tuple[Rows, Rows] | None = None
-
-    def told(self, taken: Rows, size: Sequence[float]) -> tuple[tuple[str, ...], Rows | None]:
-        """Return remarks for a reader, and the transform that it left.
-
-        Parameters
-        ----------
-        taken : tuple of tuple
-            The affine (RAS, mm) that it took.
-        size : sequence of float
-            And the size of a voxel (z, y, x) in mm.
-        """
-        remarks = []
-        if self.sizes is not None:
-            stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
-            took = " x ".join(f"{v:.4g}" for v in size)
-            remarks.append(
-                f"its header gives two sizes of a voxel, {stated} mm (pixdim) and {sides} mm (sform), of which "
-                f"{took} mm was taken"
-            )
-        if self.places is None:
-            return tuple(remarks), None
-        far = [sum(abs(a - b) for one, two in zip(place, taken, strict=True) for a, b in zip(one, two, strict=True))
-               for place in self.places]  # fmt: skip
-        mine = int(far[1] <= far[0])
-        one, other = map(_leads, self.places)
-        if one != other:
-            remarks.append(
-                f"its header says twice where its axes lead, {one} (qform) and {other} (sform), of which the "
-                f"{('qform', 'sform')[mine]} was taken"
-            )
-        return tuple(remarks), self.places[1 - mine]
-
-
-def _leads(place: Rows) -> str:
-    """Return where the axes x, y, z lead: "RAS" for instance."""
-    code = ""
-    for axis in range(3):
-        row = max(range(3), key=lambda i: abs(place[i][axis]))
-        code += ("LR", "PA", "IS")[row][place[row][axis] > 0]
-    return code
-
-
-_NOTHING_ODD = Oddities()
-
-
-def oddities_of(start: bytes) -> Oddities:
-    """Look for what readers take differently in the first 352 bytes of a NIfTI-1 file."""
-    order = "<" if start[:4] == b"\x5c\x01\0\0" else ">"
-    by_quaternion, by_rows = struct.unpack_from(f"{order}2h", start, _CODES)
-    if by_rows <= 0:
-        return _NOTHING_ODD
-    dim = struct.unpack_from(f"{order}8h", start, _DIM)
-    pixdim = struct.unpack_from(f"{order}8f", start, _PIXDIM)
-    rows = struct.unpack_from(f"{order}12f", start, _ROWS)
-    unit = unit_of(start)
-    stated = tuple(abs(v) * unit for v in pixdim[1:4])
-    sides = tuple(math.hypot(*rows[axis::4]) * unit for axis in range(3))
-    alike = all(abs(a - b) <= _ALIKE * max(a, b) for a, b in zip(stated, sides, strict=True))
-    sizes = None if alike or not all(stated) or not all(sides) else (stated, sides)
-    if by_quaternion <= 0:
-        return Oddities(sizes)
-    second = [unit * v for v in rows]
-    first = _by_quaternion(struct.unpack_from(f"{order}6f", start, _QUATERNION), pixdim, unit)
-    counts = (*(max(n - 1, 1) for n in dim[1:4]), 1)
-    apart = max(sum(abs(first[4 * r + c] - second[4 * r + c]) * counts[c] for c in range(4)) for r in range(3))
-    if apart <= _CLOSE * min((v for v in stated if v), default=unit):
-        return Oddities(sizes)
-    return Oddities(sizes, (_as_matrix(first), _as_matrix(second)))
-
-
-def unit_of(start: bytes) -> float:
-    """Return how many mm the unit of lengths in a header is; 1 where it says none."""
-    return _UNITS.get(start[_XYZT] & 7, 1.0)
-
-
-def _by_quaternion(numbers: Sequence[float], pixdim: Sequence[float], unit: float) -> list[float]:
-    """Return the three rows of the qform (NIfTI-1, method 2)."""
-    b, c, d, *offset = numbers
-    a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
-    x, y, z = (abs(v) or 1.0 for v in pixdim[1:4])
-    z = -z if pixdim[0] < 0 else z
-    rows = (
-        ((a * a + b * b - c * c - d * d) * x, 2 * (b * c - a * d) * y, 2 * (b * d + a * c) * z, offset[0]),
-        (2 * (b * c + a * d) * x, (a * a + c * c - b * b - d * d) * y, 2 * (c * d - a * b) * z, offset[1]),
-        (2 * (b * d - a * c) * x, 2 * (c * d + a * b) * y, (a * a + d * d - c * c - b * b) * z, offset[2]),
-    )
-    return [unit * value for row in rows for value in row]
-
-
-def _as_matrix(rows: Sequence[float]) -> Rows:
-    return tuple(rows[0:4]), tuple(rows[4:8]), tuple(rows[8:12]), (0.0, 0.0, 0.0, 1.0)

@@ -31,6 +31,7 @@ from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.names import require_plain
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
+from napari_nnunet.volume import by_text
 
 _FINGERPRINT = "dataset_fingerprint.json"
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -114,18 +115,33 @@ def _measure_all(
     else:
         outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     results = results_of(outcomes, "measured")
-    return [results[case.name] for case in dataset.cases]
+    for names, text in by_text({name: ["no voxel size"] for name, (_, _, sized) in results.items() if not sized}):
+        yield Note(
+            level="warning",
+            text=f"{names}: {text} in the files; 1 mm is assumed in every direction. Beside a TIFF, CASE.json says it: "
+            '{"spacing": [z, y, x]}.',
+            in_window=f"{names}: {text} in the files; 1 mm is assumed in every direction. The check of the dataset can "
+            "write it.",
+        )
+    return [results[case.name][:2] for case in dataset.cases]
 
 
 def measure_case(
     case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart = "refuse"
-) -> tuple[CaseMeasure, str]:
-    """Read and measure one case, and return a digest of what its files hold; runs in a worker process."""
+) -> tuple[CaseMeasure, str, bool]:
+    """Read and measure one case; runs in a worker process.
+
+    Returns
+    -------
+    tuple of (CaseMeasure, str, bool)
+        With a digest of what its files hold, and whether the size of its voxels is known; of pictures it need not be.
+    """
     from napari_nnunet.engine.planning.measure import measure_volume  # loads scipy, which only the workers need
 
     content = content_of(case)
     volume, labels = read_case(case, reader, scheme, apart=apart)
-    return measure_volume(volume, labels, draws=draws), content
+    sized = volume.geometry.spacing_known or volume.geometry.ndim == 2
+    return measure_volume(volume, labels, draws=draws), content, sized
 
 
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""What headers say twice, or otherwise than readers take it: two transforms, two sizes, units, scaled values."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from napari_nnunet.formats.images.header import TextFacts
+from napari_nnunet.schema.geometry import Geometry, Matrix
+
+NO_NUMBERS = "{count} of its voxels are NaN or infinite and were read as 0"
+_DIM, _PIXDIM, _XYZT, _CODES, _QUATERNION, _ROWS = 40, 76, 123, 252, 256, 280  # bytes of a NIfTI-1 header
+_SLOPE = 112  # where a header has the slope and, behind it, the intercept of its values
+_UNITS = {1: 1e3, 3: 1e-3}  # metres and micrometres, in mm; 2 are mm, and 0 says nothing
+_ALIKE = 1e-2  # of a voxel's size: what headers that were rounded differ by
+_CLOSE = 0.1  # of a voxel: transforms that put every corner that near agree
+_RIGHT, _UNIT = 1.7e-3, 1e-3  # of a cosine (a tenth of a degree) and a squared length: what headers round
+
+
+class Oddities(NamedTuple):
+    """What a header says twice and differently: sizes of a voxel (x, y, z) in mm, and qform and sform (RAS, mm)."""
+
+    sizes: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    places: tuple[Matrix, Matrix] | None = None
+
+    def told(self, taken: Matrix, size: Sequence[float]) -> tuple[tuple[str, ...], Matrix | None]:
+        """Return remarks for a reader, and the transform that it left.
+
+        Parameters
+        ----------
+        taken : tuple of tuple
+            The affine (RAS, mm) that it took.
+        size : sequence of float
+            And the size of a voxel (z, y, x) in mm.
+        """
+        remarks = []
+        if self.sizes is not None:
+            stated, sides = (" x ".join(f"{v:.4g}" for v in reversed(sizes)) for sizes in self.sizes)
+            took = " x ".join(f"{v:.4g}" for v in size)
+            remarks.append(
+                f"its header gives two sizes of a voxel, {stated} mm (pixdim) and {sides} mm (sform), of which "
+                f"{took} mm was taken"
+            )
+        if self.places is None:
+            return tuple(remarks), None
+        far = [sum(abs(a - b) for one, two in zip(place, taken, strict=True) for a, b in zip(one, two, strict=True))
+               for place in self.places]  # fmt: skip
+        mine = int(far[1] <= far[0])
+        one, other = map(_leads, self.places)
+        if one != other:
+            remarks.append(
+                f"its header says twice where its axes lead, {one} (qform) and {other} (sform), of which the "
+                f"{('qform', 'sform')[mine]} was taken"
+            )
+        return tuple(remarks), self.places[1 - mine]
+
+
+def _leads(place: Matrix) -> str:
+    """Return where the axes x, y, z lead: "RAS" for instance."""
+    code = ""
+    for axis in range(3):
+        row = max(range(3), key=lambda i: abs(place[i][axis]))
+        code += ("LR", "PA", "IS")[row][place[row][axis] > 0]
+    return code
+
+
+_NOTHING_ODD = Oddities()
+
+
+def oddities_of(start: bytes) -> Oddities:
+    """Look for what readers take differently in the first 352 bytes of a NIfTI-1 file."""
+    order = _order(start)
+    by_quaternion, by_rows = struct.unpack_from(f"{order}2h", start, _CODES)
+    if by_rows <= 0:
+        return _NOTHING_ODD
+    dim = struct.unpack_from(f"{order}8h", start, _DIM)
+    pixdim = struct.unpack_from(f"{order}8f", start, _PIXDIM)
+    rows = struct.unpack_from(f"{order}12f", start, _ROWS)
+    unit = unit_of(start)
+    stated = tuple(abs(v) * unit for v in pixdim[1:4])
+    sides = tuple(math.hypot(*rows[axis::4]) * unit for axis in range(3))
+    alike = all(abs(a - b) <= _ALIKE * max(a, b) for a, b in zip(stated, sides, strict=True))
+    sizes = None if alike or not all(stated) or not all(sides) else (stated, sides)
+    if by_quaternion <= 0:
+        return Oddities(sizes)
+    second = [unit * v for v in rows]
+    first = _by_quaternion(struct.unpack_from(f"{order}6f", start, _QUATERNION), pixdim, unit)
+    counts = (*(max(n - 1, 1) for n in dim[1:4]), 1)
+    apart = max(sum(abs(first[4 * r + c] - second[4 * r + c]) * counts[c] for c in range(4)) for r in range(3))
+    if apart <= _CLOSE * min((v for v in stated if v), default=unit):
+        return Oddities(sizes)
+    return Oddities(sizes, (_as_matrix(first), _as_matrix(second)))
+
+
+def unit_of(start: bytes) -> float:
+    """Return how many mm the unit of lengths in a header is; 1 where it says none."""
+    return _UNITS.get(start[_XYZT] & 7, 1.0)
+
+
+def _by_quaternion(numbers: Sequence[float], pixdim: Sequence[float], unit: float) -> list[float]:
+    """Return the three rows of the qform (NIfTI-1, method 2)."""
+    b, c, d, *offset = numbers
+    a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+    x, y, z = (abs(v) or 1.0 for v in pixdim[1:4])
+    z = -z if pixdim[0] < 0 else z
+    rows = (
+        ((a * a + b * b - c * c - d * d) * x, 2 * (b * c - a * d) * y, 2 * (b * d + a * c) * z, offset[0]),
+        (2 * (b * c + a * d) * x, (a * a + c * c - b * b - d * d) * y, 2 * (c * d - a * b) * z, offset[1]),
+        (2 * (b * d - a * c) * x, 2 * (c * d + a * b) * y, (a * a + d * d - c * c - b * b) * z, offset[2]),
+    )
+    return [unit * value for row in rows for value in row]
+
+
+def _as_matrix(rows: Sequence[float]) -> Matrix:
+    return tuple(rows[0:4]), tuple(rows[4:8]), tuple(rows[8:12]), (0.0, 0.0, 0.0, 1.0)
+
+
+def with_oddities(geometry: Geometry, start: bytes, remarks: Sequence[str] = ()) -> Geometry:
+    """Return the grid of a NIfTI-1 file that begins so, with what its header says twice and differently."""
+    found, other = oddities_of(start), None
+    if (found.sizes or found.places) and geometry.ndim == 3 and geometry.origin and geometry.direction:
+        across, size = geometry.direction, geometry.spacing[::-1]
+        taken = tuple(
+            (*(sign * across[3 * row + axis] * size[axis] for axis in range(3)), sign * geometry.origin[row])
+            for row, sign in enumerate((-1.0, -1.0, 1.0))  # ITK's LPS
+        )
+        said, other = found.told((*taken, (0.0, 0.0, 0.0, 1.0)), geometry.spacing)
+        remarks = (*remarks, *said)
+    if not remarks and other is None:
+        return geometry
+    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "other_affine": other})
+
+
+def slope_remarks(start: bytes) -> tuple[str, ...]:
+    """Return what ITK adds to values, and should not, of a NIfTI-1 file that begins so."""
+    slope, intercept = struct.unpack_from(f"{_order(start)}2f", start, _SLOPE)
+    if slope != 0 or not intercept:
+        return ()
+    return (
+        f"its header has the slope 0, which means that values are not scaled, but an intercept of {intercept:g}, which "
+        "was added",
+    )
+
+
+def _order(start: bytes) -> str:
+    """Return the byte order of a NIfTI-1 header, as struct writes it."""
+    return "<" if start[:4] == b"\x5c\x01\0\0" else ">"
+
+
+def as_said(geometry: Geometry, said: TextFacts) -> Geometry:
+    """Return a grid of NRRD, MetaImage or GIPL with what ITK does not tell of it."""
+    remarks = said.remarks
+    if geometry.direction is not None:
+        axes = np.reshape(geometry.direction, (geometry.ndim, geometry.ndim))
+        between = axes.T @ axes
+        if np.abs(between - np.diag(np.diag(between))).max() > _RIGHT:
+            remarks = (*remarks, "its axes are not at right angles; its voxels were read as they lie")
+        if np.abs(np.diag(between) - 1).max() > _UNIT:
+            lengths = " x ".join(f"{v:.4g}" for v in np.sqrt(np.diag(between))[::-1])
+            remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
+                       "passed over")  # fmt: skip
+    if not remarks and said.spacing_known:
+        return geometry
+    known = geometry.spacing_known and said.spacing_known
+    return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "spacing_known": known})
