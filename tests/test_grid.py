@@ -107,3 +107,11 @@ def test_pictures_that_know_no_place_are_compared_by_their_size():
     stack = Geometry(spacing=(2.0, 1.0, 1.0))
     other = Geometry(spacing=(2.5, 1.0, 1.0))
     assert isinstance(relation(Grid((5, 6, 7), stack), Grid((5, 6, 7), other)), Apart)
+
+
+def test_a_grid_of_unknown_size_is_no_other_grid_than_one_that_knows_it():
+    unsized = Geometry(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=EYE, spacing_known=False)
+    assert relation(Grid((5, 6, 7), unsized), Grid((5, 6, 7), FLAT)) == Same()
+    assert isinstance(relation(Grid((5, 6, 7), unsized), Grid((5, 7, 6), FLAT)), Apart)
+    away = unsized.model_copy(update={"origin": (50.0, 0.0, 0.0)})
+    assert isinstance(relation(Grid((5, 6, 7), unsized), Grid((5, 6, 7), away)), Apart)

@@ -129,9 +129,9 @@ def relation(first: Grid, second: Grid, *, tolerance: float = TOLERANCE) -> Rela
     Returns
     -------
     Same, Turned or Apart
-        Grids of files that know no place (pictures) are compared by shape, and by spacing if both know it. Where a
-        NIfTI header has two transforms that disagree, readers choose differently among them, and programs that draw
-        masks as well; what is the same by either is the same.
+        Grids of files that know no place (pictures), or no size beside one that does, are compared by shape, and by
+        spacing if both know it. Where a NIfTI header has two transforms that disagree, readers choose differently
+        among them, and programs that draw masks as well; what is the same by either is the same.
     """
     found = _relation(first, second, tolerance)
     if isinstance(found, Same) or (first.geometry.other_affine or second.geometry.other_affine) is None:
@@ -153,7 +153,7 @@ def _relation(first: Grid, second: Grid, tolerance: float) -> Relation:
     if len(first.shape) != len(second.shape):
         return Apart(f"{len(first.shape)} axes and {len(second.shape)}", elsewhere=True, voxels=np.inf)
     a, b = first.matrix, second.matrix
-    if a is None or b is None:
+    if a is None or b is None or first.geometry.spacing_known != second.geometry.spacing_known:
         return _by_size(first, second, tolerance)
     between = np.linalg.solve(a, b)  # from indices of the second to indices of the first
     n = len(first.shape)

@@ -6,11 +6,11 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from helpers import DATASET, make_dataset
+from helpers import DATASET, make_dataset, write_nifti
 from napari_nnunet.errors import DatasetError, PlanError, SettingsError
 from napari_nnunet.events import CaseFailed, drain
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.images.files import write_image, write_labels
+from napari_nnunet.formats.images.files import read_labels, write_image, write_labels
 from napari_nnunet.formats.preprocessed.cases import store_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.overlays import draw_raw, draw_stored, overlay, plot_overlays, telling_slice
@@ -104,6 +104,15 @@ def test_a_case_that_cannot_be_drawn_is_named_and_the_others_are_drawn(tmp_path)
     assert failed.case == "c0"
     assert "c0.nii.gz" in failed.message
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["c1.png"]
+
+
+def test_labels_with_swapped_axes_are_not_drawn_as_something_else(tmp_path):
+    raw = make_dataset(tmp_path, cases=1)
+    path = raw / "labelsTr" / "c0.nii.gz"
+    write_nifti(path, read_labels(path)[0].transpose(1, 0, 2))
+    job = plot_overlays(Workspace.at(tmp_path), OverlaysRequest(dataset=DATASET, target=tmp_path / "out", raw=True))
+    with pytest.raises(DatasetError, match=r"The labels have \(24, 20, 22\) voxels, the image has \(20, 24, 22\)"):
+        drain(job)
 
 
 def test_data_that_were_never_preprocessed_are_told(tmp_path):

@@ -119,6 +119,18 @@ def test_what_is_not_annotated_yet_of_a_training_case_is_asked_for(place):
     assert {s.place.number for s in found.chosen} <= {0, 1, 6, 7, 8, 9}
 
 
+@pytest.mark.parametrize(("spacing", "shape"), [((2.0, 2.0, 2.0), SHAPE), ((1.0, 1.0, 1.0), SHAPE[::-1])])
+def test_another_image_with_the_name_of_a_training_case_is_not_taken_for_it(place, spacing, shape):
+    workspace, images = place
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    make_model(workspace.results, Recipe(labels=labels))
+    raw_case(workspace, "u1", np.full(shape, 3, np.uint8), labels=labels)
+    label = next(workspace.raw.rglob("labelsTr/u1.nii.gz"))
+    write_nifti(label, np.full(shape, 3, np.uint8), spacing)
+    with pytest.raises(DatasetError, match=r"u1\.nii\.gz does not lie on the voxels of the image of the same name"):
+        drain(suggest(workspace, asked(images / "u1_0000.nii.gz", unit="slices")))
+
+
 def test_a_dataset_without_a_model_says_what_to_do_first(tmp_path):
     workspace = Workspace.at(tmp_path)
     raw_case(workspace, "a", np.zeros(SHAPE, np.uint8))

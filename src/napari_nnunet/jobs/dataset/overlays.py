@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.axis_operators import nearest_index
-from napari_nnunet.errors import DatasetError, NnunetError, SettingsError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, SettingsError
 from napari_nnunet.events import CaseDone, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
@@ -92,6 +92,8 @@ def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, ta
     """Draw a raw case; runs in a worker process."""
     volume = read_volume(case.images, reader=reader)
     labels, _ = read_labels(case.label, reader=reader)
+    if labels.shape != volume.shape:
+        raise ImageError(f"The labels have {labels.shape} voxels, the image has {volume.shape}. Check the dataset.")
     data = np.asarray(volume.array)
     _draw(data.reshape(data.shape[0], *volume.shape_3d), labels.reshape(volume.shape_3d), channel, intensity, target)
 

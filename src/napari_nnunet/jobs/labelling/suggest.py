@@ -28,6 +28,7 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.results.probabilities import scratch
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.labelling.judge import best_model, judges
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
@@ -157,9 +158,13 @@ def _places(
     annotated = None
     labels = known.labels.get(case.name)
     if labels is not None:
-        drawn, _ = read_labels(labels, reader=model_reader(model))
-        if drawn.shape != seen.shape:
-            raise DatasetError(f"{labels} has {drawn.shape} voxels, the image of the same name {seen.shape}.")
+        drawn, own = read_labels(labels, reader=model_reader(model))
+        grids = Grid(seen.shape, volume.geometry), Grid(drawn.shape, own)
+        if not same_voxels(found := relation(*grids), *grids):
+            raise DatasetError(
+                f"{labels} does not lie on the voxels of the image of the same name ({found}). Give the image as it is "
+                "in the dataset, or another name."
+            )
         annotated = np.asarray(drawn != known.ignored)
     boxes = boxes_in(seen.shape, request.unit, _size(model, volume, request), axis)
     return places_of(case.name, entropy, seen, scheme, boxes, unit=request.unit, axis=axis, annotated=annotated)
