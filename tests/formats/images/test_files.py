@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -203,69 +202,6 @@ def test_itks_own_failure_to_write_is_a_sentence(tmp_path, monkeypatch):
     for write in (write_labels, write_image):
         with pytest.raises(ResourceError, match=r"a\.nrrd could not be written: ITK ERROR: cannot write"):
             write(np.ones((2, 2, 2), np.uint8), UNIT, tmp_path / "a.nrrd")
-
-
-# --- label files of others --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("values", [[1e12, 0.0], [-3e9, 0.0]])
-def test_label_files_with_values_that_are_no_labels_are_refused(tmp_path, values):
-    sitk.WriteImage(sitk.GetImageFromArray(np.array([[values]])), str(tmp_path / "a.nrrd"))
-    with pytest.raises(ImageError, match="labels are whole numbers of at most 32 bits"):
-        read_labels(tmp_path / "a.nrrd")
-
-
-def test_labels_are_not_read_from_a_format_that_changes_them(tmp_path):
-    iio.imwrite(tmp_path / "a.JPG", np.zeros((8, 8), np.uint8), extension=".jpg")
-    with pytest.raises(ImageError, match=r"a\.JPG is a JPEG, which changes the values of labels"):
-        read_labels(tmp_path / "a.JPG")
-
-
-@pytest.mark.parametrize("kind", [np.uint32, np.int64, np.uint64])
-def test_label_values_beyond_32_bits_do_not_turn_into_others(tmp_path, kind):
-    sitk.WriteImage(sitk.GetImageFromArray(np.array([[[2**32 - 1, 3]]], dtype=kind)), str(tmp_path / "a.nrrd"))
-    with pytest.raises(ImageError, match="values from 3 to 4294967295"):
-        read_labels(tmp_path / "a.nrrd")
-    sitk.WriteImage(sitk.GetImageFromArray(np.array([[[2**31 - 1, 3]]], dtype=kind)), str(tmp_path / "a.nrrd"))
-    assert read_labels(tmp_path / "a.nrrd")[0].tolist() == [[[2**31 - 1, 3]]]
-
-
-@pytest.mark.parametrize("values", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, 0.0]])
-def test_labels_that_are_no_numbers_are_counted(tmp_path, values):
-    sitk.WriteImage(sitk.GetImageFromArray(np.array([[values]])), str(tmp_path / "a.nrrd"))
-    with pytest.raises(ImageError, match=r"a\.nrrd has 1 voxels that are NaN or infinite; labels are 0, 1, 2"):
-        read_labels(tmp_path / "a.nrrd")
-
-
-def test_float_labels_are_whole_but_for_the_precision_of_float32_and_negative_ones_kept(tmp_path):
-    sitk.WriteImage(sitk.GetImageFromArray(np.float32([[[-1.0, 2.0000002, 0.9999999]]])), str(tmp_path / "a.nrrd"))
-    found, _ = read_labels(tmp_path / "a.nrrd")
-    assert found.dtype == np.int32
-    assert found.tolist() == [[[-1, 2, 1]]]
-
-
-@pytest.mark.parametrize("value", [0.25, 0.999, 1.0001, 254.99])
-def test_labels_that_are_no_whole_numbers_are_refused_not_rounded(tmp_path, value):
-    for ending in (".nrrd", ".nii.gz", ".nii", ".tif"):
-        path = tmp_path / f"a{ending}"
-        write_image(np.float32([[[0, value, 1]]]), Geometry(spacing=(1.0, 1.0, 1.0)), path)
-        with pytest.raises(ImageError, match=f"a{ending} has the value {value:g}, and 1 voxels that are no whole"):
-            read_labels(path)
-
-
-@pytest.mark.parametrize(("kind", "kept"), [("u1", "u1"), ("i2", "i2"), ("u4", "u4"), ("i8", "i4"), ("f4", "i4")])
-def test_labels_are_kept_as_stored_where_that_saves_memory(tmp_path, kind, kept):
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4), kind)), str(tmp_path / "a.nrrd"))
-    assert read_labels(tmp_path / "a.nrrd", as_stored=True)[0].dtype == np.dtype(kept)
-
-
-def test_label_files_of_several_channels_are_refused(tmp_path):
-    volumes = sitk.JoinSeries([sitk.GetImageFromArray(np.ones((2, 3, 4), np.uint8))] * 2)
-    sitk.WriteImage(volumes, str(tmp_path / "a.nii.gz"))
-    with pytest.raises(ImageError, match="has 2 channels; a label file must have one"):
-        read_labels(tmp_path / "a.nii.gz")
-    with pytest.raises(ImageError, match="does not exist"):
-        read_labels(tmp_path / "b.nii.gz")
 
 
 # --- images of others -------------------------------------------------------------------------------------------------

@@ -95,13 +95,13 @@ def measure_arrays(
     return tables
 
 
-class Rows(list[Row]):
+class MeasuredRows(list[Row]):
     """The rows of a file, and numbers and pieces where its few numbers lie scattered in many pieces."""
 
     pieces: tuple[int, int] | None = None
 
 
-def object_rows(path: Path, images: tuple[Path, ...]) -> Rows:
+def object_rows(path: Path, images: tuple[Path, ...]) -> MeasuredRows:
     """Measure the objects of one file, with their kinds where these are told beside; may run in a worker process."""
     objects, geometry = read_objects(path)
     kinds = kinds_beside(path, objects)
@@ -111,7 +111,7 @@ def object_rows(path: Path, images: tuple[Path, ...]) -> Rows:
         grid = Grid(volume.shape, volume.geometry)
         objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
         geometry, image = volume.geometry, np.asarray(volume.array)
-    rows = Rows(object_table(objects, geometry.spacing, image, kinds=kinds or None))
+    rows = MeasuredRows(object_table(objects, geometry.spacing, image, kinds=kinds or None))
     rows.pieces = scattered_pieces(objects, len(rows))
     return rows
 
