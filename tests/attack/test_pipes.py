@@ -23,7 +23,7 @@ from tally import SEED, TRIES, numbers
 from works import WORKS
 
 from formats_large import ome_zarr
-from napari_nnunet.errors import NnunetError, ResourceError
+from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.dicom.series import is_dicom_image
 from napari_nnunet.formats.images.files import adapter_for
@@ -133,6 +133,12 @@ def test_no_part_of_a_preprocessed_case_is_a_pipe(tmp_path, name):
     TrainingCase("c", (path,), path))], ids=["probabilities", "is_complete", "is_model_zip", "read_raw", "content_of"])  # fmt: skip
 def test_no_other_file_of_ours_is_a_pipe(tmp_path, act):
     _never_opened(tmp_path / "a", lambda: act(tmp_path / "a"))
+
+
+def test_a_case_with_a_pipe_is_named(tmp_path):
+    with pipe(tmp_path / "a.png") as opened, pytest.raises(DatasetError, match=r"a\.png cannot be read: it is a pipe"):
+        content_of(TrainingCase("c", (tmp_path / "a.png",), tmp_path / "a.png"))
+    assert not opened
 
 
 @pytest.mark.parametrize("name", ["description.json", "fold_0.onnx", "image.npy", "image.nii.gz"])

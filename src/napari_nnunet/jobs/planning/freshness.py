@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from napari_nnunet.errors import ResourceError, SettingsError
+from napari_nnunet.errors import DatasetError, ResourceError, SettingsError
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.journal import Journal
@@ -45,11 +45,14 @@ def rules_of(plans: Plans, configuration: Configuration, dataset: RawDataset) ->
 
 
 def content_of(case: TrainingCase) -> str:
-    """Return a digest of what a case's files hold; reads all of them."""
+    """Return a digest of what a case's files hold; reads all of them, and raises DatasetError where it cannot."""
     digest = hashlib.sha256()
     for path in (*case.images, case.label):
-        with regular(path).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with regular(path).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()
 
 
