@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -218,9 +219,10 @@ def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
                     "files into one folder, or save the image as one file."
                 )
             # ITK would wait for what a pipe is to bring, and numbered files may be any of those beside.
-            for file in folder.iterdir() if "%" in first else [target]:
-                if file.exists() and not (file.is_file() or file.is_dir()):
-                    raise ImageError(f"{path} takes its voxels from {file.name}, which is a pipe or a device.")
+            with suppress(OSError):  # of a name that is too long for any file
+                for file in folder.iterdir() if "%" in first else [target]:
+                    if file.exists() and not (file.is_file() or file.is_dir()):
+                        raise ImageError(f"{path} takes its voxels from {file.name}, which is a pipe or a device.")
 
 
 def _few(numbers: Sequence[str]) -> bool:
