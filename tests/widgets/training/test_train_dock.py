@@ -6,10 +6,12 @@ import json
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from docks import Halting
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox
 
@@ -20,7 +22,9 @@ from napari_nnunet.events import EpochDone, Note, drain
 from napari_nnunet.formats.dataset.raw_writer import update_count
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects
+from napari_nnunet.jobs.training.prepare import Needs
 from napari_nnunet.jobs.training.train import train as train_job
 from napari_nnunet.processes import follow
 from napari_nnunet.processes.follow import Training
@@ -28,7 +32,9 @@ from napari_nnunet.processes.launch import end_training
 from napari_nnunet.processes.record import recorded
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.widgets.frame import dock as frame_dock
 from napari_nnunet.widgets.frame.panel import RunState
+from napari_nnunet.widgets.training import starting
 
 FOLD = "nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
 
@@ -335,3 +341,37 @@ def test_a_training_on_objects_shows_what_became_of_each(viewer, home, qtbot):
     assert (painted[truth == numbers[0]] == FATES["missed"]).all()
     assert (painted[0, :3, :3] == FATES["invented"]).all()
     assert not viewer.layers[f"{name} objects"].visible
+
+
+@pytest.mark.parametrize("new", [(), ("c9",)], ids=["nothing to ask", "new cases"])
+def test_a_dock_that_is_closed_before_its_training_begins_starts_it_or_says_why_not(
+    viewer, train, qtbot, monkeypatch, new
+):
+    def look(*_):
+        yield from ()
+        return Needs(unused=new)
+
+    def prepare(*_, **__):
+        yield from ()
+
+    halted, said, started = Halting(look), [], []
+    halted.at = 0
+    monkeypatch.setattr(starting, "look_at_needs", halted)
+    monkeypatch.setattr(starting, "prepare_training", prepare)
+    monkeypatch.setattr(train.starter._watch, "start", lambda asked: started.append(asked) or Path("fold_0"))
+    monkeypatch.setattr(frame_dock, "show_info", said.append)
+    train.starter.start(train.form.request())
+    assert halted.reached.wait(20)
+    viewer.window.remove_dock_widget(train)
+    halted.go.set()
+    qtbot.waitUntil(lambda: not train.busy and "tarted" in said[-1])
+    assert bool(started) == (not new)
+    assert ("Not started: 1 case in no fold yet" if new else "Started.") in said[-1]
+
+
+def test_a_training_that_begins_after_another_workspace_was_opened_chooses_nothing_there(train, tmp_path, monkeypatch):
+    asked = train.form.request()
+    monkeypatch.setattr(train.watch, "start", lambda _: Path("fold_0"))
+    train.state.choose(workspace=Workspace.at(tmp_path / "other"))
+    train.starter.start_process(asked)
+    assert train.state.choice.dataset is None

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QMessageBox, QWidget
+from qtpy.QtWidgets import QMessageBox
 
 from napari_nnunet.processes.launch import ClusterTrainings, DetachedTraining
+from napari_nnunet.widgets.frame.dock import Dock
 from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.preferences import remember_cluster
 from napari_nnunet.widgets.frame.state import State
@@ -55,7 +56,7 @@ class Starter:
 
     Parameters
     ----------
-    dock : QWidget
+    dock : Dock
         The dock, for its questions.
     panel : RunPanel
         Runs what comes before, and says what came of it.
@@ -68,7 +69,7 @@ class Starter:
     """
 
     def __init__(
-        self, dock: QWidget, panel: RunPanel, watch: Watch, state: State, begun: Callable[[Path], object]
+        self, dock: Dock, panel: RunPanel, watch: Watch, state: State, begun: Callable[[Path], object]
     ) -> None:
         self._dock, self._panel, self._watch, self._state, self._begun = dock, panel, watch, state, begun
 
@@ -87,15 +88,17 @@ class Starter:
         if self._panel.state is RunState.IDLE:
             self._panel.run(needs_of(asked), done=lambda needs: self._prepare(asked, needs))
 
-    def _prepare(self, asked: Asked, needs: Needs) -> None:
-        if getattr(self._dock, "closed", False):
-            return
+    def _prepare(self, asked: Asked, needs: Needs) -> str | None:
+        if needs.unused and self._dock.closed:
+            cases = counted(len(needs.unused), "case")
+            return f"Not started: {cases} in no fold yet, and nobody could be asked. Open the Train dock again."
         adopt = needs.unused if needs.unused and self.confirmed("New cases", unused_question(needs)) else ()
         if isinstance(asked, ClusterTrainings):
             self._panel.run(submit_trainings(asked, adopt=adopt), done=lambda begun: self._submitted(asked, begun))
         else:
             job = prepare_training(asked.workspace, asked.requests, adopt=adopt)
             self._panel.run(job, done=lambda _: self.start_process(asked))
+        return None
 
     def start_process(self, asked: DetachedTraining) -> str:
         """Start the process of a request; returns what to say."""
@@ -116,5 +119,6 @@ class Starter:
         return f"{what} submitted; the list below shows how far they are."
 
     def _started(self, asked: Asked, first: Path) -> None:
-        self._state.choose(dataset=asked.dataset, plans=asked.plans, configuration=asked.configuration)
+        if self._state.workspace == asked.workspace:  # another one may have been opened meanwhile
+            self._state.choose(dataset=asked.dataset, plans=asked.plans, configuration=asked.configuration)
         self._begun(first)
