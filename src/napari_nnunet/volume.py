@@ -73,9 +73,9 @@ class Volume:
 
 
 def by_text(said: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-    """Return what is said of several cases once: names, of which the first are written out, and the text."""
+    """Return what is said of several cases once: their names in order, the first written out, and the text."""
     named: dict[str, list[str]] = {}
-    for name, texts in said.items():
+    for name, texts in sorted(said.items()):  # workers finish in any order
         for text in dict.fromkeys(texts):
             named.setdefault(text, []).append(name)
     return [
