@@ -1,10 +1,11 @@
 """From few labels to a model that can be trusted: six figures, with small networks.
 
     python benchmarks/guidance.py --data DATA --workspace DIR [--only scribbles next labels quality classes partial]
-        [--steps 300] [--seeds 0] [--cases 60] [--minutes 25]
+        [--steps 300] [--seeds 0] [--cases 60] [--minutes 25] [--trainer nnUNetTrainerAdam1en3]
 
 DATA holds ``data/Dataset004_Hippocampus`` and ``data/heart`` (60 volumes of 30 patients, with full labels and
-scribbles). Networks are those of SmallPlanner; ``--steps`` is how long each training lasts. Each piece prints a line or a
+scribbles). Networks are those of SmallPlanner; ``--steps`` is how long each training lasts. So short a training learns
+with Adam (nnU-Net's default, SGD, still finds nothing in hippocampus after 200 steps). Each piece prints a line or a
 table; pieces that would begin after ``--minutes`` are left out, and it says so. What is prepared stays in DIR.
 """
 
@@ -105,14 +106,17 @@ class Bench:
         )
 
     def train(self, name, configuration, fold, steps, seed, **changes):
-        changes = {"plans": PLANS, **changes}
+        changes = {"plans": PLANS, "trainer": self.options.trainer, **changes}
         return nnunet.train(
             name, configuration, fold, workspace=self.home, epochs=max(2, steps // PER_EPOCH), iterations=PER_EPOCH,
             validation_iterations=1, seed=seed, workers=1, **changes,
         )  # fmt: skip
 
+    def folder(self, name, configuration, plans=PLANS):
+        return self.home / "nnUNet_results" / name / f"{self.options.trainer}__{plans}__{configuration}"
+
     def model(self, name, configuration, plans=PLANS):
-        return nnunet.load_model(self.home / "nnUNet_results" / name / f"nnUNetTrainer__{plans}__{configuration}")
+        return nnunet.load_model(self.folder(name, configuration, plans))
 
     def dice(self, model, data, names, classes, **settings):
         """Return the mean Dice of the classes on cases that nobody trained on."""
@@ -246,7 +250,9 @@ def wrong_labels(bench, data_of):
             bench.plan(name, configuration)
             for fold in range(5):
                 bench.train(name, configuration, fold, bench.options.steps, seed, probabilities=True)
-            found = nnunet.find_label_errors(name, workspace=bench.home, workers=1)
+            found = nnunet.find_label_errors(
+                name, workspace=bench.home, trainer=bench.options.trainer, plans=PLANS, workers=1
+            )
             top = [case.name for case in found.cases[: count + 2]]
             share = len(set(bad) & set(top)) / count
             print(
@@ -314,7 +320,7 @@ def more_classes(bench, data_of):
         bench.train(both, "3d_fullres", "all", bench.options.steps, seed, validation=False)
         nothing = bench.dice(bench.model(both, "3d_fullres"), data, held, (1, 2))
         quarter = max(2 * PER_EPOCH, bench.options.steps // 4)
-        old = bench.home / "nnUNet_results" / name / f"nnUNetTrainer__{PLANS}__3d_fullres"
+        old = bench.folder(name, "3d_fullres")
         bench.train(both, "3d_fullres", "all", quarter, seed, plans="continued", continue_from=old, validation=False)
         gone_on = bench.dice(bench.model(both, "3d_fullres", "continued"), data, held, (1, 2))
         print(
@@ -368,6 +374,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cases", type=int, default=60, help="of hippocampus")
+    parser.add_argument("--trainer", default="nnUNetTrainerAdam1en3")
     parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
     options.workspace = options.workspace.resolve()

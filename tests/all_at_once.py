@@ -9,17 +9,22 @@ than one of them. A test that hangs ends its process after a quarter of an hour,
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 SCREEN = (sys.executable, str(Path(__file__).with_name("with_screen.py")))
 PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "-m")
 WINDOWS = (*SCREEN, *PYTEST, "gui and not live")
 HALF = tuple(f"tests/widgets/{room}" for room in ("files", "frame", "prediction", "training"))  # of the time they take
+CRASHED = (-signal.SIGSEGV, 128 + signal.SIGSEGV)  # as seen through a shell
+MODULE, MORE = re.compile(r"(tests/\S+\.py) ([.FEsxX]+)"), re.compile(r"([.FEsxX]+)(?:\s+\[\s*\d+%\])?")
 
 
 def main(arguments: list[str]) -> int:
@@ -27,27 +32,78 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.run([*SCREEN, *PYTEST, "not live", *arguments], check=False).returncode
     rest = [f"--ignore={folder}" for folder in HALF]
-    with tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as two, ExitStack() as stack:
-        windows = [
-            subprocess.Popen(
-                [*WINDOWS, *half],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            for half, output in ((HALF, one), (rest, two))
-        ]
-        for process in windows:
-            stack.callback(_end, process)
+    with ExitStack() as stack:
+        windows = [_Windows(half) for half in (HALF, rest)]
+        for one in windows:
+            stack.callback(one.end)
         others = subprocess.run([*PYTEST, "not gui and not live"], check=False).returncode
-        shown = [process.wait() for process in windows]
-        for output in (one, two):
-            output.seek(0)
+        shown = [one.status() for one in windows]
+        for one in windows:
             sys.stdout.flush()
-            sys.stdout.buffer.write(output.read())
+            sys.stdout.buffer.write(one.output())
             sys.stdout.flush()
     return next((status for status in (others, *shown) if status), 0)
+
+
+class _Windows:
+    """A process that runs tests with windows, beside others.
+
+    The canvas draws in a library of the system. Where that ends the process (a layer that is drawn while another one
+    goes: napari's issues 7351 and 8471), the modules that were not at their end are run again, once.
+    """
+
+    def __init__(self, selected: Sequence[str]) -> None:
+        self._selected = selected
+        self._written = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end
+        self._process = self._started()
+        self._waiting = Thread(target=self._wait)
+        self._waiting.start()
+
+    def status(self) -> int:
+        """Wait for the end, and return the exit status."""
+        self._waiting.join()
+        return self._process.returncode
+
+    def output(self) -> bytes:
+        """Return what was printed."""
+        self._written.seek(0)
+        return self._written.read()
+
+    def end(self) -> None:
+        """End what still runs."""
+        _end(self._process)
+        self._waiting.join()
+        self._written.close()
+
+    def _started(self, *without: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*WINDOWS, *self._selected, *without],
+            stdin=subprocess.DEVNULL,
+            stdout=self._written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _wait(self) -> None:
+        if self._process.wait() not in CRASHED:
+            return
+        done = finished(self.output().decode(errors="replace"))
+        self._written.seek(0, os.SEEK_END)
+        self._written.write(b"\nThe process crashed; what it had not finished is run again.\n")
+        self._written.flush()
+        self._process = self._started(*(f"--ignore={module}" for module in done))
+        self._process.wait()
+
+
+def finished(printed: str) -> list[str]:
+    """Return the modules of tests that a process which crashed had ended well, by what pytest printed."""
+    marks: dict[str, str] = {}
+    for line in printed.splitlines():
+        if begun := MODULE.match(line):
+            marks[begun[1]] = marks.get(begun[1], "") + begun[2]
+        elif marks and (more := MORE.fullmatch(line)):
+            marks[next(reversed(marks))] += more[1]
+    return [module for module in list(marks)[:-1] if not set(marks[module]) & set("FE")]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
