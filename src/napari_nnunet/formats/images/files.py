@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_label_file, one_line, opened_once
+from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_labels, no_pipe, one_line, opened_once
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -150,8 +150,7 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     ImageError
         If the name or the ending is unknown, or it is a pipe or a device.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ImageError(f"{path} is a pipe or a device; an image file is wanted.")
+    no_pipe(path)
     if name is not None:
         if name not in ADAPTERS:
             raise ImageError(f"Unknown image reader {name!r}. Known: {', '.join(ADAPTERS)}.")
@@ -256,7 +255,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
     ImageError
         If the file is missing, damaged, or has several channels.
     """
-    check_label_file(path)
+    check_labels(path)
     array, geometry = _read_one(adapter_for(path, reader), path, reader)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")

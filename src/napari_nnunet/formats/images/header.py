@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -65,7 +66,17 @@ class Header(NamedTuple):
     geometry: Geometry
 
 
-def check_label_file(path: Path) -> None:
+def no_pipe(path: Path) -> None:
+    """Raise ImageError if a path leads to a pipe or a device: to open them may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ImageError(f"{path} is a pipe or a device; an image file is wanted.")
+
+
+def check_labels(path: Path) -> None:
     """Raise ImageError if a file of labels is not there, or of a format that changes them."""
     if not path.is_file():
         raise ImageError(f"The label file {path} does not exist.")
@@ -137,15 +148,15 @@ def check_text(path: Path) -> TextFacts:
 
 def _facts(text: bytes, sizes: re.Pattern[bytes]) -> TextFacts:
     """Return what a header says besides; of sizes, whether it has them."""
-    said = [found[1].lower() for found in sizes.finditer(text)]
-    remarks = []
-    for found in _LENGTHS.finditer(text):
-        units = {word.decode("utf-8", "replace").lower() for word in re.findall(rb'[^\s"]+', found[1])}
+    lowered, remarks = text.lower(), []
+    said = [found[1] for found in sizes.finditer(lowered)]
+    for found in _LENGTHS.finditer(lowered) if b"unit" in lowered else ():
+        units = {word.decode("utf-8", "replace") for word in re.findall(rb'[^\s"]+', found[1])}
         if units - _MILLIMETRES:
             listed = " and ".join(sorted(units))
             remarks.append(f"its header counts lengths in {listed}; the numbers were taken for mm, as ITK does")
-    for pattern, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)):
-        if any(_float(found[1]) != plain for found in pattern.finditer(text)):
+    for pattern, plain in ((_SLOPE, 1.0), (_SHIFT, 0.0)) if b"intensity" in lowered else ():
+        if any(_float(found[1]) != plain for found in pattern.finditer(lowered)):
             remarks.append("its header scales the values, which ITK passes over: they were read as they are stored")
             break
     return TextFacts(bool(said) and not any(b"nan" in words for words in said), tuple(remarks))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
-
-import numpy as np
 
 from napari_nnunet.formats.images.header import TextFacts
 from napari_nnunet.schema.geometry import Geometry, Matrix
@@ -155,15 +154,19 @@ def as_said(geometry: Geometry, said: TextFacts) -> Geometry:
     """Return a grid of NRRD, MetaImage or GIPL with what ITK does not tell of it."""
     remarks = said.remarks
     if geometry.direction is not None:
-        axes = np.reshape(geometry.direction, (geometry.ndim, geometry.ndim))
-        between = axes.T @ axes
-        if np.abs(between - np.diag(np.diag(between))).max() > _RIGHT:
+        axes = [geometry.direction[axis :: geometry.ndim] for axis in range(geometry.ndim)]
+        if any(abs(_product(one, other)) > _RIGHT for one, other in combinations(axes, 2)):
             remarks = (*remarks, "its axes are not at right angles; its voxels were read as they lie")
-        if np.abs(np.diag(between) - 1).max() > _UNIT:
-            lengths = " x ".join(f"{v:.4g}" for v in np.sqrt(np.diag(between))[::-1])
+        squares = [_product(axis, axis) for axis in axes]
+        if any(abs(square - 1) > _UNIT for square in squares):
+            lengths = " x ".join(f"{math.sqrt(square):.4g}" for square in reversed(squares))
             remarks = (*remarks, f"the directions of its axes have lengths of {lengths} instead of 1, which were "
                        "passed over")  # fmt: skip
     if not remarks and said.spacing_known:
         return geometry
     known = geometry.spacing_known and said.spacing_known
     return geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks), "spacing_known": known})
+
+
+def _product(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
