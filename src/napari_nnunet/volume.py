@@ -174,9 +174,9 @@ def whole_numbers(labels: NDArray[Any], path: Path) -> NDArray[np.int32]:
         labels = rounded
     if labels.size and not np.can_cast(labels.dtype, np.int32):
         lowest, highest = labels.min(), labels.max()
-        if invalid := int(np.count_nonzero(~np.isfinite(labels))):
-            raise ImageError(f"{path.name} has {invalid} voxels that are NaN or infinite; labels are 0, 1, 2, ...")
-        if not (lowest >= limits.min and highest <= limits.max):
+        if not (lowest >= limits.min and highest <= limits.max):  # false for NaN as well
+            if invalid := int(np.count_nonzero(~np.isfinite(labels))):
+                raise ImageError(f"{path.name} has {invalid} voxels that are NaN or infinite; labels are 0, 1, 2, ...")
             raise ImageError(
                 f"{path.name} has values from {lowest} to {highest}; labels are whole numbers of at most 32 bits."
             )
