@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
@@ -281,7 +283,24 @@ class BatchLoader:
             self._thread = self._coming = None
         augmenter, self._augmenter = self._augmenter, None
         if augmenter is not None:
-            augmenter._finish()  # noqa: SLF001 - the library's own way to end before garbage collection
+            with _unheard(augmenter.pin_memory_thread):
+                augmenter._finish()  # noqa: SLF001 - the library's own way to end before garbage collection
+
+
+@contextmanager
+def _unheard(thread: threading.Thread | None) -> Iterator[None]:
+    """Let a thread that hands batches on meet workers that have ended: nobody wants these batches any more."""
+    before = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if found.thread is not thread or not issubclass(found.exc_type, OSError | EOFError | RuntimeError):
+            before(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _places(epoch: int, index: int, iterations: int, validation_iterations: int) -> Iterator[Place]:
