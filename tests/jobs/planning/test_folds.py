@@ -13,6 +13,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.groups import write_groups
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.manage import rename_dataset
 from napari_nnunet.jobs.planning.folds import fold_job, look_at_folds, settled_splits
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest, PlanAndPreprocessRequest
@@ -127,6 +128,16 @@ def test_the_shell_shows_a_line_per_fold(workspace, capsys):
     shutil.rmtree(workspace.raw)
     _file(workspace).unlink()
     assert main(where) == 1
+
+
+@pytest.mark.parametrize("asked", [{"folds": 2}, {}])
+def test_no_folds_are_left_under_the_old_name_of_a_dataset_that_is_renamed_meanwhile(workspace, asked):
+    drain(plan_and_preprocess(workspace, PlanAndPreprocessRequest(dataset=DATASET, preprocess=False)))
+    making = settled_splits(workspace, DATASET, NAMES, FoldSettings(**asked))  # which cases there are is known
+    drain(rename_dataset(workspace, DATASET, "Other"))
+    with pytest.raises(DatasetError, match=f"{DATASET} was renamed or removed"):
+        drain(making)
+    assert not _file(workspace).parent.exists()
 
 
 def test_groups_that_somebody_gave_the_dataset_are_kept_together_without_being_asked_for(workspace):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed, is_claimed
 from napari_nnunet.formats.dataset.groups import Groups, read_groups, stored_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -161,16 +161,21 @@ def make_folds(workspace: Workspace, name: str, cases: Sequence[str], request: F
         If the cases cannot be split like that, the raw dataset brings its own folds, or models were trained with
         others.
     """
-    base = make_folder(workspace.preprocessed / name)
-    with _settling(base):
+    base = workspace.preprocessed / name
+    with _settling(workspace, name):
         found = folds_of(base, cases, request, own_groups(workspace, name))
         yield from (Note(level="warning", text=text) for text in found.warnings)
         return found if found.stored else (yield from _exchange(workspace, name, cases, found))
 
 
-def _settling(base: Path) -> AbstractContextManager[None]:
-    """Return a claim of the folds of a dataset; nobody makes or replaces them meanwhile."""
-    return claimed(base, f"The folds of {base.name} are already being made", part=SPLITS_FILE, patience=_PATIENCE)
+@contextmanager
+def _settling(workspace: Workspace, name: str) -> Iterator[None]:
+    """Claim the folds of a dataset: nobody makes or replaces them meanwhile, and nobody moves it."""
+    base = workspace.preprocessed / name
+    with claimed(base, f"The folds of {name} are already being made", part=SPLITS_FILE, patience=_PATIENCE):
+        if not ((workspace.raw / name).is_dir() or (base / "dataset.json").is_file()):
+            raise DatasetError(f"{name} was renamed or removed while its folds were made; look which there are.")
+        yield
 
 
 def current_splits(base: Path) -> Sequence[Split]:
@@ -219,7 +224,7 @@ def settled_splits(
     path = workspace.preprocessed / name / SPLITS_FILE
     if path.is_file():
         return read_splits(path)
-    with _settling(path.parent):
+    with _settling(workspace, name):
         if path.is_file():
             return read_splits(path)
         found = folds_of(path.parent, cases, request, own_groups(workspace, name))
