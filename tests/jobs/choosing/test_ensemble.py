@@ -20,7 +20,7 @@ from choices import (
 from helpers import read_probabilities
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.probabilities import write_probabilities, write_properties
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
 from napari_nnunet.processes import pool
@@ -66,6 +66,31 @@ def test_a_member_stored_any_way_is_joined_on_the_grid_of_the_first(tmp_path, wa
     labels, geometry = read_labels(tmp_path / "o" / "a.nii.gz")
     np.testing.assert_array_equal(labels, ((first["a"] + second["a"]) / 2).argmax(axis=0))
     assert geometry.origin == (3.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("whose", ["x", "y"])
+def test_a_segmentation_that_was_saved_in_another_order_does_not_place_probabilities(tmp_path, whose):
+    """The result would be mirrored: the file tells how it was saved, not how the probabilities beside it lie."""
+    first, second = (member_folder(tmp_path / name, ("a",), seed=i) for i, name in enumerate("xy"))
+    place = Geometry(spacing=(1.0, 1.0, 1.0), origin=(3.0, 2.0, 1.0), direction=tuple(np.eye(3).ravel()))
+    labels, turned = turned_copy(np.zeros(SHAPE, np.uint8), place, (0, 1, 2), (False, False, True))
+    write_labels(np.ascontiguousarray(labels), turned, tmp_path / whose / "a.nii.gz")
+    drain(ensemble_folders(_asked(tmp_path, "x", "y")))
+    labels, geometry = read_labels(tmp_path / "o" / "a.nii.gz")
+    np.testing.assert_array_equal(labels, ((first["a"] + second["a"]) / 2).argmax(axis=0))
+    assert geometry.direction == place.direction
+    assert geometry.origin == place.origin
+
+
+def test_flat_medical_images_are_joined_where_only_properties_tell_the_grid(tmp_path):
+    flat = Geometry(spacing=(2.0, 1.0), origin=(3.0, 2.0), direction=(1.0, 0.0, 0.0, 1.0))
+    arrays = [member_folder(tmp_path / name, ("a",), seed=i, shape=(1, 10, 9)) for i, name in enumerate("xy")]
+    for name, array in zip("xy", arrays, strict=True):
+        _store(tmp_path / name, array["a"], flat)
+    drain(ensemble_folders(_asked(tmp_path, "x", "y")))
+    labels, geometry = read_labels(tmp_path / "o" / "a.nii.gz")
+    np.testing.assert_array_equal(labels, ((arrays[0]["a"] + arrays[1]["a"]) / 2).argmax(axis=0)[0])
+    assert geometry.spacing == (2.0, 1.0)
 
 
 def test_a_member_from_elsewhere_is_refused(tmp_path):

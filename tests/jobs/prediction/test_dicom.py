@@ -141,6 +141,14 @@ def test_series_are_found_wherever_people_have_them(tmp_path):
     assert found(tmp_path, subfolders=True) == ["many/a", "many/b", "one"]
 
 
+def test_slices_given_one_by_one_are_refused_for_their_folder(tmp_path):
+    """``-i FOLDER/*.dcm`` would segment every slice as an image by itself."""
+    one, other = (write_series(tmp_path / name, image()) for name in ("one", "other"))
+    with pytest.raises(DatasetError, match=r"8 of the files \(s000.dcm, .*\) are slices of one DICOM series.*/one\)"):
+        found(*sorted(one.iterdir()))
+    assert found(one / "s003.dcm", other) == ["other", "s003"]
+
+
 def test_series_in_one_folder_are_named_by_their_numbers(tmp_path):
     write_series(tmp_path / "flat", image(), change=numbered(2))
     write_series(tmp_path / "flat", image(), name="t{}.dcm", change=numbered(11))

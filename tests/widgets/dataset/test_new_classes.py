@@ -30,28 +30,37 @@ def answering(button):
     return asked
 
 
-@pytest.mark.parametrize(
-    ("button", "known"), [("Nobody looked for it", EARLIER), ("There is none", {}), ("Cancel", None)]
-)
-def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, home, qtbot, button, known):
-    raw = make_dataset(home, cases=3)
+def press_and_answer(cases, qtbot, raw, button, known):
+    """Save the case, answer the question, and hold the dataset against what is known then (None: as before).
+
+    Returns the question.
+    """
     before = (raw / "dataset.json").read_bytes()
-    show(cases, raw)
-    layers(viewer)
-    settled(cases, qtbot)
-    cases.form.table.item(1, 2).setText("a")
-    cases.form.table.item(2, 2).setText("cyst")
-    settled(cases, qtbot)
     asked = answering(button)
     if known is None:
         cases.panel.button.click()
         assert (raw / "dataset.json").read_bytes() == before
     else:
         press(cases, qtbot)
-        info = open_dataset(raw).info
-        assert info.labels.labels == {"background": 0, "a": 1, "cyst": 2}
-        assert dict(info.annotated) == known
-    assert "'cyst' is a new class, and nothing is labelled 'cyst' in the 3 other cases." in asked[0]
+        assert dict(open_dataset(raw).info.annotated) == known
+    return asked[0]
+
+
+@pytest.mark.parametrize(
+    ("button", "known"), [("Nobody looked for it", EARLIER), ("There is none", {}), ("Cancel", None)]
+)
+def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, home, qtbot, button, known):
+    raw = make_dataset(home, cases=3)
+    show(cases, raw)
+    layers(viewer)
+    settled(cases, qtbot)
+    cases.form.table.item(1, 2).setText("a")
+    cases.form.table.item(2, 2).setText("cyst")
+    settled(cases, qtbot)
+    asked = press_and_answer(cases, qtbot, raw, button, known)
+    if known is not None:
+        assert open_dataset(raw).info.labels.labels == {"background": 0, "a": 1, "cyst": 2}
+    assert "'cyst' is a new class, and nothing is labelled 'cyst' in the 3 other cases." in asked
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,6 @@ def test_a_new_class_is_absent_or_unknown_in_the_cases_there_are(viewer, cases, 
 def test_another_image_does_not_inherit_what_was_looked_for_unasked(viewer, cases, home, qtbot, button, known):
     raw = make_dataset(home, cases=2)
     dataset_json(raw, labels={"background": 0, "a": 1, "b": 2}, napari_nnunet_annotated=PARTLY)
-    before = (raw / "dataset.json").read_bytes()
     show(cases, raw)
     layers(viewer)
     settled(cases, qtbot)
@@ -70,11 +78,5 @@ def test_another_image_does_not_inherit_what_was_looked_for_unasked(viewer, case
         cases.form.table.item(row, 2).setText(name)
     settled(cases, qtbot)
     cases.confirmed = lambda question: True
-    asked = answering(button)
-    if known is None:
-        cases.panel.button.click()
-        assert (raw / "dataset.json").read_bytes() == before
-    else:
-        press(cases, qtbot)
-        assert dict(open_dataset(raw).info.annotated) == known
-    assert asked[0].startswith("Nobody looked for 'b' in the case 'c0' that is replaced")
+    asked = press_and_answer(cases, qtbot, raw, button, known)
+    assert asked.startswith("Nobody looked for 'b' in the case 'c0' that is replaced")

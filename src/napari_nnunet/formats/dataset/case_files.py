@@ -197,6 +197,7 @@ def find_cases(
             heaps.append(heap)
     files = [source for source in listed if source.is_file()]
     alone = [path for path in files if not path.name.lower().endswith(ENDINGS) and dicom.is_dicom_image(path)]
+    _refuse_slices(alone)
     cases += [Case(path.stem if path.suffix.lower() == ".dcm" else path.name, (path,), "") for path in alone]
     heaps.append(_given([path for path in files if path not in alone]))
     _require_series_fit(cases, channels)
@@ -341,6 +342,18 @@ def _require_series_fit(cases: Sequence[Case], channels: int) -> None:
         raise DatasetError(
             f"{cases[0].files[0]} is a DICOM series, one channel, but the model has {channels}. Save every channel as "
             "CASE_0000.nii.gz, CASE_0001.nii.gz, ... first."
+        )
+
+
+def _refuse_slices(files: Sequence[Path]) -> None:
+    """Refuse the slices of a series one by one, as ``FOLDER/*.dcm`` gives them: each would be an image by itself."""
+    slices = dicom.slices_of_one(files)
+    if slices:
+        folders = sorted({str(path.parent) for path in slices})
+        raise DatasetError(
+            f"{len(slices)} of the files ({', '.join(path.name for path in slices[:3])}"
+            f"{', ...' if len(slices) > 3 else ''}) are slices of one DICOM series, and each would be segmented as an "
+            f"image by itself. Give the folder of the series instead ({', '.join(folders[:3])})."
         )
 
 

@@ -125,6 +125,16 @@ def series_in(path: Path) -> tuple[DicomSeries, ...]:
     return tuple(series for series, _ in _listed(path))
 
 
+def slices_of_one(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return those of some files that are slices of one series, each with a place of its own; empty if none are."""
+    stacks: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in paths:
+        for series, slices in _listed(path):
+            if series.frames == 1 and slices[0].position:
+                stacks[series.uid].setdefault(slices[0].position, path)
+    return next((tuple(found.values()) for found in stacks.values() if len(found) > 1), ())
+
+
 def _listed(path: Path) -> list[tuple[DicomSeries, list[_Slice]]]:
     """Return the images of a folder or file with their slices; it is gone through once while it stays the same."""
     files = [path] if path.is_file() else []

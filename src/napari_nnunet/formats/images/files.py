@@ -151,6 +151,11 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
         If the name or the ending is unknown, or it is a pipe or a device.
     """
     no_pipe(path)
+    return _adapter(path, name)
+
+
+def _adapter(path: Path, name: str | None) -> Adapter:
+    """Return the adapter of what is known to be a file."""
     if name is not None:
         if name not in ADAPTERS:
             raise ImageError(f"Unknown image reader {name!r}. Known: {', '.join(ADAPTERS)}.")
@@ -194,7 +199,7 @@ def read_volume(
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
-    adapter = adapter_for(files[0], reader)
+    adapter = _adapter(files[0], reader)
     parts = [_read_one(adapter, path, reader) for path in files]
     notes: tuple[str, ...] = ()
     arrays = [array for array, _ in parts]
@@ -213,7 +218,7 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
     """
     if not path.is_file():
         raise ImageError(f"The image file {path} does not exist.")
-    adapter = adapter_for(path, reader)
+    adapter = _adapter(path, reader)
     try:
         shape, itemsize, geometry = adapter.header(path)
     except NnunetError:
@@ -256,7 +261,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
         If the file is missing, damaged, or has several channels.
     """
     check_labels(path)
-    array, geometry = _read_one(adapter_for(path, reader), path, reader)
+    array, geometry = _read_one(_adapter(path, reader), path, reader)
     if array.shape[0] != 1:
         raise ImageError(f"{path.name} has {array.shape[0]} channels; a label file must have one.")
     labels = array[0]
@@ -270,7 +275,7 @@ def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
     if not path.is_file():
         raise ImageError(f"The file {path} does not exist.")
-    return _read_one(adapter_for(path, reader), path, None)
+    return _read_one(_adapter(path, reader), path, None)
 
 
 def _read_one(adapter: Adapter, path: Path, reader: str | None) -> tuple[NDArray[Any], Geometry]:
@@ -366,10 +371,8 @@ def write_image(channel: NDArray[Any], geometry: Geometry, path: Path) -> None:
 
     Values of types that files do not hold (64 bits, half precision, bool) are written as float32 or uint8.
     """
-    if channel.dtype == bool:
-        channel = channel.astype(np.uint8)
     if channel.dtype.name not in _IMAGE_TYPES:
-        channel = channel.astype(np.float32)
+        channel = channel.astype(np.uint8 if channel.dtype == bool else np.float32)
     adapter = _writer_for(path, geometry, channel.ndim)
     with written_beside(path, suffix=_temporary_ending(path)) as temporary:
         try:

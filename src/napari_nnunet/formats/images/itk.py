@@ -34,11 +34,10 @@ _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 def is_readable(path: Path) -> bool:
     """True if ITK accepts the header; it refuses NIfTI files whose affine has a shear."""
-    try:
+    with suppress(RuntimeError):
         _information(path)
-    except RuntimeError:
-        return False
-    return True
+        return True
+    return False
 
 
 class _Informed(NamedTuple):
@@ -108,8 +107,7 @@ def _grid(header: bytes) -> sitk.ImageFileReader:
 
 def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X) in storage order, geometry); a fourth image axis becomes the channels."""
-    lowered = path.name.lower()
-    if lowered.endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith((".nii", ".nii.gz")):
         return _read_unpacked(path)
     said = check_text(path)
     image = _read_image(path)
@@ -202,6 +200,12 @@ def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
     return placed, with_oddities(geometry, content, odd)
 
 
+@lru_cache(maxsize=64)
+def _value_bytes(kind: int, components: int) -> int:
+    """Return the bytes per value of ITK's number of a type, which only an image of that type tells."""
+    return int(sitk.Image([1] * 2, kind, components).GetSizeOfPixelComponent())
+
+
 def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     try:
@@ -213,8 +217,7 @@ def header(path: Path) -> Header:
         return Header(array.shape, array.dtype.itemsize, geometry)
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
-    components = min(reader.GetNumberOfComponents(), 2)
-    itemsize = sitk.Image([1] * 2, reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    itemsize = _value_bytes(reader.GetPixelID(), min(reader.GetNumberOfComponents(), 2))
     geometry = _geometry(reader, path)
     return Header(shape, itemsize, as_said(geometry, said) if start is None else with_oddities(geometry, start))
 

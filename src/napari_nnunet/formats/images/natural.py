@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
-from napari_nnunet.formats.images.pixel_sizes import png_facts, sizes_of
+from napari_nnunet.formats.images.pixel_sizes import PngFacts, png_facts, sizes_of
 from napari_nnunet.formats.images.tiff_pages import TURNED, Pages, opened, pages_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
@@ -60,10 +62,9 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
             _refuse_stacks(pages, path)
             array, geometry = pages.read(path), _geometry(sizes_of(file, 2), _named(pages))
     else:
-        found = png_facts(path) if _is_png(path) else None
-        if found is not None:
-            require_room(path, found.shape, found.itemsize)
-        array, remarks = _pixels(path)
+        with _opened(path, voxels=True) as (image, found):
+            plain, remarks = _pixels(image, path)
+        array = iio.imread(path) if plain is None else plain
         if found is not None and found.itemsize > 1 and array.dtype.itemsize == 1:
             remarks = (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
         geometry = _geometry(found and found.spacing, remarks)
@@ -85,28 +86,41 @@ _ORIENTATION = 274  # EXIF and TIFF 6.0
 _PLAIN = ("L", "RGB", "RGBA", "I;16")  # Pillow's names of what pictures usually hold
 
 
-def _pixels(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+@contextmanager
+def _opened(path: Path, *, voxels: bool) -> Iterator[tuple[Image.Image, PngFacts | None]]:
+    """Give a picture before its pixels are read, and what a PNG says of itself; the file is opened once for both."""
+    if not _is_png(path):
+        with Image.open(path) as image:
+            yield image, None
+        return
+    with path.open("rb") as file:
+        found = png_facts(file, path)
+        if voxels:
+            require_room(path, found.shape, found.itemsize)
+        file.seek(0)
+        with Image.open(file, formats=("PNG",)) as image:
+            yield image, found
+
+
+def _pixels(image: Image.Image, path: Path) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
     """Return the pixels (Y, X[, C]) of a picture, and what else is in the file or is not as it seems.
 
     Plain ones are read by Pillow itself, to the same values: imageio looks anew, for every file, for a plugin that few
-    people have, which takes longer than the reading of a small picture.
+    people have, which takes longer than the reading of a small picture. Of others, None is returned.
     """
-    with Image.open(path, formats=("PNG",) if _is_png(path) else None) as image:
-        if (pictures := getattr(image, "n_frames", 1)) > 1:
-            raise ImageError(
-                f"{path.name} holds {pictures} pictures (an animation). Save each of them as a picture of its own."
-            )
-        remarks: tuple[str, ...] = ()
-        if image.mode == "CMYK":
-            remarks = ("its colours are those of print (CMYK) and were read as four channels",)
-        # Of a PNG, Pillow would look for it behind the pixels as well.
-        way = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-        if way not in (0, 1):
-            remarks = (*remarks, TURNED.format(way=way))
-        if image.mode in _PLAIN and "transparency" not in image.info:
-            return np.array(image), remarks
-    array: NDArray[Any] = iio.imread(path)
-    return array, remarks
+    if (pictures := getattr(image, "n_frames", 1)) > 1:
+        raise ImageError(
+            f"{path.name} holds {pictures} pictures (an animation). Save each of them as a picture of its own."
+        )
+    remarks: tuple[str, ...] = ()
+    if image.mode == "CMYK":
+        remarks = ("its colours are those of print (CMYK) and were read as four channels",)
+    # Of a PNG, Pillow would look for it behind the pixels as well.
+    way = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    if way not in (0, 1):
+        remarks = (*remarks, TURNED.format(way=way))
+    plain = image.mode in _PLAIN and "transparency" not in image.info
+    return (np.array(image) if plain else None), remarks
 
 
 def _refuse_stacks(pages: Pages, path: Path) -> None:
@@ -139,9 +153,14 @@ def header(path: Path) -> Header:
             shape, itemsize = pages.shape, int(pages.dtype.itemsize)
             geometry = _geometry(sizes_of(file, 2), _named(pages))
     else:
-        properties = iio.improps(path)
-        shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
-        geometry = _geometry(png_facts(path).spacing if _is_png(path) else None)
+        with _opened(path, voxels=False) as (image, found):
+            shape, itemsize = (image.height, image.width), 2 if image.mode == "I;16" else 1
+            shape = (*shape, len(image.mode)) if image.mode in ("RGB", "RGBA") else shape
+            plain = image.mode in _PLAIN and getattr(image, "n_frames", 1) == 1
+        if not plain:
+            properties = iio.improps(path)
+            shape, itemsize = tuple(properties.shape), int(properties.dtype.itemsize)
+        geometry = _geometry(found and found.spacing)
     if len(shape) == 2:
         return Header((1, *shape), itemsize, geometry)
     if shape[-1] == 2:  # grey with transparency, which is left out

@@ -154,21 +154,21 @@ def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tupl
 
 def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:
     """Return the grid of voxels in storage order, with what is odd about them and about the header."""
-    header, other = image.header, None
+    header, rows, spacing, other = image.header, _rows(image.affine), _spacing(image), None
     remarks = (*remarks, *_tilt(image.affine)[1])
     if header["sizeof_hdr"] == nifti_file.NIFTI_1:
-        start, rows = header.binaryblock, _rows(image.affine)
+        start = header.binaryblock
         found, unit = oddities_of(start), unit_of(start)
         if found.sizes or found.places:
             in_mm = tuple(tuple(unit * v for v in row) for row in rows[:3])
-            said, place = found.told((*in_mm, rows[3]), [unit * v for v in _spacing(image)])
+            said, place = found.told((*in_mm, rows[3]), [unit * v for v in spacing])
             remarks = (*remarks, *said)
             other = place and tuple(tuple(v / unit for v in row) for row in place[:3]) + place[3:]
         if unit != 1:
             name = "metres" if unit > 1 else "micrometres"
             remarks = (*remarks, f"its header counts in {name}; nibabel's readers, and nnU-Net with them, take the "
                        "numbers for mm. As .nii.gz its true size is read")  # fmt: skip
-    return Geometry(spacing=_spacing(image), affine=_rows(image.affine), other_affine=other, remarks=remarks)
+    return Geometry(spacing=spacing, affine=rows, other_affine=other, remarks=remarks)
 
 
 def _array(image: Any, path: Path) -> NDArray[Any]:
@@ -186,7 +186,7 @@ def _spacing(image: Any) -> tuple[float, ...]:
 
 
 def _rows(affine: NDArray[Any]) -> Matrix:
-    return tuple(tuple(float(v) for v in row) for row in affine)
+    return tuple(map(tuple, np.asarray(affine, dtype=float).tolist()))
 
 
 def note(path: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from napari_nnunet.formats.images.header import TextFacts
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
 NO_NUMBERS = "{count} of its voxels are NaN or infinite and were read as 0"
-_DIM, _PIXDIM, _XYZT, _CODES, _QUATERNION, _ROWS = 40, 76, 123, 252, 256, 280  # bytes of a NIfTI-1 header
+_DIM, _DIM_END, _PIXDIM, _PIXDIM_END, _XYZT, _CODES, _ROWS_END = 40, 56, 76, 108, 123, 252, 328  # bytes of NIfTI-1
 _SLOPE = 112  # where a header has the slope and, behind it, the intercept of its values
 _UNITS = {1: 1e3, 3: 1e-3}  # metres and micrometres, in mm; 2 are mm, and 0 says nothing
 _ALIKE = 1e-2  # of a voxel's size: what headers that were rounded differ by
@@ -70,16 +71,24 @@ def _leads(place: Matrix) -> str:
 _NOTHING_ODD = Oddities()
 
 
+_PLACES = struct.Struct("<8h"), struct.Struct("<8f"), struct.Struct("<2h6f12f")
+_SWAPPED = struct.Struct(">8h"), struct.Struct(">8f"), struct.Struct(">2h6f12f")
+
+
 def oddities_of(start: bytes) -> Oddities:
     """Look for what readers take differently in the first 352 bytes of a NIfTI-1 file."""
-    order = _order(start)
-    by_quaternion, by_rows = struct.unpack_from(f"{order}2h", start, _CODES)
+    numbers = start[_DIM:_DIM_END], start[_PIXDIM:_PIXDIM_END], start[_CODES:_ROWS_END]
+    return _oddities(_order(start) == "<", *numbers, unit_of(start))
+
+
+@lru_cache(maxsize=64)  # channels and labels of a case, and often all cases, say the same; and headers are read again
+def _oddities(little: bool, sizes_of_axes: bytes, sizes_of_voxels: bytes, places: bytes, unit: float) -> Oddities:
+    dims, floats, transforms = _PLACES if little else _SWAPPED
+    by_quaternion, by_rows, *numbers = transforms.unpack(places)
     if by_rows <= 0:
         return _NOTHING_ODD
-    dim = struct.unpack_from(f"{order}8h", start, _DIM)
-    pixdim = struct.unpack_from(f"{order}8f", start, _PIXDIM)
-    rows = struct.unpack_from(f"{order}12f", start, _ROWS)
-    unit = unit_of(start)
+    quaternion, rows = numbers[:6], numbers[6:]
+    dim, pixdim = dims.unpack(sizes_of_axes), floats.unpack(sizes_of_voxels)
     stated = tuple(abs(v) * unit for v in pixdim[1:4])
     sides = tuple(math.hypot(*rows[axis::4]) * unit for axis in range(3))
     alike = all(abs(a - b) <= _ALIKE * max(a, b) for a, b in zip(stated, sides, strict=True))
@@ -87,7 +96,7 @@ def oddities_of(start: bytes) -> Oddities:
     if by_quaternion <= 0:
         return Oddities(sizes)
     second = [unit * v for v in rows]
-    first = _by_quaternion(struct.unpack_from(f"{order}6f", start, _QUATERNION), pixdim, unit)
+    first = _by_quaternion(quaternion, pixdim, unit)
     counts = (*(max(n - 1, 1) for n in dim[1:4]), 1)
     apart = max(sum(abs(first[4 * r + c] - second[4 * r + c]) * counts[c] for c in range(4)) for r in range(3))
     if apart <= _CLOSE * min((v for v in stated if v), default=unit):

@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 from xml.etree import ElementTree
 
 import tifffile
@@ -38,7 +38,6 @@ _SCREEN = (
 _ROUNDING = 5e-4  # PNG stores whole pixels per metre: 72 dpi become 2835
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # per pixel, by colour type; a palette becomes colours
-_BEFORE_PIXELS = 256  # bytes that hold all of that in most files
 _LONGEST = 1 << 20  # bytes looked through for pHYs, which stands before the pixels
 _LARGEST = 10.0  # mm; 1 pixel per inch or centimetre is what writers put where nothing is known
 
@@ -155,21 +154,20 @@ class PngFacts(NamedTuple):
     spacing: tuple[tuple[float, ...], str] | None
 
 
-def png_facts(path: Path) -> PngFacts:
+def png_facts(file: BinaryIO, path: Path) -> PngFacts:
     """Return what a PNG says before its pixels (W3C PNG, chunks IHDR and pHYs); raises ImageError if it is no PNG."""
-    with path.open("rb", buffering=_BEFORE_PIXELS) as file:
-        if file.read(8) != _SIGNATURE or len(start := file.read(25)) < 25 or start[4:8] != b"IHDR":
-            raise ImageError(f"{path.name} is no PNG, whatever its name says.")
-        width, height, depth, colour = struct.unpack(">IIBB", start[8:18])
-        spacing = None
-        while file.tell() < _LONGEST and len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind in (b"IDAT", b"IEND"):
-                break
-            if kind == b"pHYs" and length == 9:
-                spacing = _png_spacing(file.read(9))
-                break
-            file.seek(length + 4, 1)  # content and checksum
+    if file.read(8) != _SIGNATURE or len(start := file.read(25)) < 25 or start[4:8] != b"IHDR":
+        raise ImageError(f"{path.name} is no PNG, whatever its name says.")
+    width, height, depth, colour = struct.unpack(">IIBB", start[8:18])
+    spacing = None
+    while file.tell() < _LONGEST and len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"IDAT", b"IEND"):
+            break
+        if kind == b"pHYs" and length == 9:
+            spacing = _png_spacing(file.read(9))
+            break
+        file.seek(length + 4, 1)  # content and checksum
     return PngFacts((height, width, _SAMPLES.get(colour, 4)), 2 if depth == 16 else 1, spacing)
 
 

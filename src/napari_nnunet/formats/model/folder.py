@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_nnunet.errors import ModelError
+from napari_nnunet.formats.images.files import ADAPTERS
 from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.architecture import Architecture
@@ -71,6 +72,16 @@ class TrainedModel:
         """The network of the plans; trainer variants with BatchNorm replace the normalisation."""
         architecture = self.configuration.architecture
         return architecture.replace_norm("batch") if self.trainer.endswith("BN") else architecture
+
+    @property
+    def reader(self) -> str:
+        """Name of the reader that its images are read by."""
+        return self.dataset.reader if self.dataset.reader in ADAPTERS else self.plans.reader
+
+    @property
+    def turns(self) -> bool:
+        """Whether that reader turns images to RAS, so that the network knows no others."""
+        return self.reader in ADAPTERS and ADAPTERS[self.reader].reorients
 
     @property
     def average(self) -> Average:

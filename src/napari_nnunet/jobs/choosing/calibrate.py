@@ -19,8 +19,10 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.results.places import Members
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.crossval import reference_folder, usable_folds
 from napari_nnunet.jobs.choosing.validation import validation_members
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -89,7 +91,7 @@ def calibrate_models(
     yield Stage(name="Calibrating", total=len(members))
     found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
     for i, (name, paths) in enumerate(members.items()):
-        reference, _ = read_labels(references / (name + info.file_ending), reader=first.plans.reader, as_stored=True)
+        reference = _reference(references / (name + info.file_ending), name, paths, first)
         found.append(_sample(name, paths, reference, info))
         yield Progress(done=i + 1, total=len(members))
     p, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -133,6 +135,17 @@ def _read(path: Path) -> float | None:
     except (ValueError, KeyError, TypeError):
         return None
     return value if 0 < value < math.inf else None
+
+
+def _reference(path: Path, name: str, paths: Sequence[Path], model: TrainedModel) -> NDArray[Any]:
+    """Return the labels of a case as the probabilities lie, which were made before the labels were last saved."""
+    reader, ending = model.plans.reader, model.dataset.file_ending
+    labels, own = read_labels(path, reader=reader, as_stored=True)
+    with closing(ProbabilityReader(paths[0])) as probabilities:
+        shape = probabilities.shape[1:]
+    geometry = Members(name, tuple(paths), ending, reader).grid(shape)
+    what = f"The labels {path} and the probabilities {paths[0]}"
+    return onto(labels, own, Grid(shape[-geometry.ndim :], geometry), what=what)
 
 
 def _sample(

@@ -17,9 +17,9 @@ from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsE
 from napari_nnunet.events import CaseDone, Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.images.files import ending_of, read_labels, write_image, write_labels
+from napari_nnunet.formats.images.files import ending_of, write_image, write_labels
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.pickles import read_pickle
+from napari_nnunet.formats.results.places import Members
 from napari_nnunet.formats.results.probabilities import (
     KEEP_PROBABILITIES,
     ProbabilityReader,
@@ -30,12 +30,10 @@ from napari_nnunet.formats.results.probabilities import (
     scratch,
 )
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
-from napari_nnunet.grid import Apart, Grid, Turned, relation, same_voxels
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.jobs.objects.find import Decoding, decoding_by, find_and_write, rules_beside, write_rules
 from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
-from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
 
@@ -291,10 +289,12 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict
 def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRules) -> None:
     """Combine one case and write what was asked for; may run in a worker process."""
     out = target / (name + rules.info.file_ending)
-    geometry, flat = _grid(name, paths, rules)
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
-        readers = _together(name, paths, opened, rules)
+        members = Members(name, tuple(paths), rules.info.file_ending, rules.reader)
+        geometry = members.grid(opened[0].shape[1:])
+        flat = geometry.ndim == 2
+        readers = members.together(opened)
         c, z, y, x = opened[0].shape
         vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
         writer = store = None
@@ -341,60 +341,3 @@ def uncertainty_path(segmentation: Path, kind: str, *, flat: bool) -> Path:
     pictures = (".png", ".bmp", ".jpg", ".jpeg")  # formats that hold no fractions
     own = ".tif" if flat or ending in pictures else ending
     return segmentation.parent / kind / (segmentation.name[: -len(ending)] + own)
-
-
-def _together(
-    name: str, paths: Sequence[Path], readers: Sequence[ProbabilityReader], rules: EnsembleRules
-) -> list[ProbabilityReader | TurnedReader]:
-    """Return the readers of all members on the grid of the first one.
-
-    Raises
-    ------
-    ImageError
-        If a member lies elsewhere, or has other voxels.
-    """
-    first = _place(name, paths[0], rules, readers[0].shape[1:])
-    out: list[ProbabilityReader | TurnedReader] = [readers[0]]
-    for path, reader in zip(paths[1:], readers[1:], strict=True):
-        own = _place(name, path, rules, reader.shape[1:])
-        found = relation(first, own)
-        if isinstance(found, Turned):
-            lifted = (0, *(axis + 1 for axis in found.axes)), (False, *found.flips)
-            out.append(TurnedReader(reader, found if len(found.axes) == 3 else Turned(*lifted)))
-        elif isinstance(found, Apart) and not same_voxels(found, first, own):
-            raise ImageError(f"{path} and {paths[0]} do not lie on the same grid: {found}. Segment the same images.")
-        else:
-            out.append(reader)
-    return out
-
-
-def _place(name: str, path: Path, rules: EnsembleRules, shape: tuple[int, ...]) -> Grid:
-    """Return where a member's probabilities lie: by the pkl, which is smaller, else by the segmentation beside."""
-    properties = path.with_suffix(".pkl")
-    if properties.is_file():
-        geometry, flat = _described(properties, rules)
-    elif path.with_name(name + rules.info.file_ending).is_file():
-        geometry, flat = _grid(name, (path,), rules)
-    else:
-        geometry, flat = Geometry(spacing=(1.0,) * 3, spacing_known=False), False
-    return Grid(shape[1:] if flat else shape, geometry)
-
-
-def _grid(name: str, paths: Sequence[Path], rules: EnsembleRules) -> tuple[Geometry, bool]:
-    """Return the grid of a case, and whether it is a picture: from a segmentation beside, else from the pkl."""
-    for beside in (path.with_name(name + rules.info.file_ending) for path in paths):
-        if beside.is_file():
-            labels, geometry = read_labels(beside, reader=rules.reader, as_stored=True)
-            return geometry, labels.ndim == 2
-    properties = next((path.with_suffix(".pkl") for path in paths if path.with_suffix(".pkl").is_file()), None)
-    if properties is None:
-        raise DatasetError(f"Neither {name}{rules.info.file_ending} nor {name}.pkl is next to {paths[0]}.")
-    return _described(properties, rules)
-
-
-def _described(properties: Path, rules: EnsembleRules) -> tuple[Geometry, bool]:
-    content = read_pickle(properties)
-    if not isinstance(content, Mapping):
-        raise DatasetError(f"{properties} does not contain the properties of a case.")
-    flat = rules.reader == "NaturalImage2DIO"
-    return Geometry.from_properties(content, ndim=2 if flat else 3), flat

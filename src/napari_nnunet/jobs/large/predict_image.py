@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.engine.image.prepare import PrepareRecord
+from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import counts_voxels
 from napari_nnunet.engine.large.blocks import BlockGrid, Shape3, chunk_shape
 from napari_nnunet.engine.large.parts import Preparation
@@ -198,6 +199,13 @@ def _require_fit(model: TrainedModel, image: LargeImage, settings: PredictSettin
             shell="For instance --spacing 0.002 0.0005 0.0005 (z y x).",
         )
     require_near(model, image.geometry, settings)
+    # What is read box by box lies as it is stored, and a model that turns its images knows no other order.
+    if model.turns and Turning.of(image.shape, image.geometry) is not None:
+        raise ImageError(
+            f"{model.name} was trained on images turned to RAS, but the axes of {image.name} lead to "
+            f"{image.geometry.axes_code}. Segment it in memory, or save it as .nii.gz.",
+            shell="In memory: predict_from_modelfolder, which turns it.",
+        )
 
 
 def _chunk(asked: PredictImageSettings, image: LargeImage) -> Shape3:

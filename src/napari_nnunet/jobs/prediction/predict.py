@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, prepare
+from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.machine import available_memory
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import BackendChoice
@@ -38,6 +39,8 @@ from napari_nnunet.jobs.prediction.result import (
     count_labels,
     halting,
     look_at_images,
+    told_unturned,
+    turned,
 )
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.jobs.prediction.windows import (
@@ -147,7 +150,7 @@ def _classes(
         if halt.previous is None:
             halt.previous = yield from _previous_stage(model, volume, settings, roi, halt.part)
         previous = halt.previous
-    probabilities = _room_in(halt, probabilities, (scheme.heads, *volume.shape), wanted=settings.probabilities)
+    probabilities = halt.probabilities_in(probabilities, (scheme.heads, *volume.shape), wanted=settings.probabilities)
     if halt.labels is None:
         halt.labels = canvas if canvas is not None else np.zeros(volume.shape, dtype=scheme.dtype)
     result = halt.labels
@@ -167,7 +170,7 @@ def _classes(
         yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
         stack.enter_context(torch_threads(predictor.choice.threads))
         halt.go_by(model.hashes(predictor.folds, settings.checkpoint))
-        record, used = yield from _timed(predictor, task, reading)
+        record, used = yield from _as_trained(predictor, task, reading)
     recipe = _recipe(predictor, settings, used)
     return Prediction(
         labels=result,
@@ -181,6 +184,17 @@ def _classes(
     )
 
 
+def _as_trained(predictor: Predictor, task: Segmentation, since: float) -> Job[tuple[PrepareRecord, BackendChoice]]:
+    """Segment an image in the order of axes that the model knows; what is written and said is in the image's own."""
+    image, turning = task.image, None
+    if predictor.model.turns and isinstance(image, OpenedImage):
+        turning = Turning.of(image.volume.shape, image.volume.geometry)
+    if turning is None:
+        return (yield from _timed(predictor, task, since))
+    yield Note(text="The image is turned to RAS, as those were that the model was trained on; its result is not.")
+    return (yield from told_unturned(_timed(predictor, turned(task, turning), since), turning))
+
+
 def _timed(predictor: Predictor, task: Segmentation, since: float) -> Job[tuple[PrepareRecord, BackendChoice]]:
     """Segment, and remember what it took since the networks were wanted: the next estimate goes by it."""
     carried = task.halt.sums is not None
@@ -189,15 +203,6 @@ def _timed(predictor: Predictor, task: Segmentation, since: float) -> Job[tuple[
         taken = time.monotonic() - since
         learn(predictor.model, record, predictor.ensemble, task.settings, taken, new=predictor.new)
     return record, used
-
-
-def _room_in(
-    halt: Halt, given: NDArray[np.float32] | None, shape: tuple[int, ...], *, wanted: bool
-) -> NDArray[np.float32] | None:
-    """Return the array of the probabilities: the given one, or that which is made once and carried on with."""
-    if given is None and halt.probabilities is None and wanted:
-        halt.probabilities = np.zeros(shape, dtype=np.float32)
-    return halt.probabilities if given is None else given
 
 
 def predict_series(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.events import Box, Job, Note, Stage
+from napari_nnunet.engine.image.turning import Turning
+from napari_nnunet.events import Box, Job, Note, Painted, Pump, Stage
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -164,6 +165,14 @@ class Halt:
         room: T = self._room
         return room
 
+    def probabilities_in(
+        self, given: NDArray[np.float32] | None, shape: tuple[int, ...], *, wanted: bool
+    ) -> NDArray[np.float32] | None:
+        """Return the array of the probabilities: the given one, or that which is made once and carried on with."""
+        if given is None and self.probabilities is None and wanted:
+            self.probabilities = np.zeros(shape, dtype=np.float32)
+        return self.probabilities if given is None else given
+
     @property
     def begun(self) -> bool:
         """Whether there is anything to carry on with."""
@@ -252,6 +261,31 @@ class Segmentation:
     preview: bool = False
     also: tuple[decode.Assembler, ...] = ()
     halt: Halt = field(default_factory=Halt)
+
+
+def turned(task: Segmentation, turning: Turning) -> Segmentation:
+    """Return the same with everything turned as the image is; results are written through turned views."""
+    image, store, previous = task.image, task.probabilities, None
+    if not isinstance(image, OpenedImage):
+        return task
+    if image.previous is not None:
+        previous = turning.found.turn(image.previous)
+    return replace(
+        task,
+        image=OpenedImage(turning.volume(image.volume), previous),
+        labels=turning.found.turn(task.labels),
+        probabilities=None if store is None else turning.stack(store),
+        focus=None if task.focus is None else turning.focus(task.focus),
+        roi=None if task.roi is None else turning.box(task.roi),
+    )
+
+
+def told_unturned(job: Job[T], turning: Turning) -> Job[T]:
+    """Pass on what a job on a turned image says, with places in the image as it lies."""
+    with Pump(job) as pump:
+        for event in pump:
+            yield Painted(box=turning.box_back(event.box), final=event.final) if isinstance(event, Painted) else event
+    return pump.result
 
 
 def count_labels(labels: NDArray[Any], values: int) -> tuple[int, ...]:

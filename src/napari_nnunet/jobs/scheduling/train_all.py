@@ -95,13 +95,14 @@ def _job(workspace: Workspace, piece: Piece, entry: Submitted, variables: dict[s
 
 def _submit(workspace: Workspace, request: TrainAllRequest, place: Queue, pieces: JobsLeft) -> Job[TrainAllResult]:
     """Give all jobs to Slurm, or none."""
-    for path in (workspace.results, workspace.preprocessed, place.logs):
-        if any(path.is_relative_to(folder) for folder in (*_HIDDEN, tempfile.gettempdir())):
-            yield Note(
-                level="warning",
-                text=f"{path} lies in a folder for temporary files, which other machines usually do not see. Jobs "
-                "there will end with a sentence about it.",
-            )
+    hidden = [str(path) for path in (workspace.results, workspace.preprocessed, place.logs) if _is_hidden(path)]
+    if hidden:
+        lie, which = ("lie", "folders") if len(hidden) > 1 else ("lies", "a folder")
+        yield Note(
+            level="warning",
+            text=f"{', '.join(hidden)} {lie} in {which} for temporary files, which other machines usually do not see. "
+            "Jobs there will end with a sentence about it.",
+        )
     executor = SlurmJobs(place, request.processes)
     elsewhere = [entry.name for entry in pieces.earlier.values() if entry.system != "slurm" or not entry.number]
     _require_known(pieces, elsewhere)
@@ -121,6 +122,10 @@ def _submit(workspace: Workspace, request: TrainAllRequest, place: Queue, pieces
             entry.call_off()
         raise
     return TrainAllResult(pieces.jobs, {piece.name: numbers[piece.name] for piece in pieces.jobs})
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in (*_HIDDEN, tempfile.gettempdir()))
 
 
 def _require_known(pieces: JobsLeft, elsewhere: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
-from napari_nnunet.formats.images.files import ADAPTERS, read_labels, write_image
+from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
@@ -183,7 +183,7 @@ def _asked(folder: PredictFolderRequest) -> dict[str, Any]:
 
 def model_reader(model: TrainedModel) -> str:
     """Return the name of the reader that a model's images are read by."""
-    return model.dataset.reader if model.dataset.reader in ADAPTERS else model.plans.reader
+    return model.reader
 
 
 def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
