@@ -208,12 +208,31 @@ def test_a_training_keeps_the_normalisation_it_began_with(workspace):
     import torch
 
     first, _ = run(workspace, settings=SHORT.replace(epochs=2), validation=False)
-    content = torch.load(first.folder.final, weights_only=False)
-    assert content["napari_nnunet"]["norms"] == "samples"
-    del content["napari_nnunet"]["norms"]
-    torch.save(content, first.folder.final)
-    again, _ = run(workspace, settings=SHORT.replace(epochs=3), resume=True, validation=False)
-    assert read_raw(again.folder.final)["napari_nnunet"]["norms"] == "torch"
+    own = read_raw(first.folder.final)["napari_nnunet"]
+    assert (own["norms"], own["biases"]) == ("samples", "rounded")
+    for epochs, forgotten, expected in ((3, "biases", ("samples", "apart")), (4, "norms", ("torch", "within"))):
+        content = torch.load(first.folder.final, weights_only=False)
+        del content["napari_nnunet"][forgotten]
+        torch.save(content, first.folder.final)
+        run(workspace, settings=SHORT.replace(epochs=epochs), resume=True, validation=False)
+        own = read_raw(first.folder.final)["napari_nnunet"]
+        assert (own["norms"], own["biases"]) == expected
+
+
+def test_a_long_training_normalises_by_compiled_loops_and_goes_on_without_where_there_are_none(workspace, monkeypatch):
+    from napari_nnunet.engine.network.norms import compiled
+
+    pytest.importorskip("numba", reason="compiled loops are an extra")
+    monkeypatch.setattr(_begin, "worth_compiling", lambda *_: True)
+    first, _ = run(workspace, settings=SHORT.replace(epochs=2), validation=False)
+    assert read_raw(first.folder.final)["napari_nnunet"]["norms"] == "kernels"
+    again, notes = run(workspace, settings=SHORT.replace(epochs=3), resume=True, validation=False)
+    assert read_raw(again.folder.final)["napari_nnunet"]["norms"] == "kernels"
+    assert not [note for note in of(Note, notes) if "numba" in note.text]
+    monkeypatch.setattr(compiled, "is_ready", lambda _: False)
+    last, notes = run(workspace, settings=SHORT.replace(epochs=4), resume=True, validation=False)
+    assert read_raw(last.folder.final)["napari_nnunet"]["norms"] == "samples"
+    assert [note for note in of(Note, notes) if "began with loops that numba compiled" in note.text]
 
 
 def test_a_training_keeps_the_arithmetic_it_began_with_and_repeats_it_to_the_bit(workspace, tmp_path, monkeypatch):

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_nnunet.engine.network.norm import normalized
+from napari_nnunet.engine.network.norms import compiled, samples
 from napari_nnunet.schema.architecture import Architecture
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
-NormPath = Literal["torch", "group", "samples"]
+NormPath = Literal["torch", "group", "samples", "kernels"]
+_NORMALIZED = {"samples": samples.normalized, "kernels": compiled.normalized_by_loops}
 
 
 class InstanceNorm(nn.Module):
-    """Normalise every channel of every sample over space, in one of three ways that agree up to rounding.
+    """Normalise every channel of every sample over space, in one of four ways that agree up to rounding.
 
     ``path`` "torch" is torch's own instance normalisation; "group" a group normalisation with one channel per group,
-    which keeps the channels-last layout on CPUs; "samples" goes sample by sample (see ``norm``), the fastest where a
-    network learns in the channels-last layout.
+    which keeps the channels-last layout on CPUs; "samples" goes sample by sample, and "kernels" by compiled loops
+    (see ``norms``): the fastest ones where a network learns in the channels-last layout.
     """
 
     def __init__(self, channels: int, *, eps: float, affine: bool) -> None:
@@ -37,8 +38,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape (B, C, [Z,] Y, X)."""
-        if self.path == "samples":
-            return normalized(x, self.weight, self.bias, self.eps, 1.0)
+        if self.path in _NORMALIZED:
+            return _NORMALIZED[self.path](x, self.weight, self.bias, self.eps, 1.0)
         if self.path == "group":
             return functional.group_norm(x, self.channels, self.weight, self.bias, self.eps)
         return functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
@@ -110,7 +111,7 @@ class ConvBlock(nn.Module):
             x = self.dropout(x)
         norm, nonlin = self.norm, self.nonlin
         if isinstance(norm, InstanceNorm) and isinstance(nonlin, nn.LeakyReLU) and self._together(norm):
-            return normalized(x, norm.weight, norm.bias, norm.eps, nonlin.negative_slope)
+            return _NORMALIZED[norm.path](x, norm.weight, norm.bias, norm.eps, nonlin.negative_slope)
         for step in (self.nonlin, self.norm) if self.nonlin_first else (self.norm, self.nonlin):
             if step is not None:
                 x = step(x)
@@ -118,7 +119,7 @@ class ConvBlock(nn.Module):
 
     def _together(self, norm: InstanceNorm) -> bool:
         """Whether normalisation and nonlinearity are one step."""
-        return norm.path == "samples" and not self.nonlin_first
+        return norm.path in _NORMALIZED and not self.nonlin_first
 
     @property
     def module_names(self) -> list[str]:

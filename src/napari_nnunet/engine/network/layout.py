@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from napari_nnunet.engine.network.blocks import InstanceNorm, NormPath
-from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.network.unet import Biases, UNet
+from napari_nnunet.schema.architecture import Architecture
 
 Layout = Literal["plain", "channels_last"]
-Norms = Literal["samples", "torch"]
+Norms = Literal["kernels", "samples", "torch"]
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_WORTH = 10**11  # numbers that a training normalises, from which compiled loops save more than compiling takes
 _WIDE = 32  # features of the first stage from which two-dimensional networks gain by the channels-last layout
 
 
@@ -39,7 +43,7 @@ def lay_out(network: UNet, layout: Layout) -> None:
         network.to(memory_format=_FORMATS[network.architecture.ndim + 2])  # type: ignore[call-overload]
 
 
-def choose_norms(network: UNet, layout: Layout, norms: Norms) -> None:
+def choose_norms(network: UNet, layout: Layout, norms: Norms, biases: Biases = "rounded") -> None:
     """Choose how a network that learns normalises.
 
     Parameters
@@ -49,18 +53,43 @@ def choose_norms(network: UNet, layout: Layout, norms: Norms) -> None:
     layout : Layout
         Of its images.
     norms : Norms
-        "samples" is the fastest on a CPU: sample by sample in the channels-last layout, group normalisation in the
-        plain one, and biases of transposed convolutions added by themselves. Trainings that began with "torch"
-        continue with it, since results differ in the last bits.
+        "kernels" is the fastest on a CPU, and "samples" where numba is not installed: compiled loops, or sample by
+        sample, in the channels-last layout, group normalisation in the plain one. Trainings continue with what they
+        began with, since results differ in the last bits.
+    biases : Biases
+        How transposed convolutions get theirs; but with "torch" they are always within the convolution.
     """
     paths: dict[Norms, dict[Layout, NormPath]] = {
+        "kernels": {"channels_last": "kernels", "plain": "group"},
         "samples": {"channels_last": "samples", "plain": "group"},
         "torch": {"channels_last": "group", "plain": "torch"},
     }
     for module in network.modules():
         if isinstance(module, InstanceNorm):
             module.path = paths[norms][layout]
-    network.decoder.bias_apart = norms == "samples"
+    network.decoder.biases = "within" if norms == "torch" else biases
+
+
+def worth_compiling(architecture: Architecture, patch: Sequence[int], samples: int) -> bool:
+    """Whether a training is long enough for compiled normalisation.
+
+    It follows from the network and the number of steps alone, so that a training can be repeated to the bit.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Of the network.
+    patch : sequence of int
+        What it gets.
+    samples : int
+        How many of them in all steps.
+    """
+    voxels, numbers = math.prod(patch), 0
+    of_decoder = (*reversed(architecture.decoder_convs), 0)  # the lowest stage has none
+    for stage, stride in enumerate(architecture.strides):
+        voxels //= math.prod(stride)
+        numbers += voxels * architecture.features[stage] * (architecture.blocks[stage] + of_decoder[stage])
+    return numbers * samples >= _WORTH
 
 
 def laid_out(image: Tensor, layout: Layout) -> Tensor:

@@ -14,8 +14,9 @@ from napari_nnunet.engine.batches.supervision import output_weights
 from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.device import BackendChoice
 from napari_nnunet.engine.network.layout import Norms, best_layout, choose_norms, laid_out, lay_out
+from napari_nnunet.engine.network.norms import compiled as loops
 from napari_nnunet.engine.network.torch_backend import autocast
-from napari_nnunet.engine.network.unet import UNet
+from napari_nnunet.engine.network.unet import Biases, UNet
 from napari_nnunet.engine.training.loss import SegmentationLoss, count_matches, count_regions, supervised, unknown_heads
 from napari_nnunet.engine.training.optimizers import (
     LARGEST_NORM,
@@ -87,10 +88,16 @@ class Learner:
         self._autocast = autocast(self.device, choice.precision)
         self.scaler = torch.amp.GradScaler("cuda") if choice.precision == "float16" and choice.kind == "cuda" else None
 
-    def use_norms(self, norms: Norms) -> None:
-        """Normalise in another way; a training that is resumed keeps the one it began with."""
+    def use_norms(self, norms: Norms, biases: Biases = "rounded") -> None:
+        """Normalise and add biases in another way; a training that is resumed keeps the one it began with.
+
+        Where the loops of "kernels" cannot be compiled, "samples" takes their place.
+        """
+        kind = torch.bfloat16 if self.choice.precision == "bfloat16" else torch.float32
+        if norms == "kernels" and not (self.layout == "channels_last" and loops.is_ready(kind)):
+            norms = "samples"
         self.norms: Norms = norms if self.choice.kind == "cpu" else "torch"
-        choose_norms(self.network, self.layout, self.norms)
+        choose_norms(self.network, self.layout, self.norms, biases)
 
     def distribute(self) -> None:
         """Average gradients over all processes of the group; each must hold the same weights.

@@ -11,6 +11,7 @@ import torch
 
 from napari_nnunet.engine.batches.batch import BatchRule
 from napari_nnunet.engine.network.device import BackendChoice, has_fast_bfloat16
+from napari_nnunet.engine.network.layout import worth_compiling
 from napari_nnunet.engine.network.unet import UNet, build, initialize
 from napari_nnunet.engine.training.learner import Learner
 from napari_nnunet.engine.training.loss import SegmentationLoss
@@ -30,6 +31,8 @@ from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
 from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.plans import Plans
+
+_LONG = 300.0  # seconds of a time budget
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         total=None if group.alone else group.total,
     )
     learner = Learner(fresh.network, order.recipe, loss, choice, compiled=order.settings.compile)
+    if resumed is None and learner.norms == "samples" and _is_long(order):
+        learner.use_norms("kernels")
     source = make_source(order, group)
     asked = order.settings.workers
     workers = default_workers(choice.kind, choice.threads) if asked is None else asked
@@ -110,6 +115,7 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
     if resumed is not None:
         session.restore(resumed[1], str(resumed[0]))
         yield from _changes(resumed[1], order)
+        yield from _other_norms(resumed[1], learner)
         yield Note(text=f"Resuming from {resumed[0].name}: epoch {session.epoch}, step {session.iteration}.")
     elif start.resume:
         yield Note(level="warning", text=f"There is no checkpoint in {session.folder.path}; starting from scratch.")
@@ -121,6 +127,22 @@ def begin(order: Order, fresh: Fresh, choice: BackendChoice, group: Group, start
         _write_side_files(session)
     yield Note(text=_description(session, workers))
     return session
+
+
+def _is_long(order: Order) -> bool:
+    """Whether a training normalises so much that compiling pays, which takes some five seconds."""
+    if order.settings.time_budget is not None:
+        return order.settings.time_budget >= _LONG
+    samples = order.configuration.batch_size * order.recipe.iterations * order.recipe.epochs
+    return worth_compiling(order.architecture, order.patch.final, samples)
+
+
+def _other_norms(content: Mapping[str, Any], learner: Learner) -> Job[None]:
+    if (content.get(OWN) or {}).get("norms") == "kernels" != learner.norms and learner.choice.kind == "cpu":
+        yield Note(
+            text="This training began with loops that numba compiled, and cannot use them here. It continues with "
+            "operations of torch, which are slower and differ in the last bits."
+        )
 
 
 def make_source(order: Order, group: Group) -> BatchSource:

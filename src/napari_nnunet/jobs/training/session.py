@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from napari_nnunet.engine.batches.batch import Batch
+from napari_nnunet.engine.network.layout import Norms
+from napari_nnunet.engine.network.unet import Biases
 from napari_nnunet.engine.training.learner import Learner, Matches
 from napari_nnunet.engine.training.log import TrainingLog
 from napari_nnunet.engine.training.parallel import Group
@@ -340,6 +342,7 @@ class Session:
             own={
                 "seed": self.seed,
                 "norms": self.learner.norms,
+                "biases": self.learner.network.decoder.biases,
                 "precision": self.learner.choice.precision,
                 "iteration": self.iteration,
                 "losses": list(self.losses),
@@ -361,7 +364,9 @@ class Session:
         self.epoch = int(content.get("current_epoch") or 0)
         own = content.get(OWN) or {}
         if own:
-            self.learner.use_norms("samples" if own.get("norms") == "samples" else "torch")
+            known: dict[Any, Norms] = {"kernels": "kernels", "samples": "samples"}
+            biases: Biases = "rounded" if own.get("biases") == "rounded" else "apart"
+            self.learner.use_norms(known.get(str(own.get("norms")), "torch"), biases)
         settings = self.order.settings
         self.seed = self.source.seed = int(own.get("seed", self.seed))
         lengths = {
