@@ -34,7 +34,8 @@ from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.sharing.export import export_models
 from napari_nnunet.jobs.sharing.install import install_zip
-from napari_nnunet.jobs.training.order import make_order, require_the_same
+from napari_nnunet.jobs.training.begin import require_the_same
+from napari_nnunet.jobs.training.order import make_order
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.planning import (
     FingerprintRequest,
@@ -80,7 +81,7 @@ def contenders(folder, count):
 
 def end(processes):
     for process in processes:
-        process.communicate("\n", timeout=30)
+        process.communicate("\n", timeout=300)
 
 
 @pytest.mark.parametrize("left", ["nothing", "a dead claim", "an empty claim"])

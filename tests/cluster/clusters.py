@@ -32,7 +32,7 @@ class Cluster:
             self.add_worker()
         until(self._answers)
         logs = [self.folder / f"{number}.log" for number in range(first, len(self.processes))]
-        until(lambda: all("Registered to" in log.read_text(errors="replace") for log in logs), seconds=90.0)
+        until(lambda: all("Registered to" in log.read_text(errors="replace") for log in logs))
 
     def _answers(self):
         with socket.socket() as probe:
@@ -71,7 +71,7 @@ def _family(pid):
     return [process, *process.children(recursive=True)]
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=180.0):
     """Wait until something is so; fails loudly where it never is."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -88,9 +88,13 @@ def forty_two(fails=False):
 
 
 def work_slowly(folder, name):
-    """Say which process works, and how often it was tried; take a second."""
+    """Say which process works, and how often it was tried; take a second, at the first try until somebody kills it.
+
+    It is not killed where there is no file ``held-NAME``.
+    """
     with (folder / f"times-{name}").open("a") as file:
         file.write("x")
+    first = (folder / f"times-{name}").read_text() == "x"
     (folder / f"begun-{name}").write_text(str(os.getpid()))
-    time.sleep(1.0)
+    time.sleep(600.0 if first and (folder / f"held-{name}").exists() else 1.0)
     return name.upper()

@@ -108,6 +108,7 @@ def test_paths_are_sent_as_absolute_ones(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_task_of_a_worker_that_is_killed_goes_to_another(own_cluster, tmp_path):
     cluster, names = own_cluster(), ["a", "b", "c"]
+    (tmp_path / "held-a").touch()
     stream = spread(Elsewhere(cluster.address), work_slowly, [task(tmp_path, name, name=name) for name in names])
     found = {}
     for item in stream:
@@ -123,7 +124,7 @@ def test_the_task_of_a_worker_that_is_killed_goes_to_another(own_cluster, tmp_pa
 
 @pytest.mark.slow
 def test_work_continues_when_the_scheduler_is_started_anew(own_cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "_CONNECT", 30.0)
+    monkeypatch.setattr(start, "_CONNECT", 300.0)
     cluster, names = own_cluster(1), ["a", "b"]
     found, again = {}, False
     for item in spread(Elsewhere(cluster.address), work_slowly, [task(tmp_path, n, name=n) for n in names]):

@@ -19,7 +19,7 @@ from napari_nnunet.processes.submitted import submitted
 from napari_nnunet.schema.requests.training import TrainAllRequest, TrainRequest, TrainSettings
 
 pytest.importorskip("submitit", reason="submitit is not installed: it comes with napari-nnunet[cluster]")
-SHORT = TrainSettings(epochs=10, iterations=10, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
+SHORT = TrainSettings(epochs=40, iterations=10, validation_iterations=2, workers=0, device="cpu", threads=1, seed=5)
 
 
 def _folder(results, fold):

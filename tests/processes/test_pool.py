@@ -98,7 +98,7 @@ def test_a_killed_worker_is_noticed_and_its_case_tried_alone(tmp_path, times, fa
     outcomes = {}
     job = run_cases(die, list_of, workers=2, finished=lambda outcome: outcomes.setdefault(outcome.name, outcome))
     heard.extend(job)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300
     assert sorted(name for name, outcome in outcomes.items() if outcome.error) == failed
     assert sorted(outcomes) == [str(i) for i in range(6)]
     failures = [event for event in heard if isinstance(event, CaseFailed)]
@@ -121,10 +121,10 @@ def test_a_case_that_is_larger_than_the_budget_runs_alone_and_is_announced():
 
 def test_closing_ends_the_workers_at_once(tmp_path):
     begun = time.monotonic()
-    with closing(run_cases(time.sleep, [Task("long", (60,), lambda: 0.0)], workers=1)) as job:
+    with closing(run_cases(time.sleep, [Task("long", (600,), lambda: 0.0)], workers=1)) as job:
         next(job)
         next(job)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 300
 
 
 _KILLED = """
@@ -143,7 +143,7 @@ def test_workers_do_not_outlive_a_process_that_is_killed():
     process.kill()
     process.wait()
     process.stdout.close()
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert psutil.wait_procs(workers, timeout=300)[1] == []
 
 
 def test_a_negative_number_of_workers_is_refused():

@@ -65,7 +65,7 @@ class Hand:
         self._looks += 1
         name = f"{self._looks:02}-{name}"
         with contextlib.suppress(self.qtbot.TimeoutError):
-            self.qtbot.waitUntil(lambda: not cut_parts(dock), timeout=3000)
+            self.qtbot.waitUntil(lambda: not cut_parts(dock), timeout=30_000)
         show_in_themes(self.viewer, dock, name, self.qtbot)
         assert not cut_parts(dock), (name, cut_parts(dock))
         scroll = None if isinstance(dock, QDialog) else dock.findChild(QScrollArea)

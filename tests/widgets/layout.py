@@ -41,7 +41,7 @@ def cut_parts(dock: QWidget) -> list[str]:
 def settle(dock: QWidget, qtbot) -> None:
     """Wait until a dock has said what it has to say, and is laid out."""
     later = getattr(dock, "_later", None)
-    qtbot.waitUntil(lambda: later is None or not later.isActive(), timeout=10000)
+    qtbot.waitUntil(lambda: later is None or not later.isActive(), timeout=300_000)
     for more in dock.findChildren(QCollapsible):
         more.expand(animate=False)
     qtbot.wait(100)
@@ -53,7 +53,7 @@ def check_layout(viewer, dock: QWidget, qtbot, name: str, themes=("light", "dark
     for theme in themes:
         viewer.theme = theme
         with contextlib.suppress(qtbot.TimeoutError):  # the layout follows a text that has just changed
-            qtbot.waitUntil(lambda: not cut_parts(dock), timeout=3000)
+            qtbot.waitUntil(lambda: not cut_parts(dock), timeout=30_000)
         _take_picture(viewer, dock, f"{name}-{theme}", qtbot)
         faults = cut_parts(dock) + unnamed_parts(dock)
         assert not faults, faults

@@ -61,7 +61,7 @@ def stays_in_sight(dock, qtbot):
     qtbot.waitUntil(lambda: estimator is None or not estimator.is_running)
     qtbot.wait(300)
     if dock.findChild(QScrollArea) is not None:
-        qtbot.waitUntil(lambda: in_sight(dock.panel), timeout=20000)  # the layout follows what has just changed
+        qtbot.waitUntil(lambda: in_sight(dock.panel))  # the layout follows what has just changed
 
 
 def failing(*_, **__):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from qtpy.QtCore import Qt, QThreadPool
+from stick import settle
 
 from napari_nnunet.engine.synthetic import SPACING_UM, make_volume
 from napari_nnunet.widgets.frame.panel import RunState
@@ -29,14 +30,14 @@ def test_cases_plan_train_segment(viewer, qtbot, tmp_path, monkeypatch):
         viewer.layers.clear()
         viewer.add_image(image, name=f"embryo_{i}", **PLACE)
         viewer.add_labels(np.asarray(labels), name="painted", **PLACE)
-        qtbot.wait(300)
+        settle(cases, qtbot)
         cases.form.case_edit.value = f"embryo_{i}"
         if i == 0:
             cases.form.name_edit.value = "Nuclei"
             cases.form.rows[0][1].value = "fluorescence"
         for row, name in ((1, "nucleus"), (2, "shell")):
             cases.form.table.item(row, 2).setText(name)
-        qtbot.wait(300)
+        settle(cases, qtbot)
         click(cases.panel, qtbot)
     viewer.window.remove_dock_widget("all")
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")

@@ -106,6 +106,40 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; of it and the folders above that were made with it, those that are empty after the block go."""
+    new = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    make_folder(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # with something in it, it stays
+            for path in new:
+                path.rmdir()
+
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int | None]:
+    """Give a handle of a folder, which stays its own wherever it is moved; None where the system has none."""
+    home = None
+    with suppress(OSError):  # Windows opens no folders
+        home = os.open(folder, os.O_RDONLY)
+    try:
+        yield home
+    finally:
+        if home is not None:
+            os.close(home)
+
+
+def is_at(home: int, folder: Path) -> bool:
+    """Whether a folder that was opened still lies at its place."""
+    try:
+        return os.path.samestat(os.fstat(home), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Delete temporary files and folders that a killed process left in a folder; those of running processes stay.
 

@@ -29,7 +29,7 @@ except ImportError:  # on Windows, which has no containers that share a computer
     fcntl = None  # type: ignore[assignment]
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.atomic import make_folder, write_error
+from napari_nnunet.formats.atomic import is_at, made, make_folder, opened_folder, write_error
 from napari_nnunet.formats.computer import processes_seen, slurm_run, started_as
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.schema.json_text import message
@@ -158,7 +158,7 @@ def claimed(folder: Path, doing: str, *, part: str = "", patience: float = 0) ->
     Parameters
     ----------
     folder : Path
-        Made if it is not there, and removed afterwards if it is empty still.
+        Made if it is not there, with those above; what of them is empty afterwards is removed.
     doing : str
         What is done, as the beginning of the sentence that others get: "Dataset004 is already being preprocessed".
     part : str
@@ -170,19 +170,12 @@ def claimed(folder: Path, doing: str, *, part: str = "", patience: float = 0) ->
     Raises
     ------
     SettingsError
-        If another job, of this process or another one, has it, or a folder it lies in is being moved.
+        If another job, of this process or another one, has it, or a folder it lies in is being moved, or was just then.
     ResourceError
         If the folder cannot be written.
     """
-    is_new = not folder.is_dir()
-    make_folder(folder)
-    try:
-        with hold(_claim_file(folder, part), doing, patience=patience):
-            yield
-    finally:
-        if is_new:
-            with suppress(OSError):  # with something in it, it stays
-                folder.rmdir()
+    with made(folder), hold(_claim_file(folder, part), doing, patience=patience):
+        yield
 
 
 @contextmanager
@@ -268,22 +261,31 @@ def hold(path: Path, doing: str, *, patience: float = 0) -> Iterator[None]:
     said = doing.encode(errors="backslashreplace").decode()  # names may hold bytes that are no text
     content = {**asdict(Runner.own()), "started": time.time(), "doing": said, "token": token}
     until = time.monotonic() + patience
-    while True:
+    with opened_folder(path.parent) as home:
+        while True:
+            try:
+                _take(path, content)
+                break
+            except SettingsError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_PAUSE)
         try:
-            _take(path, content)
-            break
-        except SettingsError:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(_PAUSE)
-    try:
-        with _locked(path):
-            _refuse_moved(path)
-            yield
-    finally:
-        if (_read(path) or {}).get("token") == token:
+            with _locked(path):
+                _refuse_moved(path)
+                if not _is_own(path, token):  # who moved it had looked before, and was done before that look
+                    raise SettingsError(f"{path.parent} was moved or removed just now. Look where it is and try again.")
+                yield
+        finally:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                if _is_own(path, token):
+                    path.unlink(missing_ok=True)
+                elif home is not None and not is_at(home, path.parent):
+                    os.unlink(path.name, dir_fd=home)
+
+
+def _is_own(path: Path, token: str) -> bool:
+    return (_read(path) or {}).get("token") == token
 
 
 def _take(path: Path, content: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from napari_nnunet.events import drain as run
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.manage import bring_dataset_back, datasets_in_trash, remove_dataset, rename_dataset
+from napari_nnunet.jobs.planning.folds import fold_job
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.schema.requests.planning import PreprocessRequest
+from napari_nnunet.schema.requests.planning import FoldsRequest, PreprocessRequest
 
 NEW = TRAINED.partition("_")[0] + "_Other"
 
@@ -28,10 +29,12 @@ def workspace(tmp_path):
 
 
 def test_a_dataset_is_renamed_with_its_plans_and_models_and_nothing_is_stale(workspace):
+    run(fold_job(workspace, FoldsRequest(dataset=TRAINED, folds=5)))
     assert run(rename_dataset(workspace, TRAINED, "Other")) == NEW
     assert workspace.dataset_names() == [NEW]
     plans = json.loads((workspace.preprocessed / NEW / "nnUNetPlans.json").read_text(encoding="utf-8"))
     assert plans["dataset_name"] == NEW
+    assert len(json.loads((workspace.preprocessed / NEW / "splits_final.json").read_text(encoding="utf-8"))) == 5
     [model] = workspace.models(NEW)
     assert load_model(workspace.model(NEW, model)).plans.dataset_name == NEW
     request = PreprocessRequest(dataset=NEW, configurations=("3d_fullres",))

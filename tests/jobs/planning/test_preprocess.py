@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -201,19 +200,9 @@ def test_regions_and_ignore_are_located(tmp_path):
 
 def test_a_killed_job_is_resumed_and_leaves_nothing_unfinished(tmp_path):
     make_dataset(tmp_path, cases=24, shape=(40, 64, 64))
-    events = tmp_path / "events.jsonl"
-    command = [sys.executable, "-m", "napari_nnunet", "plan_and_preprocess", "-d", "5", "--workspace", str(tmp_path),
-               "-np", "2", "--events", str(events)]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     base = tmp_path / "nnUNet_preprocessed" / DATASET
-    journal = Journal(base / "nnUNetPlans_3d_fullres.cases.jsonl")
-    deadline = time.monotonic() + 60
-    while len(journal.read()) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = set(journal.read())
-    assert 3 <= len(finished) < 24
+    finished = next(found for _ in range(5) if len(found := _killed(tmp_path, base)) < 24)  # it may be over before that
+    assert len(finished) >= 3
     for name in finished:
         assert open_case(base / "nnUNetPlans_3d_fullres", name).data[:].size
     result = drain(preprocess(Workspace.at(tmp_path), PreprocessRequest(dataset=DATASET)))
@@ -222,6 +211,20 @@ def test_a_killed_job_is_resumed_and_leaves_nothing_unfinished(tmp_path):
     for folder in result.folders:
         assert len(case_names(folder)) == 24
         assert {path.suffix for path in folder.iterdir()} == {".b2nd", ".pkl"}
+
+
+def _killed(root, base):
+    """Preprocess a dataset from nothing and kill that when three cases are finished; returns the finished ones."""
+    shutil.rmtree(base, ignore_errors=True)
+    command = [sys.executable, "-m", "napari_nnunet", "plan_and_preprocess", "-d", "5", "--workspace", str(root),
+               "-np", "2", "--events", str(root / "events.jsonl")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = Journal(base / "nnUNetPlans_3d_fullres.cases.jsonl")
+    while len(journal.read()) < 3 and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    return set(journal.read())
 
 
 def test_the_journal_survives_a_torn_line(tmp_path):

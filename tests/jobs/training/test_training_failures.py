@@ -243,7 +243,7 @@ def test_a_training_that_waits_for_room_on_the_disk_still_listens(workspace, mon
         raise ResourceError("No space left while writing it.")
 
     monkeypatch.setattr(_session, "write_checkpoint", refuse)
-    monkeypatch.setattr(_session, "_RETRY_EVERY", 60.0)
+    monkeypatch.setattr(_session, "_RETRY_EVERY", 600.0)
     request = TrainRequest.like(SHORT, dataset=TRAINED, configuration="3d_fullres", fold=0, validation=False)
     job, begun = train(workspace, request), None
     with pytest.raises(ResourceError, match="No space") if how == "stop" else nullcontext():
@@ -254,7 +254,7 @@ def test_a_training_that_waits_for_room_on_the_disk_still_listens(workspace, mon
                     folder_of(workspace).ask(stop=True)
             elif begun is not None and how == "close":
                 job.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 120
 
 
 @pytest.mark.parametrize(

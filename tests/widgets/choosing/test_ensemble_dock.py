@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docks import add_image, open_dock, press, wait_until_idle
+from docks import Halting, add_image, open_dock, press, wait_until_idle
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
@@ -23,6 +23,7 @@ from napari_nnunet.formats.results.postprocessing import write_cleaning
 from napari_nnunet.formats.results.probabilities import write_probabilities
 from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation
 from napari_nnunet.schema.cleaning import Cleaning
+from napari_nnunet.widgets.choosing import ensemble_dock
 from napari_nnunet.widgets.choosing.ensemble_jobs import estimate_together
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, LAYERS, MODELS
 from napari_nnunet.widgets.choosing.scores import fold_scores
@@ -302,12 +303,12 @@ def test_models_are_compared_from_the_dock(viewer, ensemble, workspace, qtbot):
     assert "Compared 2: 2d" in ensemble.panel.status.text()
 
 
-def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot):
+def test_a_cancelled_ensemble_keeps_the_rest_of_the_window(viewer, ensemble, qtbot, monkeypatch):
     add_image(viewer)
     _ready(qtbot, ensemble)
-    qtbot.mouseClick(ensemble.panel.button, Qt.MouseButton.LeftButton)
-    ensemble.panel.cancel()
-    wait_until_idle(qtbot, ensemble)
+    job = Halting(ensemble_dock.segment)
+    monkeypatch.setattr(ensemble_dock, "segment", job)
+    job.cancel_in(1, ensemble, qtbot, lambda: qtbot.mouseClick(ensemble.panel.button, Qt.MouseButton.LeftButton))
     assert "Cancelled" in ensemble.panel.status.text()
     results = [layer for layer in viewer.layers if isinstance(layer, Labels)]
     assert all("partial" in layer.name and layer.data.any() for layer in results)  # none without anything in it

@@ -64,6 +64,7 @@ def plan_and_train(viewer, cases, qtbot, *, count):
     short = asked.settings.replace(iterations=1, validation_iterations=1, workers=1, threads=1)
     train.form.request = lambda: replace(asked, settings=short)
     qtbot.waitUntil(lambda: f"{count} cases will be preprocessed first" in train.summary.text())
+    qtbot.waitUntil(train.panel.button.isEnabled)
     qtbot.mouseClick(train.panel.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status == "finished")
     assert train.chosen.last.epoch == 0 and train.chosen.checkpoints

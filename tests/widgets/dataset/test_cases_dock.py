@@ -337,9 +337,11 @@ def test_electron_microscopy_from_pictures_to_plan(real_data, viewer, cases, hom
     first = open_dataset(source).cases[0]
     np.testing.assert_array_equal(read_labels(dataset.cases[0].label)[0], read_labels(first.label)[0])
     _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
+    qtbot.waitUntil(plan.panel.button.isEnabled)
     plan.panel.button.click()
     qtbot.waitUntil(lambda: plan.panel.state is RunState.IDLE)
     assert plan.sentence.text().startswith("3 cases, 1 class, 2D, patch 512 × 512")
+    qtbot.waitUntil(plan.preprocessing.panel.button.isEnabled)
     plan.preprocessing.panel.button.click()
     qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE)
     assert plan.preprocessing.panel.status.text() == "3 cases preprocessed. Ready to train."

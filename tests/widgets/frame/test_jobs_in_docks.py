@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from weakref import ref
 
 import pytest
+from docks import PATIENCE
 from napari.utils.notifications import notification_manager
 from napari.utils.progress import progress
 from qtpy.QtCore import Qt
@@ -36,7 +37,7 @@ class Gate:
 
     def step(self):
         self.reached.release()
-        assert self.go.acquire(timeout=10)
+        assert self.go.acquire(timeout=PATIENCE)
 
     def job(self):
         try:
@@ -69,9 +70,9 @@ def test_a_job_cancelled_at_any_step_leaves_its_panel_idle_and_runs_again(panel,
     gate, done, cancelled = Gate(count), [], []
     panel.run(gate.job(), done=done.append, cancelled=cancelled.append)
     for _ in range(at):
-        assert gate.reached.acquire(timeout=10)
+        assert gate.reached.acquire(timeout=PATIENCE)
         gate.go.release()
-    assert gate.reached.acquire(timeout=10)  # the job is inside step `at`, the last one is that before its end
+    assert gate.reached.acquire(timeout=PATIENCE)  # the job is inside step `at`, the last one is that before its end
     panel.cancel()
     assert panel.state is RunState.CANCELLING
     gate.go.release()
@@ -269,7 +270,7 @@ def test_the_estimate_of_an_older_form_is_not_shown(counter, qtbot):
     gate = Gate(0)
     counter.estimates = lambda value: gate.job() if value == 1 else iter_job(value)
     counter.check()
-    assert gate.reached.acquire(timeout=10)
+    assert gate.reached.acquire(timeout=PATIENCE)
     counter.value = 2
     counter.check()
     gate.go.release()
@@ -285,9 +286,9 @@ def test_the_job_of_a_closed_dock_goes_on_and_napari_shows_and_cancels_it(counte
     counter.jobs = lambda _: gate.job()
     counter.run()
     for _ in range(at):
-        assert gate.reached.acquire(timeout=10)
+        assert gate.reached.acquire(timeout=PATIENCE)
         gate.go.release()
-    assert gate.reached.acquire(timeout=10)
+    assert gate.reached.acquire(timeout=PATIENCE)
     viewer.window.remove_dock_widget(counter)
     (entry,) = progress._all_instances
     assert any("continues without its dock" in notice.message for notice in notification_manager.records)
@@ -308,7 +309,7 @@ def test_ctrl_enter_runs_and_esc_cancels(counter, viewer, qtbot):
     counter.jobs = lambda _: gate.job()
     counter.panel.button.setFocus()
     qtbot.keyClick(counter.panel.button, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
-    assert gate.reached.acquire(timeout=10)
+    assert gate.reached.acquire(timeout=PATIENCE)
     qtbot.keyClick(counter.panel.button, Qt.Key.Key_Escape)
     assert counter.panel.state is RunState.CANCELLING
     gate.go.release()

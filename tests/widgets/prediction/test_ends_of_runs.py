@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from docks import MM, Halting, add_image, wait_until_idle
+from docks import MM, PATIENCE, Halting, add_image, wait_until_idle
 from napari.layers import Labels
 from napari.utils.progress import progress
 
@@ -67,9 +67,14 @@ def test_cancel_before_the_first_tile_leaves_no_empty_layer(viewer, ready, qtbot
     assert not _labels(viewer)
 
 
-def test_after_the_layer_was_deleted_nothing_is_said_to_be_kept(viewer, ready, qtbot):
+def test_after_the_layer_was_deleted_nothing_is_said_to_be_kept(viewer, ready, qtbot, monkeypatch):
+    job = Halting(segment_dock.predict_series)
+    job.at = 1
+    monkeypatch.setattr(segment_dock, "predict_series", job)
     ready.run()
+    qtbot.waitUntil(job.reached.is_set)
     viewer.layers.remove(_labels(viewer)[0])
+    job.go.set()
     wait_until_idle(qtbot, ready)
     assert ready.panel.status.text() == "Cancelled. The result's layer had been removed; nothing is kept."
     assert not _labels(viewer)
@@ -80,7 +85,7 @@ def test_a_result_whose_data_was_replaced_meanwhile_gets_a_layer_of_its_own(view
     job.at = 1
     monkeypatch.setattr(segment_dock, "predict_series", job)
     ready.run()
-    assert job.reached.wait(20)
+    assert job.reached.wait(PATIENCE)
     taken = _labels(viewer)[0]
     taken.data = np.zeros(taken.data.shape, np.uint8)
     job.go.set()
@@ -99,13 +104,15 @@ def test_what_was_said_stays_when_a_layer_comes(viewer, ready, qtbot):
     assert ready.panel.status.text().startswith("Done in")
 
 
-def test_a_dock_closed_while_it_runs_finishes_its_layer(viewer, dock, model, qtbot):
+def test_a_dock_closed_while_it_runs_finishes_its_layer(viewer, dock, model, qtbot, monkeypatch):
+    job = Halting(segment_dock.predict_series)
+    monkeypatch.setattr(segment_dock, "predict_series", job)
     dock.add_model(model.folder)
     viewer.add_image(smooth_image((40, 40, 40))[0], units=MM, name="image")
     _ready(dock, qtbot)
-    dock.run()
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1)
+    job.halt_past(0.1, dock, qtbot, dock.run)
     viewer.window.remove_dock_widget(dock)
+    job.go.set()
     qtbot.waitUntil(lambda: not dock.busy)
     assert not list(progress._all_instances)
     (layer,) = _labels(viewer)
@@ -131,17 +138,20 @@ def test_every_input_has_a_name_and_tab_leaves_the_tables(ready):
 
 
 @pytest.fixture
-def large(viewer, dock, model, qtbot):
+def large(viewer, dock, model, qtbot, monkeypatch):
     """The dock with an image of many tiles."""
+    monkeypatch.setattr(segment_dock, "predict_series", Halting(segment_dock.predict_series))
     dock.add_model(model.folder)
     viewer.add_image(smooth_image((20, 36, 36))[0], units=MM, name="image")
     _ready(dock, qtbot)
     return dock
 
 
-def _cancel(dock, qtbot, share=0.4):
-    qtbot.waitUntil(lambda: dock.panel.fraction > share)
+def _run_and_cancel(dock, qtbot, share=0.4):
+    job = segment_dock.predict_series
+    job.halt_past(share, dock, qtbot, dock.run)
     dock.panel.cancel()
+    job.go.set()
     wait_until_idle(qtbot, dock)
 
 
@@ -162,8 +172,7 @@ def test_continue_goes_on_in_the_same_layer_where_it_was_cancelled(viewer, large
     wait_until_idle(qtbot, large)
     expected = _labels(viewer)[0].data.copy()
     viewer.layers.remove(_labels(viewer)[0])
-    large.run()
-    _cancel(large, qtbot)
+    _run_and_cancel(large, qtbot)
     assert "Press Continue to resume from there." in large.panel.status.text()
     (partial,) = _labels(viewer)
     qtbot.waitUntil(lambda: large.panel.button.text() == "Continue")
@@ -180,8 +189,7 @@ def test_continue_goes_on_in_the_same_layer_where_it_was_cancelled(viewer, large
 
 def test_what_changed_meanwhile_begins_anew(viewer, large, qtbot):
     for what, kept in (("painted", True), ("other data", False), ("removed", False)):
-        large.run()
-        _cancel(large, qtbot)
+        _run_and_cancel(large, qtbot)
         partial = next(layer for layer in reversed(_labels(viewer)) if "(partial" in layer.name)
         if what == "painted":
             partial.data[0, :3, :3] = 2
@@ -202,8 +210,7 @@ def test_what_changed_meanwhile_begins_anew(viewer, large, qtbot):
 
 def test_an_image_edited_in_place_is_segmented_anew(viewer, large, qtbot, monkeypatch):
     image = viewer.layers["image"]
-    large.run()
-    _cancel(large, qtbot)
+    _run_and_cancel(large, qtbot)
     qtbot.waitUntil(lambda: large.panel.button.text() == "Continue")
     image.data[:] = image.data[:, ::-1].copy()  # as brushes and filters do it: the array is the same
     image.refresh()

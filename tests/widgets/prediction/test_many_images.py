@@ -6,7 +6,7 @@ import csv
 import threading
 
 import numpy as np
-from docks import MM, wait_until_idle
+from docks import MM, PATIENCE, wait_until_idle
 from napari.layers import Image
 
 from helpers import Recipe, make_model, smooth_image, write_nifti
@@ -30,7 +30,7 @@ def _cancel_after(dock, qtbot, monkeypatch, name, count):
             yield event
             over += isinstance(event, CaseDone | CaseFailed)
             if over == count:
-                assert go.wait(60)
+                assert go.wait(PATIENCE)
 
     with monkeypatch.context() as patch:
         patch.setattr(segment_dock, name, waiting)

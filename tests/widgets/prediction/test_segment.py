@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import dask.array as da
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from docks import PATIENCE, Halting
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 
 from helpers import smooth_image
 from napari_nnunet.cli import main
+from napari_nnunet.events import Painted, Progress
 from napari_nnunet.widgets.frame.panel import RunState
+from napari_nnunet.widgets.prediction import segment_dock
 
 MM = ["mm"] * 3
 
@@ -231,17 +235,24 @@ def test_probabilities_become_layers_over_the_image(viewer, dock, tiny, qtbot):
     np.testing.assert_array_equal(layer.scale, (2, 1, 1))
 
 
-def test_cancel_keeps_the_finished_part_and_says_so(viewer, dock, tiny, qtbot):
+@pytest.fixture
+def job(monkeypatch):
+    """What segments, which a test may halt."""
+    halting = Halting(segment_dock.predict_series)
+    monkeypatch.setattr(segment_dock, "predict_series", halting)
+    return halting
+
+
+def test_cancel_keeps_the_finished_part_and_says_so(viewer, dock, tiny, qtbot, job):
     _image(viewer, shape=(60, 60, 60))
     _ready(dock, qtbot)
-    qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
+    steps = job.halt_past(0.1, dock, qtbot, lambda: qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton))
     assert dock.panel.button.text() == "Cancel"
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0.1)
-    began = time.monotonic()
     qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
     assert dock.panel.button.text() == "Cancelling…"
+    job.go.set()
     qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
-    assert time.monotonic() - began < 3
+    assert job.steps == steps + 1  # the one it was in
     partial = [layer for layer in viewer.layers if "(partial" in layer.name]
     assert len(partial) == 1
     assert partial[0].metadata["nnunet"]["partial"] is True
@@ -251,26 +262,27 @@ def test_cancel_keeps_the_finished_part_and_says_so(viewer, dock, tiny, qtbot):
     assert dock.panel.button.isEnabled()
 
 
-def test_deleting_the_result_cancels_the_run(viewer, dock, tiny, qtbot):
+def test_deleting_the_result_cancels_the_run(viewer, dock, tiny, qtbot, job):
     _image(viewer, shape=(60, 60, 60))
     _ready(dock, qtbot)
-    qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock.panel.fraction > 0)
+    steps = job.halt_past(0, dock, qtbot, lambda: qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton))
     viewer.layers.remove(_result(viewer))
+    job.go.set()
     qtbot.waitUntil(lambda: dock.panel.state is RunState.IDLE)
+    assert job.steps == steps + 1
     assert [layer.name for layer in viewer.layers] == ["image"]
 
 
-def test_tiles_are_painted_while_it_runs(viewer, dock, tiny, qtbot):
+def test_tiles_are_painted_while_it_runs(viewer, dock, tiny, qtbot, job):
     _image(viewer, shape=(60, 60, 60))
     viewer.dims.set_point(0, 50)
     _ready(dock, qtbot)
-    qtbot.mouseClick(dock.panel.button, Qt.MouseButton.LeftButton)
+    job.halt_after(lambda event: isinstance(event, Painted), qtbot, dock.run)
     data = dock.result.running.canvas
-    qtbot.waitUntil(lambda: data.any())
     painted = np.flatnonzero(data.any(axis=(1, 2)))
     assert 46 <= np.median(painted) <= 60  # the slice on the screen first
     dock.panel.cancel()
+    job.go.set()
 
 
 def test_a_failure_is_said_once_and_the_form_stays(viewer, dock, tiny, qtbot):
@@ -321,9 +333,20 @@ def test_measured_dice_stands_beside_the_presets(viewer, dock, tiny, qtbot):
     assert any("Dice 0.850" in text for text in (str(c) for c in dock.form.preset_box._widget._mgui_get_choices()))
 
 
-def test_closing_napari_while_it_runs_does_not_hang(make_napari_viewer, npe2pm, model, qtbot):
+def test_closing_napari_while_it_runs_does_not_hang(make_napari_viewer, npe2pm, model, qtbot, monkeypatch):
     from napari.qt.threading import WorkerBase
 
+    closed = threading.Event()
+
+    def endless(*_, **__):
+        try:
+            while True:
+                yield Progress(done=1, total=2)
+                time.sleep(0.01)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(segment_dock, "predict_series", endless)
     with npe2pm.tmp_plugin(package="napari_nnunet"):
         viewer = make_napari_viewer(show=True)
         _, dock = viewer.window.add_plugin_dock_widget("napari-nnunet", "Segment")
@@ -332,10 +355,9 @@ def test_closing_napari_while_it_runs_does_not_hang(make_napari_viewer, npe2pm, 
         _ready(dock, qtbot)
         dock.run()
         qtbot.waitUntil(lambda: dock.panel.fraction > 0)
-        began = time.monotonic()
         viewer.close()
         WorkerBase.await_workers(msecs=5000)
-        assert time.monotonic() - began < 5
+        assert closed.wait(PATIENCE)
 
 
 def test_the_folder_of_a_model_that_cannot_be_read_opens_with_a_button(dock, new_model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -11,7 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from docks import Halting
+from docks import PATIENCE, Halting
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QInputDialog, QMessageBox
 
@@ -51,7 +52,7 @@ def train(viewer, home, qtbot):
             end_training(runner)
     for process, _, _ in widget.watch.started:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
     widget.watch.stop()
 
 
@@ -114,7 +115,7 @@ def test_weights_of_classes_and_those_to_begin_with_are_asked_for_as_in_a_shell(
 
 def test_a_training_survives_its_dock_and_shows_what_it_got_wrong(viewer, train, home, qtbot, monkeypatch):
     begin(train, qtbot, epochs=12, iterations=30)
-    wait(train, qtbot, "running")
+    qtbot.waitUntil(lambda: train.chosen is not None and train.chosen.status in ("running", "finished"))
     qtbot.waitUntil(lambda: train.chosen.last is not None)
     viewer.window.remove_dock_widget("all")
     _, again = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
@@ -151,13 +152,18 @@ def _save_a_corrected_reference(viewer, train, home, qtbot, name, monkeypatch):
     viewer.layers.selection.active = layer
     path = home / "nnUNet_raw" / TRAINED / "labelsTr" / f"{name}.nii.gz"
     before, _ = read_labels(path)
+    monkeypatch.setattr(QMessageBox, "question", ask := Mock(return_value=QMessageBox.StandardButton.No))
+    os.utime(path, (1, 1))
+    train.correcting.save()
+    assert "were changed elsewhere since they were opened here" in ask.call_args.args[2]
+    assert not train.busy and (read_labels(path)[0] == before).all()
+    ask.return_value = QMessageBox.StandardButton.Yes
     train.correcting.save()
     trash = home / "nnUNet_raw" / TRAINED / "trash"
     qtbot.waitUntil(lambda: path.is_file() and (read_labels(path)[0] != before).any())
     kept, _ = read_labels(next(trash.rglob(path.name)))
     assert (kept == before).all()
     assert (read_labels(path)[0] == layer.data).all()
-    monkeypatch.setattr(QMessageBox, "question", ask := Mock(return_value=QMessageBox.StandardButton.Yes))
     begin(train, qtbot)
     assert "fold 0 (finished): train from the beginning again?" in ask.call_args.args[2]
     wait(train, qtbot, "finished")
@@ -361,7 +367,7 @@ def test_a_dock_that_is_closed_before_its_training_begins_starts_it_or_says_why_
     monkeypatch.setattr(train.starter._watch, "start", lambda asked: started.append(asked) or Path("fold_0"))
     monkeypatch.setattr(frame_dock, "show_info", said.append)
     train.starter.start(train.form.request())
-    assert halted.reached.wait(20)
+    assert halted.reached.wait(PATIENCE)
     viewer.window.remove_dock_widget(train)
     halted.go.set()
     qtbot.waitUntil(lambda: not train.busy and "tarted" in said[-1])

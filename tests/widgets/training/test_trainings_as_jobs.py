@@ -6,6 +6,7 @@ import stat
 from dataclasses import replace
 
 import pytest
+from docks import PATIENCE
 from layout import check_layout
 from qtpy.QtCore import Qt
 
@@ -36,7 +37,7 @@ def train(viewer, home, qtbot, plugin_settings, monkeypatch):
     yield widget
     qtbot.waitUntil(lambda: widget.panel.state is RunState.IDLE)
     for process, _, _ in widget.watch.started:
-        process.wait(90)
+        process.wait(PATIENCE)
     widget.watch.stop()
 
 
@@ -105,7 +106,7 @@ def test_a_job_that_somebody_cancelled_with_scancel_is_said(train, home, slurm, 
 
 def test_the_form_says_what_jobs_are_and_what_they_cannot_be(train, home, slurm, qtbot, tmp_path, viewer):
     def says(text):
-        qtbot.waitUntil(lambda: text in train.summary.text(), timeout=20000)
+        qtbot.waitUntil(lambda: text in train.summary.text())
 
     form = train.form
     form.folds[3].setChecked(True)
@@ -151,7 +152,7 @@ def test_two_at_a_time_train_here_while_the_dock_is_closed_and_are_paused_by_ano
     process = train.watch.started[0][0]
     viewer.window.remove_dock_widget(train)
     _, again = viewer.window.add_plugin_dock_widget("napari-nnunet", "Train")
-    qtbot.waitUntil(lambda: len([t for t in again.watch.trainings if t.last is not None]) == 2, timeout=300000)
+    qtbot.waitUntil(lambda: len([t for t in again.watch.trainings if t.last is not None]) == 2)
     check_layout(viewer, again, qtbot, "train-jobs-running")
     assert main(["trainings"]) == 0
     assert capsys.readouterr().out.count(", job ") == 2
@@ -159,7 +160,7 @@ def test_two_at_a_time_train_here_while_the_dock_is_closed_and_are_paused_by_ano
         again.table.choose_when_there(training.folder.path)
         again.table.show_trainings(again.watch.trainings)
         qtbot.mouseClick(again.details.buttons["stop"], Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: {t.status for t in again.watch.trainings} == {"stopped"}, timeout=300000)
-    process.wait(90)
+    qtbot.waitUntil(lambda: {t.status for t in again.watch.trainings} == {"stopped"})
+    process.wait(PATIENCE)
     again.watch.stop()
     assert submitted(results(home)) == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json as write
-from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.formats.dataset.raw_writer import set_count
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
 from napari_nnunet.jobs.dataset.import_plan import plan_import, table_lines
@@ -102,7 +102,7 @@ def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
         request.file_ending,
         regions_class_order=request.regions_class_order,
     )
-    update_count(request.folder)
+    set_count(request.folder)
     print(path)
 
 

@@ -157,6 +157,12 @@ def _check(info: DatasetInfo, channels: Sequence[NDArray[Any]], labels: NDArray[
         )
 
 
+@one_at_a_time
+def set_count(folder: Path) -> int:
+    """Do what :func:`update_count` does, for those that have not claimed the dataset."""
+    return update_count(folder)
+
+
 def update_count(folder: Path) -> int:
     """Write the number of complete cases into dataset.json and return it."""
     dataset, _ = survey(folder)

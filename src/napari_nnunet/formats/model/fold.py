@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.formats.atomic import make_folder, write_error, write_json
+from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.json_text import message
@@ -135,8 +135,7 @@ class FoldFolder:
         SettingsError
             If another process does either.
         """
-        make_folder(self.path)
-        with hold(self._running, self._busy(how)):
+        with made(self.path), hold(self._running, self._busy(how)):
             with suppress(OSError):  # what cannot be removed, as a folder of that name, is no wish either
                 self._wishes.unlink(missing_ok=True)
             yield

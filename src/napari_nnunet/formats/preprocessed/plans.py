@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def read_plans(base: Path, name: str) -> Plans:
             window="Plan the dataset in the Plan dock.",
         )
     return Plans.read(path)
+
+
+def unchanged(plans: Plans) -> bool:
+    """Whether the file that plans were read from holds the same still; raises PlanError where it is gone."""
+    return json.dumps(Plans.read(Path(plans.where)).raw) == json.dumps(plans.raw)  # texts, for no NaN equals another
 
 
 def plan_files(base: Path) -> list[Path]:

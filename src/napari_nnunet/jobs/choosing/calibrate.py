@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.events import Job, Note, Progress, Stage
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json
+from napari_nnunet.formats.atomic import remove_leftovers, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.places import Members
@@ -74,6 +75,15 @@ def calibrate_models(
     """
     first = models[0]
     chosen = tuple(folds) if folds is not None else usable_folds(workspace, first)
+    path = calibration_path([model.folder for model in models], chosen)
+    with claimed(path.parent, f"{path.parent.name} is already being calibrated", part=path.name):
+        return (yield from _calibrate(workspace, models, chosen, path))
+
+
+def _calibrate(
+    workspace: Workspace, models: Sequence[TrainedModel], chosen: Sequence[Fold], path: Path
+) -> Job[tuple[Calibration, Path]]:
+    first = models[0]
     info = first.dataset
     members = validation_members([model.folder for model in models], chosen, info.file_ending)
     references = reference_folder(workspace, first.folder.parent.name)
@@ -98,8 +108,6 @@ def calibrate_models(
     if not len(y):
         raise DatasetError("No voxel of the references is annotated. Calibration needs annotated voxels.")
     result = replace(fit_temperature(p, y), cases=len(members))
-    path = calibration_path([model.folder for model in models], chosen)
-    make_folder(path.parent)
     remove_leftovers(path.parent)
     write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
     yield Note(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
-from napari_nnunet.formats.dataset.case_trash import in_trash
+from napari_nnunet.formats.dataset.case_trash import in_trash, raw_case_files
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset, save_case, set_labels
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
@@ -63,6 +63,10 @@ class NewCase:
         Whether classes that are new were looked for in the cases there are; where nobody did, they are unknown there.
     looked_here : bool
         Whether all classes were looked for now in a case of which it was said that only some were.
+    known : bool
+        Whether the dataset was there when the case was put together, so that none is made if it is gone.
+    fresh : bool
+        Whether it had no case of this name then, so that none is replaced that came since.
     """
 
     folder: Path
@@ -77,6 +81,8 @@ class NewCase:
     kinds: Mapping[int, str] | None = None
     looked_before: bool = True
     looked_here: bool = False
+    known: bool = False
+    fresh: bool = False
 
 
 def add_case(case: NewCase) -> Job[TrainingCase]:
@@ -85,7 +91,7 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
     Raises
     ------
     DatasetError
-        If the case does not fit the dataset.
+        If the case does not fit the dataset, or that was renamed, or its classes changed, since it was put together.
     SettingsError
         If another process changes the dataset.
     ResourceError
@@ -95,17 +101,42 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
     labels = remap(np.asarray(case.labels), case.mapping)
     channels = [np.asarray(channel) for channel in case.channels]
     with changing(case.folder):
-        if not (case.folder / "dataset.json").is_file():
+        if not is_there(case):
             create_dataset(case.folder, case.channel_names, case.classes, case.file_ending)
         else:
             yield from _say_classes(case, labels)
         return save_case(case.folder, case.name, channels, labels, case.geometry)
 
 
+def is_there(case: NewCase) -> bool:
+    """Whether the dataset of a case is there, now that it is claimed; raises DatasetError if it was otherwise."""
+    there = (case.folder / "dataset.json").is_file()
+    if case.known and not there:
+        raise DatasetError(f"{case.folder.name} was renamed or removed meanwhile. Choose the dataset again, then save.")
+    if there and case.fresh and raw_case_files(case.folder, case.name, read_info(case.folder)):
+        raise DatasetError(
+            f"{case.folder.name} has a case '{case.name}' by now, which another job saved. Look at it; give this one "
+            "another name, or save it again to replace that one."
+        )
+    return there
+
+
+def _require_classes(case: NewCase, info: DatasetInfo) -> None:
+    """Refuse a case that was put together for other classes than there are now: values would get another meaning."""
+    wished = {name: value if isinstance(value, int) else tuple(value) for name, value in case.classes.items()}
+    for name, value in info.labels.labels.items():
+        if wished.get(name) != value:
+            raise DatasetError(
+                f"The classes of {case.folder.name} were changed meanwhile: '{name}' has the value {value} now. Check "
+                f"the classes of {case.name}, then save it again."
+            )
+
+
 def _say_classes(case: NewCase, labels: NDArray[np.integer]) -> Job[None]:
     """Write the classes of the dataset with a case, and in which cases they were looked for."""
     dataset, _ = survey(case.folder)
     info = dataset.info
+    _require_classes(case, info)
     if dict(info.labels.labels) != dict(case.classes):
         set_labels(case.folder, case.classes)
     new = [name for name in case.classes if name not in (*info.labels.labels, IGNORE)]
@@ -156,7 +187,9 @@ def _looked_for_now(info: DatasetInfo, name: str, labels: NDArray[np.integer]) -
     return [region for region in info.labels.classes if region in looked or region in added]
 
 
-def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> Job[Path]:
+def correct_reference(
+    folder: Path, name: str, labels: NDArray[np.integer], *, seen: NDArray[np.integer] | None = None
+) -> Job[Path]:
     """Replace the reference of a case; the old one is put into the dataset's trash folder.
 
     Parameters
@@ -167,6 +200,8 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         Of the case.
     labels : ndarray of int, shape ([Z,] Y, X)
         The corrected reference.
+    seen : ndarray of int, optional
+        The reference as it was when it was corrected, where it must be that still.
 
     Returns
     -------
@@ -176,9 +211,16 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
     Raises
     ------
     DatasetError
-        If there is no such case, or the labels are not those of the dataset.
+        If there is no such case, the labels are not those of the dataset, or the reference was changed meanwhile.
     """
     yield Stage(name=f"Saving the reference of {name}")
+    with changing(folder):
+        return (yield from _correct_reference(folder, name, labels, seen))
+
+
+def _correct_reference(
+    folder: Path, name: str, labels: NDArray[np.integer], seen: NDArray[np.integer] | None
+) -> Job[Path]:
     dataset, _ = survey(folder)
     case = next((case for case in dataset.cases if case.name == name), None)
     if case is None:
@@ -192,7 +234,9 @@ def correct_reference(folder: Path, name: str, labels: NDArray[np.integer]) -> J
         raise DatasetError(
             f"The corrected reference contains {strange}; {folder.name} defines only {sorted(scheme.all_labels)}."
         )
-    with changing(folder), in_trash(folder, name, [case.label], copied=True):
+    if seen is not None and not np.array_equal(old, seen):
+        raise DatasetError(f"The labels of {name} changed since they were looked at. Look at them again, then save.")
+    with in_trash(folder, name, [case.label], copied=True):
         write_labels(labels, geometry, case.label, writer=dataset.info.reader)
         if name in dataset.info.annotated:
             looked = yield from _looked_for_now(dataset.info, name, labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_json, written_beside
 from napari_nnunet.formats.dataset.changing import changing
@@ -22,7 +23,7 @@ from napari_nnunet.formats.masks.translation import Translation
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, read_image, sized, task
-from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
+from napari_nnunet.jobs.dataset.import_plan import ImportPlan, decide, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.dataset import ANNOTATED, LabelScheme, looked_for
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
@@ -81,11 +82,23 @@ def import_planned(workspace: Workspace, request: ImportFoldersRequest, plan: Im
     """
     if plan.target is not None:
         with changing(plan.target):
-            yield from _add(plan, plan.target, request)
+            yield from _add(_as_it_is_now(plan, request), plan.target, request)
         return plan.target
     with new_dataset(workspace, request.name) as (beside, folder):
         yield from fill_dataset(plan, beside, folder.name, request)
     return folder
+
+
+def _as_it_is_now(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
+    """Look at the dataset once more, now that it is claimed; raises DatasetError where masks would mean something else.
+
+    A case that came since, of a name that is to be imported, is a problem of the plan.
+    """
+    assert plan.target is not None
+    before, now = plan.require(), decide(plan, request)
+    if (now.require().labels, now.require().values) != (before.labels, before.values):
+        raise DatasetError(f"The classes of {plan.target.name} were changed meanwhile. Look at the import once more.")
+    return now
 
 
 def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersRequest) -> Job[None]:

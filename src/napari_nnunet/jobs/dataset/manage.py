@@ -12,6 +12,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import write_error, write_json
 from napari_nnunet.formats.claim import moving
+from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.trash import TRASH, Trashed, exchange, trash_path, trashed
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.json_text import read_object
@@ -38,7 +39,7 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
     Raises
     ------
     DatasetError
-        If the name cannot be that of a folder, or is taken.
+        If the name cannot be that of a folder, or is taken, or the dataset is gone.
     SettingsError
         If anything is being written for the dataset.
     """
@@ -51,6 +52,7 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
     target = require_dataset_name(f"{number}_{plain}")
     roots = (workspace.raw, workspace.preprocessed, workspace.results)
     with _at_rest(workspace, name, f"{name} is already being renamed"):
+        _require_there(name, roots)
         taken = next((root / target for root in roots if (root / target).exists()), None)
         if taken is not None:
             raise DatasetError(f"{taken} already exists; choose another name.")
@@ -61,7 +63,7 @@ def rename_dataset(workspace: Workspace, name: str, new: str) -> Job[str]:
 def _rename(workspace: Workspace, name: str, target: str, roots: Sequence[Path]) -> None:
     with _renamed([(root / name, root / target) for root in roots]):
         for path in (
-            *(workspace.preprocessed / target).glob("*.json"),
+            *plan_files(workspace.preprocessed / target),
             *(workspace.results / target).glob("*__*__*/plans.json"),
         ):
             content = read_object(path, DatasetError)
@@ -74,16 +76,22 @@ def remove_dataset(workspace: Workspace, name: str) -> Job[None]:
 
     Raises
     ------
+    DatasetError
+        If the dataset is gone.
     SettingsError
         If anything is being written for the dataset.
     """
     yield Stage(name=f"Removing {name}")
     roots = (workspace.raw, workspace.preprocessed)
-    with (
-        _at_rest(workspace, name, f"{name} is already being removed"),
-        _renamed([(root / name, trash_path(root / TRASH, name)) for root in roots if (root / name).is_dir()]),
-    ):
-        pass
+    with _at_rest(workspace, name, f"{name} is already being removed"):
+        _require_there(name, roots)
+        with _renamed([(root / name, trash_path(root / TRASH, name)) for root in roots if (root / name).is_dir()]):
+            pass
+
+
+def _require_there(name: str, roots: Sequence[Path]) -> None:
+    if not any((root / name).is_dir() for root in roots):
+        raise DatasetError(f"{name} was renamed or removed meanwhile; look which datasets there are.")
 
 
 def datasets_in_trash(workspace: Workspace) -> list[Trashed]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.changing import changing
-from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, said, survey
+from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, said, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
@@ -42,20 +43,24 @@ def annotated_classes(workspace: Workspace, request: AnnotatedClassesRequest) ->
         If another process changes the dataset.
     """
     folder = workspace.raw / workspace.dataset_name(request.dataset)
-    dataset, _ = survey(folder)
-    names = [case.name for case in dataset.cases]
-    info = dataset.info
     if request.classes:
-        chosen = [case for case in dataset.cases if case.name in _chosen(names, request.cases)]
-        looked = () if _ALL in request.classes else looked_for(request.classes, info.labels, "--classes")
         with changing(folder):
-            before = read_info(folder)
-            entry = said(before, names, [case.name for case in chosen], looked)
-            info = DatasetInfo.parse({**before.raw, ANNOTATED: entry}, where=str(folder / "dataset.json"))
-            yield from _require_none_drawn(info, chosen)
-            change_json(folder, **{ANNOTATED: entry})
-        yield Note(text=f"{folder / 'dataset.json'} says it of {len(chosen)} of {len(names)} cases.")
-    return {name: info.annotated.get(name, info.labels.classes) for name in names}
+            yield from _say(folder, request)
+    dataset, _ = survey(folder)
+    info = dataset.info
+    return {case.name: info.annotated.get(case.name, info.labels.classes) for case in dataset.cases}
+
+
+def _say(folder: Path, request: AnnotatedClassesRequest) -> Job[None]:
+    dataset, _ = survey(folder)
+    info, names = dataset.info, [case.name for case in dataset.cases]
+    chosen = [case for case in dataset.cases if case.name in _chosen(names, request.cases)]
+    looked = () if _ALL in request.classes else looked_for(request.classes, info.labels, "--classes")
+    entry = said(info, names, [case.name for case in chosen], looked)
+    told = DatasetInfo.parse({**info.raw, ANNOTATED: entry}, where=str(folder / "dataset.json"))
+    yield from _require_none_drawn(told, chosen)
+    change_json(folder, **{ANNOTATED: entry})
+    yield Note(text=f"{folder / 'dataset.json'} says it of {len(chosen)} of {len(names)} cases.")
 
 
 def _require_none_drawn(info: DatasetInfo, cases: Sequence[TrainingCase]) -> Job[None]:

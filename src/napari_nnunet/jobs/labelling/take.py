@@ -73,7 +73,7 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
         drawn, _ = read_labels(case.label, reader=info.reader)
         merged = np.array(drawn)
         merged[where] = own
-        yield from correct_reference(folder, case.name, merged)
+        yield from correct_reference(folder, case.name, merged, seen=drawn)
         return case
     full = own if whole else np.full(volume.shape, ignored, dtype=np.int32)
     if not whole:
@@ -81,7 +81,8 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
     names = tuple(info.channel_names)
     mapping = {int(value): int(value) for value in np.unique(full)}
     channels, classes_of = list(np.asarray(volume.array)), _lists(classes)
-    new = NewCase(folder, place.case, channels, full, volume.geometry, mapping, classes_of, names, info.file_ending)
+    where_to = (folder, place.case, channels, full, volume.geometry, mapping, classes_of, names, info.file_ending)
+    new = NewCase(*where_to, known=True, fresh=True)
     return (yield from add_case(new))
 
 
@@ -116,9 +117,9 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     if drawn.shape != seen.shape or (part is not None and drawn[part.place] != part.label):
         raise DatasetError(f"The labels of {case.name} changed since they were looked at. Look for wrong labels again.")
     if part is None:
-        return (yield from correct_reference(folder, case.name, seen))
+        return (yield from correct_reference(folder, case.name, seen, seen=drawn))
     merged = np.where(mask_of_part(drawn, seen, part), part.seen, drawn)
-    return (yield from correct_reference(folder, case.name, merged))
+    return (yield from correct_reference(folder, case.name, merged, seen=drawn))
 
 
 def _ignored(scheme: LabelScheme) -> int:

@@ -21,7 +21,7 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, onto
-from napari_nnunet.jobs.dataset.cases import NewCase
+from napari_nnunet.jobs.dataset.cases import NewCase, is_there
 from napari_nnunet.jobs.objects.derive import derive_in
 from napari_nnunet.jobs.objects.draw import Drawing, drawn
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -53,10 +53,10 @@ def add_object_case(case: NewCase) -> Job[TrainingCase]:
     yield Stage(name=f"Saving {case.name}")
     channels = [np.asarray(channel) for channel in case.channels]
     objects, kinds = numbered(np.asarray(case.labels), case.name), dict(case.kinds or {})
-    if not objects.any() and not (case.folder / "dataset.json").is_file():
+    if not objects.any() and not (case.known or (case.folder / "dataset.json").is_file()):
         raise DatasetError(f"{case.name} has no object, so that a dataset cannot begin with it.")
     with changing(case.folder):
-        if not (case.folder / "dataset.json").is_file():
+        if not is_there(case):
             _create(case, next(iter(kinds.values())))
         info, scheme = _scheme(case.folder)
         masks = _masks(case.folder, case.name, objects, kinds, case.geometry, info, scheme)
@@ -94,6 +94,11 @@ def correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mappi
         If there is no such case, or the objects do not fit it.
     """
     yield Stage(name=f"Saving the objects of {name}")
+    with changing(folder):
+        return _correct_objects(folder, name, objects, kinds)
+
+
+def _correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mapping[int, str]) -> Path:
     info, scheme = _scheme(folder)
     path = object_files(folder).get(name)
     if path is None:
@@ -106,7 +111,7 @@ def correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mappi
     labels, _ = drawn(objects, masks.get(KINDS), geometry, Drawing.of(info, scheme), name)
     target = folder / "labelsTr" / f"{name}{info.file_ending}"
     there = [*masks_of(folder, name, info), *([target] if target.is_file() else [])]
-    with changing(folder), in_trash(folder, name, there, copied=True):
+    with in_trash(folder, name, there, copied=True):
         for where, mask in {**masks, "labelsTr": labels}.items():
             write_labels(mask, geometry, make_folder(folder / where) / f"{name}{info.file_ending}")
         note_drawn(folder, [name])

@@ -224,14 +224,15 @@ def keep_drawn(folder: Path, workers: int = 0) -> Job[DrawnObjects]:
     DatasetError
         If labels were changed instead of objects, or cases have none: nobody but a person can tell what is meant.
     """
-    info = read_info(folder)
-    scheme = ObjectScheme.of(info)
-    if scheme is None:
-        return DrawnObjects()
     found = look_at_drawn(folder)
     _require_drawn(folder, found)
+    if not found.stale:
+        return found
+    with changing(folder):
+        found = look_at_drawn(folder)  # once more: others may have drawn or changed them till now
+        _require_drawn(folder, found)
+        yield from _draw(folder, found.stale, workers)
     if found.stale:
-        yield from _draw(folder, info, scheme, found.stale, workers)
         yield Note(
             text=f"The objects of {_some(found.stale)} changed since cores and borders were drawn of them; they were "
             "drawn again."
@@ -247,19 +248,19 @@ def draw_again(folder: Path) -> Job[tuple[str, ...]]:
     DatasetError
         If it is no dataset of objects.
     """
+    with changing(folder):
+        found = look_at_drawn(folder)
+        cases = tuple(sorted({*found.stale, *found.changed}))
+        yield from _draw(folder, cases, 0)
+    return cases
+
+
+def _draw(folder: Path, cases: Sequence[str], workers: int) -> Job[None]:
     info = read_info(folder)
     scheme = ObjectScheme.of(info)
     if scheme is None:
         raise DatasetError(f"{folder.name} is no dataset of objects.")
-    found = look_at_drawn(folder)
-    cases = tuple(sorted({*found.stale, *found.changed}))
     if cases:
-        yield from _draw(folder, info, scheme, cases, 0)
-    return cases
-
-
-def _draw(folder: Path, info: DatasetInfo, scheme: ObjectScheme, cases: Sequence[str], workers: int) -> Job[None]:
-    with changing(folder):
         yield from draw_cases(folder, info, scheme, cases, workers)
         note_drawn(folder, cases)
         update_count(folder)

@@ -234,6 +234,16 @@ def settled_splits(
     return found.splits
 
 
+def adopt_cases(workspace: Workspace, name: str, cases: Sequence[str]) -> None:
+    """Let every fold there is train with more cases; those that it has already are not doubled."""
+    path = workspace.preprocessed / name / SPLITS_FILE
+    with _settling(workspace, name):
+        splits = read_splits(path)
+        known = {case for split in splits for case in (*split.train, *split.val)}
+        new = [case for case in cases if case not in known]
+        write_splits(path, [Split((*split.train, *new), split.val) for split in splits])
+
+
 def write_splits(path: Path, splits: Sequence[Split]) -> None:
     """Write splits_final.json."""
     write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])

@@ -50,12 +50,9 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
     source, target = workspace.dataset_name(request.source), workspace.dataset_name(request.target)
     plans_name = request.plans
     plans = read_plans(workspace.preprocessed / source, plans_name)
-    dataset = open_dataset(workspace.raw / target)
     name = require_plain(request.new_name or plans_name, "The name of the plans")
-    _require_channels(plans, dataset)
     content: dict[str, Any] = copy.deepcopy(dict(plans.raw))
     content["dataset_name"] = target
-    content["image_reader_writer"] = reader_of(dataset)
     content["plans_name"] = name
     if name != plans_name:
         for configuration in content["configurations"].values():
@@ -65,7 +62,10 @@ def move_plans(workspace: Workspace, request: MovePlansRequest) -> Path:
                 configuration["data_identifier"] = name + old[len(plans_name) :] if begins else f"{name}_{old}"
     path = workspace.preprocessed / target / f"{name}.json"
     with claimed(path.parent, f"{name} of {target} are already being planned", part=path.name):
-        copy_file(dataset.folder / "dataset.json", path.with_name("dataset.json"))  # of a dataset that is still there
+        dataset = open_dataset(workspace.raw / target)
+        _require_channels(plans, dataset)
+        content["image_reader_writer"] = reader_of(dataset)
+        copy_file(dataset.folder / "dataset.json", path.with_name("dataset.json"))
         write_json(path, content)
     return path
 

@@ -12,7 +12,7 @@ from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_cas
 from napari_nnunet.engine.planning.planner import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
-from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, TrainingCase, left_out_notes, open_dataset, reader_of
 from napari_nnunet.formats.dataset.read_case import read_case
@@ -64,7 +64,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     yield from keep_drawn(workspace.raw / dataset_name, request.workers)
     dataset = open_dataset(workspace.raw / dataset_name)
     yield from left_out_notes(dataset)
-    folder = make_folder(workspace.preprocessed / dataset_name)
+    folder = workspace.preprocessed / dataset_name
     sources = _sources(dataset, request)
     if not request.clean and (folder / _FINGERPRINT).is_file():
         if not (folder / _SOURCES).is_file() or _unchanged(dataset, folder / _SOURCES, sources):
@@ -72,10 +72,12 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
     with claimed(folder, f"{dataset_name} is already being measured", part=_FINGERPRINT):
+        dataset = open_dataset(workspace.raw / dataset_name)  # once more: it may have been changed or renamed till now
+        sources = _sources(dataset, request)
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
         measures, contents = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
-        if _sources(dataset, request) != sources:
+        if _sources(open_dataset(dataset.folder), request) != sources:
             raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
@@ -175,21 +177,13 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
         raise PlanError(f"Unknown planner {request.planner!r}. Known: {', '.join(PLANNERS)}.")
     if request.plans_name is not None:
         require_plain(request.plans_name, "The name of the plans")
-    dataset = open_dataset(workspace.raw / dataset_name)
-    folder = make_folder(workspace.preprocessed / dataset_name)
-    path = folder / _FINGERPRINT
-    if not path.is_file():
-        raise DatasetError(f"{dataset_name} has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first.")
-    fingerprint = Fingerprint.read(path)
-    if len(fingerprint.spacings) != len(dataset.cases):
-        raise DatasetError(
-            f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
-            "extract it again."
-        )
-    yield Stage(name=f"Planning {dataset_name}")
-    yield from _fold(workspace, dataset, request)
+    folder = workspace.preprocessed / dataset_name
     target = folder / f"{request.plans_name or PLANNERS[request.planner].plans}.json"
     with claimed(folder, f"{target.stem} of {dataset_name} are already being planned", part=target.name):
+        dataset = open_dataset(workspace.raw / dataset_name)
+        fingerprint = _measured(folder / _FINGERPRINT, dataset)
+        yield Stage(name=f"Planning {dataset_name}")
+        yield from _fold(workspace, dataset, request)
         content = plan(
             fingerprint,
             dataset.info,
@@ -202,6 +196,18 @@ def plan_experiment(workspace: Workspace, request: PlanRequest) -> Job[Path]:
         write_json(target, content)
         copy_file(dataset.folder / "dataset.json", folder / "dataset.json")
     return target
+
+
+def _measured(path: Path, dataset: RawDataset) -> Fingerprint:
+    if not path.is_file():
+        raise DatasetError(f"{dataset.name} has no fingerprint yet; run 'napari-nnunet extract_fingerprint' first.")
+    fingerprint = Fingerprint.read(path)
+    if len(fingerprint.spacings) != len(dataset.cases):
+        raise DatasetError(
+            f"The fingerprint was taken of {len(fingerprint.spacings)} cases, but there are {len(dataset.cases)} now; "
+            "extract it again."
+        )
+    return fingerprint
 
 
 def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Job[None]:

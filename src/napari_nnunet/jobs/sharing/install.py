@@ -140,6 +140,11 @@ def _check(folder: Path) -> None:
 
 def _move(beside: Path, target: Path, bundle: Bundle) -> None:
     """Bring unpacked models into place; what the dataset's folder has already stays, but for what was in the trash."""
+    late = [name for name in bundle.models if (target / name).exists()]
+    if late:
+        raise ModelError(
+            f"{', '.join(late)} of {bundle.dataset} came into {target.parent} meanwhile. Install once more."
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
         for child in sorted(beside.iterdir()):

@@ -19,9 +19,13 @@ from napari_nnunet.engine.training.parallel import Group
 from napari_nnunet.engine.training.schedule import Schedule
 from napari_nnunet.errors import ModelError, PlanError, SettingsError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text
+from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_json, write_text
+from napari_nnunet.formats.claim import is_claimed
 from napari_nnunet.formats.model.checkpoint import OWN, read_raw
 from napari_nnunet.formats.model.torch_file import require_whole
+from napari_nnunet.formats.preprocessed.cases import case_names
+from napari_nnunet.formats.preprocessed.plans import unchanged
+from napari_nnunet.jobs.planning.folds import current_splits
 from napari_nnunet.jobs.training.improve import going_on, initialised
 from napari_nnunet.jobs.training.loader import BatchLoader, BatchSource, default_workers
 from napari_nnunet.jobs.training.logbook import write_debug
@@ -29,6 +33,7 @@ from napari_nnunet.jobs.training.memory import check_memory
 from napari_nnunet.jobs.training.order import Order, require_classes
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.processes.alone import why_alone
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import read_text
 from napari_nnunet.schema.plans import Plans
 
@@ -52,6 +57,32 @@ class Fresh:
 
     network: UNet
     begun_with: dict[str, Any] | None = None
+
+
+def require_the_same(order: Order) -> None:
+    """Look again, once the fold is claimed, at what others could change until then.
+
+    Raises
+    ------
+    SettingsError
+        If its cases are being preprocessed, or the dataset was renamed, planned anew or given other folds meanwhile.
+    """
+    name, data = order.dataset_name, order.data
+    if is_claimed(order.base, data.name):
+        raise SettingsError(f"The cases in {data} are being preprocessed. Wait for that, or stop it first.")
+    lost = sorted({*order.split.train, *order.split.val} - set(case_names(data) if data.is_dir() else ()))
+    if lost:
+        raise SettingsError(
+            f"{lost[0]} and perhaps other preprocessed cases of {name} were moved or removed just now. If {name} was "
+            "renamed, start the training under its new name."
+        )
+    if not unchanged(order.plans) or DatasetInfo.read(order.base / "dataset.json").raw != order.info.raw:
+        raise SettingsError(f"{name} was planned anew just now. Start the training once more.")
+    if order.fold == "all":
+        return
+    splits, number = current_splits(order.base), int(order.fold)
+    if number < len(splits) and splits[number] != order.split:
+        raise SettingsError(f"The folds of {name} were changed just now. Start the training once more.")
 
 
 def fresh_network(order: Order, choice: BackendChoice, group: Group, start: Start) -> Job[Fresh]:
@@ -277,13 +308,11 @@ def _write_side_files(session: Session) -> None:
     order = session.order
     remove_leftovers(make_folder(order.model))
     remove_leftovers(session.folder.path)
-    for name, source in (
-        ("plans.json", order.base / f"{order.plans.plans_name}.json"),
-        ("dataset.json", order.base / "dataset.json"),
-        ("dataset_fingerprint.json", order.base / "dataset_fingerprint.json"),
-    ):
-        if source.is_file():
-            write_text(order.model / name, read_text(source, ModelError))
+    write_json(order.model / "plans.json", dict(order.plans.raw))  # those that are trained, whatever the file says now
+    write_json(order.model / "dataset.json", dict(order.info.raw))
+    fingerprint = order.base / "dataset_fingerprint.json"
+    if fingerprint.is_file():
+        write_text(order.model / fingerprint.name, read_text(fingerprint, ModelError))
     facts = {
         "dataset": order.dataset_name,
         "configuration_name": order.configuration.name,

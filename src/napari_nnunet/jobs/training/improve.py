@@ -17,6 +17,7 @@ from napari_nnunet.engine.training.learner import first_convolution, load_pretra
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import copy_file, make_folder, write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.checkpoint import read_raw
@@ -152,6 +153,12 @@ def _look_at_images(model: TrainedModel, dataset: RawDataset) -> Job[None]:
 
 def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterator[Note]:
     """Write the model's plans under another name for a dataset; those that are there already must be the same."""
+    with claimed(base, f"{name} of {base.name} are already being planned", part=f"{name}.json"):
+        _write_plans(base, raw, model, name)
+    yield Note(text=f"The plans of {model.folder} are used as {name}.")
+
+
+def _write_plans(base: Path, raw: Path, model: TrainedModel, name: str) -> None:
     dataset = open_dataset(raw)
     content = dict(model.plans.raw)
     content.update(dataset_name=base.name, plans_name=name, image_reader_writer=reader_of(dataset))
@@ -160,7 +167,7 @@ def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterato
             key: {**entry, "data_identifier": f"{name}_{key}"} if "data_identifier" in entry else entry
             for key, entry in content["configurations"].items()
         }
-    path = make_folder(base) / f"{name}.json"
+    path = base / f"{name}.json"
     if path.is_file() and dict(read_plans(base, name).raw) != content:
         raise SettingsError(
             f"{path} holds other plans than those of {model.name}. Remove it, or choose another name for the plans.",
@@ -168,7 +175,6 @@ def _take_over(base: Path, raw: Path, model: TrainedModel, name: str) -> Iterato
         )
     copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     write_json(path, content)
-    yield Note(text=f"The plans of {model.folder} are used as {name}.")
 
 
 def _shares_data(base: Path, model: TrainedModel) -> bool:

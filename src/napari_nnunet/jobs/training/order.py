@@ -14,7 +14,6 @@ from napari_nnunet.engine.training.splits import Split, split_of
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.claim import is_claimed
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
@@ -23,7 +22,7 @@ from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
-from napari_nnunet.jobs.planning.folds import current_splits, settled_splits, unused_warning
+from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
 from napari_nnunet.schema.architecture import Architecture
@@ -375,23 +374,6 @@ def _require_previous(folder: Path, split: Split, configuration: Configuration) 
             f"their validation cases; {len(missing)} are missing in {folder} ({listed}). Train the folds of "
             f"{configuration.previous_stage} to their end first."
         )
-
-
-def require_the_same(order: Order) -> None:
-    """Look again, once the fold is claimed, at what others could change until then.
-
-    Raises
-    ------
-    SettingsError
-        If its cases are being preprocessed, or other folds were made meanwhile.
-    """
-    if is_claimed(order.base, order.data.name):
-        raise SettingsError(f"The cases in {order.data} are being preprocessed. Wait for that, or stop it first.")
-    if order.fold == "all":
-        return
-    splits, number = current_splits(order.base), int(order.fold)
-    if number < len(splits) and splits[number] != order.split:
-        raise SettingsError(f"The folds of {order.dataset_name} were changed just now. Start the training once more.")
 
 
 def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
@@ -14,7 +13,7 @@ from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.folds import write_splits
+from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.order import changed_cases, check_training
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -112,6 +111,5 @@ def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, ado
                 f"{len(result.failed)} of {len(needs.cases)} cases could not be preprocessed. {name}: {reason}"
             )
     if adopt:
-        splits = [Split((*split.train, *adopt), split.val) for split in read_splits(base / SPLITS_FILE)]
-        write_splits(base / SPLITS_FILE, splits)
+        adopt_cases(workspace, base.name, adopt)
         yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")

@@ -21,9 +21,9 @@ from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
 from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
-from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic
+from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic, require_the_same
 from napari_nnunet.jobs.training.improve import compared, continued, note_origin
-from napari_nnunet.jobs.training.order import Order, make_order, require_the_same
+from napari_nnunet.jobs.training.order import Order, make_order
 from napari_nnunet.jobs.training.session import Session
 from napari_nnunet.jobs.training.validate import ValidationResult, validate_fold
 from napari_nnunet.processes.follow import PREPARING
@@ -190,8 +190,9 @@ def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     choice = training_device(request, own_device(request.device))
     order = yield from make_order(workspace, request)
     checkpoint = BEST if request.validate_best else FINAL
-    network, epochs = _trained(order, checkpoint)
     with order.folder.claimed("validated"):
+        require_the_same(order)
+        network, epochs = _trained(order, checkpoint)
         result = yield from validate_fold(order, network, choice)
     return TrainResult(order.folder, finished=checkpoint == FINAL, epochs=epochs, validation=result)
 

@@ -136,7 +136,9 @@ def resolve_case(choices: CaseChoices) -> NewCase:
     kinds = kinds_of_layer(labels, [entry.value for entry in choices.painted], choices.scheme, choices.kind)
     classes, mapping = _classes(choices) if kinds is None else ({}, {})
     ending = choices.info.file_ending if choices.info is not None else _ending(channels, geometry)
-    return NewCase(folder, name, channels, labels.data[index], geometry, mapping, classes, names, ending, kinds)
+    known = choices.dataset is not None
+    data = labels.data[index]
+    return NewCase(folder, name, channels, data, geometry, mapping, classes, names, ending, kinds, known=known)
 
 
 def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:

@@ -220,7 +220,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         if here is None:
             return
         layers = [*self.form.images, self.form.labels]
-        request = replace(request, looked_before=before, looked_here=here)
+        request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
         self.panel.run(job, done=lambda case: self._added(case, layers))
 

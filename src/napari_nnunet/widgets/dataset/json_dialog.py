@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
-from napari_nnunet.formats.dataset.raw_writer import update_count
+from napari_nnunet.formats.dataset.raw_writer import set_count
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.words import failure_text, split_words
 
@@ -58,7 +58,7 @@ class JsonDialog(QDialog):
             generate_dataset_json(
                 self.folder, split_words(self.channels.text()), classes, 0, self.ending.text().strip()
             )
-            update_count(self.folder)
+            set_count(self.folder)
         except (NnunetError, OSError) as error:
             self.about.setText(failure_text(error))
             return

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QInputDialog, QMessageBox, QTreeWidget, QTreeWidgetIt
 
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
-from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_spacing, update_count
+from napari_nnunet.formats.dataset.raw_writer import drop_case, place_labels, set_count, set_spacing
 from napari_nnunet.formats.dataset.relabel import remap_dataset
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.dataset import VerifyRequest
@@ -156,7 +156,7 @@ class ProblemList(QWidget):
         names = names_of(problem, [case.name for case in survey(folder)[0].cases])
         match problem.fix:
             case "set_count":
-                return lambda: update_count(folder)
+                return lambda: set_count(folder)
             case "drop_case":
                 name = names[0] if names else problem.where
                 question = f"Remove the case '{name}'? Its files go to {folder.name}/trash."

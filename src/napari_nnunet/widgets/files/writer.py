@@ -112,11 +112,11 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
     kept = {STORED: about.get("metadata", {}).get(STORED) or images[0][1].get("metadata", {}).get(STORED)}
     placed = {**images[0][1], "metadata": kept}
     geometry = geometry_to_save(array.shape, placed, "ZYX"[-array.ndim :])
-    ending = DatasetInfo.read(target.parent / "dataset.json").file_ending
-    geometry = for_format(geometry, array.shape, ending)
     channels = [np.asarray(data) for data, _ in images]
     if images[0][1].get("rgb"):
         channels = [channels[0][..., c] for c in range(3)]
     with changing(target.parent):
+        ending = DatasetInfo.read(target.parent / "dataset.json").file_ending
+        geometry = for_format(geometry, array.shape, ending)
         case = save_case(target.parent, target.stem, channels, array, geometry)
     return [str(file) for file in (*case.images, case.label)]

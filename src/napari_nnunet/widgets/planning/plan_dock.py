@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.engine.machine import has_gpu
-from napari_nnunet.errors import NnunetError
+from napari_nnunet.errors import NnunetError, PlanError
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.preprocessed.plans import unchanged
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
@@ -221,8 +223,14 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def _save_change(self, name: str, content: dict[str, Any]) -> None:
         if self.head.preprocessed is not None and self.plans_box.name is not None:
-            with self.telling(self.panel):
-                write_json(self.head.preprocessed / f"{self.plans_box.name}.json", content)
+            path = self.head.preprocessed / f"{self.plans_box.name}.json"
+            doing = f"{path.stem} of {path.parent.name} are already being planned"
+            with self.telling(self.panel), claimed(path.parent, doing, part=path.name):
+                if self.plans is None or not unchanged(self.plans):
+                    raise PlanError(
+                        f"{path} was changed meanwhile. Look at the plans there are now, then add it again."
+                    )
+                write_json(path, content)
                 self.state.written.emit()
                 self.panel.say(f"Added the configuration {name}.")
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_nnunet.errors import NnunetError
+from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.case_request import swap_ignore
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, kinds_of_features
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, changed_since, kinds_of_features
+from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.layers import score_layers, show_largest_slice
 
@@ -89,6 +91,9 @@ class Correcting:
         except (NnunetError, OSError) as error:
             self._failed(error)
             return
+        there = reference_file(folder, origin["name"], info)
+        if there.is_file() and changed_since(origin, there) and not self._replaces(origin["name"]):
+            return
         if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
             labels = swap_ignore(labels, info.labels.ignore_label)
         if ObjectScheme.of(info) is None:
@@ -96,6 +101,15 @@ class Correcting:
         else:
             job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
         follow(self._dock, job, returned=lambda path: self._corrected(path, origin), errored=self._failed)
+
+    def _replaces(self, name: str) -> bool:
+        """Ask whether labels that somebody else changed meanwhile are to be replaced."""
+        question = (
+            f"The labels of '{name}' were changed elsewhere since they were opened here. Replace them? They go to "
+        )
+        question += "the dataset's trash folder."
+        button = QMessageBox.question(self._dock, "Labels changed", as_text(question))
+        return button == QMessageBox.StandardButton.Yes
 
     def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
         for layer in self.viewer.layers:
