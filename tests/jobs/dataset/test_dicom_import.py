@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 pytest.importorskip("highdicom", reason="highdicom is not installed: it comes with napari-nnunet[dicom]")
 
 from dicom_files import write_enhanced, write_series
-from helpers import smooth_image
+from helpers import smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -16,9 +18,9 @@ from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_folders import import_folders
-from napari_nnunet.jobs.dataset.look import look_at
+from napari_nnunet.jobs.dataset.look import look, look_at
 from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
+from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, LookRequest
 
 pytestmark = pytest.mark.usefixtures("in_one_process")
 SCHEME = LabelScheme(labels={"background": 0, "liver": 1, "cyst": 2})
@@ -109,3 +111,22 @@ def test_look_shows_dicom_or_why_it_cannot_be_read(tmp_path):
     assert (shown.shape, shown.error) == ((6, 20, 22), "")
     assert any("its segments are" in remark for remark in shown.remarks)
     assert "lean by" in look_at(write_series(tmp_path / "leaning", image, lean=1.0)).error
+
+
+def test_a_look_at_a_folder_shows_each_of_its_series_and_other_images_in_it(tmp_path):
+    """Prediction takes every series of a folder for a case."""
+    for number in (2, 11):
+        array = (smooth_image((6, 20, 22), seed=number)[0] * 3).astype(np.int16)
+        numbered = partial(setattr_of, number)
+        write_series(tmp_path, array, name=f"a{number}_{{}}.dcm", change=numbered)
+    write_nifti(tmp_path / "b.nii.gz", array)
+    found = drain(look(LookRequest.of(paths=[tmp_path])))
+    assert [entry.error for entry in found] == [""] * 3
+    assert [entry.path.name for entry in found] == [tmp_path.name, tmp_path.name, "b.nii.gz"]
+    told = [f"this is series {number} (CT, 6 slices)" for number in (2, 11)]
+    assert [entry.remarks for entry in found[:2]] == [(text,) for text in told]
+    assert found[0].values != found[1].values
+
+
+def setattr_of(number, file, _):
+    file.SeriesNumber = number

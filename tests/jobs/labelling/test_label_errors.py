@@ -158,6 +158,19 @@ def test_labels_that_were_stored_in_another_order_are_not_held_against_old_proba
         drain(find_label_errors(workspace, request()))
 
 
+@pytest.mark.parametrize("value", [255, -1, 7])
+def test_values_of_no_class_are_said(place, value):
+    workspace, spoil, _ = place
+    labels = truth(3).astype(np.int16)
+    labels[0, 0, :5] = value
+    spoil(3, labels)
+    _, told = notes(find_label_errors(workspace, request()))
+    assert (
+        f"1 file (c03.nii.gz) of the references have values that dataset.json does not define ({value}); they count as "
+        "background."
+    ) in told
+
+
 def test_the_shell_lists_them(place, capsys):
     workspace, spoil, _ = place
     spoil(1, np.choose(truth(1), [0, 2, 1]).astype(np.uint8))

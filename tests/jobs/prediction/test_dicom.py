@@ -165,6 +165,16 @@ def test_files_of_the_model_come_before_series_in_subfolders(tmp_path):
     assert found(tmp_path) == ["a"]
 
 
+def test_images_in_the_folder_of_a_series_are_named_as_left_out(tmp_path):
+    """Its first files tell what a folder holds; others would be missing in the result without a word."""
+    write_series(tmp_path / "in", image(), name="a{}.dcm")
+    write_nifti(tmp_path / "in" / "b_0000.nii.gz", image())
+    write_series(tmp_path / "in" / "more", image())
+    inputs = find_cases(tmp_path / "in", ending=".nii.gz", channels=1, reader="SimpleITKIO")
+    assert [case.name for case in inputs.cases] == ["in"]
+    assert inputs.left_out == ("b_0000.nii.gz (in the folder of a DICOM series)", "more/ (a subfolder)")
+
+
 def test_a_dock_learns_the_size_of_series(model, tmp_path):
     write_series(tmp_path / "a", image())
     survey = drain(survey_folder(model, PredictFolderRequest.of(source=tmp_path, target=tmp_path / "out")))

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+pytest.importorskip("pydicom", reason="pydicom is not installed: it comes with napari-nnunet[dicom]")
+
 from dicom_files import write_series
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.engine.image.turning import Turning

@@ -190,6 +190,7 @@ def find_cases(
         for folder, name in _folders(source, subfolders, without):
             if dicom.is_series(folder):
                 cases += _series_of(folder, name or source.name)
+                heaps.append(_Heap(left_out=_beside_series(folder, subfolders)))
                 continue
             heap = _sorted(folder, name, ending, _readable(reader), channels, subfolders)
             if not (subfolders or heap.files or heap.problems):
@@ -240,6 +241,17 @@ def _series_of(folder: Path, name: str) -> list[Case]:
     if "" in numbers or len(set(numbers)) < len(numbers):
         numbers = [str(number) for number in range(1, len(series) + 1)]
     return [Case(f"{name}_{number}", (folder,), one.uid) for one, number in zip(series, numbers, strict=True)]
+
+
+def _beside_series(folder: Path, subfolders: bool) -> list[str]:
+    """Return the images that lie in the folder of a series, which is taken for what it holds."""
+    left_out = []
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        if path.is_dir():
+            left_out += [f"{path.name}/ (a subfolder)"] if not subfolders and _has_images(path) else []
+        elif path.name.lower().endswith(ENDINGS):
+            left_out.append(f"{path.name} (in the folder of a DICOM series)")
+    return left_out
 
 
 def _series_within(heap: _Heap, folder: Path, without: Path | None) -> list[Case]:

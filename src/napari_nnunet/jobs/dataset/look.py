@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,11 +113,11 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     if not files:
         raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}.")
     yield Stage(name="Looking", total=len(files))
-    folders = Counter(path.parent for path, reader in files if reader is None and _is_mask(path))
+    folders = Counter(path.parent for path, reader, _ in files if reader is None and _is_mask(path))
     masks: dict[Path, dict[str, MaskFacts]] = defaultdict(dict)
     found = []
-    for done, (path, reader) in enumerate(files, 1):
-        found.append(_look_at(path, reader, masks[path.parent] if folders[path.parent] > 1 else None))
+    for done, (path, reader, series) in enumerate(files, 1):
+        found.append(_look_at(path, reader, masks[path.parent] if folders[path.parent] > 1 else None, series))
         yield Progress(done=done, total=len(files))
     for folder in filter(masks.get, masks):
         text, way = _meaning(masks[folder], {name: folder / name for name in masks[folder]})
@@ -127,26 +128,34 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     return tuple(found)
 
 
-def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None]]:
-    """Yield images and the reader that a dataset has for its own."""
+def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None, dicom.DicomSeries | None]]:
+    """Yield images, the reader that a dataset has for its own, and which series of a folder with several is meant."""
     if path.is_file():
-        yield path, None
+        yield path, None, None
     elif not path.is_dir():
         raise DatasetError(f"{path} does not exist.")
-    elif dicom.is_series(path):
-        yield path, None
     elif (path / "dataset.json").is_file() and (path / "imagesTr").is_dir():
         dataset, _ = survey(path)
         reader = reader_of(dataset) if dataset.cases else None
         for case in dataset.cases:
-            yield from ((file, reader) for file in (*case.images, case.label))
-        yield from ((path / "imagesTr" / name, None) for name in dataset.left_out if not name.endswith("/"))
+            yield from ((file, reader, None) for file in (*case.images, case.label))
+        yield from ((path / "imagesTr" / name, None, None) for name in dataset.left_out if not name.endswith("/"))
     else:
+        if is_series := dicom.is_series(path):
+            yield from ((path, None, series) for series in _series_in(path))
         for entry in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
             if entry.is_dir() and (subfolders or dicom.is_series(entry)):
                 yield from _files(entry, subfolders)
-            elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or _is_whole(entry)):
-                yield entry, None
+            elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or (not is_series and _is_whole(entry))):
+                yield entry, None, None
+
+
+def _series_in(folder: Path) -> Sequence[dicom.DicomSeries | None]:
+    """Return the series of a folder where there are several; what is wrong with them is said when they are read."""
+    with suppress(ImageError):
+        if len(found := dicom.series_in(folder)) > 1:
+            return found
+    return (None,)
 
 
 def _is_whole(path: Path) -> bool:
@@ -166,12 +175,14 @@ def look_at(path: Path | str, reader: str | None = None) -> Look:
     return _look_at(Path(path), reader, None)
 
 
-def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None) -> Look:
+def _look_at(
+    path: Path, reader: str | None, masks: dict[str, MaskFacts] | None, series: dicom.DicomSeries | None = None
+) -> Look:
     """Look at a file; a mask of a folder of masks is kept for what they mean together, others are judged alone."""
     try:
         with memory_told():
             volume = (
-                _dicom_volume(path)
+                _dicom_volume(path, series)
                 if path.is_dir() or is_dicom(path)
                 else read_volume([path], reader=reader, as_stored=True)
             )
@@ -194,8 +205,11 @@ def _look_at(path: Path, reader: str | None, masks: dict[str, MaskFacts] | None)
     )
 
 
-def _dicom_volume(path: Path) -> Volume:
+def _dicom_volume(path: Path, series: dicom.DicomSeries | None) -> Volume:
     """Return a series, or the segments of a DICOM-SEG or of structures, whose names are a remark."""
+    if series is not None:
+        array, geometry = dicom.read_series(path, series.uid)
+        return Volume(array, geometry.model_copy(update={"remarks": (*geometry.remarks, f"this is {series}")}))
     if dicom.series_in(path) if path.is_dir() else not dicom.holds_segments(path):
         return Volume(*dicom.read_series(path))
     mask = read_mask(path)

@@ -25,7 +25,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes
 from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
-from napari_nnunet.jobs.choosing.pairs import Pair, some_files
+from napari_nnunet.jobs.choosing.pairs import Pair, some_files, undefined_values
 from napari_nnunet.jobs.choosing.validation import npz_of, validate_command, validation_cases
 from napari_nnunet.jobs.labelling.judge import best_judge
 from napari_nnunet.schema.dataset import LabelScheme, Region
@@ -176,8 +176,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     judge = best_judge(workspace, dataset, request, request.folds)
     model, folds = judge.model, judge.folds
     require_same_classes(workspace.raw / dataset, model)
-    scheme = model.dataset.labels
-    rules = Rules.of(model.dataset, reader=model.plans.reader)
+    scheme, rules = model.dataset.labels, Rules.of(model.dataset, reader=model.plans.reader)
     references = reference_folder(workspace, dataset)
     cases = validation_cases(model.folder, folds, rules.ending)
     if scheme.has_regions and rules.unknown:
@@ -207,6 +206,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     found = yield from compare_cases(
         examine_case, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers
     )
+    yield from undefined_values(pairs, [{"references": case.undefined, "predictions": set()} for case in found])
     judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)}, cases)
     suspects = [pair for pair in pairs if judged[pair.name].suspect]
     if suspects:
@@ -243,6 +243,7 @@ class _Case:
     doubt: Doubt
     digest: str
     voxel: float
+    undefined: set[int]
 
 
 def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
@@ -252,8 +253,9 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
     seen = without_unknown(seen, unknown)
     voxel = float(np.prod(geometry.spacing))
     digest = _digest(reference, scheme.ignore_label)
+    strange = _undefined(reference, rules)
     if not with_npz:
-        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel)
+        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel, strange)
     stored, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     if not isinstance(relation(Grid(reference.shape, geometry), Grid(stored.shape, own)), Same):
         # segmentations are turned onto their references, probabilities are not
@@ -269,7 +271,15 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
                 "validation: validate again."
             )
         found = doubt_of(reference, seen, _heads(reader, reference.shape), scheme)
-        return _Case(_known(found, unknown), digest, voxel)
+        return _Case(_known(found, unknown), digest, voxel, strange)
+
+
+def _undefined(labels: NDArray[Any], rules: Rules) -> set[int]:
+    """Return the values that dataset.json does not define; all are looked for only where the range tells of some."""
+    defined = rules.defined or frozenset({0})
+    if labels.size and labels.min() >= 0 and set(range(int(labels.max()) + 1)) <= defined:
+        return set()
+    return set(np.unique(labels).tolist()) - defined
 
 
 def without_unknown(seen: NDArray[Any], unknown: Collection[Region]) -> NDArray[Any]:
