@@ -121,7 +121,10 @@ def _files(recipe: Recipe) -> list[str]:
 
 
 def _remarks(recipe: Recipe, source: str) -> list[str]:
-    """Return what the commands do not say: which file is which channel, the time point, corrections."""
+    """Return what the commands do not say: which file is which channel, the time point, corrections; a line for each.
+
+    Names of channels and layers come from other people: a second line would be a command, or Python.
+    """
     channels = _members(recipe)[0].get("channels") or [""]
     layers = recipe.get("layers") or []
     remarks = []
@@ -136,7 +139,7 @@ def _remarks(recipe: Recipe, source: str) -> list[str]:
         remarks.append(f"A file holds one time point; these were segmented, counted from 0: {points}")
     if recipe.get("corrected"):
         remarks.append("The labels were corrected by hand afterwards")
-    return remarks
+    return [" ".join(remark.split()) for remark in remarks]
 
 
 def as_python(recipe: Recipe) -> str:
