@@ -20,8 +20,10 @@ from napari_nnunet.jobs.sharing.install import install_zip
 from napari_nnunet.schema.requests.sharing import ExportSettings, InstallRequest
 
 QUICK = 40  # of every kind
-_KINDS = 7
+_KINDS = 8
 QUICKER = {"DICOM": 10}
+#: What makes and reads them is an extra.
+EXTRAS = {"DICOM": ("highdicom", "dicom"), "zarr": ("zarr", "large")}
 
 
 def files(kind, chance, folder, canary):
@@ -35,6 +37,10 @@ def files(kind, chance, folder, canary):
         import hostile_dicom
 
         source = hostile_dicom.dicoms(chance, folder / "whole")
+    elif kind == "zarr":
+        import hostile_zarr
+
+        source = hostile_zarr.zarrs(chance, folder)
     elif kind == "tables":
         source = hostile.tables(chance)
     elif kind == "checkpoints":
@@ -58,12 +64,20 @@ def read_dicom(path):
     hostile_dicom.read_dicom(path)
 
 
+def read_zarr(path):
+    """Read an image in zarr."""
+    import hostile_zarr
+
+    hostile_zarr.read_zarr(path)
+
+
 READERS = {
     "images": hostile.read_image,
     "arrays": hostile.read_array,
     "checkpoints": hostile.read_weights,
     "pickles": hostile.read_pickles,
     "DICOM": read_dicom,
+    "zarr": read_zarr,
     "tables": hostile.read_table,
 }
 
@@ -71,8 +85,9 @@ READERS = {
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.filterwarnings("ignore")  # readers of other people's libraries warn of what they meet
 def test_a_hostile_file_is_read_or_refused_in_a_sentence(tmp_path, figures, kind):
-    if kind == "DICOM":
-        pytest.importorskip("highdicom", reason="highdicom is not installed: it comes with napari-nnunet[dicom]")
+    if kind in EXTRAS:
+        name, extra = EXTRAS[kind]
+        pytest.importorskip(name, reason=f"{name} is not installed: it comes with napari-nnunet[{extra}]")
     canary = tmp_path / "executed"
     (tmp_path / "here").mkdir()
     source = files(kind, random.Random(f"{SEED} {kind}"), tmp_path / "here", canary)

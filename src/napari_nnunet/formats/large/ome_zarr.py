@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images.pixel_sizes import UNITS
 from napari_nnunet.formats.large.source import LargeImage, check_axes
+from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import GIVEN, OME, Geometry
@@ -219,7 +220,10 @@ def _require_file(path: Path) -> None:
 
 
 def _plausible(array: Any, name: str) -> Any:
-    """Return an array; raises what tells that it has more voxels than any image, or chunks larger than memory."""
+    """Return an array; raises what tells that it has more voxels than any image, or chunks larger than memory.
+
+    Its chunks unpack to what they hold, and by nothing but what is known here.
+    """
     if math.prod(array.shape) > _MOST_VOXELS:
         raise ImageError(
             f"The metadata of {name} say that it has {' x '.join(map(str, array.shape))} voxels, more than any image. "
@@ -234,7 +238,7 @@ def _plausible(array: Any, name: str) -> Any:
             "chunks of thousands of voxels."
         )
     require_room(Path(name), array.chunks, array.dtype.itemsize)
-    return array
+    return bounded(array, name)
 
 
 def _geometry(
