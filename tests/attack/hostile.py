@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from helpers import Recipe, make_model
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, InternalError, NnunetError, for_people
 from napari_nnunet.formats.dataset.groups import read_groups
 from napari_nnunet.formats.dicom.codes import codes_of, read_codes, text_of_codes
 from napari_nnunet.formats.images.files import read_header, read_labels, read_volume, write_image
+from napari_nnunet.formats.large.opening import open_image
 from napari_nnunet.formats.model.bundle import inspect
 from napari_nnunet.formats.model.checkpoint import read_checkpoint
 from napari_nnunet.formats.pickles import read_pickle
@@ -312,10 +313,26 @@ def tables(chance):
 
 def read_image(path):
     """Read an image as every job does that takes one."""
-    read_header(path)
-    array = read_volume([path]).array
+    refused = []
+    for act in (read_header, lambda path: _secret(read_volume([path]).array), read_labels, _read_a_part):
+        try:
+            act(path)
+        except NnunetError as error:
+            if isinstance(for_people(error), InternalError):
+                raise
+            refused.append(error)
+    if refused:
+        raise refused[0]
+
+
+def _read_a_part(path):
+    """Read as jobs do that take a part of a large image."""
+    image = open_image([path])
+    _secret(image.read([(0, min(n, 3)) for n in image.shape_3d]))
+
+
+def _secret(array):
     assert not array.size or not (array == SECRET[0]).all(), "it was followed out of its folder"
-    read_labels(path)
 
 
 def read_array(path):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import mmap
 import struct
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.regular import regular
+from napari_nnunet.memory import available_memory
 
 _PREAMBLE = 128  # bytes before DICOM's mark
 _LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OD", b"OF", b"OL", b"UC", b"UR")  # lengths of 4 bytes (PS3.5, 7.1.2)
 _PIXELS, _ITEMS, _UNDEFINED = (0x7FE0, 0x0010), 0xFFFE, 0xFFFFFFFF
 _KIND, _SYNTAX = (2, 0x0002), (2, 0x0010)
 _LARGEST = 1 << 16  # bytes of a group that has about 200
+_DEFLATED, _RATIO = "1.2.840.10008.1.2.1.99", 1032  # how a file is packed as a whole, and by how much at most
+_CERTAIN, _PIECE = 256e6, 1 << 20  # bytes that fit without a look at how much is free; that are unpacked at once
 _IMAGE_FREE = "1.2.840.10008.5.1.4.1.1."
 #: Kinds of objects (PS3.4, B.5) that are no images of a patient, though some have pixels: they may lie beside a series.
 _BESIDE = {
@@ -133,13 +138,13 @@ def syntax_of(path: Path) -> Syntax | None:
         with regular(path).open("rb") as file:
             if not _is_marked(file):
                 return None
-            return _parsed(file.read(_LARGEST))
+            return _parsed(file.read(_LARGEST))[0]
     except OSError:
         return None
 
 
-def _parsed(content: bytes) -> Syntax:
-    """Go through the elements of group 2, which are explicit and little-endian in every file."""
+def _parsed(content: bytes) -> tuple[Syntax, int]:
+    """Go through the elements of group 2, explicit and little-endian in every file; returns how long they are, too."""
     found: dict[tuple[int, int], str] = {}
     at = 0
     while at + 8 <= len(content):
@@ -154,16 +159,19 @@ def _parsed(content: bytes) -> Syntax:
             at += 4
         found[group, element] = content[at : at + length].rstrip(b"\0 ").decode("ascii", "replace")
         at += length
-    return Syntax(found.get(_KIND, ""), found.get(_SYNTAX, ""))
+    return Syntax(found.get(_KIND, ""), found.get(_SYNTAX, "")), at
 
 
 def check_lengths(path: Path, syntax: Syntax) -> None:
     """Raise ImageError if an element says that it has more bytes than its file.
 
     Libraries take memory for what it says, up to 4 GB, before they read. Of what is not understood here, and of files
-    that are packed as a whole or big-endian, nothing is said.
+    that are big-endian, nothing is said. What is packed as a whole raises ResourceError if it unpacks to more than the
+    free memory.
     """
-    if syntax.packing in ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"):
+    if syntax.packing == _DEFLATED:
+        _check_packed(path)
+    if syntax.packing in (_DEFLATED, "1.2.840.10008.1.2.2"):
         return
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -175,6 +183,22 @@ def check_lengths(path: Path, syntax: Syntax) -> None:
             f"{path} is damaged: it says that one of its elements has {excess:,} bytes, more than the file has. "
             "Copy it again."
         )
+
+
+def _check_packed(path: Path) -> None:
+    if path.stat().st_size * _RATIO < _CERTAIN:
+        return
+    stream, held, free = zlib.decompressobj(-zlib.MAX_WBITS), 0, available_memory()
+    with regular(path).open("rb") as file, suppress(zlib.error):  # whoever reads it says that it is damaged
+        file.seek(_PREAMBLE + 4)
+        file.seek(_PREAMBLE + 4 + _parsed(file.read(_LARGEST))[1])
+        while not stream.eof and (packed := stream.unconsumed_tail or file.read(_PIECE)):
+            held += len(stream.decompress(packed, _PIECE))
+            if held > free:
+                raise ResourceError(
+                    f"{path} unpacks to more than the {free / 1e9:,.1f} GB of memory that are free. Close other "
+                    "programs, or check where it comes from."
+                )
 
 
 def _excess(content: mmap.mmap, size: int, *, explicit: bool) -> int:

@@ -19,7 +19,7 @@ from napari_nnunet.formats.images import tiff
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import PngFacts, png_facts, sizes_of
-from napari_nnunet.formats.images.tiff_pages import TURNED, Pages, opened, pages_of
+from napari_nnunet.formats.images.tiff_pages import TURNED, Pages, looked_through, opened, pages_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
@@ -60,6 +60,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         with opened(path) as file:
             pages = pages_of(file, path)
             _refuse_stacks(pages, path)
+            pages = looked_through(pages, path)
             array, geometry = pages.read(path), _geometry(sizes_of(file, 2), _named(pages))
     else:
         with _opened(path, voxels=True) as (image, found):

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.images.files import ADAPTERS, adapter_for, ending_of, read_labels, read_volume
+from napari_nnunet.formats.images.header import one_line
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.formats.images.tiff_pages import looked_through, opened, pages_of
 from napari_nnunet.formats.regular import regular
 
 
@@ -49,7 +51,7 @@ def read_noted(path: Path, note: LabelNote) -> tuple[NDArray[Any], LabelNote] | 
         If the file cannot be read.
     """
     if path.name.lower().endswith((".tif", ".tiff")):
-        labels, geometry = tifffile.imread(regular(path), _multifile=False), note.geometry
+        labels, geometry = _pages(path), note.geometry
     elif "T" in note.axes:
         volume = read_volume([path], reader=nifti_reader(path), as_stored=True)
         labels, geometry = np.asarray(volume.array), volume.geometry
@@ -61,3 +63,14 @@ def read_noted(path: Path, note: LabelNote) -> tuple[NDArray[Any], LabelNote] | 
         own = geometry.planar() if note.geometry.ndim == 2 else geometry
         note = note.model_copy(update={"geometry": own})
     return labels.reshape(note.shape), note
+
+
+def _pages(path: Path) -> NDArray[Any]:
+    """Return the array in a TIFF, as it is stored; raises ImageError if it cannot be read."""
+    try:
+        with opened(regular(path)) as file:
+            return looked_through(pages_of(file, path), path).read(path)
+    except NnunetError:
+        raise
+    except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
+        raise ImageError(f"{path} cannot be read: {one_line(error)} Copy or export it again.") from error

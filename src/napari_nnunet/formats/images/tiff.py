@@ -16,7 +16,7 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
-from napari_nnunet.formats.images.tiff_pages import Pages, opened, pages_of
+from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, opened, pages_of
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
@@ -36,6 +36,7 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     with opened(path) as file:
         pages = pages_of(file, path)
         order, _ = _order(pages, path)
+        pages = looked_through(pages, path)
         array = pages.read(path)
         return array.transpose(order) if order else array[None], _geometry(path, file, pages)
 

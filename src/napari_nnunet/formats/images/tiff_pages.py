@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -17,10 +20,16 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.header import KEPT
 from napari_nnunet.formats.room import require_room
+from napari_nnunet.memory import available_memory
 
 #: What is said of pictures whose file has them shown otherwise than they are stored (EXIF, TIFF 6.0).
 TURNED = "it is to be shown turned or mirrored (orientation {way}), but was read as it is stored"
 _ORIENTATION = 274
+_MOST_PLANES = 1 << 20  # of a file
+_DEFLATE, _RATIO = (8, 32946), 1032  # codes of TIFF, and by how much it packs at most
+_CERTAIN = 256e6  # bytes that fit without a look at how much is free
+_AT_ONCE = 16  # strips that are unpacked beside each other
+_PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +124,7 @@ def pages_of(file: tifffile.TiffFile, path: Path) -> Pages:
     ImageError
         If the file holds several images, or is one of several files of an OME set.
     """
-    _refuse_sets(file, path)
+    check_ome(file, path)
     series = list(file.series)
     if not series:
         raise ImageError(f"{path.name} holds no image.")
@@ -142,11 +151,93 @@ def _shapes(shapes: Sequence[Sequence[int]]) -> str:
     return ", ".join(listed) + (", ..." if len(shapes) > 3 else "")
 
 
-def _refuse_sets(file: tifffile.TiffFile, path: Path) -> None:
+def check_ome(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise ImageError if OME-XML says that other files belong to the image, or counts more planes than any has."""
     text = (file.ome_metadata or "") if file.is_ome else ""
+    if not text:
+        return
     names = set(re.findall(r"<(?:\w+:)?UUID[^>]*>([^<]+)</", text))
     if len(names) > 1:
         raise ImageError(
             f"{path.name} is one of {len(names)} files of an OME set; one file does not hold the whole image. "
             "Export it as a single file."
         )
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:  # which tifffile passes over
+        return
+    if not max(map(_planes_named, root.iter())) <= _MOST_PLANES:  # it may be no number
+        raise ImageError(f"{path} is damaged: its OME-XML counts more planes than any file has. Export it again.")
+
+
+def _planes_named(element: ElementTree.Element) -> float:
+    """Return how many planes, or steps of an axis, a part of OME-XML names; tifffile makes a list as long."""
+    kind, known = element.tag.rpartition("}")[2], element.attrib
+    if kind == "Pixels":
+        return math.prod(_number(known.get(f"Size{axis}")) for axis in "ZCT")
+    if kind == "TiffData":
+        names = ("IFD", "PlaneCount", "NumPlanes", "FirstZ", "FirstC", "FirstT")
+        return max(_number(known.get(name)) for name in names)
+    if kind.startswith("ModuloAlong"):
+        span = abs(_number(known.get("End")) - _number(known.get("Start")))
+        return span / (abs(_number(known.get("Step"))) or 1e-9)
+    return 0.0
+
+
+def _number(text: str | None) -> float:
+    try:
+        return 1.0 if text is None else float(text)
+    except ValueError:
+        return 1.0
+
+
+def looked_through(pages: Pages, path: Path) -> Pages:
+    """Return pages that are about to be read, with a remark on strips and tiles that hold nothing.
+
+    Raises
+    ------
+    ImageError
+        If planes, strips or tiles are not there, which tifffile would read as zeros, or hold far more than they say.
+    """
+    lacking = empty = 0
+    for part in pages.parts:
+        if part.dataoffset is not None:  # it lies in one piece
+            continue
+        for page in part:
+            if page is None:
+                lacking += 1
+                continue
+            if page.is_contiguous:  # what it lacks is noticed when it is read
+                continue
+            lacking += len(page.dataoffsets) < math.prod(page.chunked)
+            empty += sum(1 for count in page.databytecounts if not count)
+            _refuse_bombs(page, path)
+    if lacking:
+        raise ImageError(
+            f"{path} is damaged: parts of {lacking} of its planes are not in the file. Copy or export it again."
+        )
+    if not empty:
+        return pages
+    return replace(pages, remarks=(*pages.remarks, f"{empty} of its strips or tiles hold nothing, and were read as 0"))
+
+
+def _refuse_bombs(page: Any, path: Path) -> None:
+    """Raise ImageError if what is packed in a strip or tile could fill memory, and is more than its pixels are."""
+    frame = page.keyframe
+    if frame.compression not in _DEFLATE or max(page.databytecounts, default=0) * _RATIO < _CERTAIN:
+        return
+    limit = max(_CERTAIN, available_memory() / _AT_ONCE)
+    most = math.prod(frame.chunks) * frame.dtype.itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if count * _RATIO < limit:
+            continue
+        stream, left, held = zlib.decompressobj(), count, 0
+        page.parent.filehandle.seek(offset)
+        while (left > 0 or stream.unconsumed_tail) and not stream.eof:
+            packed = stream.unconsumed_tail
+            if not packed:
+                packed = page.parent.filehandle.read(min(left, _PIECE))
+                left -= max(len(packed), 1)
+            held += len(stream.decompress(packed, _PIECE))
+            if held > most:
+                raise ImageError(f"{path} is damaged: a strip of {most:,} bytes unpacks to more. Export it again.")

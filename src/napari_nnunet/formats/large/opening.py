@@ -6,6 +6,7 @@ import math
 import re
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,11 +18,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
+from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.regular import regular
@@ -183,18 +185,23 @@ class _Planes:
         # What it says in OME-XML may name other files, wherever they lie, and places within them.
         with tifffile.TiffFile(regular(file), is_ome=False) as tiff:
             series = tiff.series[0]
+            # Before it is read: it may promise more than memory holds.
+            self._require(file, tuple(n for n in series.shape if n > 1), np.dtype(series.dtype))
             if series.dataoffset is not None and series.keyframe.is_memmappable:  # only what is looked at is read
                 dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
                 plane: NDArray[Any] = np.memmap(file, dtype, "r", series.dataoffset, tuple(series.shape))
             else:
                 plane = series.asarray()
         plane = plane.squeeze()
-        if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
+        self._require(file, plane.shape, plane.dtype)
+        return plane
+
+    def _require(self, file: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+        if tuple(shape) != self.shape[1:] or dtype != self.dtype:
             raise ValueError(
-                f"{file.name} has {' x '.join(map(str, plane.shape))} pixels of type {plane.dtype}, the first plane "
+                f"{file.name} has {' x '.join(map(str, shape))} pixels of type {dtype}, the first plane "
                 f"has {' x '.join(map(str, self.shape[1:]))} of type {self.dtype}"
             )
-        return plane
 
 
 def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
@@ -203,11 +210,14 @@ def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
 
 def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     try:
-        with tifffile.TiffFile(files[0], _multifile=False) as first:
+        with tifffile.TiffFile(regular(files[0]), _multifile=False) as first:
+            check_ome(first, files[0])
             series = first.series[0]
             shape = tuple(n for n in series.shape if n > 1) or tuple(series.shape)
             dtype, sizes = np.dtype(series.dtype), sizes_of(first, 3)
-    except (tifffile.TiffFileError, ValueError, IndexError) as error:
+    except NnunetError:
+        raise
+    except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
         raise ImageError(f"{files[0]} is no TIFF that can be read: {error}.") from error
     if len(shape) != 2:
         raise ImageError(
@@ -237,6 +247,8 @@ def _check_numbers(folder: Path, files: Sequence[Path]) -> None:
             )
     there = sorted(known)
     step = min((b - a for a, b in pairwise(there)), default=1)
+    if (there[-1] - there[0]) // step >= len(files) + len(there):  # dates, say; nobody counts up to these
+        return
     gaps = [n for n in range(there[0], there[-1] + 1, step) if n not in known]
     if gaps and len(gaps) < len(files):
         raise ImageError(
@@ -253,15 +265,16 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     else:
         ndim = sum(letter in axes for letter in "ZYX")
         geometry = Geometry(spacing=(1.0,) * ndim, spacing_known=False)
-    try:
-        file = tifffile.TiffFile(regular(path), _multifile=False)
-        series = file.series[0]
-    except (OSError, tifffile.TiffFileError, ValueError, IndexError) as error:
-        raise ImageError(f"{path} is no TIFF that can be read: {error}.") from error
-    letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
-    if len(series.shape) == len(letters) and series.dataoffset is None:
-        return LargeImage((_Tiles(file),), letters, geometry, path.name, (path,))
-    file.close()
+    with ExitStack() as stack:
+        file, series = _first_series(path)
+        stack.callback(file.close)
+        letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
+        if len(series.shape) == len(letters) and series.dataoffset is None:
+            holes = looked_through(Pages((series,), tuple(series.shape), series.axes, ()), path).remarks
+            geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *holes)})
+            image = LargeImage((_Tiles(file),), letters, geometry, path.name, (path,))
+            stack.pop_all()
+            return image
     if len(series.shape) == len(letters):
         kind = series.dtype.newbyteorder(file.byteorder)
         array: Any = np.memmap(path, kind, "r", series.dataoffset, tuple(series.shape))
@@ -271,6 +284,21 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     else:
         check_axes(axes, len(series.shape), path.name)
     return LargeImage((array,), letters, geometry, path.name, (path,))
+
+
+def _first_series(path: Path) -> tuple[Any, Any]:
+    """Return an open TIFF and what its first pages are together; raises ImageError if it cannot be read."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tifffile.TiffFile(regular(path), _multifile=False))
+            check_ome(file, path)
+            series = file.series[0]
+        except NnunetError:
+            raise
+        except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
+            raise ImageError(f"{path} is no TIFF that can be read: {error}.") from error
+        stack.pop_all()
+        return file, series
 
 
 class _Tiles:
