@@ -30,6 +30,9 @@ SHARES = {
     "pipes": 0.02,
 }
 _SPENT: dict[str, list[float]] = {}  # of each family: seconds that its tests took, and how many of them began
+#: What a whole attack tries; a table that lacks one of these is of a part.
+KINDS = ("DICOM", "JSON", "arguments", "arrays", "checkpoints", "full disk", "images", "killed", "pickles", "pipes", "tables",
+         "two at once", "zarr", "zips")  # fmt: skip
 ALLOWED = ("tried", "refused", "harmless")
 NEVER = ("traceback", "hang", "executed", "escaped", "lost")
 _BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"
@@ -71,6 +74,7 @@ class Tally:
     def __init__(self):
         self.counts: dict[str, Counter] = {}
         self.seeds = [SEED]
+        self.partial = False
         self._faults: list[str] = []
 
     def require_none(self):
@@ -89,6 +93,8 @@ class Tally:
                 file.write(json.dumps((SEED, kind, what)) + "\n")
         if what in NEVER:
             self._faults.append(f"{kind}, seed {SEED}: {what}: {about}")
+            if TRIES:
+                print(f"\n{self._faults[-1]}", flush=True)  # half an hour before the end
 
     def attempt(self, kind, act, about, canary):
         """Try something with a hostile file, which would make ``canary`` if any of it were executed."""
@@ -145,12 +151,28 @@ class Tally:
             self.counts.setdefault(kind, Counter()).update(("tried", what))
         self.seeds = sorted({seed for seed, _, _ in lines})
 
+    @property
+    def missing(self):
+        """What a whole attack tries and this one did not; of one that is gathered, pieces may be parts of tests."""
+        return [kind for kind in KINDS if kind not in self.counts]
+
     def write(self, path: Path):
-        """Put the table, and how it was made, into a page between its two marks."""
+        """Put the table, and how it was made, into a page between its two marks, if it is of a whole attack.
+
+        Returns
+        -------
+        str
+            Why it is not written; empty where it is.
+        """
+        if self.missing:
+            return f"{path.name} stays as it is: {', '.join(self.missing)} were not tried."
+        if self.partial:
+            return f"{path.name} stays as it is: this was a part of the attack."
         text = path.read_text(encoding="utf-8")
         made = f"`tox run -e attack` with NAPARI_NNUNET_ATTACK={TRIES} and the seeds {', '.join(map(str, self.seeds))}"
         before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
         path.write_text(f"{before}{_BEGIN}\n{self.table()}\n\nMade by {made}.\n{_END}{after}", encoding="utf-8")
+        return ""
 
 
 def contents(folder, ignored=()):
