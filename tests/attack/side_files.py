@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,14 @@ from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.large.files import nearest_level
 from napari_nnunet.jobs.large.predict_image import predict_image
 from napari_nnunet.jobs.sharing.carry import export_model
+from napari_nnunet.jobs.sharing.catalogue import list_models
+from napari_nnunet.processes.cluster.where import where
 from napari_nnunet.schema.requests.large import PredictImageSettings
-from napari_nnunet.schema.requests.sharing import CarryRequest
+from napari_nnunet.schema.requests.sharing import CarryRequest, ListModelsRequest
 
+#: An event of a training.
+EPOCH = {"time": 1.0, "kind": "epoch_done", "epoch": 1, "epochs": 3, "train_loss": 0.1, "val_loss": 0.1, "dice": [0.5, None],
+         "names": ["a", "b"], "average": 0.5, "rate": 0.1, "seconds": 1.0, "seconds_left": 2.0, "waiting": 0.5}  # fmt: skip
 _IMAGE = np.random.default_rng(0).integers(1, 4000, size=(9, 20, 30)).astype(np.uint16)
 _SETTINGS = {"device": "cpu", "backend": "torch", "precision": "float32", "chunk": (4, 10, 10), "mirroring": False}
 
@@ -129,6 +135,42 @@ def read_journal(path):
     assert sum(found.counts) == 8 * 10 * 20
 
 
+_CATALOGUE = {
+    "format_version": 1,
+    "models": [
+        {"name": "sent", "segments": ["organ"], "modality": "CT", "licence": "CC0", "size": 3_000_000, "sha256": "a" * 64,
+         "url": "sent.zip", "title": "Sent", "description": "", "authors": "A. B.", "citation": ""},
+        {"name": "other", "segments": ["a", "b"], "modality": "MR", "licence": "MIT", "size": 1, "sha256": "b" * 64,
+         "url": "https://lab.org/other.zip"},
+    ],
+}  # fmt: skip
+
+
+def read_catalogue(path):
+    """Read a catalogue, and all that is said of its models."""
+    found = drain(list_models(ListModelsRequest(catalogue=str(path))))
+    for entry in found.entries:
+        assert found.entry(entry.name).text
+    with suppress(ModelError):
+        found.entry("no such model")
+
+
+_QUEUE = {"kind": "slurm", "workers": 2, "cores": 4, "memory": "32GB", "gpu": True, "walltime": "12:00:00", "queue": "long",
+          "account": "lab", "directives": ["--constraint=a100"], "setup": ["module load x"], "interface": "ib0",
+          "python": "/opt/python", "folder": "/tmp/jobs"}  # fmt: skip
+
+
+def read_settings(path):
+    """Read settings of a queueing system, which are TOML."""
+    content = path.read_bytes()
+    with suppress(ValueError, RecursionError, AttributeError):  # bytes as they are then
+        content = "".join(f"{key} = {json.dumps(value)}\n" for key, value in json.loads(content).items()).encode()
+    settings = path.with_suffix(".toml")
+    settings.write_bytes(content)
+    place = where(str(settings))
+    assert place.gigabytes >= 0 and not any(letter < " " for letter in str(place.logs))
+
+
 _ZARR = {"levels 0.4": ("0.4", ".zattrs"), "levels 0.5": ("0.5", "zarr.json"), "array 2": ("0.4", "0/.zarray"),
          "array 3": ("0.5", "0/zarr.json")}  # fmt: skip
 #: What makes a whole one, and what reads it.
@@ -138,5 +180,7 @@ SIDE_FILES = {
         read_description,
     ),
     "large journal": (_lines, read_journal),
+    "catalogue": (lambda: _CATALOGUE, read_catalogue),
+    "settings of a cluster": (lambda: _QUEUE, read_settings),
     **{name: (functools.partial(_metadata, *of), functools.partial(_read_zarr, *of)) for name, of in _ZARR.items()},
 }

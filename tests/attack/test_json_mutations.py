@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from side_files import SIDE_FILES
+from side_files import EPOCH, SIDE_FILES
 from tally import SEED, TRIES, numbers
 
 import nasty
@@ -55,6 +55,7 @@ from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.json_text import read_json
 from napari_nnunet.schema.objects import KEY, ObjectScheme
 from napari_nnunet.schema.plans import Plans
+from napari_nnunet.widgets.training.words import note_line, status_line
 
 QUICK = 60  # of every kind
 LONGEST = 5.0  # seconds for one file; on a busy computer
@@ -171,6 +172,7 @@ KINDS = {
     "running": {"pid": 4_000_000, "host": "h", "created": 1.5, "command": ["a"], "started": 1.0, "token": "t"},
     "ticket": {"pid": 4_000_000, "host": "h", "created": 1.5, "command": ["a"], "folders": ["a/fold_0"]},
     "event": json.loads(to_json(Note(text="said"))),
+    "epoch": EPOCH,
 }
 
 
@@ -308,11 +310,12 @@ def read_event(path):
     fold = path.parent / "nnUNet_results" / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
     fold.mkdir(parents=True, exist_ok=True)
     (fold / "events.jsonl").write_bytes(path.read_bytes() + b"\n")
-    Follower(Workspace.at(path.parent)).look()
+    (training,) = Follower(Workspace.at(path.parent)).look()
+    assert status_line(training) and len(note_line(training)) < 1 << 20
 
 
 #: What programs leave for each other: what is not understood is ignored, and never an error.
-MESSAGES = {"control": read_control, "running": read_running, "ticket": read_ticket, "event": read_event,
+MESSAGES = {"control": read_control, "running": read_running, "ticket": read_ticket, "event": read_event, "epoch": read_event,
             "note": read_note, "notebook": read_notebook, "measured": read_notebook, "known": read_known,
             "presets": read_beside_a_model, "calibration": read_beside_a_model, "settings": read_beside_a_model,
             "journal": read_journal, "trashed": read_trashed}  # fmt: skip

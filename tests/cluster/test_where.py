@@ -61,6 +61,8 @@ def test_other_words_are_refused_with_what_is_allowed(text, message):
         ('memory = "8GB"\ncores = 0\n', "cannot be 0"),
         ('memory = "8GB"\nqueue = "a\\n#SBATCH --wrap=x"\n', "is not one line. Give lines of shell as 'setup'"),
         ('memory = "8GB"\ndirectives = ["--a\\nrm -rf x"]\n', "is not one line"),
+        ('memory = "8GB"\nfolder = "/tmp/a\\n#SBATCH --wrap=x"\n', "is not one line"),
+        ('memory = "8GB"\nfolder = "/tmp/a\\u0000b"\n', "is not one line"),
         ('memory = "8GB"\nworkers = 100000000\n', "The setting 'workers' cannot be 100000000"),
         ('memory = "8GB"\ncls = "x"\n', "There is no setting 'cls'"),
         ("cores = " + "9" * 5000, "is not TOML"),

@@ -70,9 +70,19 @@ def test_a_training_is_resumed_with_all_the_settings_it_was_begun_with(tmp_path)
     folder = FoldFolder(tmp_path / "Dataset001_A" / "nnUNetTrainerDA5__nnUNetPlans__3d_fullres" / "fold_0")
     folder.path.mkdir(parents=True)
     write_json(folder.path / "debug.json", {"settings": settings.model_dump(mode="json")})
+    write_json(folder.path / "tracking.json", dict.fromkeys(settings.track, "a run"))
     resumed = request_of(folder, Workspace.at(tmp_path))
     assert resumed.settings == settings
     assert resumed.resume
+
+
+def test_a_training_of_somebody_else_is_resumed_within_this_computer(tmp_path):
+    settings = TrainSettings(workers=100_000, threads=100_000, track=("tensorboard", "wandb"), epochs=3)
+    folder = FoldFolder(tmp_path / "Dataset001_A" / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0")
+    folder.path.mkdir(parents=True)
+    write_json(folder.path / "debug.json", {"settings": settings.model_dump(mode="json")})
+    resumed = request_of(folder, Workspace.at(tmp_path)).settings
+    assert (resumed.workers, resumed.threads, resumed.track, resumed.epochs) == (None, 0, ("tensorboard",), 3)
 
 
 def test_a_detached_process_has_the_folders_in_its_environment_and_this_one_does_not(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ from napari_nnunet.schema.model_name import label_of
 Status = Literal["running", "waiting", "finished", "stopped", "failed", "interrupted"]
 _BYTES = 1 << 20  # read at once
 _SHORTEST = 10  # bytes of an event
+_MOST_COUNTED = 1 << 31  # epochs and steps; no training has more, and not every part of a window can show it
+_MOST_CLASSES = 4096  # that an epoch tells the Dice of
 _ORDER = {"running": 0, "waiting": 1}
 _BETWEEN_QUESTIONS = 30.0  # seconds, to Slurm, which answers everybody
 PREPARING = "Preparing the training"
@@ -129,8 +131,8 @@ class _Reader:
             match event:
                 case EpochDone():
                     self._by_number[event.epoch] = event
-                case Previewed():
-                    self.frames[event.epoch] = event.path
+                case Previewed():  # the folder may have been moved since, and a file from elsewhere is none of it
+                    self.frames[event.epoch] = str(self.folder.film / _name(event.path))
                 case Note():
                     self.note = event.in_window or event.text
                 case Stage():
@@ -138,8 +140,9 @@ class _Reader:
                     self.ended = None if event.name == PREPARING else self.ended
                 case Progress():
                     self.progress = event
-                case Ended():
-                    self.ended = self.ended or event  # what fails after the first process fails because of it
+                case Ended():  # what fails after the first process fails because of it
+                    report = event.report and str(self.folder.path / _name(event.report))
+                    self.ended = self.ended or event.model_copy(update={"report": report})
                 case _:
                     pass
 
@@ -175,10 +178,31 @@ def _parsed(lines: Iterable[bytes]) -> list[Event]:
         if len(line) < _SHORTEST or not line.startswith(b"{"):  # a file may hold many millions
             continue
         try:
-            found.append(from_json(line.decode("utf-8")))
+            event = from_json(line.decode("utf-8"))
         except ValueError:  # torn by a kill, or of a later version
             continue
+        if _is_plausible(event):
+            found.append(event)
     return found
+
+
+def _is_plausible(event: Event) -> bool:
+    """Whether its numbers are such as a training counts; who sends a folder of models may send any."""
+    match event:
+        case EpochDone():
+            few = max(len(event.names), len(event.dice)) <= _MOST_CLASSES
+            return few and 0 <= event.epoch < _MOST_COUNTED and 0 < event.epochs < _MOST_COUNTED
+        case Progress():
+            return 0 <= event.done < _MOST_COUNTED and 0 <= event.total < _MOST_COUNTED
+        case Previewed():
+            return 0 <= event.epoch < _MOST_COUNTED
+        case _:
+            return True
+
+
+def _name(path: str) -> str:
+    """Return the name of a file, whichever system wrote its path."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 class Follower:

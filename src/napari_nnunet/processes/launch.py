@@ -17,7 +17,7 @@ from napari_nnunet.engine.machine import LAUNCHER
 from napari_nnunet.errors import TrainingError
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.claim import Runner
-from napari_nnunet.formats.model.fold import FoldFolder
+from napari_nnunet.formats.model.fold import RUNS_FILE, FoldFolder
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.processes.alone import python
 from napari_nnunet.processes.queue import queue_folder
@@ -29,6 +29,7 @@ from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand
 from napari_nnunet.schema.requests.words import words
 
 _SHORTER = 4  # times: a model that is continued has learnt already
+_OF_CORES = 4  # times as many processes or threads as there are cores make nothing faster
 
 
 def relaunch_distributed(processes: int, arguments: Sequence[str]) -> int:
@@ -273,6 +274,7 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
         settings = TrainSettings.model_validate(stored if isinstance(stored, dict) else {})
     except ValueError:
         settings = TrainSettings()
+    settings = _on_this_computer(settings, folder)
     if folder.checkpoints:
         # They know how long the training lasts, also where that was changed since it began.
         settings = settings.replace(epochs=None, iterations=None, validation_iterations=None)
@@ -285,6 +287,16 @@ def request_of(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:
         settings.replace(trainer=name.trainer),
         resume=True,
     )
+
+
+def _on_this_computer(settings: TrainSettings, folder: FoldFolder) -> TrainSettings:
+    """Return settings of a fold that may have been trained by somebody else, on a larger computer or with a tracker."""
+    most, known = _OF_CORES * (os.cpu_count() or 1), message(folder.path / RUNS_FILE)
+    track = tuple(name for name in settings.track if name == "tensorboard" or name in known)
+    changes: dict[str, Any] = {} if track == settings.track else {"track": track}
+    changes |= {"workers": None} if (settings.workers or 0) > most else {}
+    changes |= {"threads": 0} if settings.threads > most else {}
+    return settings.replace(**changes) if changes else settings
 
 
 def improving(folder: FoldFolder, workspace: Workspace) -> DetachedTraining:

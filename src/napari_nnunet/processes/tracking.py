@@ -22,6 +22,7 @@ from uuid import uuid4
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder, write_json
+from napari_nnunet.formats.model.fold import RUNS_FILE
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.requests.training import TrackerName
 
@@ -32,7 +33,6 @@ _KEEPING = Lock()  # trackers begin at the same time
 _PASSWORD = re.compile(r"(?<=://)[^/\s]+@")  # with the user's name, in an address
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in names of variables
 _SHORTEST_KEY = 6  # characters; what is shorter is a word
-_RUNS = "tracking.json"  # in the fold: which run a training that is resumed continues
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Run:
 
     def kept(self, tracker: str) -> str | None:
         """Return the identifier under which a tracker knows this training already."""
-        found = message(self.folder / _RUNS).get(tracker)
+        found = message(self.folder / RUNS_FILE).get(tracker)
         return found if isinstance(found, str) else None
 
     def keep(self, tracker: str, identifier: str) -> None:
         """Remember the identifier, for a training that is resumed."""
         with _KEEPING:
-            write_json(make_folder(self.folder) / _RUNS, {**message(self.folder / _RUNS), tracker: identifier})
+            write_json(make_folder(self.folder) / RUNS_FILE, {**message(self.folder / RUNS_FILE), tracker: identifier})
 
 
 class Tracker(Protocol):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from napari_nnunet.events import EpochDone
 from napari_nnunet.widgets.training.views import Curves
 
 
-def epoch(number):
-    return EpochDone(
+def epoch(number, **more):
+    known = EpochDone(
         epoch=number, epochs=5, train_loss=-0.1 * number, val_loss=-0.05 * number, dice=(0.5, 0.25),
         names=("organ", "core < 2 mm"), average=0.3, rate=0.01, seconds=1.0, waiting=0.0, seconds_left=1.0, best=True,
     )  # fmt: skip
+    return known.model_copy(update=more)
 
 
 def test_the_legend_over_each_plot_names_every_curve_in_its_colour(qtbot):
@@ -24,3 +27,22 @@ def test_the_legend_over_each_plot_names_every_curve_in_its_colour(qtbot):
         for item in plot.listDataItems():
             colour = item.opts["pen"].color().name()
             assert f"<font color='{colour}'>■</font>&nbsp;{item.name()}" in said
+
+
+def test_losses_that_cannot_be_drawn_leave_a_gap(qtbot):
+    curves = Curves()
+    qtbot.addWidget(curves)
+    odd = [math.inf, -math.inf, 1e300, math.nan, 0.25]
+    curves.show_epochs([epoch(i, train_loss=value, average=value) for i, value in enumerate(odd)])
+    for title, name in (("Loss", "training"), ("Pseudo Dice", "mean, smoothed")):
+        (item,) = (item for item in curves.plots[title].listDataItems() if item.name() == name)
+        assert [math.isnan(value) for value in item.getData()[1]] == [True] * 4 + [False]
+    curves.grab()
+
+
+def test_no_more_classes_are_drawn_than_can_be_told_apart(qtbot):
+    curves = Curves()
+    qtbot.addWidget(curves)
+    names = tuple(map(str, range(4000)))
+    curves.show_epochs([epoch(0, names=names, dice=(0.5,) * 4000)])
+    assert len(curves.plots["Pseudo Dice"].listDataItems()) == 101

@@ -35,6 +35,7 @@ _MOST_ENTRIES = 10_000  # a model has some ten files; with all its validation ca
 _LONGEST_PLACE = 1000  # characters
 _RATIO = 200  # of the content to the file; weights shrink by a tenth, empty label maps by a few hundred at most
 _FREE = 64 << 20  # bytes that any zip may hold, whatever the ratio
+_OF_PROCESSES = ("running.json", "control.json", "tracking.json")  # who trained it elsewhere, and who was told
 _CHECKPOINT = r"checkpoint_.+\.pth"
 _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _LOOKED_AT = 8  # bytes
@@ -228,6 +229,8 @@ def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
 
 def _target(place: PurePosixPath, parent: PurePosixPath, folders: Mapping[PurePosixPath, str]) -> PurePosixPath | None:
     """Return where a file goes below the dataset's folder; None for what is neither a model's nor that folder's own."""
+    if place.name in _OF_PROCESSES:
+        return None
     for root in (PurePosixPath("."), PurePosixPath(*place.parts[: len(parent.parts) + 1])):
         if root in folders:  # all of them lie in one folder
             return PurePosixPath(folders[root]) / place.relative_to(root)

@@ -17,6 +17,7 @@ from napari_nnunet.schema.names import Fold
 
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 CONTINUED_FILE = "continued_from.json"  # the model that a training continues, and how good both are
+RUNS_FILE = "tracking.json"  # which run of a tracker a training that is resumed continues
 _MOST_EPOCHS = 1_000_000
 
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 from urllib.parse import urljoin
 
-from annotated_types import Ge, Gt, Len
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from napari_nnunet.errors import ModelError, ResourceError, SettingsError
@@ -28,6 +28,8 @@ from napari_nnunet.schema.requests.sharing import DownloadRequest, FetchModelReq
 VARIABLE = "NAPARI_NNUNET_CATALOGUE"
 _VERSION = 1
 _LARGEST = 4 << 20  # bytes of a catalogue: some thousand models
+_MOST_BYTES = 1 << 50  # of a zip
+_LISTED = 30  # names that a sentence lists
 _MARK = "#sha256="  # before the checksum that an address demands of its file, as in package indexes
 _WEB = ("http://", "https://")
 
@@ -69,7 +71,7 @@ class CatalogueEntry(BaseModel):
     segments: Annotated[tuple[Phrase, ...], Len(1)]
     modality: Phrase
     licence: Phrase
-    size: Annotated[int, Gt(0)]
+    size: Annotated[int, Gt(0), Le(_MOST_BYTES)]
     sha256: Digest
     url: Phrase
     title: Phrase = ""
@@ -114,9 +116,10 @@ class Catalogue:
         """Return a model by its name; raises ModelError where there is none."""
         found = next((entry for entry in self.entries if entry.name.casefold() == name.strip().casefold()), None)
         if found is None:
+            names = [entry.name for entry in self.entries[:_LISTED]]
+            more = f", and {len(self.entries) - _LISTED} more" if len(self.entries) > _LISTED else ""
             raise ModelError(
-                f"The catalogue {self.address} has no model {name!r}. It has: "
-                f"{', '.join(entry.name for entry in self.entries) or 'none'}."
+                f"The catalogue {self.address} has no model {name[:100]!r}. It has: {', '.join(names) or 'none'}{more}."
             )
         return found
 

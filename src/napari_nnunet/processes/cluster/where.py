@@ -67,11 +67,11 @@ class Queue(Request):
         "Folder", "", "For logs, on a disk that all machines see.", default=None, otherwise="~/.napari-nnunet-jobs"
     )
 
-    @field_validator("queue", "account", "directives", "interface", "python")
+    @field_validator("queue", "account", "directives", "interface", "python", "folder")
     @classmethod
-    def _line(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    def _line(cls, value: str | Path | tuple[str, ...] | None) -> str | Path | tuple[str, ...] | None:
         """Refuse what would be more than a line of a job's script; lines of shell have a setting of their own."""
-        for text in (value,) if isinstance(value, str) else value or ():
+        for text in value if isinstance(value, tuple) else (str(value or ""),):
             if any(unicodedata.category(letter) == "Cc" for letter in text):
                 raise SettingsError(f"{text!r:.100} is not one line. Give lines of shell as 'setup'.")
         return value

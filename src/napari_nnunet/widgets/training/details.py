@@ -194,4 +194,9 @@ def _read_scores(training: Training) -> Job[Validated]:
 def _before_and_after(folder: Path) -> list[list[str]]:
     """Return the rows of the comparison with the model that was continued; none where it was not."""
     dice = message(folder / CONTINUED_FILE).get("dice") if (folder / CONTINUED_FILE).is_file() else None
-    return [[name, f"{was:.4f}", f"{now:.4f}"] for name, (was, now) in dict(dice or {}).items()]
+    pairs = dice.items() if isinstance(dice, dict) else ()
+    return [[name, f"{pair[0]:.4f}", f"{pair[1]:.4f}"] for name, pair in pairs if _is_pair(pair)]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value)

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.match import annotated_part
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.objects import ignored_beside, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
@@ -49,14 +50,18 @@ class FilmLayers:
     def __init__(self, viewer: Any, folder: Path, info: DatasetInfo) -> None:
         self.viewer = viewer
         self.folder = folder
-        image = np.load(regular(folder / "image.npy"))
+        image, reference = _load(folder / "image.npy"), _load(folder / "reference.npy")
+        if image is None or reference is None or image.shape != reference.shape:
+            raise ImageError(
+                f"{folder} holds no slice that can be shown: image.npy and reference.npy must be pictures of one "
+                "shape. Train on, and it is written again."
+            )
         self.epochs: list[int] = []
         title = label_of(folder.parent.parent.name)
         self.image = Image(image, name=f"{title}: slice", colormap="gray", metadata={DERIVED: True})
-        reference = np.load(regular(folder / "reference.npy")).astype(np.uint8)
         colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
         colours["metadata"] = {DERIVED: True}
-        self.reference = Labels(reference, name=f"{title}: reference", visible=False, **colours)
+        self.reference = Labels(reference.astype(np.uint8), name=f"{title}: reference", visible=False, **colours)
         self.labels = Labels(
             np.zeros((1, *image.shape), np.uint8), name=f"{title}: learning", axis_labels=["epoch", "y", "x"], **colours
         )
@@ -94,10 +99,14 @@ class FilmLayers:
 
 
 def _load(path: Path) -> NDArray[Any] | None:
+    """Return a picture (y, x); None where there is none, or a file that holds less than it says."""
     try:
-        return np.asarray(np.load(regular(path)))
-    except (OSError, ValueError):
+        found = np.load(regular(path), mmap_mode="r")
+    except (OSError, ValueError, EOFError, OverflowError, TypeError):
         return None
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or not found.size or found.dtype.kind not in "buif":
+        return None
+    return np.array(found)
 
 
 def differences(reference: NDArray[Any], prediction: NDArray[Any], ignore_label: int | None) -> NDArray[np.uint8]:

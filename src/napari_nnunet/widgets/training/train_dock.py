@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGroupBox, QInputDialog, QVBoxLayout
 
+from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.model.model_trash import bring_training_back, folds_in_trash
 from napari_nnunet.formats.workspace import stamp
@@ -323,7 +324,7 @@ class TrainWidget(RequestDock[Asked, Needs]):
             return
         try:
             self.film = FilmLayers(self.viewer, training.folder.film, info)
-        except (OSError, ValueError) as error:
+        except ImageError as error:
             self.panel.fail(error)
             return
         self.film.update(training.frames)

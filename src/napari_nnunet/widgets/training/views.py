@@ -22,6 +22,8 @@ from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.training.words import state_word
 
 _ROWS = 5  # seen without scrolling
+_MOST_CURVES = 100
+_LARGEST = 1e30  # of what is drawn; no loss of use comes near it
 _OBJECT_HEADS = {  # narrow, so that a dock shows them all
     "AP\n@0.5": "Average precision at an IoU of 0.5: found / (found + missed + invented).",
     "Found,\nmissed": "Objects of the reference that were found, and those that were not.",
@@ -126,10 +128,10 @@ class Curves(QWidget):
         dice: list[_Curve] = []
         if epochs:
             losses = [
-                ("training", _TRAIN, [epoch.train_loss for epoch in epochs]),
-                ("validation", _VAL, [epoch.val_loss for epoch in epochs]),
+                ("training", _TRAIN, [_number(epoch.train_loss) for epoch in epochs]),
+                ("validation", _VAL, [_number(epoch.val_loss) for epoch in epochs]),
             ]
-            for c, name in enumerate(epochs[-1].names):
+            for c, name in enumerate(epochs[-1].names[:_MOST_CURVES]):
                 values = [_number(epoch.dice[c]) if c < len(epoch.dice) else math.nan for epoch in epochs]
                 dice.append((name, class_colour(c + 1), values))
             dice.append((_SMOOTHED, _TRAIN, [_number(epoch.average) for epoch in epochs]))
@@ -167,7 +169,8 @@ def _plot(title: str) -> pyqtgraph.PlotWidget:
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    """Return what can be drawn: NaN for what is not known, or so large that nothing else would be seen."""
+    return math.nan if value is None or abs(value) > _LARGEST else value
 
 
 class ScoreTable(Table):

@@ -144,7 +144,7 @@ def objects_line(summary: Summary, figures: Mapping[str, Mapping[str, Any]]) -> 
     """
     every = figures[""]
     cases, found = counted(len(summary.cases), "validation case"), counted(every["references"], "object")
-    if every["AP@0.5"] is None:
+    if every["AP@0.5"] is None or every["AP"] is None:
         return f"{cases} without an object. Double click opens one."
     return (
         f"{cases}, {found}: average precision {every['AP@0.5']:.3f} at an IoU of 0.5, {every['AP']:.3f} over 0.5 to "
