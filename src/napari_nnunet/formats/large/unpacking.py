@@ -55,7 +55,9 @@ def bounded(array: Any, name: str) -> Any:
     else:
         metadata = replace(metadata, codecs=_of_version_3(metadata.codecs, name))
     zarr = import_module("zarr")
-    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path, config=array.config))
+    return zarr.Array(
+        zarr.AsyncArray(metadata=metadata, store_path=array.store_path, config=getattr(array, "config", None))
+    )
 
 
 def _of_version_2(codec: Any, most: int, name: str) -> Any:
@@ -145,7 +147,8 @@ def _bounded_3() -> Any:
             return self._codec.compute_encoded_size(input_byte_length, chunk_spec)
 
         def _unpacked(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-            most = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize * self._times + _MORE
+            kind = getattr(chunk_spec.dtype, "to_native_dtype", lambda: chunk_spec.dtype)()  # zarr 3.0 has numpy's own
+            most = math.prod(chunk_spec.shape) * kind.itemsize * self._times + _MORE
             return chunk_spec.prototype.buffer.from_bytes(unpack(self._own, chunk_bytes.as_numpy_array(), most))
 
         async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
