@@ -134,3 +134,35 @@ def test_dates_in_the_names_of_planes_are_not_counted_up_to(tmp_path):
     begun = time.process_time()
     assert open_image([tmp_path]).shape == (3, 9, 8)
     assert time.process_time() - begun < 5
+
+
+def chain(path, pages, back, big=False):
+    """Write a picture of 8 x 8 bytes in so many pages, the last of which leads back to one."""
+    places, count = ("<Q", "<Q") if big else ("<I", "<H")
+    entry = struct.Struct("<HHQQ" if big else "<HHII")
+    begin = 16 if big else 8
+    tags = ((256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, begin), (277, 1), (278, 8), (279, 64))
+    listed = struct.pack(count, len(tags)) + b"".join(entry.pack(tag, 4, 1, value) for tag, value in tags)
+    size, first = len(listed) + struct.calcsize(places), begin + 64
+    ends = [first + size * (i + 1) for i in range(pages - 1)] + [0 if back is None else first + size * back]
+    head = (b"II+\0\10\0\0\0" if big else b"II*\0") + struct.pack(places, first)
+    path.write_bytes(head + bytes(64) + b"".join(listed + struct.pack(places, end) for end in ends))
+    return path
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(("pages", "back"), [(2, 1), (5, 0), (101, 0), (300, 0), (300, 299), (300, 150)])
+def test_pages_that_lead_in_a_circle_are_a_sentence(tmp_path, pages, back, big):
+    path = chain(tmp_path / "a.tif", pages, back, big)
+    folder = tmp_path / "planes"
+    folder.mkdir()
+    acts = (read_header, lambda path: read_volume([path]), read_labels, lambda path: open_image([path]),
+            lambda path: open_image([path.rename(folder / "p1.tif").parent]))  # fmt: skip
+    for act in acts:
+        with pytest.raises(ImageError, match="its pages lead in a circle|circular reference"):
+            act(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_that_end_are_read(tmp_path, big):
+    assert read_volume([chain(tmp_path / "a.tif", 300, None, big)]).array.shape == (1, 300, 8, 8)

@@ -61,8 +61,6 @@ def test_other_words_are_refused_with_what_is_allowed(text, message):
         ('memory = "8GB"\ncores = 0\n', "cannot be 0"),
         ('memory = "8GB"\nqueue = "a\\n#SBATCH --wrap=x"\n', "is not one line. Give lines of shell as 'setup'"),
         ('memory = "8GB"\ndirectives = ["--a\\nrm -rf x"]\n', "is not one line"),
-        ('memory = "8GB"\nfolder = "/tmp/a\\n#SBATCH --wrap=x"\n', "is not one line"),
-        ('memory = "8GB"\nfolder = "/tmp/a\\u0000b"\n', "is not one line"),
         ('memory = "8GB"\nworkers = 100000000\n', "The setting 'workers' cannot be 100000000"),
         ('memory = "8GB"\ncls = "x"\n', "There is no setting 'cls'"),
         ("cores = " + "9" * 5000, "is not TOML"),
@@ -124,3 +122,10 @@ def test_libraries_that_are_not_installed_are_named_with_the_command(monkeypatch
     monkeypatch.setattr(start, "import_module", missing)
     with pytest.raises(ResourceError, match=r"need distributed and more.*pip install \"napari-nnunet\[cluster\]\""):
         needed("distributed")
+
+
+@pytest.mark.parametrize("name", ["/tmp/a\\n#SBATCH --wrap=x", "/tmp/a\\u0000b"])
+def test_a_folder_for_logs_is_one_line(tmp_path, name):
+    (tmp_path / "cluster.toml").write_text(f'kind = "slurm"\nmemory = "8GB"\nfolder = "{name}"\n', encoding="utf-8")
+    with pytest.raises(SettingsError, match="is not one line"):
+        where(str(tmp_path / "cluster.toml"))

@@ -51,11 +51,12 @@ def read_frames(path: Path) -> tuple[NDArray[Any], Geometry]:
     try:
         image = library.imread(path)
         require_room(path, [int(image.get(name) or 1) for name in ("NumberOfFrames", "Rows", "Columns")], 8)
+        colours = int(image.get("SamplesPerPixel") or 1)
     except NnunetError:
         raise
     except Exception as error:
         raise ImageError(f"{path} cannot be read as a DICOM file with frames: {_one_line(error)}") from error
-    if int(image.get("SamplesPerPixel", 1)) > 1:
+    if colours > 1:
         raise ImageError(f"{path} is in colour; export its channels one by one.")
     try:
         volume = image.get_volume(

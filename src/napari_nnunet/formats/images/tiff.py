@@ -16,7 +16,7 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.images.header import Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
-from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, opened, pages_of
+from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, open_tiff, opened, pages_of
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
@@ -97,7 +97,7 @@ def about(axes: str, note: LabelNote | None) -> dict[str, str]:
 
 def note(path: Path) -> str | None:
     """Return the text of the note in a TIFF."""
-    with tifffile.TiffFile(path) as file:
+    with open_tiff(path, _multifile=False) as file:
         entries = file.shaped_metadata
     return entries[0].get(NOTE_KEY) if entries else None
 

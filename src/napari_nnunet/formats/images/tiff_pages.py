@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import re
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,7 +83,7 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
     logger.addHandler(complaints)
     try:
         if file is None:
-            file = tifffile.TiffFile(path, _multifile=False)
+            file = open_tiff(path, _multifile=False)
             if kept is not None:
                 kept[path] = file, complaints  # what was found damaged once is damaged still
         yield file
@@ -94,6 +96,32 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
             file.close()
     if complaints.said:
         raise ImageError(f"{path} is damaged: {complaints.said[0]}. Copy or export it again.")
+
+
+def open_tiff(path: Path, **how: Any) -> tifffile.TiffFile:
+    """Open a TIFF; raises ImageError if its pages lead in a circle, in which tifffile would go round and round."""
+    file = tifffile.TiffFile(path, **how)
+    try:
+        if file.pages.is_multipage:
+            _refuse_circles(path, file.tiff)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_circles(path: Path, form: Any) -> None:
+    """Follow the chain of pages (TIFF 6.0, section 2; BigTIFF): each tells where the next one lies."""
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        begin, last = 8 if form.is_bigtiff else 4, len(content) - form.offsetsize
+        tags, place = struct.Struct(form.tagnoformat), struct.Struct(form.offsetformat)
+        (at,), seen = place.unpack_from(content, begin), set[int]()
+        while 0 < at <= last - form.tagnosize:
+            if at in seen:
+                raise ImageError(f"{path} is damaged: its pages lead in a circle. Copy or export it again.")
+            seen.add(at)
+            end = at + form.tagnosize + tags.unpack_from(content, at)[0] * form.tagsize
+            at = place.unpack_from(content, end)[0] if end <= last else 0
 
 
 _BROKEN = re.compile(r"invalid (?:page offset|next page|offset)|circular reference|corrupt", re.IGNORECASE)
@@ -237,7 +265,12 @@ def _refuse_bombs(page: Any, path: Path) -> None:
             packed = stream.unconsumed_tail
             if not packed:
                 packed = page.parent.filehandle.read(min(left, _PIECE))
-                left -= max(len(packed), 1)
-            held += len(stream.decompress(packed, _PIECE))
+                left -= len(packed)
+            if not packed:
+                break
+            try:
+                held += len(stream.decompress(packed, _PIECE))
+            except zlib.error:  # whoever reads it says that it is damaged
+                break
             if held > most:
                 raise ImageError(f"{path} is damaged: a strip of {most:,} bytes unpacks to more. Export it again.")

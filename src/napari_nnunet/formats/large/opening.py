@@ -15,7 +15,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError
@@ -23,7 +22,7 @@ from napari_nnunet.formats.dicom.series import is_series
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.images.pixel_sizes import sizes_of
-from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through
+from napari_nnunet.formats.images.tiff_pages import Pages, check_ome, looked_through, open_tiff
 from napari_nnunet.formats.large.ome_zarr import Level, is_address, is_zarr, open_zarr, zarr_library
 from napari_nnunet.formats.large.source import LargeImage, check_axes
 from napari_nnunet.formats.regular import regular
@@ -183,7 +182,7 @@ class _Planes:
 
     def _plane(self, file: Path) -> NDArray[Any]:
         # What it says in OME-XML may name other files, wherever they lie, and places within them.
-        with tifffile.TiffFile(regular(file), is_ome=False) as tiff:
+        with open_tiff(regular(file), is_ome=False) as tiff:
             series = tiff.series[0]
             # Before it is read: it may promise more than memory holds.
             self._require(file, tuple(n for n in series.shape if n > 1), np.dtype(series.dtype))
@@ -210,7 +209,7 @@ def _extent(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
 
 def _open_planes(folder: Path, files: list[Path]) -> LargeImage:
     try:
-        with tifffile.TiffFile(regular(files[0]), _multifile=False) as first:
+        with open_tiff(regular(files[0]), _multifile=False) as first:
             check_ome(first, files[0])
             series = first.series[0]
             shape = tuple(n for n in series.shape if n > 1) or tuple(series.shape)
@@ -270,7 +269,7 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
         stack.callback(file.close)
         letters = axes or _letters(series, ndim, [s for s in file.series if not s.keyframe.is_reduced])
         if len(series.shape) == len(letters) and series.dataoffset is None:
-            holes = looked_through(Pages((series,), tuple(series.shape), series.axes, ()), path).remarks
+            holes = _holes(path, series)
             geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *holes)})
             image = LargeImage((_Tiles(file),), letters, geometry, path.name, (path,))
             stack.pop_all()
@@ -286,11 +285,21 @@ def _open_tiff(path: Path, axes: str | None, reader: str | None) -> LargeImage:
     return LargeImage((array,), letters, geometry, path.name, (path,))
 
 
+def _holes(path: Path, series: Any) -> tuple[str, ...]:
+    """Return what is said of parts that hold nothing; raises ImageError where parts are not there."""
+    try:
+        return looked_through(Pages((series,), tuple(series.shape), series.axes, ()), path).remarks
+    except NnunetError:
+        raise
+    except Exception as error:  # of many kinds: tifffile trusts what a file says of itself
+        raise ImageError(f"{path} is damaged: {error}. Copy or export it again.") from error
+
+
 def _first_series(path: Path) -> tuple[Any, Any]:
     """Return an open TIFF and what its first pages are together; raises ImageError if it cannot be read."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tifffile.TiffFile(regular(path), _multifile=False))
+            file = stack.enter_context(open_tiff(regular(path), _multifile=False))
             check_ome(file, path)
             series = file.series[0]
         except NnunetError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.match import annotated_part
@@ -99,14 +102,18 @@ class FilmLayers:
 
 
 def _load(path: Path) -> NDArray[Any] | None:
-    """Return a picture (y, x); None where there is none, or a file that holds less than it says."""
+    """Return a picture (y, x) as numpy writes it; None where there is none, or a file that holds less than it says."""
     try:
-        found = np.load(regular(path), mmap_mode="r")
-    except (OSError, ValueError, EOFError, OverflowError, TypeError):
+        with regular(path).open("rb") as file:
+            if npy.read_magic(file) != (1, 0):
+                return None
+            shape, turned, kind = npy.read_array_header_1_0(file)
+            held = os.fstat(file.fileno()).st_size - file.tell()
+            if len(shape) != 2 or kind.kind not in "buif" or not 0 < math.prod(shape) * kind.itemsize <= held:
+                return None
+            return np.fromfile(file, kind, math.prod(shape)).reshape(shape, order="F" if turned else "C")
+    except (OSError, ValueError, EOFError):
         return None
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or not found.size or found.dtype.kind not in "buif":
-        return None
-    return np.array(found)
 
 
 def differences(reference: NDArray[Any], prediction: NDArray[Any], ignore_label: int | None) -> NDArray[np.uint8]:
