@@ -48,7 +48,11 @@ def fill(disk, left):
             file.write(bytes(there.f_frsize))
 
 
-@pytest.mark.parametrize("name", WORKS)
+#: In a world where nobody trained yet, there is no model of the training to be moved.
+DONE_ALONE = [name for name in WORKS if name != "trash model"]
+
+
+@pytest.mark.parametrize("name", DONE_ALONE)
 def test_a_job_whose_disk_fills_up_loses_nothing_says_so_and_is_run_again(tmp_path, world, disk, figures, name):
     if not TRIES and name not in QUICK:
         pytest.skip("in the whole attack only")
