@@ -129,6 +129,12 @@ def test_where_nothing_can_be_compiled_torch_takes_its_place(monkeypatch):
         compiled.is_ready.cache_clear(), compiled._kernels.cache_clear()
 
 
+def test_they_are_tried_with_gradients_wherever_they_are_first_asked_for():
+    compiled.is_ready.cache_clear()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert compiled.is_ready(torch.float32)
+
+
 def test_short_trainings_and_small_networks_do_not_wait_for_a_compiler():
     whole = Architecture(
         name="PlainConvUNet", ndim=3, features=(32, 64, 128, 256), kernel_sizes=((3, 3, 3),) * 4,

@@ -45,7 +45,8 @@ def is_ready(kind: torch.dtype) -> bool:
     if kind not in (torch.float32, torch.bfloat16):
         return False
     try:
-        return _agrees(kind)
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            return _agrees(kind)
     except Exception:
         # Not installed, or of another time than Python, numpy or the processor: nothing needs it.
         return False
