@@ -144,7 +144,7 @@ def test_values_that_dataset_json_lacks_end_before_training(dataset, value, kind
     said = say("plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", *where)
     assert said.status == 1 and said.has(f"case_1.nii.gz: it contains {value} (864 voxels)", "dataset.json")
     trained = say("train", dataset, "3d_fullres", "all", "--epochs", 1, "-device", "cpu", *where)
-    assert trained.status == 1 and trained.has("has no plans") and not list(folder.glob("nnUNet_results/Dataset*"))
+    assert trained.status == 1 and trained.has("is not planned") and not list(folder.glob("nnUNet_results/Dataset*"))
 
 
 def test_channels_from_other_places_are_named_and_turned_ones_turned(kind, say, tmp_path):
