@@ -167,18 +167,19 @@ def picture(rows: list[Row], name: str) -> str:
     scale = (WIDTH - LABEL - 50) / max([1.0, *(ratio for _, ratio in shown)])
     bars = []
     for i, (task, ratio) in enumerate(shown):
-        y = 30 + i * HEIGHT
+        y = 46 + i * HEIGHT
         bars.append(
             f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(task)}</text>'
             f'<rect x="{LABEL}" y="{y}" width="{ratio * scale:.0f}" height="{HEIGHT - 6}" fill="#3b7dd8"/>'
             f'<text x="{LABEL + ratio * scale + 6:.0f}" y="{y + 13}">{ratio:.1f}</text>'
         )
-    bottom = 36 + len(shown) * HEIGHT
-    line = f'<line x1="{LABEL + scale:.0f}" y1="24" x2="{LABEL + scale:.0f}" y2="{bottom - 8}" stroke="#888"/>'
+    bottom = 52 + len(shown) * HEIGHT
+    line = f'<line x1="{LABEL + scale:.0f}" y1="40" x2="{LABEL + scale:.0f}" y2="{bottom - 8}" stroke="#888"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{bottom}" font-family="sans-serif" '
         f'font-size="12"><rect width="100%" height="100%" fill="white"/>'
-        f'<text x="8" y="16">Times faster than nnunetv2 (the line). {escape(name)}</text>{"".join(bars)}{line}</svg>\n'
+        f'<text x="8" y="16">Times faster than nnunetv2 (the line)</text>'
+        f'<text x="8" y="32" font-size="9">{escape(name)}</text>{"".join(bars)}{line}</svg>\n'
     )
 
 
