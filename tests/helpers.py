@@ -299,3 +299,15 @@ def preprocess_here(workspace, dataset) -> None:
             preprocess_case(case, plans, ((configuration, folder),), dataset.info.labels, base)
             journal.note([case.name], made_from(case, rules, content_of(case)))
             shutil.copy(case.label, base / "gt_segmentations" / case.label.name)
+
+
+def just_before(monkeypatch, module, name, change):
+    """Let something happen once, just before a function of a module is called."""
+    real, left = getattr(module, name), [change]
+
+    def late(*args, **keywords):
+        while left:
+            left.pop()()
+        return real(*args, **keywords)
+
+    monkeypatch.setattr(module, name, late)

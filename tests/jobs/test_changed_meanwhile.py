@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from helpers import DATASET, TRAINED, Recipe, dataset_json, make_dataset, make_model, make_trainable
+from helpers import DATASET, TRAINED, Recipe, dataset_json, just_before, make_dataset, make_model, make_trainable
 from napari_nnunet.errors import DatasetError, ModelError, PlanError, SettingsError
 from napari_nnunet.events import Stage, drain
 from napari_nnunet.formats import claim
@@ -29,18 +29,6 @@ pytestmark = pytest.mark.usefixtures("in_one_process")
 
 NEW = "Other"
 SHORT = TrainSettings(epochs=1, iterations=1, validation_iterations=1, workers=0, device="cpu", threads=1)
-
-
-def just_before(monkeypatch, module, name, change):
-    """Let something happen once, just before a function of a module is called."""
-    real, left = getattr(module, name), [change]
-
-    def late(*args, **keywords):
-        while left:
-            left.pop()()
-        return real(*args, **keywords)
-
-    monkeypatch.setattr(module, name, late)
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from napari_nnunet.engine.network.layout import choose_norms, laid_out, lay_out
 from napari_nnunet.engine.network.norms import compiled, samples
 from napari_nnunet.schema.architecture import Architecture
 
-pytest.importorskip("numba", reason="compiled loops are an extra")
-WAYS = {"samples": samples.normalized, "kernels": compiled.normalized_by_loops}
+WAYS = {"samples": samples.normalized, "kernels": compiled.normalized_by_loops}  # which is the former without numba
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers import DATASET, dataset_json, make_dataset, smooth_image, write_nifti
+from helpers import DATASET, dataset_json, just_before, make_dataset, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.case_trash import cases_in_trash
@@ -35,18 +35,6 @@ pytestmark = pytest.mark.usefixtures("in_one_process")
 SHAPE = (4, 6, 5)
 GRID = Geometry(spacing=(1.0,) * 3, origin=(0.0,) * 3, direction=(1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 TWO = {"background": 0, "a": 1, "b": 2}
-
-
-def just_before(monkeypatch, module, name, change):
-    """Let something happen once, just before a function of a module is called."""
-    real, left = getattr(module, name), [change]
-
-    def late(*args, **keywords):
-        while left:
-            left.pop()()
-        return real(*args, **keywords)
-
-    monkeypatch.setattr(module, name, late)
 
 
 @pytest.fixture
