@@ -40,7 +40,7 @@ def test_a_time_budget_is_kept(workspace):
     settings = SHORT.replace(epochs=None, iterations=None, validation_iterations=None, time_budget=6.0)
     begun = time.monotonic()
     result, events = run(workspace, settings=settings, validation=False)
-    assert 1.0 < time.monotonic() - begun < 120.0
+    assert 3.0 < time.monotonic() - begun < 60.0
     ends = of(EpochDone, events)
     assert result.epochs == len(ends) >= 2
     assert falls_to_the_end(ends)
