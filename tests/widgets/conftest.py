@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import pytest
 from pytestqt.qtbot import QtBot
 
@@ -10,12 +13,23 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.widgets.tour import offer_no_more
 
 pytestmark = pytest.mark.gui
+_looked = 0  # modules that were there when the collector last looked at them
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if "widgets" in str(item.path):
             item.add_marker(pytest.mark.gui)
+
+
+@pytest.fixture(autouse=True)
+def _modules_are_no_garbage():
+    """Spare the collector what modules hold: napari has it look at everything whenever a layer or a window goes."""
+    global _looked
+    if len(sys.modules) > _looked + 20:
+        _looked = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
