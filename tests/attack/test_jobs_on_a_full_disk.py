@@ -16,7 +16,9 @@ from runs import start
 from tally import SEED, TRIES, numbers
 from works import WORKS, broken, left_behind, state
 
-QUICK = ("import", "ensemble", "export", "carry", "carry openvino")
+from helpers import TRAINED, Recipe, make_model
+
+QUICK = ("import", "ensemble", "export", "carry", "carry openvino", "dataset.json", "trash model")
 SIZE = 24  # MB of the disk
 PATIENCE = 30.0  # seconds
 FREE = (0, 4_096, 12_288, 40_960, 150_000, 400_000, 1_500_000)  # bytes that are left
@@ -48,15 +50,19 @@ def fill(disk, left):
             file.write(bytes(there.f_frsize))
 
 
-#: In a world where nobody trained yet, there is no model of the training to be moved.
-DONE_ALONE = [name for name in WORKS if name != "trash model"]
+def _trained(world, root):
+    """Return the world for a job that moves what a training made: one in which somebody trained."""
+    shutil.copytree(world, root)
+    make_model(root / "nnUNet_results", Recipe(name=TRAINED))
+    return root
 
 
-@pytest.mark.parametrize("name", DONE_ALONE)
+@pytest.mark.parametrize("name", WORKS)
 def test_a_job_whose_disk_fills_up_loses_nothing_says_so_and_is_run_again(tmp_path, world, disk, figures, name):
     if not TRIES and name not in QUICK:
         pytest.skip("in the whole attack only")
     work, chance, root = WORKS[name], random.Random(f"{SEED} {name}"), disk / "root"
+    world = _trained(world, tmp_path / "trained") if name == "trash model" else world
     shutil.copytree(world, root)
     whole = start(work.line(root), tmp_path / "said")
     assert whole.wait() == 0, whole.text

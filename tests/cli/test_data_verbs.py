@@ -13,6 +13,7 @@ import pytest
 from helpers import DATASET, dataset_json, make_dataset
 from napari_nnunet.cli import main
 from napari_nnunet.events import from_json
+from napari_nnunet.formats.dataset import raw_writer
 
 
 @pytest.fixture
@@ -141,3 +142,11 @@ def test_planning_loads_neither_torch_nor_image_libraries(raw, tmp_path):
         "sys.exit(status or bool(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_dataset_json_is_written_once_with_the_number_of_its_cases(raw, monkeypatch):
+    """A disk that is full before a second time would leave one that counts no cases."""
+    written = []
+    monkeypatch.setattr(raw_writer, "write_json", lambda path, content: written.append(content["numTraining"]))
+    assert run("generate_dataset_json", raw, "--channels", "CT", "--file_ending", ".nii.gz", "--labels", "liver=1") == 0
+    assert written == [5]

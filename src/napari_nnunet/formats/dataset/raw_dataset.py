@@ -115,8 +115,15 @@ def read_info(folder: Path) -> DatasetInfo:
     return DatasetInfo.read(path)
 
 
-def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
+def survey(folder: Path, info: DatasetInfo | None = None) -> tuple[RawDataset, list[FileProblem]]:
     """Find the cases of a raw dataset and everything that is wrong with its files; no image is read.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the dataset.
+    info : DatasetInfo, optional
+        What its dataset.json will say, where it is not written yet.
 
     Returns
     -------
@@ -130,7 +137,7 @@ def survey(folder: Path) -> tuple[RawDataset, list[FileProblem]]:
     DatasetError
         If there is no dataset.json or it cannot be read.
     """
-    info = read_info(folder)
+    info = info or read_info(folder)
     listed = info.raw.get("dataset")
     left_out: tuple[str, ...] = ()
     if isinstance(listed, dict):

@@ -163,6 +163,21 @@ def set_count(folder: Path) -> int:
     return update_count(folder)
 
 
+@one_at_a_time
+def describe(
+    folder: Path,
+    channel_names: Sequence[str],
+    labels: Mapping[str, int | Sequence[int]],
+    file_ending: str,
+    **options: Any,
+) -> Path:
+    """Write dataset.json for the images and labels of a folder, with their number; errors as :func:`dataset_json`."""
+    path, content = folder / "dataset.json", dataset_json(channel_names, labels, 0, file_ending, **options)
+    dataset, _ = survey(folder, DatasetInfo.parse(content))
+    write_json(path, {**content, "numTraining": len(dataset.cases)})  # at once: a disk may be full before a second time
+    return path
+
+
 def update_count(folder: Path) -> int:
     """Write the number of complete cases into dataset.json and return it."""
     dataset, _ = survey(folder)

@@ -8,8 +8,7 @@ from pathlib import Path
 from qtpy.QtWidgets import QDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.raw_dataset import generate_dataset_json
-from napari_nnunet.formats.dataset.raw_writer import set_count
+from napari_nnunet.formats.dataset.raw_writer import describe
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.words import failure_text, split_words
 
@@ -55,10 +54,7 @@ class JsonDialog(QDialog):
             self.about.setText("Name the channels and at least one class.")
             return
         try:
-            generate_dataset_json(
-                self.folder, split_words(self.channels.text()), classes, 0, self.ending.text().strip()
-            )
-            set_count(self.folder)
+            describe(self.folder, split_words(self.channels.text()), classes, self.ending.text().strip())
         except (NnunetError, OSError) as error:
             self.about.setText(failure_text(error))
             return
