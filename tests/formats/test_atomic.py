@@ -215,3 +215,18 @@ def test_what_a_killed_process_left_of_a_table_goes_when_it_is_written_again(tmp
         path.write_text("")
     write_text(tmp_path / "a[1].csv", "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([other.name, running.name, "a[1].csv", "missing.json"])
+
+
+@pytest.mark.skipif(os.unlink not in os.supports_dir_fd, reason="this system finds files by their paths only")
+def test_a_write_whose_folder_is_moved_meanwhile_leaves_nothing_in_it(tmp_path):
+    """A model is put into the trash while a table is written in it."""
+    (tmp_path / "model").mkdir()
+
+    def write():
+        with written_beside(tmp_path / "model" / "table.csv") as temporary:
+            temporary.write_text("1")
+            (tmp_path / "model").rename(tmp_path / "trash")
+
+    with pytest.raises(ResourceError, match=r"table\.csv could not be written"):
+        write()
+    assert names(tmp_path / "trash") == []

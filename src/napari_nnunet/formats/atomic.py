@@ -58,22 +58,26 @@ def written_beside(
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
     temporary = (staging or path.parent) / (partial_name(path.name) + suffix)
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise write_error(path, "it is a device or a pipe, and a file would take its place")
-        _tidy(temporary.parent)
-        yield temporary
-        if not temporary.exists():
-            raise write_error(path, "the writer produced no file")
-        if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with suppress(OSError):  # a name that is too long cannot be removed either
-            temporary.unlink()
+    with opened_folder(temporary.parent) as home:
+        try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise write_error(path, "it is a device or a pipe, and a file would take its place")
+            _tidy(temporary.parent)
+            yield temporary
+            if not temporary.exists():
+                raise write_error(path, "the writer produced no file")
+            if durable:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise write_error(path, error) from error
+        finally:
+            with suppress(OSError):  # a name that is too long cannot be removed either
+                if home is None or os.unlink not in os.supports_dir_fd:
+                    temporary.unlink()
+                else:  # also where somebody moved the folder meanwhile
+                    os.unlink(temporary.name, dir_fd=home)
 
 
 def write_error(path: Path, cause: OSError | str) -> ResourceError:

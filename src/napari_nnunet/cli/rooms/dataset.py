@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.formats.dataset.raw_writer import describe
+from napari_nnunet.formats.dataset.raw_writer import describe_dataset
 from napari_nnunet.jobs.dataset.convert import convert_msd, convert_old_nnunet
 from napari_nnunet.jobs.dataset.import_folders import import_folders as import_folders_job
 from napari_nnunet.jobs.dataset.import_plan import plan_import, table_lines
@@ -94,7 +94,7 @@ def generate_dataset_json(request: DatasetJsonRequest, _: Shell) -> None:
     """Write a dataset.json."""
     labels = {"background": 0, **request.labels}
     order = request.regions_class_order
-    print(describe(request.folder, request.channels, labels, request.file_ending, regions_class_order=order))
+    print(describe_dataset(request.folder, request.channels, labels, request.file_ending, regions_class_order=order))
 
 
 def plot_overlay_pngs(request: OverlaysRequest, shell: Shell) -> int:

@@ -164,8 +164,9 @@ def set_count(folder: Path) -> int:
 
 
 @one_at_a_time
-def describe(
+def describe_dataset(
     folder: Path,
+    /,
     channel_names: Sequence[str],
     labels: Mapping[str, int | Sequence[int]],
     file_ending: str,

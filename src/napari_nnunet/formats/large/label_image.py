@@ -20,6 +20,7 @@ from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.large.journal import NAME
 from napari_nnunet.formats.large.ome_zarr import Level, is_zarr, library, zarr_library
 from napari_nnunet.formats.large.source import LargeImage
+from napari_nnunet.formats.large.unpacking import bounded
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.dataset import LabelScheme
 
@@ -96,6 +97,9 @@ class LabelImage:
         self._chunk = tuple(chunk[-len(image.shape) :])
         self._zarr, self._models = zarr_library(), ome_models(place.version)
         self._finest: Any = None
+        self._there: Any = (
+            None  # the same for reading: whatever its metadata name, nothing in its chunks is carried out
+        )
 
     @property
     def chunk(self) -> tuple[int, int, int]:
@@ -121,17 +125,20 @@ class LabelImage:
             return
         with self._writing():
             group = self._zarr.open_group(str(self.place.unfinished), mode="a", zarr_format=self._format)
-            self._finest = self._new(group, "0", self._shape)
+            self._finest = self._there = self._new(group, "0", self._shape)
 
     def _open(self) -> None:
         path = self.place.unfinished / "0"
         try:
             self._finest = self._zarr.open_array(str(path), mode="r+")
+            self._there = bounded(self._finest, str(path))
         except Exception as error:  # whatever a store raises
             raise ImageError(f"{path} is damaged: {error}. Delete {self.place.unfinished} and begin again.") from error
-        if tuple(self._finest.shape) != self._shape or self._finest.dtype != np.dtype(self._scheme.dtype):
+        found = tuple(self._finest.shape), tuple(self._finest.chunks), self._finest.dtype
+        if found != (self._shape, self._chunks(self._shape), np.dtype(self._scheme.dtype)):
             raise ImageError(
-                f"{self.place.unfinished} was begun for an image of another shape. Delete it and begin again."
+                f"{self.place.unfinished} was begun for an image of another shape, or in other parts. Delete it and "
+                "begin again."
             )
 
     def write(self, box: Sequence[tuple[int, int]], labels: NDArray[Any], time: int = 0) -> None:
@@ -150,7 +157,7 @@ class LabelImage:
     def read(self, box: Sequence[tuple[int, int]], time: int = 0) -> NDArray[Any]:
         """Read what was written in a box (z, y, x)."""
         index = tuple(slice(lo, hi) for lo, hi in box)[-len(self._image.shape) :]
-        values = np.asarray(self._finest[(time, *index) if self._image.times > 1 else index])
+        values = np.asarray(self._there[(time, *index) if self._image.times > 1 else index])
         return values if values.ndim == 3 else values[None]
 
     def complete(self, origin: Mapping[str, Any]) -> None:
@@ -164,7 +171,7 @@ class LabelImage:
         factors = pyramid(self._shape, self._spacing)
         with self._writing():
             group = self._zarr.open_group(str(self.place.unfinished), mode="r+", zarr_format=self._format)
-            finer = self._finest
+            finer = self._there
             for number, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
                 finer = self._halve(group, str(number), finer, [b // a for a, b in zip(before, factor, strict=True)])
             attributes = self._attributes(factors)
@@ -207,19 +214,22 @@ class LabelImage:
         return (*((math.inf,) if self._image.times > 1 else ()), *self._image.geometry.spacing)
 
     def _new(self, group: Any, name: str, shape: Sequence[int]) -> Any:
-        chunk = (*((1,) if self._image.times > 1 else ()), *self._chunk)
         more: dict[str, Any] = {"dimension_names": [axis.lower() for axis in self._axes]}
         if self._format == 2:
             more = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
         return group.create_array(
             name,
             shape=tuple(shape),
-            chunks=tuple(min(c, n) for c, n in zip(chunk, shape, strict=True)),
+            chunks=self._chunks(shape),
             dtype=self._scheme.dtype,
             fill_value=0,
             overwrite=True,
             **more,
         )
+
+    def _chunks(self, shape: Sequence[int]) -> tuple[int, ...]:
+        chunk = (*((1,) if self._image.times > 1 else ()), *self._chunk)
+        return tuple(min(c, n) for c, n in zip(chunk, shape, strict=True))
 
     def _halve(self, group: Any, name: str, finer: Any, steps: Sequence[int]) -> Any:
         """Write a coarser level by taking every second voxel, a few chunks at a time: labels are not averaged."""

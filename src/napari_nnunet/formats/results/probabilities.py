@@ -34,13 +34,15 @@ _LEVEL = 1  # deflate: four times as fast as the default level and about as smal
 def scratch(shape: tuple[int, ...], folder: Path) -> Iterator[NDArray[np.float32]]:
     """Give a float32 array of zeros that lives in a temporary file next to the output, not in memory.
 
+    The file has no name where the system allows it: it is gone when the process is, also in a folder that was moved.
+
     Raises
     ------
     ResourceError
         If the disk has no room for it; that is known before anything is computed.
     """
     size = int(np.prod(shape, dtype=np.int64)) * 4
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=partial_name("probabilities"), suffix=".raw") as file:
+    with tempfile.TemporaryFile(dir=folder, prefix=partial_name("probabilities"), suffix=".raw") as file:
         try:
             # A sparse file would only fail when a page of it is touched, and then end the process.
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)

@@ -8,7 +8,7 @@ from pathlib import Path
 from qtpy.QtWidgets import QDialog, QFormLayout, QLineEdit, QPushButton, QWidget
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.formats.dataset.raw_writer import describe
+from napari_nnunet.formats.dataset.raw_writer import describe_dataset
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.words import failure_text, split_words
 
@@ -54,7 +54,7 @@ class JsonDialog(QDialog):
             self.about.setText("Name the channels and at least one class.")
             return
         try:
-            describe(self.folder, split_words(self.channels.text()), classes, self.ending.text().strip())
+            describe_dataset(self.folder, split_words(self.channels.text()), classes, self.ending.text().strip())
         except (NnunetError, OSError) as error:
             self.about.setText(failure_text(error))
             return
