@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import CaseDone, Note, drain
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.prediction import table
 from napari_nnunet.jobs.prediction.combined import Combination, Member
 from napari_nnunet.jobs.prediction.predict_files import predict_combined_folder, predict_folder
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
@@ -67,6 +69,25 @@ def test_a_cancelled_folder_has_the_table_of_what_is_done_and_goes_on(model, ima
     rows = _rows(out)
     assert [row["state"] for row in rows] == ["kept", "failed", "done", "done"]
     assert _expected(out, "a").items() <= rows[0].items()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_of_thousands_of_cases_it_is_not_written_thousands_of_times(tmp_path, monkeypatch, cancelled):
+    """All of it is written each time: 20,000 cases that were finished before would take an hour to be passed over."""
+    written = []
+    monkeypatch.setattr(table, "write_text", lambda path, text: (time.sleep(0.002), written.append(text)))
+
+    def job():
+        for i in range(5000):
+            yield CaseDone(case=f"{i}", index=i, total=5001, path="", seconds=0.0, skipped=True)
+        yield Note(text="one more")
+
+    running = table.written_down(job(), tmp_path / "table.csv")
+    while not isinstance(next(running), Note):
+        pass
+    running.close() if cancelled else list(running)
+    assert len(written) < 500
+    assert written[-1].count("kept") == 5000
 
 
 def test_the_shell_writes_it_where_it_is_asked_for(model, images, tmp_path):

@@ -92,11 +92,12 @@ def _named(
 
 def _parted(name: str, keys: dict[str, str]) -> tuple[str | None, str]:
     """Return the case that a name begins or ends with, the longest one, and what is left of the name."""
-    for key in sorted(filter(None, keys), key=len, reverse=True):
-        if name == key:
-            return keys[key], ""
-        if name.startswith(f"{key}_"):
-            return keys[key], name[len(key) + 1 :]
-        if name.endswith(f"_{key}"):
-            return keys[key], name[: -len(key) - 1]
+    if name and name in keys:
+        return keys[name], ""
+    cuts = [i for i, letter in enumerate(name) if letter == "_"]
+    ways = [(name[:i], name[i + 1 :]) for i in cuts] + [(name[i + 1 :], name[:i]) for i in cuts]
+    # not case by case: there may be thousands
+    for key, rest in sorted(ways, key=lambda way: len(way[0]), reverse=True):
+        if key and key in keys:
+            return keys[key], rest
     return None, name

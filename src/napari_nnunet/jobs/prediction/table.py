@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,14 +120,26 @@ def _figures(line: Line) -> dict[str, float]:
 
 
 def written_down(job: Job[T], path: Path) -> Job[T]:
-    """Pass on what a job says, and keep a table of its cases in a file, which is complete after every case."""
+    """Pass on what a job says, and keep a table of its cases in a file, which is whole at the end, however it ends.
+
+    Meanwhile it is written after a case, but of many cases so seldom that writing takes a tenth of the time: each time,
+    all of it is written anew.
+    """
     lines: list[Line] = []
-    with Pump(job) as pump:
-        for event in pump:
-            if isinstance(event, CaseDone | CaseFailed):
-                lines.append(Line.of(event))
-                write_text(path, as_csv(lines))
-            yield event
+    written, due = 0, 0.0
+    try:
+        with Pump(job) as pump:
+            for event in pump:
+                if isinstance(event, CaseDone | CaseFailed):
+                    lines.append(Line.of(event))
+                    began = time.monotonic()
+                    if began >= due:
+                        write_text(path, as_csv(lines))
+                        written, due = len(lines), 10 * time.monotonic() - 9 * began
+                yield event
+    finally:
+        if written < len(lines):
+            write_text(path, as_csv(lines))
     return pump.result
 
 
@@ -145,8 +158,9 @@ class QualityTable:
         self.path = path
         self._rows: dict[str, dict[str, Any]] = {}
         if path.is_file():
+            known = set(kept)
             rows = read_rows(path, DatasetError, ["image"], separators=",")
-            self._rows = {row["image"]: dict(row) for _, row in rows if row["image"] in kept}
+            self._rows = {row["image"]: dict(row) for _, row in rows if row["image"] in known}
 
     def add(self, case: str, found: Judged) -> Note:
         """Note a case, write the table, and return what to say of it."""
