@@ -189,3 +189,16 @@ def test_ct_without_intensities_is_refused():
 def test_a_slip_in_dataset_json_is_named_with_file_and_key(changes, sentence):
     with pytest.raises(DatasetError, match=f"raw/dataset.json: {sentence}"):
         DatasetInfo.parse({**DATASET, **changes}, where="raw/dataset.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"file_ending": "nii.gz"}, r"'file_ending' is 'nii\.gz'; it must begin with a dot"),
+        ({"channel_names": ["CT"]}, r"'channel_names' is \['CT'\]; expected an object"),
+        ({"labels": ["background", "organ"]}, r"'labels' is \['background', 'organ'\]; expected"),
+    ],
+)
+def test_what_is_there_but_wrong_is_not_said_to_be_missing(change, said):
+    with pytest.raises(DatasetError, match=said):
+        DatasetInfo.parse({**DATASET, **change})

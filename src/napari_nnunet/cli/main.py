@@ -127,7 +127,7 @@ def _carry_out(verb: Verb, options: argparse.Namespace, *, shell: bool) -> int:
     status = 0
     for request in requests:
         status |= int(run(request, where) or 0)
-    return status
+    return status | int(where.failed > 0)  # the rest went on, but not everything is there that was asked for
 
 
 def _require_readable(words: Sequence[str]) -> None:

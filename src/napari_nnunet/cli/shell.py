@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from napari_nnunet.cli.show import show
-from napari_nnunet.events import Job
+from napari_nnunet.events import CaseFailed, Job, Pump
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.schema.requests.option import Request, option
 from napari_nnunet.schema.requests.words import words
@@ -41,6 +41,7 @@ class Shell:
 
     def __init__(self, request: ShellRequest) -> None:
         self._request = request
+        self.failed = 0  # cases of jobs that went on without them
 
     @property
     def workspace(self) -> Workspace:
@@ -53,6 +54,13 @@ class Shell:
         return words((self._request,))
 
     def run(self, job: Job[T]) -> T:
-        """Run a job to its end and return its result."""
+        """Run a job to its end and return its result; cases that failed meanwhile are counted."""
         request = self._request
-        return show(job, events=request.events, bar=request.bar, verbose=request.verbose)
+        return show(self._counted(job), events=request.events, bar=request.bar, verbose=request.verbose)
+
+    def _counted(self, job: Job[T]) -> Job[T]:
+        with Pump(job) as pump:
+            for event in pump:
+                self.failed += isinstance(event, CaseFailed)
+                yield event
+        return pump.result

@@ -164,6 +164,14 @@ def _here(function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outco
         yield Outcome(task.name, *guarded(function, task.arguments))
 
 
+def _estimate(task: Task) -> float:
+    """Return the bytes a call will take, 0 where its file cannot be looked at: the call itself will say why."""
+    try:
+        return task.memory()
+    except Exception:  # every library has its own
+        return 0.0
+
+
 class _Pool:
     def __init__(self, function: Callable[..., Any], workers: int, budget: float) -> None:
         self._function = function
@@ -204,7 +212,7 @@ class _Pool:
             return
         while waiting and len(self._running) < 2 * self._workers:
             task, known = waiting[0]
-            needed = task.memory() + _WORKER_BYTES if known is None else known
+            needed = _estimate(task) + _WORKER_BYTES if known is None else known
             waiting[0] = (task, needed)
             if self._running and sum(entry.bytes for entry in self._running.values()) + needed > self._budget:
                 return
@@ -300,6 +308,18 @@ def results_of(outcomes: Mapping[str, Outcome], verb: str) -> dict[str, Any]:
     return {name: outcome.result for name, outcome in outcomes.items()}
 
 
+def rest_of(outcomes: Mapping[str, Outcome], verb: str) -> dict[str, Any]:
+    """Return the results of the cases that did not fail; those that did were told as they came.
+
+    Raises
+    ------
+    DatasetError, ResourceError, InternalError
+        If all failed. ``verb`` is what could not be done with them: "measured".
+    """
+    rest = {name: outcome for name, outcome in outcomes.items() if outcome.error is None}
+    return results_of(rest or outcomes, verb)
+
+
 _WORTH_PROCESSES = 4e8  # voxels to look at: below, starting processes takes longer than the work
 
 
@@ -321,7 +341,7 @@ def each_case(
         By the names of the tasks.
     """
     if worker_count(workers) > 1 and len(tasks) > 1 and work > _WORTH_PROCESSES:
-        outcomes: dict[str, Outcome] = yield from run_cases(function, tasks, workers=workers)
+        outcomes: dict[str, Outcome] = yield from run_cases(function, tasks, workers=workers, finished=lambda _: None)
         return outcomes
     outcomes = {}
     for outcome in _here(function, tasks):

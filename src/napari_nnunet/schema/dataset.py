@@ -188,13 +188,19 @@ class DatasetInfo(BaseModel):
             raise DatasetError(f"{where} must hold a JSON object, not {type(content).__name__}.")
         channels = content.get("channel_names", content.get("modality"))
         if not isinstance(channels, Mapping) or not channels:
-            raise DatasetError(f"{where}: 'channel_names' is missing; expected an object such as {{'0': 'CT'}}.")
+            found = "is missing" if not channels else f"is {shortened(channels)}"
+            raise DatasetError(f"{where}: 'channel_names' {found}; expected an object such as {{'0': 'CT'}}.")
         if not isinstance(content.get("labels"), Mapping):
-            raise DatasetError(f"{where}: 'labels' is missing; expected {{'background': 0, 'name': 1, ...}}.")
+            found = "is missing" if content.get("labels") is None else f"is {shortened(content['labels'])}"
+            raise DatasetError(f"{where}: 'labels' {found}; expected {{'background': 0, 'name': 1, ...}}.")
         # Early releases of nnU-Net v2 knew NIfTI only and did not write the ending.
         ending = content.get("file_ending", ".nii.gz")
         if not isinstance(ending, str):
             raise DatasetError(f"{where}: 'file_ending' is {shortened(ending)}; it must be a text such as '.nii.gz'.")
+        if not ending.startswith("."):
+            raise DatasetError(
+                f"{where}: 'file_ending' is {shortened(ending)}; it must begin with a dot, as '.nii.gz' does."
+            )
         reader = content.get("overwrite_image_reader_writer")
         try:
             scheme = LabelScheme(

@@ -246,7 +246,7 @@ def _parsed(name: str, entries: Mapping[str, Any], where: str) -> Configuration:
         raise PlanError(f"{where}: missing {', '.join(missing)}.")
     for key in ("patch_size", "spacing", "normalization_schemes"):
         if not isinstance(entries[key], list | tuple):
-            raise PlanError(f"{where}: '{key}' is {entries[key]!r}; it must be a list .")
+            raise PlanError(f"{where}: '{key}' is {entries[key]!r}; it must be a list.")
     schemes = entries["normalization_schemes"]
     unknown = [scheme for scheme in schemes if scheme not in NORMALIZATIONS]
     if unknown:

@@ -155,3 +155,21 @@ def test_pictures_are_no_volumes(tmp_path):
     found = find_cases(fill(tmp_path, "a_0000.nii.gz", "a_0001.png", "b_0000.png"), **ITK)
     assert named(found) == ["a"]
     assert found.left_out == ("a_0001.png", "b_0000.png")
+
+
+def test_what_is_left_out_or_wrong_in_subfolders_is_named_with_its_folder(tmp_path):
+    for patient in ("p1", "p2"):
+        (tmp_path / patient).mkdir()
+        fill(tmp_path, f"{patient}/scan_0000.nii.gz", f"{patient}/scan.nii.gz", f"{patient}/view.png")
+    found = find_cases(tmp_path, **ITK, subfolders=True)
+    assert named(found) == ["p1/scan", "p2/scan"]
+    assert {text.partition(" ")[0] for text in found.left_out} == {
+        "p1/scan.nii.gz", "p1/view.png", "p2/scan.nii.gz", "p2/view.png"
+    }  # fmt: skip
+    with pytest.raises(DatasetError, match=r"p2/scan\.nii\.gz: the name must end in _0000"):
+        find_cases(tmp_path, **{**ITK, "channels": 2}, subfolders=True)
+    for patient in ("p1", "p2"):
+        (tmp_path / patient / "scan.nii.gz").unlink()
+    fill(tmp_path, "p1/scan_0001.nii.gz")
+    with pytest.raises(DatasetError, match=r"p2/scan: missing scan_0001\.nii\.gz"):
+        find_cases(tmp_path, **{**ITK, "channels": 2}, subfolders=True)

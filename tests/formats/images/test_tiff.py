@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats.images import tiff
@@ -102,3 +103,31 @@ def test_axes_that_are_no_stack_are_said(tmp_path, axes, shape, said):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros(shape, np.uint8), photometric="minisblack", metadata={"axes": axes})
     assert read_volume([path]).geometry.remarks == (said,)
+
+
+def test_a_size_that_nobody_said_is_not_said_by_what_is_written(tmp_path):
+    unknown = Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False)
+    write_labels(np.zeros((5, 6, 7), np.uint8), unknown, tmp_path / "a.tif")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["spacing"] == [1.0, 1.0, 1.0]  # for nnU-Net
+    assert not read_labels(tmp_path / "a.tif")[1].spacing_known
+    write_labels(np.zeros((5, 6, 7), np.uint8), Geometry(spacing=(1.0, 1.0, 1.0)), tmp_path / "a.tif")
+    assert read_labels(tmp_path / "a.tif")[1].spacing_known
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+def test_stacks_packed_by_lzw_are_read_without_imagecodecs(tmp_path, monkeypatch, kind):
+    array = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(kind)
+    planes = [Image.fromarray(plane) for plane in array]
+    planes[0].save(tmp_path / "a.tif", save_all=True, append_images=planes[1:], compression="tiff_lzw")
+
+    def lacking(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lacking)  # wherever this runs
+    np.testing.assert_array_equal(read_volume([tmp_path / "a.tif"]).array[0], array)
+    rgb = np.arange(6 * 7 * 3).reshape(6, 7, 3).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "rgb.tif", compression="tiff_lzw")
+    np.testing.assert_array_equal(read_volume([tmp_path / "rgb.tif"]).array, np.moveaxis(rgb, -1, 0))
+    planes[0].convert("L").save(tmp_path / "b.tif", compression="jpeg")
+    with pytest.raises(ImageError, match=r"b\.tif is packed by JPEG, which only the package imagecodecs can unpack"):
+        read_volume([tmp_path / "b.tif"])

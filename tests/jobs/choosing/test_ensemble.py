@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 from itertools import permutations, product
 
@@ -19,7 +20,7 @@ from choices import (
 )
 from helpers import read_probabilities
 from napari_nnunet.errors import ImageError, NnunetError, SettingsError
-from napari_nnunet.events import drain
+from napari_nnunet.events import CaseFailed, drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.probabilities import write_probabilities, write_properties
 from napari_nnunet.jobs.choosing.ensemble import ensemble_folders
@@ -99,6 +100,8 @@ def test_a_member_from_elsewhere_is_refused(tmp_path):
     _store(tmp_path / "y", first["a"], away)
     with pytest.raises(NnunetError, match=r"y/a\.npz and .*x/a\.npz do not lie on the same grid: places 50 mm apart"):
         drain(ensemble_folders(_asked(tmp_path, "x", "y")))
+    # for those who know that only the headers differ
+    assert drain(ensemble_folders(_asked(tmp_path, "x", "y", ignore_geometry=True))).cases == ("a",)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -134,10 +137,6 @@ def _break(tmp_path, what):
     ("what", "words"),
     [
         ("case", r"y lacks b\.npz.*--save_probabilities"),
-        ("shape", r"has shape \(3, 6, 10, 8\).*\(3, 6, 10, 9\)"),
-        ("classes", "has 4 classes, but dataset.json defines 3"),
-        ("truncated", "not a complete probabilities file"),
-        ("other content", "no 'probabilities'"),
         ("labels", "same classes"),
         ("dataset.json", "no dataset.json"),
     ],
@@ -149,6 +148,33 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(NnunetError, match=words):
         drain(ensemble_folders(_asked(tmp_path, "x", "y")))
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("shape", r"has shape \(3, 6, 10, 8\).*\(3, 6, 10, 9\)"),
+        ("classes", "has 4 classes, but dataset.json defines 3"),
+        ("truncated", "not a complete probabilities file"),
+        ("other content", "no 'probabilities'"),
+    ],
+)
+def test_one_case_that_does_not_fit_together_does_not_end_the_others(tmp_path, what, words):
+    for i, name in enumerate("xy"):
+        member_folder(tmp_path / name, seed=i)
+    _break(tmp_path, what)
+    events = []
+    found = drain(ensemble_folders(_asked(tmp_path, "x", "y")), events.append)
+    (failed,) = [event for event in events if isinstance(event, CaseFailed)]
+    assert failed.case == "b"
+    assert re.search(words, failed.message)
+    assert found.cases == ("a",)
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.nii.gz")) == ["a.nii.gz"]
+    assert (tmp_path / "o" / "ensemble.json").is_file()
+    for name in "xy":
+        (tmp_path / name / "a.npz").write_bytes(b"nothing")
+    with pytest.raises(NnunetError, match="do not fit together"):
+        drain(ensemble_folders(_asked(tmp_path, "x", "y")))
 
 
 @pytest.mark.parametrize(

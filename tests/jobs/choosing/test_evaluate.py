@@ -25,10 +25,10 @@ from napari_nnunet.engine.choosing.surface import surface_metrics
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference
-from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, case_tasks, evaluate_folder, evaluate_pairs
-from napari_nnunet.jobs.choosing.pairs import pair_up
+from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate, evaluate_folder, evaluate_pairs
+from napari_nnunet.jobs.choosing.pairs import case_tasks, pair_up
 from napari_nnunet.processes import pool
-from napari_nnunet.schema.requests.choosing import CompareRequest
+from napari_nnunet.schema.requests.choosing import CompareRequest, EvaluateSimpleRequest
 
 
 def test_a_folder_is_measured_in_processes_as_without(tmp_path, monkeypatch):
@@ -241,3 +241,33 @@ def test_distances_between_surfaces_of_pictures_are_not_called_millimetres(tmp_p
     drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules), events.append)
     (said,) = (event.text for event in events if isinstance(event, Note))
     assert said.startswith("1 file (a.png) of the references do not say how large their voxels are")
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "words"),
+    [
+        (255, "r", ("The references have the value 255", "counts as background", "(-il 255)")),
+        (-1, "r", ("The references have the value -1", "(-il -1)")),
+        (-1, "p", ("The predictions have the value -1", "counts as background")),
+        (np.nan, "p", ("a: of its prediction: 3 of its voxels are NaN or infinite and were read as 0",)),
+        (np.inf, "r", ("a: 3 of its voxels are NaN or infinite and were read as 0",)),
+    ],
+)
+def test_values_that_cannot_be_classes_are_said_without_a_dataset_json(tmp_path, value, where, words):
+    truth = random_labels(0).astype(np.float32)
+    strange = truth.copy()
+    strange[0, 0, :3] = value
+    for name in "rp":
+        label_folder(tmp_path / name, {"a": strange if name == where else truth}, info=False)
+    asked = EvaluateSimpleRequest(reference=tmp_path / "r", prediction=tmp_path / "p", labels=(1, 2))
+    _, said = notes(evaluate(asked))
+    assert all(text in said for text in words)
+    if value == 255:
+        assert "255" not in notes(evaluate(asked.replace(ignore_label=255)))[1]
+
+
+def test_classes_that_were_not_asked_for_are_no_stray_values(tmp_path):
+    for name, seed in zip("rp", (0, 1), strict=True):
+        label_folder(tmp_path / name, {"a": random_labels(seed) * (3 if name == "r" else 1)}, info=False)
+    asked = EvaluateSimpleRequest(reference=tmp_path / "r", prediction=tmp_path / "p", labels=(1, 3))
+    assert "not asked for" not in notes(evaluate(asked))[1]

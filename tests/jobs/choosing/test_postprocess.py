@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from helpers import smooth_image
 from napari_nnunet.engine.choosing import components
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import drain
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning
 from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate_folder
-from napari_nnunet.jobs.choosing.postprocess import apply_cleaning, determine
+from napari_nnunet.jobs.choosing.postprocess import apply_cleaning, determine, determine_postprocessing
 from napari_nnunet.schema.cleaning import Cleaning, Step
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.schema.requests.choosing import DeterminePostprocessingRequest
+from test_grid import turned_copy
 
 
 def test_a_postprocessing_survives_writing_and_nothing_else_is_read(tmp_path):
@@ -70,6 +74,28 @@ def test_postprocessing_is_found_applied_and_does_what_it_says(tmp_path, capsys)
     assert "the largest part of organ" in capsys.readouterr().out
     with pytest.raises(SettingsError, match="same folder"):
         drain(apply_cleaning(tmp_path / "pred", tmp_path / "pred", found.cleaning, RULES))
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)], ids=["mirrored", "permuted"])
+def test_references_stored_another_way_find_the_same_postprocessing(tmp_path, axes):
+    truth, wrong = speckled()
+    place = Geometry(spacing=(2.0, 0.5, 1.0), origin=(3.0, 4.0, 5.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    for name in ("ref", "pred", "away"):
+        (tmp_path / name).mkdir()
+    for case in "ab":
+        write_labels(wrong, place, tmp_path / "pred" / f"{case}.nii.gz")
+        write_labels(*turned_copy(truth, place, axes, (True, False, True)), tmp_path / "ref" / f"{case}.nii.gz")
+        moved = place.model_copy(update={"origin": (53.0, 4.0, 5.0)})
+        write_labels(truth, moved, tmp_path / "away" / f"{case}.nii.gz")
+    (tmp_path / "pred" / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    found = drain(determine(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
+    assert found.cleaning == Cleaning.of([1])
+    assert found.after.dice == 1.0
+    asked = DeterminePostprocessingRequest(source=tmp_path / "pred", reference=tmp_path / "away")
+    with pytest.raises(DatasetError, match=r"places 50 mm apart.*--ignore-geometry"):
+        drain(determine_postprocessing(asked))
+    found = drain(determine_postprocessing(asked.replace(ignore_geometry=True)))
+    assert found.cleaning == Cleaning.of([1])
 
 
 @pytest.mark.parametrize(

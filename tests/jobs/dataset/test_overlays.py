@@ -5,10 +5,11 @@ from __future__ import annotations
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from helpers import DATASET, make_dataset, write_nifti
 from napari_nnunet.errors import DatasetError, PlanError, SettingsError
-from napari_nnunet.events import CaseFailed, drain
+from napari_nnunet.events import CaseFailed, Note, drain
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
 from napari_nnunet.formats.images.files import read_labels, write_image, write_labels
 from napari_nnunet.formats.preprocessed.cases import store_case
@@ -129,3 +130,16 @@ def test_voxels_that_are_no_numbers_are_black_and_spoil_no_others():
     assert drawn[0, 0].tolist() == [0, 0, 0] and drawn[-1, -1].tolist() == [255] * 3
     assert np.abs(drawn[1:].astype(int) - plain[1:]).max() < 12
     assert not overlay(np.full((4, 4), np.nan, np.float32), np.zeros((4, 4), int)).any()
+
+
+def test_labels_that_are_stored_in_another_order_than_their_image_are_drawn_as_they_lie_and_that_is_said(tmp_path):
+    raw = make_dataset(tmp_path, cases=2)
+    path = sorted((raw / "labelsTr").iterdir())[0]
+    sitk.WriteImage(sitk.Flip(sitk.ReadImage(str(path)), (True, False, False)), str(path))
+    events = []
+    request = OverlaysRequest(dataset=DATASET, target=tmp_path / "out", raw=True, workers=1)
+    assert drain(plot_overlays(Workspace.at(tmp_path), request), events.append) == 2
+    (said,) = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    assert said.startswith(path.name.removesuffix(".nii.gz"))
+    assert "mirrored along x" in said
+    assert "The pictures show the voxels as they lie." in said

@@ -154,8 +154,9 @@ def test_labels_that_were_stored_in_another_order_are_not_held_against_old_proba
     path = workspace.raw / DATASET / "labelsTr" / "c03.nii.gz"
     image = sitk.ReadImage(str(path))
     sitk.WriteImage(sitk.Flip(image, [True, False, False]), str(path))
-    with pytest.raises(DatasetError, match="another order"):
-        drain(find_label_errors(workspace, request()))
+    found = drain(find_label_errors(workspace, request()))
+    assert list(found.failed) == ["c03"]
+    assert "another order" in found.failed["c03"].message
 
 
 @pytest.mark.parametrize("value", [255, -1, 7])
@@ -218,3 +219,19 @@ def test_all_suspicious_places_may_lie_in_one_case(place):
     found = drain(find_label_errors(workspace, request()))
     assert [case.name for case in found.suspects] == ["c04"]
     assert len(found.suspects[0].parts) == 2
+
+
+def test_a_case_that_cannot_be_examined_does_not_end_the_others(place, capsys):
+    workspace, spoil, _ = place
+    spoil(5, np.where(truth(5) == 2, 0, truth(5)).astype(np.uint8))
+    (workspace.raw / DATASET / "labelsTr" / "c03.nii.gz").write_bytes(b"no image")
+    assert run_verb("find_label_errors", "-d", 1, "--workspace", workspace.raw.parent) == 1
+    said = capsys.readouterr()
+    assert "c03 FAILED" in said.err
+    assert "of 11 cases look wrong" in said.out
+    found = drain(find_label_errors(workspace, request()))
+    assert list(found.failed) == ["c03"]
+    assert "c03" not in {case.name for case in found.cases}
+    assert len(found.cases) == CASES - 1
+    assert found.cases[0].name == "c05"
+    assert "c05" in found.file.read_text(encoding="utf-8")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
 
-from helpers import smooth_image, write_nifti
+from dicom_files import write_series
+from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.jobs.prediction.folder import case as segmenting
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest
 
@@ -96,3 +99,26 @@ def test_a_model_of_stacks_in_micrometres_takes_sizes_from_inside(new_model, tmp
     result, _ = segment(model, folder, tmp_path / "out")
     assert result.done == ("imagej",)
     assert "does not say its voxel size, so 1 mm was taken" in result.failed["plain"].message
+
+
+def test_volumes_are_refused_by_a_model_of_pictures_before_anything_is_computed(tmp_path, monkeypatch):
+    pictures = {"configuration": "2d", "patch": (16, 16), "spacing": (1.0, 1.0), "reader": "NaturalImage2DIO"}
+    model = make_model(tmp_path / "results", Recipe(**pictures, file_ending=".png"))
+    series = write_series(tmp_path / "scan", smooth_image((4, 16, 16))[0].astype(np.int16))
+    write_nifti(tmp_path / "v_0000.nii.gz", smooth_image((4, 16, 16))[0])
+    iio.imwrite(tmp_path / "good_0000.png", smooth_image((16, 16))[0].astype(np.uint8))
+    computed, real = [], segmenting.predict
+
+    def watched(model, volume, *settings, **more):
+        computed.append(len(volume.shape))
+        return real(model, volume, *settings, **more)
+
+    monkeypatch.setattr(segmenting, "predict", watched)
+    files = (series, tmp_path / "v_0000.nii.gz", tmp_path / "good_0000.png")
+    result, _ = segment(model, files, tmp_path / "out")
+    assert result.done == ("good",)
+    said = {name: error.message for name, error in result.failed.items()}
+    assert "scan (scan) is a DICOM series, which is read as a volume of 4 x 16 x 16 voxels" in said["scan"]
+    assert "v (v_0000.nii.gz) is a volume of 4 x 16 x 16 voxels, but" in said["v"]
+    assert all("segments pictures (.png)" in text for text in said.values())
+    assert computed == [2]

@@ -190,7 +190,8 @@ def find_cases(
         for folder, name in _folders(source, subfolders, without):
             if dicom.is_series(folder):
                 cases += _series_of(folder, name or source.name)
-                heaps.append(_Heap(left_out=_beside_series(folder, subfolders)))
+                beside = f"{folder.relative_to(source).as_posix()}/" if name else ""
+                heaps.append(_Heap(beside, left_out=_beside_series(folder, subfolders)))
                 continue
             heap = _sorted(folder, name, ending, _readable(reader), channels, subfolders)
             if not (subfolders or heap.files or heap.problems):
@@ -202,17 +203,17 @@ def find_cases(
     cases += [Case(path.stem if path.suffix.lower() == ".dcm" else path.name, (path,), "") for path in alone]
     heaps.append(_given([path for path in files if path not in alone]))
     _require_series_fit(cases, channels)
-    problems = [text for heap in heaps for text in heap.problems]
+    problems = [f"{heap.folder}{text}" for heap in heaps for text in heap.problems]
     one_each = all(len(files) == 1 for heap in heaps for files in heap.files.values())
     for heap in heaps:
-        problems += _gaps(heap, ending, channels, one_each)
+        problems += [f"{heap.folder}{text}" for text in _gaps(heap, ending, channels, one_each)]
         cases += [
             Case(f"{heap.folder}{name}", tuple(files[c] for c in sorted(files))) for name, files in heap.files.items()
         ]
     if problems:
         more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DatasetError("The input is not complete:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
-    left_out = tuple(text for heap in heaps for text in heap.left_out)
+    left_out = tuple(f"{heap.folder}{text}" for heap in heaps for text in heap.left_out)
     if not cases:
         raise DatasetError(_nothing(listed, ending, left_out))
     _refuse_twice(cases)

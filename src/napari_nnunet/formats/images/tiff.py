@@ -20,6 +20,7 @@ from napari_nnunet.formats.images.tiff_pages import Pages, looked_through, open_
 from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
+_ASSUMED = "napari_nnunet_assumed"  # key beside a size that nobody said; nnU-Net, which needs the file, passes over it
 _NO_SLICES = {"TYX": "time points (T)", "CYX": "channels (C)"}  # axes whose first one nnU-Net takes for z all the same
 
 
@@ -79,7 +80,8 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
             return Geometry(spacing=(1.0, 1.0, 1.0), spacing_known=False, remarks=remarks)
         return Geometry(spacing=found[0], spacing_source=found[1], remarks=remarks)
     try:
-        entries = list(read_object(beside, ImageError)["spacing"])
+        content = read_object(beside, ImageError)
+        entries = list(content["spacing"])
         spacing = tuple(float(v) for v in entries if not isinstance(v, str))
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
@@ -87,6 +89,8 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
+    if content.get(_ASSUMED) is True:
+        return Geometry(spacing=spacing, spacing_known=False, remarks=remarks)
     return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=remarks)
 
 
@@ -113,4 +117,5 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote 
     # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
     final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)
     stem = re.sub(r"\.tiff?$", "", final, flags=re.IGNORECASE)
-    write_json(path.with_name(f"{stem}.json"), {"spacing": list(geometry.spacing)})
+    assumed = {} if geometry.spacing_known else {_ASSUMED: True}
+    write_json(path.with_name(f"{stem}.json"), {"spacing": list(geometry.spacing), **assumed})

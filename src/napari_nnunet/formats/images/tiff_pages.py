@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images.header import KEPT
@@ -28,6 +29,7 @@ from napari_nnunet.memory import available_memory
 TURNED = "it is to be shown turned or mirrored (orientation {way}), but was read as it is stored"
 _ORIENTATION = 274
 _MOST_PLANES = 1 << 20  # of a file
+_LZW, _KEPT_COLOURS = 5, (1, 2)  # a way of packing; black is zero, and RGB, which Pillow reads as they are stored
 _DEFLATE, _RATIO = (8, 32946), 1032  # codes of TIFF, and by how much it packs at most
 _CERTAIN = 256e6  # bytes that fit without a look at how much is free
 _AT_ONCE = 16  # strips that are unpacked beside each other
@@ -63,9 +65,38 @@ class Pages:
     def read(self, path: Path) -> NDArray[Any]:
         """Return the array; raises ResourceError if it cannot fit into memory."""
         require_room(path, self.shape, self.dtype.itemsize)
-        if len(self.parts) == 1:
-            return np.asarray(self.parts[0].asarray())
-        return np.stack([part.asarray() for part in self.parts])
+        try:
+            if len(self.parts) == 1:
+                return np.asarray(self.parts[0].asarray())
+            return np.stack([part.asarray() for part in self.parts])
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            return _unpacked_by_pillow(self, path)
+
+
+def _unpacked_by_pillow(pages: Pages, path: Path) -> NDArray[Any]:
+    """Return the array of a TIFF that tifffile cannot unpack without imagecodecs, where Pillow keeps its values.
+
+    Raises
+    ------
+    ImageError
+        If it does not: of other ways of packing, colours that it would change, and types that it widens.
+    """
+    frame = pages.parts[0].keyframe
+    if frame.compression == _LZW and frame.photometric in _KEPT_COLOURS:
+        with Image.open(path) as image:
+            planes = []
+            for page in (page for part in pages.parts for page in part.pages):
+                image.seek(page.index)
+                planes.append(np.asarray(image))
+        found = np.concatenate([plane.reshape(-1) for plane in planes])
+        if found.dtype == pages.dtype and found.size == math.prod(pages.shape) and len({p.shape for p in planes}) == 1:
+            return found.reshape(pages.shape)
+    raise ImageError(
+        f"{path.name} is packed by {getattr(frame.compression, 'name', frame.compression)}, which only the package "
+        "imagecodecs can unpack. Install it (pip install imagecodecs), or save the file without compression."
+    )
 
 
 @contextmanager

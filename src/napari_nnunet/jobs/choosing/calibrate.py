@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.calibration import Calibration, fit_temperature
-from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError, of_cases
+from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels
@@ -100,14 +100,21 @@ def _calibrate(
             )
     yield Stage(name="Calibrating", total=len(members))
     found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    failed: dict[str, NnunetError] = {}
     for i, (name, paths) in enumerate(members.items()):
-        reference = _reference(references / (name + info.file_ending), name, paths, first)
-        found.append(_sample(name, paths, reference, info))
+        try:
+            reference = _reference(references / (name + info.file_ending), name, paths, first)
+            found.append(_sample(name, paths, reference, info))
+        except NnunetError as error:
+            failed[name] = error
+            yield CaseFailed.of(name, error, i, len(members))
         yield Progress(done=i + 1, total=len(members))
+    if not found:
+        raise of_cases(failed, len(members), "used")
     p, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if not len(y):
         raise DatasetError("No voxel of the references is annotated. Calibration needs annotated voxels.")
-    result = replace(fit_temperature(p, y), cases=len(members))
+    result = replace(fit_temperature(p, y), cases=len(found))
     remove_leftovers(path.parent)
     write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
     yield Note(

@@ -16,8 +16,8 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.ensemble import info_beside
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, compare_cases, evaluate_pairs, read_pair
-from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, read_pair
+from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.match import Matching
 from napari_nnunet.engine.objects.verdict import Verdict, verdicts
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.jobs.choosing.evaluate import compare_cases
 from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pair
-from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
+from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up_objects
 
 
 @dataclass(frozen=True, eq=False)

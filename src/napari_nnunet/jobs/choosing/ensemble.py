@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
-from napari_nnunet.errors import DatasetError, ImageError, ModelError, SettingsError
-from napari_nnunet.events import CaseDone, Job, Stage
+from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, write_image, write_labels
@@ -32,7 +32,7 @@ from napari_nnunet.formats.results.probabilities import (
 from napari_nnunet.formats.results.recipe import join_recipes, write_recipe
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.jobs.objects.find import Decoding, decoding_by, find_and_write, rules_beside, write_rules
-from napari_nnunet.processes.pool import Outcome, Task, each_case, results_of
+from napari_nnunet.processes.pool import Outcome, Task, each_case, rest_of, results_of
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
@@ -58,6 +58,8 @@ class EnsembleRules:
         How numbered objects are found in the mean.
     classes : bool
         Whether classes are written where objects are: these lie in ``objects`` beside them then.
+    ignore_geometry : bool
+        Join voxel by voxel, whatever the files say of the place.
     """
 
     info: DatasetInfo
@@ -66,6 +68,7 @@ class EnsembleRules:
     probabilities: bool = False
     objects: Decoding | None = None
     classes: bool = True
+    ignore_geometry: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     Raises
     ------
     SettingsError, DatasetError, ImageError
-        If there are fewer than two folders, they hold different cases or labels, or files of another shape; all
-        problems that are known before are named before anything is written.
+        If there are fewer than two folders, they hold different cases or labels, or no case can be joined. Those that
+        do not fit together are told as events; the others are joined.
     """
     folders, target = request.sources, request.target
     vote = VoteSettings(request.method, request.weights, request.uncertainty, request.temperature)
@@ -118,8 +121,16 @@ def ensemble_folders(request: EnsembleRequest) -> Job[Ensembled]:
     found_by = yield from rules_beside(folders, infos)
     objects = None if request.classes else decoding_by(infos, found_by)
     reader = reader_beside(folders[0]) or infos[0].reader
-    rules = EnsembleRules(infos[0], reader, vote, request.probabilities, objects, classes=objects is None)
-    cases = yield from ensemble_cases(members, target, rules, workers=request.workers)
+    rules = EnsembleRules(
+        infos[0],
+        reader,
+        vote,
+        request.probabilities,
+        objects,
+        classes=objects is None,
+        ignore_geometry=request.ignore_geometry,
+    )
+    cases = rest_of((yield from _joined(members, target, rules, request.workers)), "combined")
     for name in ("dataset.json", "plans.json"):
         if (folders[0] / name).is_file():
             copy_file(folders[0] / name, target / name)
@@ -221,35 +232,52 @@ def _common_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 def ensemble_cases(
     members: Mapping[str, Sequence[Path]], target: Path, rules: EnsembleRules, *, workers: int = 0
 ) -> Job[list[str]]:
-    """Combine the npz files of every case into ``target``; returns the names of the cases."""
-    shapes = _shapes(members, rules)
+    """Combine the npz files of every case into ``target``; returns the names of the cases.
+
+    Raises
+    ------
+    DatasetError, ResourceError, InternalError
+        If any case failed, after the others were combined.
+    """
+    return list(results_of((yield from _joined(members, target, rules, workers)), "combined"))
+
+
+def _joined(
+    members: Mapping[str, Sequence[Path]], target: Path, rules: EnsembleRules, workers: int
+) -> Job[dict[str, Outcome]]:
+    """Combine every case; returns what became of each. Those that failed are told as events."""
+    shapes, bad = _shapes(members, rules)
     with claimed(target, f"{target} is already being filled with segmentations"):
-        return (yield from _each(members, shapes, target, rules, workers))
+        return (yield from _each(members, shapes, bad, target, rules, workers))
 
 
 def _each(
     members: Mapping[str, Sequence[Path]],
     shapes: Mapping[str, tuple[int, int, int, int]],
+    bad: Mapping[str, NnunetError],
     target: Path,
     rules: EnsembleRules,
     workers: int,
-) -> Job[list[str]]:
+) -> Job[dict[str, Outcome]]:
     remove_leftovers(target)
     if rules.vote.uncertainty:
         for name in UNCERTAINTY:
             remove_leftovers(make_folder(target / name))
     yield Stage(name="Joining", total=len(members))
     tasks = [
-        Task(name, (name, tuple(paths), target, rules), _memory(rules, shapes[name], len(paths)))
-        for name, paths in members.items()
+        Task(name, (name, tuple(members[name]), target, rules), _memory(rules, shape, len(members[name])))
+        for name, shape in shapes.items()
     ]
     work = sum(c * z * y * x * len(members[name]) for name, (c, z, y, x) in shapes.items())
     outcomes: dict[str, Outcome] = yield from each_case(join_case, tasks, workers=workers, work=10 * work)
-    results_of(outcomes, "combined")
     for i, name in enumerate(members):
         path = str(target / (name + rules.info.file_ending))
-        yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)
-    return list(members)
+        if name in outcomes and outcomes[name].error is None:
+            yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)
+        elif name in bad:
+            yield CaseFailed.of(name, bad[name], i, len(members))
+    every = {**outcomes, **{name: Outcome(name, error=error) for name, error in bad.items()}}
+    return {name: every[name] for name in members}
 
 
 def _memory(rules: EnsembleRules, shape: tuple[int, int, int, int], members: int) -> Any:
@@ -262,11 +290,21 @@ def _memory(rules: EnsembleRules, shape: tuple[int, int, int, int], members: int
     return lambda: per_voxel * math.prod(shape[1:]) + 100e6
 
 
-def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict[str, tuple[int, int, int, int]]:
-    """Read the headers of all files; raises DatasetError with everything that does not fit."""
-    found, problems, heads = {}, [], rules.info.labels.heads
+def _shapes(
+    members: Mapping[str, Sequence[Path]], rules: EnsembleRules
+) -> tuple[dict[str, tuple[int, int, int, int]], dict[str, NnunetError]]:
+    """Read the headers of all files; returns the shapes of the cases, and those of which the files do not fit.
+
+    Raises
+    ------
+    DatasetError
+        If no case fits, with all reasons.
+    """
+    found: dict[str, tuple[int, int, int, int]] = {}
+    bad: dict[str, NnunetError] = {}
+    heads = rules.info.labels.heads
     for name, paths in members.items():
-        shapes = []
+        shapes, problems = [], []
         for path in paths:
             try:
                 with closing(ProbabilityReader(path)) as reader:
@@ -278,12 +316,15 @@ def _shapes(members: Mapping[str, Sequence[Path]], rules: EnsembleRules) -> dict
                 problems.append(f"{path} has {reader.shape[0]} classes, but dataset.json defines {heads}")
             elif sorted(reader.shape) != sorted(shapes[0]):  # axes may be swapped, which their grids tell
                 problems.append(f"{path} has shape {reader.shape}, {paths[0]} has {shapes[0]}")
-        if shapes:
+        if problems:
+            bad[name] = DatasetError("; ".join(problems))
+        else:
             found[name] = shapes[0]
-    if problems:
-        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DatasetError("The predictions do not fit together:\n  " + "\n  ".join(problems[:10]) + more)
-    return found
+    if not found:
+        listed = [error.message for error in bad.values()]
+        more = f"\n  ... and {len(listed) - 10} more" if len(listed) > 10 else ""
+        raise DatasetError("The predictions do not fit together:\n  " + "\n  ".join(listed[:10]) + more)
+    return found, bad
 
 
 def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRules) -> None:
@@ -294,7 +335,8 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRul
         members = Members(name, tuple(paths), rules.info.file_ending, rules.reader)
         geometry = members.grid(opened[0].shape[1:])
         flat = geometry.ndim == 2
-        readers = members.together(opened)
+        by_voxels = rules.ignore_geometry and len({reader.shape for reader in opened}) == 1
+        readers: Sequence[ProbabilityReader | TurnedReader] = opened if by_voxels else members.together(opened)
         c, z, y, x = opened[0].shape
         vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
         writer = store = None

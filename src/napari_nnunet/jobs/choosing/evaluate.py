@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, blanked, evaluated, summarize
@@ -16,28 +15,26 @@ from napari_nnunet.engine.choosing.surface import require, surface_metrics
 from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
-from napari_nnunet.formats.images.files import adapter_for, common_ending, read_labels
+from napari_nnunet.formats.images.files import common_ending, read_labels
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, CaseScore, Summary
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import (
     Pair,
+    compare_cases,
     files_of,
     other_values,
     pair_up,
     some_files,
+    stray_values,
     undefined_values,
     unsized_references,
 )
-from napari_nnunet.processes.cluster.team import Elsewhere, spread
-from napari_nnunet.processes.pool import Task, collected, each_case, results_of
 from napari_nnunet.schema.dataset import DatasetInfo, Region, unknown_regions
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
-
-_COPIES = 4  # of a label map: two files, one of them while it is unpacked, and one that is changed
-_PARTS = 6  # bytes per voxel: the number of the part it belongs to, and masks
+from napari_nnunet.volume import by_text
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def badness(metrics: dict[Region, Metrics]) -> tuple[bool, float]:
 
 
 def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geometry]:
-    """Return reference and prediction of a case on the reference's grid, and the grid.
+    """Return reference and prediction of a case on the reference's grid, and the grid with what is odd about both.
 
     A prediction whose voxels are stored in another order (mirrored, axes swapped) is turned; nothing is interpolated.
 
@@ -168,6 +165,9 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
     """
     reference, geometry = read_labels(pair.reference, reader=rules.reader, as_stored=True)
     prediction, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
+    odd = tuple(f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)
+    if odd:
+        geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *odd)})
     if rules.ignore_geometry and reference.shape == prediction.shape:
         return reference, prediction, geometry
     what = f"the reference {pair.reference} and the prediction {pair.prediction}"
@@ -181,14 +181,14 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
         ) from error
 
 
-def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[str, set[int]]]:
+def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[str, set[int]], tuple[str, ...]]:
     """Compare one case; may run in a worker process.
 
     Returns
     -------
-    tuple of (dict, dict of str to set of int)
-        The metrics of every label, and the values of "references" and "predictions" that dataset.json does not define;
-        without one, those that only one of them has.
+    tuple of (dict, dict of str to set of int, tuple of str)
+        The metrics of every label; the values of "references" and "predictions" that dataset.json does not define, or
+        without one, those that only one of them has; and what is odd about the files.
     """
     reference, prediction, geometry = read_pair(pair, rules)
     joint = Joint.count(reference, prediction)
@@ -206,57 +206,8 @@ def measure_pair(pair: Pair, rules: Rules) -> tuple[dict[Region, Metrics], dict[
         found = {label: {**values, **more[label]} for label, values in found.items()}
     sides = {"references": joint.expected, "predictions": joint.predicted}
     others = {"references": joint.predicted, "predictions": joint.expected}
-    return found, {which: set(own) - set(rules.defined or others[which]) for which, own in sides.items()}
-
-
-def size_of(path: Path, reader: str | None) -> tuple[int, int]:
-    """Return (voxels, bytes per voxel) of a file from its header; zeros if that cannot be read."""
-    try:
-        shape, itemsize, _ = adapter_for(path, reader).header(path)
-    except Exception:  # every library has its own; reading the file itself will say what is wrong
-        return 0, 0
-    return int(np.prod(shape, dtype=np.int64)), itemsize
-
-
-def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any) -> list[Task]:
-    """Return one task per case with (pair, *more) as arguments, and an estimate of its memory."""
-
-    def memory(pair: Pair) -> Callable[[], float]:
-        def needed() -> float:
-            voxels, itemsize = size_of(pair.reference, reader)
-            return voxels * (_COPIES * itemsize + _PARTS)
-
-        return needed
-
-    return [Task(pair.name, (pair, *more), memory(pair)) for pair in pairs]
-
-
-def compare_cases(
-    function: Callable[..., Any],
-    pairs: Sequence[Pair],
-    reader: str | None,
-    *more: Any,
-    workers: int = 0,
-    cluster: str | None = None,
-) -> Job[list[Any]]:
-    """Call ``function(pair, *more)`` for every case; returns the results in the order of the cases.
-
-    Few small images are compared here; ``cluster`` names workers that do it in any case.
-
-    Raises
-    ------
-    DatasetError
-        If any case failed, with all reasons.
-    """
-    tasks = case_tasks(pairs, reader, *more)
-    if cluster is not None:
-        need = Elsewhere(cluster, reads=tuple(path for pair in pairs[:1] for path in (pair.reference, pair.prediction)))
-        outcomes = yield from collected(spread(need, function, tasks), len(tasks))
-    else:
-        voxels = size_of(pairs[0].reference, reader)[0] * len(pairs) if pairs else 0
-        outcomes = yield from each_case(function, tasks, workers=workers, work=voxels)
-    results = results_of(outcomes, "compared")
-    return [results[pair.name] for pair in pairs]
+    values = {which: set(own) - set(rules.defined or others[which]) for which, own in sides.items()}
+    return found, values, geometry.remarks
 
 
 def evaluate_pairs(
@@ -285,10 +236,18 @@ def evaluate_pairs(
         yield from unsized_references(pairs, rules.reader)
     yield Stage(name="Comparing", total=len(pairs))
     found = yield from compare_cases(measure_pair, pairs, rules.reader, rules, workers=workers, cluster=cluster)
-    result = Evaluation(tuple(pairs), tuple(metrics for metrics, _ in found), rules.labels)
+    result = Evaluation(tuple(pairs), tuple(metrics for metrics, _, _ in found), rules.labels)
+    for names, text in by_text({pair.name: odd for pair, (_, _, odd) in zip(pairs, found, strict=True)}):
+        yield Note(level="warning", text=f"{names}: {text}.")
     yield from _strange_values(result, rules)
-    values = [own for _, own in found]
-    yield from undefined_values(pairs, values) if rules.defined else other_values(result.labels, result.cases, values)
+    values = [own for _, own, _ in found]
+    if rules.defined:
+        yield from undefined_values(pairs, values)
+    elif result.labels:
+        yield from other_values(result.labels, result.cases, values)
+        yield from stray_values(result.labels, result.cases, [
+            {which: own - {rules.ignore_label} for which, own in case.items()} for case in values
+        ])  # fmt: skip
     return result
 
 

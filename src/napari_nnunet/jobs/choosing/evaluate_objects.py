@@ -20,8 +20,7 @@ from napari_nnunet.formats.atomic import make_folder, write_json, write_text
 from napari_nnunet.formats.dataset.objects import holds_classes, ignored_beside, kinds_beside, read_objects
 from napari_nnunet.formats.tables import cell
 from napari_nnunet.grid import Grid, onto
-from napari_nnunet.jobs.choosing.evaluate import compare_cases
-from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
+from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up_objects
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
 

@@ -1,18 +1,28 @@
-"""Which segmentation belongs to which reference, by their names; and those with values that nobody defined."""
+"""Which segmentation belongs to which reference, a call for each of them, and those with values nobody defined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from napari_nnunet.engine.choosing.metrics import Metrics
 from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.images.files import read_header
+from napari_nnunet.formats.images.files import adapter_for, read_header
 from napari_nnunet.formats.results.objects import found_files
+from napari_nnunet.processes.cluster.team import Elsewhere, spread
+from napari_nnunet.processes.pool import Outcome, Task, collected, each_case, results_of
 from napari_nnunet.schema.dataset import Region
+
+_COPIES = 4  # of a label map: two files, one of them while it is unpacked, and one that is changed
+_PARTS = 6  # bytes per voxel: the number of the part it belongs to, and masks
+_STRAY = 98  # a value above it, and far above all classes, means something else: 99, 254, 255
+_TRIED = 3  # cases that tell how large all are; one of them may be damaged
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,67 @@ def files_of(folder: Path, ending: str) -> dict[str, Path]:
     return found
 
 
+def size_of(path: Path, reader: str | None) -> tuple[int, int]:
+    """Return (voxels, bytes per voxel) of a file from its header; zeros if that cannot be read."""
+    try:
+        shape, itemsize, _ = adapter_for(path, reader).header(path)
+    except Exception:  # every library has its own; reading the file itself will say what is wrong
+        return 0, 0
+    return int(np.prod(shape, dtype=np.int64)), itemsize
+
+
+def case_tasks(pairs: Sequence[Pair], reader: str | None, *more: Any) -> list[Task]:
+    """Return one task per case with (pair, *more) as arguments, and an estimate of its memory."""
+
+    def memory(pair: Pair) -> Callable[[], float]:
+        def needed() -> float:
+            voxels, itemsize = size_of(pair.reference, reader)
+            return voxels * (_COPIES * itemsize + _PARTS)
+
+        return needed
+
+    return [Task(pair.name, (pair, *more), memory(pair)) for pair in pairs]
+
+
+def compare_cases(
+    function: Callable[..., Any],
+    pairs: Sequence[Pair],
+    reader: str | None,
+    *more: Any,
+    workers: int = 0,
+    cluster: str | None = None,
+) -> Job[list[Any]]:
+    """Call ``function(pair, *more)`` for every case; returns the results in the order of the cases.
+
+    Few small images are compared here; ``cluster`` names workers that do it in any case.
+
+    Raises
+    ------
+    DatasetError
+        If any case failed, with all reasons.
+    """
+    outcomes = yield from outcomes_of_pairs(function, pairs, reader, *more, workers=workers, cluster=cluster)
+    results = results_of(outcomes, "compared")
+    return [results[pair.name] for pair in pairs]
+
+
+def outcomes_of_pairs(
+    function: Callable[..., Any],
+    pairs: Sequence[Pair],
+    reader: str | None,
+    *more: Any,
+    workers: int = 0,
+    cluster: str | None = None,
+) -> Job[dict[str, Outcome]]:
+    """Return what became of every case, by its name; as :func:`compare_cases`, but no case that failed ends the job."""
+    tasks = case_tasks(pairs, reader, *more)
+    if cluster is not None:
+        need = Elsewhere(cluster, reads=tuple(path for pair in pairs[:1] for path in (pair.reference, pair.prediction)))
+        return (yield from collected(spread(need, function, tasks), len(tasks), lambda _: None))
+    voxels = max((size_of(pair.reference, reader)[0] for pair in pairs[:_TRIED]), default=0) * len(pairs)
+    return (yield from each_case(function, tasks, workers=workers, work=voxels))
+
+
 def undefined_values(pairs: Sequence[Pair], values: Sequence[Mapping[str, set[int]]]) -> Job[None]:
     """Warn about files with values that dataset.json lacks: no score tells of them."""
     for which in ("references", "predictions"):
@@ -134,6 +205,32 @@ def other_values(
                 level="warning",
                 text=f"The {which} never have the label {', '.join(lacking)}, but {shown}, which the {other} do not "
                 "have. Do both mean the same classes?",
+            )
+
+
+def stray_values(
+    labels: Sequence[Region], cases: Sequence[Mapping[Region, Metrics]], values: Sequence[Mapping[str, set[int]]]
+) -> Job[None]:
+    """Warn about values that only one side has and that mean no class: below 0, or far above all that were asked for.
+
+    Not where they may stand for a label that the side lacks; parameters as for :func:`other_values`.
+    """
+    asked = {value for label in labels for value in (label if isinstance(label, tuple) else (label,))}
+    highest = max(asked)
+    for key, which in (("n_ref", "references"), ("n_pred", "predictions")):
+        if not all(any(case[label][key] > 0 for case in cases) for label in labels):
+            continue
+        every = set[int]().union(*(own[which] for own in values)) - asked
+        stray = sorted(value for value in every if value < 0 or value > max(_STRAY, 4 * highest))
+        if stray:
+            shown = ", ".join(map(str, stray[:6])) + (", ..." if len(stray) > 6 else "")
+            advice = ""
+            if which == "references":
+                advice = f" If nobody annotated these voxels, leave them out (-il {stray[-1]})."
+            yield Note(
+                level="warning",
+                text=f"The {which} have the value {shown}, which the other side lacks and which was not asked for: it "
+                f"counts as background.{advice}",
             )
 
 

@@ -22,8 +22,8 @@ from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning, write_report
 from napari_nnunet.formats.results.recipe import read_recipe, write_recipe
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary
-from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair, summary_of
-from napari_nnunet.jobs.choosing.pairs import Pair, pair_up
+from napari_nnunet.jobs.choosing.evaluate import Rules, read_pair, summary_of
+from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up
 from napari_nnunet.schema.cleaning import Cleaning, Target, candidates
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, Region
 from napari_nnunet.schema.objects import ObjectScheme
@@ -65,6 +65,7 @@ def determine_postprocessing(request: DeterminePostprocessingRequest) -> Job[Det
         If dataset.json or plans.json cannot be read, or the folders hold different cases or grids.
     """
     rules, info = _rules_of(request)
+    rules = replace(rules, ignore_geometry=request.ignore_geometry, asked_by_voxels=True)
     scheme = ObjectScheme.of(info)
     job = determine(
         request.source,

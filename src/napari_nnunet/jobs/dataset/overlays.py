@@ -16,6 +16,7 @@ from napari_nnunet.errors import DatasetError, ImageError, NnunetError, Settings
 from napari_nnunet.events import CaseDone, Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, open_dataset, reader_of
+from napari_nnunet.formats.dataset.read_case import label_relation, misplaced_in_words
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.preprocessed.cases import case_names, open_case
 from napari_nnunet.formats.preprocessed.plans import read_plans
@@ -25,6 +26,7 @@ from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, rea
 from napari_nnunet.processes.pool import Task, results_of, run_cases
 from napari_nnunet.schema.colours import class_rgb
 from napari_nnunet.schema.requests.dataset import OverlaysRequest
+from napari_nnunet.volume import by_text
 
 _SIDE = 96  # pixels of a thumbnail
 _MOST_PAIRS = 60  # that are drawn
@@ -58,6 +60,10 @@ def plot_overlays(workspace: Workspace, request: OverlaysRequest) -> Job[int]:
     yield Stage(name=f"Drawing {dataset_name}", total=len(found))
     function = draw_raw if request.raw else draw_stored
     outcomes = yield from run_cases(function, found, workers=request.workers, finished=lambda _: None)
+    for names, text in by_text(
+        {name: [outcome.result] if outcome.result else [] for name, outcome in outcomes.items()}
+    ):
+        yield Note(level="warning", text=f"{names}: {text}. The pictures show the voxels as they lie.")
     written = sum(outcome.error is None for outcome in outcomes.values())
     yield Note(text=f"{written} pictures are in {request.target}.")
     results_of(outcomes, "drawn")
@@ -88,14 +94,16 @@ def _how(request: OverlaysRequest, case: str) -> tuple[int, float, Path]:
     return request.channel, request.intensity, request.target / f"{case}.png"
 
 
-def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, target: Path) -> None:
-    """Draw a raw case; runs in a worker process."""
+def draw_raw(case: TrainingCase, reader: str, channel: int, intensity: float, target: Path) -> str:
+    """Draw a raw case, voxel by voxel; returns what is wrong with how its labels lie. Runs in a worker process."""
     volume = read_volume(case.images, reader=reader)
-    labels, _ = read_labels(case.label, reader=reader)
+    labels, geometry = read_labels(case.label, reader=reader)
     if labels.shape != volume.shape:
         raise ImageError(f"The labels have {labels.shape} voxels, the image has {volume.shape}. Check the dataset.")
     data = np.asarray(volume.array)
     _draw(data.reshape(data.shape[0], *volume.shape_3d), labels.reshape(volume.shape_3d), channel, intensity, target)
+    found = label_relation(volume, labels.shape, geometry)
+    return "" if found is None else misplaced_in_words(found)
 
 
 def draw_stored(folder: Path, case: str, channel: int, intensity: float, target: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.labelling.doubt import ClassDoubt, Doubt, Part, doubt_of
 from napari_nnunet.engine.labelling.explain import Slip, slips
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import read_labels
@@ -24,10 +24,11 @@ from napari_nnunet.formats.tables import text_of
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes
-from napari_nnunet.jobs.choosing.evaluate import Rules, compare_cases, read_pair
-from napari_nnunet.jobs.choosing.pairs import Pair, some_files, undefined_values
+from napari_nnunet.jobs.choosing.evaluate import Rules, read_pair
+from napari_nnunet.jobs.choosing.pairs import Pair, outcomes_of_pairs, some_files, undefined_values
 from napari_nnunet.jobs.choosing.validation import npz_of, validate_command, validation_cases
 from napari_nnunet.jobs.labelling.judge import best_judge
+from napari_nnunet.processes.pool import rest_of
 from napari_nnunet.schema.dataset import LabelScheme, Region
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
@@ -104,12 +105,15 @@ class LabelErrors:
         The model whose cross-validation was asked.
     file : Path
         The table.
+    failed : mapping of str to NnunetError
+        Cases that could not be examined, and why.
     """
 
     cases: tuple[Examined, ...]
     scheme: LabelScheme
     model: str
     file: Path
+    failed: Mapping[str, NnunetError] = field(default_factory=dict)
 
     @property
     def suspects(self) -> tuple[Examined, ...]:
@@ -203,22 +207,27 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
             "hard cases look like wrong labels. Train with 'Probabilities' ticked to have them.",
         )
     yield Stage(name=f"Examining the labels with {model.name}", total=len(pairs))
-    found = yield from compare_cases(
+    outcomes = yield from outcomes_of_pairs(
         examine_case, pairs, rules.reader, rules, scheme, with_npz, workers=request.workers
     )
-    yield from undefined_values(pairs, [{"references": case.undefined, "predictions": set()} for case in found])
-    judged = _judge({pair.name: case for pair, case in zip(pairs, found, strict=True)}, cases)
+    found: dict[str, _Case] = rest_of(outcomes, "examined")
+    pairs = [pair for pair in pairs if pair.name in found]
+    strange = [{"references": found[pair.name].undefined, "predictions": set[int]()} for pair in pairs]
+    yield from undefined_values(pairs, strange)
+    judged = _judge({pair.name: found[pair.name] for pair in pairs}, cases)
     suspects = [pair for pair in pairs if judged[pair.name].suspect]
     if suspects:
         yield Stage(name="Looking for what went wrong", total=len(suspects))
         wanted = {pair.name: judged[pair.name].classes for pair in suspects}
-        reasons = yield from compare_cases(
+        reasons = yield from outcomes_of_pairs(
             explain, suspects, rules.reader, rules, scheme, wanted, workers=request.workers
         )
-        for pair, slip in zip(suspects, reasons, strict=True):
-            judged[pair.name] = replace(judged[pair.name], slips=slip)
+        for name, outcome in reasons.items():
+            judged[name] = replace(judged[name], slips=outcome.result or ())
     ranked = tuple(sorted(judged.values(), key=lambda case: (-case.score, case.name)))
-    result = LabelErrors(ranked, scheme, model.name, request.target or model.folder / SUSPECTS_FILE)
+    target = request.target or model.folder / SUSPECTS_FILE
+    failed = {name: outcome.error for name, outcome in sorted(outcomes.items()) if outcome.error is not None}
+    result = LabelErrors(ranked, scheme, model.name, target, failed)
     make_folder(result.file.parent)
     write_text(result.file, result.csv())
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.labelling.judge import best_model, judges
 from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
 from napari_nnunet.jobs.labelling.unlabelled import Known, unlabelled_images
-from napari_nnunet.jobs.prediction.folder.case import model_reader
+from napari_nnunet.jobs.prediction.folder.case import model_reader, require_storable
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.labelling import JudgedBy, SuggestRequest
@@ -137,6 +137,7 @@ def _places(
 ) -> Job[list[Spot]]:
     """Segment an image and measure its places."""
     volume = volume_of_case(case, model_reader(model))
+    require_storable(case, volume, model)
     scheme = model.dataset.labels
     folds = model.resolve_folds(None, model.checkpoints[0])
     base = PredictSettings(device=request.device, checkpoint=model.checkpoints[0], probabilities=True, classes=True)
@@ -231,7 +232,10 @@ def standing(workspace: Workspace, dataset: str) -> Standing:
         return Standing(0, 0.0, dice, len(known))
     share, ignored = 1.0, raw.info.labels.ignore_label
     if ignored is not None and raw.cases:
-        counts = [_annotated(case.label, raw.info.reader, ignored) for case in raw.cases]
+        counts = []
+        for case in raw.cases:
+            with suppress(NnunetError):  # 'Check dataset' tells of labels that cannot be read
+                counts.append(_annotated(case.label, raw.info.reader, ignored))
         share = sum(done for done, _ in counts) / max(1, sum(every for _, every in counts))
     return Standing(len(raw.cases), share, dice, len(known))
 

@@ -14,7 +14,7 @@ from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.judge import best_model
-from napari_nnunet.jobs.prediction.folder.case import model_reader, require_channels
+from napari_nnunet.jobs.prediction.folder.case import model_reader, require_channels, require_storable
 from napari_nnunet.jobs.prediction.voxel_size import require_near
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.labelling import SuggestRequest
@@ -79,6 +79,7 @@ def look_at_unlabelled(workspace: Workspace, request: SuggestRequest) -> Job[Unl
     model = best_model(workspace, dataset, request)
     cases, known = unlabelled_images(workspace, dataset, model, request)
     volume = volume_of_case(cases[0], model_reader(model))
+    require_storable(cases[0], volume, model)
     require_channels(cases[0], volume, model)
     require_near(model, volume.geometry, PredictSettings())
     odd = intensity_warnings(volume.array, model.plans, model.configuration, model.dataset.channel_names)

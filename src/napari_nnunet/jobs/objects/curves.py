@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -14,15 +15,16 @@ import numpy as np
 
 from napari_nnunet.engine.choosing.volumes import class_volumes
 from napari_nnunet.engine.objects.table import Row
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.images.files import common_ending, read_header, read_labels
 from napari_nnunet.formats.tables import text_of
-from napari_nnunet.processes.pool import Task, each_case, results_of
+from napari_nnunet.processes.pool import Task, each_case, rest_of
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.requests.choosing import CurvesRequest
+from napari_nnunet.volume import by_text
 
 _TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
 _DATE = re.compile(r"^(.*?)[ _.-]*((?:19|20)\d\d)([-_.]?)(\d\d)\3(\d\d)$")
@@ -63,11 +65,12 @@ class ClassCurves:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Voxels of every value in a file, the size of one in mm (mm² of pictures), and the axes of space."""
+    """Voxels of every value in a file, the size of one in mm (mm² of pictures), the axes of space, and what is odd."""
 
     counts: tuple[int, ...]
     voxel_mm: tuple[float, ...] | None
     ndim: int
+    remarks: tuple[str, ...] = ()
 
 
 def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
@@ -81,7 +84,8 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     Raises
     ------
     DatasetError, ImageError
-        If names tell no time, the files hold numbered objects, or cannot be read.
+        If names tell no time, the files hold numbered objects, or none can be read. Those that cannot are told as
+        events; the curves go through the others.
     """
     if not request.source.is_dir():
         raise DatasetError(
@@ -98,9 +102,12 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     yield Stage(name="Measuring classes", total=len(files))
     tasks = [Task(case, (path,), partial(_memory, path)) for case, path in files.items()]
     work = sum(_memory(path) for path in files.values()) / _BYTES
-    seen: dict[str, _Seen] = results_of(
+    seen: dict[str, _Seen] = rest_of(
         (yield from each_case(_look, tasks, workers=request.workers, work=work)), "measured"
     )
+    series = yield from _measured(series, seen)
+    for names, text in by_text({case: found.remarks for case, found in seen.items()}):
+        yield Note(level="warning", text=f"{names}: {text}.")
     known = all(found.voxel_mm is not None for found in seen.values())
     if not known:
         yield Note(
@@ -115,6 +122,23 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     write_text(request.target / "curves.csv", text_of([row for own in curves for row in _rows(own)]))
     _draw(curves, request.target / "curves.png")
     return curves
+
+
+def _measured(series: Mapping[str, Mapping[int, str]], seen: Mapping[str, _Seen]) -> Job[dict[str, dict[int, str]]]:
+    """Return the time points that were measured; says where percents refer to another one than the first."""
+    found = {}
+    for name, times in series.items():
+        there = {time: case for time, case in times.items() if case in seen}
+        first = next(iter(times.values()))
+        if there and first not in seen:
+            yield Note(
+                level="warning",
+                text=f"{name}: its first time point, {first}, could not be measured. Percents refer to "
+                f"{next(iter(there.values()))}.",
+            )
+        if there:
+            found[name] = there
+    return found
 
 
 def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -200,7 +224,7 @@ def _look(path: Path) -> _Seen:
         own = np.bincount(plane.reshape(-1), minlength=len(counts))
         own[: len(counts)] += counts
         counts = own
-    return _Seen(tuple(counts.tolist()), geometry.known_spacing, labels.ndim)
+    return _Seen(tuple(counts.tolist()), geometry.known_spacing, labels.ndim, geometry.remarks)
 
 
 def _curves(
@@ -275,4 +299,6 @@ def figure_with(panels: int, height: float) -> tuple[Any, list[Any]]:
 
 
 def _memory(path: Path) -> float:
-    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
+    with suppress(NnunetError):  # reading it whole tells why
+        return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
+    return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table, scattered_pieces
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.dataset.objects import kinds_beside, read_objects
@@ -19,7 +20,7 @@ from napari_nnunet.formats.images.files import common_ending, ending_of, read_he
 from napari_nnunet.formats.results.objects import found_files
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
-from napari_nnunet.processes.pool import Task, each_case, results_of
+from napari_nnunet.processes.pool import Task, each_case, rest_of
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
 from napari_nnunet.volume import by_text
 
@@ -38,7 +39,8 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     Raises
     ------
     DatasetError, ImageError
-        If there are no files, an image is missing, or it lies on another grid than its objects.
+        If there are no files, an image is missing, or no case can be measured. Those that are damaged or lie on another
+        grid than their image are told as events; the table has the others.
     """
     if request.objects.is_dir():
         cases = found_files(request.objects)
@@ -54,9 +56,10 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     yield Stage(name="Measuring", total=len(cases))
     tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
     voxels = sum(map(_memory, cases.values())) / _BYTES
-    rows = results_of((yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)), "measured")
-    yield from scattered({case: rows[case].pieces for case in cases})
-    table = [{"case": case, **row} for case in cases for row in rows[case]]
+    outcomes = yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)
+    rows: dict[str, MeasuredRows] = rest_of(outcomes, "measured")
+    yield from scattered({case: own.pieces for case, own in rows.items()})
+    table = [{"case": case, **row} for case in cases if case in rows for row in rows[case]]
     make_folder(request.target.parent)
     write_text(request.target, text_of(table))
     return table
@@ -148,11 +151,17 @@ def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
 
 
 def unsized(paths: Sequence[Path]) -> Job[bool]:
-    """Say what is odd about files, and which do not tell how large their voxels are; return whether any do not."""
-    grids = {path.name: read_header(path).geometry for path in paths}
+    """Say what is odd about files, and which do not tell how large their voxels are; return whether any do not.
+
+    Of files that cannot be read nothing is said: reading them whole tells why.
+    """
+    grids = {}
+    for path in paths:
+        with suppress(NnunetError):
+            grids[path.name] = read_header(path).geometry
     for names, text in by_text({name: grid.remarks for name, grid in grids.items()}):
         yield Note(level="warning", text=f"{names}: {text}.")
-    unknown = [path.name for path in paths if not grids[path.name].spacing_known]
+    unknown = [name for name, grid in grids.items() if not grid.spacing_known]
     if unknown:
         listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         yield Note(
@@ -164,4 +173,6 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
 
 
 def _memory(path: Path) -> float:
-    return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
+    with suppress(NnunetError):  # reading it whole tells why
+        return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
+    return 0.0

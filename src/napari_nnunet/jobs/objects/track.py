@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.table import Row, object_table
 from napari_nnunet.engine.objects.track import track, usual_distance
-from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import Job, Note, Progress, Stage
+from napari_nnunet.errors import DatasetError, NnunetError, for_people, of_cases
+from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
 from napari_nnunet.formats.dataset.objects import read_objects
-from napari_nnunet.formats.images.files import read_header
+from napari_nnunet.formats.images.files import ending_of, read_header
 from napari_nnunet.formats.results.objects import found_files, write_numbered
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, relation, same_voxels
@@ -139,7 +139,8 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     Raises
     ------
     DatasetError, ImageError
-        If names tell no time, or files cannot be read.
+        If names tell no time, or no series can be followed. Those that cannot are told as events; the table has the
+        others.
     ResourceError
         If laptrack is not installed.
     """
@@ -150,26 +151,45 @@ def track_objects(request: TrackRequest) -> Job[list[TrackedSeries]]:
     unit = "voxels" if (yield from unsized([next(iter(images[case]), path) for case, path in files.items()])) else "mm"
     remove_leftovers(make_folder(request.target))
     table: list[Row] = []
-    done = []
-    for series, times in series_of(list(files)).items():
+    done: list[TrackedSeries] = []
+    every = series_of(list(files))
+    failed: dict[str, NnunetError] = {}
+    for index, (series, times) in enumerate(every.items()):
         yield Stage(name=f"Following {series}", total=len(times))
-        yield from _check_times(series, times, {case: next(iter(images[case]), files[case]) for case in times.values()})
-        tables = []
-        for i, case in enumerate(times.values()):
-            tables.append(object_rows(files[case], images[case]))
-            yield Progress(done=i + 1, total=len(times))
-        yield from scattered({case: rows.pieces for case, rows in zip(times.values(), tables, strict=True)})
-        found = follow_rows(tables, list(times), request)
-        for case, numbers in zip(times.values(), found.numbers, strict=True):
-            objects, geometry = read_objects(files[case])
-            write_numbered(renumbered(objects, numbers), geometry, request.target / files[case].name)
+        try:
+            cases = {time: (files[case], images[case]) for time, case in times.items()}
+            found = yield from _follow_series(series, cases, request)
+        except Exception as unforeseen:  # whatever it is, the series after it are followed
+            failed[series] = for_people(unforeseen)
+            yield CaseFailed.of(series, failed[series], index, len(every))
+            continue
         table += [{"series": series, **row} for row in found.rows]
         tracks = len({row["object"] for row in found.rows})
         done.append(TrackedSeries(series, len(times), tracks, len(set(found.parents.values()))))
         yield Note(text=f"{series}: objects were looked for within {found.distance:.4g} {unit}.")
+    if not done:
+        raise next(iter(failed.values())) if len(failed) == 1 else of_cases(failed, len(every), "followed")
     write_text(request.target / "tracks.csv", text_of(table))
     draw_curves(table, request.target / "tracks.png", unit)
     return done
+
+
+def _follow_series(
+    series: str, cases: Mapping[int, tuple[Path, tuple[Path, ...]]], request: TrackRequest
+) -> Job[Followed]:
+    """Follow the objects of one series, of which the files of every time are given, and write them."""
+    names = {time: path.name[: -len(ending_of(path))] for time, (path, _) in cases.items()}
+    yield from _check_times(series, names, {names[t]: next(iter(image), path) for t, (path, image) in cases.items()})
+    tables = []
+    for i, (path, image) in enumerate(cases.values()):
+        tables.append(object_rows(path, image))
+        yield Progress(done=i + 1, total=len(cases))
+    yield from scattered({name: rows.pieces for name, rows in zip(names.values(), tables, strict=True)})
+    found = follow_rows(tables, list(cases), request)
+    for (path, _), numbers in zip(cases.values(), found.numbers, strict=True):
+        objects, geometry = read_objects(path)
+        write_numbered(renumbered(objects, numbers), geometry, request.target / path.name)
+    return found
 
 
 def _check_times(series: str, times: Mapping[int, str], files: Mapping[str, Path]) -> Job[None]:

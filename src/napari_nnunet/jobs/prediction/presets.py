@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import blanked, measure_labels
-from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.errors import DatasetError, NnunetError, of_cases
+from napari_nnunet.events import CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import write_json
-from napari_nnunet.formats.dataset.case_files import find_cases, volume_of_case
+from napari_nnunet.formats.claim import claimed
+from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.dataset import unknown_regions
 from napari_nnunet.schema.requests.prediction import MeasurePresetsRequest, PredictSettings, preset
+from napari_nnunet.volume import Volume
+
+_FILE = "inference_presets.json"
 
 
 def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, float]]]:
@@ -37,9 +44,17 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     Raises
     ------
     DatasetError
-        If no case has a label.
+        If no case has a label, or none can be measured. Those that cannot are told as events; the others are compared.
+    SettingsError
+        If another process measures them already.
     """
-    model, labels = load_model(request.model), request.labels
+    model = load_model(request.model)
+    with claimed(model.folder, f"The presets of {model.name} are already being measured", part=_FILE):
+        return (yield from _measured(model, request))
+
+
+def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[str, dict[str, float]]]:
+    labels = request.labels
     ending, reader = model.dataset.file_ending, model.plans.reader
     cases = list(find_cases(request.source, ending=ending, channels=len(model.dataset.channel_names)).cases)
     cases = [case for case in cases if (labels / (case.name + ending)).is_file()]
@@ -48,27 +63,47 @@ def measure_presets(request: MeasurePresetsRequest) -> Job[dict[str, dict[str, f
     base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
     measured: dict[str, dict[str, float]] = {}
+    failed: dict[str, NnunetError] = {}
     for name in usable_presets(model):
         chosen = preset(name, folds=folds, base=base)
         yield Stage(name=f"Preset {name}", total=len(cases))
         scores: list[float] = []
         seconds = 0.0
-        for case in cases:
-            truth, _ = read_labels(labels / (case.name + ending), reader=reader)
-            volume = volume_of_case(case, reader)
-            began = time.monotonic()
-            result = yield from predict(model, volume, chosen)
-            seconds += time.monotonic() - began
-            scores.append(foreground_dice(case.name, truth, result.labels, model))
-        measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(cases)}
+        for i, case in enumerate(cases):
+            if case.name in failed:
+                continue
+            try:
+                volume, truth = _image_and_labels(case, labels / (case.name + ending), reader)
+                began = time.monotonic()
+                result = yield from predict(model, volume, chosen)
+                seconds += time.monotonic() - began
+                scores.append(foreground_dice(case.name, truth, result.labels, model))
+            except NnunetError as error:  # the presets are compared by the other cases
+                failed[case.name] = error
+                yield CaseFailed.of(case.name, error, i, len(cases))
+        if len(failed) == len(cases):
+            raise of_cases(failed, len(cases), "measured")
+        measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(scores)}
         yield Note(
             text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
         )
     write_json(
-        model.folder / "inference_presets.json",
-        {"presets": measured, "cases": [case.name for case in cases], "folds": [str(fold) for fold in folds]},
+        model.folder / _FILE,
+        {
+            "presets": measured,
+            "cases": [case.name for case in cases if case.name not in failed],
+            "folds": [str(fold) for fold in folds],
+        },
     )
     return measured
+
+
+def _image_and_labels(case: Case, path: Path, reader: str) -> tuple[Volume, NDArray[Any]]:
+    """Read a case and its labels on the voxels of its image; raises ImageError where they lie elsewhere."""
+    volume = volume_of_case(case, reader)
+    labels, geometry = read_labels(path, reader=reader)
+    what = f"The labels {path} and the image of {case.name}"
+    return volume, onto(labels, geometry, Grid(volume.shape, volume.geometry), what=what)
 
 
 def foreground_dice(case: str, truth: Any, result: Any, model: TrainedModel) -> float:

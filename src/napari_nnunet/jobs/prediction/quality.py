@@ -28,6 +28,7 @@ from napari_nnunet.engine.prediction.quality import (
 from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -44,6 +45,7 @@ from napari_nnunet.volume import Volume
 
 QUALITY_FILE = "quality.json"
 _MOST_CASES = 24
+_PATIENCE = 10.0  # seconds; writing takes no time
 _COPIES = 2  # degraded, of each case
 _ABSOLUTE = ("CTNormalization", "RGBTo01Normalization", "NoNormalization")
 
@@ -91,13 +93,14 @@ def quality_of(model: TrainedModel, settings: PredictSettings, segment: Segmente
     key = "mirrored" if settings.mirroring else "plain"
     weights = model.hashes(model.resolve_folds(settings.folds, settings.checkpoint), settings.checkpoint)
     path = model.folder / QUALITY_FILE
-    stored = _stored(path)
-    entry = stored.get(key, {})
+    entry = _stored(path).get(key, {})
     if isinstance(entry, dict) and set(weights.items()) <= set(dict(entry.get("weights") or {}).items()):
         with contextlib.suppress(ValidationError):
             return QualityModel.model_validate(entry.get("model"))
     found, hashes = yield from _calibrated(model, settings, segment)
-    write_json(path, {**stored, key: {"weights": {**hashes, **weights}, "model": found.model_dump(mode="json")}})
+    entry = {"weights": {**hashes, **weights}, "model": found.model_dump(mode="json")}
+    with claimed(model.folder, f"{path} is already being written", part=QUALITY_FILE, patience=_PATIENCE):
+        write_json(path, {**_stored(path), key: entry})  # what another job measured meanwhile stays
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from napari_nnunet.engine.image.turning import Turning
 from napari_nnunet.engine.image.voxel_size import as_trained, trained_sizes
 from napari_nnunet.errors import NnunetError, SettingsError
 from napari_nnunet.events import Note
@@ -75,6 +76,9 @@ def far_voxels(model: TrainedModel, geometry: Geometry) -> FarVoxels | None:
     """
     geometry = as_trained(model.plans, model.configuration, geometry)
     forward = model.plans.transpose_forward
+    turning = Turning.of((1,) * geometry.ndim, geometry) if model.turns else None
+    if turning is not None:  # the model knows the axes of a turned image; those of this one are named
+        forward = tuple(turning.found.axes[axis] for axis in forward)
     spacing = [geometry.spacing_3d[axis] for axis in forward]
     sizes = trained_sizes(model.plans, model.configuration)
     first = 3 - len(model.configuration.spacing)

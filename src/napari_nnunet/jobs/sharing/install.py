@@ -59,9 +59,12 @@ def install_zip(workspace: Workspace, request: InstallRequest) -> Job[Installed]
     ModelError, ResourceError
         If the zip is damaged, holds something else or is not safe, a model exists, or the disk is full. Nothing is left
         behind then.
+    SettingsError
+        If models of the dataset are being installed already, or it is being renamed.
     """
     bundle, results = inspect(request.source), workspace.results
-    with claimed(results, f"Models of {bundle.dataset} are already being installed", part=bundle.dataset):
+    # the claim lies in the dataset's own folder, where whoever renames or removes that looks for claims
+    with claimed(results / bundle.dataset, f"Models of {bundle.dataset} are already being installed"):
         return (yield from _install(bundle, results, replace=request.replace_models))
 
 

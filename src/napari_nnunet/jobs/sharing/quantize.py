@@ -17,6 +17,7 @@ from napari_nnunet.engine.prediction.infer import cut_windows, pad
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import write_json, written_beside
+from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.eight_bit import EightBit, EightBitFold, EightBitMeasured
@@ -67,12 +68,19 @@ def quantize(workspace: Workspace, request: QuantizeRequest) -> Job[EightBit]:
         If the model is the second stage of a cascade or was not validated, or its cases are not there.
     ResourceError
         If NNCF or OpenVINO is not installed.
+    SettingsError
+        If it is being quantised already.
     """
-    from napari_nnunet.engine.network.eight_bit import find_ranges  # OpenVINO is an optional part
-
     model = load_model(request.model)
     if model.configuration.previous_stage is not None:
         raise ModelError(f"{model.name} is the second stage of a cascade; those are not quantised.")
+    with claimed(model.folder, f"{model.name} is already being quantised", part=model.eight_bit_path.name):
+        return (yield from _quantized(workspace, model, request))
+
+
+def _quantized(workspace: Workspace, model: TrainedModel, request: QuantizeRequest) -> Job[EightBit]:
+    from napari_nnunet.engine.network.eight_bit import find_ranges  # OpenVINO is an optional part
+
     settings = PredictSettings(device="cpu", mirroring=False)
     folds = model.resolve_folds(request.folds, settings.checkpoint)
     cases = _cases_of(workspace, model, folds, request.cases)

@@ -24,6 +24,14 @@ from napari_nnunet.schema.requests.option import (
 )
 
 Csv = Annotated[Path | None, option("CSV", "--csv FILE", "Also write one line per case and label, worst first.")]
+ByVoxels = Annotated[
+    bool,
+    option(
+        "Ignore geometry",
+        "--ignore_geometry --ignore-geometry",
+        "Compare by voxels, whatever the headers say of the place.",
+    ),
+]
 Output = Annotated[Path, option("Output", "-o OUTPUT", "Folder for the segmentations.")]
 Segmentations = Annotated[Path, option("Segmentations", "-i DIR", "Folder with segmentations.")]
 ChosenFolds = Annotated[
@@ -66,6 +74,12 @@ class EnsembleRequest(Request):
     temperature: float = option(
         "Temperature", "--temperature T", "For the entropy, as 'calibrate' finds it.", default=1.0, gt=0
     )
+    ignore_geometry: bool = option(
+        "Ignore geometry",
+        "--ignore_geometry --ignore-geometry",
+        "Join by voxels, whatever the files say of the place.",
+        default=False,
+    )
     workers: Workers = 0
 
 
@@ -79,12 +93,7 @@ class _Evaluation(Request):
         "Missing cases", "--chill", "References without a segmentation are skipped.", default=False
     )
     csv: Csv = None
-    ignore_geometry: bool = option(
-        "Ignore geometry",
-        "--ignore_geometry --ignore-geometry",
-        "Compare by voxels, whatever the headers say of the place.",
-        default=False,
-    )
+    ignore_geometry: ByVoxels = False
     surface: float | None = option(
         "Surface distance (mm)",
         "--surface MM",
@@ -124,12 +133,7 @@ class CompareRequest(Request):
         "Dataset", "-djfile FILE", "dataset.json.", default=None, otherwise="the one in a folder", row=True
     )
     csv: Path | None = option("CSV", "--csv FILE", "Also write the table.", default=None)
-    ignore_geometry: bool = option(
-        "Ignore geometry",
-        "--ignore_geometry --ignore-geometry",
-        "Compare by voxels, whatever the headers say of the place.",
-        default=False,
-    )
+    ignore_geometry: ByVoxels = False
     workers: Workers = 0
 
 
@@ -224,6 +228,7 @@ class DeterminePostprocessingRequest(_SideFiles):
         sets=False,
         shell="Do not keep the postprocessed files.",
     )
+    ignore_geometry: ByVoxels = False
 
 
 class ApplyPostprocessingRequest(_SideFiles):

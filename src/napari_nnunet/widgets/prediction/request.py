@@ -12,11 +12,12 @@ from napari.layers import Image
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.model.folder import TrainedModel
+from napari_nnunet.grid import Grid
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.schema.geometry import GIVEN, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.files.overlay import require_over
-from napari_nnunet.widgets.files.place import STORED
+from napari_nnunet.widgets.files.place import STORED, geometry_to_save
 from napari_nnunet.widgets.frame.layers import Frame, axes_choices, frames_of, full_resolution, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 
@@ -90,7 +91,8 @@ class SegmentRequest:
     frames : list of Frame
         One per time point.
     grid : Geometry
-        The voxels as the model sees them: 1 x 1 x 1 where it was trained on images without a voxel size.
+        The voxels as the model sees them: 1 x 1 x 1 where it was trained on images without a voxel size; with their
+        place where it turns images by it.
     voxel_mm : tuple of float or None
         The voxel size in mm, spatial axes; None for pictures without one.
     typed : bool
@@ -177,6 +179,8 @@ def resolve(choices: Choices) -> SegmentRequest:
         require_over(first, other, choices.axes)
     voxel, typed = _voxel_size(choices, first, spatial), bool(choices.spacing_text.strip())
     grid = _as_seen(model, first, voxel, len(spatial), typed=typed)
+    if model.turns and grid.ndim == 3:
+        grid = _with_place(grid, first, choices.axes)
     require_confirmed(model, grid, choices.accepted)
     try:
         model.resolve_folds(choices.settings.folds, choices.settings.checkpoint)
@@ -265,6 +269,18 @@ def _as_seen(model: TrainedModel, layer: Image, voxel: tuple[float, ...] | None,
     source = GIVEN if typed else (stored["spacing_source"] if stored else RESOLUTION)
     seen = as_trained(model.plans, model.configuration, Geometry(spacing=voxel, spacing_source=source))
     return seen if typed else seen.model_copy(update={"spacing_source": ""})
+
+
+def _with_place(grid: Geometry, layer: Image, axes: str) -> Geometry:
+    """Return the voxels with the place that the layer's file gave them, for models that turn images by it."""
+    stored = layer.metadata.get(STORED)
+    if not stored or Grid((1,) * 3, Geometry.model_validate(stored)).matrix is None:
+        return grid  # it says nothing of its place, and is taken as it lies
+    try:
+        place = geometry_to_save(full_resolution(layer).shape[: layer.ndim], layer.as_layer_data_tuple()[1], axes)
+    except NnunetError as error:
+        raise NotReadyError(f"'{layer.name}': {error.in_window}") from error
+    return place.with_spacing(grid.spacing, "")
 
 
 def default_axes(model: TrainedModel | None, layers: Sequence[Image | None]) -> list[str]:

@@ -112,7 +112,11 @@ class SuspectList(QWidget):
         ]
         self._show()
         looks = "looks" if len(found.suspects) == 1 else "look"
-        return f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
+        text = f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
+        for case, error in list(found.failed.items())[:1]:
+            others = f" (nor {counted(len(found.failed) - 1, 'other case')})" if len(found.failed) > 1 else ""
+            text += f" {case} could not be examined{others}: {error.in_window}"
+        return text
 
     def _show(self) -> None:
         for part in self._results:

@@ -33,6 +33,8 @@ from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
 
+_ONLY_PICTURES = (".png", ".bmp", ".jpg", ".jpeg")  # formats that hold no volume
+
 #: Segments one volume: (volume, segmentation of the previous stage, array for the probabilities, region).
 Segment = Callable[[Volume, NDArray[Any] | None, NDArray[np.float32] | None, Box | None], Job[Prediction]]
 
@@ -191,8 +193,21 @@ def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest)
     volume = volume_of_case(case, model_reader(model), apart=folder.apart)
     if folder.spacing is not None:
         volume = replace(volume, geometry=volume.geometry.with_spacing(folder.spacing, GIVEN))
+    require_storable(case, volume, model)
     require_channels(case, volume, model)
     return volume
+
+
+def require_storable(case: Case, volume: Volume, model: TrainedModel) -> None:
+    """Raise ImageError if an image is a volume and a model segments pictures: their files hold no volume."""
+    ending = model.dataset.file_ending
+    if len(volume.shape) == 3 and (model_reader(model) == "NaturalImage2DIO" or ending in _ONLY_PICTURES):
+        what = "a DICOM series, which is read as a volume" if case.is_dicom else "a volume"
+        raise ImageError(
+            f"{case.name} ({case.files[0].name}) is {what} of {' x '.join(map(str, volume.shape))} voxels, but "
+            f"{model.name} segments pictures ({ending}). Save each slice as a picture, as those that the model was "
+            "trained on."
+        )
 
 
 def require_channels(case: Case, volume: Volume, model: TrainedModel) -> None:
