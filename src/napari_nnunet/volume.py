@@ -100,11 +100,14 @@ def as_volume(image: Volume | Any, spacing: tuple[float, ...] | None, channels: 
     Raises
     ------
     ImageError
-        If the spacing is missing, or does not fit the array.
+        If the spacing is missing, or does not fit the array, or that holds no real numbers.
     """
     if isinstance(image, Volume):
         return image if spacing is None else Volume(image.array, image.geometry.with_spacing(spacing, GIVEN))
     array = image if hasattr(image, "shape") else np.asarray(image)
+    if (kind := np.dtype(getattr(array, "dtype", float))).kind not in "biuf":
+        advice = " Pass the magnitude, or the real part." if kind.kind == "c" else ""
+        raise ImageError(f"The array holds {kind} values; an image holds real numbers.{advice}")
     if spacing is None:
         raise ImageError(
             "An array says nothing about the size of its voxels. Pass spacing=(z, y, x) in mm, or (y, x) for a "

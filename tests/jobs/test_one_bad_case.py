@@ -88,3 +88,8 @@ def test_a_calibration_takes_the_other_cases(tmp_path, capsys):
     assert "Temperature:" in said.out
     assert "FAILED" in said.err
     assert f"of {len(references) - 1} cases" in said.err
+
+
+def test_objects_that_are_not_there_are_told_as_that(tmp_path, capsys):
+    assert main(["measure", "-i", str(tmp_path / "none"), "-o", str(tmp_path / "t.csv")]) == 1
+    assert "none do not exist" in capsys.readouterr().err

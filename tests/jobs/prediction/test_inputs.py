@@ -122,3 +122,12 @@ def test_volumes_are_refused_by_a_model_of_pictures_before_anything_is_computed(
     assert "v (v_0000.nii.gz) is a volume of 4 x 16 x 16 voxels, but" in said["v"]
     assert all("segments pictures (.png)" in text for text in said.values())
     assert computed == [2]
+
+
+def test_a_finished_segmentation_of_an_image_of_another_size_is_not_kept(model, images, tmp_path):
+    out = tmp_path / "out"
+    assert segment(model, images / "a_0000.nii.gz", out)[0].done == ("a",)
+    assert segment(model, images / "a_0000.nii.gz", out, keep_finished=True)[0].skipped == ("a",)
+    write_nifti(images / "a_0000.nii.gz", smooth_image((8, 10, 12))[0])
+    assert segment(model, images / "a_0000.nii.gz", out, keep_finished=True)[0].done == ("a",)
+    assert read_labels(out / "a.nii.gz")[0].shape == (8, 10, 12)

@@ -215,15 +215,7 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     strange = [{"references": found[pair.name].undefined, "predictions": set[int]()} for pair in pairs]
     yield from undefined_values(pairs, strange)
     judged = _judge({pair.name: found[pair.name] for pair in pairs}, cases)
-    suspects = [pair for pair in pairs if judged[pair.name].suspect]
-    if suspects:
-        yield Stage(name="Looking for what went wrong", total=len(suspects))
-        wanted = {pair.name: judged[pair.name].classes for pair in suspects}
-        reasons = yield from outcomes_of_pairs(
-            explain, suspects, rules.reader, rules, scheme, wanted, workers=request.workers
-        )
-        for name, outcome in reasons.items():
-            judged[name] = replace(judged[name], slips=outcome.result or ())
+    yield from _explained(pairs, judged, rules, scheme, request.workers)
     ranked = tuple(sorted(judged.values(), key=lambda case: (-case.score, case.name)))
     target = request.target or model.folder / SUSPECTS_FILE
     failed = {name: outcome.error for name, outcome in sorted(outcomes.items()) if outcome.error is not None}
@@ -231,6 +223,20 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     make_folder(result.file.parent)
     write_text(result.file, result.csv())
     return result
+
+
+def _explained(
+    pairs: Sequence[Pair], judged: dict[str, Examined], rules: Rules, scheme: LabelScheme, workers: int
+) -> Job[None]:
+    """Look for what went wrong in suspects, and note it in ``judged``; where that fails, nothing is said of it."""
+    suspects = [pair for pair in pairs if judged[pair.name].suspect]
+    if not suspects:
+        return
+    yield Stage(name="Looking for what went wrong", total=len(suspects))
+    wanted = {pair.name: judged[pair.name].classes for pair in suspects}
+    reasons = yield from outcomes_of_pairs(explain, suspects, rules.reader, rules, scheme, wanted, workers=workers)
+    for name, outcome in reasons.items():
+        judged[name] = replace(judged[name], slips=outcome.result or ())
 
 
 def _unjudged(references: Path, ending: str, cases: Mapping[str, Path]) -> Iterator[Note]:

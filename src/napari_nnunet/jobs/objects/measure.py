@@ -42,6 +42,8 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
         If there are no files, an image is missing, or no case can be measured. Those that are damaged or lie on another
         grid than their image are told as events; the table has the others.
     """
+    if not request.objects.exists():
+        raise ImageError(f"The objects {request.objects} do not exist.")
     if request.objects.is_dir():
         cases = found_files(request.objects)
     else:

@@ -78,7 +78,8 @@ def far_voxels(model: TrainedModel, geometry: Geometry) -> FarVoxels | None:
     forward = model.plans.transpose_forward
     turning = Turning.of((1,) * geometry.ndim, geometry) if model.turns else None
     if turning is not None:  # the model knows the axes of a turned image; those of this one are named
-        forward = tuple(turning.found.axes[axis] for axis in forward)
+        z, y, x = (turning.found.axes[axis] for axis in forward)
+        forward = (z, y, x)
     spacing = [geometry.spacing_3d[axis] for axis in forward]
     sizes = trained_sizes(model.plans, model.configuration)
     first = 3 - len(model.configuration.spacing)

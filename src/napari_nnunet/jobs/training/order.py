@@ -334,7 +334,10 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
             "train the fold 'all'."
         )
     if not split.train or not split.val:
-        raise DatasetError(f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases.")
+        raise DatasetError(
+            f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases; both need some. "
+            "Correct splits_final.json, or train the fold 'all'."
+        )
     return split
 
 

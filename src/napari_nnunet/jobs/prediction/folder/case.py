@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.prediction.quality import Judged
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
-from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
+from napari_nnunet.formats.dataset.case_files import Case, size_of_case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
@@ -233,6 +233,18 @@ def _beside(case: Case, out: Path, ending: str) -> Path:
     return out.with_name(Path(case.name).name + ending)
 
 
+def _same_size(shape: tuple[int, ...], case: Case, model: TrainedModel) -> bool:
+    """Whether a segmentation has as many voxels along each axis as a case's image, by its header.
+
+    Axes may be in the order that a reader turned them to, and one of one voxel may be missing.
+    """
+    with suppress(NnunetError):
+        if not case.is_dicom:  # those are read whole
+            own, _ = size_of_case(case, model_reader(model))
+            return sorted(n for n in own if n > 1) == sorted(n for n in shape if n > 1)
+    return True
+
+
 def kept_of(
     case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings
 ) -> tuple[Found, ...] | None:
@@ -243,6 +255,8 @@ def kept_of(
     try:
         labels, geometry = read_labels(written, reader=model_reader(model) if written == out else None)
     except ImageError:
+        return None
+    if not _same_size(labels.shape, case, model):
         return None
     if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
         return None
