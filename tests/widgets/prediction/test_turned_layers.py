@@ -64,6 +64,7 @@ def test_a_layer_that_says_nothing_of_its_place_is_taken_as_it_lies(turning):
     assert request.grid.affine is None
 
 
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")  # of napari
 def test_complex_numbers_are_refused_in_layers_and_arrays(turning):
     array = smooth_image(SHAPE)[0].astype(np.complex64)
     with pytest.raises(NotReadyError, match="'a' holds complex numbers"):
