@@ -15,6 +15,7 @@ from napari_nnunet.errors import ImageError, ResourceError
 from napari_nnunet.formats import atomic
 from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.volume import as_volume
 
 
 def _itk_image(array: np.ndarray, *, spacing=(0.7, 0.8, 2.5)) -> sitk.Image:
@@ -181,3 +182,12 @@ def test_label_files_come_back_as_integers(tmp_path):
     found, geometry = read_labels(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(found, labels)
     assert geometry.spacing == (1, 2, 3)
+
+
+def test_arrays_of_anything_but_real_numbers_are_refused():
+    array = np.zeros((4, 5, 6))
+    with pytest.raises(ImageError, match=r"holds complex64 values; an image holds real numbers\. Pass the magnitude"):
+        as_volume(array.astype(np.complex64), (1, 1, 1), 1)
+    with pytest.raises(ImageError, match="holds <U"):
+        as_volume(array.astype(str), (1, 1, 1), 1)
+    assert as_volume(array > 0, (1, 1, 1), 1).shape == (4, 5, 6)

@@ -66,6 +66,9 @@ def test_subfolders_are_looked_into_on_request(folder):
     (folder / "a.nii.gz").rename(folder / "more" / "a.nii.gz")
     assert len(drain(look(LookRequest(paths=(folder,))))) == 3
     assert len(drain(look(LookRequest(paths=(folder,), subfolders=True)))) == 4
+    said = []
+    drain(look(LookRequest(paths=(folder,))), lambda event: said.append(getattr(event, "text", "")))
+    assert any("Not looked into: more/ (1 subfolder with images). --subfolders does." in text for text in said)
 
 
 def test_what_is_not_there_is_an_error(tmp_path):

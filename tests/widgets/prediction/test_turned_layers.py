@@ -8,15 +8,12 @@ import SimpleITK as sitk
 from napari.layers import Image
 
 from helpers import Recipe, make_model, smooth_image
-from napari_nnunet.errors import ImageError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
-from napari_nnunet.volume import as_volume
 from napari_nnunet.widgets.files.reader import get_reader
-from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.prediction.request import Choices, resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
@@ -62,14 +59,3 @@ def test_a_layer_that_says_nothing_of_its_place_is_taken_as_it_lies(turning):
     request = request_of(turning, Image(array, scale=(1, 1, 1), units=["mm"] * 3))
     assert request.grid.origin is None
     assert request.grid.affine is None
-
-
-@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")  # of napari
-def test_complex_numbers_are_refused_in_layers_and_arrays(turning):
-    array = smooth_image(SHAPE)[0].astype(np.complex64)
-    with pytest.raises(NotReadyError, match="'a' holds complex numbers"):
-        request_of(turning, Image(array, name="a", scale=(1, 1, 1), units=["mm"] * 3))
-    with pytest.raises(ImageError, match=r"holds complex64 values; an image holds real numbers\. Pass the magnitude"):
-        as_volume(array, (1, 1, 1), 1)
-    with pytest.raises(ImageError, match="holds <U"):
-        as_volume(array.real.astype(str), (1, 1, 1), 1)

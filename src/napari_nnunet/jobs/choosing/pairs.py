@@ -135,10 +135,12 @@ def compare_cases(
     *more: Any,
     workers: int = 0,
     cluster: str | None = None,
+    verb: str = "compared",
 ) -> Job[list[Any]]:
     """Call ``function(pair, *more)`` for every case; returns the results in the order of the cases.
 
-    Few small images are compared here; ``cluster`` names workers that do it in any case.
+    Few small images are compared here; ``cluster`` names workers that do it in any case; ``verb`` is what errors say of
+    cases that failed.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def compare_cases(
         If any case failed, with all reasons.
     """
     outcomes = yield from outcomes_of_pairs(function, pairs, reader, *more, workers=workers, cluster=cluster)
-    results = results_of(outcomes, "compared")
+    results = results_of(outcomes, verb)
     return [results[pair.name] for pair in pairs]
 
 

@@ -280,7 +280,10 @@ def apply_cleaning(
     with claimed(target, f"{target} is already being filled with postprocessed segmentations"):
         remove_leftovers(target)
         yield Stage(name="Postprocessing", total=len(pairs))
-        results = yield from compare_cases(_apply_case, pairs, rules.reader, target, rules, steps, workers=workers)
+        arguments = (target, rules, steps)
+        results = yield from compare_cases(
+            _apply_case, pairs, rules.reader, *arguments, workers=workers, verb="postprocessed"
+        )
     with suppress(DatasetError):  # segmentations of other programs have no recipe
         name = str(cleaning) if isinstance(cleaning, Path) else None
         kept = [step.describe() for step in steps.steps]

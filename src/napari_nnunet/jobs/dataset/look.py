@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_nnunet.errors import DatasetError, ImageError, for_people, memory_told
-from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.dicom.syntax import is_dicom
@@ -112,6 +112,14 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     files = [entry for path in request.paths for entry in _files(path, request.subfolders)]
     if not files:
         raise DatasetError(f"There are no images in {', '.join(map(str, request.paths))}.")
+    if not request.subfolders and (passed := [name for path in request.paths for name in _passed_over(path)]):
+        listed = ", ".join(passed[:5]) + (", ..." if len(passed) > 5 else "")
+        yield Note(
+            level="warning",
+            text=f"Not looked into: {listed} ({len(passed)} subfolder{'s' * (len(passed) > 1)} with images). "
+            "--subfolders does.",
+            in_window=f"Not looked into: {listed} ({len(passed)} subfolder{'s' * (len(passed) > 1)} with images).",
+        )
     yield Stage(name="Looking", total=len(files))
     folders = Counter(path.parent for path, reader, _ in files if reader is None and _is_mask(path))
     masks: dict[Path, dict[str, MaskFacts]] = defaultdict(dict)
@@ -148,6 +156,22 @@ def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None, dic
                 yield from _files(entry, subfolders)
             elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or (not is_series and _is_whole(entry))):
                 yield entry, None, None
+
+
+def _passed_over(path: Path) -> list[str]:
+    """Return the subfolders of a plain folder that hold images and are not looked into."""
+    if (
+        not path.is_dir()
+        or dicom.is_series(path)
+        or ((path / "dataset.json").is_file() and (path / "imagesTr").is_dir())
+    ):
+        return []
+    found = []
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        with suppress(OSError):  # one that nobody may read
+            if not dicom.is_series(folder) and any(inner.name.lower().endswith(ENDINGS) for inner in folder.iterdir()):
+                found.append(f"{folder.name}/")
+    return found
 
 
 def _series_in(folder: Path) -> Sequence[dicom.DicomSeries | None]:

@@ -205,9 +205,6 @@ def require_confirmed(model: TrainedModel, grid: Geometry, accepted: tuple[float
 
 
 def _check_channels(first: Image, others: Sequence[Image], names: Sequence[str]) -> None:
-    for layer in (first, *others):
-        if np.dtype(layer.dtype).kind == "c":
-            raise NotReadyError(f"'{layer.name}' holds complex numbers. Make a layer of their magnitude.")
     count, listed = len(names), ", ".join(names)
     if first.rgb:
         if count not in (3, 4):
