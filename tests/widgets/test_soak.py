@@ -10,7 +10,9 @@ import ctypes
 import gc
 import os
 import threading
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -30,18 +32,37 @@ def give_back():
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def open_files():
+    """Return where each open file leads, as the system names it: a path, 'socket:[17]', 'anon_inode:[eventpoll]'."""
+    listed = Path("/proc/self/fd")
+    if not listed.is_dir():  # other systems say how many there are, and no more
+        return Counter({"a file": psutil.Process().num_fds()})
+    names = []
+    for link in listed.iterdir():
+        with contextlib.suppress(OSError):  # the listing itself is open while it is read
+            names.append(str(link.readlink()))
+    return Counter(names)
+
+
+def widget_names():
+    """Return the class of each widget there is, with its own name and its window's class."""
+    return Counter(
+        f"{type(w).__name__} {w.objectName()!r} of {type(w.window()).__name__}" for w in QApplication.allWidgets()
+    )
+
+
 @dataclass(frozen=True)
 class Held:
-    """What the process holds.
+    """What the process holds, by name, so that a failure says what is new.
 
     ``megabytes`` is what is in use: what the C library keeps free for later is given back before. ``kept`` is with it.
     """
 
     megabytes: float
     kept: float
-    threads: int
-    files: int
-    widgets: int
+    threads: Counter[str]
+    files: Counter[str]
+    widgets: Counter[str]
 
     @classmethod
     def now(cls, qtbot):
@@ -51,17 +72,39 @@ class Held:
             QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
             qtbot.wait(50)
             gc.collect()
+        QThreadPool.globalInstance().waitForDone()  # each of its threads waits half a minute, with an eventfd of its own
         process = psutil.Process()
         kept = process.memory_info().rss / 1e6
         give_back()
         used = process.memory_info().rss / 1e6
-        return cls(used, kept, threading.active_count(), process.num_fds(), len(QApplication.allWidgets()))
+        threads = Counter(thread.name for thread in threading.enumerate())
+        return cls(used, kept, threads, open_files(), widget_names())
+
+    def __str__(self):
+        counts = ", ".join(f"{getattr(self, kind).total()} {kind}" for kind in ("threads", "files", "widgets"))
+        return f"{self.megabytes:.0f} MB ({self.kept:.0f} with what the C library keeps), {counts}"
+
+    def grown(self, before):
+        """Return in words what there is more of, with what is new and what has gone."""
+        return [
+            f"{now.total() - then.total()} {kind} more: new {dict(now - then)}, gone {dict(then - now)}"
+            for kind in ("threads", "files", "widgets")
+            if (now := getattr(self, kind)).total() > (then := getattr(before, kind)).total()
+        ]
 
     def check_against(self, before):
         """Nothing grew but memory, and that hardly."""
-        grown = {name: getattr(self, name) - getattr(before, name) for name in ("threads", "files", "widgets")}
-        assert all(value <= 0 for value in grown.values()), grown
+        grown = self.grown(before)
+        assert not grown, "\n".join(grown)
         assert self.megabytes - before.megabytes < MOST_MB, (before.megabytes, self.megabytes)
+
+
+def test_what_grew_is_named():
+    before = Held(0, 0, Counter(["MainThread"]), Counter(["/a.nii"]), Counter())
+    after = Held(0, 0, Counter(["MainThread"]), Counter(["/b.nii", "/b.nii"]), Counter())
+    assert after.grown(before) == ["1 files more: new {'/b.nii': 2}, gone {'/a.nii': 1}"]
+    with pytest.raises(AssertionError, match=r"/b\.nii"):
+        after.check_against(before)
 
 
 @pytest.mark.slow
@@ -78,7 +121,7 @@ def test_segmenting_many_times_leaves_nothing(known_arithmetic, viewer, dock, mo
             before = Held.now(qtbot)
     after = Held.now(qtbot)
     with capsys.disabled():
-        print(f"\n{TIMES} segmentations: {before} {after}")
+        print(f"\n{TIMES} segmentations: {before}; {after}")
     after.check_against(before)
 
 
@@ -99,5 +142,5 @@ def test_opening_a_dock_many_times_leaves_nothing(viewer, workspace, qtbot, titl
             before = Held.now(qtbot)
     after = Held.now(qtbot)
     with capsys.disabled():
-        print(f"\n{TIMES} openings of {title}: {before} {after}")
+        print(f"\n{TIMES} openings of {title}: {before}; {after}")
     after.check_against(before)
