@@ -104,6 +104,10 @@ def folded_away(title: str, content: QWidget) -> QCollapsible:
     made = QCollapsible(f"▸ {title}")
     for show in (made.setCollapsedIcon, made.setExpandedIcon):
         show(QIcon())
+    for layout, above in ((made.layout(), 0), (made.content().layout(), 6)):
+        if layout is not None:  # as wide as what is around it, and nothing below the title while it is folded
+            layout.setContentsMargins(0, above, 0, 0)
+            layout.setSpacing(0)
     made.toggled.connect(lambda shown: made.setText(f"{'▾' if shown else '▸'} {title}"))
     made.addWidget(content)
     return made

@@ -99,6 +99,7 @@ class SegmentForm(Form):
         self._precision_chosen = False
         self.precision_box.changed.connect(self._choose_precision)
         self.preferred = Sentence()
+        self.preferred.hide()  # until a model is chosen and there is something to say
         self.folds_box, self.checkpoint_box = self.rows.widgets["folds"], self.rows.widgets["checkpoint"]
         self.mirroring_box, self.step_box = self.rows.widgets["mirroring"], self.rows.widgets["step"]
         for name in PRESETS["full"]:

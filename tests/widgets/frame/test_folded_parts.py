@@ -1,0 +1,36 @@
+"""What is folded away takes no room below its title, in any theme."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QGroupBox, QLabel, QVBoxLayout
+
+from napari_nnunet.widgets.frame.parts import folded_away
+
+
+@pytest.fixture
+def folded(qtbot):
+    """A folded part in a box of its own."""
+    box = QGroupBox("3  Quality")
+    content = QLabel("\n".join("abcdef"))
+    part = folded_away("Advanced", content)
+    QVBoxLayout(box).addWidget(part)
+    qtbot.addWidget(box)
+    box.show()
+    yield part, content
+
+
+def test_a_part_that_is_folded_away_is_as_high_as_its_title_and_as_wide_as_its_box(folded, qtbot):
+    part, content = folded
+    title = part.toggleButton()
+    qtbot.waitUntil(lambda: part.height() == title.height() and title.width() == part.width())
+    part.expand(animate=False)
+    qtbot.waitUntil(lambda: content.height() >= content.sizeHint().height())
+
+
+def test_the_arrow_is_text_which_every_theme_colours(folded):
+    part, _ = folded
+    title = part.toggleButton()
+    assert title.icon().isNull() and title.text() == "▸ Advanced"
+    part.expand(animate=False)
+    assert title.icon().isNull() and title.text() == "▾ Advanced"
