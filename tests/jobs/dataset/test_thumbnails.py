@@ -8,6 +8,7 @@ import numpy as np
 from helpers import dataset_json, make_dataset, write_nifti
 from napari_nnunet.events import CaseDone
 from napari_nnunet.jobs.dataset.cases import thumbnails
+from napari_nnunet.schema.colours import class_rgb
 
 
 def test_where_nobody_painted_the_image_is_seen(tmp_path):
@@ -20,3 +21,15 @@ def test_where_nobody_painted_the_image_is_seen(tmp_path):
     picture = iio.imread(done.path)[..., :3].astype(int)
     coloured = np.ptp(picture, axis=-1) > 40
     assert 0.03 < coloured.mean() < 0.12  # a sixteenth was painted
+
+
+def test_a_class_has_its_own_colour_in_the_picture_and_not_that_with_red_and_blue_swapped(tmp_path):
+    raw = make_dataset(tmp_path, cases=1, shape=(4, 40, 40))
+    labels = np.zeros((4, 40, 40), np.uint8)
+    labels[2, 10:20, 10:20] = 1
+    write_nifti(raw / "labelsTr" / "c0.nii.gz", labels, (1.0, 0.8, 0.8))
+    (done,) = [event for event in thumbnails(raw) if isinstance(event, CaseDone)]
+    picture = iio.imread(done.path)[..., :3].astype(int)
+    red, _, blue = picture[np.ptp(picture, axis=-1) > 40].mean(axis=0)
+    own, _, other = class_rgb(1)
+    assert (blue - red) * (other - own) > 40

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import TRAINED, Recipe, dataset_json, make_trainable, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import read_splits
@@ -94,6 +94,25 @@ def test_a_class_that_came_late_reaches_the_plans(workspace, request_):
     drain(prepare_training(workspace, [request_]))
     beside = json.loads((workspace.preprocessed / TRAINED / "dataset.json").read_text(encoding="utf-8"))
     assert beside["labels"] == labels
+
+
+def test_a_class_that_no_training_case_of_a_fold_has_is_told_before_hours_are_lost(workspace, request_):
+    """Its Dice is 0 in the validation case that has it, and the mean a half of what was learned."""
+
+    def told(request):
+        events = []
+        drain(prepare_training(workspace, [request]), events.append)
+        return [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+
+    splits = read_splits(workspace.preprocessed / TRAINED / "splits_final.json")
+    assert told(request_) == []
+    for case in splits[0].train:
+        path = workspace.raw / TRAINED / "labelsTr" / f"{case}.nii.gz"
+        labels, _ = read_labels(path)
+        write_nifti(path, np.where(labels == 2, 0, labels))
+    (said,) = told(request_)
+    assert said.startswith("None of the 4 training cases of this fold has 'lesion': it cannot be learned.")
+    assert told(request_.replace(fold=1)) == []  # there it is a training case that has it
 
 
 def test_a_case_that_cannot_be_preprocessed_is_named(workspace, request_):

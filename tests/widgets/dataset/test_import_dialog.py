@@ -146,6 +146,20 @@ def test_a_case_is_left_out_by_its_tick_and_a_damaged_one_must_be(viewer, cases,
     listed(cases, qtbot, 1)
 
 
+def test_masks_of_other_sizes_are_named_and_left_out_by_their_ticks(viewer, cases, home, folders, qtbot):
+    iio.imwrite(folders[0] / "img_2.png", np.zeros((40, 20), np.uint8))
+    mask = iio.imread(folders[1] / "mask_2.png")
+    iio.imwrite(folders[1] / "mask_1.png", mask[:20])
+    iio.imwrite(folders[1] / "mask_2.png", np.zeros((40, 20), np.uint8))  # sizes may differ from case to case
+    dialog = opened(cases, qtbot, *folders)
+    assert "img_1 cannot be imported" in dialog.about.text() and not dialog.panel.button.isEnabled()
+    assert "do not lie on the same grid: 30 x 30 voxels and 20 x 30" in dialog.about.text()
+    dialog.pairs.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
+    press(dialog, qtbot)
+    assert [case.name for case in survey(cases.form.head.raw)[0].cases] == ["img_0", "img_2"]
+    listed(cases, qtbot, 2)
+
+
 def test_cases_are_added_to_a_dataset(viewer, cases, home, qtbot):
     raw = make_dataset(home, cases=2)
     other = make_dataset(home / "other", cases=3)

@@ -208,7 +208,7 @@ def test_a_drawn_rectangle_or_the_visible_field_limits_the_run(viewer, dock, tin
     shapes = viewer.add_shapes([[[6, 4, 5], [6, 4, 15], [6, 20, 15], [6, 20, 5]]], shape_type="rectangle", name="box")
     dock.form.image.region_box.value = shapes
     _ready(dock, qtbot)
-    assert "a region of" in dock.summary.text()
+    assert "a region of" in dock.summary.text() and "× 17 × 11 voxels" in dock.summary.text()
     _run(dock, qtbot)
     result = _result(viewer).data
     assert result[:, 4:21, 5:16].any()

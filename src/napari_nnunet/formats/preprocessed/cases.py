@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from napari_nnunet.formats.pickles import read_pickle, write_pickle
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
+from napari_nnunet.schema.dataset import Region
 
 if TYPE_CHECKING:
     import blosc2
@@ -197,6 +198,19 @@ def open_case(folder: Path, name: str) -> StoredCase:
         return StoredCase(name, *_open_numpy(folder, name), properties)
     except _DAMAGED as error:
         raise DatasetError(f"The preprocessed case {name} in {folder} cannot be read: {error}") from error
+
+
+def undrawn(folder: Path, names: Iterable[str], keys: Iterable[Region]) -> set[Region]:
+    """Return the classes or regions of which no voxel lies in any of some cases; it reads until each was met."""
+    left = set(keys)
+    for name in names:
+        if not left:
+            break
+        drawn = open_case(folder, name).read_properties().get("class_locations")
+        if not isinstance(drawn, Mapping):
+            return set()  # of this case nothing is known
+        left -= {key for key, rows in drawn.items() if len(rows)}
+    return left
 
 
 def _open_blosc(path: Path) -> Any:

@@ -17,7 +17,7 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file, open_case
+from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file, open_case, undrawn
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
@@ -208,6 +208,7 @@ def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = Fal
     require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
     yield from _looked_for(info, split, data)
+    yield from _never_seen(info, split, data)
     previous = None
     if configuration.previous_stage is not None:
         before = ModelName(settings.trainer, request.plans, configuration.previous_stage)
@@ -366,6 +367,18 @@ def _looked_for(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
             yield Note(
                 text=f"'{name}' was looked for in {count - unknown} of {count} training cases; it is learned there."
             )
+
+
+def _never_seen(info: DatasetInfo, split: Split, data: Path) -> Job[None]:
+    """Warn of classes that no training case has: where a validation case has one, its Dice is 0."""
+    scheme = info.labels
+    missed = undrawn(data, split.train, scheme.regions if scheme.has_regions else scheme.foreground_labels)
+    found = {name: value if isinstance(value, tuple) else (value,) for name, value in scheme.labels.items()}
+    names = [f"'{name}'" for name, values in found.items() if values in missed or missed.issuperset(values)]
+    if names:
+        text = f"None of the {len(split.train)} training cases of this fold has {', '.join(names)}"
+        remedy = "Label it in more cases, or make folds that spread those that have it."
+        yield Note(level="warning", text=f"{text}: it cannot be learned. {remedy}")
 
 
 def _require_previous(folder: Path, split: Split, configuration: Configuration) -> None:
