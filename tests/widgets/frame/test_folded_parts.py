@@ -1,10 +1,11 @@
-"""What is folded away takes no room below its title, in any theme."""
+"""What is folded away, or has nothing to say, takes no room."""
 
 from __future__ import annotations
 
 import pytest
 from qtpy.QtWidgets import QGroupBox, QLabel, QVBoxLayout
 
+from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.parts import folded_away
 
 
@@ -34,3 +35,14 @@ def test_the_arrow_is_text_which_every_theme_colours(folded):
     assert title.icon().isNull() and title.text() == "▸ Advanced"
     part.expand(animate=False)
     assert title.icon().isNull() and title.text() == "▾ Advanced"
+
+
+def test_a_panel_with_nothing_to_say_has_no_empty_line_below_its_button(qtbot):
+    panel = RunPanel("Compare")
+    qtbot.addWidget(panel)
+    panel.show()
+    assert not panel.status.isVisible()
+    panel.say("Cancelled.")
+    assert panel.status.isVisible()
+    panel.say("")
+    assert not panel.status.isVisible()

@@ -90,6 +90,7 @@ class RunPanel(QWidget):
         self.bar.setVisible(False)
         self.status = Sentence()
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.status.hide()  # while there is nothing to say
         self.place = FolderButton()
         self.details = CopyButton("Copy report", lambda: self._report)
         self.details.setVisible(False)
@@ -134,6 +135,7 @@ class RunPanel(QWidget):
     def say(self, text: str) -> None:
         """Show one line of status; where it names a file, its folder can be opened."""
         self.status.setText(text)
+        self.status.setVisible(bool(text))
         self.place.follow(text if self.state is RunState.IDLE else "")
 
     def run(
