@@ -11,18 +11,18 @@ from napari_nnunet.widgets.frame.parts import folded_away
 
 @pytest.fixture
 def folded(qtbot):
-    """A folded part in a box of its own."""
+    """A folded part in a box of its own, what it holds, and the box, which would go otherwise."""
     box = QGroupBox("3  Quality")
     content = QLabel("\n".join("abcdef"))
     part = folded_away("Advanced", content)
     QVBoxLayout(box).addWidget(part)
     qtbot.addWidget(box)
     box.show()
-    yield part, content
+    return part, content, box
 
 
 def test_a_part_that_is_folded_away_is_as_high_as_its_title_and_as_wide_as_its_box(folded, qtbot):
-    part, content = folded
+    part, content, _ = folded
     title = part.toggleButton()
     qtbot.waitUntil(lambda: part.height() == title.height() and title.width() == part.width())
     part.expand(animate=False)
@@ -30,7 +30,7 @@ def test_a_part_that_is_folded_away_is_as_high_as_its_title_and_as_wide_as_its_b
 
 
 def test_the_arrow_is_text_which_every_theme_colours(folded):
-    part, _ = folded
+    part, *_ = folded
     title = part.toggleButton()
     assert title.icon().isNull() and title.text() == "▸ Advanced"
     part.expand(animate=False)
