@@ -2,8 +2,9 @@
 
 python tests/all_at_once.py [PYTEST ARGUMENT ...]
 
-A window's tests wait for the screen half of the time, so three processes, two of them with windows, need little longer
-than one of them. A test that hangs ends its process after a quarter of an hour, with the stack of every thread.
+Three processes run side by side on two cores, for tests with a window wait for the screen half of the time. One begins
+with the tests without windows; those with windows are cut into rooms, and whoever is free takes the next of them. A test
+that hangs ends its process after a quarter of an hour, with the stack of every thread.
 """
 
 from __future__ import annotations
@@ -14,15 +15,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
 SCREEN = (sys.executable, str(Path(__file__).with_name("with_screen.py")))
 PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "-m")
 WINDOWS = (*SCREEN, *PYTEST, "gui and not live")
-HALF = tuple(f"tests/widgets/{room}" for room in ("files", "frame", "prediction", "training"))  # of the time they take
+AT_ONCE = 3
+ROOMS = (  # of tests/widgets, by the time they take; what is in none of them comes before
+    ("training",),
+    ("frame",),
+    ("prediction",),
+    ("dataset",),
+    ("files",),
+    ("choosing", "sharing"),
+    ("labelling", "objects", "planning"),
+)
 CRASHED = (-signal.SIGSEGV, 128 + signal.SIGSEGV)  # as seen through a shell
 MODULE, MORE = re.compile(r"(tests/\S+\.py) ([.FEsxX]+)"), re.compile(r"([.FEsxX]+)(?:\s+\[\s*\d+%\])?")
 
@@ -31,18 +41,45 @@ def main(arguments: list[str]) -> int:
     """Return the first exit status that is not 0."""
     if arguments:
         return subprocess.run([*SCREEN, *PYTEST, "not live", *arguments], check=False).returncode
-    rest = [f"--ignore={folder}" for folder in HALF]
-    with ExitStack() as stack:
-        windows = [_Windows(half) for half in (HALF, rest)]
-        for one in windows:
-            stack.callback(one.end)
+    waiting, begun = deque(rooms()), list[_Windows]()
+    besides = [Thread(target=_take, args=(waiting, begun)) for _ in range(AT_ONCE - 1)]
+    try:
+        for one in besides:
+            one.start()
         others = subprocess.run([*PYTEST, "not gui and not live"], check=False).returncode
-        shown = [one.status() for one in windows]
-        for one in windows:
+        _take(waiting, begun)
+        for one in besides:
+            one.join()
+        for one in begun:
             sys.stdout.flush()
             sys.stdout.buffer.write(one.output())
             sys.stdout.flush()
-    return next((status for status in (others, *shown) if status), 0)
+        return next((status for status in (others, *(one.status() for one in begun)) if status), 0)
+    finally:
+        waiting.clear()
+        while any(one.is_alive() for one in besides):
+            for one in list(begun):
+                one.end()
+            besides[-1].join(0.1)
+        for one in begun:
+            one.end()
+
+
+def rooms() -> list[list[str]]:
+    """Return what selects the tests with windows, room by room: none twice, and none is left out."""
+    named = [[f"tests/widgets/{room}" for room in together] for together in ROOMS]
+    return [[f"--ignore={folder}" for together in named for folder in together], *named]
+
+
+def _take(waiting: deque[list[str]], begun: list[_Windows]) -> None:
+    """Run what waits, one room after another."""
+    while waiting:
+        try:
+            one = _Windows(waiting.popleft())
+        except IndexError:  # another process was faster
+            return
+        begun.append(one)
+        one.status()
 
 
 class _Windows:

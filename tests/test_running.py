@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,38 @@ os.kill(os.getpid(), signal.SIGSEGV)
         assert one.output().split()[-1] == b"again"
     finally:
         one.end()
+
+
+def test_every_room_of_windows_is_run_once_and_what_is_in_none_too():
+    rest, *named = all_at_once.rooms()
+    folders = [folder for together in named for folder in together]
+    assert len(set(folders)) == len(folders) and all(Path(folder).is_dir() for folder in folders)
+    assert rest == [f"--ignore={folder}" for folder in folders]
+
+
+def test_whoever_is_free_takes_the_next_room(monkeypatch, capfdbinary):
+    program = (
+        "import sys, time; time.sleep(float(sys.argv[-1])); print(sys.argv[-1]); sys.exit(4 * (sys.argv[-1] == '.3'))"
+    )
+    monkeypatch.setattr(all_at_once, "PYTEST", (sys.executable, "-c", "print('no windows')"))
+    monkeypatch.setattr(all_at_once, "WINDOWS", (sys.executable, "-c", program))
+    monkeypatch.setattr(all_at_once, "rooms", lambda: [["2"], [".3"], [".1"], [".2"]])
+    assert all_at_once.main([]) == 4
+    assert sorted(capfdbinary.readouterr().out.split()) == [b".1", b".2", b".3", b"2", b"no", b"windows"]
+
+
+def test_no_process_is_left_when_the_tests_are_interrupted(monkeypatch):
+    begun, program = [], "import time; time.sleep(600)"
+    usual = all_at_once._Windows._started
+
+    def interrupted(*_, **__):
+        while len(begun) < all_at_once.AT_ONCE - 1:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(all_at_once._Windows, "_started", lambda one: begun.append(usual(one)) or begun[-1])
+    monkeypatch.setattr(all_at_once, "WINDOWS", (sys.executable, "-c", program))
+    monkeypatch.setattr(all_at_once.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        all_at_once.main([])
+    assert [process.poll() is None for process in begun] == [False, False]
