@@ -9,10 +9,14 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from helpers import Recipe, make_model
+from napari_nnunet.formats import speed
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs import arithmetic
+from napari_nnunet.jobs.prediction import estimate
 from napari_nnunet.widgets.tour import offer_no_more
 
 pytestmark = pytest.mark.gui
+_compared, _rates = {}, {}  # what was measured of this computer
 _looked = 0  # modules that were there when the collector last looked at them
 
 
@@ -30,6 +34,34 @@ def _modules_are_no_garbage():
         _looked = len(sys.modules)
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _computer_is_measured_once(_own_folders, monkeypatch):
+    """Remember for all tests how fast this computer is: measuring it takes seconds, and every test has caches of its own."""
+    compare, measure = arithmetic.time_apart, estimate.measure_speed
+
+    def time_apart(purpose, architecture):
+        name = arithmetic.measurement_name(purpose, architecture)
+        if name not in _compared:
+            _compared[name] = compare(purpose, architecture)
+        return list(_compared[name])
+
+    def measure_speed(choice):
+        names = estimate._start_key(choice), estimate._rate_key(choice)
+        if speed.seconds_per_run(names[-1]) is not None:
+            return
+        if names not in _rates:
+            measure(choice)
+            found = [speed.seconds_per_run(name) for name in names]
+            if None not in found:  # a test may let no cache be written
+                _rates[names] = found
+        else:
+            for name, seconds in zip(names, _rates[names], strict=True):
+                speed.remember(name, seconds)
+
+    monkeypatch.setattr(arithmetic, "time_apart", time_apart)
+    monkeypatch.setattr(estimate, "measure_speed", measure_speed)
 
 
 @pytest.fixture
