@@ -359,3 +359,13 @@ def test_a_journal_that_no_run_wrote_is_refused(tmp_path, model, image, monkeypa
         predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **HOW)
     journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     predict_image(model, image, tmp_path / "result.zarr", carry_on=True, **HOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("o.txt", "unknown kind of image"), ("o.png", r"\.png holds no volume"), ("o.jpg", "JPEG changes label values")],
+)
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, model, image, name, said):
+    with pytest.raises((ImageError, SettingsError), match=said):
+        predict_image(model, image, tmp_path / name, device="cpu", on_event=lambda _: pytest.fail("work began"))
+    assert not list(tmp_path.glob("o*"))

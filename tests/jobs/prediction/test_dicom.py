@@ -181,3 +181,15 @@ def test_a_dock_learns_the_size_of_series(model, tmp_path):
     assert survey.cases == 1
     ((shape, spacing),) = survey.sizes
     assert (shape, spacing) == (SHAPE, pytest.approx((2.0, 0.6, 0.5)))
+
+
+def test_a_series_with_a_damaged_slice_does_not_end_the_others(model, tmp_path):
+    for name, seed in (("anna", 0), ("berta", 1), ("carla", 2)):
+        write_series(tmp_path / "in" / name, image(seed))
+    torn = sorted((tmp_path / "in" / "berta").iterdir())[3]
+    torn.write_bytes(torn.read_bytes()[:600])
+    for more in ({}, {"subfolders": True}):
+        request = PredictFolderRequest.of(source=tmp_path / "in", target=tmp_path / f"out{len(more)}", **CPU, **more)
+        result = drain(predict_folder(model, request))
+        assert result.done == ("anna", "carla")
+        assert torn.name in result.failed["berta"].message

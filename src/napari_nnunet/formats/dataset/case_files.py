@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ADAPTERS, ENDINGS, read_header, read_volume
 from napari_nnunet.grid import WhenApart
@@ -235,7 +235,10 @@ def _folders(source: Path, subfolders: bool, without: Path | None) -> Iterator[t
 
 def _series_of(folder: Path, name: str) -> list[Case]:
     """Return a case for each series of a folder, with the scanner's number where there are several."""
-    series = dicom.series_in(folder)
+    try:
+        series = dicom.series_in(folder)
+    except ImageError:  # a damaged slice; said when its turn comes, the cases after it go on
+        series = ()
     if len(series) < 2:
         return [Case(name, (folder,), "")]
     numbers = [one.number if one.number.isdigit() else "" for one in series]

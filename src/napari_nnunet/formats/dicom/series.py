@@ -129,7 +129,11 @@ def slices_of_one(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return those of some files that are slices of one series, each with a place of its own; empty if none are."""
     stacks: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in paths:
-        for series, slices in _listed(path):
+        try:
+            listed = _listed(path)
+        except ImageError:  # it is damaged, which is said when it is read
+            continue
+        for series, slices in listed:
             if series.frames == 1 and slices[0].position:
                 stacks[series.uid].setdefault(slices[0].position, path)
     return next((tuple(found.values()) for found in stacks.values() if len(found) > 1), ())

@@ -124,6 +124,7 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
             if not path.name.lower().endswith(".gz"):
                 raise
     content, remarks = nifti_file.unpacked(path)
+    nifti_file.require_nifti(content, path)
     return nibabel.Nifti1Image.from_bytes(content), remarks
 
 

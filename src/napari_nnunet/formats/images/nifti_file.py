@@ -130,6 +130,12 @@ def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
     return content, (*remarks, text)
 
 
+def require_nifti(content: bytes, path: Path) -> None:
+    """Raise ImageError if what was unpacked does not say that it is NIfTI, of version 1 or 2."""
+    if content[344:347] not in (b"n+1", b"ni1") and content[4:7] not in (b"n+2", b"ni2"):
+        raise ImageError(f"{path} is no NIfTI file, neither a packed nor a plain one. Was it downloaded completely?")
+
+
 def _decompressed(path: Path, packed: bytes) -> tuple[bytes, int, tuple[str, ...]]:
     """Return what was promised of a packed file, how many bytes follow that, and what is odd."""
     remarks: tuple[str, ...] = () if path.name.lower().endswith(".gz") else ("it is compressed, in spite of its name",)

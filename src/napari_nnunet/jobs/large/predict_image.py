@@ -21,7 +21,7 @@ from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.errors import ImageError, ModelError, SettingsError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.claim import claimed
-from napari_nnunet.formats.images.files import write_labels
+from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.large.journal import ArithmeticEntry, BlockEntry, BlockJournal, LayoutEntry
 from napari_nnunet.formats.large.label_image import ENDING, Destination, LabelImage, require_free
 from napari_nnunet.formats.large.opening import Say, open_image
@@ -221,7 +221,11 @@ def _chunk(asked: PredictImageSettings, image: LargeImage) -> Shape3:
 
 
 def _require_file(target: Path, image: LargeImage, model: TrainedModel, budget: Budget) -> None:
-    """Raise SettingsError if a result does not go into an ordinary file: then it must be OME-Zarr."""
+    """Raise an error if a result does not go into an ordinary file, or not into one of that name."""
+    ending = ending_of(target)
+    if ending in (".jpg", ".jpeg") or (ending in (".png", ".bmp") and image.geometry.ndim == 3):
+        what = "JPEG changes label values" if ending.startswith(".jp") else f"{ending} holds no volume"
+        raise SettingsError(f"{target.name}: {what}. Choose a name with {ENDING}, .nii.gz or .tif.")
     size = float(np.prod(image.shape_3d)) * np.dtype(model.dataset.labels.dtype).itemsize
     if image.times > 1:
         raise SettingsError(f"A time series is written as OME-Zarr, not as {target.name}. Choose a name with {ENDING}.")
