@@ -33,9 +33,17 @@ HOURS = 0.1  # that the nuclei are trained
 OUT = Path(__file__).parents[1] / "docs" / "images"
 
 
-def pump(seconds, until=lambda: False):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not until():
+SLOW = 20.0  # times that a busy computer may take before a picture is given up
+
+
+def pump(seconds, until=None):
+    """Let the window work for some time, or until something is so: no picture is taken of what is not there yet."""
+    end = time.monotonic() + seconds * (1 if until is None else SLOW)
+    while until is None or not until():
+        if time.monotonic() > end:
+            if until is not None:
+                raise TimeoutError(f"It took more than {SLOW * seconds:.0f} s.")
+            return
         QApplication.instance().processEvents()
         time.sleep(0.01)
 
