@@ -18,6 +18,7 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import write_error, written_beside
 from napari_nnunet.formats.pickles import read_pickle, write_pickle
 from napari_nnunet.formats.preprocessed.chunks import chunks_and_blocks, joined_slices
+from napari_nnunet.formats.preprocessed.frame import checked_frame
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.dataset import Region
@@ -218,7 +219,7 @@ def _open_blosc(path: Path) -> Any:
 
     mapped = {} if sys.platform == "win32" else {"mmap_mode": "r"}
     return _Slices(
-        path, blosc2.open(urlpath=str(regular(path)), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+        path, blosc2.open(urlpath=str(checked_frame(path)), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
     )
 
 
@@ -238,12 +239,20 @@ class _Slices:
         self.shape, self.dtype, self.ndim = tuple(array.shape), array.dtype, array.ndim
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        if key == slice(None):  # zeros need no room in a file
-            require_room(self._path, self.shape, self.dtype.itemsize)
+        require_room(self._path, self._extent(key), self.dtype.itemsize)  # zeros need no room in a file
         try:
             return self._array[key]
         except RuntimeError as error:
             raise DatasetError(f"{self._path} is damaged ({error}). Preprocess the case again.") from error
+
+    def _extent(self, key: Any) -> tuple[int, ...]:
+        """Return how much is read along each axis, at most."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(part is Ellipsis for part in parts) or len(parts) > self.ndim:
+            return self.shape
+        sizes = [len(range(*part.indices(n))) if isinstance(part, slice) else n
+                 for part, n in zip(parts, self.shape, strict=False) if not isinstance(part, int)]  # fmt: skip
+        return (*sizes, *self.shape[len(parts) :])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
