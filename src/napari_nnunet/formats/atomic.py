@@ -59,6 +59,7 @@ def written_beside(
     """
     temporary = (staging or path.parent) / (partial_name(path.name) + suffix)
     with opened_folder(temporary.parent) as home:
+        placed = False
         try:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise write_error(path, "it is a device or a pipe, and a file would take its place")
@@ -67,17 +68,31 @@ def written_beside(
             if not temporary.exists():
                 raise write_error(path, "the writer produced no file")
             if durable:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
+                _wait_for_disk(temporary)
             os.replace(temporary, path)
+            placed = True
         except OSError as error:
             raise write_error(path, error) from error
         finally:
-            with suppress(OSError):  # a name that is too long cannot be removed either
-                if home is None or os.unlink not in os.supports_dir_fd:
-                    temporary.unlink()
-                else:  # also where somebody moved the folder meanwhile
-                    os.unlink(temporary.name, dir_fd=home)
+            if not placed:
+                _unlink(temporary, home)
+
+
+def _wait_for_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unlink(path: Path, home: int | None) -> None:
+    """Delete a file, also where somebody moved its folder, whose handle this is, meanwhile."""
+    with suppress(OSError):  # a name that is too long cannot be removed either
+        if home is None or os.unlink not in os.supports_dir_fd:
+            path.unlink()
+        else:
+            os.unlink(path.name, dir_fd=home)
 
 
 def write_error(path: Path, cause: OSError | str) -> ResourceError:

@@ -28,7 +28,7 @@ _MOST_BYTES = 2**31 - 1  # of a chunk
 _WORDS = {0xDA: 2, 0xDB: 4, 0xD9: 1}  # MessagePack's kinds of strings, by how many bytes their length has
 
 
-class Frame(NamedTuple):
+class ArrayHead(NamedTuple):
     """What a frame says: the array, and how it is cut.
 
     Parameters
@@ -72,7 +72,7 @@ def checked_frame(path: Path) -> Path:
 
 
 @lru_cache(maxsize=4096)  # a training opens its cases again and again
-def frame_of(head: bytes) -> Frame:
+def frame_of(head: bytes) -> ArrayHead:
     """Return what the header of a frame says; raises ValueError if it is not that of an array of numbers."""
     _, _, whole, _, unpacked, packed, itemsize, block_bytes, chunk_bytes = _SIZES.unpack_from(head)
     names = _names(head)
@@ -109,7 +109,7 @@ def _names(head: bytes) -> dict[bytes, int]:
     return found
 
 
-def _array(head: bytes, at: int) -> Frame:
+def _array(head: bytes, at: int) -> ArrayHead:
     """Return what the layer of an array says."""
     try:
         kind, length, items, _, axes = struct.unpack_from(">BIBBB", head, at)
@@ -128,7 +128,7 @@ def _array(head: bytes, at: int) -> Frame:
     whole = all(n >= 1 and 1 <= block <= chunk for n, chunk, block in zip(shape, chunks, blocks, strict=True))
     if not whole or math.prod(shape) * dtype.itemsize >= 2**62:
         raise ValueError(f"it is said to hold {' x '.join(map(str, shape))} values")
-    return Frame(shape, chunks, blocks, dtype)
+    return ArrayHead(shape, chunks, blocks, dtype)
 
 
 def _numbers(head: bytes, at: int, axes: int, kind: str) -> tuple[tuple[int, ...], int]:
