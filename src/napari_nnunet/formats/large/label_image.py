@@ -97,9 +97,8 @@ class LabelImage:
         self._chunk = tuple(chunk[-len(image.shape) :])
         self._zarr, self._models = zarr_library(), ome_models(place.version)
         self._finest: Any = None
-        self._there: Any = (
-            None  # the same for reading: whatever its metadata name, nothing in its chunks is carried out
-        )
+        # The same for reading: whatever its metadata name, nothing in its chunks is carried out.
+        self._there: Any = None
 
     @property
     def chunk(self) -> tuple[int, int, int]:
