@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 
 import psutil
@@ -31,6 +32,10 @@ OTHER = {
 @pytest.fixture
 def sleeper():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "napari-nnunet", "train"])
+    for _ in range(500):  # just begun, it has no words yet
+        if psutil.Process(process.pid).cmdline():
+            break
+        time.sleep(0.01)
     yield process
     process.kill()
     process.wait()

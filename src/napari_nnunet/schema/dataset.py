@@ -197,6 +197,7 @@ class DatasetInfo(BaseModel):
         ending = content.get("file_ending", ".nii.gz")
         if not isinstance(ending, str):
             raise DatasetError(f"{where}: 'file_ending' is {shortened(ending)}; it must be a text such as '.nii.gz'.")
+        require_plain(ending, f"{where}: 'file_ending'")
         if not ending.startswith("."):
             raise DatasetError(
                 f"{where}: 'file_ending' is {shortened(ending)}; it must begin with a dot, as '.nii.gz' does."
@@ -210,7 +211,7 @@ class DatasetInfo(BaseModel):
             return cls(
                 channel_names=tuple(_channel(key, name, where) for key, name in channels.items()),
                 labels=scheme,
-                file_ending=require_plain(ending, f"{where}: 'file_ending'"),
+                file_ending=ending,
                 num_training=_count(content.get("numTraining"), where),
                 reader=None if reader in (None, "None") else str(reader),
                 name=str(content.get("name", "")),
