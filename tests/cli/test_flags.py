@@ -129,6 +129,12 @@ def test_a_wrong_value_is_named_with_its_flag(typed, said):
         parse(TrainCommand, *typed)
 
 
+@pytest.mark.parametrize("number", ["inf", "nan", "1e400"])
+def test_numbers_are_finite(number):
+    with pytest.raises(SettingsError, match=r"'gpu_memory_gb' \(-gpu_memory_target\) cannot be (inf|nan)"):
+        parse(PlanAndPreprocessRequest, "-d", "4", "-gpu_memory_target", number)
+
+
 def test_the_page_of_flags_is_as_the_requests_say():
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert page.partition(MARK)[2].strip() == reference().strip(), MARK

@@ -28,7 +28,7 @@ VERSION = 1
 Array = Any
 Entry = dict[str, Any]
 _NIFTI = (".nii", ".nii.gz")
-_LONGEST = 1 << 24  # bytes of description.json
+_LONGEST, _LONGEST_NAME = 1 << 24, 240  # bytes of description.json, and of the name of a file
 _MOST_OF_A_PATCH, _MOST_VOXELS = 1 << 28, 1 << 32  # the latter resampled; more are of a wrong voxel size
 _VALUES = {"uint8": 1 << 8, "uint16": 1 << 16}
 _SCHEMES = ("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization")
@@ -69,8 +69,8 @@ _RULE = "a rule with order, order_z, force_separate_z, threshold and clip"
 _KEYS: dict[str, tuple[str, Callable[[Any, Entry], bool]]] = {
     "format_version": ("1", lambda v, _: _whole(v, 1, VERSION)),
     "format": ("'onnx' or 'openvino'", lambda v, _: v in ("onnx", "openvino")),
-    "networks": ("names of files beside it", lambda v, _: _all(
-        v, lambda n: isinstance(n, str) and n not in ("", ".", "..") and not set(n) & set("/\\:\0"))),
+    "networks": ("names of files beside it", lambda v, _: _all(v, lambda n: isinstance(n, str) and n not in (".", "..")
+        and 0 < len(n.encode("utf-8", "replace")) <= _LONGEST_NAME and not set(n) & set("/\\:\0"))),
     "channels": ("nnU-Net's normalization of each channel, with its numbers", lambda v, _: _all(v, _is_channel)),
     "dtype": ("'uint8' or 'uint16'", lambda v, _: v in list(_VALUES)),
     "heads": ("a number of classes that dtype can hold", lambda v, a: _whole(v, 1, _VALUES[a["dtype"]])),

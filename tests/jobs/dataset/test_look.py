@@ -71,6 +71,15 @@ def test_subfolders_are_looked_into_on_request(folder):
     assert any("Not looked into: more/ (1 subfolder with images). --subfolders does." in text for text in said)
 
 
+def test_links_that_lead_back_are_not_followed(folder):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    (folder / "one" / "there").symlink_to(folder / "two", target_is_directory=True)
+    (folder / "two" / "back").symlink_to(folder / "one", target_is_directory=True)
+    (folder / "itself").symlink_to(folder, target_is_directory=True)
+    assert len(drain(look(LookRequest(paths=(folder,), subfolders=True)))) == 4
+
+
 def test_what_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="does not exist"):
         drain(look(LookRequest(paths=(tmp_path / "nowhere",))))

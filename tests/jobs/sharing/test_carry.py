@@ -143,6 +143,7 @@ def test_a_later_description_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"networks": ["x" * 300]}, "'networks' is .*; it must be names of files beside it"),
         ({"networks": ["../fold_0.onnx"]}, "'networks' is .*; it must be names of files beside it"),
         ({"spacing": [1, 0, 1]}, "'spacing' is .*; it must be two or three sizes in mm"),
         ({"patch": [4, 4]}, "'patch' is .*; it must be a side for each spacing"),

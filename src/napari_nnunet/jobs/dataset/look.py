@@ -136,8 +136,13 @@ def look(request: LookRequest) -> Job[tuple[Look, ...]]:
     return tuple(found)
 
 
-def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None, dicom.DicomSeries | None]]:
-    """Yield images, the reader that a dataset has for its own, and which series of a folder with several is meant."""
+def _files(
+    path: Path, subfolders: bool, above: frozenset[Path] = frozenset()
+) -> Iterator[tuple[Path, str | None, dicom.DicomSeries | None]]:
+    """Yield images, the reader that a dataset has for its own, and which series of a folder with several is meant.
+
+    A link that leads back to one of the folders ``above`` is not followed.
+    """
     if path.is_file():
         yield path, None, None
     elif not path.is_dir():
@@ -151,9 +156,10 @@ def _files(path: Path, subfolders: bool) -> Iterator[tuple[Path, str | None, dic
     else:
         if is_series := dicom.is_series(path):
             yield from ((path, None, series) for series in _series_in(path))
+        above |= {path.resolve()}
         for entry in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
             if entry.is_dir() and (subfolders or dicom.is_series(entry)):
-                yield from _files(entry, subfolders)
+                yield from () if entry.resolve() in above else _files(entry, subfolders, above)
             elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or (not is_series and _is_whole(entry))):
                 yield entry, None, None
 

@@ -118,7 +118,7 @@ def rows_of(kind: type[BaseModel]) -> tuple[str, ...]:
 class Request(BaseModel):
     """What is asked of a job: frozen, checked when it is made, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls, **values: Any) -> Self:
