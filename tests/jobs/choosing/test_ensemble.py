@@ -187,7 +187,7 @@ def test_one_case_that_does_not_fit_together_does_not_end_the_others(tmp_path, w
         (["x", "y"], {"weights": (0.0, 0.0)}, "not all zero"),
         (["x", "y"], {"weights": (-1.0, 2.0)}, "≥ 0 and not all zero"),
         (["x", "y"], {"temperature": 0.0}, "cannot be 0.0"),
-        (["x", "y"], {"temperature": math.inf}, "not a positive number"),
+        (["x", "y"], {"temperature": math.inf}, "cannot be inf"),
     ],
 )
 def test_a_senseless_ensemble_is_refused(tmp_path, folders, vote, words):
