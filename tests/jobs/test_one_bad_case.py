@@ -63,7 +63,7 @@ def test_curves_go_through_the_other_time_points_and_say_what_percents_refer_to(
 
 
 def test_a_series_that_cannot_be_followed_does_not_end_the_others(tmp_path, capsys):
-    pytest.importorskip("laptrack")
+    pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
     (tmp_path / "in").mkdir()
     objects = np.zeros((20, 20), np.uint16)
     objects[2:8, 2:8] = 1

@@ -7,7 +7,7 @@ import pytest
 
 from napari_nnunet.engine.objects.track import track, usual_distance
 
-pytest.importorskip("laptrack")
+pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
 
 
 def places(*frames: list[tuple[float, float]]) -> list[np.ndarray]:

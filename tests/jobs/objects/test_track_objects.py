@@ -17,7 +17,7 @@ from napari_nnunet.jobs.objects.track import renumbered, track_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import TrackRequest
 
-pytest.importorskip("laptrack")
+pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
 PLANE = Geometry(spacing=(1.0, 1.0))
 
 

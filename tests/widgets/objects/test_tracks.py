@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 
 from napari_nnunet.widgets.objects.tracks import FollowTools, Series
 
-pytest.importorskip("laptrack")
+pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
 
 
 def test_objects_get_their_numbers_a_tracks_layer_and_curves(viewer, qtbot):
