@@ -80,6 +80,47 @@ def test_a_process_that_keeps_its_memory_does_not_ask_for_pages_again():
     assert faults("keep") < 0.2 * faults("give back")
 
 
+ENDS = """
+import os, sys, time
+from napari_nnunet.engine import machine
+machine._LOOK = float(sys.argv[2])
+if sys.argv[3] == "looks" and hasattr(os, "pidfd_open"):
+    del os.pidfd_open
+machine.end_with(int(sys.argv[1]))
+print("watches", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(
+    ("look", "how"),
+    [
+        pytest.param(
+            100, "told", marks=pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux tells at once")
+        ),
+        (0.1, "looks"),
+    ],
+)
+def test_a_worker_ends_with_the_process_it_works_for(look, how):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as other:
+        command = [sys.executable, "-c", ENDS, str(other.pid), str(look), how]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            try:
+                assert worker.stdout.readline() == "watches\n"
+                assert worker.poll() is None
+                other.kill()
+                assert worker.wait(60) == 1
+            finally:
+                worker.kill()
+                other.kill()
+
+
+def test_a_worker_of_a_process_that_is_gone_ends():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert subprocess.run([sys.executable, "-c", ENDS, str(gone.pid), "100", "told"], timeout=60).returncode == 1
+
+
 def test_where_the_c_library_cannot_keep_memory_nothing_happens(monkeypatch):
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
     assert machine.keep_memory() is False

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from napari_nnunet.errors import ResourceError
@@ -126,6 +128,18 @@ def test_leftovers_of_processes_that_are_gone_are_removed_and_no_others(tmp_path
     (tmp_path / f".parent.partial-{os.getppid()}-1").touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == sorted([own, ".b.partial-x-1", ".c.partial-²-1", f".parent.partial-{os.getppid()}-1", "d.partial-1", "e"])  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no processes that ended and still have a number")
+def test_a_leftover_of_a_process_that_nobody_asked_how_it_ended_is_removed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        process.stdout.read()  # until it has ended
+        left = tmp_path / f".a.partial-{process.pid}-abc123"
+        left.touch()
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        remove_leftovers(tmp_path)
+        assert not left.exists()
 
 
 def test_who_writes_first_in_a_folder_tidies_it(tmp_path):

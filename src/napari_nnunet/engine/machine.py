@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import platform
+import select
 import shutil
 import subprocess
 import sys
@@ -122,11 +123,34 @@ def end_with(other: int) -> None:
 
 def _watch(other: int) -> None:
     try:
-        process = psutil.Process(other)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(_LOOK)
+        if not _waited_for(other):
+            process = psutil.Process(other)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(_LOOK)
     except psutil.AccessDenied:
         return  # it belongs to somebody else, and cannot be watched
-    except psutil.NoSuchProcess:
+    except (ProcessLookupError, psutil.NoSuchProcess):
         pass
     os._exit(1)
+
+
+def _waited_for(other: int) -> bool:
+    """Wait until a process has ended, where the system tells at once: what comes next may write the same files.
+
+    False where it has to be looked at again and again.
+    """
+    if not hasattr(os, "pidfd_open"):  # since Linux 5.3
+        return False
+    try:
+        handle = os.pidfd_open(other)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return False
+    try:
+        ended = select.poll()
+        ended.register(handle, select.POLLIN)
+        ended.poll()
+    finally:
+        os.close(handle)
+    return True

@@ -195,7 +195,17 @@ def _is_abandoned(path: Path) -> bool:
         with suppress(OSError):
             return time.time() - path.lstat().st_mtime > FORGOTTEN
         return False
-    return not psutil.pid_exists(int(owner)) or _is_of_another(path, int(owner))
+    return not _runs(int(owner)) or _is_of_another(path, int(owner))
+
+
+def _runs(number: int) -> bool:
+    """Whether a process of this number runs; one that ended and was not asked how (a zombie) does not."""
+    with suppress(psutil.NoSuchProcess):
+        try:
+            return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+        except psutil.AccessDenied:
+            return True
+    return False
 
 
 def _is_of_another(path: Path, number: int) -> bool:

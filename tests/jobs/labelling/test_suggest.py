@@ -12,7 +12,7 @@ import napari_nnunet
 from choices import notes, run_verb
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.errors import DatasetError, ModelError, SettingsError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Stage, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.labelling.suggest import suggest
@@ -138,6 +138,15 @@ def test_a_dataset_without_a_model_says_what_to_do_first(tmp_path):
         drain(suggest(workspace, asked(tmp_path)))
     assert "napari-nnunet train" in raised.value.message
     assert "Training cases dock" in raised.value.in_window
+
+
+def test_a_model_that_goes_meanwhile_is_told_of(place):
+    workspace, images = place
+    job = suggest(workspace, asked(images))
+    next(event for event in job if isinstance(event, Stage))
+    next(workspace.results.glob("*/*")).rename(workspace.results / "trash")
+    with pytest.raises(ModelError, match="no longer there"):
+        drain(job)
 
 
 def test_a_folder_without_images_is_refused(place, tmp_path):

@@ -104,6 +104,11 @@ class TrainedModel:
         """Checkpoint names that at least one fold has."""
         return tuple(name for name in CHECKPOINTS if any(self.folder.glob(f"fold_*/{name}")))
 
+    @property
+    def first_checkpoint(self) -> str:
+        """The checkpoint to take where none was asked for; what is done with it says if there is none at all."""
+        return next(iter(self.checkpoints), CHECKPOINTS[0])
+
     def checkpoint_path(self, fold: Fold, checkpoint: str) -> Path:
         """Return the path of a fold's checkpoint.
 
@@ -128,6 +133,8 @@ class TrainedModel:
         folds = self.folds(checkpoint) if asked is None else asked
         if not folds:
             names = self.checkpoints
+            if not self.folder.is_dir():
+                raise ModelError(f"{self.folder} is no longer there.")
             if not names:
                 raise ModelError(f"{self.folder} has no checkpoint at all; the training did not finish.")
             raise ModelError(

@@ -139,8 +139,9 @@ def _places(
     volume = volume_of_case(case, model_reader(model))
     require_storable(case, volume, model)
     scheme = model.dataset.labels
-    folds = model.resolve_folds(None, model.checkpoints[0])
-    base = PredictSettings(device=request.device, checkpoint=model.checkpoints[0], probabilities=True, classes=True)
+    checkpoint = model.first_checkpoint
+    folds = model.resolve_folds(None, checkpoint)
+    base = PredictSettings(device=request.device, checkpoint=checkpoint, probabilities=True, classes=True)
     with ExitStack() as stack:
         store = stack.enter_context(scratch((scheme.heads, *volume.shape), target.parent))
         result = yield from predict(model, volume, preset("balanced", folds=folds, base=base), probabilities=store)

@@ -314,7 +314,7 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
             shell="Give the plans another name (-p), or leave -p out.",
         )
     fold = _fold_for(model, order.fold)
-    checkpoint = model.checkpoints[0] if model.checkpoints else "checkpoint_final.pth"
+    checkpoint = model.first_checkpoint
     heads = matching_heads(order.info.labels, model.dataset.labels)
     weights = model.read_fold(fold, checkpoint).weights
     load_pretrained(network, weights, where=str(model.checkpoint_path(fold, checkpoint)), heads=heads)
@@ -334,7 +334,7 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
 
 
 def _fold_for(model: TrainedModel, wanted: Fold) -> Fold:
-    there = model.folds(model.checkpoints[0] if model.checkpoints else "checkpoint_final.pth")
+    there = model.folds(model.first_checkpoint)
     if not there:
         raise ModelError(f"{model.folder} has no checkpoint at all; the training did not finish.")
     return wanted if wanted in there else there[0]

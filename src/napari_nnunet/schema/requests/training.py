@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
@@ -109,7 +109,7 @@ class TrainSettings(Request):
         le=1,
         row=True,
     )
-    class_weights: dict[str, float] | None = option(
+    class_weights: dict[str, Annotated[float, Field(allow_inf_nan=True)]] | None = option(
         "Class weights",
         "--class_weights --class-weights NAME=WEIGHT",
         "How much classes count in the loss, tumour=5 for instance; those that are not named count 1. Dice already "
