@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -66,6 +67,20 @@ def test_different_cases_are_named_and_nothing_is_written(tmp_path):
     with pytest.raises(DatasetError, match=r"b\.nii\.gz.*--chill"):
         drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES))
     assert len(drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES, missing_ok=True)).cases) == 1
+
+
+@pytest.mark.parametrize("reader", [None, "SimpleITKIO", "NibabelIO"])
+def test_endings_in_capitals_are_the_same_ending_and_two_files_of_a_case_are_asked_about(tmp_path, reader):
+    label_folder(tmp_path / "ref", {"a": random_labels(0), "b": random_labels(1)})
+    label_folder(tmp_path / "pred", {"a": random_labels(0), "b": random_labels(2)})
+    rules = replace(RULES, reader=reader)
+    usual = drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules))
+    (tmp_path / "pred" / "b.nii.gz").rename(tmp_path / "pred" / "b.NII.GZ")
+    (tmp_path / "ref" / "a.nii.gz").rename(tmp_path / "ref" / "a.NII.GZ")
+    assert drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules)).dice == usual.dice < 1
+    label_folder(tmp_path / "pred", {"b": random_labels(1)})
+    with pytest.raises(DatasetError, match=r"b\.NII\.GZ and b\.nii\.gz: one case"):
+        drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", rules))
 
 
 def test_another_grid_and_a_damaged_file_are_named_together(tmp_path):

@@ -303,7 +303,7 @@ def evaluate_folder(
         If the folders hold different cases or different grids; nothing is written then.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=missing_ok)
-    left_out = sorted(set(files_of(reference, rules.ending)) - {pair.reference.name for pair in pairs})
+    left_out = sorted(set(files_of(reference, rules.ending)) - {pair.name + rules.ending for pair in pairs})
     if left_out:
         yield Note(level="warning", text=f"Left out, as there is no segmentation: {some_files(left_out)}.")
     result = yield from evaluate_pairs(pairs, rules, workers=workers, cluster=cluster)

@@ -94,10 +94,25 @@ def some_files(names: Sequence[str]) -> str:
 
 
 def files_of(folder: Path, ending: str) -> dict[str, Path]:
-    """Return the files of a folder by name; raises DatasetError where there are none."""
+    """Return the files of a folder by name, with the ending as it was asked for: ``.NII.GZ`` counts as ``.nii.gz``.
+
+    Raises
+    ------
+    DatasetError
+        If there are none, or two for one name.
+    """
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} does not exist.")
-    found = {p.name: p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith(".")}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.lower().endswith(ending.lower()) and not path.name.startswith("."):
+            name = path.name[: len(path.name) - len(ending)] + ending
+            if name in found:
+                raise DatasetError(
+                    f"{folder} has {found[name].name} and {path.name}: one case, and which file is meant is not "
+                    "certain. Keep one of them there."
+                )
+            found[name] = path
     if not found:
         there = sorted({"".join(p.suffixes[-2:]) for p in folder.iterdir() if p.is_file()})[:6]
         raise DatasetError(
