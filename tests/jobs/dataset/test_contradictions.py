@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import make_dataset
+from helpers import make_dataset, smooth_image, write_nifti
 from napari_nnunet.engine.image.likeness import likeness_of
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.events import drain
@@ -115,3 +115,39 @@ def test_a_case_that_is_ignore_everywhere_is_said_to_be_so(tmp_path):
     write_labels(np.full_like(labels, top + 1), geometry, raw / "labelsTr" / "c1.nii.gz")
     assert says(raw, "c1.nii.gz: every voxel is 'ignore': nothing can be learned from it")
     assert not says(raw, "c1.nii.gz: it has no foreground")
+
+
+def dots(number, seed):
+    """A mask with so many separate blocks of random sizes, counted from 1."""
+    mask, rng = np.zeros((4, 40, 40), np.uint8), np.random.default_rng(seed)
+    for i, place in enumerate(rng.permutation(25)[:number]):
+        y, x, size = 8 * (place // 5), 8 * (place % 5), rng.integers(2, 7)
+        mask[1:3, y : y + size, x : x + size] = i + 1
+    return mask
+
+
+def organs(seed):
+    """A mask of twelve classes, each at its place and of its size, in two pieces; two are missing."""
+    mask, rng = np.zeros((4, 40, 40), np.uint8), np.random.default_rng(seed)
+    for value in set(range(1, 13)) - set(rng.choice(12, 2, replace=False) + 1):
+        y, x = 10 * ((value - 1) // 4), 10 * ((value - 1) % 4)
+        mask[:, y : y + 2 + value // 2, x : x + 3] = value
+        mask[:, y : y + 2 + value // 2, x + 5 : x + 8] = value
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("masks", "objects"),
+    [([dots(n, n) for n in (9, 14, 20, 11)], True), ([organs(seed) for seed in range(4)], False)],
+    ids=["numbers of objects", "organs"],
+)
+def test_classes_that_are_numbers_of_objects_are_pointed_out(tmp_path, masks, objects):
+    raw = make_dataset(tmp_path, cases=0)
+    for i, mask in enumerate(masks):
+        write_nifti(raw / "imagesTr" / f"c{i}_0000.nii.gz", smooth_image(mask.shape, seed=i)[0])
+        write_nifti(raw / "labelsTr" / f"c{i}.nii.gz", mask)
+    content = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    classes = {f"class_{value}": value for value in range(1, max(mask.max() for mask in masks) + 1)}
+    content |= {"labels": {"background": 0, **classes}, "numTraining": len(masks)}
+    (raw / "dataset.json").write_text(json.dumps(content, default=int))
+    assert says(raw, "numbers of objects", "--objects") is objects

@@ -13,6 +13,11 @@ from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import look_at_drawn
+from napari_nnunet.formats.dataset.raw_dataset import RawDataset
+from napari_nnunet.formats.masks.facts import MaskFacts
+from napari_nnunet.formats.masks.kinds import recognise, to_look_at
+from napari_nnunet.formats.masks.pieces import pieces_of
+from napari_nnunet.formats.masks.stored import read_mask
 from napari_nnunet.jobs.dataset.case_checks import CaseFacts, Problem
 from napari_nnunet.jobs.dataset.splits import apart_warning, some
 from napari_nnunet.schema.dataset import LabelScheme
@@ -83,6 +88,33 @@ def object_problems(folder: Path) -> Iterable[Problem]:
     for case in drawn.without:
         text = f"it has labels, but no file in {OBJECTS}; in a dataset of objects every case needs one"
         yield Problem("error", case, text, "drop_case")
+
+
+def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
+    """Say where the classes of a dataset look like numbers of objects, which no network can learn."""
+    scheme = dataset.info.labels
+    if scheme.has_regions or (dataset.folder / OBJECTS).is_dir():
+        return
+    masks = {}
+    for name, fact in facts.items():
+        counts = {value: count for value, count in fact.labels.items() if value != scheme.ignore_label}
+        masks[name] = MaskFacts(counts, len(counts))
+    files = {case.name: case.label for case in dataset.cases}
+    closer = to_look_at(masks)
+    try:
+        pieces = [pieces_of(read_mask(files[name])) for name in closer]
+    except NnunetError:  # what cannot be read has been said, case by case
+        return
+    if not pieces or recognise(masks, pieces).kind != "objects":
+        return
+    most = max(len(mask.foreground) for mask in masks.values())
+    text = (
+        f"the classes look like numbers of objects: up to {most} in a case, each one connected piece, and others in "
+        "other cases. A network learns classes, not numbers. If each is an object, "
+    )
+    shell = f"{text}import images and masks anew (import_folders --objects)"
+    window = f"{text}import images and masks anew, as objects of their own"
+    yield Problem("warning", "labelsTr", shell, in_window=window)
 
 
 def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: Sequence[Split]) -> Iterable[Problem]:

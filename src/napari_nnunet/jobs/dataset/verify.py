@@ -21,6 +21,7 @@ from napari_nnunet.jobs.dataset.case_checks import CaseFacts, FixName, Problem, 
 from napari_nnunet.jobs.dataset.contradictions import (
     fold_problems,
     intensity_problems,
+    number_problems,
     object_problems,
     scheme_problems,
     thin_problems,
@@ -110,6 +111,7 @@ def verify(workspace: Workspace, request: VerifyRequest) -> Job[DatasetReport]:
 def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
     """Return what shows when cases, classes and the folds that there are, or would be made, are compared."""
     yield from scheme_problems(dataset.info.labels)
+    yield from number_problems(dataset, facts)
     yield from thin_problems(facts)
     yield from twin_problems(facts)
     files = [folder / SPLITS_FILE for folder in (dataset.folder, workspace.preprocessed / dataset.name)]
