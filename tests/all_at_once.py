@@ -2,9 +2,9 @@
 
 python tests/all_at_once.py [PYTEST ARGUMENT ...]
 
-Three processes run side by side on two cores, for tests with a window wait for the screen half of the time. One begins
-with the tests without windows; those with windows are cut into rooms, and whoever is free takes the next of them. A test
-that hangs ends its process after a quarter of an hour, with the stack of every thread.
+Three processes run side by side on two cores, for tests with a window wait for the screen half of the time. The tests are
+cut into rooms, and whoever is free takes the next of them; what is printed for the first is seen at once, for the others at
+the end. A test that hangs ends its process after a quarter of an hour, with the stack of every thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from threading import Thread
 SCREEN = (sys.executable, str(Path(__file__).with_name("with_screen.py")))
 PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "-m")
 WINDOWS = (*SCREEN, *PYTEST, "gui and not live")
+OTHERS = (*PYTEST, "not gui and not live")
 AT_ONCE = 3
+APART = "tests/jobs"  # of the tests without windows the slower half; the rest is the first room
 ROOMS = (  # of tests/widgets, by the time they take; what is in none of them comes before
     ("training",),
     ("frame",),
@@ -41,12 +43,13 @@ def main(arguments: list[str]) -> int:
     """Return the first exit status that is not 0."""
     if arguments:
         return subprocess.run([*SCREEN, *PYTEST, "not live", *arguments], check=False).returncode
-    waiting, begun = deque(rooms()), list[_Windows]()
+    (first, _), *others = rooms()
+    waiting, begun = deque(others), list[_Room]()
     besides = [Thread(target=_take, args=(waiting, begun)) for _ in range(AT_ONCE - 1)]
     try:
         for one in besides:
             one.start()
-        others = subprocess.run([*PYTEST, "not gui and not live"], check=False).returncode
+        seen = subprocess.run(first, check=False).returncode
         _take(waiting, begun)
         for one in besides:
             one.join()
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
             sys.stdout.flush()
             sys.stdout.buffer.write(one.output())
             sys.stdout.flush()
-        return next((status for status in (others, *(one.status() for one in begun)) if status), 0)
+        return next((status for status in (seen, *(one.status() for one in begun)) if status), 0)
     finally:
         waiting.clear()
         while any(one.is_alive() for one in besides):
@@ -65,32 +68,37 @@ def main(arguments: list[str]) -> int:
             one.end()
 
 
-def rooms() -> list[list[str]]:
-    """Return what selects the tests with windows, room by room: none twice, and none is left out."""
+def rooms() -> list[tuple[list[str], bool]]:
+    """Return the command of each room, and whether it draws in windows: no test is in two, and none is left out."""
     named = [[f"tests/widgets/{room}" for room in together] for together in ROOMS]
-    return [[f"--ignore={folder}" for together in named for folder in together], *named]
+    return [
+        ([*OTHERS, f"--ignore={APART}"], False),
+        ([*WINDOWS, *(f"--ignore={folder}" for together in named for folder in together)], True),
+        ([*OTHERS, APART], False),
+        *(([*WINDOWS, *together], True) for together in named),
+    ]
 
 
-def _take(waiting: deque[list[str]], begun: list[_Windows]) -> None:
+def _take(waiting: deque[tuple[list[str], bool]], begun: list[_Room]) -> None:
     """Run what waits, one room after another."""
     while waiting:
         try:
-            one = _Windows(waiting.popleft())
+            one = _Room(*waiting.popleft())
         except IndexError:  # another process was faster
             return
         begun.append(one)
         one.status()
 
 
-class _Windows:
-    """A process that runs tests with windows, beside others.
+class _Room:
+    """A process that runs the tests of a room, beside others.
 
     The canvas draws in a library of the system. Where that ends the process (a layer that is drawn while another one
     goes: napari's issues 7351 and 8471), the modules that were not at their end are run again, once.
     """
 
-    def __init__(self, selected: Sequence[str]) -> None:
-        self._selected = selected
+    def __init__(self, command: Sequence[str], draws: bool) -> None:
+        self._command, self._draws = command, draws
         self._written = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end
         self._process = self._started()
         self._waiting = Thread(target=self._wait)
@@ -114,7 +122,7 @@ class _Windows:
 
     def _started(self, *without: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*WINDOWS, *self._selected, *without],
+            [*self._command, *without],
             stdin=subprocess.DEVNULL,
             stdout=self._written,
             stderr=subprocess.STDOUT,
@@ -122,7 +130,7 @@ class _Windows:
         )
 
     def _wait(self) -> None:
-        if self._process.wait() not in CRASHED:
+        if self._process.wait() not in CRASHED or not self._draws:
             return
         done = finished(self.output().decode(errors="replace"))
         self._written.seek(0, os.SEEK_END)

@@ -37,7 +37,8 @@ def test_what_failed_or_was_not_at_its_end_when_the_screen_crashed_is_run_again(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no signals")
-def test_a_crash_is_survived_once(monkeypatch):
+@pytest.mark.parametrize("draws", [True, False])
+def test_a_crash_is_survived_once_where_it_is_the_canvas(draws):
     program = """
 import os, signal, sys
 print("tests/a.py .")
@@ -47,9 +48,11 @@ if "--ignore=tests/a.py" in sys.argv:
     sys.exit(3)
 os.kill(os.getpid(), signal.SIGSEGV)
 """
-    monkeypatch.setattr(all_at_once, "WINDOWS", (sys.executable, "-c", program))
-    one = all_at_once._Windows(())
+    one = all_at_once._Room([sys.executable, "-c", program], draws)
     try:
+        if not draws:
+            assert one.status() == -signal.SIGSEGV
+            return
         assert one.status() == 3
         assert b"run again" in one.output()
         assert one.output().split()[-1] == b"again"
@@ -57,35 +60,38 @@ os.kill(os.getpid(), signal.SIGSEGV)
         one.end()
 
 
-def test_every_room_of_windows_is_run_once_and_what_is_in_none_too():
-    rest, *named = all_at_once.rooms()
-    folders = [folder for together in named for folder in together]
+def test_every_room_is_run_once_and_what_is_in_none_too():
+    first, rest, apart, *named = all_at_once.rooms()
+    folders = [word for command, _ in named for word in command[len(all_at_once.WINDOWS) :]]
     assert len(set(folders)) == len(folders) and all(Path(folder).is_dir() for folder in folders)
-    assert rest == [f"--ignore={folder}" for folder in folders]
+    assert rest == ([*all_at_once.WINDOWS, *(f"--ignore={folder}" for folder in folders)], True)
+    assert all(command[: len(all_at_once.WINDOWS)] == [*all_at_once.WINDOWS] and draws for command, draws in named)
+    others = [*all_at_once.OTHERS]
+    assert (first, apart) == (([*others, "--ignore=tests/jobs"], False), ([*others, "tests/jobs"], False))
+    assert (all_at_once.WINDOWS[-1], others[-1]) == ("gui and not live", "not gui and not live")
 
 
 def test_whoever_is_free_takes_the_next_room(monkeypatch, capfdbinary):
     program = (
         "import sys, time; time.sleep(float(sys.argv[-1])); print(sys.argv[-1]); sys.exit(4 * (sys.argv[-1] == '.3'))"
     )
-    monkeypatch.setattr(all_at_once, "PYTEST", (sys.executable, "-c", "print('no windows')"))
-    monkeypatch.setattr(all_at_once, "WINDOWS", (sys.executable, "-c", program))
-    monkeypatch.setattr(all_at_once, "rooms", lambda: [["2"], [".3"], [".1"], [".2"]])
+    rooms = [([sys.executable, "-c", program, word], False) for word in ("1", "2", ".3", ".1", ".2")]
+    monkeypatch.setattr(all_at_once, "rooms", lambda: rooms)
     assert all_at_once.main([]) == 4
-    assert sorted(capfdbinary.readouterr().out.split()) == [b".1", b".2", b".3", b"2", b"no", b"windows"]
+    assert sorted(capfdbinary.readouterr().out.split()) == [b".1", b".2", b".3", b"1", b"2"]
 
 
 def test_no_process_is_left_when_the_tests_are_interrupted(monkeypatch):
     begun, program = [], "import time; time.sleep(600)"
-    usual = all_at_once._Windows._started
+    usual = all_at_once._Room._started
 
     def interrupted(*_, **__):
         while len(begun) < all_at_once.AT_ONCE - 1:
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(all_at_once._Windows, "_started", lambda one: begun.append(usual(one)) or begun[-1])
-    monkeypatch.setattr(all_at_once, "WINDOWS", (sys.executable, "-c", program))
+    monkeypatch.setattr(all_at_once._Room, "_started", lambda one: begun.append(usual(one)) or begun[-1])
+    monkeypatch.setattr(all_at_once, "rooms", lambda: [([sys.executable, "-c", program], True)] * 4)
     monkeypatch.setattr(all_at_once.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         all_at_once.main([])

@@ -97,7 +97,7 @@ def number_problems(dataset: RawDataset, facts: Mapping[str, CaseFacts]) -> Iter
         return
     masks = {}
     for name, fact in facts.items():
-        counts = {value: count for value, count in fact.labels.items() if value != scheme.ignore_label}
+        counts: dict[float, int] = {v: n for v, n in fact.labels.items() if v != scheme.ignore_label}
         masks[name] = MaskFacts(counts, len(counts))
     files = {case.name: case.label for case in dataset.cases}
     closer = to_look_at(masks)
