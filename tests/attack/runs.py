@@ -69,7 +69,7 @@ class Run:
         if self.status is None:
             return "hang"
         bad = self.status not in (0, 1, 2, 3) or "Traceback (" in self.text or "fault of the program" in self.text
-        silent = self.status != 0 and "Error: " not in self.text and "failed" not in self.text
+        silent = self.status != 0 and "Error: " not in self.text and "failed" not in self.text.lower()
         return f"traceback, status {self.status}: {self.text[-600:]}" if bad or silent else None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from napari_nnunet.errors import ImageError
-from napari_nnunet.formats.images.files import read_labels, write_image
+from napari_nnunet.formats.images.files import read_header, read_labels, read_stored, read_volume, write_image
 from napari_nnunet.schema.geometry import Geometry
 
 
@@ -23,6 +25,29 @@ def test_labels_are_not_read_from_a_format_that_changes_them(tmp_path):
     iio.imwrite(tmp_path / "a.JPG", np.zeros((8, 8), np.uint8), extension=".jpg")
     with pytest.raises(ImageError, match=r"a\.JPG is a JPEG, which changes the values of labels"):
         read_labels(tmp_path / "a.JPG")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (read_labels, "label file"),
+        (read_header, "image file"),
+        (lambda path: read_volume([path]), "channel file"),
+        (lambda path: read_stored(path, "SimpleITKIO"), "file"),
+    ],
+    ids=["labels", "header", "volume", "stored"],
+)
+def test_what_is_no_file_is_called_what_it_is(tmp_path, read, what):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").mkdir()
+    for name, words in (
+        ("a", "is a pipe"),
+        ("b", f"is a folder; the {what} is wanted"),
+        ("c", f"[Mm]issing {what}|The {what} .* does not exist"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            read(tmp_path / f"{name}.nii.gz")
 
 
 @pytest.mark.parametrize("kind", [np.uint32, np.int64, np.uint64])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_labels, no_pipe, one_line, opened_once
+from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_labels, no_pipe, one_line, opened_once, require_file
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -198,6 +198,8 @@ def read_volume(
     files = [Path(path) for path in paths]
     missing = [path for path in files if not path.is_file()]
     if missing:
+        if missing[0].exists():
+            require_file(missing[0], "channel file")
         raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
     adapter = _adapter(files[0], reader)
     parts = [_read_one(adapter, path, reader) for path in files]
@@ -216,8 +218,7 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
 
     Axes that a reader turns come in the order of the file. Raises ImageError if the file is missing or damaged.
     """
-    if not path.is_file():
-        raise ImageError(f"The image file {path} does not exist.")
+    require_file(path, "image file")
     adapter = _adapter(path, reader)
     try:
         shape, itemsize, geometry = adapter.header(path)
@@ -273,8 +274,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
 @opened_once
 def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
-    if not path.is_file():
-        raise ImageError(f"The file {path} does not exist.")
+    require_file(path, "file")
     return _read_one(_adapter(path, reader), path, None)
 
 

@@ -76,10 +76,19 @@ def no_pipe(path: Path) -> None:
         raise ImageError(f"{path} is a pipe or a device; an image file is wanted.")
 
 
+def require_file(path: Path, what: str) -> None:
+    """Raise ImageError if a path leads to no file, with what is there instead; ``what`` it should be ("image file")."""
+    if path.is_file():
+        return
+    no_pipe(path)
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; the {what} is wanted.")
+    raise ImageError(f"The {what} {path} does not exist.")
+
+
 def check_labels(path: Path) -> None:
     """Raise ImageError if a file of labels is not there, or of a format that changes them."""
-    if not path.is_file():
-        raise ImageError(f"The label file {path} does not exist.")
+    require_file(path, "label file")
     if path.name.lower().endswith((".jpg", ".jpeg")):
         raise ImageError(
             f"{path.name} is a JPEG, which changes the values of labels. Save labels as .png or .tif from where they "
