@@ -11,6 +11,7 @@ import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import loky
@@ -143,20 +144,30 @@ def _act(words, gate, ends, number):
     job = _job(words)
     gate()
     try:
-        job()
-        ends[number] = 0
+        ends[number] = job()
     except Exception as error:
         told = for_people(error)
         ends[number] = 70 if isinstance(told, InternalError) else 1
         print(f"Error: {told.message}", getattr(told, "report", ""), file=sys.stderr, flush=True)
 
 
+def _act_of_its_own(act, folder):
+    act(folder)
+    return 0
+
+
 def _job(words):
+    """Return what carries it out: a call that returns 0, or 1 if cases failed, as the status of a command tells it."""
     if words[0] in ACTS:
-        return lambda: ACTS[words[0]](Path(words[1]))
+        return partial(_act_of_its_own, ACTS[words[0]], Path(words[1]))
     verb = named(words[0])
     options = build_parser((verb,)).parse_args(words)
     requests, shell = read(verb.kind, options), Shell(read(ShellRequest, options)[0])
-    if verb.together:
-        return lambda: verb.run(requests, shell)
-    return lambda: [verb.run(request, shell) for request in requests]
+
+    def act():
+        status = 0
+        for part in (requests,) if verb.together else requests:
+            status |= int(verb.run(part, shell) or 0)
+        return status | int(shell.failed > 0)
+
+    return act

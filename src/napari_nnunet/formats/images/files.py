@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError, NnunetError, memory_told
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_labels, no_pipe, one_line, opened_once, require_file
+from napari_nnunet.formats.images import header
+from napari_nnunet.formats.images.header import COMPLEX, Header, as_named, check_labels, one_line, opened_once
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.grid import Grid, WhenApart, channels_together
 from napari_nnunet.schema.geometry import Geometry
@@ -150,7 +151,7 @@ def adapter_for(path: Path, name: str | None = None) -> Adapter:
     ImageError
         If the name or the ending is unknown, or it is a pipe or a device.
     """
-    no_pipe(path)
+    header.no_pipe(path)
     return _adapter(path, name)
 
 
@@ -196,11 +197,7 @@ def read_volume(
     if not paths:
         raise ImageError("No image file was given.")
     files = [Path(path) for path in paths]
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        if missing[0].exists():
-            require_file(missing[0], "channel file")
-        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
+    header.require_channels(files)
     adapter = _adapter(files[0], reader)
     parts = [_read_one(adapter, path, reader) for path in files]
     notes: tuple[str, ...] = ()
@@ -218,7 +215,7 @@ def read_header(path: Path, *, reader: str | None = None) -> Header:
 
     Axes that a reader turns come in the order of the file. Raises ImageError if the file is missing or damaged.
     """
-    require_file(path, "image file")
+    header.require_file(path, "image file")
     adapter = _adapter(path, reader)
     try:
         shape, itemsize, geometry = adapter.header(path)
@@ -274,7 +271,7 @@ def read_labels(path: Path, *, reader: str | None = None, as_stored: bool = Fals
 @opened_once
 def read_stored(path: Path, reader: str) -> tuple[NDArray[Any], Geometry]:
     """Return (array (C, [Z,] Y, X), geometry) of a file as it is stored; raises ImageError if it cannot be read."""
-    require_file(path, "file")
+    header.require_file(path, "file")
     return _read_one(_adapter(path, reader), path, None)
 
 

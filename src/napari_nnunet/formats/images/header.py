@@ -86,6 +86,15 @@ def require_file(path: Path, what: str) -> None:
     raise ImageError(f"The {what} {path} does not exist.")
 
 
+def require_channels(paths: Sequence[Path]) -> None:
+    """Raise ImageError if files of channels are not there; all of them are named."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        if missing[0].exists():
+            require_file(missing[0], "channel file")
+        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
+
+
 def check_labels(path: Path) -> None:
     """Raise ImageError if a file of labels is not there, or of a format that changes them."""
     require_file(path, "label file")

@@ -121,6 +121,7 @@ class TrainedModel:
         if path.is_dir():
             raise ModelError(f"{path} is a folder; the checkpoint of fold {fold} is a file of that name.")
         if not path.is_file():
+            self._require_there()
             there = sorted(str(p.relative_to(self.folder)) for p in self.folder.glob("fold_*/*.pth"))
             raise ModelError(
                 f"Fold {fold} has no {checkpoint}. {self.folder} has "
@@ -133,8 +134,7 @@ class TrainedModel:
         folds = self.folds(checkpoint) if asked is None else asked
         if not folds:
             names = self.checkpoints
-            if not self.folder.is_dir():
-                raise ModelError(f"{self.folder} is no longer there.")
+            self._require_there()
             if not names:
                 raise ModelError(f"{self.folder} has no checkpoint at all; the training did not finish.")
             raise ModelError(
@@ -145,6 +145,10 @@ class TrainedModel:
         for fold in folds:
             self.checkpoint_path(fold, checkpoint)
         return folds
+
+    def _require_there(self) -> None:
+        if not self.folder.is_dir():
+            raise ModelError(f"{self.folder} is no longer there.")
 
     def read_fold(self, fold: Fold, checkpoint: str) -> Checkpoint:
         """Read one fold's weights and facts."""
