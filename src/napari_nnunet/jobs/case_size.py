@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +25,16 @@ class CaseSize:
     channels: int
     itemsize: int
     spacing: tuple[float, ...]
+
+
+def bytes_of(path: Path, each: float) -> float:
+    """Return what a file takes with so many bytes for each of its values; 0 where its header cannot be read.
+
+    Reading it whole tells why.
+    """
+    with suppress(NnunetError):
+        return math.prod(read_header(path).shape) * each
+    return 0.0
 
 
 def case_size(case: TrainingCase, reader: str | None) -> CaseSize | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -15,11 +14,12 @@ import numpy as np
 
 from napari_nnunet.engine.choosing.volumes import class_volumes
 from napari_nnunet.engine.objects.table import Row
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_text, written_beside
-from napari_nnunet.formats.images.files import common_ending, read_header, read_labels
+from napari_nnunet.formats.images.files import common_ending, read_labels
 from napari_nnunet.formats.tables import text_of
+from napari_nnunet.jobs.case_size import bytes_of
 from napari_nnunet.processes.pool import Task, each_case, rest_of
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.objects import ObjectScheme
@@ -100,8 +100,8 @@ def class_curves(request: CurvesRequest) -> Job[list[ClassCurves]]:
     scheme = _scheme(request)
     series = series_of(list(files))
     yield Stage(name="Measuring classes", total=len(files))
-    tasks = [Task(case, (path,), partial(_memory, path)) for case, path in files.items()]
-    work = sum(_memory(path) for path in files.values()) / _BYTES
+    tasks = [Task(case, (path,), partial(bytes_of, path, _BYTES)) for case, path in files.items()]
+    work = sum(bytes_of(path, 1) for path in files.values())
     seen: dict[str, _Seen] = rest_of(
         (yield from each_case(_look, tasks, workers=request.workers, work=work)), "measured"
     )
@@ -296,9 +296,3 @@ def figure_with(panels: int, height: float) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(8, 1 + height * panels), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
-
-
-def _memory(path: Path) -> float:
-    with suppress(NnunetError):  # reading it whole tells why
-        return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
-    return 0.0

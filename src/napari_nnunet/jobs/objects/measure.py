@@ -20,6 +20,7 @@ from napari_nnunet.formats.images.files import common_ending, ending_of, read_he
 from napari_nnunet.formats.results.objects import found_files
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, onto
+from napari_nnunet.jobs.case_size import bytes_of
 from napari_nnunet.processes.pool import Task, each_case, rest_of
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
 from napari_nnunet.volume import by_text
@@ -56,8 +57,8 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     images = {case: images_of(request.images, case) for case in cases}
     yield from unsized([next(iter(images[case]), path) for case, path in cases.items()])
     yield Stage(name="Measuring", total=len(cases))
-    tasks = [Task(case, (path, images[case]), partial(_memory, path)) for case, path in cases.items()]
-    voxels = sum(map(_memory, cases.values())) / _BYTES
+    tasks = [Task(case, (path, images[case]), partial(bytes_of, path, _BYTES)) for case, path in cases.items()]
+    voxels = sum(bytes_of(path, 1) for path in cases.values())
     outcomes = yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)
     rows: dict[str, MeasuredRows] = rest_of(outcomes, "measured")
     yield from scattered({case: own.pieces for case, own in rows.items()})
@@ -172,9 +173,3 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
             "areas and volumes of their objects are counted in voxels, not in mm.",
         )
     return bool(unknown)
-
-
-def _memory(path: Path) -> float:
-    with suppress(NnunetError):  # reading it whole tells why
-        return float(np.prod(read_header(path).shape, dtype=np.float64)) * _BYTES
-    return 0.0
