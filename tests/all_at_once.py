@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
             sys.stdout.flush()
             sys.stdout.buffer.write(one.output())
             sys.stdout.flush()
-        return next((status for status in (seen, *(one.status() for one in begun)) if status), 0)
+        lost = len(begun) < len(others)  # a room that could not be begun
+        return next((status for status in (seen, *(one.status() for one in begun), int(lost)) if status), 0)
     finally:
         waiting.clear()
         while any(one.is_alive() for one in besides):
@@ -83,8 +84,13 @@ def _take(waiting: deque[tuple[list[str], bool]], begun: list[_Room]) -> None:
     """Run what waits, one room after another."""
     while waiting:
         try:
-            one = _Room(*waiting.popleft())
+            room = waiting.popleft()
         except IndexError:  # another process was faster
+            return
+        try:
+            one = _Room(*room)
+        except OSError as error:
+            print(f"Not begun: {' '.join(room[0])}: {error}", file=sys.stderr)
             return
         begun.append(one)
         one.status()
@@ -100,7 +106,11 @@ class _Room:
     def __init__(self, command: Sequence[str], draws: bool) -> None:
         self._command, self._draws = command, draws
         self._written = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end
-        self._process = self._started()
+        try:
+            self._process = self._started()
+        except OSError:
+            self._written.close()
+            raise
         self._waiting = Thread(target=self._wait)
         self._waiting.start()
 

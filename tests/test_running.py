@@ -71,14 +71,32 @@ def test_every_room_is_run_once_and_what_is_in_none_too():
     assert (all_at_once.WINDOWS[-1], others[-1]) == ("gui and not live", "not gui and not live")
 
 
-def test_whoever_is_free_takes_the_next_room(monkeypatch, capfdbinary):
-    program = (
-        "import sys, time; time.sleep(float(sys.argv[-1])); print(sys.argv[-1]); sys.exit(4 * (sys.argv[-1] == '.3'))"
-    )
-    rooms = [([sys.executable, "-c", program, word], False) for word in ("1", "2", ".3", ".1", ".2")]
+MEETS = """
+import sys, time
+from pathlib import Path
+folder, name, *others = sys.argv[1:]
+(Path(folder) / name).touch()
+end = time.monotonic() + 60
+while not all((Path(folder) / other).is_file() for other in others) and time.monotonic() < end:
+    time.sleep(0.01)
+print(name)
+sys.exit(4 * (name == "d") or 5 * (time.monotonic() > end))
+"""
+
+
+def test_whoever_is_free_takes_the_next_room(monkeypatch, capfdbinary, tmp_path):
+    # three at once, and the first ends only when the last has begun: somebody else takes that
+    waits = {"a": "e", "b": "c", "c": "b", "d": "", "e": ""}
+    rooms = [([sys.executable, "-c", MEETS, str(tmp_path), name, *other], False) for name, other in waits.items()]
     monkeypatch.setattr(all_at_once, "rooms", lambda: rooms)
     assert all_at_once.main([]) == 4
-    assert sorted(capfdbinary.readouterr().out.split()) == [b".1", b".2", b".3", b"1", b"2"]
+    assert sorted(capfdbinary.readouterr().out.split()) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_a_room_that_cannot_be_begun_is_no_success(monkeypatch, tmp_path):
+    rooms = [([sys.executable, "-c", ""], False), ([str(tmp_path / "missing")], False)]
+    monkeypatch.setattr(all_at_once, "rooms", lambda: rooms)
+    assert all_at_once.main([]) == 1
 
 
 def test_no_process_is_left_when_the_tests_are_interrupted(monkeypatch):

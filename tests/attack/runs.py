@@ -69,7 +69,8 @@ class Run:
         """What must never be of a process that was not killed; None if there is nothing of it."""
         if self.status is None:
             return "hang"
-        bad = self.status not in (0, 1, 2, 3) or "Traceback (" in self.text or "fault of the program" in self.text
+        unforeseen = ("Traceback (", "fault of the program", "FAILED: Unexpected ")
+        bad = self.status not in (0, 1, 2, 3) or any(words in self.text for words in unforeseen)
         silent = self.status != 0 and "Error: " not in self.text and "failed" not in self.text.lower()
         return f"traceback, status {self.status}: {self.text[-600:]}" if bad or silent else None
 
@@ -168,6 +169,6 @@ def _job(words):
         status = 0
         for part in (requests,) if verb.together else requests:
             status |= int(verb.run(part, shell) or 0)
-        return status | int(shell.failed > 0)
+        return status or int(shell.failed > 0 and not verb.together)
 
     return act

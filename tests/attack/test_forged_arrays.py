@@ -42,6 +42,18 @@ def test_what_is_no_array_is_not_opened(case, monkeypatch, layer):
         open_case(case, "c")
 
 
+def test_a_layer_that_is_there_twice_is_not_chosen_between(case, monkeypatch):
+    """blosc2 takes the first, and whoever looks at the last has looked at nothing."""
+    blosc2.asarray(np.ones(_SHAPE, np.float32), urlpath=str(case / "c.b2nd"), mode="w", meta={"b2nX": {"a": "b"}})
+    data = (case / "c.b2nd").read_bytes()
+    head = head_of(data)
+    assert head.count(b"b2nX") == 1
+    (case / "c.b2nd").write_bytes(data.replace(b"b2nX", b"b2nd", 1))
+    monkeypatch.setattr(blosc2, "open", lambda **_: pytest.fail("it was opened"))
+    with pytest.raises(DatasetError, match="the list of its metadata is damaged"):
+        open_case(case, "c")
+
+
 @pytest.mark.parametrize("kind", ["S4", "U2", "c8", "M8[s]"])
 def test_only_numbers_are_read(case, kind):
     blosc2.asarray(np.zeros(_SHAPE, kind), urlpath=str(case / "c.b2nd"), mode="w")

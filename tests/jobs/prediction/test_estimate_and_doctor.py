@@ -11,10 +11,11 @@ import SimpleITK as sitk
 
 from helpers import smooth_image
 from napari_nnunet.engine.image.prepare import prepare
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Progress, drain
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs import doctor
+from napari_nnunet.jobs.prediction import presets
 from napari_nnunet.jobs.prediction.estimate import estimate, estimate_presets
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.presets import measure_presets
@@ -90,3 +91,32 @@ def test_presets_are_measured_on_labelled_cases_and_noted_beside_the_model(model
     assert set(measured) == {"fast", "balanced", "full"}
     assert json.loads((model.folder / "inference_presets.json").read_text(encoding="utf-8"))["cases"] == ["a"]
     assert load_model(model.folder).preset_dice == {name: entry["dice"] for name, entry in measured.items()}
+
+
+def test_presets_are_compared_by_the_cases_that_none_of_them_lost(model, tmp_path, monkeypatch):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for name, first in (("a", 5), ("b", 0)):
+        truth = np.zeros((10, 20, 20), np.uint8)
+        truth[:, first : first + 10] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(smooth_image(truth.shape)[0]), str(images / f"{name}_0000.nii.gz"))
+        sitk.WriteImage(sitk.GetImageFromArray(truth), str(labels / f"{name}.nii.gz"))
+    asked = MeasurePresetsRequest(model=model.folder, source=images, labels=labels)
+    for path in (images / "b_0000.nii.gz", labels / "b.nii.gz"):
+        path.rename(tmp_path / path.name)
+    alone = drain(measure_presets(asked))
+    for name, folder in (("b_0000.nii.gz", images), ("b.nii.gz", labels)):
+        (tmp_path / name).rename(folder / name)
+    usual, runs = presets.predict, []
+
+    def short_of_memory(*given):
+        runs.append(given)
+        if len(runs) == 4:  # the second case of the second preset
+            raise ResourceError("It does not fit.")
+        return (yield from usual(*given))
+
+    monkeypatch.setattr(presets, "predict", short_of_memory)
+    found = drain(measure_presets(asked))
+    assert {name: entry["dice"] for name, entry in found.items()} == {n: e["dice"] for n, e in alone.items()}
+    assert json.loads((model.folder / "inference_presets.json").read_text(encoding="utf-8"))["cases"] == ["a"]

@@ -131,3 +131,6 @@ def test_a_finished_segmentation_of_an_image_of_another_size_is_not_kept(model, 
     write_nifti(images / "a_0000.nii.gz", smooth_image((8, 10, 12))[0])
     assert segment(model, images / "a_0000.nii.gz", out, keep_finished=True)[0].done == ("a",)
     assert read_labels(out / "a.nii.gz")[0].shape == (8, 10, 12)
+    write_nifti(images / "a_0000.nii.gz", smooth_image((8, 12, 10))[0])  # the same voxels, turned
+    assert segment(model, images / "a_0000.nii.gz", out, keep_finished=True)[0].done == ("a",)
+    assert read_labels(out / "a.nii.gz")[0].shape == (8, 12, 10)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from docks import Halting, add_image, open_dock, press, wait_until_idle
 from napari.layers import Labels
 from qtpy.QtCore import Qt
@@ -27,6 +28,7 @@ from napari_nnunet.widgets.choosing import ensemble_dock
 from napari_nnunet.widgets.choosing.ensemble_jobs import estimate_together
 from napari_nnunet.widgets.choosing.members import BEST, FOLDS, LAYERS, MODELS
 from napari_nnunet.widgets.choosing.scores import fold_scores
+from napari_nnunet.widgets.files.reader import get_reader
 
 
 @pytest.fixture
@@ -191,6 +193,25 @@ def test_models_of_datasets_with_the_same_classes_segment_together(viewer, ensem
     assert {Path(member["folder"]).parent.name for member in members} == {"Dataset001_Tiny", "Dataset002_Other"}
 
 
+def test_a_model_that_turns_images_gets_their_place_whichever_stands_first(
+    viewer, ensemble, workspace, qtbot, tmp_path
+):
+    image = sitk.GetImageFromArray(smooth_image((10, 28, 26))[0])
+    image.SetDirection((0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    sitk.WriteImage(image, str(tmp_path / "image.nii.gz"))
+    data, keywords, _ = get_reader(str(tmp_path / "image.nii.gz"))(str(tmp_path / "image.nii.gz"))[0]
+    viewer.add_image(data, **keywords)
+    _ready(qtbot, ensemble)
+    assert ensemble.request().request.grid.affine is None
+    first, second = (member.model.folder for member in ensemble.members.chosen())
+    assert ensemble.form.model.folder == first
+    content = json.loads((second / "plans.json").read_text(encoding="utf-8"))
+    (second / "plans.json").write_text(json.dumps(content | {"image_reader_writer": "NibabelIOWithReorient"}))
+    ensemble.members.refresh()
+    _ready(qtbot, ensemble)
+    assert ensemble.request().request.grid.affine is not None or ensemble.request().request.grid.origin is not None
+
+
 def test_probability_layers_are_joined(viewer, ensemble, qtbot):
     add_image(viewer)
     ensemble.members.source_box.value = LAYERS
@@ -274,10 +295,12 @@ def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace
         folder.mkdir()
         noise = np.random.default_rng(seed).random((3, *truth.shape)).astype(np.float32)
         p = (noise + 0.5 * np.eye(3, dtype=np.float32)[truth].transpose(3, 0, 1, 2)) ** 4
-        write_probabilities(p / p.sum(axis=0), folder / "a.npz")
-        write_nifti(folder / "a.nii.gz", p.argmax(axis=0).astype(np.uint8))
+        for case in ("a", "b"):  # the latter has no reference
+            write_probabilities(p / p.sum(axis=0), folder / f"{case}.npz")
+            write_nifti(folder / f"{case}.nii.gz", p.argmax(axis=0).astype(np.uint8))
     qtbot.mouseClick(ensemble.calibrate, Qt.MouseButton.LeftButton)
     wait_until_idle(qtbot, ensemble)
+    assert "Calibrated on 1 cases" in ensemble.panel.status.text() and "b failed: " in ensemble.panel.status.text()
     qtbot.waitUntil(lambda: "The uncertainty is calibrated" in ensemble.summary.text())
     assert not ensemble.calibrate.isVisible()
     assert ensemble.request().vote.temperature != 1

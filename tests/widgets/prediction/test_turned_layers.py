@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -48,6 +50,10 @@ def test_a_file_that_was_dropped_is_segmented_as_in_a_folder(tmp_path, turning, 
     assert expected.any()
     np.testing.assert_array_equal(found.labels, expected)
     plain = make_model(tmp_path / "plain", Recipe())
+    choices = Choices(plain, (Image(data, **keywords),), "ZYX", typed, PredictSettings(**HOW), None, None, "Labels")
+    together = resolve(replace(choices, turns=True))  # with a model beside it that turns images
+    found = drain(predict(turning, together.frames[0].volume, request.settings))
+    np.testing.assert_array_equal(found.labels, expected)
     as_it_lies = request_of(plain, Image(data, **keywords), spacing=typed)
     assert as_it_lies.grid.origin is None
     other = drain(predict(plain, as_it_lies.frames[0].volume, request.settings))

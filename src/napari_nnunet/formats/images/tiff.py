@@ -89,7 +89,7 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
-    if content.get(_ASSUMED) is True:
+    if content.get(_ASSUMED) in (True, entries):  # True in files of earlier versions; numbers mended by hand are known
         return Geometry(spacing=spacing, spacing_known=False, remarks=remarks)
     return Geometry(spacing=spacing, spacing_source=BESIDE, remarks=remarks)
 
@@ -117,5 +117,6 @@ def write(labels: NDArray[Any], geometry: Geometry, path: Path, note: LabelNote 
     # The temporary name is ".NAME.tif.partial-...": the sidecar belongs to NAME.
     final = re.sub(r"^\.(.*)\.partial-.*$", r"\1", path.name)
     stem = re.sub(r"\.tiff?$", "", final, flags=re.IGNORECASE)
-    assumed = {} if geometry.spacing_known else {_ASSUMED: True}
-    write_json(path.with_name(f"{stem}.json"), {"spacing": list(geometry.spacing), **assumed})
+    spacing = list(geometry.spacing)
+    assumed = {} if geometry.spacing_known else {_ASSUMED: spacing}
+    write_json(path.with_name(f"{stem}.json"), {"spacing": spacing, **assumed})

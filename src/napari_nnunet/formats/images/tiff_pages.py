@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,21 +81,34 @@ def _unpacked_by_pillow(pages: Pages, path: Path) -> NDArray[Any]:
     Raises
     ------
     ImageError
-        If it does not: of other ways of packing, colours that it would change, and types that it widens.
+        If it does not: of other ways of packing, colours and transparency that it would change, types that it widens
+        (2 or 4 bits among them), planes that it turns, channels that lie apart.
     """
     frame = pages.parts[0].keyframe
-    if frame.compression == _LZW and frame.photometric in _KEPT_COLOURS:
-        with Image.open(path) as image:
+    every = [page for part in pages.parts for page in part.pages]
+    if frame.compression == _LZW and all(page is not None and _kept_by_pillow(page.aspage()) for page in every):
+        with Image.open(path) as image, suppress(Image.DecompressionBombError):
             planes = []
-            for page in (page for part in pages.parts for page in part.pages):
+            for page in every:
                 image.seek(page.index)
-                planes.append(np.asarray(image))
-        found = np.concatenate([plane.reshape(-1) for plane in planes])
-        if found.dtype == pages.dtype and found.size == math.prod(pages.shape) and len({p.shape for p in planes}) == 1:
-            return found.reshape(pages.shape)
+                plane = np.asarray(image)
+                planes.append(plane.astype(plane.dtype.newbyteorder("="), copy=False))
+            if all(plane.dtype == pages.dtype and plane.shape == frame.shape for plane in planes):
+                return np.stack(planes).reshape(pages.shape)
     raise ImageError(
         f"{path.name} is packed by {getattr(frame.compression, 'name', frame.compression)}, which only the package "
         "imagecodecs can unpack. Install it (pip install imagecodecs), or save the file without compression."
+    )
+
+
+def _kept_by_pillow(page: tifffile.TiffPage) -> bool:
+    """Whether Pillow gives the values of a page as they are stored."""
+    return (
+        page.photometric in _KEPT_COLOURS
+        and page.tags.valueof(_ORIENTATION, 1) in (0, 1)
+        and page.planarconfig in (None, 1)
+        and page.bitspersample in (8, 16, 32)
+        and not page.extrasamples
     )
 
 

@@ -25,7 +25,7 @@ _LAYERS = 87  # where the list of layers begins
 _LONGEST = 4096  # bytes of the header of an array; those of eight axes take 400
 _MOST_AXES = 8  # B2ND_MAX_DIM is 8 in its first and 16 in later versions
 _MOST_BYTES = 2**31 - 1  # of a chunk
-_WORDS = {0xDA: 2, 0xDB: 4, 0xD9: 1}  # MessagePack's kinds of strings, by how many bytes their length has
+_WORD = 0xDB  # MessagePack's kind of string whose length has four bytes: blosc2 writes no other
 
 
 class ArrayHead(NamedTuple):
@@ -104,7 +104,10 @@ def _names(head: bytes) -> dict[bytes, int]:
         length = head[at] & 0x1F if at < len(head) else 0
         if at + length + 6 > len(head):
             raise ValueError("the list of its metadata is damaged")
-        found[head[at + 1 : at + 1 + length]] = int.from_bytes(head[at + length + 2 : at + length + 6], "big")
+        name = head[at + 1 : at + 1 + length]
+        if name in found:  # blosc2 takes the first
+            raise ValueError("the list of its metadata is damaged")
+        found[name] = int.from_bytes(head[at + length + 2 : at + length + 6], "big")
         at += length + 6
     return found
 
@@ -117,9 +120,9 @@ def _array(head: bytes, at: int) -> ArrayHead:
         chunks, at = _numbers(head, at, axes, "i")
         blocks, at = _numbers(head, at, axes, "i")
         known = kind == 0xC6 and items == 0x97 and 0 < axes <= _MOST_AXES
-        wide = _WORDS[head[at + 1]]  # behind a byte for the kind of the name
-        size = int.from_bytes(head[at + 2 : at + 2 + wide], "big")
-        word = head[at + 2 + wide : at + 2 + wide + size].decode("ascii")
+        known = known and head[at + 1] == _WORD  # behind a byte for the kind of the name
+        size = int.from_bytes(head[at + 2 : at + 6], "big")
+        word = head[at + 6 : at + 6 + size].decode("ascii")
         dtype = np.dtype(word)
     except (struct.error, IndexError, KeyError, UnicodeDecodeError, TypeError, SyntaxError, ValueError) as error:
         raise ValueError("what it says of its array is damaged") from error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.labelling.doubt import ClassDoubt, Doubt, Part, doubt_of
 from napari_nnunet.engine.labelling.explain import Slip, slips
 from napari_nnunet.errors import ImageError, NnunetError
-from napari_nnunet.events import Job, Note, Stage
+from napari_nnunet.events import CaseFailed, Job, Note, Pump, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
@@ -234,8 +234,11 @@ def _explained(
         return
     yield Stage(name="Looking for what went wrong", total=len(suspects))
     wanted = {pair.name: judged[pair.name].classes for pair in suspects}
-    reasons = yield from outcomes_of_pairs(explain, suspects, rules.reader, rules, scheme, wanted, workers=workers)
-    for name, outcome in reasons.items():
+    with Pump(outcomes_of_pairs(explain, suspects, rules.reader, rules, scheme, wanted, workers=workers)) as pump:
+        for event in pump:
+            if not isinstance(event, CaseFailed):  # the case itself was looked at
+                yield event
+    for name, outcome in pump.result.items():
         judged[name] = replace(judged[name], slips=outcome.result or ())
 
 

@@ -62,31 +62,32 @@ def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[s
         raise DatasetError(f"No case of {', '.join(map(str, request.source))} has a label file in {labels}.")
     base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
-    measured: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     failed: dict[str, NnunetError] = {}
     for name in usable_presets(model):
         chosen = preset(name, folds=folds, base=base)
         yield Stage(name=f"Preset {name}", total=len(cases))
-        scores: list[float] = []
-        seconds = 0.0
+        found[name] = {}
         for i, case in enumerate(cases):
             if case.name in failed:
                 continue
             try:
-                volume, truth = _image_and_labels(case, labels / (case.name + ending), reader)
+                volume, truth = image_and_labels(case, labels / (case.name + ending), reader)
                 began = time.monotonic()
                 result = yield from predict(model, volume, chosen)
-                seconds += time.monotonic() - began
-                scores.append(foreground_dice(case.name, truth, result.labels, model))
-            except NnunetError as error:  # the presets are compared by the other cases
+                seconds = time.monotonic() - began
+                found[name][case.name] = foreground_dice(case.name, truth, result.labels, model), seconds
+            except NnunetError as error:  # the presets are compared by the other cases, each by the same
                 failed[case.name] = error
                 yield CaseFailed.of(case.name, error, i, len(cases))
         if len(failed) == len(cases):
             raise of_cases(failed, len(cases), "measured")
-        measured[name] = {"dice": float(np.nanmean(scores)), "seconds_per_case": seconds / len(scores)}
-        yield Note(
-            text=f"{name}: Dice {measured[name]['dice']:.4f}, {measured[name]['seconds_per_case']:.1f} s per case"
-        )
+    measured: dict[str, dict[str, float]] = {}
+    for title, by_case in found.items():
+        kept = [own for case, own in by_case.items() if case not in failed]
+        dice, each = float(np.nanmean([score for score, _ in kept])), float(np.mean([time for _, time in kept]))
+        measured[title] = {"dice": dice, "seconds_per_case": each}
+        yield Note(text=f"{title}: Dice {dice:.4f}, {each:.1f} s per case")
     write_json(
         model.folder / _FILE,
         {
@@ -98,7 +99,7 @@ def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[s
     return measured
 
 
-def _image_and_labels(case: Case, path: Path, reader: str) -> tuple[Volume, NDArray[Any]]:
+def image_and_labels(case: Case, path: Path, reader: str) -> tuple[Volume, NDArray[Any]]:
     """Read a case and its labels on the voxels of its image; raises ImageError where they lie elsewhere."""
     volume = volume_of_case(case, reader)
     labels, geometry = read_labels(path, reader=reader)

@@ -19,7 +19,7 @@ from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import write_json, written_beside
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.formats.model.eight_bit import EightBit, EightBitFold, EightBitMeasured
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.workspace import Workspace
@@ -28,7 +28,7 @@ from napari_nnunet.jobs.choosing.crossval import reference_folder
 from napari_nnunet.jobs.choosing.validation import validation_cases
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.predictor import build_predictor
-from napari_nnunet.jobs.prediction.presets import foreground_dice
+from napari_nnunet.jobs.prediction.presets import foreground_dice, image_and_labels
 from napari_nnunet.jobs.prediction.windows import tiles_of
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.prediction import PredictSettings
@@ -160,8 +160,8 @@ def _measured(model: TrainedModel, cases: _Cases, settings: PredictSettings) -> 
     arithmetic = ""
     yield Stage(name="Comparing on validation cases", total=len(pairs))
     for i, (fold, case) in enumerate(pairs):
-        truth, _ = read_labels(cases.references / (case.name + model.dataset.file_ending), reader=model.plans.reader)
-        volume = read_volume(case.files, reader=model.plans.reader)
+        reference = cases.references / (case.name + model.dataset.file_ending)
+        volume, truth = image_and_labels(case, reference, model.plans.reader)
         for precision, found in scores.items():
             own = settings.replace(folds=(fold,), precision=precision)
             if i == 0 or fold != pairs[i - 1][0]:

@@ -114,7 +114,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         check_models([member.model for member in chosen])
         uncertain = asked["uncertainty"] and len(chosen) > 1
         vote = VoteSettings(asked["method"], weights, uncertain, _temperature(chosen))
-        request = self.form.request(self.panel)
+        request = self.form.request(self.panel, turns=any(member.model.turns for member in chosen))
         for member in chosen:
             self.form.require_near(member.model, request)
         cleaning = self.members.cleaning() or Cleaning()

@@ -312,16 +312,23 @@ class RunPanel(QWidget):
                 self._on_progress(event)
             case Note() if event.level != "detail":
                 text = event.in_window or event.text
-                if event.level == "warning" and text not in self._warned:
-                    self._warned.append(text)
+                if event.level == "warning":
+                    self._remember(text)
                 self.say(("Note: " if event.level == "warning" else "") + text)
             case CaseDone():
                 self._case_over(event)
             case CaseFailed():
                 self._case_over(event)
-                self.say(f"{event.case} failed: {event.in_window or event.message}")
+                text = f"{event.case} failed: {event.in_window or event.message}"
+                self._remember(text)
+                self.say(text)
             case _:
                 pass
+
+    def _remember(self, text: str) -> None:
+        """Keep what is said once more at the end, when the progress has taken it from sight."""
+        if text not in self._warned:
+            self._warned.append(text)
 
     def _with_warnings(self, text: str | None) -> str | None:
         """Return what is said at the end with the warnings, which the progress took from sight."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -297,13 +298,15 @@ class SegmentForm(Form):
         """Return what the form says."""
         return PredictSettings(**self.rows.values(), memory_gb=read_preferences().memory_gb)
 
-    def request(self, panel: RunPanel) -> SegmentRequest:
+    def request(self, panel: RunPanel, *, turns: bool = False) -> SegmentRequest:
         """Return what Run would do.
 
         Parameters
         ----------
         panel : RunPanel
             Which runs what mends the form.
+        turns : bool
+            Whether another model that segments the same layer turns images by their place.
 
         Raises
         ------
@@ -311,7 +314,7 @@ class SegmentForm(Form):
             With the first thing that is missing or does not fit, and a button that mends it where there is one.
         """
         try:
-            return resolve(self.choices())
+            return resolve(replace(self.choices(), turns=turns))
         except ApartError as error:
             raise with_remedy(error, self.viewer, panel, self.image.exchange) from error
         except FarError as error:

@@ -65,6 +65,8 @@ class Choices:
         One of :data:`OUTPUTS`.
     accepted : tuple of float or None
         The voxel size that was confirmed although it is far from the model's.
+    turns : bool
+        Whether another model that segments the same layer turns images by their place.
     """
 
     model: TrainedModel | None
@@ -76,6 +78,7 @@ class Choices:
     times: tuple[int, ...] | None
     output: str
     accepted: tuple[float, ...] | None = None
+    turns: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +182,7 @@ def resolve(choices: Choices) -> SegmentRequest:
         require_over(first, other, choices.axes)
     voxel, typed = _voxel_size(choices, first, spatial), bool(choices.spacing_text.strip())
     grid = _as_seen(model, first, voxel, len(spatial), typed=typed)
-    if model.turns and grid.ndim == 3:
+    if (model.turns or choices.turns) and grid.ndim == 3:
         grid = _with_place(grid, first, choices.axes)
     require_confirmed(model, grid, choices.accepted)
     try:

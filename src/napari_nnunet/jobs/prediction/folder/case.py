@@ -236,12 +236,13 @@ def _beside(case: Case, out: Path, ending: str) -> Path:
 def _same_size(shape: tuple[int, ...], case: Case, model: TrainedModel) -> bool:
     """Whether a segmentation has as many voxels along each axis as a case's image, by its header.
 
-    Axes may be in the order that a reader turned them to, and one of one voxel may be missing.
+    An axis of one voxel may be missing. Where the reader turns volumes, axes may be in another order.
     """
     with suppress(NnunetError):
         if not case.is_dicom:  # those are read whole
             own, _ = size_of_case(case, model_reader(model))
-            return sorted(n for n in own if n > 1) == sorted(n for n in shape if n > 1)
+            sizes, found = ([n for n in some if n > 1] for some in (own, shape))
+            return sorted(sizes) == sorted(found) if model.turns else sizes == found
     return True
 
 
