@@ -197,7 +197,7 @@ def test_a_model_that_turns_images_gets_their_place_whichever_stands_first(
     viewer, ensemble, workspace, qtbot, tmp_path
 ):
     image = sitk.GetImageFromArray(smooth_image((10, 28, 26))[0])
-    image.SetDirection((0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    image.SetDirection((-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     sitk.WriteImage(image, str(tmp_path / "image.nii.gz"))
     data, keywords, _ = get_reader(str(tmp_path / "image.nii.gz"))(str(tmp_path / "image.nii.gz"))[0]
     viewer.add_image(data, **keywords)
