@@ -9,7 +9,7 @@ from napari.layers import Labels
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
-from napari_nnunet.widgets.files.place import grid_of
+from napari_nnunet.widgets.files.place import grid_of, shown_order
 from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
@@ -43,10 +43,13 @@ class ApartError(NotReadyError):
         self.first, self.other, self.axes, self.mendable = first, other, axes, mendable
 
 
-def grid_of_layer(layer: Any, axes: str) -> Grid:
-    """Return where the spatial axes of a layer lie, in mm; pixels count as mm."""
+def grid_of_layer(layer: Any, axes: str, *, as_shown: bool = False) -> Grid:
+    """Return where the spatial axes of a layer lie, in mm; pixels count as mm. ``as_shown``: where they are seen."""
+    place = placement_of(layer)
+    if as_shown:
+        del place["axis_labels"]
     try:
-        return grid_of(full_resolution(layer).shape[: layer.ndim], placement_of(layer), axes)
+        return grid_of(full_resolution(layer).shape[: layer.ndim], place, axes)
     except NnunetError as error:
         raise NotReadyError(f"'{layer.name}': {error.in_window}") from error
 
@@ -62,6 +65,11 @@ def require_over(first: Any, other: Any, axes: str) -> None:
         If that cannot be told: one is in pixels and the other one is not.
     """
     one, two = grid_of_layer(first, axes), grid_of_layer(other, axes)
+    places = [placement_of(layer) for layer in (first, other)]
+    if len({shown_order(place) is None for place in places}) > 1:  # napari's new layers have no names of axes
+        shown = [grid_of_layer(layer, axes, as_shown=True) for layer in (first, other)]
+        if isinstance(relation(*shown), Same):
+            return
     if one.geometry.spacing_known != two.geometry.spacing_known:
         pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
         raise NotReadyError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,11 +29,19 @@ LayerData = tuple[Any, dict[str, Any], str]
 _UPRIGHT = 1e-6  # of a direction's entries
 _SHEARED = 1e-4  # cosine of the angle between two axes
 _TIME = ("t", "time", "frame", "frames")
+#: Names of the world's axes z, y, x on layers that show them in another order (see :func:`placement`).
+ACROSS = ("up-down", "front-back", "left-right")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def placement(geometry: Geometry) -> dict[str, Any]:
-    """Return the keywords that place a layer on a grid; a direction that is not upright becomes the layer's affine."""
+    """Return the keywords that place a layer on a grid; a direction that is not upright becomes the layer's affine.
+
+    napari cannot show slices of a volume whose array runs along the world's axes in another order, such as sagittal
+    ones: what it would have to draw has no inverse. Such a layer gets the world's axes in the order of its array, and
+    their names say so (:data:`ACROSS`), which :func:`grid_of` understands: it lies right over layers that were stored
+    in the same order, and whatever is saved or computed goes by the real place.
+    """
     ndim = geometry.ndim
     place: dict[str, Any] = {
         "scale": geometry.spacing,
@@ -46,11 +55,30 @@ def placement(geometry: Geometry) -> dict[str, Any]:
     ordered = matrix[[*range(ndim - 1, -1, -1), ndim]]  # rows from ITK's x, y, z to the array's z, y, x
     turned = ordered[:ndim, :ndim] / np.asarray(geometry.spacing)
     origin = ordered[:ndim, ndim]
+    order = list(_along(turned))
+    if order != list(range(ndim)):
+        place["axis_labels"] = [ACROSS[axis] for axis in order]
+        turned, origin = turned[order], origin[order]
     if np.allclose(turned, np.eye(ndim), atol=_UPRIGHT):
         return place | {"translate": tuple(float(v) for v in origin)}
     affine = np.eye(ndim + 1)
     affine[:ndim, :ndim], affine[:ndim, ndim] = turned, origin
     return place | {"affine": affine}
+
+
+def _along(direction: NDArray[Any]) -> tuple[int, ...]:
+    """Return along which axis of the world each axis of an array runs, but for what is oblique; as it is in 2-D."""
+    ndim = len(direction)
+    if ndim != len(ACROSS):
+        return tuple(range(ndim))
+    orders = itertools.permutations(range(ndim))
+    return max(orders, key=lambda order: round(sum(abs(direction[axis, i]) for i, axis in enumerate(order)), 6))
+
+
+def shown_order(attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return which axes of the world (z, y, x) a layer shows, where that is another order than usual; else None."""
+    names = [str(name) for name in attributes.get("axis_labels", ())][-len(ACROSS) :]
+    return tuple(ACROSS.index(name) for name in names) if sorted(names) == sorted(ACROSS) else None
 
 
 def with_time(place: Mapping[str, Any], step: float, unit: str) -> dict[str, Any]:
@@ -132,9 +160,13 @@ def grid_of(shape: Sequence[int], attributes: Mapping[str, Any], axes: str) -> G
     lengths = [length_in_mm(unit) for unit in attributes.get("units", ["pixel"] * ndim)]
     factor = np.array([1.0 if lengths[i] is None else lengths[i] for i in picked])
     linear = factor[:, None] * world[np.ix_(picked, picked)]
+    origin = factor * world[picked, ndim]
+    order = shown_order(attributes)
+    if order is not None and len(picked) == len(order):
+        back = np.argsort(order)
+        linear, origin = linear[back], origin[back]
     spacing = np.linalg.norm(linear, axis=0)
     direction = (linear / spacing)[::-1, ::-1]
-    origin = factor * world[picked, ndim]
     geometry = Geometry(
         spacing=tuple(float(s) for s in spacing),
         origin=tuple(float(v) for v in origin[::-1]),
@@ -152,12 +184,14 @@ def geometry_to_save(shape: Sequence[int], attributes: Mapping[str, Any], axes: 
     shape, attributes, axes
         As for :func:`grid_of`.
     """
-    now = grid_of(shape, attributes, axes)
     kept = attributes.get("metadata", {}).get(STORED)
     if not kept:
-        return now.geometry
+        return grid_of(shape, attributes, axes).geometry
     stored = Geometry.model_validate(kept)
     place = placement(stored)
+    if shown_order(place) is not None:  # whoever copied scale and place of a layer may have left its names out
+        attributes = {**attributes, "axis_labels": [*([""] * (len(shape) - stored.ndim)), *place["axis_labels"]]}
+    now = grid_of(shape, attributes, axes)
     if stored.ndim != len(now.shape):
         return now.geometry
     before = grid_of(now.shape, place, "ZYX"[-stored.ndim :])

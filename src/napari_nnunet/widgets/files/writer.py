@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
@@ -15,10 +16,20 @@ from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_writer import save_case
 from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
+from napari_nnunet.grid import Same, relation
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.widgets.files.dicom_layers import write_dicom
-from napari_nnunet.widgets.files.place import STORED, axes_of, for_format, geometry_to_save, in_window_words
-from napari_nnunet.widgets.frame.layers import class_names_of
+from napari_nnunet.widgets.files.overlay import grid_of_layer
+from napari_nnunet.widgets.files.place import (
+    STORED,
+    axes_of,
+    for_format,
+    geometry_to_save,
+    grid_of,
+    in_window_words,
+    shown_order,
+)
+from napari_nnunet.widgets.frame.layers import class_names_of, placement_of
 
 _MOST_COLOURS = 256  # more values are numbered objects, whose colours mean nothing
 
@@ -46,6 +57,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     labels = np.asarray(data[0] if attributes.get("multiscale") else data)
     axes = axes_of(labels.ndim, attributes)
+    attributes = _named(attributes, labels.shape, axes)
     if path.lower().endswith(".dcm"):
         write_dicom(Path(path), labels, attributes, axes)
         return [path]
@@ -63,6 +75,21 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     )
     write_labels(labels, for_format(geometry, space, ending_of(Path(path))), Path(path), note=note)
     return [path]
+
+
+def _named(attributes: dict[str, Any], shape: tuple[int, ...], axes: str) -> dict[str, Any]:
+    """Return the description of a layer with the names of axes of the image it lies over, where it has none itself."""
+    viewer = napari.current_viewer()
+    known = shown_order(attributes) is not None or attributes.get("metadata", {}).get(STORED)
+    if viewer is None or axes != "ZYX" or known:
+        return attributes
+    own = grid_of(shape, attributes, axes)
+    for layer in viewer.layers:
+        if layer.ndim == len(axes) and shown_order(place := placement_of(layer)) is not None:
+            there = grid_of_layer(layer, axes, as_shown=True)
+            if there.shape == own.shape and isinstance(relation(there, own), Same):
+                return {**attributes, "axis_labels": place["axis_labels"]}
+    return attributes
 
 
 def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
