@@ -13,6 +13,7 @@ from napari.layers import Labels
 from helpers import smooth_image
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.grid import Grid, Same, relation
+from napari_nnunet.widgets.dataset.case_request import SLICE, cut_of
 from napari_nnunet.widgets.files.overlay import grid_of_layer, require_over
 from napari_nnunet.widgets.files.place import ACROSS, geometry_to_save, placement
 from napari_nnunet.widgets.files.reader import get_reader
@@ -78,18 +79,22 @@ def test_a_sagittal_volume_is_drawn_and_what_is_made_over_it_is_saved_on_its_pla
     drawn(viewer, qtbot)
     assert sorted(layer.axis_labels) == sorted(ACROSS)
     expected = read_volume([path]).geometry
-    viewer._new_labels()  # napari's own button: it copies no names of axes
-    own = viewer.layers[-1]
-    assert isinstance(own, Labels) and own.data.shape == SHAPE
-    own.data[2, 3:6, 4:9] = 1
-    require_over(layer, own, "ZYX")
-    drawn(viewer, qtbot)
-    data, attributes, _ = own.as_layer_data_tuple()
-    write_labels_layer(str(tmp_path / "own.nii.gz"), data, attributes)
-    labels, geometry = read_labels(tmp_path / "own.nii.gz", reader="SimpleITKIO")
-    np.testing.assert_array_equal(labels, own.data)
+    viewer._new_labels()  # napari's own button: some of its versions copy names of axes
+    place = {name: getattr(layer, name) for name in ("scale", "translate", "affine", "units")}
+    unnamed = viewer.add_labels(np.zeros(SHAPE, np.uint8), name="unnamed", **place)
+    viewer.add_shapes([[[2, 1, 1], [2, 5, 5]]], shape_type="line", axis_labels=layer.axis_labels)
+    viewer.add_points(np.ones((1, 3)), axis_labels=layer.axis_labels)
     here = read_volume([path], reader="SimpleITKIO").geometry
-    assert isinstance(relation(Grid(SHAPE, here), Grid(SHAPE, geometry)), Same)
+    for own in (viewer.layers[1], unnamed):
+        assert isinstance(own, Labels) and own.data.shape == SHAPE
+        own.data[2, 3:6, 4:9] = 1
+        require_over(layer, own, "ZYX")
+        drawn(viewer, qtbot)
+        data, attributes, _ = own.as_layer_data_tuple()
+        write_labels_layer(str(tmp_path / "own.nii.gz"), data, attributes)
+        labels, geometry = read_labels(tmp_path / "own.nii.gz", reader="SimpleITKIO")
+        np.testing.assert_array_equal(labels, own.data)
+        assert isinstance(relation(Grid(SHAPE, here), Grid(SHAPE, geometry)), Same)
     assert isinstance(relation(Grid(SHAPE, expected), grid_of_layer(layer, "ZYX")), Same)
 
 
@@ -107,3 +112,35 @@ def test_the_dock_reads_its_axes_as_they_are_stored(viewer, workspace, qtbot, tm
     added(viewer, write(tmp_path / "a.nii.gz", SAGITTAL))
     dock = open_dock(viewer, "Segment")
     qtbot.waitUntil(lambda: dock.form.image.axes == "ZYX")
+
+
+@pytest.mark.gui
+def test_volumes_that_look_alike_only_as_they_are_shown_do_not_lie_over_each_other(viewer, tmp_path):
+    cube = smooth_image((9, 9, 9))[0]
+    layers = []
+    for name, direction in (("a", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)), ("b", SAGITTAL)):
+        image = sitk.GetImageFromArray(cube)
+        image.SetDirection(tuple(map(abs, direction)))
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+        layers.append(added(viewer, tmp_path / f"{name}.nii.gz"))
+    np.testing.assert_allclose(layers[0].extent.world, layers[1].extent.world)
+    with pytest.raises(NotReadyError, match="in another order"):
+        require_over(*layers, "ZYX")
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("flipped", [True, False])
+def test_the_slice_that_is_seen_becomes_the_case_whatever_else_is_open(viewer, qtbot, flipped):
+    """napari's sliders count from the lowest end of all layers; a layer may run against them, or begin later."""
+    image = np.zeros((8, 24, 24), np.float32)
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0]) if flipped else np.eye(4)
+    place = {"affine": affine, "units": ["mm"] * 3}
+    viewer.add_image(np.zeros((30, 24, 24), np.float32), name="longer", translate=(-20, 0, 0), units=["mm"] * 3)
+    viewer.add_image(image + np.arange(8)[:, None, None], name="image", **place)
+    labels = viewer.add_labels(np.zeros((8, 24, 24), np.uint8), name="painted", **place)
+    labels.data[2, 5:9, 5:9] = 1
+    dock = open_dock(viewer, "Training cases")
+    dock.form.choose([viewer.layers["image"]], labels)
+    viewer.dims.set_point(0, -2.0 if flipped else 2.0)
+    dock.form.extent_box.value = SLICE
+    assert cut_of(labels, SLICE, dock.form.choices().step)[0] == 2

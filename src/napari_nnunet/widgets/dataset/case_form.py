@@ -21,7 +21,7 @@ from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices
 from napari_nnunet.widgets.dataset.class_table import ClassTable
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, voxel_in, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import as_text, dataset_text, failure_text, size_text
@@ -307,7 +307,7 @@ class CaseForm(LayerForm):
                 self.table.clear_values()
             self._changed()
             return
-        part = labels.data[cut_of(labels, self.extent_box.value, self.viewer.dims.current_step)]
+        part = labels.data[cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))]
         self.table.count(part, lambda values, counts: self._show_values(labels, values, counts))
 
     def _show_sparse(self, labels: Labels | None) -> None:
@@ -368,7 +368,7 @@ class CaseForm(LayerForm):
             channel_names=tuple(edit.value for _, edit in self.rows),
             labels=self.labels,
             extent=self.extent_box.value,
-            step=tuple(self.viewer.dims.current_step),
+            step=() if self.labels is None else voxel_in(self.labels, self.viewer.dims),
             spacing_text=self.spacing_edit.value,
             painted=self.table.painted(),
             kind=None if self.labels is None or self.info is not None else self.labels.metadata.get(KIND),

@@ -9,7 +9,7 @@ from napari.layers import Labels
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
-from napari_nnunet.widgets.files.place import grid_of, shown_order
+from napari_nnunet.widgets.files.place import grid_of, is_unnamed, shown_order
 from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
@@ -54,6 +54,13 @@ def grid_of_layer(layer: Any, axes: str, *, as_shown: bool = False) -> Grid:
         raise NotReadyError(f"'{layer.name}': {error.in_window}") from error
 
 
+def _grids(first: Any, other: Any, axes: str) -> tuple[Grid, Grid]:
+    """Return where two layers lie: as they are shown, where one was made in the window over one with another order."""
+    places = [placement_of(layer) for layer in (first, other)]
+    as_shown = any(map(is_unnamed, places)) and any(shown_order(place) is not None for place in places)
+    return grid_of_layer(first, axes, as_shown=as_shown), grid_of_layer(other, axes, as_shown=as_shown)
+
+
 def require_over(first: Any, other: Any, axes: str) -> None:
     """Check that two layers of the same axes have the same voxels in the same places.
 
@@ -64,12 +71,7 @@ def require_over(first: Any, other: Any, axes: str) -> None:
     NotReadyError
         If that cannot be told: one is in pixels and the other one is not.
     """
-    one, two = grid_of_layer(first, axes), grid_of_layer(other, axes)
-    places = [placement_of(layer) for layer in (first, other)]
-    if len({shown_order(place) is None for place in places}) > 1:  # napari's new layers have no names of axes
-        shown = [grid_of_layer(layer, axes, as_shown=True) for layer in (first, other)]
-        if isinstance(relation(*shown), Same):
-            return
+    one, two = _grids(first, other, axes)
     if one.geometry.spacing_known != two.geometry.spacing_known:
         pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
         raise NotReadyError(
@@ -123,7 +125,7 @@ def with_remedy(
         return f"'{layer.name}' was added: '{other.name}' on the voxels of '{first.name}'."
 
     def act() -> None:
-        own, target = grid_of_layer(other, axes), grid_of_layer(first, axes)
+        target, own = _grids(first, other, axes)
         job = lay_over(full_resolution(other), axes, own, target, labels=isinstance(other, Labels))
         panel.run(job, done=done)
 

@@ -81,6 +81,12 @@ def shown_order(attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
     return tuple(ACROSS.index(name) for name in names) if sorted(names) == sorted(ACROSS) else None
 
 
+def is_unnamed(attributes: Mapping[str, Any]) -> bool:
+    """Whether the axes of a layer have no names but napari's own ("-3", "-2", "-1"), as if made in a window."""
+    names = [str(name) for name in attributes.get("axis_labels", ())]
+    return names == [str(axis) for axis in range(-len(names), 0)]
+
+
 def with_time(place: Mapping[str, Any], step: float, unit: str) -> dict[str, Any]:
     """Return the keywords that place a time series of images that lie on a grid, time first."""
     ndim = len(place["scale"])
@@ -189,7 +195,7 @@ def geometry_to_save(shape: Sequence[int], attributes: Mapping[str, Any], axes: 
         return grid_of(shape, attributes, axes).geometry
     stored = Geometry.model_validate(kept)
     place = placement(stored)
-    if shown_order(place) is not None:  # whoever copied scale and place of a layer may have left its names out
+    if shown_order(place) is not None and is_unnamed(attributes):  # whoever copied a place may have left its names out
         attributes = {**attributes, "axis_labels": [*([""] * (len(shape) - stored.ndim)), *place["axis_labels"]]}
     now = grid_of(shape, attributes, axes)
     if stored.ndim != len(now.shape):

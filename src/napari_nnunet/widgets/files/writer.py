@@ -8,6 +8,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ from napari_nnunet.widgets.files.place import (
     geometry_to_save,
     grid_of,
     in_window_words,
-    shown_order,
+    is_unnamed,
 )
 from napari_nnunet.widgets.frame.layers import class_names_of, placement_of
 
@@ -78,18 +79,19 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
 
 
 def _named(attributes: dict[str, Any], shape: tuple[int, ...], axes: str) -> dict[str, Any]:
-    """Return the description of a layer with the names of axes of the image it lies over, where it has none itself."""
+    """Return the description of a layer that was made in the window with the names of axes of what it lies over.
+
+    Those of the layer on the same voxels; of all volumes that are open, where these have the same.
+    """
     viewer = napari.current_viewer()
-    known = shown_order(attributes) is not None or attributes.get("metadata", {}).get(STORED)
-    if viewer is None or axes != "ZYX" or known:
+    if viewer is None or axes != "ZYX" or not is_unnamed(attributes) or attributes.get("metadata", {}).get(STORED):
         return attributes
+    volumes = [layer for layer in viewer.layers if isinstance(layer, Image | Labels) and layer.ndim == len(axes)]
+    named = [layer for layer in volumes if not is_unnamed(placement_of(layer))]
     own = grid_of(shape, attributes, axes)
-    for layer in viewer.layers:
-        if layer.ndim == len(axes) and shown_order(place := placement_of(layer)) is not None:
-            there = grid_of_layer(layer, axes, as_shown=True)
-            if there.shape == own.shape and isinstance(relation(there, own), Same):
-                return {**attributes, "axis_labels": place["axis_labels"]}
-    return attributes
+    over = [layer for layer in named if isinstance(relation(grid_of_layer(layer, axes, as_shown=True), own), Same)]
+    orders = {tuple(map(str, layer.axis_labels)) for layer in over or named}
+    return {**attributes, "axis_labels": orders.pop()} if len(orders) == 1 else attributes
 
 
 def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:

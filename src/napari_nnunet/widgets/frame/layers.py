@@ -257,6 +257,11 @@ def position_in(layer: Image, dims: Any) -> list[float]:
     return [float(v) for v in layer.world_to_data(list(dims.point)[-layer.ndim :])]
 
 
+def voxel_in(layer: Any, dims: Any) -> tuple[int, ...]:
+    """Return the voxel of a layer at which the sliders stand; their steps count from the lowest end of all layers."""
+    return tuple(round(place) for place in position_in(layer, dims))
+
+
 def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
     """Return where to begin: the slice on the screen; along displayed axes nothing is preferred."""
     position = position_in(layer, dims)
