@@ -23,8 +23,9 @@ from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.object_case import kinds_of_layer
-from napari_nnunet.widgets.files.place import STORED, geometry_to_save
-from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resolution, voxel_size_mm
+from napari_nnunet.widgets.files.overlay import named_as_open, require_over
+from napari_nnunet.widgets.files.place import STORED, axes_of, geometry_to_save
+from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resolution, placement_of, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
@@ -110,7 +111,7 @@ def resolve_case(choices: CaseChoices) -> NewCase:
     Raises
     ------
     NotReadyError
-        With the first thing that is missing or does not fit.
+        With the first thing that is missing or does not fit; an ApartError for layers that can be laid over the image.
     """
     first, labels = _chosen_layers(choices)
     if not _same_case(labels, first):
@@ -149,24 +150,40 @@ def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
         raise NotReadyError("Add a Labels layer and paint the classes in it: New labels layer, above the layer list.")
     if choices.dataset is None and not choices.new_name.strip():
         raise NotReadyError("Give the new dataset a name.")
-    expected = tuple(choices.labels.data.shape)
-    size = voxel_size_mm(choices.labels)[1]
     for layer in choices.layers:
-        if layer is None:
-            continue
-        shape = tuple(full_resolution(layer).shape)[: layer.ndim]
-        if shape != expected:
-            raise NotReadyError(
-                f"'{layer.name}' has {_times(shape)} voxels, '{choices.labels.name}' has {_times(expected)}. Image and "
-                "labels must lie on the same grid: make the Labels layer while the image is selected."
-            )
-        own = voxel_size_mm(layer)[1]
-        if not np.allclose(own, size, rtol=1e-3):
-            raise NotReadyError(
-                f"'{layer.name}' and '{choices.labels.name}' differ in their voxel size ({_times(own)} and "
-                f"{_times(size)}). They must lie on the same grid."
-            )
+        if layer is not None:
+            _require_size(layer, choices.labels)
+            _require_place(first, layer)
+    _require_place(first, choices.labels)
     return first, choices.labels
+
+
+def _require_size(image: Image, labels: Labels) -> None:
+    """Check that an image has as many voxels as the labels, of the same size."""
+    expected, shape = tuple(labels.data.shape), tuple(full_resolution(image).shape)[: image.ndim]
+    if shape != expected:
+        raise NotReadyError(
+            f"'{image.name}' has {_times(shape)} voxels, '{labels.name}' has {_times(expected)}. Image and labels must "
+            "lie on the same grid: make the Labels layer while the image is selected."
+        )
+    (known, own), (labels_known, size) = voxel_size_mm(image), voxel_size_mm(labels)
+    if known is not None and labels_known is not None:
+        own, size = known, labels_known
+    if not np.allclose(own, size, rtol=1e-3, atol=0):
+        raise NotReadyError(
+            f"'{image.name}' and '{labels.name}' differ in their voxel size ({_times(own)} and {_times(size)}). They "
+            "must lie on the same grid."
+        )
+
+
+def _require_place(first: Image, other: Image | Labels) -> None:
+    """Check that a layer is seen where the image is: Labels that napari makes over several layers lie as none does."""
+    if other is first:
+        return
+    axes = "T" * (first.ndim - 3) + "ZYX"  # of layers with more axes than a file can have
+    if first.ndim <= len("TZYX"):
+        axes = axes_of(first.ndim, placement_of(first))
+    require_over(first, other, axes, units=False)
 
 
 def plain_name(image: Image) -> str:
@@ -309,7 +326,8 @@ def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[A
         placed = {**first.as_layer_data_tuple()[1], "metadata": {STORED: kept}}
         space = iter("ZYX"[-keep:])
         letters = "".join(next(space) if isinstance(part, slice) else "T" for part in index)
-        return geometry_to_save(full_resolution(first).shape[: len(index)], placed, letters)
+        shape = full_resolution(first).shape[: len(index)]
+        return geometry_to_save(shape, named_as_open(placed, shape, letters), letters)
     if keep == 3:
         raise NotReadyError(
             f"How large are the voxels? '{first.name}' is in pixels and does not say. Type the voxel size in mm as "

@@ -31,6 +31,7 @@ from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
 from napari_nnunet.widgets.dataset.problems import ProblemList
 from napari_nnunet.widgets.dataset.rubbish import rubbish_of
+from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
@@ -196,10 +197,19 @@ class CasesWidget(RequestDock[NewCase, None]):
     def request(self) -> NewCase:
         """Return the case that would be saved; the button says whether it replaces one."""
         choices = self.form.choices()
-        case = resolve_case(choices)
+        try:
+            case = resolve_case(choices)
+        except ApartError as error:
+            raise with_remedy(error, self.viewer, self.panel, self._exchange) from error
         self._replaces = replaces(case, choices)
         self.panel.rename(_BUTTONS[self._replaces])
         return case
+
+    def _exchange(self, old: Any, new: Any) -> None:
+        """Choose the layer that was laid over the image instead of the old one."""
+        for box in (*[box for box, _ in self.form.rows], self.form.labels_box):
+            if box.value is old:
+                box.value = new
 
     def describe(self, request: NewCase) -> str:
         """Return what would be saved."""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Labels
+import napari
+from napari.layers import Image, Labels
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
-from napari_nnunet.widgets.files.place import grid_of, is_unnamed, shown_order
-from napari_nnunet.widgets.frame.layers import full_resolution, placement_of
+from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order
+from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.worker import lazy
 
 if TYPE_CHECKING:
-    import napari
-
     from napari_nnunet.jobs.lay_over import lay_over
 else:
     lay_over = lazy("napari_nnunet.jobs.lay_over:lay_over")
@@ -36,11 +36,13 @@ class ApartError(NotReadyError):
         Of both.
     mendable : bool
         Whether they show the same place, so that one can be resampled to the other.
+    units : bool
+        Whether the units of both were looked at (see :func:`require_over`).
     """
 
-    def __init__(self, reason: str, first: Any, other: Any, axes: str, *, mendable: bool) -> None:
+    def __init__(self, reason: str, first: Any, other: Any, axes: str, *, mendable: bool, units: bool = True) -> None:
         super().__init__(reason)
-        self.first, self.other, self.axes, self.mendable = first, other, axes, mendable
+        self.first, self.other, self.axes, self.mendable, self.units = first, other, axes, mendable, units
 
 
 def grid_of_layer(layer: Any, axes: str, *, as_shown: bool = False) -> Grid:
@@ -54,15 +56,45 @@ def grid_of_layer(layer: Any, axes: str, *, as_shown: bool = False) -> Grid:
         raise NotReadyError(f"'{layer.name}': {error.in_window}") from error
 
 
-def _grids(first: Any, other: Any, axes: str) -> tuple[Grid, Grid]:
+def _grids(first: Any, other: Any, axes: str, *, units: bool) -> tuple[Grid, Grid]:
     """Return where two layers lie: as they are shown, where one was made in the window over one with another order."""
     places = [placement_of(layer) for layer in (first, other)]
     as_shown = any(map(is_unnamed, places)) and any(shown_order(place) is not None for place in places)
-    return grid_of_layer(first, axes, as_shown=as_shown), grid_of_layer(other, axes, as_shown=as_shown)
+    one, two = (grid_of_layer(layer, axes, as_shown=as_shown) for layer in (first, other))
+    if units or one.geometry.spacing_known == two.geometry.spacing_known:
+        return one, two
+    known = {"spacing_known": True}
+    return tuple(replace(grid, geometry=grid.geometry.model_copy(update=known)) for grid in (one, two))  # type: ignore[return-value]
 
 
-def require_over(first: Any, other: Any, axes: str) -> None:
+def named_as_open(attributes: Mapping[str, Any], shape: Sequence[int], axes: str) -> Mapping[str, Any]:
+    """Return the description of a layer that was made in the window with the names of axes of what it lies over.
+
+    Those of the layer on the same voxels; of all volumes that are open, where these have the same.
+    """
+    viewer = napari.current_viewer()
+    if viewer is None or axes != "ZYX" or not is_unnamed(attributes) or attributes.get("metadata", {}).get(STORED):
+        return attributes
+    volumes = [layer for layer in viewer.layers if isinstance(layer, Image | Labels) and layer.ndim == len(axes)]
+    named = [layer for layer in volumes if not is_unnamed(placement_of(layer))]
+    own = grid_of(shape, attributes, axes)
+    over = [layer for layer in named if isinstance(relation(grid_of_layer(layer, axes, as_shown=True), own), Same)]
+    orders = {tuple(map(str, layer.axis_labels)) for layer in over or named}
+    return {**attributes, "axis_labels": orders.pop()} if len(orders) == 1 else attributes
+
+
+def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> None:
     """Check that two layers of the same axes have the same voxels in the same places.
+
+    Parameters
+    ----------
+    first, other : Layer
+        The layers.
+    axes : str
+        A letter for each axis of both.
+    units : bool
+        Whether it counts that one is in pixels and the other one is not; else the numbers are compared, as napari
+        draws them.
 
     Raises
     ------
@@ -71,7 +103,7 @@ def require_over(first: Any, other: Any, axes: str) -> None:
     NotReadyError
         If that cannot be told: one is in pixels and the other one is not.
     """
-    one, two = _grids(first, other, axes)
+    one, two = _grids(first, other, axes, units=units)
     if one.geometry.spacing_known != two.geometry.spacing_known:
         pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
         raise NotReadyError(
@@ -83,7 +115,7 @@ def require_over(first: Any, other: Any, axes: str) -> None:
             return
         case Turned() as turned:
             reason = f"'{other.name}' has the voxels of '{first.name}' in another order: {turned}."
-            raise ApartError(reason, first, other, axes, mendable=True)
+            raise ApartError(reason, first, other, axes, mendable=True, units=units)
         case Apart() as apart:
             how, mendable = str(apart), not apart.elsewhere
     if not mendable:
@@ -91,7 +123,7 @@ def require_over(first: Any, other: Any, axes: str) -> None:
         reason = f"'{first.name}' and '{other.name}' {how}. Choose layers of the same place, or move one."
     else:
         reason = f"'{first.name}' and '{other.name}' do not lie over each other: {how}."
-    raise ApartError(reason, first, other, axes, mendable=mendable)
+    raise ApartError(reason, first, other, axes, mendable=mendable, units=units)
 
 
 def with_remedy(
@@ -119,13 +151,14 @@ def with_remedy(
         shown = {"colormap": other.colormap} if kind is Labels else {"contrast_limits": other.contrast_limits}
         if kind is Labels:
             shown["features"] = other.features
+        shown["metadata"] = {key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE) if key in other.metadata}
         layer = kind(array, name=f"{other.name} over {first.name}", **shown, **placement_of(first))
         viewer.add_layer(layer)
         laid(other, layer)
         return f"'{layer.name}' was added: '{other.name}' on the voxels of '{first.name}'."
 
     def act() -> None:
-        target, own = _grids(first, other, axes)
+        target, own = _grids(first, other, axes, units=error.units)
         job = lay_over(full_resolution(other), axes, own, target, labels=isinstance(other, Labels))
         panel.run(job, done=done)
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import napari
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Layer
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -17,20 +16,18 @@ from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.raw_writer import save_case
 from napari_nnunet.formats.images.files import ending_of, write_labels
 from napari_nnunet.formats.images.label_note import LabelNote
-from napari_nnunet.grid import Same, relation
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.widgets.files.dicom_layers import write_dicom
-from napari_nnunet.widgets.files.overlay import grid_of_layer
+from napari_nnunet.widgets.files.overlay import named_as_open, require_over
 from napari_nnunet.widgets.files.place import (
     STORED,
     axes_of,
     for_format,
     geometry_to_save,
-    grid_of,
     in_window_words,
-    is_unnamed,
 )
-from napari_nnunet.widgets.frame.layers import class_names_of, placement_of
+from napari_nnunet.widgets.frame.layers import class_names_of
+from napari_nnunet.widgets.frame.ready import NotReadyError
 
 _MOST_COLOURS = 256  # more values are numbered objects, whose colours mean nothing
 
@@ -58,7 +55,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     labels = np.asarray(data[0] if attributes.get("multiscale") else data)
     axes = axes_of(labels.ndim, attributes)
-    attributes = _named(attributes, labels.shape, axes)
+    attributes = dict(named_as_open(attributes, labels.shape, axes))
     if path.lower().endswith(".dcm"):
         write_dicom(Path(path), labels, attributes, axes)
         return [path]
@@ -76,22 +73,6 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     )
     write_labels(labels, for_format(geometry, space, ending_of(Path(path))), Path(path), note=note)
     return [path]
-
-
-def _named(attributes: dict[str, Any], shape: tuple[int, ...], axes: str) -> dict[str, Any]:
-    """Return the description of a layer that was made in the window with the names of axes of what it lies over.
-
-    Those of the layer on the same voxels; of all volumes that are open, where these have the same.
-    """
-    viewer = napari.current_viewer()
-    if viewer is None or axes != "ZYX" or not is_unnamed(attributes) or attributes.get("metadata", {}).get(STORED):
-        return attributes
-    volumes = [layer for layer in viewer.layers if isinstance(layer, Image | Labels) and layer.ndim == len(axes)]
-    named = [layer for layer in volumes if not is_unnamed(placement_of(layer))]
-    own = grid_of(shape, attributes, axes)
-    over = [layer for layer in named if isinstance(relation(grid_of_layer(layer, axes, as_shown=True), own), Same)]
-    orders = {tuple(map(str, layer.axis_labels)) for layer in over or named}
-    return {**attributes, "axis_labels": orders.pop()} if len(orders) == 1 else attributes
 
 
 def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,9 +119,11 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
     images = [(data, attributes) for data, attributes, kind in layers if kind == "image"]
     labels, about = next((data, attributes) for data, attributes, kind in layers if kind == "labels")
     array = np.asarray(labels)
+    axes = "ZYX"[-array.ndim :]
+    _require_together(layers, axes)
     kept = {STORED: about.get("metadata", {}).get(STORED) or images[0][1].get("metadata", {}).get(STORED)}
-    placed = {**images[0][1], "metadata": kept}
-    geometry = geometry_to_save(array.shape, placed, "ZYX"[-array.ndim :])
+    placed = named_as_open({**images[0][1], "metadata": kept}, array.shape, axes)
+    geometry = geometry_to_save(array.shape, placed, axes)
     channels = [np.asarray(data) for data, _ in images]
     if images[0][1].get("rgb"):
         channels = [channels[0][..., c] for c in range(3)]
@@ -149,3 +132,15 @@ def write_case(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list
         geometry = for_format(geometry, array.shape, ending)
         case = save_case(target.parent, target.stem, channels, array, geometry)
     return [str(file) for file in (*case.images, case.label)]
+
+
+def _require_together(layers: list[tuple[Any, dict[str, Any], str]], axes: str) -> None:
+    """Check that all layers of a case lie over each other."""
+    made = [Layer.create(data, dict(attributes), kind) for data, attributes, kind in layers]
+    first = next(layer for layer in made if isinstance(layer, Image))
+    for other in made:
+        try:
+            if other is not first and other.ndim == first.ndim == len(axes):
+                require_over(first, other, axes, units=False)
+        except NotReadyError as error:
+            raise DatasetError(str(error)) from error
