@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from casework import MM, press, refused, settled
@@ -9,9 +11,12 @@ from napari.layers import Image
 
 from helpers import smooth_image
 from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.grid import Grid, Same, relation
+from napari_nnunet.jobs.dataset.cases import add_case
 from napari_nnunet.schema.geometry import Geometry
+from napari_nnunet.widgets.dataset.case_request import SLICE
 from napari_nnunet.widgets.files.place import placement
 from napari_nnunet.widgets.files.writer import write_case
 
@@ -123,3 +128,45 @@ def test_an_image_that_was_derived_without_names_of_axes_is_saved_where_its_sour
     write_case(target, [derived.as_layer_data_tuple(), labels.as_layer_data_tuple()])
     again = read_labels(home / "nnUNet_raw" / "Dataset001_Spots" / "labelsTr" / "b.nii.gz")[1]
     assert isinstance(relation(Grid(SHAPE, geometry), Grid(SHAPE, again)), Same)
+
+
+def test_the_table_follows_the_slice_that_is_seen(viewer, cases, home, qtbot):
+    upright = Geometry(spacing=(2.0, 0.5, 0.5))
+    first = image(viewer, "T1", upright)
+    painted = np.zeros(SHAPE, int)
+    painted[1, :3], painted[3, :3], painted[3, 4:6] = 7, 1, 7
+    labels = viewer.add_labels(painted, name="labels", **placement(upright))
+    chosen(cases, [first], labels)
+    viewer.dims.set_point(0, 2.0)
+    cases.form.extent_box.value = SLICE
+    qtbot.waitUntil(lambda: "7 → 1 class_7" in settled(cases, qtbot))
+    old = cases.request()
+    viewer.dims.set_point(0, 6.0)
+    qtbot.waitUntil(lambda: "1 → 1 class_1, 7 → 2 class_7" in settled(cases, qtbot))
+    press(cases, qtbot)
+    dataset = home / "nnUNet_raw" / "Dataset001_Spots"
+    saved = read_labels(dataset / "labelsTr" / "T1.nii.gz")[0]
+    assert np.unique(saved, return_counts=True)[1].tolist() == [60, 36, 24]
+    with pytest.raises(DatasetError, match="The labels of T1 hold 1 by now, to which no class was given"):
+        drain(add_case(replace(old, labels=painted[3])))
+
+
+def test_multiscale_labels_become_a_case(viewer, cases, home, qtbot):
+    fine, painted = smooth_image(SHAPE)[0], spot()
+    place = placement(RAS)
+    first = viewer.add_image([fine, fine[:, ::2, ::2]], multiscale=True, name="T1", **place)
+    labels = viewer.add_labels([painted, painted[:, ::2, ::2]], multiscale=True, name="labels", **place)
+    chosen(cases, [first], labels)
+    ready(cases, qtbot)
+    press(cases, qtbot)
+    saved = read_labels(home / "nnUNet_raw" / "Dataset001_Spots" / "labelsTr" / "T1.nii.gz")[0]
+    np.testing.assert_array_equal(saved, painted)
+
+
+def test_an_axis_in_pixels_is_asked_about(viewer, cases, qtbot):
+    place = {"scale": (1, 0.3, 0.3), "units": ("pixel", "um", "um")}
+    first = viewer.add_image(smooth_image(SHAPE)[0], name="T1", **place)
+    chosen(cases, [first], viewer.add_labels(spot(), name="labels", **place))
+    refused(cases, qtbot, "How large are the voxels? 'T1' is in pixels along z and does not say")
+    cases.form.spacing_edit.value = "0.001 0.0003 0.0003"
+    ready(cases, qtbot)

@@ -91,14 +91,14 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
     Raises
     ------
     DatasetError
-        If the case does not fit the dataset, or that was renamed, or its classes changed, since it was put together.
+        If the case does not fit the dataset, or that was renamed, or classes or labels changed since then.
     SettingsError
         If another process changes the dataset.
     ResourceError
         If files cannot be written.
     """
     yield Stage(name=f"Saving {case.name}")
-    labels = remap(np.asarray(case.labels), case.mapping)
+    labels = _translated(case)
     channels = [np.asarray(channel) for channel in case.channels]
     with changing(case.folder):
         if not is_there(case):
@@ -106,6 +106,19 @@ def add_case(case: NewCase) -> Job[TrainingCase]:
         else:
             yield from _say_classes(case, labels)
         return save_case(case.folder, case.name, channels, labels, case.geometry)
+
+
+def _translated(case: NewCase) -> NDArray[np.int32]:
+    """Return the labels with the dataset's values; refuse one without a class, whose number may be another class's."""
+    painted = np.asarray(case.labels)
+    unknown = sorted(set(np.unique(painted).tolist()) - set(case.mapping)) if case.mapping else []
+    if unknown:
+        listed = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        raise DatasetError(
+            f"The labels of {case.name} hold {listed} by now, to which no class was given. Look at the classes of its "
+            "values, then save it again."
+        )
+    return remap(painted, case.mapping)
 
 
 def is_there(case: NewCase) -> bool:

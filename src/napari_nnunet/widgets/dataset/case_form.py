@@ -10,18 +10,18 @@ from weakref import ref
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from napari.layers import Image, Labels
-from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QInputDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.workspace import stamp
-from napari_nnunet.schema.dataset import IGNORE, DatasetInfo
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
-from napari_nnunet.widgets.dataset.class_table import ClassTable
+from napari_nnunet.widgets.dataset.class_table import ClassTable, asked_class, asked_kind, is_sparse
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, voxel_in, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import KIND, SPARSE, full_resolution, voxel_in, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import as_text, dataset_text, failure_text, size_text
@@ -128,6 +128,8 @@ class CaseForm(LayerForm):
         self.one_class.clicked.connect(self._ask_class)
         self.as_objects.clicked.connect(self._ask_kind)
         self.viewer.layers.selection.events.active.connect(self._selected)
+        for moved in (self.viewer.dims.events.current_step, self.viewer.dims.events.order):
+            moved.connect(self._moved)
         self._follow_layers()
 
     # --- the dataset ---
@@ -258,14 +260,20 @@ class CaseForm(LayerForm):
 
     def _watch(self, layer: Any) -> None:
         layer.events.name.connect(self._layers_changed)
-        layer.events.scale.connect(self._changed)
-        layer.events.units.connect(self._changed)
+        for placed in ("scale", "translate", "rotate", "shear", "affine", "units"):
+            getattr(layer.events, placed).connect(self._changed)
         if isinstance(layer, Labels):
             layer.events.paint.connect(self._painted)
             layer.events.data.connect(self._painted)
 
     def _painted(self, event: Any) -> None:
         if event.source is self.labels:
+            self._labels_chosen()
+
+    def _moved(self, _: Any = None) -> None:
+        """Another slice or time point has other values."""
+        labels = self.labels
+        if labels is not None and labels.ndim > (2 if self.extent_box.value == SLICE else 3):
             self._labels_chosen()
 
     @property
@@ -307,18 +315,14 @@ class CaseForm(LayerForm):
                 self.table.clear_values()
             self._changed()
             return
-        part = labels.data[cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))]
+        part = full_resolution(labels)[cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))]
         self.table.count(part, lambda values, counts: self._show_values(labels, values, counts))
 
     def _show_sparse(self, labels: Labels | None) -> None:
         """Whether 0 means "nobody looked here" belongs to the layer, and else to the dataset."""
         if labels is not None:
-            sparse = labels.metadata.get(SPARSE)
-            if sparse is None:
-                painted = not {ORIGIN, "nnunet"} & set(labels.metadata)  # neither a case nor a result
-                sparse = painted and self.info is not None and IGNORE in self.info.labels.labels
             with self._quietly():
-                self.sparse_box.value = bool(sparse)
+                self.sparse_box.value = is_sparse(labels, self.info)
 
     def _sparse_chosen(self, sparse: bool) -> None:
         if not self._filling and self.labels is not None:
@@ -332,19 +336,15 @@ class CaseForm(LayerForm):
 
     def _ask_class(self) -> None:
         """Ask for the class of all objects."""
-        known = [] if self.info is None else [n for n, v in self.info.labels.labels.items() if v and n != IGNORE]
-        name, yes = QInputDialog.getItem(self, "One class for all", "Class of all values but 0:", known or ["object"])
-        if yes and name.strip():
-            self.table.name_all(name.strip())
+        name = asked_class(self, self.info)
+        if name:
+            self.table.name_all(name)
 
     def _ask_kind(self) -> None:
         """Ask what the objects are that the labels number."""
-        labels = self.labels
-        name, yes = QInputDialog.getText(
-            self, "Numbered objects", "Every value is an object of its own. What are they?"
-        )
-        if yes and labels is not None and name.strip():
-            labels.metadata[KIND] = name.strip()
+        labels, name = self.labels, asked_kind(self)
+        if labels is not None and name:
+            labels.metadata[KIND] = name
             self._labels_chosen()
 
     @property
@@ -392,6 +392,6 @@ class CaseForm(LayerForm):
         if self.numbers_objects:
             self.table.setVisible(False)
         self.layer_form.setRowVisible(self.sparse_box.native, not self.numbers_objects)
-        known = voxel_size_mm(self.image)[0] if self.image is not None else None
+        known = voxel_size_mm(self.image, range(-min(3, self.image.ndim), 0))[0] if self.image is not None else None
         self.spacing_edit.native.setPlaceholderText(f"{size_text(known[-3:])} (layer)" if known else "")
         self.changed.emit()

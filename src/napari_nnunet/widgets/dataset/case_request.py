@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from napari.layers import Image, Labels
-from numpy.typing import NDArray
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.case_trash import raw_case_files
@@ -138,7 +137,7 @@ def resolve_case(choices: CaseChoices) -> NewCase:
     classes, mapping = _classes(choices) if kinds is None else ({}, {})
     ending = choices.info.file_ending if choices.info is not None else _ending(channels, geometry)
     known = choices.dataset is not None
-    data = labels.data[index]
+    data = full_resolution(labels)[index]
     return NewCase(folder, name, channels, data, geometry, mapping, classes, names, ending, kinds, known=known)
 
 
@@ -160,7 +159,7 @@ def _chosen_layers(choices: CaseChoices) -> tuple[Image, Labels]:
 
 def _require_size(image: Image, labels: Labels) -> None:
     """Check that an image has as many voxels as the labels, of the same size."""
-    expected, shape = tuple(labels.data.shape), tuple(full_resolution(image).shape)[: image.ndim]
+    expected, shape = tuple(full_resolution(labels).shape), tuple(full_resolution(image).shape)[: image.ndim]
     if shape != expected:
         raise NotReadyError(
             f"'{image.name}' has {_times(shape)} voxels, '{labels.name}' has {_times(expected)}. Image and labels must "
@@ -195,7 +194,7 @@ def plain_name(image: Image) -> str:
 def belongs(labels: Labels, image: Image) -> bool:
     """Whether labels lie on an image's voxels and are not those of another case."""
     shape = tuple(full_resolution(image).shape)[: image.ndim]
-    return tuple(labels.data.shape) == shape and _same_case(labels, image)
+    return tuple(full_resolution(labels).shape) == shape and _same_case(labels, image)
 
 
 def _case(layer: Any) -> tuple[Any, Any]:
@@ -239,27 +238,6 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
             "the dataset's trash folder."
         )
     return "\n\n".join(asked)
-
-
-def swap_ignore(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
-    """Exchange 0 and the ignore label: sparse labels as they are painted for labels as they are stored, and back."""
-    out = labels.copy()
-    out[labels == 0], out[labels == ignore] = ignore, 0
-    return out
-
-
-def as_painted(labels: NDArray[Any], names: Mapping[int, str]) -> tuple[NDArray[Any], dict[int, str]] | None:
-    """Return stored labels as somebody painted them who left most voxels out, and what the values mean then.
-
-    Returns
-    -------
-    tuple or None
-        None where the labels are not sparse: less is ignored than is background.
-    """
-    ignore = next((value for value, name in names.items() if name == IGNORE), None)
-    if ignore is None or np.count_nonzero(labels == ignore) <= np.count_nonzero(labels == 0):
-        return None
-    return swap_ignore(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
 
 
 _VERBS = {
@@ -321,7 +299,7 @@ def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[A
     if typed:
         return Geometry(spacing=typed_spacing(typed, "zyx"[-keep:]))
     kept = first.metadata.get(STORED) or labels.metadata.get(STORED)
-    known, _ = voxel_size_mm(first)
+    known, _ = voxel_size_mm(first, axes)
     if known is not None or kept:
         placed = {**first.as_layer_data_tuple()[1], "metadata": {STORED: kept}}
         space = iter("ZYX"[-keep:])
@@ -330,10 +308,16 @@ def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[A
         return geometry_to_save(shape, named_as_open(placed, shape, letters), letters)
     if keep == 3:
         raise NotReadyError(
-            f"How large are the voxels? '{first.name}' is in pixels and does not say. Type the voxel size in mm as "
-            "z, y, x; if it is not known, 1 1 1."
+            f"How large are the voxels? '{first.name}' is in pixels{_along(first, axes)} and does not say. Type the "
+            "voxel size in mm as z, y, x; if it is not known, 1 1 1."
         )
     return Geometry(spacing=(1.0,) * keep, spacing_known=False)
+
+
+def _along(layer: Image, axes: Sequence[int]) -> str:
+    """Return along which of three axes a layer is in pixels; empty where it is along all."""
+    found = [letter for axis, letter in zip(axes, "zyx", strict=True) if voxel_size_mm(layer, [axis])[0] is None]
+    return f" along {' and '.join(found)}" if len(found) < len(axes) else ""
 
 
 def _named(choices: CaseChoices, first: Image, count: int) -> tuple[str, ...]:

@@ -19,13 +19,12 @@ from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.widgets.dataset.case_form import CaseForm
 from napari_nnunet.widgets.dataset.case_list import CaseList, GroupTable
 from napari_nnunet.widgets.dataset.case_request import (
-    as_painted,
     describe_case,
     questions,
     replaces,
     resolve_case,
 )
-from napari_nnunet.widgets.dataset.class_table import new_classes, unlooked_classes
+from napari_nnunet.widgets.dataset.class_table import as_painted, new_classes, unlooked_classes
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QHeaderView, QInputDialog, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_nnunet.events import Job, Progress
 from napari_nnunet.jobs.dataset.cases import NewCase, unlooked_in
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, CaseChoices, PaintedClass, Replaced
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
 from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
@@ -157,6 +159,51 @@ def default_names(
             name = BACKGROUND
         out.append(PaintedClass(int(value), name))
     return out
+
+
+def swap_ignore(labels: NDArray[Any], ignore: int) -> NDArray[Any]:
+    """Exchange 0 and the ignore label: sparse labels as they are painted for labels as they are stored, and back."""
+    out = labels.copy()
+    out[labels == 0], out[labels == ignore] = ignore, 0
+    return out
+
+
+def as_painted(labels: NDArray[Any], names: Mapping[int, str]) -> tuple[NDArray[Any], dict[int, str]] | None:
+    """Return stored labels as somebody painted them who left most voxels out, and what the values mean then.
+
+    Returns
+    -------
+    tuple or None
+        None where the labels are not sparse: less is ignored than is background.
+    """
+    ignore = next((value for value, name in names.items() if name == IGNORE), None)
+    if ignore is None or np.count_nonzero(labels == ignore) <= np.count_nonzero(labels == 0):
+        return None
+    return swap_ignore(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
+
+
+def is_sparse(labels: Labels, info: DatasetInfo | None) -> bool:
+    """Whether 0 in a layer means "nobody looked here": what the layer says, else of what was painted, the dataset."""
+    said = labels.metadata.get(SPARSE)
+    if said is not None:
+        return bool(said)
+    painted = not {ORIGIN, "nnunet"} & set(labels.metadata)  # neither a case nor a result
+    return painted and info is not None and IGNORE in info.labels.labels
+
+
+def asked_class(parent: QWidget, info: DatasetInfo | None) -> str:
+    """Ask for the class of all objects; empty if nobody wants one."""
+    known = [] if info is None else [name for name, value in info.labels.labels.items() if value and name != IGNORE]
+    title, text = "One class for all", "Class of all values but 0:"
+    name, yes = QInputDialog.getItem(parent, title, text, known or ["object"])
+    return name.strip() if yes else ""
+
+
+def asked_kind(parent: QWidget) -> str:
+    """Ask what the objects are that labels number; empty if nobody says."""
+    text = "Every value is an object of its own. What are they?"
+    name, yes = QInputDialog.getText(parent, "Numbered objects", text)
+    return name.strip() if yes else ""
 
 
 def new_classes(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:

@@ -20,7 +20,7 @@ from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.schema.dataset import BACKGROUND
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.files.place import STORED, LayerData, grid_of, placement, tell_remarks
+from napari_nnunet.widgets.files.place import STORED, LayerData, geometry_to_save, placement, tell_remarks
 from napari_nnunet.widgets.frame.layers import class_names_of, colormap_of_values
 from napari_nnunet.widgets.frame.words import as_text
 
@@ -116,7 +116,8 @@ def write_dicom(path: Path, labels: NDArray[Any], attributes: Mapping[str, Any],
             if axes != "ZYX"
             else f"'{attributes['name']}' holds no label; there is nothing to save as DICOM-SEG."
         )
-    source = _series_under(grid_of(labels.shape, attributes, axes), str(attributes["name"]))
+    grid = Grid(labels.shape, geometry_to_save(labels.shape, attributes, axes))
+    source = _series_under(grid, str(attributes["name"]))
     names = {value: name for value, name in class_names_of(attributes.get("features", {})).items() if value > 0}
     highest = max(int(labels.max()), *names, 0)
     every = {value: names.get(value, f"label {value}") for value in range(1, highest + 1)}

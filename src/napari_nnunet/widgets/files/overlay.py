@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.layers import Image, Labels
+from napari.utils.notifications import show_warning
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
@@ -57,20 +58,50 @@ def grid_of_layer(layer: Any, axes: str, *, as_shown: bool = False) -> Grid:
 
 
 def _grids(first: Any, other: Any, axes: str, *, units: bool) -> tuple[Grid, Grid]:
-    """Return where two layers lie: as they are shown, where one was made in the window over one with another order."""
+    """Return where two layers lie.
+
+    As they are shown, where one without names of its axes has just the voxels of one that is shown in another order
+    than the world's: it was made over it. If it has not, nobody knows whether it was, or came from elsewhere.
+
+    Raises
+    ------
+    ApartError
+        If the axes of one have no names, and nothing else tells how it lies.
+    """
+    as_shown, real = (_both(first, other, axes, as_shown=seen, units=units) for seen in (True, False))
     places = [placement_of(layer) for layer in (first, other)]
-    as_shown = any(map(is_unnamed, places)) and any(shown_order(place) is not None for place in places)
+    if not any(map(is_unnamed, places)) or all(shown_order(place) is None for place in places):
+        return real
+    if isinstance(relation(*as_shown), Same | Turned):
+        return as_shown
+    if isinstance(relation(*real), Same | Turned):
+        return real
+    unnamed, named = (first, other) if is_unnamed(places[0]) else (other, first)
+    raise ApartError(
+        f"'{unnamed.name}' does not say what its axes are, and '{named.name}' is stored in another order than the "
+        "world's axes, so nobody knows whether they lie over each other. Open it from its file, or make it while "
+        f"'{named.name}' alone is selected.",
+        first,
+        other,
+        axes,
+        mendable=False,
+        units=units,
+    )
+
+
+def _both(first: Any, other: Any, axes: str, *, as_shown: bool, units: bool) -> tuple[Grid, Grid]:
     one, two = (grid_of_layer(layer, axes, as_shown=as_shown) for layer in (first, other))
     if units or one.geometry.spacing_known == two.geometry.spacing_known:
         return one, two
-    known = {"spacing_known": True}
-    return tuple(replace(grid, geometry=grid.geometry.model_copy(update=known)) for grid in (one, two))  # type: ignore[return-value]
+    one, two = (replace(g, geometry=g.geometry.model_copy(update={"spacing_known": True})) for g in (one, two))
+    return one, two
 
 
 def named_as_open(attributes: Mapping[str, Any], shape: Sequence[int], axes: str) -> Mapping[str, Any]:
     """Return the description of a layer that was made in the window with the names of axes of what it lies over.
 
-    Those of the layer on the same voxels; of all volumes that are open, where these have the same.
+    Those of the layer on the same voxels. Where there is none, those of all volumes that are open, if all have the same
+    ones; a volume of another plugin may lie anywhere, and a warning says what is assumed.
     """
     viewer = napari.current_viewer()
     if viewer is None or axes != "ZYX" or not is_unnamed(attributes) or attributes.get("metadata", {}).get(STORED):
@@ -80,7 +111,15 @@ def named_as_open(attributes: Mapping[str, Any], shape: Sequence[int], axes: str
     own = grid_of(shape, attributes, axes)
     over = [layer for layer in named if isinstance(relation(grid_of_layer(layer, axes, as_shown=True), own), Same)]
     orders = {tuple(map(str, layer.axis_labels)) for layer in over or named}
-    return {**attributes, "axis_labels": orders.pop()} if len(orders) == 1 else attributes
+    unknown = [layer for layer in volumes if isinstance(layer, Image) and layer not in named]
+    if len(orders) == 1 and (over or not unknown):
+        return {**attributes, "axis_labels": orders.pop()}
+    if any(shown_order(placement_of(layer)) is not None for layer in named):
+        show_warning(
+            f"'{attributes.get('name', 'The layer')}' does not say what its axes are, and lies on the voxels of no "
+            "volume that does. It is saved as if they were z, y, x."
+        )
+    return attributes
 
 
 def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> None:

@@ -164,7 +164,8 @@ def grid_of(shape: Sequence[int], attributes: Mapping[str, Any], axes: str) -> G
     if np.any(np.abs(world[np.ix_(picked, others)]) > _UPRIGHT):
         raise ImageError("The place of this layer changes along an axis that is not a spatial one.")
     lengths = [length_in_mm(unit) for unit in attributes.get("units", ["pixel"] * ndim)]
-    factor = np.array([1.0 if lengths[i] is None else lengths[i] for i in picked])
+    known = all(lengths[i] is not None for i in picked)
+    factor = np.array([lengths[i] if known else 1.0 for i in picked], dtype=float)
     linear = factor[:, None] * world[np.ix_(picked, picked)]
     origin = factor * world[picked, ndim]
     order = shown_order(attributes)
@@ -177,7 +178,7 @@ def grid_of(shape: Sequence[int], attributes: Mapping[str, Any], axes: str) -> G
         spacing=tuple(float(s) for s in spacing),
         origin=tuple(float(v) for v in origin[::-1]),
         direction=tuple(float(v) for v in direction.ravel()),
-        spacing_known=all(lengths[i] is not None for i in picked),
+        spacing_known=known,
     )
     return Grid(tuple(int(shape[i]) for i in picked), geometry)
 
@@ -200,6 +201,8 @@ def geometry_to_save(shape: Sequence[int], attributes: Mapping[str, Any], axes: 
     now = grid_of(shape, attributes, axes)
     if stored.ndim != len(now.shape):
         return now.geometry
+    if shown_order(place) is not None and shown_order(attributes) is None:  # somebody gave the axes other names
+        place = {name: value for name, value in place.items() if name != "axis_labels"}
     before = grid_of(now.shape, place, "ZYX"[-stored.ndim :])
     same = stored.spacing_known == now.geometry.spacing_known and isinstance(relation(now, before), Same)
     return stored if same else now.geometry

@@ -80,13 +80,22 @@ def _agreement(reading: str, named: Sequence[str]) -> int:
     return sum(name in words.get(letter, ()) for letter, name in zip(reading, named, strict=False))
 
 
-def voxel_size_mm(layer: Image) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
+def voxel_size_mm(
+    layer: Image, spatial: Iterable[int] = (-2, -1)
+) -> tuple[tuple[float, ...] | None, tuple[float, ...]]:
     """Return the voxel size along every data axis, in mm and in the layer's own unit.
+
+    Parameters
+    ----------
+    layer : Image
+        The layer.
+    spatial : iterable of int
+        Which of its axes are space; time has no mm.
 
     Returns
     -------
     mm : tuple of float or None
-        None where the layer is in pixels: its size is not known.
+        None where a spatial axis of the layer is in pixels: its size is not known.
     own : tuple of float
         Length of one voxel step in world units.
     """
@@ -94,8 +103,7 @@ def voxel_size_mm(layer: Image) -> tuple[tuple[float, ...] | None, tuple[float, 
     steps = [np.asarray(layer.data_to_world(row)) - origin for row in np.eye(layer.ndim)]
     own = tuple(float(np.linalg.norm(step)) for step in steps)
     factors = [length_in_mm(unit) for unit in layer.units]
-    spatial = factors[-2:]
-    if any(factor is None for factor in spatial):
+    if any(factors[axis] is None for axis in spatial):
         return None, own
     return tuple(s * (f if f is not None else 1.0) for s, f in zip(own, factors, strict=True)), own
 

@@ -253,8 +253,9 @@ class ImageForm(LayerForm):
             self.spacing_edit.native.setPlaceholderText("what the files say")
             return
         layers, axes = self.layers(), self.axes
-        known = voxel_size_mm(layers[0])[0] if layers and layers[0] is not None and axes else None
-        spatial = [s for s, letter in zip(known or (), axes, strict=False) if letter in "ZYX"]
+        picked = [axis for axis, letter in enumerate(axes) if letter in "ZYX"]
+        known = voxel_size_mm(layers[0], picked)[0] if layers and layers[0] is not None and axes else None
+        spatial = [known[axis] for axis in picked] if known else []
         self.spacing_edit.native.setPlaceholderText(f"{size_text(spatial)} (layer)" if spatial else "")
 
     @property

@@ -248,8 +248,8 @@ def _voxel_size(choices: Choices, layer: Image, spatial: str) -> tuple[float, ..
     text = choices.spacing_text.strip()
     if text:
         return typed_spacing(text, spatial)
-    known, own = voxel_size_mm(layer)
     picked = [i for i, letter in enumerate(choices.axes) if letter in "ZYX"]
+    known, own = voxel_size_mm(layer, picked)
     order = sorted(picked, key=lambda i: "ZYX".index(choices.axes[i]))
     if known is not None:
         size = tuple(known[i] for i in order)

@@ -15,7 +15,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.dataset.case_request import swap_ignore
+from napari_nnunet.widgets.dataset.class_table import swap_ignore
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, changed_since, kinds_of_features
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
