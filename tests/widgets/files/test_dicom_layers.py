@@ -47,15 +47,15 @@ def saved(layer, path):
     return path
 
 
+@pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)])
-def test_painted_labels_come_back_where_they_were_painted(viewer, tmp_path, direction):
+def test_painted_labels_come_back_where_they_were_painted(viewer, tmp_path, direction, copied):
     (image,) = opened(write_series(tmp_path / "series", IMAGE, direction=direction))
     np.testing.assert_array_equal(image.data, IMAGE)
     viewer.add_layer(image)
     features = {"index": [0, 3], "name": ["background", "Liver"]}
-    labels = Labels(
-        PAINTED, scale=image.scale, translate=image.translate, affine=image.affine, units=image.units, features=features
-    )
+    place = {name: getattr(image, name) for name in ("scale", "translate", "affine", "units")}
+    labels = Labels(PAINTED, **place, features=features, metadata=dict(image.metadata) if copied else {})
     (back,) = opened(saved(labels, tmp_path / "seg.dcm"))
     np.testing.assert_array_equal(back.data, PAINTED)
     np.testing.assert_allclose(back.data_to_world((3, 5, 6)), labels.data_to_world((3, 5, 6)), atol=1e-4)
