@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from helpers import Recipe, make_model
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs import arithmetic
+from napari_nnunet.jobs import arithmetic, network_speed
 from napari_nnunet.jobs.prediction import estimate
 from napari_nnunet.widgets.tour import offer_no_more
 
@@ -39,7 +39,7 @@ def _modules_are_no_garbage():
 @pytest.fixture(autouse=True)
 def _computer_is_measured_once(_own_folders, monkeypatch):
     """Remember for all tests how fast this computer is: measuring it takes seconds, and every test has caches of its own."""
-    compare, measure = arithmetic.time_apart, estimate.measure_speed
+    compare, measure = arithmetic.time_apart, network_speed.measure_speed
 
     def time_apart(purpose, architecture):
         name = arithmetic.measurement_name(purpose, architecture)
@@ -48,7 +48,7 @@ def _computer_is_measured_once(_own_folders, monkeypatch):
         return list(_compared[name])
 
     def measure_speed(choice):
-        names = estimate._start_key(choice), estimate._rate_key(choice)
+        names = network_speed.start_key(choice), network_speed._rate_key(choice)
         if speed.seconds_per_run(names[-1]) is not None:
             return
         if names not in _rates:

@@ -13,8 +13,10 @@ from helpers import smooth_image
 from napari_nnunet.engine.image.prepare import prepare
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Progress, drain
+from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import load_model
-from napari_nnunet.jobs import doctor
+from napari_nnunet.jobs import doctor, network_speed
+from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.prediction import presets
 from napari_nnunet.jobs.prediction.estimate import estimate, estimate_presets
 from napari_nnunet.jobs.prediction.predict import predict
@@ -120,3 +122,35 @@ def test_presets_are_compared_by_the_cases_that_none_of_them_lost(model, tmp_pat
     found = drain(measure_presets(asked))
     assert {name: entry["dice"] for name, entry in found.items()} == {n: e["dice"] for n, e in alone.items()}
     assert json.loads((model.folder / "inference_presets.json").read_text(encoding="utf-8"))["cases"] == ["a"]
+
+
+def test_a_network_is_tried_before_its_first_run_and_no_other_time(model, volume, monkeypatch):
+    settings = PredictSettings(device="cpu", threads=1, mirroring=False)
+    tried = []
+    run = network_speed.Ensemble.logits
+    monkeypatch.setattr(
+        network_speed.Ensemble, "logits", lambda self, windows: tried.append(self) or run(self, windows)
+    )
+
+    def again():
+        tried.clear()
+        return drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))["own"]
+
+    first = again()
+    own = [ensemble for ensemble in tried if ensemble.patch == tuple(model.configuration.patch_size)]
+    assert own and own[0].networks[0].architecture == model.architecture and not first.measured
+    assert again().seconds == first.seconds and not tried
+    choice = first.choice
+    per_window = speed.seconds_per_run(network_speed._tried_key(model, choice))
+    assert network_speed.seconds_of_run(model, choice, 3) == (3 * per_window, False)
+    drain(predict(model, volume, settings))
+    assert again().measured and not tried
+
+
+def test_a_network_that_takes_seconds_or_memory_is_not_tried(model, monkeypatch):
+    choice = prediction_choice(PredictSettings(device="cpu", threads=1), model.architecture)
+    network_speed.measure_speed(choice)
+    network_speed.measure_network(model, choice, memory=1e18)
+    monkeypatch.setattr(network_speed, "_LONGEST_TRIAL", 0.0)
+    network_speed.measure_network(model, choice, memory=1.0)
+    assert speed.seconds_per_run(network_speed._tried_key(model, choice)) is None

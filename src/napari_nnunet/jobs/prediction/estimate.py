@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from napari_nnunet.engine.image.prepare import PrepareRecord, plan_grid
-from napari_nnunet.engine.network import unet
 from napari_nnunet.engine.network.backends import torch_threads
 from napari_nnunet.engine.network.device import BackendChoice, has_openvino
-from napari_nnunet.engine.network.unet import multiply_adds
 from napari_nnunet.engine.prediction.decode import slab_bytes, workspace_bytes
 from napari_nnunet.engine.prediction.infer import Ensemble, batch_size, mirror_sets
 from napari_nnunet.engine.prediction.tiles import TileGrid, peak_planes
@@ -26,8 +21,15 @@ from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.jobs.arithmetic import prediction_choice, processor
+from napari_nnunet.jobs.network_speed import (
+    measure_network,
+    measure_speed,
+    remember_rate,
+    seconds_of_run,
+    speed_key,
+    start_key,
+)
 from napari_nnunet.jobs.prediction.predictor import is_kept, run_bytes
-from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.prediction import PRESETS, PredictSettings, PresetName, preset
 
@@ -105,7 +107,7 @@ def estimate(
     found = _estimate(model, record, settings, choice, len(folds), copies, batch, wrapped=True, stored=stored)
     if found.seconds is None or is_kept(model, settings, choice):
         return found
-    start = speed.seconds_per_run(_start_key(choice)) or 0.0
+    start = speed.seconds_per_run(start_key(choice)) or 0.0
     return replace(found, seconds=found.seconds + start * len(folds))
 
 
@@ -146,7 +148,7 @@ def _estimate(
     )
     if settings.probabilities:
         memory += 4.0 * heads * math.prod(record.shape)
-    per_run, measured = _seconds_per_run(model, choice, batch)
+    per_run, measured = seconds_of_run(model, choice, batch)
     seconds = None if per_run is None else per_run * forwards
     if seconds is not None:
         factor = speed.seconds_per_run(_rest_key(choice, stored=stored or settings.probabilities)) or 1.0
@@ -169,19 +171,9 @@ def _overhead(record: PrepareRecord, heads: int) -> float:
     return 2e-8 * (math.prod(record.cropped_shape) + math.prod(record.network_shape)) * (heads + 2)
 
 
-def _start_key(choice: BackendChoice) -> str:
-    """Name what reading and compiling a network takes."""
-    return f"start {choice.device} {choice.backend}"
-
-
 def _rest_key(choice: BackendChoice, *, stored: bool) -> str:
     """Name how much longer than thought everything outside the network takes."""
     return f"rest {choice.device}{' with probabilities' if stored else ''}"
-
-
-def _real_key(choice: BackendChoice, ndim: int) -> str:
-    """Name how fast real networks are, where the rate is that of a small one that was made for measuring."""
-    return f"{_rate_key(choice)} {ndim}d"
 
 
 def learn(
@@ -206,71 +198,16 @@ def learn(
     own = _overhead(record, min(heads, model.architecture.features[0] * ensemble.folds))
     rest = max(0.0, wall - known * found.forwards)
     if new:
-        speed.remember(_start_key(choice), max(0.01, rest - own) / ensemble.folds)
+        speed.remember(start_key(choice), max(0.01, rest - own) / ensemble.folds)
     elif own > _WORTH:
         factor = min(max(rest / own, 1 / _FARTHEST), _FARTHEST)
         speed.remember(_rest_key(choice, stored=settings.probabilities), factor)
-    size = model.configuration.patch_size
-    operations = multiply_adds(model.architecture, model.channels_in, heads, size) * ensemble.batch
-    speed.remember(_real_key(choice, model.configuration.ndim), known / operations)
+    remember_rate(model, ensemble, known)
 
 
-def speed_key(model: TrainedModel, ensemble: Ensemble) -> str:
-    """Return the name under which the time of one network run is remembered."""
-    return _key(model, ensemble.choice, ensemble.batch)
-
-
-def _key(model: TrainedModel, choice: BackendChoice, batch: int) -> str:
-    network = f"{model.architecture!r}{model.configuration.patch_size}{model.channels_in}{model.dataset.labels.heads}"
-    digest = hashlib.sha256(network.encode()).hexdigest()[:16]
-    return f"{digest} {choice.device} {choice.backend} {choice.precision} {choice.threads} {batch}"
-
-
-def _rate_key(choice: BackendChoice) -> str:
-    return f"rate {choice.device} {choice.backend} {choice.precision} {choice.threads}"
-
-
-def _seconds_per_run(model: TrainedModel, choice: BackendChoice, batch: int) -> tuple[float | None, bool]:
-    known = speed.seconds_per_run(_key(model, choice, batch))
-    if known is not None:
-        return known, True
-    real = speed.seconds_per_run(_real_key(choice, model.configuration.ndim))
-    rate = real or speed.seconds_per_run(_rate_key(choice))
-    if rate is None:
-        return None, False
-    operations = multiply_adds(
-        model.architecture, model.channels_in, model.dataset.labels.heads, model.configuration.patch_size
-    )
-    return operations * batch * rate, False
-
-
-def measure_speed(choice: BackendChoice) -> None:
-    """Measure once, in about a second, how fast this computer multiplies inside a small U-Net, and remember it."""
-    if speed.seconds_per_run(_rate_key(choice)) is not None:
-        return
-    architecture = Architecture(
-        name="PlainConvUNet",
-        ndim=3,
-        features=(32, 64, 128),
-        kernel_sizes=((3, 3, 3),) * 3,
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        blocks=(2, 2, 2),
-        decoder_convs=(2, 2),
-    )
-    patch = (48, 48, 48)
-    ensemble = Ensemble([unet.build(architecture, 1, 3)], choice, patch, None)
-    window = torch.zeros((1, 1, *patch))
-    times = []
-    built = time.monotonic()
-    ensemble.compile()
-    speed.remember(_start_key(choice), max(0.01, time.monotonic() - built))
-    for _ in range(3):
-        began = time.monotonic()
-        for _ in ensemble.logits(window):
-            pass
-        times.append(time.monotonic() - began)
-    runs = max(ensemble.batch, 1) if choice.backend == "openvino" else 1
-    speed.remember(_rate_key(choice), min(times) / (multiply_adds(architecture, 1, 3, patch) * runs))
+def _bytes_of_run(model: TrainedModel, choice: BackendChoice) -> float:
+    batch = batch_size(model.configuration.patch_size, choice, 1)
+    return run_bytes(model, batch, batch, model.dataset.labels.heads)
 
 
 def usable_presets(model: TrainedModel) -> tuple[PresetName, ...]:
@@ -292,6 +229,7 @@ def estimate_presets(
     yield Stage(name="Estimating")
     with torch_threads(choice.threads):
         measure_speed(choice)
+        measure_network(model, choice, _bytes_of_run(model, choice))
     folds = model.resolve_folds(None, settings.checkpoint)
     found = {"own": estimate(model, shape, spacing, settings)}
     for name in usable_presets(model):
@@ -358,6 +296,7 @@ def estimate_combined(combination: Combination, shape: tuple[int, ...], spacing:
         choice = prediction_choice(settings, member.model.architecture)
         with torch_threads(choice.threads):
             measure_speed(choice)
+            measure_network(member.model, choice, _bytes_of_run(member.model, choice))
         found.append((member, estimate(member.model, shape, spacing, settings, stored=combination.joins)))
     times = [entry.seconds for _, entry in found]
     heads = combination.model.dataset.labels.heads

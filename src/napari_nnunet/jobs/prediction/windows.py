@@ -20,7 +20,7 @@ from napari_nnunet.errors import ModelError
 from napari_nnunet.events import Box, Job, Painted, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.jobs.prediction.estimate import speed_key
+from napari_nnunet.jobs.network_speed import speed_key
 from napari_nnunet.jobs.prediction.predictor import Predictor
 from napari_nnunet.jobs.prediction.result import (
     Focus,
