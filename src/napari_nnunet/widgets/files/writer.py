@@ -143,4 +143,4 @@ def _require_together(layers: list[tuple[Any, dict[str, Any], str]], axes: str) 
             if other is not first and other.ndim == first.ndim == len(axes):
                 require_over(first, other, axes, units=False)
         except NotReadyError as error:
-            raise DatasetError(str(error)) from error
+            raise DatasetError(*error.args) from error
