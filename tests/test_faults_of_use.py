@@ -135,6 +135,7 @@ DEAD_ENDS = {
         "test_import_dialog::test_folders_that_are_swapped_are_noticed",
         "test_import_dialog::test_a_name_is_mended_while_it_is_typed",
         "test_import_dialog::test_pairs_values_and_what_is_left_out_are_shown_before_anything_is_written",
+        "test_notes_of_imports::test_what_is_assumed_is_said_before_and_stays_in_the_dock",
         "test_pairs::test_two_files_of_one_name_are_not_chosen_between",
         "test_pairs::test_channels_are_found_from_any_last_word_that_all_cases_have",
     ]),

@@ -101,12 +101,15 @@ def _as_it_is_now(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan
     return now
 
 
-def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersRequest) -> Job[None]:
-    """Say what is left out, renumbered and turned."""
-    for why in dict.fromkeys(left.why for left in plan.left_out):
-        names = [_within(left.path, request) for left in plan.left_out if left.why == why]
-        files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
+def import_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
+    """Say what an import renumbers, turns and assumes; nothing is read or written.
+
+    Raises
+    ------
+    DatasetError
+        If problems or questions of the plan are open.
+    """
+    translation = plan.require()
     changed = {old: new for old, new in translation.values.items() if old != new}
     if plan.recognised is not None and plan.recognised.kind == "class files":
         yield Note(text=plan.recognised.sentence)
@@ -127,10 +130,15 @@ def _notes(plan: ImportPlan, translation: Translation, request: ImportFoldersReq
         )
         yield Note(text=f"{text}.")
     yield from _size_notes(plan.cases)
-    for case in plan.cases:
-        yield from (Note(level="warning", text=f"{case.name}: {text}") for text in case.notes)
-    odd = by_text({case.name: case.remarks for case in plan.cases})
+    odd = by_text({case.name: [text.rstrip(".") for text in (*case.notes, *case.remarks)] for case in plan.cases})
     yield from (Note(level="warning", text=f"{names}: {text}.") for names, text in odd)
+
+
+def _left_out_notes(plan: ImportPlan, request: ImportFoldersRequest) -> Job[None]:
+    for why in dict.fromkeys(left.why for left in plan.left_out):
+        names = [_within(left.path, request) for left in plan.left_out if left.why == why]
+        files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+        yield Note(level="warning", text=f"{files} left out ({why}): {_some(names)}.")
 
 
 def _mostly_foreground(plan: ImportPlan, translation: Translation) -> Job[None]:
@@ -144,7 +152,7 @@ def _mostly_foreground(plan: ImportPlan, translation: Translation) -> Job[None]:
             yield Note(
                 level="warning",
                 text=f"{text}. If 0 is what was drawn: --map 0=object {row.word}=background.",
-                in_window=f"{text}. If 0 is what was drawn, exchange the two classes.",
+                in_window=f"{text}. If 0 is what was drawn, import with 0 as object and {row.word} as background.",
             )
 
 
@@ -156,7 +164,7 @@ def _size_notes(cases: Sequence[PlannedCase]) -> Job[None]:
         yield Note(
             level="warning",
             text=f"{text}. Give the size if that is wrong (--spacing).",
-            in_window=f"{text}. Give the size if that is wrong.",
+            in_window=f"{text}. If that is wrong, import with the size in 'Voxel size (mm)'.",
         )
     by_mask = [case.name for case in cases if case.sized_by == "mask"]
     if by_mask:
@@ -177,7 +185,8 @@ def _some(names: Sequence[str]) -> str:
 def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFoldersRequest) -> Job[None]:
     """Fill a folder that will be a dataset of that name."""
     translation = plan.require()
-    yield from _notes(plan, translation, request)
+    yield from _left_out_notes(plan, request)
+    yield from import_notes(plan, request)
     ending, copied = _ending(plan.cases, translation)
     content = dataset_json(plan.channels, translation.labels, len(plan.cases), ending)
     for part in ("imagesTr", "labelsTr"):
@@ -195,7 +204,8 @@ def fill_dataset(plan: ImportPlan, folder: Path, name: str, request: ImportFolde
 def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[None]:
     """Write the cases of a plan into a dataset that has others."""
     translation = plan.require()
-    yield from _notes(plan, translation, request)
+    yield from _left_out_notes(plan, request)
+    yield from import_notes(plan, request)
     info = read_info(folder)
     ending, earlier = info.file_ending, [case.name for case in survey(folder)[0].cases]
     changes = said_of_cases(info, earlier, [case.name for case in plan.cases], request.annotated, translation.labels)

@@ -112,7 +112,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         """Return a new dialog that makes a dataset of two folders, or adds them to the chosen one."""
         dialog = ImportDialog(self.state.workspace, self, dataset=self.form.head.dataset)
         dialog.panel.guard = self.state.require_workspace
-        dialog.imported.connect(self._arrived)
+        dialog.imported.connect(lambda folder, notes: self.panel.add(self._arrived(folder), notes))
         return dialog
 
     def json_dialog(self) -> JsonDialog:

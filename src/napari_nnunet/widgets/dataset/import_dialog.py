@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.events import Progress
+from napari_nnunet.events import Note, Progress
 from napari_nnunet.formats.workspace import Workspace, is_folder
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.widgets.dataset.import_tables import ColourChoice, ObjectChoice, PairTable, ValueTable
@@ -31,16 +31,17 @@ from napari_nnunet.widgets.files.look_dialog import look_button
 from napari_nnunet.widgets.frame.panel import RunDialog, RunPanel
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.ready import sizes_in
-from napari_nnunet.widgets.frame.words import counted, failure_text, split_words
+from napari_nnunet.widgets.frame.words import counted, failure_text, noted, split_words
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 
 if TYPE_CHECKING:
-    from napari_nnunet.jobs.dataset.import_folders import import_planned
+    from napari_nnunet.jobs.dataset.import_folders import import_notes, import_planned
     from napari_nnunet.jobs.dataset.import_plan import ImportPlan, plan_import
     from napari_nnunet.jobs.dataset.overlays import look_swapped, pair_pictures
     from napari_nnunet.jobs.objects.import_objects import import_objects
 else:
     ImportPlan = Any
+    import_notes = lazy("napari_nnunet.jobs.dataset.import_folders:import_notes")
     import_objects = lazy("napari_nnunet.jobs.objects.import_objects:import_objects")
     import_planned = lazy("napari_nnunet.jobs.dataset.import_folders:import_planned")
     look_swapped = lazy("napari_nnunet.jobs.dataset.overlays:look_swapped")
@@ -51,6 +52,7 @@ _SWAPPED = "The folders look swapped: the masks have many values, as images have
 _IMAGE_FOLDERS = {
     "images", "image", "imgs", "img", "imagestr", "pictures", "raw", "data", "tif", "tiff", "png", "nifti"
 }  # fmt: skip
+_NOTES = 8  # that are shown before the import
 _LATER_MS = 400  # after the last letter of a folder's name
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 
@@ -58,7 +60,7 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": 
 class ImportDialog(RunDialog):
     """Two folders, what they hold, and a button that imports it.
 
-    Emits ``imported`` with the folder of the dataset.
+    Emits ``imported`` with the folder of the dataset and the notes of the import.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ class ImportDialog(RunDialog):
         The dataset that is offered to add to.
     """
 
-    imported = Signal(object)
+    imported = Signal(object, object)
 
     def __init__(self, workspace: Workspace, parent: QWidget | None = None, *, dataset: str | None = None) -> None:
         super().__init__(parent)
@@ -122,7 +124,7 @@ class ImportDialog(RunDialog):
         self.subfolders = QCheckBox("Look into subfolders")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("CT, or DAPI, GFP")
-        self.about, self.meaning, self.colours = Sentence(), Sentence(), ColourChoice()
+        self.about, self.meaning, self.notes, self.colours = Sentence(), Sentence(), Sentence(), ColourChoice()
         self.pairs, self.objects, self.values = PairTable(), ObjectChoice(), ValueTable()
         self.swap = button("Swap the folders", "Take the images for the masks and the masks for the images.")
         self.look = look_button(self._chosen, lambda: self.subfolders.isChecked())
@@ -156,16 +158,8 @@ class ImportDialog(RunDialog):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        for widget in (
-            self.about,
-            self.colours,
-            self.look,
-            self.swap,
-            self.pairs,
-            self.meaning,
-            self.objects,
-            self.values,
-        ):
+        upper = (self.about, self.colours, self.look, self.swap, self.pairs, self.meaning)
+        for widget in (*upper, self.objects, self.values, self.notes):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -343,8 +337,18 @@ class ImportDialog(RunDialog):
         self.about.setText(" ".join(part for part in (counts, reason) if part))
         self.meaning.setText(meaning)
         self.meaning.setVisible(bool(meaning))
+        notes = " ".join(self._known()) if self.plan is not None and reason is None else ""
+        self.notes.setText(notes)
+        self.notes.setVisible(bool(notes))
         self.swap.setVisible(self._swapped)
         self.panel.set_ready(reason)
+
+    def _known(self) -> list[str]:
+        """Return the notes of the import that can be known before; files left out are in the table."""
+        assert self.plan is not None
+        events = [event for event in import_notes(self.plan, self.request()) if isinstance(event, Note)]
+        warnings = [event.in_window or event.text for event in events if event.level == "warning"]
+        return noted(warnings, _NOTES, "are said while it runs")
 
     def run(self) -> None:
         """Import what is shown."""
@@ -354,7 +358,7 @@ class ImportDialog(RunDialog):
             self.panel.run(job(self.workspace, request, self.plan), done=self._done)
 
     def _done(self, folder: Path) -> None:
-        self.imported.emit(folder)
+        self.imported.emit(folder, self.panel.notes)  # they would go with this window
         self.accept()
 
     def done(self, result: int) -> None:

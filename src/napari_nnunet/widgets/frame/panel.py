@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import CaseDone, CaseFailed, Event, Job, Note, Progress, Stage
 from napari_nnunet.widgets.frame.parts import CopyButton, ElidingButton, FolderButton, Sentence
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
-from napari_nnunet.widgets.frame.words import as_text, failure_text, plain_time, report_text
+from napari_nnunet.widgets.frame.words import as_text, failure_text, noted, plain_time, report_text
 from napari_nnunet.widgets.frame.worker import JobWorker, follow
 
 T = TypeVar("T")
@@ -138,6 +138,14 @@ class RunPanel(QWidget):
         self.status.setVisible(bool(text))
         self.place.follow(text if self.state is RunState.IDLE else "")
 
+    def add(self, text: str, notes: Sequence[str]) -> None:
+        """Say what a dialog did, with its notes; at the end of the job where one runs here."""
+        text = " ".join((text, *notes))
+        if self.state is RunState.IDLE:
+            self.say(text)
+        else:
+            self._remember(text)
+
     def run(
         self,
         job: Job[T],
@@ -221,6 +229,11 @@ class RunPanel(QWidget):
         if self._worker is not None and self.state is RunState.RUNNING:
             self._set_state(RunState.CANCELLING)
             self._worker.quit()
+
+    @property
+    def notes(self) -> list[str]:
+        """The warnings of the last run: the first are said, the others counted."""
+        return noted(self._warned, _WARNINGS, "were shown meanwhile")
 
     @property
     def text(self) -> str:
@@ -332,11 +345,7 @@ class RunPanel(QWidget):
 
     def _with_warnings(self, text: str | None) -> str | None:
         """Return what is said at the end with the warnings, which the progress took from sight."""
-        shown = [f"Note: {warning}" for warning in self._warned[:_WARNINGS]]
-        more = len(self._warned) - len(shown)
-        if more:
-            shown.append(f"{more} more notes of this kind were shown meanwhile.")
-        return " ".join([*([text] if text else []), *shown]) if shown else text
+        return " ".join([*([text] if text else []), *self.notes]) if self._warned else text
 
     def _case_over(self, event: CaseDone | CaseFailed) -> None:
         self._cases = (event.index + 1, event.total)

@@ -110,6 +110,12 @@ def label_names(info: DatasetInfo) -> dict[str, str]:
     return {str(value): name for value, name in zip(values, names, strict=True)}
 
 
+def noted(warnings: Sequence[str], most: int, others: str) -> list[str]:
+    """Return warnings as notes, as many as may be; ``others`` says what became of the rest."""
+    more = len(warnings) - most
+    return [f"Note: {text}" for text in warnings[:most]] + ([f"{counted(more, 'more note')} {others}."] if more > 0 else [])
+
+
 def no_mean(summary: Summary, names: Mapping[str, str]) -> str:
     """Return why there is no mean Dice."""
     absent = ", ".join(names.get(label, label) for label in summary.absent)
