@@ -224,6 +224,13 @@ def test_a_dock_words_every_error_for_a_window():
     assert not shown
 
 
+def test_docks_touch_layers_wherever_the_pointer_is():
+    """In 3-D napari fails to add, remove or activate Labels below a pointer that never moved: frame/layers.py."""
+    ways = re.compile(r"viewer\.add_(layer|image|labels)\(|\.layers\.remove\(|\.selection\.active = ")
+    found = [path for path in (SOURCE / "widgets").rglob("*.py") if ways.search(path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(SOURCE / "widgets").as_posix() for path in found] == ["frame/layers.py"]
+
+
 @pytest.mark.slow
 def test_wheel_and_sdist_carry_manifest_and_model(tmp_path):
     import tarfile

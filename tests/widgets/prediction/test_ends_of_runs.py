@@ -122,10 +122,11 @@ def test_a_dock_closed_while_it_runs_finishes_its_layer(viewer, dock, model, qtb
 
 def test_in_three_dimensions_a_run_needs_no_mouse_over_the_canvas(viewer, ready, qtbot):
     viewer.dims.ndisplay = 3
+    viewer.mouse_over_canvas = True  # as of a pointer that has not moved since
     ready.run()
     wait_until_idle(qtbot, ready)
     assert ready.panel.status.text().startswith("Done in")
-    assert _labels(viewer)[0].data.any()
+    assert _labels(viewer)[0].data.any() and viewer.mouse_over_canvas
 
 
 def test_every_input_has_a_name_and_tab_leaves_the_tables(ready):

@@ -21,7 +21,14 @@ from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import class_names_of, differences_colormap, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import (
+    add_layer,
+    class_names_of,
+    differences_colormap,
+    full_resolution,
+    placement_of,
+    remove_layer,
+)
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 
@@ -126,8 +133,8 @@ class CompareWidget(RequestDock[Compared, None]):
             **place,
         )
         for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
-            self.viewer.layers.remove(old)
-        self.viewer.add_layer(layer)
+            remove_layer(self.viewer, old)
+        add_layer(self.viewer, layer)
         _look_at_worst(self.viewer, layer)
 
     def _show_cases(self, comparison: Comparison) -> None:
@@ -159,7 +166,7 @@ class CompareWidget(RequestDock[Compared, None]):
         for layer in self.viewer.layers:
             layer.visible = False
         layers = [
-            self.viewer.add_layer(Labels(data, **{**place, "name": f"{name} ({what})"}))
+            add_layer(self.viewer, Labels(data, **{**place, "name": f"{name} ({what})"}))
             for (data, place), what in zip(read, ("first", "second"), strict=True)
         ]
         one, other = map(labels_of, layers)

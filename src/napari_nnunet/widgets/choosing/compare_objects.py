@@ -18,7 +18,7 @@ from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.objects.look import go_to
@@ -96,9 +96,9 @@ class ObjectsCompared(QWidget):
 
     def _paint(self, found: ObjectComparison, name: str, place: dict[str, Any]) -> None:
         for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
-            self.viewer.layers.remove(old)
+            remove_layer(self.viewer, old)
         self._layer = Labels(found.painted, **verdict_options(name, place))
-        self.viewer.add_layer(self._layer)
+        add_layer(self.viewer, self._layer)
 
     def _selected(self) -> None:
         """Go to the selected object."""
@@ -149,7 +149,7 @@ class ObjectsCompared(QWidget):
             own = {key: value for key, value in place.items() if key not in plain}
             metadata = {**own.pop("metadata", {}), KIND: "object"}
             layers.append(Labels(data, **{**own, "name": f"{pair.name} ({what})", "metadata": metadata}))
-            self.viewer.add_layer(layers[-1])
+            add_layer(self.viewer, layers[-1])
         one, other = map(labels_of, layers)
         found = drain(compare_objects(one, other))
         self.legend.setText(legend(found.verdicts))

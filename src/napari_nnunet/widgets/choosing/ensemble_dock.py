@@ -31,7 +31,7 @@ from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows
-from napari_nnunet.widgets.frame.layers import colormap_of, features_of, focus_of, placement_of
+from napari_nnunet.widgets.frame.layers import activate, add_layer, colormap_of, features_of, focus_of, placement_of
 from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.ready import NotReadyError
@@ -176,7 +176,7 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         result = self.result.running
         if order.vote.uncertainty and result is not None:
             for layer in result.uncertainty_layers(predictions):
-                self.viewer.add_layer(layer)
+                add_layer(self.viewer, layer)
         return self.result.done(predictions, recommended=self.members.cleaning(), applied=bool(order.cleaning.steps))
 
     def _cancelled(self, fraction: float) -> str:
@@ -200,10 +200,10 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
             },
             **place,
         )
-        self.viewer.add_layer(layer)
+        add_layer(self.viewer, layer)
         for name, values in zip(("entropy", "disagreement"), uncertainty or (), strict=False):
-            self.viewer.add_layer(doubt_layer(values, f"{layer.name}: {name}", place))
-        self.viewer.layers.selection.active = layer
+            add_layer(self.viewer, doubt_layer(values, f"{layer.name}: {name}", place))
+        activate(self.viewer, layer)
         return f"Combined {len(order.groups)} results."
 
     def _compare_models(self, results: Path) -> None:

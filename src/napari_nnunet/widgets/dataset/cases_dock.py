@@ -35,7 +35,7 @@ from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, colormap_of_values
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, activate, add_layer, case_origin, colormap_of_values
 from napari_nnunet.widgets.frame.parts import folded_away, next_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -265,11 +265,11 @@ class CasesWidget(RequestDock[NewCase, None]):
     def _opened(self, layers: list[Any]) -> None:
         layers[-1] = _painted(layers[-1])
         added = [
-            self.viewer.add_layer((Image if kind == "image" else Labels)(data, **attributes))
+            add_layer(self.viewer, (Image if kind == "image" else Labels)(data, **attributes))
             for data, attributes, kind in layers
         ]
         self.form.choose(added[:-1], added[-1])
-        self.viewer.layers.selection.active = added[-1]
+        activate(self.viewer, added[-1])
         self.panel.say("")
 
     def _not_opened(self, error: BaseException) -> None:

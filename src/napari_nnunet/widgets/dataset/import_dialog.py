@@ -322,7 +322,7 @@ class ImportDialog(RunDialog):
         self.pairs.setVisible(self.plan is not None)
         self.values.setVisible(self.plan is not None and self.values.rowCount() > 0 and self.objects.kind is None)
         reason = self._trouble
-        counts = meaning = ""
+        counts = meaning = notes = ""
         if self.plan is not None and reason is None:
             counts = _counts(self.plan)
             recognised = self.plan.recognised
@@ -330,25 +330,23 @@ class ImportDialog(RunDialog):
             if meaning and self.objects.kind is None:
                 meaning += " Several values may become one class."
             reason = _SWAPPED if self._swapped else _obstacle(self.plan)
-        if self.plan is None and reason is None:
+            notes = "" if reason else self._known(self.plan)
+        elif reason is None:
             reason = "Reading the masks…"
         if reason is None and self.target.currentData() is None and not self.name.text().strip():
             reason = "Give the dataset a name."
         self.about.setText(" ".join(part for part in (counts, reason) if part))
-        self.meaning.setText(meaning)
-        self.meaning.setVisible(bool(meaning))
-        notes = " ".join(self._known()) if self.plan is not None and reason is None else ""
-        self.notes.setText(notes)
-        self.notes.setVisible(bool(notes))
+        for sentence, text in ((self.meaning, meaning), (self.notes, notes)):
+            sentence.setText(text)
+            sentence.setVisible(bool(text))
         self.swap.setVisible(self._swapped)
         self.panel.set_ready(reason)
 
-    def _known(self) -> list[str]:
+    def _known(self, plan: ImportPlan) -> str:
         """Return the notes of the import that can be known before; files left out are in the table."""
-        assert self.plan is not None
-        events = [event for event in import_notes(self.plan, self.request()) if isinstance(event, Note)]
+        events = [event for event in import_notes(plan, self.request()) if isinstance(event, Note)]
         warnings = [event.in_window or event.text for event in events if event.level == "warning"]
-        return noted(warnings, _NOTES, "are said while it runs")
+        return " ".join(noted(warnings, _NOTES, "are said while it runs"))
 
     def run(self) -> None:
         """Import what is shown."""

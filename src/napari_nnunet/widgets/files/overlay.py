@@ -13,7 +13,7 @@ from napari.utils.notifications import show_warning
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
 from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order
-from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.worker import lazy
@@ -192,7 +192,7 @@ def with_remedy(
             shown["features"] = other.features
         shown["metadata"] = {key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE) if key in other.metadata}
         layer = kind(array, name=f"{other.name} over {first.name}", **shown, **placement_of(first))
-        viewer.add_layer(layer)
+        add_layer(viewer, layer)
         laid(other, layer)
         return f"'{layer.name}' was added: '{other.name}' on the voxels of '{first.name}'."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,34 @@ def format_volume(mm3: float | None) -> str:
     if mm3 >= 0.1 or mm3 == 0:
         return f"{mm3:,.2f} mm³"
     return f"{mm3 * 1e9:,.1f} µm³"
+
+
+@contextmanager
+def pointer_away(viewer: Any) -> Iterator[None]:
+    """Let napari not look what lies below the pointer: in 3-D it fails until the mouse was moved over the canvas."""
+    over, viewer.mouse_over_canvas = viewer.mouse_over_canvas, False
+    try:
+        yield
+    finally:
+        viewer.mouse_over_canvas = over
+
+
+def add_layer(viewer: Any, layer: Any) -> Any:
+    """Add a layer to a viewer, wherever the pointer is, and return it."""
+    with pointer_away(viewer):
+        return viewer.add_layer(layer)
+
+
+def remove_layer(viewer: Any, layer: Any) -> None:
+    """Remove a layer; another one becomes the active one."""
+    with pointer_away(viewer):
+        viewer.layers.remove(layer)
+
+
+def activate(viewer: Any, layer: Any) -> None:
+    """Make a layer the active one, and select no other."""
+    with pointer_away(viewer):
+        viewer.layers.selection.active = layer
 
 
 def position_in(layer: Image, dims: Any) -> list[float]:

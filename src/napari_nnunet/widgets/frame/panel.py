@@ -140,11 +140,8 @@ class RunPanel(QWidget):
 
     def add(self, text: str, notes: Sequence[str]) -> None:
         """Say what a dialog did, with its notes; at the end of the job where one runs here."""
-        text = " ".join((text, *notes))
-        if self.state is RunState.IDLE:
-            self.say(text)
-        else:
-            self._remember(text)
+        tell = self.say if self.state is RunState.IDLE else self._remember
+        tell(" ".join((text, *notes)))
 
     def run(
         self,

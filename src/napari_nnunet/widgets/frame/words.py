@@ -112,8 +112,9 @@ def label_names(info: DatasetInfo) -> dict[str, str]:
 
 def noted(warnings: Sequence[str], most: int, others: str) -> list[str]:
     """Return warnings as notes, as many as may be; ``others`` says what became of the rest."""
-    more = len(warnings) - most
-    return [f"Note: {text}" for text in warnings[:most]] + ([f"{counted(more, 'more note')} {others}."] if more > 0 else [])
+    notes = [f"Note: {text}" for text in warnings[:most]]
+    more = len(warnings) - len(notes)
+    return [*notes, f"{counted(more, 'more note')} {others}."] if more else notes
 
 
 def no_mean(summary: Summary, names: Mapping[str, str]) -> str:

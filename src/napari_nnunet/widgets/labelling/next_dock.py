@@ -19,6 +19,7 @@ from napari_nnunet.schema.requests.labelling import SuggestRequest
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import FieldRows, add_row, chosen_file, field_widget
 from napari_nnunet.widgets.frame.head import Head
+from napari_nnunet.widgets.frame.layers import activate, add_layer, remove_layer
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button, next_button
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
@@ -227,12 +228,12 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         for other in self.viewer.layers:
             other.visible = False
         kinds = {"image": Image, "labels": Labels, "shapes": Shapes}
-        self._layers = [self.viewer.add_layer(kinds[kind](data, **options)) for data, options, kind in layers]
+        self._layers = [add_layer(self.viewer, kinds[kind](data, **options)) for data, options, kind in layers]
         self._open = found
         labels = self._labels()
         self.viewer.reset_view()
         if labels is not None:
-            self.viewer.layers.selection.active = labels
+            activate(self.viewer, labels)
             look_at_place(self.viewer, labels, found.place)
         where = f" within the frame ({found.place.where})" if found.place.partial else ""
         self.hint.setText(
@@ -256,7 +257,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _remove_layers(self) -> None:
         for layer in self._layers:
             if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+                remove_layer(self.viewer, layer)
         self._layers = []
 
     def skip(self) -> None:

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
-from napari_nnunet.widgets.frame.layers import canvas_view, placement_of
+from napari_nnunet.widgets.frame.layers import activate, add_layer, canvas_view, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -153,7 +153,7 @@ class FollowTools(QGroupBox):
         ]
         name = f"{series.layer.name}: tracks"
         for old in [other for other in self.viewer.layers if other.name == name]:
-            self.viewer.layers.remove(old)
+            remove_layer(self.viewer, old)
         if points:
             layer = Tracks(
                 np.array(points, dtype=float),
@@ -161,8 +161,8 @@ class FollowTools(QGroupBox):
                 name=name,
                 **placement_of(series.layer),
             )
-            self.viewer.add_layer(layer)
-            self.viewer.layers.selection.active = series.layer
+            add_layer(self.viewer, layer)
+            activate(self.viewer, series.layer)
 
     def _draw(self, rows: Sequence[Mapping[str, Any]]) -> None:
         curves: dict[int, list[tuple[float, float]]] = {}

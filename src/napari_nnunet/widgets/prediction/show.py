@@ -15,7 +15,7 @@ from napari_nnunet.events import CaseDone, CaseFailed, Event, Painted
 from napari_nnunet.jobs.prediction.table import Line, found_again, found_in
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.volume import digest_of
-from napari_nnunet.widgets.frame.layers import KIND, Frame, canvas_view
+from napari_nnunet.widgets.frame.layers import KIND, Frame, activate, add_layer, canvas_view, remove_layer
 from napari_nnunet.widgets.frame.parts import button
 from napari_nnunet.widgets.frame.tabs import open_dock
 from napari_nnunet.widgets.frame.words import plain_time
@@ -105,7 +105,7 @@ class ResultView(QWidget):
         self.running = result
         result.labels.name = result.name
         if result.labels not in self.viewer.layers:
-            self.viewer.add_layer(result.labels)
+            add_layer(self.viewer, result.labels)
 
     def carries_on(self, request: SegmentRequest) -> bool:
         """Whether a run of this request would go on where a cancelled one stopped; not where somebody painted since."""
@@ -168,7 +168,7 @@ class ResultView(QWidget):
         recipe |= result.request.asked
         self.settle(predictions, counted=result.objects is None)
         if result.labels in self.viewer.layers:
-            self.viewer.layers.selection.active = result.labels
+            activate(self.viewer, result.labels)
             views = [target[1] for target in result.targets()]
             scheme = result.request.model.dataset.labels
             self._collected = (result.request.source, result.labels)
@@ -204,9 +204,9 @@ class ResultView(QWidget):
         if not counted:
             result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
         for layer in result.probability_layers():
-            self.viewer.add_layer(layer)
+            add_layer(self.viewer, layer)
         if result.request.output == "Probabilities":
-            self.viewer.layers.remove(result.labels)
+            remove_layer(self.viewer, result.labels)
         return recipe
 
     def show_kept(self, kept: Sequence[tuple[SegmentRequest, Labels]]) -> None:
@@ -239,12 +239,12 @@ class ResultView(QWidget):
 
     def _show_labels(self, result: ResultLayers, recipe: dict[str, Any]) -> None:
         if not result.shown_in(self.viewer):
-            self.viewer.add_layer(result.new_labels())
+            add_layer(self.viewer, result.new_labels())
             show_info("The result's layer had been removed or changed; it was added again.")
         request = result.request
         before = self._earlier(result)
         if before is not None:  # this is the same again, or the whole of what was a part
-            self.viewer.layers.remove(before)
+            remove_layer(self.viewer, before)
             result.labels.name = result.name
         result.labels.metadata["nnunet"] = {
             "partial": False,
@@ -276,7 +276,7 @@ class ResultView(QWidget):
     def _halt(self, result: ResultLayers) -> None:
         """Take an empty layer away; keep what a further run can go on with."""
         if not result.canvas.any():
-            self.viewer.layers.remove(result.labels)
+            remove_layer(self.viewer, result.labels)
         if result.halt.begun:
             self._halted = result
 

@@ -16,7 +16,15 @@ from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.class_table import swap_ignore
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, case_origin, changed_since, kinds_of_features
+from napari_nnunet.widgets.frame.layers import (
+    ORIGIN,
+    SPARSE,
+    activate,
+    case_origin,
+    changed_since,
+    kinds_of_features,
+    pointer_away,
+)
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.training.layers import score_layers, show_largest_slice
@@ -65,14 +73,15 @@ class Correcting:
         self.before()
         for layer in self.viewer.layers:
             layer.visible = False
-        added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
+        with pointer_away(self.viewer):
+            added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
         self.viewer.reset_view()
         if place is None:
             show_largest_slice(self.viewer, added[-1])
             return
         labels = added[-3]  # image channels, labels, result, differences
         labels.visible = True
-        self.viewer.layers.selection.active = labels
+        activate(self.viewer, labels)
         point = labels.data_to_world(place)
         for axis, position in enumerate(point):
             self.viewer.dims.set_point(axis + self.viewer.dims.ndim - labels.ndim, float(position))

@@ -29,7 +29,15 @@ from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.frame.forms import DERIVED
-from napari_nnunet.widgets.frame.layers import KIND, colormap_of, colormap_of_values, differences_colormap, features_of
+from napari_nnunet.widgets.frame.layers import (
+    KIND,
+    add_layer,
+    colormap_of,
+    colormap_of_values,
+    differences_colormap,
+    features_of,
+    remove_layer,
+)
 from napari_nnunet.widgets.objects.verdicts import verdict_options
 
 MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
@@ -71,7 +79,7 @@ class FilmLayers:
         for other in viewer.layers:
             other.visible = False
         for layer in (self.image, self.reference, self.labels):
-            viewer.add_layer(layer)
+            add_layer(viewer, layer)
         viewer.reset_view()
 
     @property
@@ -83,7 +91,7 @@ class FilmLayers:
         """Take the layers away; the frames stay on disk."""
         for layer in (self.image, self.reference, self.labels):
             if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+                remove_layer(self.viewer, layer)
 
     def update(self, frames: Mapping[int, str]) -> None:
         """Append new frames; whoever looks at the last one sees the next."""
