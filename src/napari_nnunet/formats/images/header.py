@@ -38,6 +38,7 @@ _NRRD_END = re.compile(rb"\n\r?\n")
 _MOST_AXES = 5  # ITK's own limit; of more it makes lists before it says so
 _MOST_COMPONENTS = 1 << 16
 _NUMBERED = re.compile(r"[^%]*(%0?\d?d[^%]*)?")  # ITK has the system follow any %, and some of these write to memory
+_FILE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _MOST_FILES = 100_000
 _LIST = re.compile(rb"[:=][^\S\n]*LIST", re.IGNORECASE)
 _DIGITS = 24
@@ -161,6 +162,8 @@ def check_text(path: Path) -> TextFacts:
     elif any(_number(packed[1], path) > path.stat().st_size for packed in _PACKED.finditer(text)):
         raise ImageError(f"{path} is truncated: it says that it holds more bytes than it has. Copy it again.")
     _check_numbers(path, text)
+    if "%" in file_name.decode("ascii", "replace") or file_name.startswith(b"LIST"):
+        _require_planes(path, text, file_name, start[where.end() :])
     return _facts(text, _META_SIZES)
 
 
@@ -256,9 +259,45 @@ def _refuse_outside(path: Path, name: bytes, following: bytes) -> None:
 
 def _few(numbers: Sequence[str]) -> bool:
     """Whether the first, the last and the step of numbered files are numbers, and of not too many files."""
-    return all(
-        word.lstrip("-").isdecimal() and abs(int(word)) <= _MOST_FILES for word in numbers if len(word) < _DIGITS
+    return all(_FILE_NUMBER.fullmatch(word) is not None and abs(int(word)) <= _MOST_FILES for word in numbers)
+
+
+def _require_planes(path: Path, text: bytes, name: bytes, following: bytes) -> None:
+    """Refuse a MetaImage whose files are fewer than its planes, and steps that lead nowhere.
+
+    ITK leaves what no file fills as it was in memory, and divides by a step of 0. Its own rule for two numbers is that
+    the step is a whole part of what lies between them.
+    """
+    axes = max((_number(found[1], path) for found in _AXES.finditer(text)), default=0)
+    sizes = max(
+        ([_number(word, path) for word in found[1].split()[:axes]] for found in _SIZES.finditer(text)),
+        key=lambda found: found[-1:],
+        default=[],
     )
+    planes = sizes[-1] if sizes else 0
+    first, *words = name.decode("utf-8", "replace").split()
+    if "%" not in first:
+        if first != "LIST" or words not in ([], [str(axes - 1)]):
+            raise ImageError(
+                f"{path} takes its voxels from {_shown(name)}; a list of files begins with the line "
+                "'ElementDataFile = LIST', and each file holds one plane."
+            )
+        files = len([line for line in following.splitlines() if line.strip()])
+    else:
+        numbers = [int(word) for word in words]
+        begin, end = (*numbers, 0)[:2] if numbers else (1, 0)
+        step = numbers[2] if len(numbers) > 2 else (end - begin) // max(planes, 1) if len(numbers) == 2 else 1
+        if step < 1:
+            raise ImageError(
+                f"{path} takes its voxels from {_shown(name)}, which leads from {begin} to {end} in steps of {step}. "
+                "Write the first number, the last and a step of at least 1, as in 'a%03d.raw 1 9 1'."
+            )
+        files = len(range(begin, end + 1, step)) if len(numbers) > 1 else planes
+    if files < planes:
+        raise ImageError(
+            f"{path} takes its {planes} planes from {files} file{'s' if files != 1 else ''}, one for each. Name a file "
+            "for every plane in its header, or correct the number of planes."
+        )
 
 
 def _value_bytes(kind: bytes) -> int:

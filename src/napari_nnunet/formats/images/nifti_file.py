@@ -15,7 +15,10 @@ from napari_nnunet.formats.room import require_room
 GZIP = b"\x1f\x8b"
 NIFTI_1 = 348  # bytes of a header of the first kind
 HEADER_BYTES = 352  # with the four bytes that say whether extensions follow
-_BITS = 72  # where the header says how many bits a value has; 34 bytes behind, the offset
+_TYPE = 70  # where the header says of which type values are and, behind it, of how many bits; then, the offset
+#: Bytes of a value by its type. All readers go by the type alone; some programs write a number of bits that is wrong.
+_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 1792: 16,
+          2048: 32, 2304: 4}  # fmt: skip
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
 _PEEK = 4096  # packed bytes that hold more than a header
 _PIECE = 1 << 22
@@ -42,10 +45,10 @@ def promise_of(start: bytes) -> Promise | None:
         size, *dim = struct.unpack_from(f"{order}i36x8h", start)
         if size == 348 and 1 <= dim[0] <= 7:
             shape = tuple(dim[1 : dim[0] + 1])
-            bits, offset = struct.unpack_from(f"{order}h34xf", start, _BITS)
+            kind, bits, offset = struct.unpack_from(f"{order}2h34xf", start, _TYPE)
             if min(shape) < 1 or not 0 <= offset < 2**31:
                 return None
-            return Promise(shape, bits // 8, int(offset))
+            return Promise(shape, _BYTES.get(kind, max(bits, 0) // 8), int(offset))
     return None
 
 
