@@ -107,10 +107,10 @@ def test_masks_of_classes_are_measured_with_a_warning(tmp_path: Path) -> None:
     assert said.startswith("In 1 of 2 files few numbers lie in many separate pieces (a: 3 pieces, 1 number).")
 
 
-def test_what_is_odd_about_a_file_is_said_before_it_is_measured(tmp_path: Path) -> None:
+def test_what_is_odd_about_a_file_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
     image = nibabel.Nifti1Image(boxes(1).T, np.eye(4))
     image.header.set_xyzt_units("micron")
     nibabel.save(image, tmp_path / "o" / "a.nii")
     (said,) = said_of(MeasureObjectsRequest(objects=tmp_path / "o", target=tmp_path / "t.csv"))
-    assert said.startswith("a.nii: its header counts in micrometres")
+    assert said.startswith("a: its header counts in micrometres")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.match import Matching
 from napari_nnunet.engine.objects.verdict import Verdict, verdicts
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pair
-from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up_objects
+from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pairs
+from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,4 @@ def compare_object_folders(first: Path, second: Path, *, workers: int = 0) -> Jo
         The files, and the matching of every case.
     """
     pairs = pair_up_objects(first, second)
-    yield Stage(name="Comparing", total=len(pairs))
-    found = yield from compare_cases(match_pair, pairs, None, workers=workers)
-    return list(pairs), ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})
+    return list(pairs), (yield from match_pairs(pairs, workers=workers))

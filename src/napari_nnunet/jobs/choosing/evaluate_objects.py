@@ -23,6 +23,7 @@ from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up_objects
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
+from napari_nnunet.volume import by_text
 
 OBJECTS_FILE = "objects.json"
 
@@ -152,9 +153,7 @@ def evaluate_objects(request: EvaluateObjectsRequest) -> Job[ObjectEvaluation]:
                 text=f"By dataset.json, {folder} holds classes, not numbered objects: every class of an image counts "
                 "as one object, and the figures mean nothing.",
             )
-    yield Stage(name="Comparing", total=len(pairs))
-    found = yield from compare_cases(match_pair, pairs, None, workers=request.workers)
-    result = ObjectEvaluation({pair.name: matching for pair, matching in zip(pairs, found, strict=True)})
+    result = yield from match_pairs(pairs, workers=request.workers)
     yield from _classes_instead(pairs, result)
     target = request.summary or request.prediction / OBJECTS_FILE
     make_folder(target.parent)
@@ -186,11 +185,20 @@ def _classes_instead(pairs: Sequence[Pair], result: ObjectEvaluation) -> Job[Non
         )
 
 
-def match_pair(pair: Pair) -> dict[str, Matching]:
+def match_pairs(pairs: Sequence[Pair], *, workers: int = 0) -> Job[ObjectEvaluation]:
+    """Match the objects of all cases, and say what is odd about their files."""
+    yield Stage(name="Comparing", total=len(pairs))
+    found = yield from compare_cases(match_pair, pairs, None, workers=workers)
+    for names, text in by_text({pair.name: odd for pair, (_, odd) in zip(pairs, found, strict=True)}):
+        yield Note(level="warning", text=f"{names}: {text}.")
+    return ObjectEvaluation({pair.name: matching for pair, (matching, _) in zip(pairs, found, strict=True)})
+
+
+def match_pair(pair: Pair) -> tuple[dict[str, Matching], tuple[str, ...]]:
     """Match the objects of one case on the reference's grid, by kind; may run in a worker process.
 
     Kinds are told apart where both sides tell them (a mask of kinds and dataset.json beside). What nobody annotated is
-    left out.
+    left out. What is odd about the files is returned, too.
     """
     reference, geometry = read_objects(pair.reference)
     prediction, own = read_objects(pair.prediction)
@@ -200,7 +208,8 @@ def match_pair(pair: Pair) -> dict[str, Matching]:
     ignored = ignored_beside(pair.reference)
     if ignored is not None:
         prediction = annotated_part(prediction, ignored)
-    return matched_by_kind(Matching.of(reference, prediction), first, second)
+    odd = (f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)
+    return matched_by_kind(Matching.of(reference, prediction), first, second), (*geometry.remarks, *odd)
 
 
 def matched_by_kind(

@@ -29,6 +29,7 @@ from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme, Region
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import ApplyPostprocessingRequest, DeterminePostprocessingRequest
+from napari_nnunet.volume import by_text
 
 CaseMetrics = dict[Region, Metrics]
 
@@ -165,6 +166,7 @@ class _Search:
         # Regions overlap: what was kept of one decides what is there of the next.
         independent = not self.scheme.has_regions
         trials = yield from self._try((), whole, each if independent else ())
+        yield from _odd_files(self.pairs, [trial.odd for trial in trials])
         before = [trial.without for trial in trials]
         with_whole = [trial.with_first for trial in trials]
         accepted: list[Target] = []
@@ -203,16 +205,20 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One case: metrics as it is, after the first candidate, and of each label alone (with and without the first)."""
+    """One case: metrics as it is, after the first candidate, and of each label alone (with and without the first).
+
+    And what is odd about its files.
+    """
 
     without: CaseMetrics
     with_first: CaseMetrics
     labels: Mapping[bool, Mapping[Region, Metrics]]
+    odd: tuple[str, ...]
 
 
 def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target, others: tuple[Region, ...]) -> _Trial:
     """Compare one case as it is and after each candidate; may run in a worker process."""
-    reference, prediction, _ = read_pair(pair, rules)
+    reference, prediction, geometry = read_pair(pair, rules)
     if done:
         prediction = cleaned(prediction, done)
     joint = Joint.count(reference, prediction)
@@ -223,7 +229,13 @@ def _try_case(pair: Pair, rules: Rules, done: tuple[Target, ...], first: Target,
         branches[False] = branches[True] = _each_alone(joint, reference, prediction, measured, others)
         if changed is not joint:
             branches[True] = _each_alone(changed, reference, cleaned(prediction, [first]), measured, others)
-    return _Trial(rules.measured(pair.name, joint), rules.measured(pair.name, changed), branches)
+    return _Trial(measured(joint), measured(changed), branches, geometry.remarks)
+
+
+def _odd_files(pairs: Sequence[Pair], odd: Sequence[Sequence[str]]) -> Job[None]:
+    """Say what is odd about the files of each case."""
+    for names, text in by_text({pair.name: own for pair, own in zip(pairs, odd, strict=True)}):
+        yield Note(level="warning", text=f"{names}: {text}.")
 
 
 def _each_alone(
@@ -284,19 +296,22 @@ def apply_cleaning(
         results = yield from compare_cases(
             _apply_case, pairs, rules.reader, *arguments, workers=workers, verb="postprocessed"
         )
+    yield from _odd_files(pairs, [odd for _, odd in results])
     with suppress(DatasetError):  # segmentations of other programs have no recipe
         name = str(cleaning) if isinstance(cleaning, Path) else None
         kept = [step.describe() for step in steps.steps]
         done = {"postprocessing": steps.arguments(), "postprocessing_kept": kept, "postprocessing_file": name}
         write_recipe(target, {**read_recipe(source), **done})
-    yield Note(text=f"{steps.describe() or 'Nothing to do'}: {sum(results)} voxels became background in {target}.")
+    removed = sum(count for count, _ in results)
+    yield Note(text=f"{steps.describe() or 'Nothing to do'}: {removed} voxels became background in {target}.")
     return target
 
 
-def _apply_case(pair: Pair, target: Path, rules: Rules, cleaning: Cleaning) -> int:
+def _apply_case(pair: Pair, target: Path, rules: Rules, cleaning: Cleaning) -> tuple[int, tuple[str, ...]]:
+    """Write one case; return how many voxels became background, and what is odd about its file."""
     stored, geometry = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     highest = max((step.background for step in cleaning.steps), default=0)
     labels = stored.astype(np.result_type(stored.dtype, np.min_scalar_type(highest)))  # a copy, to be changed
     removed = clean(labels, cleaning)
     write_labels(labels, geometry, target / pair.prediction.name, writer=rules.reader)
-    return removed
+    return removed, geometry.remarks

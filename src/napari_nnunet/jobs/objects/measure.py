@@ -61,6 +61,7 @@ def measure_objects(request: MeasureObjectsRequest) -> Job[list[Row]]:
     voxels = sum(bytes_of(path, 1) for path in cases.values())
     outcomes = yield from each_case(object_rows, tasks, workers=request.workers, work=voxels)
     rows: dict[str, MeasuredRows] = rest_of(outcomes, "measured")
+    yield from odd_files({case: own.remarks for case, own in rows.items()})
     yield from scattered({case: own.pieces for case, own in rows.items()})
     table = [{"case": case, **row} for case in cases if case in rows for row in rows[case]]
     make_folder(request.target.parent)
@@ -102,24 +103,33 @@ def measure_arrays(
 
 
 class MeasuredRows(list[Row]):
-    """The rows of a file, and numbers and pieces where its few numbers lie scattered in many pieces."""
+    """The rows of a file, what is odd about it, and numbers and pieces where its few numbers lie in many pieces."""
 
     pieces: tuple[int, int] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def object_rows(path: Path, images: tuple[Path, ...]) -> MeasuredRows:
     """Measure the objects of one file, with their kinds where these are told beside; may run in a worker process."""
     objects, geometry = read_objects(path)
-    kinds = kinds_beside(path, objects)
+    kinds, remarks = kinds_beside(path, objects), geometry.remarks
     image = None
     if images:
         volume = read_volume(images)
         grid = Grid(volume.shape, volume.geometry)
         objects = onto(objects, geometry, grid, what=f"the objects {path.name} and the image {images[0].name}")
         geometry, image = volume.geometry, np.asarray(volume.array)
+        remarks = (*remarks, *(f"of its image: {text}" for text in volume.said if text not in remarks))
     rows = MeasuredRows(object_table(objects, geometry.spacing, image, kinds=kinds or None))
     rows.pieces = scattered_pieces(objects, len(rows))
+    rows.remarks = remarks
     return rows
+
+
+def odd_files(remarks: Mapping[str, Sequence[str]]) -> Job[None]:
+    """Say what is odd about the files of each case."""
+    for names, text in by_text(remarks):
+        yield Note(level="warning", text=f"{names}: {text}.")
 
 
 def scattered(found: Mapping[str, tuple[int, int] | None]) -> Job[None]:
@@ -154,7 +164,7 @@ def images_of(source: Path | None, case: str) -> tuple[Path, ...]:
 
 
 def unsized(paths: Sequence[Path]) -> Job[bool]:
-    """Say what is odd about files, and which do not tell how large their voxels are; return whether any do not.
+    """Say which files do not tell how large their voxels are; return whether any do not.
 
     Of files that cannot be read nothing is said: reading them whole tells why.
     """
@@ -162,8 +172,6 @@ def unsized(paths: Sequence[Path]) -> Job[bool]:
     for path in paths:
         with suppress(NnunetError):
             grids[path.name] = read_header(path).geometry
-    for names, text in by_text({name: grid.remarks for name, grid in grids.items()}):
-        yield Note(level="warning", text=f"{names}: {text}.")
     unknown = [name for name, grid in grids.items() if not grid.spacing_known]
     if unknown:
         listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")

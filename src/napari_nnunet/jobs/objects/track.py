@@ -22,7 +22,7 @@ from napari_nnunet.formats.results.objects import found_files, write_numbered
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.grid import Grid, relation, same_voxels
 from napari_nnunet.jobs.objects.curves import figure_with, series_of
-from napari_nnunet.jobs.objects.measure import images_of, object_rows, scattered, unsized
+from napari_nnunet.jobs.objects.measure import images_of, object_rows, odd_files, scattered, unsized
 from napari_nnunet.schema.requests.choosing import TrackRequest, TrackSettings
 
 _LISTED = 12  # time points in a sentence
@@ -184,6 +184,7 @@ def _follow_series(
     for i, (path, image) in enumerate(cases.values()):
         tables.append(object_rows(path, image))
         yield Progress(done=i + 1, total=len(cases))
+    yield from odd_files({name: rows.remarks for name, rows in zip(names.values(), tables, strict=True)})
     yield from scattered({name: rows.pieces for name, rows in zip(names.values(), tables, strict=True)})
     found = follow_rows(tables, list(cases), request)
     for (path, _), numbers in zip(cases.values(), found.numbers, strict=True):
