@@ -128,8 +128,8 @@ class CaseForm(LayerForm):
         self.one_class.clicked.connect(self._ask_class)
         self.as_objects.clicked.connect(self._ask_kind)
         self.viewer.layers.selection.events.active.connect(self._selected)
-        for moved in (self.viewer.dims.events.current_step, self.viewer.dims.events.order):
-            moved.connect(self._moved)
+        for moved in ("current_step", "order", "ndisplay"):
+            getattr(self.viewer.dims.events, moved).connect(self._moved)
         self._follow_layers()
 
     # --- the dataset ---

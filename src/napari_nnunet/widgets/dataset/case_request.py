@@ -24,7 +24,14 @@ from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.object_case import kinds_of_layer
 from napari_nnunet.widgets.files.overlay import named_as_open, require_over
 from napari_nnunet.widgets.files.place import STORED, axes_of, geometry_to_save
-from napari_nnunet.widgets.frame.layers import ORIGIN, changed_since, full_resolution, placement_of, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import (
+    ORIGIN,
+    changed_since,
+    full_resolution,
+    place_seen,
+    placement_of,
+    voxel_size_mm,
+)
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import counted, size_text, times_text
 
@@ -74,8 +81,8 @@ class CaseChoices:
         The painted layer.
     extent : str
         :data:`WHOLE` or :data:`SLICE`.
-    step : tuple of int
-        Where the viewer's sliders stand.
+    step : tuple of int or None
+        Which slice of the labels is seen; None along axes on the screen.
     spacing_text : str
         Voxel size that was typed; empty takes the layer's.
     painted : tuple of PaintedClass
@@ -93,7 +100,7 @@ class CaseChoices:
     channel_names: tuple[str, ...]
     labels: Labels | None
     extent: str
-    step: tuple[int, ...]
+    step: tuple[int | None, ...]
     spacing_text: str
     painted: tuple[PaintedClass, ...]
     kind: str | None = None
@@ -119,6 +126,8 @@ def resolve_case(choices: CaseChoices) -> NewCase:
             "another image. Choose the labels of this image, or add a Labels layer."
         )
     index = cut_of(labels, choices.extent, choices.step)
+    for axis in (axis for axis, part in enumerate(index) if not isinstance(part, slice)):
+        place_seen(labels, axis, choices.step[axis], "slice" if choices.extent == SLICE else "time point")
     channels = [part for layer in choices.layers if layer is not None for part in _channels(layer, index)]
     try:
         name = check_case_name(choices.case)
@@ -278,13 +287,13 @@ def _few(values: Sequence[int]) -> str:
     return listed if len(values) <= 3 else f"{listed} + … ({len(values)} values)"
 
 
-def cut_of(labels: Labels, extent: str, step: Sequence[int]) -> tuple[Any, ...]:
-    """Return the index of the part that becomes a case: a volume or a slice, at the sliders' place."""
+def cut_of(labels: Labels, extent: str, step: Sequence[int | None]) -> tuple[Any, ...]:
+    """Return the index of the part that becomes a case: a volume, or the slice on the screen, whichever axes it has."""
     keep = 2 if extent == SLICE or labels.ndim == 2 else 3
-    leading = labels.ndim - keep
-    own = list(step)[-labels.ndim :]
-    places = [min(max(0, int(s)), n - 1) for s, n in zip(own, labels.data.shape, strict=True)]
-    return (*places[:leading], *[slice(None)] * keep)
+    own = [axis for axis, place in enumerate(step) if place is not None] if keep == 2 else []
+    cut = [*own, *(axis for axis in range(labels.ndim) if axis not in own)][: labels.ndim - keep]
+    shape = full_resolution(labels).shape
+    return tuple(min(max(0, step[i] or 0), shape[i] - 1) if i in cut else slice(None) for i in range(labels.ndim))
 
 
 def _channels(layer: Image, index: tuple[Any, ...]) -> list[Any]:

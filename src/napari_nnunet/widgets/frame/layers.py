@@ -19,6 +19,7 @@ from napari_nnunet.schema.colours import DIFFERENCES, class_colour
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.volume import Volume
+from napari_nnunet.widgets.frame.ready import NotReadyError
 
 #: Metadata key of layers that are a training case: its dataset's folder and its name.
 ORIGIN = "nnunet_case"
@@ -289,22 +290,62 @@ def activate(viewer: Any, layer: Any) -> None:
         viewer.layers.selection.active = layer
 
 
-def position_in(layer: Image, dims: Any) -> list[float]:
-    """Return the viewer's current point in voxels of a layer."""
-    return [float(v) for v in layer.world_to_data(list(dims.point)[-layer.ndim :])]
+def units_per_world(layer: Any, dims: Any) -> NDArray[np.float64]:
+    """Return how many of a layer's units one step of the sliders is, along each axis of the layer.
+
+    napari counts in the smallest unit of all layers, and in plain numbers where units of layers do not fit together.
+    """
+    own = layer.units
+    if dims.units is None or len(dims.units) < len(own):
+        return np.ones(len(own))
+    pairs = zip(dims.units[-len(own) :], own, strict=True)
+    return np.array([float((1 * a).to(b).magnitude) if a.is_compatible_with(b) else 1.0 for a, b in pairs])
 
 
-def voxel_in(layer: Any, dims: Any) -> tuple[int, ...]:
-    """Return the voxel of a layer at which the sliders stand; their steps count from the lowest end of all layers."""
-    return tuple(round(place) for place in position_in(layer, dims))
+def seen_axes(layer: Any, dims: Any) -> list[int]:
+    """Return the axes of a layer that are on the screen; the sliders move along the others."""
+    offset = dims.ndim - layer.ndim
+    return [axis - offset for axis in dims.order if axis >= offset][-dims.ndisplay :]
+
+
+def position_in(layer: Any, dims: Any) -> list[float | None]:
+    """Return which slice of a layer napari shows, in voxels along its axes; None along axes that are on the screen.
+
+    As napari itself has it, of oblique layers too: what lies along axes on the screen does not count.
+    """
+    seen = seen_axes(layer, dims)
+    point = np.zeros(layer.ndim)
+    own = dims.point[-layer.ndim :]
+    point[layer.ndim - len(own) :] = own
+    point[seen] = 0
+    found = layer.world_to_data(point * units_per_world(layer, dims))
+    return [None if axis in seen else float(place) for axis, place in enumerate(found)]
+
+
+def voxel_in(layer: Any, dims: Any) -> tuple[int | None, ...]:
+    """Return the slice of a layer that is seen, as :func:`position_in`; it may lie outside of the layer."""
+    return tuple(None if place is None else round(place) for place in position_in(layer, dims))
+
+
+def place_seen(layer: Any, axis: int, place: float | None, what: str) -> int:
+    """Return the slice or time point that is seen, of an axis of :func:`position_in`; raises NotReadyError if none is."""
+    count = full_resolution(layer).shape[axis]
+    if place is None:
+        raise NotReadyError(
+            f"No {what} of '{layer.name}' is the current one, for all are on the screen at once. Switch to the 2-D view "
+            "of its last two axes."
+        )
+    if not 0 <= round(place) < count:
+        raise NotReadyError(
+            f"The slider stands at {what} {round(place)} of '{layer.name}', which has those from 0 to {count - 1}. Move "
+            "it to one of them."
+        )
+    return round(place)
 
 
 def focus_of(layer: Image, axes: str, dims: Any) -> tuple[float | None, ...]:
     """Return where to begin: the slice on the screen; along displayed axes nothing is preferred."""
-    position = position_in(layer, dims)
-    offset = dims.ndim - layer.ndim
-    shown = {axis - offset for axis in dims.displayed}
-    found = {letter: None if i in shown else position[i] for i, letter in enumerate(axes)}
+    found = dict(zip(axes, position_in(layer, dims), strict=False))
     return tuple(found[letter] for letter in "ZYX" if letter in found)
 
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout, QWidget
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.frame.forms import LayerForm, add_row, distinct, let_shrink, offered
-from napari_nnunet.widgets.frame.layers import full_resolution, position_in, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import full_resolution, place_seen, position_in, voxel_size_mm
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 from napari_nnunet.widgets.frame.words import as_text, size_text
 from napari_nnunet.widgets.prediction.many import FolderOrder, OpenImages, folder_order, open_images
@@ -231,10 +231,10 @@ class ImageForm(LayerForm):
         if "T" not in axes or not layers or layers[0] is None:
             return None
         current = position_in(layers[0], self.viewer.dims)[axes.index("T")]
+        if self.time_box.value == _THIS_TIME and self.scope.scope == THIS:
+            return (place_seen(layers[0], axes.index("T"), current, "time point"),)
         count = full_resolution(layers[0]).shape[axes.index("T")]
-        now = min(max(round(current), 0), count - 1)
-        if self.time_box.value == _THIS_TIME:
-            return (now,)
+        now = min(max(round(current or 0), 0), count - 1)
         return (now, *(t for t in range(count) if t != now))
 
     def _changed(self, _: Any = None) -> None:
