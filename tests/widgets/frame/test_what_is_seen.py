@@ -86,7 +86,7 @@ def test_of_an_oblique_layer_the_slice_is_the_one_that_napari_draws(units, rotat
 
 
 def test_layers_with_fewer_axes_than_the_viewer_have_their_own(scene):
-    viewer, image, labels = scene
+    viewer, image, _ = scene
     flat = viewer.add_image(numbered((24, 30)), units=MM[:2], scale=(0.5, 0.7))
     viewer.add_image(numbered((3, *SHAPE)), units=["s", *UM], scale=(1, 2000, 500, 700))
     viewer.dims.set_point(1, 10_000)

@@ -31,6 +31,7 @@ from napari_nnunet.widgets.frame.layers import (
 )
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
+from napari_nnunet.widgets.objects.look import show_fullest_slice
 
 if TYPE_CHECKING:
     import napari
@@ -135,7 +136,7 @@ class CompareWidget(RequestDock[Compared, None]):
         for old in [other for other in self.viewer.layers if other.name == name and DERIVED in other.metadata]:
             remove_layer(self.viewer, old)
         add_layer(self.viewer, layer)
-        _look_at_worst(self.viewer, layer)
+        show_fullest_slice(self.viewer, layer)  # where they differ most
 
     def _show_cases(self, comparison: Comparison) -> None:
         labels = comparison.evaluation.labels
@@ -183,18 +184,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.4f}"
     return str(value)
-
-
-def _look_at_worst(viewer: Any, layer: Labels) -> None:
-    """Move the sliders to the plane with the most differences."""
-    data = np.asarray(layer.data)
-    shown = {axis - (viewer.dims.ndim - layer.ndim) for axis in viewer.dims.displayed}
-    for axis in range(layer.ndim):
-        if axis not in shown:
-            counts = np.count_nonzero(data, axis=tuple(a for a in range(layer.ndim) if a != axis))
-            position = [0.0] * layer.ndim
-            position[axis] = float(np.argmax(counts))
-            viewer.dims.set_point(axis + viewer.dims.ndim - layer.ndim, layer.data_to_world(position)[axis])
 
 
 def _compare_layers(first: Any, second: Any) -> Job[tuple[Mapping[Region, Any], Any]]:

@@ -328,17 +328,17 @@ def voxel_in(layer: Any, dims: Any) -> tuple[int | None, ...]:
 
 
 def place_seen(layer: Any, axis: int, place: float | None, what: str) -> int:
-    """Return the slice or time point that is seen, of an axis of :func:`position_in`; raises NotReadyError if none is."""
+    """Return the slice or time point that is seen, along an axis of :func:`position_in`; may raise NotReadyError."""
     count = full_resolution(layer).shape[axis]
     if place is None:
         raise NotReadyError(
-            f"No {what} of '{layer.name}' is the current one, for all are on the screen at once. Switch to the 2-D view "
-            "of its last two axes."
+            f"No {what} of '{layer.name}' is the current one, for all are on the screen at once. Show it in 2-D, with "
+            f"a slider for the {what}s."
         )
     if not 0 <= round(place) < count:
         raise NotReadyError(
-            f"The slider stands at {what} {round(place)} of '{layer.name}', which has those from 0 to {count - 1}. Move "
-            "it to one of them."
+            f"The slider stands at {what} {round(place)} of '{layer.name}', which has those from 0 to {count - 1}. "
+            "Move it to one of them."
         )
     return round(place)
 

@@ -17,6 +17,7 @@ from napari_nnunet.jobs.labelling.suggestion import Suggestion
 from napari_nnunet.widgets.files.place import LayerData, placement
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import colormap_of, features_of
+from napari_nnunet.widgets.objects.look import on_screen, show_voxel
 
 _FRAME = "#ffd166"
 
@@ -80,11 +81,9 @@ def drawn_across(box: tuple[tuple[int, int], ...]) -> int:
 
 def look_at_place(viewer: Any, layer: Any, place: Spot) -> None:
     """Show the most doubtful voxel of a place; a slice lies in the plane of the screen."""
-    point = [float(position) for position in layer.data_to_world(place.middle)]
     if layer.ndim == 3 and place.partial:
         across = drawn_across(place.box)
         viewer.dims.order = (across, *(axis for axis in range(3) if axis != across))
-    for axis, position in enumerate(point):
-        viewer.dims.set_point(axis + viewer.dims.ndim - layer.ndim, position)
+    show_voxel(viewer, layer, place.middle)
     if viewer.dims.ndim == layer.ndim:
-        viewer.scene.camera.center = tuple(point[axis] for axis in viewer.dims.order[-3:])
+        viewer.scene.camera.center = on_screen(layer, place.middle, viewer.dims)

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
-from napari_nnunet.widgets.frame.layers import kinds_of_features
+from napari_nnunet.widgets.frame.layers import kinds_of_features, units_per_world
 from napari_nnunet.widgets.frame.parts import Sentence, button
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class RepairTools(QGroupBox):
 
     def click(self, layer: Labels, world: tuple[float, ...]) -> None:
         """Do what the tool does at a place of the world."""
-        place = tuple(int(n) for n in np.rint(layer.world_to_data(world[-layer.ndim :])))
+        own = np.asarray(world[-layer.ndim :]) * units_per_world(layer, self.viewer.dims)
+        place = tuple(int(n) for n in np.rint(layer.world_to_data(own)))
         inside = all(0 <= p < n for p, n in zip(place, layer.data.shape, strict=True))
         number = int(layer.data[place]) if inside else 0
         if number == 0:

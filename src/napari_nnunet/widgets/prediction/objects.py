@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nnunet.formats.tables import text_of
-from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features
+from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features, voxel_in
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -139,12 +139,13 @@ class ObjectTable(QWidget):
         result = self._result
         if result is None or result.labels not in self.viewer.layers:
             return
-        number, now = int(result.labels.selected_label), self.viewer.dims.current_step[0]
+        axes = result.request.axes.replace("C", "")
+        now = voxel_in(result.labels, self.viewer.dims)[axes.index("T")] or 0 if "T" in axes else 0
+        number = int(result.labels.selected_label)
         found = [(time or 0, row) for time, rows in self._rows for row in rows if row["object"] == number]
         if not found:
             return
         time, row = min(found, key=lambda own: abs(own[0] - now))
-        axes = result.request.axes.replace("C", "")
         steps = dict(zip("ZYX"[-len(result.request.grid.spacing) :], result.request.grid.spacing, strict=True))
         place = [time if axis == "T" else float(row[axis.lower()]) / steps[axis] for axis in axes]
         go_to(self.viewer, result.labels, place, closer=False)

@@ -27,7 +27,8 @@ from napari_nnunet.widgets.frame.layers import (
 )
 from napari_nnunet.widgets.frame.words import as_text
 from napari_nnunet.widgets.frame.worker import follow, lazy
-from napari_nnunet.widgets.training.layers import score_layers, show_largest_slice
+from napari_nnunet.widgets.objects.look import on_screen, show_fullest_slice, show_voxel
+from napari_nnunet.widgets.training.layers import score_layers
 
 if TYPE_CHECKING:
     import napari
@@ -77,15 +78,13 @@ class Correcting:
             added = [getattr(self.viewer, f"add_{kind}")(data, **options) for data, options, kind in layers]
         self.viewer.reset_view()
         if place is None:
-            show_largest_slice(self.viewer, added[-1])
+            show_fullest_slice(self.viewer, added[-1])
             return
         labels = added[-3]  # image channels, labels, result, differences
         labels.visible = True
         activate(self.viewer, labels)
-        point = labels.data_to_world(place)
-        for axis, position in enumerate(point):
-            self.viewer.dims.set_point(axis + self.viewer.dims.ndim - labels.ndim, float(position))
-        self.viewer.scene.camera.center = tuple(map(float, point))[-3:]
+        show_voxel(self.viewer, labels, place)
+        self.viewer.scene.camera.center = on_screen(labels, place, self.viewer.dims)
 
     def save(self) -> None:
         """Save the selected labels as the reference of the case they came from."""

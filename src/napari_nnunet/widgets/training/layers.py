@@ -37,7 +37,9 @@ from napari_nnunet.widgets.frame.layers import (
     differences_colormap,
     features_of,
     remove_layer,
+    voxel_in,
 )
+from napari_nnunet.widgets.objects.look import show_voxel
 from napari_nnunet.widgets.objects.verdicts import verdict_options
 
 MISSED, FALSE_POSITIVE, ANOTHER = 1, 2, 3
@@ -98,7 +100,7 @@ class FilmLayers:
         epochs = sorted(frames)
         if epochs == self.epochs:
             return
-        at_end = not self.epochs or self.viewer.dims.current_step[0] >= len(self.epochs) - 1
+        at_end = not self.epochs or (voxel_in(self.labels, self.viewer.dims)[0] or 0) >= len(self.epochs) - 1
         found = [(epoch, _load(Path(frames[epoch]))) for epoch in epochs]
         kept = [(epoch, frame) for epoch, frame in found if frame is not None and frame.shape == self.image.data.shape]
         if not kept:
@@ -106,7 +108,7 @@ class FilmLayers:
         self.epochs = [epoch for epoch, _ in kept]
         self.labels.data = np.stack([frame for _, frame in kept]).astype(np.uint8)
         if at_end:
-            self.viewer.dims.set_current_step(0, len(kept) - 1)
+            show_voxel(self.viewer, self.labels, (len(kept) - 1, 0, 0))
 
 
 def _load(path: Path) -> NDArray[Any] | None:
@@ -133,14 +135,6 @@ def differences(reference: NDArray[Any], prediction: NDArray[Any], ignore_label:
     if ignore_label is not None:
         out[reference == ignore_label] = 0
     return out
-
-
-def show_largest_slice(viewer: Any, layer: Labels) -> None:
-    """Go to the slice of a volume with the most labels."""
-    data = np.asarray(layer.data)
-    if data.ndim == 3 and data.any():
-        z = int((data > 0).sum(axis=(1, 2)).argmax())
-        viewer.dims.set_point(0, float(layer.data_to_world((z, 0, 0))[0]))
 
 
 def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]]:
