@@ -218,11 +218,11 @@ class ImageForm(LayerForm):
             return None
         chosen = self.region_box.value
         if chosen == _VISIBLE:
-            return visible_box(layers[0], axes, self.viewer.dims.displayed)
+            return visible_box(layers[0], axes, self.viewer.dims)
         if isinstance(chosen, Shapes):
             if not len(chosen.data):
                 raise NotReadyError(f"Draw a rectangle in '{chosen.name}', or choose another region.")
-            return shape_box(layers[0], axes, chosen)
+            return shape_box(layers[0], axes, chosen, self.viewer.dims)
         return None
 
     def times(self) -> tuple[int, ...] | None:

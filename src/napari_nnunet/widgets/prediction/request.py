@@ -18,7 +18,15 @@ from napari_nnunet.schema.geometry import GIVEN, RESOLUTION, Geometry
 from napari_nnunet.schema.requests.prediction import PredictSettings
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import STORED, geometry_to_save
-from napari_nnunet.widgets.frame.layers import Frame, axes_choices, frames_of, full_resolution, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import (
+    Frame,
+    axes_choices,
+    frames_of,
+    full_resolution,
+    seen_axes,
+    units_per_world,
+    voxel_size_mm,
+)
 from napari_nnunet.widgets.frame.ready import NotReadyError, typed_spacing
 
 
@@ -297,13 +305,23 @@ def default_axes(model: TrainedModel | None, layers: Sequence[Image | None]) -> 
     return readings
 
 
-def visible_box(layer: Image, axes: str, displayed: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the part of the layer that is on the screen, in voxels of the spatial axes."""
+def visible_box(layer: Image, axes: str, dims: Any) -> tuple[tuple[int, int], ...]:
+    """Return the part of the layer that is on the screen, in voxels of the spatial axes.
+
+    Raises
+    ------
+    NotReadyError
+        If napari does not know it: it passes over the units of layers that differ.
+    """
     shape = full_resolution(layer).shape
     corners = layer.corner_pixels
     factor = layer.downsample_factors[layer.data_level] if layer.multiscale else [1] * layer.ndim
-    offset = max(len(displayed), layer.ndim) - layer.ndim
-    shown = {axis - offset for axis in displayed}
+    shown = seen_axes(layer, dims)
+    if np.any(units_per_world(layer, dims)[shown] != 1):
+        raise NotReadyError(
+            f"What is visible of '{layer.name}' could not be determined, for layers in other units are open. Give all "
+            "layers the same units, or draw a rectangle and choose it as region."
+        )
     box: dict[str, tuple[int, int]] = {}
     for i, letter in enumerate(axes):
         if i in shown:
@@ -314,7 +332,7 @@ def visible_box(layer: Image, axes: str, displayed: Sequence[int]) -> tuple[tupl
     return tuple(box[letter] for letter in "ZYX" if letter in box)
 
 
-def shape_box(layer: Image, axes: str, shapes: Any) -> tuple[tuple[int, int], ...]:
+def shape_box(layer: Image, axes: str, shapes: Any, dims: Any) -> tuple[tuple[int, int], ...]:
     """Return the bounding box of the selected (or all) shapes in voxels of the image.
 
     Axes along which the shapes are flat, such as the slice they were drawn on, take the image's whole extent.
@@ -323,11 +341,12 @@ def shape_box(layer: Image, axes: str, shapes: Any) -> tuple[tuple[int, int], ..
     extent = full_resolution(layer).shape
     low = [float("inf")] * layer.ndim
     high = [float("-inf")] * layer.ndim
+    drawn, own = units_per_world(shapes, dims), units_per_world(layer, dims)
     for index in chosen:
         for vertex in shapes.data[index]:
-            world = shapes.data_to_world(vertex)
+            world = np.asarray(shapes.data_to_world(vertex)) / drawn
             padded = [0.0] * (layer.ndim - len(world)) + list(world)[-layer.ndim :]
-            for axis, position in enumerate(layer.world_to_data(padded)):
+            for axis, position in enumerate(layer.world_to_data(padded * own)):
                 low[axis] = min(low[axis], position)
                 high[axis] = max(high[axis], position)
     box: dict[str, tuple[int, int]] = {}
