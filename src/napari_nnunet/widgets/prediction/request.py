@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.transforms import Affine
 
 from napari_nnunet.engine.image.voxel_size import as_trained
 from napari_nnunet.errors import NnunetError
@@ -23,6 +24,7 @@ from napari_nnunet.widgets.frame.layers import (
     axes_choices,
     frames_of,
     full_resolution,
+    placement_of,
     seen_axes,
     units_per_world,
     voxel_size_mm,
@@ -110,6 +112,8 @@ class SegmentRequest:
         Whether somebody typed the voxel size.
     together : str
         What else decides about the result: the members of an ensemble, and how they are joined.
+    place : str
+        Where the first layer lay when this was asked.
     """
 
     model: TrainedModel
@@ -123,6 +127,7 @@ class SegmentRequest:
     region: tuple[tuple[int, int], ...] | None
     output: str
     together: str = ""
+    place: str = ""
 
     @property
     def source(self) -> Image:
@@ -144,12 +149,23 @@ class SegmentRequest:
 
     @property
     def key(self) -> str:
-        """The same for requests that ask for the same of the same layers."""
+        """The same for requests that ask for the same of the same layers in the same place."""
         layers = [str(layer.unique_id) for layer in self.layers]
         times = sorted(frame.index for frame in self.frames if frame.index is not None)
-        return repr(
-            (str(self.model.folder), self.settings, layers, self.axes, self.grid, times, self.region, self.together)
-        )
+        grid = _for_key(self.grid.model_dump(), 6)  # where a layer lies changes the further digits of its voxel size
+        asked = self.settings, layers, self.axes, grid, times, self.region, self.together, self.place
+        return repr((str(self.model.folder), *asked))
+
+
+def _for_key(value: Any, digits: int) -> str:
+    """Return a value as words, without what computing adds to its numbers."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_for_key(part, digits)}" for name, part in value.items())
+    if isinstance(value, Affine):
+        return _for_key(value.affine_matrix, digits)
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"({', '.join(_for_key(part, digits) for part in value)})"
+    return f"{value + 0.0:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _stored_spacing(layer: Image, spacing: tuple[float, ...]) -> tuple[float, ...] | None:
@@ -203,8 +219,9 @@ def resolve(choices: Choices) -> SegmentRequest:
     settings = choices.settings.replace(
         probabilities=choices.output != "Labels", any_spacing=choices.accepted == grid.spacing
     )
+    place = _for_key(placement_of(first), 9)
     return SegmentRequest(
-        model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output
+        model, settings, layers, choices.axes, frames, grid, voxel, typed, choices.region, choices.output, place=place
     )
 
 
