@@ -40,7 +40,7 @@ TWO = {"background": 0, "a": 1, "b": 2}
 @pytest.fixture
 def folder(tmp_path):
     """A dataset of two classes; case c0 holds both, the others none."""
-    folder = make_dataset(tmp_path, shape=SHAPE)
+    folder = make_dataset(tmp_path, shape=SHAPE, spacing=GRID.spacing)
     dataset_json(folder, labels=TWO)
     for name in ("c0", "c1", "c2", "c3"):
         write_nifti(folder / "labelsTr" / f"{name}.nii.gz", labels_of() if name == "c0" else 0 * labels_of())

@@ -252,7 +252,7 @@ def test_objects_of_several_kinds_are_corrected_with_their_kinds_and_the_classes
         write_labels(kinds, GRID, folder / "kindsTr" / f"{case}.nii.gz")
     request = DeriveObjectsRequest(dataset="1", kinds={1: "box", 2: "crate"}, classes={"floor": 3}, width=1, workers=1)
     drain(derive_objects(workspace_of(folder), request))
-    assert object_kinds(folder, "a", balls()) == {1: "box", 2: "crate"}
+    assert object_kinds(folder, "a", balls(), GRID) == {1: "box", 2: "crate"}
     drain(correct_objects(folder, "a", balls(), {1: "crate", 2: "crate"}))
     found = labels(folder, "a")
     assert set(np.unique(found[balls() != 0])) == {3, 4}

@@ -24,6 +24,7 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.json_lines import read_lines
 from napari_nnunet.formats.results.objects import FOUND_KINDS
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme, labels_with_objects
@@ -156,12 +157,18 @@ def kinds_beside(path: Path, objects: NDArray[Any]) -> dict[int, str]:
     return kinds_of(objects, read_labels(mask, as_stored=True)[0], names, str(path))
 
 
-def ignored_beside(path: Path, reader: str | None = None) -> NDArray[np.bool_] | None:
-    """Return what nobody annotated in a case, shape ([Z,] Y, X), by the mask of kinds beside its objects."""
+def ignored_beside(path: Path, reader: str | None = None, grid: Grid | None = None) -> NDArray[np.bool_] | None:
+    """Return what nobody annotated in a case, shape ([Z,] Y, X), by the mask of kinds beside its objects.
+
+    On the voxels of ``grid`` where it is given; raises ImageError if the mask has others.
+    """
     scheme, mask = _scheme_beside(path), _mask_beside(path)
     if scheme is None or scheme.ignore is None or mask is None:
         return None
-    found: NDArray[np.bool_] = read_labels(mask, reader=reader, as_stored=True)[0] == scheme.ignore
+    values, own = read_labels(mask, reader=reader, as_stored=True)
+    if grid is not None:
+        values = onto(values, own, grid, what=f"the mask of kinds {mask} and its image")
+    found: NDArray[np.bool_] = values == scheme.ignore
     return found if found.any() else None
 
 
@@ -187,18 +194,19 @@ def _scheme_beside(path: Path) -> ObjectScheme | None:
     return None if found is None else ObjectScheme.of(DatasetInfo.read(found))
 
 
-def object_kinds(folder: Path, case: str, objects: NDArray[Any]) -> dict[int, str]:
-    """Return the kind of each object of a case; nothing where its dataset has but one kind.
+def object_kinds(folder: Path, case: str, objects: NDArray[Any], geometry: Geometry) -> dict[int, str]:
+    """Return the kind of each object of a case, with its geometry; nothing where its dataset has but one kind.
 
     Raises
     ------
-    DatasetError
+    DatasetError, ImageError
         If the mask of kinds does not fit the objects.
     """
     scheme, path = object_scheme(folder), kinds_file(folder, case)
     if scheme is None or scheme.only_kind is not None or path is None:
         return {}
-    mask, _ = read_labels(path)
+    mask, own = read_labels(path)
+    mask = onto(mask, own, Grid(objects.shape, geometry), what=f"the objects and the kinds of {case}")
     return kinds_of(objects, mask, dict(scheme.values), f"{folder.name}, {case}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,7 @@ def read_case(
     if apart != "ignore":
         found = label_relation(volume, labels.shape, geometry)
         if found is not None:
-            raise ImageError(
-                f"{case.label.name}: {misplaced_in_words(found)}.",
-                shell="Import the dataset anew (import_folders turns labels onto their images), or, where only the "
-                "headers are wrong, take the voxels as they lie (--ignore_geometry).",
-                window="Check the dataset in the Training cases dock, which can fix it.",
-            )
+            raise _misplaced(case.label, found)
     unknown = unknown_values(labels, scheme)
     if unknown:
         raise ImageError(
@@ -75,6 +71,64 @@ def read_case(
     if alone:
         volume = replace(volume, notes=(*volume.notes, *(f"of its labels: {text}" for text in alone)))
     return volume, labels
+
+
+@dataclass(frozen=True)
+class LaidLabels:
+    """Labels of a case, beside its image.
+
+    Parameters
+    ----------
+    voxels : ndarray of int, shape ([Z,] Y, X)
+        On the image's voxels, unless they lie apart.
+    geometry : Geometry
+        Where these voxels lie: what the file says, or the image's where they were turned onto it.
+    found : Turned, Apart or None
+        How the file lies to the image; None if voxel by voxel.
+    """
+
+    voxels: NDArray[Any]
+    geometry: Geometry
+    found: Turned | Apart | None
+
+
+def lay_labels(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:
+    """Read labels of a case and turn them onto its image, where they are stored in another order.
+
+    Parameters
+    ----------
+    path : Path
+        The labels.
+    image : Grid
+        Where the image lies.
+    reader, as_stored
+        As for :func:`read_labels`.
+    """
+    labels, geometry = read_labels(path, reader=reader, as_stored=as_stored)
+    own = Grid(labels.shape, geometry)
+    found = relation(image, own)
+    if isinstance(found, Turned):
+        return LaidLabels(np.ascontiguousarray(found.turn(labels)), image.geometry, found)
+    if isinstance(found, Same) or same_voxels(found, image, own):
+        return LaidLabels(labels, geometry, None)
+    return LaidLabels(labels, geometry, found)
+
+
+def labels_over(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:
+    """Read labels of a case on the voxels of its image; raises ImageError if they lie elsewhere."""
+    laid = lay_labels(path, image, reader=reader, as_stored=as_stored)
+    if isinstance(laid.found, Apart):
+        raise _misplaced(path, laid.found)
+    return laid
+
+
+def _misplaced(path: Path, found: Turned | Apart) -> ImageError:
+    return ImageError(
+        f"{path.name}: {misplaced_in_words(found)}.",
+        shell="Import the dataset anew (import_folders turns labels onto their images), or, where only the headers are "
+        "wrong, take the voxels as they lie (--ignore_geometry).",
+        window="Check the dataset in the Training cases dock, which can fix it.",
+    )
 
 
 def unknown_values(labels: NDArray[Any], scheme: LabelScheme) -> dict[int, int]:

@@ -22,10 +22,12 @@ from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset, save_case, set_labels
+from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.dataset.relabel import remap
-from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
+from napari_nnunet.formats.images.files import read_volume, write_labels
 from napari_nnunet.formats.trash import TRASH
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid
 from napari_nnunet.jobs.dataset.overlays import overlay, small_picture, telling_slice
 from napari_nnunet.schema.dataset import ANNOTATED, IGNORE, DatasetInfo, LabelScheme, unlooked_values
 from napari_nnunet.schema.geometry import Geometry
@@ -212,9 +214,10 @@ def correct_reference(
     name : str
         Of the case.
     labels : ndarray of int, shape ([Z,] Y, X)
-        The corrected reference.
+        The corrected reference, on the voxels of the image. A file that stores them in another order becomes one in
+        the image's order.
     seen : ndarray of int, optional
-        The reference as it was when it was corrected, where it must be that still.
+        The reference as it was when it was corrected, where it must be that still; on the voxels of the image.
 
     Returns
     -------
@@ -225,6 +228,8 @@ def correct_reference(
     ------
     DatasetError
         If there is no such case, the labels are not those of the dataset, or the reference was changed meanwhile.
+    ImageError
+        If the reference lies elsewhere than the image.
     """
     yield Stage(name=f"Saving the reference of {name}")
     with changing(folder):
@@ -238,7 +243,9 @@ def _correct_reference(
     case = next((case for case in dataset.cases if case.name == name), None)
     if case is None:
         raise DatasetError(f"{folder.name} has no case {name}.")
-    old, geometry = read_labels(case.label, reader=dataset.info.reader)
+    image = read_volume(case.images[:1], reader=dataset.info.reader, as_stored=True)
+    laid = labels_over(case.label, Grid(image.shape, image.geometry), reader=dataset.info.reader)
+    old, geometry = laid.voxels, laid.geometry
     if old.shape != labels.shape:
         raise DatasetError(f"The reference of {name} has {old.shape} voxels, the corrected one {labels.shape}.")
     scheme = dataset.info.labels
@@ -326,10 +333,8 @@ def thumbnails(folder: Path) -> Job[int]:
 
 
 def _draw(case: TrainingCase, info: DatasetInfo, target: Path) -> None:
-    labels, _ = read_labels(case.label, reader=info.reader)
     volume = read_volume(case.images[:1], reader=info.reader)
-    if labels.shape != volume.shape:
-        raise DatasetError(f"the image has {volume.shape} voxels, its labels have {labels.shape}")
+    labels = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader).voxels
     if info.labels.ignore_label is not None:
         labels = np.where(labels == info.labels.ignore_label, 0, labels)  # the image is seen where nobody painted
     stack = labels.reshape(volume.shape_3d)

@@ -22,7 +22,7 @@ from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.grid import Grid, Same, relation
+from napari_nnunet.grid import Grid, Same, Turned, relation
 from napari_nnunet.jobs.choosing.crossval import reference_folder, require_same_classes
 from napari_nnunet.jobs.choosing.evaluate import Rules, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, outcomes_of_pairs, some_files, undefined_values
@@ -272,15 +272,16 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
     voxel = float(np.prod(geometry.spacing))
     digest = _digest(reference, scheme.ignore_label)
     strange = _undefined(reference, rules)
-    if not with_npz:
-        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel, strange)
     stored, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
-    if not isinstance(relation(Grid(reference.shape, geometry), Grid(stored.shape, own)), Same):
-        # segmentations are turned onto their references, probabilities are not
+    found = relation(Grid(reference.shape, geometry), Grid(stored.shape, own))
+    # Segmentations are turned onto their references; probabilities, and the image that is opened, are not.
+    if isinstance(found, Turned) or (with_npz and not isinstance(found, Same)):
         raise ImageError(
             f"{pair.reference} stores its voxels in another order than {pair.prediction} and its probabilities: the "
             "labels were saved anew since the validation. Validate again."
         )
+    if not with_npz:
+        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel, strange)
     with closing(ProbabilityReader(npz_of(pair.prediction, rules.ending))) as reader:
         if reader.shape != (scheme.heads, *lift_shape(reference.shape)):
             raise ImageError(
@@ -288,8 +289,8 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
                 f"{lift_shape(reference.shape)} were expected. The labels, or dataset.json, changed since the "
                 "validation: validate again."
             )
-        found = doubt_of(reference, seen, _heads(reader, reference.shape), scheme)
-        return _Case(_known(found, unknown), digest, voxel, strange)
+        doubt = doubt_of(reference, seen, _heads(reader, reference.shape), scheme)
+        return _Case(_known(doubt, unknown), digest, voxel, strange)
 
 
 def _undefined(labels: NDArray[Any], rules: Rules) -> set[int]:

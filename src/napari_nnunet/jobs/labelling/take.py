@@ -15,7 +15,9 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, reader_of, survey
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.dataset.read_case import labels_over
+from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
 from napari_nnunet.jobs.labelling.label_errors import Examined
 from napari_nnunet.schema.dataset import IGNORE, LabelScheme
@@ -70,7 +72,7 @@ def take_correction(folder: Path, place: Spot, image: Case, labels: NDArray[Any]
         classes[IGNORE] = ignored
     case = next((case for case in dataset.cases if case.name == place.case), None)
     if case is not None:
-        drawn, _ = read_labels(case.label, reader=info.reader)
+        drawn = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader).voxels
         merged = np.array(drawn)
         merged[where] = own
         yield from correct_reference(folder, case.name, merged, seen=drawn)
@@ -112,8 +114,13 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     own = next((other for other in dataset.cases if other.name == case.name), None)
     if own is None:
         raise DatasetError(f"{folder.name} has no case {case.name}.")
-    drawn, _ = read_labels(own.label, reader=dataset.info.reader)
-    seen, _ = read_labels(case.prediction, reader=dataset.info.reader)
+    reader = dataset.info.reader
+    image = read_volume(own.images[:1], reader=reader, as_stored=True)
+    grid = Grid(image.shape, image.geometry)
+    drawn = labels_over(own.label, grid, reader=reader).voxels
+    seen, place = read_labels(case.prediction, reader=reader)
+    if seen.shape == drawn.shape:  # else it is said below
+        seen = onto(seen, place, grid, what=f"{case.prediction} and the image of {case.name}")
     if drawn.shape != seen.shape or (part is not None and drawn[part.place] != part.label):
         raise DatasetError(f"The labels of {case.name} changed since they were looked at. Look for wrong labels again.")
     if part is None:

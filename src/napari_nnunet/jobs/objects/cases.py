@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder
-from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash, masks_of
+from napari_nnunet.formats.dataset.case_trash import KINDS, OBJECTS, in_trash, masks_of, raw_case_files
 from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.objects import kinds_file, note_drawn, numbered, object_files, read_objects
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info
 from napari_nnunet.formats.dataset.raw_writer import create_dataset, save_case
-from napari_nnunet.formats.images.files import read_labels, write_labels
+from napari_nnunet.formats.dataset.read_case import labels_over
+from napari_nnunet.formats.images.files import read_labels, read_volume, write_labels
 from napari_nnunet.formats.preprocessed.plans import plan_files
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import Grid, onto
@@ -79,7 +80,8 @@ def correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mappi
     name : str
         Of the case.
     objects : ndarray of int, shape ([Z,] Y, X)
-        Corrected objects.
+        Corrected objects, on the voxels of the image. Files that store them in another order become some in the
+        image's order.
     kinds : dict of int to str
         Object number to its kind; not needed where the dataset has but one.
 
@@ -92,6 +94,8 @@ def correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mappi
     ------
     DatasetError
         If there is no such case, or the objects do not fit it.
+    ImageError
+        If the objects there were lie elsewhere than the image.
     """
     yield Stage(name=f"Saving the objects of {name}")
     with changing(folder):
@@ -103,9 +107,9 @@ def _correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mapp
     path = object_files(folder).get(name)
     if path is None:
         raise DatasetError(f"{folder.name} has no objects of a case {name}.")
-    old, geometry = read_objects(path)
-    if old.shape != objects.shape:
-        raise DatasetError(f"The objects of {name} have {old.shape} voxels, the corrected ones {objects.shape}.")
+    shape, geometry, writer = _place(folder, name, path, info)
+    if shape != objects.shape:
+        raise DatasetError(f"The objects of {name} have {shape} voxels, the corrected ones {objects.shape}.")
     objects = numbered(objects, name)
     masks = _masks(folder, name, objects, kinds, geometry, info, scheme)
     labels, _ = drawn(objects, masks.get(KINDS), geometry, Drawing.of(info, scheme), name)
@@ -113,9 +117,21 @@ def _correct_objects(folder: Path, name: str, objects: NDArray[Any], kinds: Mapp
     there = [*masks_of(folder, name, info), *([target] if target.is_file() else [])]
     with in_trash(folder, name, there, copied=True):
         for where, mask in {**masks, "labelsTr": labels}.items():
-            write_labels(mask, geometry, make_folder(folder / where) / f"{name}{info.file_ending}")
+            write_labels(mask, geometry, make_folder(folder / where) / f"{name}{info.file_ending}", writer=writer)
         note_drawn(folder, [name])
     return path
+
+
+def _place(folder: Path, name: str, path: Path, info: DatasetInfo) -> tuple[tuple[int, ...], Geometry, str | None]:
+    """Return size and grid of the objects of a case, on its image's voxels, and who writes files on that grid."""
+    files = raw_case_files(folder, name, info)
+    images = [file for file in files if file.parent.name == "imagesTr" and file.name.endswith(info.file_ending)]
+    if not images:
+        old, geometry = read_objects(path)
+        return old.shape, geometry, None
+    image = read_volume(images[:1], reader=info.reader, as_stored=True)
+    laid = labels_over(path, Grid(image.shape, image.geometry), reader=None, as_stored=True)
+    return laid.voxels.shape, laid.geometry, None if laid.found is None else info.reader
 
 
 def _create(case: NewCase, kind: str) -> None:

@@ -17,12 +17,14 @@ from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.objects import object_kinds, reference_file
 from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.dataset.read_case import labels_over, lay_labels, misplaced_in_words
 from napari_nnunet.formats.images.files import ending_of, read_labels, read_volume
 from napari_nnunet.formats.images.label_note import LabelNote
 from napari_nnunet.formats.images.notes import nifti_reader, read_note, read_noted
 from napari_nnunet.formats.model.bundle import is_model_zip
 from napari_nnunet.formats.model.folder import find_models, holds_models
 from napari_nnunet.formats.model.known_models import remember_model
+from napari_nnunet.grid import Apart, Grid, Turned
 from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.files.place import LayerData, in_window_words, placement, tell_remarks, with_time
@@ -71,8 +73,20 @@ def _dicom_reader(path: Path) -> Callable[[Any], list[LayerData]] | None:
     return read_dicom if holds_dicom(path) else None
 
 
-def case_layers(folder: Path, name: str) -> list[LayerData]:
+def case_layers(folder: Path, name: str, *, together: bool = False) -> list[LayerData]:
     """Return the layers of a training case: one image per channel, then its labels.
+
+    Labels that are stored in another order than the image are turned onto its voxels, others that lie elsewhere are
+    shown where they lie; both is said.
+
+    Parameters
+    ----------
+    folder : Path
+        The raw dataset.
+    name : str
+        Of the case.
+    together : bool
+        Whether labels that lie elsewhere are refused instead.
 
     Raises
     ------
@@ -87,9 +101,11 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     volume = read_volume(case.images, reader=reader, as_stored=True)
     scheme = ObjectScheme.of(dataset.info)
     drawn = case.label if scheme is None else reference_file(folder, name, dataset.info)
-    labels, _ = read_labels(drawn, reader=reader)
-    place = placement(volume.geometry)
-    place["metadata"][ORIGIN] = case_origin(folder, name, drawn)
+    laid = (labels_over if together else lay_labels)(drawn, Grid(volume.shape, volume.geometry), reader=reader)
+    labels, place = laid.voxels, placement(volume.geometry)
+    own = place if not isinstance(laid.found, Apart) else placement(laid.geometry)
+    place["metadata"][ORIGIN] = own["metadata"][ORIGIN] = case_origin(folder, name, drawn)
+    _tell_place(drawn, laid.found)
     names = dataset.info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{name} {names[c]}" if c < len(names) else f"{name} {c}", **place}, "image")
@@ -97,9 +113,9 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
     ]
     small = _small(labels)
     if scheme is not None:
-        kinds = object_kinds(folder, name, labels)
+        kinds = object_kinds(folder, name, labels, laid.geometry)
         extra = {"features": {"index": list(kinds), "kind": list(kinds.values())}} if kinds else {}
-        return [*layers, (small, {"name": f"{name} objects", **place, **extra}, "labels")]
+        return [*layers, (small, {"name": f"{name} objects", **own, **extra}, "labels")]
     classes = dataset.info.labels
     values = {value: label for label, value in classes.labels.items() if isinstance(value, int)}
     if classes.has_regions:
@@ -108,13 +124,21 @@ def case_layers(folder: Path, name: str) -> list[LayerData]:
         "colormap": colormap_of_values(values),
         "features": {"index": list(values), "name": list(values.values())},
     }
-    return [*layers, (small, {"name": f"{name} labels", **place, **extra}, "labels")]
+    return [*layers, (small, {"name": f"{name} labels", **own, **extra}, "labels")]
 
 
-def open_layers(folder: Path, name: str) -> Job[list[LayerData]]:
-    """Read the layers of a training case."""
+def _tell_place(path: Path, found: Turned | Apart | None) -> None:
+    """Say how labels lie to their image, where not voxel by voxel."""
+    if isinstance(found, Turned):
+        tell_remarks(path, [f"{misplaced_in_words(found)}; here they are turned onto it, and saved so"])
+    elif found is not None:
+        tell_remarks(path, [f"{misplaced_in_words(found)}; each is shown where it lies", "'Check dataset' can mend it"])
+
+
+def open_layers(folder: Path, name: str, *, together: bool = False) -> Job[list[LayerData]]:
+    """Read the layers of a training case, as :func:`case_layers`."""
     yield Stage(name=f"Opening {name}")
-    return case_layers(folder, name)
+    return case_layers(folder, name, together=together)
 
 
 def _read_dataset(path: str | list[str]) -> list[LayerData]:

@@ -12,7 +12,9 @@ from napari_nnunet.engine.labelling.queries import Spot
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.dataset.case_files import volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import reader_of, survey
+from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.labelling.suggestion import Suggestion
 from napari_nnunet.widgets.files.place import LayerData, placement
 from napari_nnunet.widgets.frame.forms import DERIVED
@@ -38,22 +40,23 @@ def place_layers(folder: Path, found: Suggestion) -> Job[list[LayerData]]:
     dataset, _ = survey(folder)
     info = dataset.info
     volume = volume_of_case(found.image, reader_of(dataset))
-    place = placement(volume.geometry)
+    place, grid = placement(volume.geometry), Grid(volume.shape, volume.geometry)
     labels = np.zeros(volume.shape, dtype=np.uint8)
     if found.proposal is not None:
-        labels = np.array(read_labels(found.proposal, reader=info.reader)[0])
+        labels, own = read_labels(found.proposal, reader=info.reader)
+        labels = onto(labels, own, grid, what=f"{found.proposal} and its image")
     case = next((case for case in dataset.cases if case.name == found.place.case), None)
     if case is not None:
-        drawn, _ = read_labels(case.label, reader=info.reader)
+        drawn = labels_over(case.label, grid, reader=info.reader).voxels
         labels = np.where(drawn == info.labels.ignore_label, labels, drawn)
     names = info.channel_names
     layers: list[LayerData] = [
         (np.asarray(channel), {"name": f"{found.place.case} {names[c]}", **place}, "image")
         for c, channel in enumerate(volume.array)
     ]
-    own = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
+    colours = {"colormap": colormap_of(info.labels), "features": features_of(info.labels)}
     small = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
-    layers.append((small, {"name": f"{found.place.case} proposal", **place, **own}, "labels"))
+    layers.append((small, {"name": f"{found.place.case} proposal", **place, **colours}, "labels"))
     frame = {**place, "metadata": {DERIVED: True}, "name": "label here", "face_color": "transparent"}
     frame |= {"edge_color": _FRAME, "edge_width": 0.5, "shape_type": "polygon"}
     return [*layers, (frames_of_box(found.place.box), frame, "shapes")]

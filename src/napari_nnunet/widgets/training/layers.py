@@ -21,12 +21,14 @@ from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.objects import found_file
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.compare_objects import compare_objects
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.model_name import label_of
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.files.place import LayerData
+from napari_nnunet.widgets.files.place import STORED, LayerData
 from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
@@ -143,14 +145,16 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
     Of a dataset of objects these are numbered objects and what became of each; where none were looked for, the classes
     that the network says.
     """
-    layers = yield from open_layers(raw, name)
+    layers = yield from open_layers(raw, name, together=True)
     info = read_info(raw)
+    grid = Grid(np.shape(layers[-1][0]), Geometry.model_validate(layers[0][1]["metadata"][STORED]))
     place = {key: value for key, value in layers[-1][1].items() if key not in _OWN}
     layers[-1][1]["visible"] = False
     found = found_file(result_file.parent / FOUND_OBJECTS / result_file.name)
     if ObjectScheme.of(info) is not None and found.is_file():
-        return [*layers, *(yield from _object_layers(found, layers[-1][0], name, info, raw, place))]
-    prediction, _ = read_labels(result_file, reader=info.reader)
+        objects = _read_on(found, info, grid)
+        return [*layers, *(yield from _object_layers(objects, layers[-1][0], name, info, raw, grid, place))]
+    prediction = _read_on(result_file, info, grid)
     small = prediction.astype(np.uint8 if prediction.max(initial=0) < 256 else np.uint16)
     result = {
         "name": f"{name} result",
@@ -171,13 +175,24 @@ def score_layers(raw: Path, name: str, result_file: Path) -> Job[list[LayerData]
     return [*layers, (small, result, "labels"), (wrong, marked, "labels")]
 
 
+def _read_on(path: Path, info: DatasetInfo, grid: Grid) -> NDArray[Any]:
+    """Return a result on the voxels of its image."""
+    labels, own = read_labels(path, reader=info.reader)
+    return onto(labels, own, grid, what=f"{path} and its image")
+
+
 def _object_layers(
-    path: Path, reference: Any, name: str, info: DatasetInfo, raw: Path, place: Mapping[str, Any]
+    found: NDArray[Any],
+    reference: Any,
+    name: str,
+    info: DatasetInfo,
+    raw: Path,
+    grid: Grid,
+    place: Mapping[str, Any],
 ) -> Job[list[LayerData]]:
-    """Read the objects that were found in a validation case, and say what became of each."""
-    found, _ = read_labels(path, reader=info.reader)
+    """Say what became of each of the objects that were found in a validation case."""
     small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
-    ignored = ignored_beside(reference_file(raw, name, info), info.reader)
+    ignored = ignored_beside(reference_file(raw, name, info), info.reader, grid)
     compared = yield from compare_objects(reference, small if ignored is None else annotated_part(small, ignored))
     result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
     return [
