@@ -15,10 +15,9 @@ from napari_nnunet.events import Job, Progress, Stage
 from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
-from napari_nnunet.widgets.choosing.compare_form import Compared, CompareForm, labels_of
+from napari_nnunet.widgets.choosing.compare_form import Compared, CompareForm, labels_of, layers_of_files
 from napari_nnunet.widgets.choosing.compare_objects import ObjectsCompared
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
-from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
@@ -160,7 +159,7 @@ class CompareWidget(RequestDock[Compared, None]):
         name = self._comparison.cases[row][0]
         pair = next(pair for pair in self._comparison.evaluation.pairs if pair.name == name)
         try:
-            read = [label_layer(path) for path in (pair.reference, pair.prediction)]
+            read = layers_of_files(pair.reference, pair.prediction)
         except (NnunetError, OSError) as error:
             self.panel.say(failure_text(error))
             return

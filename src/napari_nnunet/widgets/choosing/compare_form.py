@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import is_folder
+from napari_nnunet.grid import Grid, onto
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.files.overlay import require_over
-from napari_nnunet.widgets.files.place import axes_of
+from napari_nnunet.widgets.files.place import STORED, axes_of
+from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
 from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import Tabs
@@ -22,7 +25,11 @@ from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.pages.browser import HelpButton
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import napari
+
+_LOOKS = ("name", "colormap", "features")  # of a layer itself, not of its place
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +184,21 @@ class CompareForm(LayerForm):
 def _numbers_objects(layer: Labels | None) -> bool:
     """Whether a layer says that its values number objects."""
     return layer is not None and (KIND in layer.metadata or "kind" in layer.features)
+
+
+def layers_of_files(first: Path, second: Path) -> list[tuple[NDArray[Any], dict[str, Any]]]:
+    """Return arrays and keywords of two Labels layers for two files of an image, both on the first one's voxels.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read, or the second one has other voxels.
+    """
+    (one, looks), (other, own) = map(label_layer, (first, second))
+    here, there = (Geometry.model_validate(keywords["metadata"][STORED]) for keywords in (looks, own))
+    other = onto(other, there, Grid(one.shape, here), what=f"{first} and {second}")
+    place = {key: value for key, value in looks.items() if key not in _LOOKS}
+    return [(one, looks), (other, {**{key: own[key] for key in _LOOKS if key in own}, **place})]
 
 
 def labels_of(layer: Labels) -> NDArray[Any]:

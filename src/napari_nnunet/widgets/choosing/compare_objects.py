@@ -15,8 +15,7 @@ from napari_nnunet.formats.tables import text_of
 from napari_nnunet.jobs.choosing.compare_objects import ObjectComparison, compare_object_folders, compare_objects
 from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.schema.requests.choosing import CompareRequest
-from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of
-from napari_nnunet.widgets.files.reader import label_layer
+from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of, layers_of_files
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
@@ -137,7 +136,7 @@ class ObjectsCompared(QWidget):
             return
         pair = self._pairs[row]
         try:
-            read = [label_layer(path) for path in (pair.reference, pair.prediction)]
+            read = layers_of_files(pair.reference, pair.prediction)
         except (NnunetError, OSError) as error:
             self._say(failure_text(error))
             return
