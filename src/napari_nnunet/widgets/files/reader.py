@@ -132,7 +132,7 @@ def _tell_place(path: Path, found: Turned | Apart | None) -> None:
     if isinstance(found, Turned):
         tell_remarks(path, [f"{misplaced_in_words(found)}; here they are turned onto it, and saved so"])
     elif found is not None:
-        tell_remarks(path, [f"{misplaced_in_words(found)}; each is shown where it lies", "'Check dataset' can mend it"])
+        tell_remarks(path, [f"{misplaced_in_words(found)}; each is shown where it lies", "'Check dataset' can fix it"])
 
 
 def open_layers(folder: Path, name: str, *, together: bool = False) -> Job[list[LayerData]]:
