@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,37 @@ def test_a_calibration_takes_the_other_cases(tmp_path, capsys):
 def test_objects_that_are_not_there_are_told_as_that(tmp_path, capsys):
     assert main(["measure", "-i", str(tmp_path / "none"), "-o", str(tmp_path / "t.csv")]) == 1
     assert "none do not exist" in capsys.readouterr().err
+
+
+def unreadable(folder: Path) -> None:
+    """Put a link that leads nowhere into a folder, and a pipe where there are such."""
+    (folder / "bad_t0.nii.gz").symlink_to(folder / "gone.nii.gz")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe_t0.nii.gz")
+
+
+@pytest.mark.parametrize("verb", ["measure", "track", "look"])
+def test_links_that_lead_nowhere_and_pipes_are_named(tmp_path, capsys, verb):
+    if verb == "track":
+        pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
+    folder = write_objects_folder(tmp_path / "o", good_t0=boxes(1, 2), good_t1=boxes(1, 2))
+    unreadable(folder)
+    words = {
+        "measure": ["measure", "-i", str(folder), "-o", str(tmp_path / "t.csv")],
+        "track": ["track", "-i", str(folder), "-o", str(tmp_path / "out"), "--distance", "8"],
+        "look": ["look", str(folder)],
+    }
+    assert main(words[verb]) == 1
+    shown = capsys.readouterr()
+    said = shown.out + shown.err
+    assert f"bad_t0.nii.gz (a link to {folder / 'gone.nii.gz'})" in said
+    assert "pipe_t0.nii.gz is a pipe or a device" in said or not hasattr(os, "mkfifo")
+    assert "good" in said if verb != "measure" else len(rows(tmp_path / "t.csv")) == 4
+
+
+def test_folders_of_objects_with_a_link_that_leads_nowhere_are_not_compared(tmp_path, capsys):
+    folder = write_objects_folder(tmp_path / "o", a=boxes(1, 2))
+    other = write_objects_folder(tmp_path / "p", a=boxes(1, 2))
+    (folder / "b.nii.gz").symlink_to(folder / "gone.nii.gz")
+    assert main(["evaluate_objects", str(folder), str(other)]) == 1
+    assert "b.nii.gz" in capsys.readouterr().err

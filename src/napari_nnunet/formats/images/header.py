@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
 import struct
@@ -84,7 +85,12 @@ def require_file(path: Path, what: str) -> None:
     no_pipe(path)
     if path.is_dir():
         raise ImageError(f"{path} is a folder; the {what} is wanted.")
-    raise ImageError(f"The {what} {path} does not exist.")
+    raise ImageError(f"The {what} {_missing(path)} does not exist.")
+
+
+def _missing(path: Path) -> str:
+    """Return a path that is not there, and where it leads if it is a link."""
+    return f"{path} (a link to {os.readlink(path)})" if path.is_symlink() else str(path)
 
 
 def require_channels(paths: Sequence[Path]) -> None:
@@ -93,7 +99,7 @@ def require_channels(paths: Sequence[Path]) -> None:
     if missing:
         if missing[0].exists():
             require_file(missing[0], "channel file")
-        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(str, missing))}.")
+        raise ImageError(f"Missing channel file{'s' if len(missing) > 1 else ''}: {', '.join(map(_missing, missing))}.")
 
 
 def check_labels(path: Path) -> None:

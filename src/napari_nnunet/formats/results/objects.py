@@ -83,17 +83,19 @@ def found_file(path: Path) -> Path:
 def found_files(folder: Path) -> dict[str, Path]:
     """Return the files with numbered objects in a folder by case, sorted.
 
+    A link that leads nowhere, or a pipe, is among them: reading it tells that.
+
     Raises
     ------
     ImageError
         If there are none, or files of several kinds, but for single cases with more objects than the others' format
         has numbers; or if a case has two files.
     """
-    there = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    there = [path for path in folder.iterdir() if not path.is_dir()] if folder.is_dir() else []
     there = [path for path in there if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]
     endings = {ending_of(path) for path in there}
     limited = [ending for ending in endings if endings == {ending, _ROOMIER.get(ending)}]
-    if not limited:
+    if not limited and (len(endings) != 1 or not folder.is_dir()):
         common_ending(folder)
     files: dict[str, Path] = {}
     for path in sorted(there):

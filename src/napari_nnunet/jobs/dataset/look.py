@@ -160,8 +160,8 @@ def _files(
         for entry in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
             if entry.is_dir() and (subfolders or dicom.is_series(entry)):
                 yield from () if entry.resolve() in above else _files(entry, subfolders, above)
-            elif entry.is_file() and (entry.name.lower().endswith(ENDINGS) or (not is_series and _is_whole(entry))):
-                yield entry, None, None
+            elif not entry.is_dir() and (entry.name.lower().endswith(ENDINGS) or (not is_series and _is_whole(entry))):
+                yield entry, None, None  # also a link that leads nowhere, and a pipe: reading it tells that
 
 
 def _passed_over(path: Path) -> list[str]:
@@ -189,7 +189,7 @@ def _series_in(folder: Path) -> Sequence[dicom.DicomSeries | None]:
 
 
 def _is_whole(path: Path) -> bool:
-    return path.suffix.lower() == ".dcm" and dicom.holds_volume(path)
+    return path.suffix.lower() == ".dcm" and (not path.is_file() or dicom.holds_volume(path))
 
 
 def look_at(path: Path | str, reader: str | None = None) -> Look:
