@@ -169,3 +169,12 @@ def test_what_pillow_would_change_is_refused_where_imagecodecs_lacks(tmp_path, m
     else:
         with pytest.raises(ImageError, match="which only the package imagecodecs can unpack"):
             read_volume([tmp_path / "a.tif"])
+
+
+def test_a_picture_in_colours_is_no_stack_however_its_colours_lie(tmp_path):
+    path = tmp_path / "c.tif"
+    colours = np.zeros((3, 20, 24), np.uint8)
+    tifffile.imwrite(path, colours, photometric="rgb", planarconfig="separate")
+    for look in (tiff.read, tiff.header):
+        with pytest.raises(ImageError, match=r"a picture in colours \(SYX: 3 x 20 x 24\)"):
+            look(path)

@@ -55,7 +55,13 @@ def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     Three axes are a stack, whatever their names, as for nnU-Net; with four, one must be named as channels.
     """
     shape, axes = pages.shape, pages.axes
-    if len(shape) == 3 and not axes.endswith("S"):
+    if len(shape) == 3 and "S" in axes:
+        raise ImageError(
+            f"{path.name} is a picture in colours ({axes}: {' x '.join(map(str, shape))}), and has {len(shape)} "
+            "dimensions; a stack has 3 (z, y, x). Save every colour as a stack of its own (CASE_0000, CASE_0001, ...), "
+            "or take a model of pictures."
+        )
+    if len(shape) == 3:
         return (), (1, *shape)
     if len(shape) == 4 and sorted(axes) == sorted("CZYX") and axes.endswith("YX"):
         order = tuple(axes.index(letter) for letter in "CZYX")
