@@ -290,3 +290,18 @@ def test_what_nibabel_would_read_otherwise_is_refused(tmp_path, array, said):
         with pytest.raises(ImageError) as caught:
             read(tmp_path / "a.nii")
         assert said in caught.value.message
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_the_second_version_is_read_where_itk_is_asked(tmp_path, capfd, ending):
+    voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    path = tmp_path / f"a{ending}"
+    nibabel.save(nibabel.Nifti2Image(voxels, affine), path)
+    volume = read_volume([path], reader="SimpleITKIO")
+    assert np.array_equal(volume.array[0], voxels.T)
+    assert volume.geometry.spacing == (4.0, 3.0, 2.0)
+    assert read_header(path, reader="SimpleITKIO").shape == (1, 5, 4, 3)
+    with pytest.raises(ImageError, match="it is NIfTI-2, which ITK does not read"):
+        read_volume([path], reader="SimpleITKIOWithReorient")
+    assert capfd.readouterr().err == ""

@@ -27,7 +27,6 @@ from napari_nnunet.formats.images.oddities import NO_NUMBERS, as_said, slope_rem
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
-_SPATIAL = (2, 3)
 _GIPL_HEADER = 256
 _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
@@ -73,7 +72,8 @@ _READERS = {".nii.gz": "NiftiImageIO", ".nii": "NiftiImageIO", ".nrrd": "NrrdIma
 
 def _reader_of(path: Path) -> str:
     """Return ITK's name of the reader for a file by its ending."""
-    return next(reader for ending, reader in _READERS.items() if path.name.lower().endswith(ending))
+    found = next(reader for ending, reader in _READERS.items() if path.name.lower().endswith(ending))
+    return nifti_file.first_version(path, found) if found == "NiftiImageIO" else found
 
 
 def _read_image(path: Path) -> sitk.Image:
@@ -154,12 +154,12 @@ def _read_unpacked(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 
 def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray[Any], Geometry]:
-    """Read a NIfTI file by ITK; one whose axes are not at right angles, which ITK refuses, by nibabel."""
+    """Read a NIfTI file by ITK; what ITK refuses, NIfTI-2 and axes that are not at right angles, by nibabel."""
     try:
         check_gzip(source)
         image = _read_image(source)
     except RuntimeError as error:
-        if _SHEARED not in str(error):
+        if _SHEARED not in str(error) and not isinstance(error, nifti_file.SecondVersion):
             raise
         array, geometry = _nifti().read_sheared(source, path)
     else:
@@ -279,7 +279,7 @@ def _geometry(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
         # nnU-Net takes the fourth axis for channels; the grid is that of the first volume.
         spacing, origin = spacing[:3], origin[:3]
         direction = tuple(np.asarray(direction).reshape(4, 4)[:3, :3].ravel())
-    elif dimension not in _SPATIAL:
+    elif dimension not in (2, 3):
         raise ImageError(f"{path.name} has {dimension} dimensions; images have 2 or 3.")
     return Geometry(
         spacing=tuple(abs(float(s)) for s in reversed(spacing)),

@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,6 +132,18 @@ def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
     content = content[:_OFFSET] + struct.pack(f"{order}f", HEADER_BYTES) + content[_OFFSET + 4 :]
     text = f"its header says that the voxels begin at byte {promise.offset}; they were read from byte {HEADER_BYTES}"
     return content, (*remarks, text)
+
+
+class SecondVersion(RuntimeError):
+    """NIfTI-2, which ITK does not read."""
+
+
+def first_version(path: Path, reader: str) -> str:
+    """Return ITK's reader for a file; raises SecondVersion, as ITK would RuntimeError, where it cannot read it."""
+    with suppress(zlib.error, OSError):  # ITK says what is wrong
+        if glance_at(path).start[4:7] in (b"n+2", b"ni2"):
+            raise SecondVersion("it is NIfTI-2, which ITK does not read. Save it as NIfTI-1.")
+    return reader
 
 
 def require_nifti(content: bytes, path: Path) -> None:
