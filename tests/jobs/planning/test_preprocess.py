@@ -378,3 +378,14 @@ def test_cases_that_were_made_by_voxels_are_made_anew_without_that(workspace):
     assert len(_run(workspace, configurations=configurations, ignore_geometry=True)[0].skipped) == 4
     assert len(_run(workspace, configurations=configurations)[0].done) == 4
     assert len(_run(workspace, configurations=configurations)[0].skipped) == 4
+
+
+def test_a_reader_that_does_not_exist_is_said_once_and_costs_no_case(workspace):
+    _run(workspace, configurations=("2d",), workers=1)
+    base = workspace.preprocessed / DATASET
+    path, made = base / "nnUNetPlans.json", sorted(base.rglob("*.b2nd"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_reader_writer": "MyIO"}))
+    with pytest.raises(PlanError, match=r"nnUNetPlans.json: 'image_reader_writer' is 'MyIO'. Known readers: Natural"):
+        _run(workspace, configurations=("2d",), workers=1, clean=True)
+    assert made
+    assert sorted(base.rglob("*.b2nd")) == made

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_nnunet.errors import PlanError
+from napari_nnunet.formats.images.files import ADAPTERS
 from napari_nnunet.formats.workspace import entries
 from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.names import require_plain
@@ -24,6 +25,14 @@ def read_plans(base: Path, name: str) -> Plans:
             window="Plan the dataset in the Plan dock.",
         )
     return Plans.read(path)
+
+
+def require_reader(plans: Plans) -> None:
+    """Raise PlanError where plans name a reader of images that does not exist: every case would fail for it."""
+    if plans.reader not in ADAPTERS:
+        raise PlanError(
+            f"{plans.where}: 'image_reader_writer' is {plans.reader!r}. Known readers: {', '.join(ADAPTERS)}."
+        )
 
 
 def unchanged(plans: Plans) -> bool:

@@ -28,7 +28,7 @@ from napari_nnunet.formats.preprocessed.cases import (
     store_case,
 )
 from napari_nnunet.formats.preprocessed.journal import Journal
-from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans
+from napari_nnunet.formats.preprocessed.plans import plan_files, read_plans, require_reader
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
@@ -111,6 +111,7 @@ def preprocess(workspace: Workspace, request: PreprocessRequest) -> Job[Preproce
         dataset = open_dataset(workspace.raw / dataset_name)
         yield from left_out_notes(dataset)
         plans = read_plans(base, request.plans)
+        require_reader(plans)
         targets = yield from _targets(base, plans, request.configurations, dataset)
         for target in targets:
             doing = f"{target.folder} is already being filled"
