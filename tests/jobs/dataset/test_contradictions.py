@@ -151,3 +151,12 @@ def test_classes_that_are_numbers_of_objects_are_pointed_out(tmp_path, masks, ob
     content |= {"labels": {"background": 0, **classes}, "numTraining": len(masks)}
     (raw / "dataset.json").write_text(json.dumps(content, default=int))
     assert says(raw, "numbers of objects", "--objects") is objects
+
+
+def test_regions_painted_with_a_value_that_is_not_theirs_are_named():
+    regions = {"background": 0, "whole": (1, 2), "core": (2,)}
+    (problem,) = scheme_problems(LabelScheme(labels=regions, regions_class_order=(2, 1)))
+    assert "the region 'core' (2) is painted as 1 in results, which is not one of its values" in problem.text
+    (problem,) = scheme_problems(LabelScheme(labels=regions, regions_class_order=(1, 7)))
+    assert problem.level == "warning"
+    assert "the region 'core' (2) is painted as 7 in results, a value that no region has" in problem.text

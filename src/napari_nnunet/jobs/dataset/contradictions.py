@@ -41,6 +41,23 @@ def scheme_problems(scheme: LabelScheme) -> Iterable[Problem]:
         same = [scheme.head_names[i] for i, other in enumerate(order) if other == value]
         text = f"{' and '.join(same)} are both painted as {value}, so that a result cannot tell them apart"
         yield Problem("warning", "dataset.json", text)
+    yield from _painted_otherwise(scheme, order, members)
+
+
+def _painted_otherwise(scheme: LabelScheme, order: Sequence[int], members: Sequence[set[int]]) -> Iterable[Problem]:
+    """Name regions that results show with a value of another region, or with one that no label has."""
+    known = set().union(*members)
+    for name, value, own in zip(scheme.head_names, order, members, strict=False):
+        if value in own or order.count(value) > 1:
+            continue
+        mine = f"the region '{name}' ({', '.join(map(str, sorted(own)))}) is painted as {value} in results"
+        if value in known:
+            other = "which is not one of its values: results read by dataset.json show another region there"
+        else:
+            other = "a value that no region has: results read by dataset.json lack it"
+        yield Problem(
+            "warning", "dataset.json", f"{mine}, {other}. List regions_class_order in the order of the regions"
+        )
 
 
 def intensity_problems(channels: Sequence[str], facts: Mapping[str, CaseFacts]) -> Iterable[Problem]:
