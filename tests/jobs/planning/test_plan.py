@@ -181,3 +181,15 @@ def test_damaged_plans_are_not_overwritten(workspace):
     path.write_text("{")
     with pytest.raises(PlanError, match="is not valid JSON"):
         drain(plan_experiment(workspace, PlanRequest(dataset=DATASET)))
+
+
+def test_all_files_that_are_gone_are_named_before_anything_is_measured(tmp_path):
+    raw = make_dataset(tmp_path)
+    for path in (raw / "imagesTr" / "c2_0000.nii.gz", raw / "labelsTr" / "c3.nii.gz"):
+        path.unlink()
+        path.symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(DatasetError) as caught:
+        drain(extract_fingerprint(Workspace.at(tmp_path), FingerprintRequest(dataset=raw.name, workers=1)))
+    assert "2 files, links that lead nowhere, cannot be found: imagesTr/c2_0000.nii.gz, labelsTr/c3.nii.gz" in str(
+        caught.value
+    )

@@ -33,6 +33,7 @@ from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PlanRequest
 from napari_nnunet.volume import by_text
 
+_LISTED = 12  # files in a sentence
 _FINGERPRINT = "dataset_fingerprint.json"
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 _SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
@@ -149,6 +150,14 @@ def measure_case(
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:
     """Return what tells whether a fingerprint is stale: every file's size and time, and the labels' meaning."""
     digest = hashlib.sha256()
+    gone = [path for case in dataset.cases for path in (*case.images, case.label) if not path.is_file()]
+    if gone:
+        links = ", links that lead nowhere," if any(path.is_symlink() for path in gone) else ""
+        listed = ", ".join(f"{path.parent.name}/{path.name}" for path in gone[:_LISTED])
+        raise DatasetError(
+            f"{dataset.name}: {len(gone)} file{'s' * (len(gone) > 1)}{links} cannot be found: {listed}"
+            f"{', ...' if len(gone) > _LISTED else ''}. Put them back, or remove their cases."
+        )
     for case in dataset.cases:
         for path in (*case.images, case.label):
             status = path.stat()
