@@ -213,3 +213,18 @@ def test_bombs_are_refused_by_their_headers(tmp_path, monkeypatch):
 def png_claiming(width, height):
     content = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + content + struct.pack(">I", zlib.crc32(content))
+
+
+@pytest.mark.parametrize("words", ["0,5", "", "nan"])
+def test_a_distance_of_slices_that_is_no_number_leaves_the_size_unknown(tmp_path, words):
+    path = tmp_path / "s.tif"
+    stack = np.zeros((4, 6, 7), np.uint8)
+    tifffile.imwrite(
+        path, stack, imagej=True, resolution=(4, 4), metadata={"spacing": 0.5, "unit": "um", "axes": "ZYX"}
+    )
+    content = path.read_bytes()
+    assert content.count(b"spacing=0.5") == 1
+    path.write_bytes(content.replace(b"spacing=0.5", f"spacing={words}".ljust(11, "\n").encode()))
+    volume = read_volume([path])
+    assert volume.shape == (4, 6, 7)
+    assert not volume.geometry.spacing_known

@@ -104,8 +104,11 @@ def _imagej(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     if unit in (_INCH, 10.0) and not (tells_pixel_size(y) and tells_pixel_size(x)):
         return None
     # ImageJ leaves the distance of slices out where it is one unit.
-    z = abs(float(entries.get("spacing", 1.0))) * (_unit(entries.get("zunit")) or unit)
-    return z, y, x
+    try:
+        z = abs(float(entries.get("spacing", 1.0)))
+    except (TypeError, ValueError):  # "0,5"
+        return None
+    return z * (_unit(entries.get("zunit")) or unit), y, x
 
 
 def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
