@@ -12,6 +12,7 @@ import pytest
 
 from napari_nnunet.cli import build_parser
 from napari_nnunet.cli.flags import add_flags, read
+from napari_nnunet.cli.main import main
 from napari_nnunet.cli.reference import MARK, reference, table
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
@@ -157,3 +158,9 @@ def test_python_lists_the_same_fields():
         assert "**changes" not in function.__doc__
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         napari_nnunet.train("4", "2d", 0, epoch=3)
+
+
+def test_channels_are_not_resampled_and_taken_as_they_lie_at_once(tmp_path, capsys):
+    words = ["preprocess", "-d", "1", "--resample_channels", "--ignore_geometry", "--workspace", str(tmp_path)]
+    assert main(words) == 1
+    assert "Give either --ignore_geometry or --resample_channels." in capsys.readouterr().err

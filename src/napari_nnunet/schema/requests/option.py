@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from napari_nnunet.errors import SettingsError
@@ -184,6 +184,15 @@ class GridSettings(Request):
         "Take voxels as they lie, whatever the headers say of their place.",
         default=False,
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.ignore_geometry and self.resample_channels:
+            raise SettingsError(
+                "Voxels are either taken as they lie or interpolated onto one grid, not both.",
+                shell="Give either --ignore_geometry or --resample_channels.",
+            )
+        return self
 
     @property
     def apart(self) -> Literal["refuse", "resample", "ignore"]:
