@@ -59,6 +59,49 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         read_groups(SIDES, str(path))
 
 
+TWICE = ["p00_t0", "p00_t1", "p01_t0", "p01_t1"]
+
+
+def _table(tmp_path, head, rows):
+    path = tmp_path / "groups.csv"
+    path.write_text("\n".join([head, *rows]), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("case,age,group", "{case},{age},{patient}"),
+        ("Image_ID;Age;Patient ID", "{case};{age};{patient}"),
+        ("group,case", "{patient},{case}"),
+        ("subject,file name,id", "{patient},{case},{age}"),
+        ("patient_id,session,group,image", "{age},x,{patient},{case}"),
+        ("patient,what", "{patient},{case}"),
+        ("case,group,,", "{case},{patient},,"),
+    ],
+)
+def test_the_first_line_of_a_table_tells_which_columns_count(tmp_path, head, line):
+    rows = [line.format(case=case, age=60 + i, patient=case[:3]) for i, case in enumerate(TWICE)]
+    assert read_groups(TWICE, _table(tmp_path, head, rows)).of == {case: case[:3] for case in TWICE}
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("case,age,site", "the columns 'case', 'age', 'site', which do not tell where the groups are. Write case over"),
+        ("case,fold", "the columns 'case', 'fold', which do not tell where the groups are"),
+        ("case,patient,subject", "do not tell where the groups are"),
+        ("what,age,patient", "do not tell where the cases are"),
+        ("p00_t0,60,p00", r"has 3 columns, and its first line \(p00_t0, 60, p00\) does not tell which"),
+    ],
+)
+def test_columns_are_not_guessed(tmp_path, head, said):
+    columns = head.count(",")
+    rows = [",".join([case, *[str(60 + i)] * columns]) for i, case in enumerate(TWICE)]
+    with pytest.raises(SettingsError, match=said):
+        read_groups(TWICE, _table(tmp_path, head, rows))
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -18,7 +18,9 @@ from napari_nnunet.schema.json_text import read_text
 #: In a raw dataset: which cases somebody said belong together. Folds that are made go by it.
 FILE = "groups.csv"
 _SEPARATORS = ",;\t"
-_HEADINGS = ("case", "name", "id", "identifier", "file", "filename")
+#: Headings of the two columns; "Patient_ID" counts as patient, "file name" as file.
+_CASE_HEADINGS = ("case", "name", "id", "identifier", "file", "image", "img", "scan", "volume")
+_GROUP_HEADINGS = ("group", "patient", "pat", "subject", "subj", "sub", "participant", "person", "animal", "donor")
 #: How names tell cases of one patient apart: sides, time points, slices and frames of one image, BIDS.
 _USUAL = (
     r"^(sub-[A-Za-z0-9]+)",
@@ -59,7 +61,8 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
         Their names.
     by : str
         A regular expression, which is searched in each name (its brackets are the group, or the whole match where it
-        has none), or the path of a CSV file with the columns case and group.
+        has none), or the path of a CSV file with the columns case and group. Further columns are passed over where the
+        first line tells which are these two.
 
     Raises
     ------
@@ -120,20 +123,56 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
 def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
     lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
     separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
-    found: dict[str, str] = {}
     try:
-        rows = list(csv.reader(lines, delimiter=separator))
+        read = [[without_marks(text) for text in row] for row in csv.reader(lines, delimiter=separator)]
     except csv.Error as error:
         raise SettingsError(f"{path} is no table: {error}. Each line must be: case,group.") from error
-    for i, row in enumerate(rows):
-        name, group = (without_marks(text) for text in row[:2]) if len(row) > 1 else (without_marks(row[0]), "")
-        if i == 0 and name not in cases and name.lower() in _HEADINGS:
-            continue
-        if not group:
+    rows = [row for row in read if any(row)]
+    headed, case, group = _columns(path, rows, cases)
+    found: dict[str, str] = {}
+    for row in rows[headed:]:
+        name, word = (row[i] if i < len(row) else "" for i in (case, group))
+        if not word:
             raise SettingsError(f"{path}: {','.join(row)!r} has no group. Each line must be: case,group.")
-        if found.setdefault(name, group) != group:
-            raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {group}.")
-    return {name: group for name, group in found.items() if name in cases}
+        if name in cases and found.setdefault(name, word) != word:
+            raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {word}.")
+    return found
+
+
+def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tuple[bool, int, int]:
+    """Return whether the first line names the columns, and which column has the cases, and which the groups."""
+    width = max((i + 1 for row in rows for i, text in enumerate(row) if text), default=0)
+    head = rows[0][:width] if rows else ()
+    named, grouped = _headed(head, _CASE_HEADINGS), _headed(head, _GROUP_HEADINGS)
+    if cases.intersection(head) or not (named or grouped):
+        if width > 2:
+            raise SettingsError(
+                f"{path} has {width} columns, and its first line ({', '.join(head)}) does not tell which of them has the "
+                "cases and which the groups. Write case over the one and group over the other."
+            )
+        return False, 0, 1
+    holding = [i for i in named if any(row[i] in cases for row in rows if i < len(row))]
+    named = _headed(head, ("case",), whole=True) or (holding if len(named) > 1 and holding else named)
+    grouped = _headed(head, ("group",), whole=True) or grouped
+    if width == 2 and not named:
+        named = [1 - i for i in grouped]
+    if len(named) != 1 or len(grouped) != 1:
+        what = "cases" if len(named) != 1 else "groups"
+        raise SettingsError(
+            f"{path} has the columns {', '.join(map(repr, head))}, which do not tell where the {what} are. "
+            "Write case over the names of cases, and group over what belongs together, such as the patient."
+        )
+    return True, named[0], grouped[0]
+
+
+def _headed(head: Sequence[str], words: Sequence[str], *, whole: bool = False) -> list[int]:
+    """Return the columns with one of some headings: as a whole, or with "id" or "name" behind it."""
+    plain = [re.sub(r"[^a-z]", "", text.lower()) for text in head]
+    return [
+        i
+        for i, text in enumerate(plain)
+        if text in words or (not whole and re.sub(r"(id|name|number|no|s)$", "", text) in words)
+    ]
 
 
 def likely_pattern(cases: Sequence[str]) -> str | None:
