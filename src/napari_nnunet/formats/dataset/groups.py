@@ -147,8 +147,8 @@ def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tupl
     if cases.intersection(head) or not (named or grouped):
         if width > 2:
             raise SettingsError(
-                f"{path} has {width} columns, and its first line ({', '.join(head)}) does not tell which of them has the "
-                "cases and which the groups. Write case over the one and group over the other."
+                f"{path} has {width} columns, and its first line ({', '.join(head)}) does not tell which of them has "
+                "the cases and which the groups. Write case over the one and group over the other."
             )
         return False, 0, 1
     holding = [i for i in named if any(row[i] in cases for row in rows if i < len(row))]
