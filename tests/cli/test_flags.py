@@ -17,16 +17,18 @@ from napari_nnunet.cli.reference import MARK, reference, table
 from napari_nnunet.cli.verbs import VERBS, named
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.choosing import (
+    ApplyPostprocessingRequest,
     CompareRequest,
     EnsembleRequest,
     EvaluateFolderRequest,
+    EvaluateSimpleRequest,
     FindBestRequest,
 )
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import option
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
-from napari_nnunet.schema.requests.prediction import PredictRequest, PredictSettings
+from napari_nnunet.schema.requests.prediction import PredictFromModelfolderRequest, PredictRequest, PredictSettings
 from napari_nnunet.schema.requests.sharing import ExportRequest, ExportSettings
 from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainRequest, TrainSettings
 from napari_nnunet.schema.requests.words import words
@@ -76,6 +78,37 @@ def test_a_detached_training_is_told_every_setting():
 def test_what_is_not_typed_is_told_from_a_default():
     request = parse(TrainCommand, "4", "2d", "0", "--seed", "0")[0]
     assert request.model_fields_set == {"dataset", "configuration", "fold", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "field", "wanted"),
+    [
+        (PredictFromModelfolderRequest, "-m M -o out -i c0 -i c1 c2", "source", (Path("c0"), Path("c1"), Path("c2"))),
+        (PredictRequest, "-d 4 -c 2d -i a -o b -f 0 -f 1", "folds", (0, 1)),
+        (PredictRequest, "-d 4 -c 2d -i a -o b -f all", "folds", ("all",)),
+        (PlanAndPreprocessRequest, "-d 4 -np 4 8 -np 2 -c 2d -c 3d_lowres", "configurations", ("2d", "3d_lowres")),
+        (ImportFoldersRequest, "-i a -m b --skip c0 --skip c1", "skip", ("c0", "c1")),
+        (ImportFoldersRequest, "-i a -m b --classes 1=a --classes 2=b", "class_names", {1: "a", 2: "b"}),
+        (ImportFoldersRequest, "-i a -m b --map=-2=ball --map=-1=ignore", "mapping", {"-2": "ball", "-1": "ignore"}),
+        (EvaluateSimpleRequest, "a b -l 1 -l 2", "labels", (1, 2)),
+        (ApplyPostprocessingRequest, "-i a -o b --keep_largest 1 --keep_largest 2", "keep_largest", ("1", "2")),
+        (TrainAllRequest, "4 -c 2d --folds 0 --configurations 3d_lowres -f 1", "folds", (0, 1)),
+        (TrainAllRequest, "4 -c 2d --configurations 3d_lowres", "configurations", ("2d", "3d_lowres")),
+    ],
+)
+def test_values_of_a_flag_that_is_given_twice_are_all_taken(kind, typed, field, wanted):
+    (request,) = parse(kind, *typed.split())
+    assert getattr(request, field) == wanted
+
+
+def test_datasets_of_a_flag_that_is_given_twice_are_all_taken():
+    assert [request.dataset for request in parse(VerifyRequest, "-d", "4", "-d", "5", "6")] == ["4", "5", "6"]
+
+
+@pytest.mark.parametrize("flag", ["--spacing", "--region"])
+def test_values_of_axes_are_given_once(flag):
+    with pytest.raises(argparse.ArgumentError, match=f"{flag}: it is given twice; give its values once"):
+        parse(PredictRequest, *["-d", "4", "-c", "2d", "-i", "a", "-o", "b"], flag, "4", "1", flag, "1")
 
 
 ASKED = {

@@ -33,7 +33,18 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
             how |= {"action": "store_const", "const": flag.sets}
         else:
             how |= {"metavar": flag.axes or flag.metavar, **_values(field, flag)}
+        if how.get("nargs") == "+" and not flag.positional:
+            how["action"] = _Once if flag.once else "extend"  # given twice, a flag has the values of both
         parser.add_argument(*words, **how)
+
+
+class _Once(argparse.Action):
+    """Takes the values of a flag whose values are one for each axis, and refuses others behind them."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, "it is given twice; give its values once, one behind the other")
+        setattr(namespace, self.dest, values)
 
 
 def add_unused(parser: argparse.ArgumentParser, flags: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import shlex
 import sys
 import time
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and not words[0].startswith("-"):
         words[0] = words[0].replace("-", "_")
     verb = named(words[0]) if words else None
-    options = build_parser(() if verb is None else (verb,)).parse_args(words)
+    options = build_parser(() if verb is None else (verb,)).parse_args(list(map(_as_value, words)))
     verb = named(options.verb)
     if arguments is None and options.verb == "train":
         from napari_nnunet.engine.machine import keep_memory  # only trainings need it
@@ -76,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if arguments is None:
             gc.freeze()  # the process ends: Python would look for garbage among all that was imported, 0.4 s long
+
+
+def _as_value(word: str) -> str:
+    """Return a word so that what begins with a negative number (``--map -2=cell``) is not taken for a flag."""
+    return f" {word}" if re.match(r"-\d[\d.,-]*=", str(word)) else word
 
 
 class _Printable:

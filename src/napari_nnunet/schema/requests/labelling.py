@@ -88,6 +88,7 @@ class SuggestRequest(JudgedBy):
         "--size N",
         "Voxels of a box along each axis, Z Y X (pictures: Y X).",
         default=None,
+        once=True,
         min_length=2,
         otherwise="half of what the network sees at once",
     )

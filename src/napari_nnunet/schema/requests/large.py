@@ -43,6 +43,7 @@ class PredictImageSettings(PredictSettings):
         "--chunks N",
         "Chunks of the result in voxels, Z Y X (pictures: Y X).",
         default=None,
+        once=True,
         otherwise="128 x 128 x 128, wider where the image is thin",
     )
 
@@ -96,5 +97,6 @@ class PredictImageRequest(PredictImageSettings):
         "--spacing MM",
         "Voxel size of what is read in mm, in the order z y x (pictures: y x), whatever the image says.",
         default=None,
+        once=True,
         otherwise="what the image says",
     )

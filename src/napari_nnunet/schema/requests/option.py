@@ -46,6 +46,8 @@ class Flag:
         Placeholders of a fixed number of values.
     many : bool
         Several words where the type does not tell so; ``reads`` makes one value of them.
+    once : bool
+        The words are one value, such as a size along each axis: a shell may not add others by a second flag.
     shell : str, optional
         Instead of the description, where a flag turns the field's meaning around.
     """
@@ -60,6 +62,7 @@ class Flag:
     choices: tuple[str, ...] | None = None
     axes: tuple[str, ...] = ()
     many: bool = False
+    once: bool = False
     shell: str | None = None
 
     @property

@@ -208,6 +208,7 @@ class FolderRequest(GridSettings):
         "--spacing MM",
         "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
         default=None,
+        once=True,
         otherwise="what the files say",
     )
     subfolders: bool = option(
@@ -261,6 +262,7 @@ class PredictFolderRequest(PredictSettings, FolderRequest):
         "Segment only a box of every image, in voxels: first and one past the last of each axis, Z0 Z1 Y0 Y1 X0 X1 "
         "(pictures: Y0 Y1 X0 X1). Intensities are normalised by the whole image.",
         default=None,
+        once=True,
         otherwise="the whole image",
     )
     previous: Path | None = option(
