@@ -45,6 +45,15 @@ class Told:
         return bool(self.mapping or self.names)
 
 
+def as_meant(told: Told) -> Told:
+    """Return what a person said; raises DatasetError for classes called like the words for no class, in capitals."""
+    for name in (*told.mapping.values(), *told.names.values()):
+        meant = next((word for word in (BACKGROUND, IGNORE) if name.lower() == word != name), None)
+        if meant is not None:
+            raise DatasetError(f"'{name}' would be a class to learn. Write '{meant}', or give the class another name.")
+    return told
+
+
 @dataclass(frozen=True)
 class Translation:
     """From the values of mask files to the labels of a dataset.
@@ -212,6 +221,12 @@ def translate(
     if told.threshold is not None and any(f.colours for f in facts.values()):
         raise DatasetError("Masks that are drawn in colours have no threshold; name the classes of their colours.")
     counts = _occurring(facts, told, colours=colours)
+    if told.threshold is not None and not counts[0]:
+        lowest = min(value for f in facts.values() for value in f.counts)
+        raise DatasetError(
+            f"With the threshold {told.threshold:g} every voxel of every mask would be the class: the lowest value of "
+            f"the masks is {lowest:g}, and the class begins at the threshold. Give a higher one."
+        )
     names = assigned(facts, told)
     rest = [value for value in sorted(counts) if value not in names and value != 0]
     if told.names_classes and rest:

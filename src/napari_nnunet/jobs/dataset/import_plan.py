@@ -12,7 +12,7 @@ from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subf
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow, named_alike
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
-from napari_nnunet.formats.masks.translation import Told, Translation, translate, without
+from napari_nnunet.formats.masks.translation import Told, Translation, as_meant, translate, without
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_case import (
     PlannedCase,
@@ -295,7 +295,7 @@ def _told(facts: Mapping[str, MaskFacts], recognised: Recognised, request: Impor
                 "whole number of its own for every object and 0 elsewhere (16-bit PNG, TIFF or NIfTI)."
             )
         return Told({NONZERO: request.objects})
-    told = Told(request.mapping, request.class_names, request.ignore, request.threshold)
+    told = as_meant(Told(request.mapping, request.class_names, request.ignore, request.threshold))
     if recognised.kind == "class files":
         if told.threshold is not None:
             raise DatasetError("Masks with one file per class have no threshold.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from napari_nnunet.errors import SettingsError
-from napari_nnunet.schema.requests.mask_words import read_map
+from napari_nnunet.schema.requests.mask_words import read_map, without_doubles
 from napari_nnunet.schema.requests.option import (
     DatasetFlag,
     DatasetPosition,
@@ -25,16 +25,17 @@ from napari_nnunet.schema.requests.option import (
 
 def read_class_names(words: Sequence[str]) -> dict[int, str]:
     """Return names of mask values, written as 255=cell."""
-    return {int(value): name for value, name in (_halves(word, "255=cell", number=0) for word in words)}
+    halves = [_halves(word, "255=cell", number=0) for word in words]
+    return without_doubles((int(value), name) for value, name in halves)
 
 
 def read_label_words(words: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
     """Return values of classes and regions, written as liver=1 or whole=1,2."""
-    found: dict[str, int | tuple[int, ...]] = {}
+    found: list[tuple[str, int | tuple[int, ...]]] = []
     for name, text in (_halves(word, "liver=1", number=1) for word in words):
         values = tuple(int(value) for value in text.split(","))
-        found[name] = values[0] if len(values) == 1 else values
-    return found
+        found.append((name, values[0] if len(values) == 1 else values))
+    return without_doubles(found)
 
 
 def _as_values(value: Any) -> Any:
@@ -143,6 +144,7 @@ class ImportFoldersRequest(GridSettings):
         "--spacing MM",
         "Voxel size of every image in mm, in the order z y x (pictures: y x), whatever the files say.",
         default=None,
+        once=True,
         otherwise="what the files say",
     )
     subfolders: bool = option(
@@ -223,7 +225,7 @@ class OverlaysRequest(Request):
 
 def read_class_values(words: Sequence[str]) -> dict[str, int]:
     """Return values of classes by name, written as 3=membrane."""
-    return {name: value for value, name in read_class_names(words).items()}
+    return without_doubles((name, value) for value, name in read_class_names(words).items())
 
 
 class DeriveObjectsRequest(Request):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from napari_nnunet.errors import SettingsError
 
+K = TypeVar("K")
+V = TypeVar("V")
 NONZERO, EACH = "nonzero", "each"
 _RANGE = re.compile(r"(-?\d+)(?:\.\.(-?\d+))?")
 _COLOUR = re.compile(r"#([0-9a-fA-F]{6})")
@@ -64,13 +67,23 @@ def read_values(text: str) -> Values:
 
 def read_map(words: Sequence[str]) -> dict[str, str]:
     """Return classes by the words for their values; raises SettingsError for what is not ``VALUES=CLASS``."""
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for word in words:
         values, sign, name = word.partition("=")
         if not sign or not name.strip():
             raise SettingsError(f"{word!r} cannot be read; write it like 1,2=cell, '#ff0000=cell' or nonzero=cell.")
-        read_values(values)
-        found[values.strip()] = name.strip()
+        found.append((read_values(values).every or values.strip(), name.strip()))
+    if {NONZERO, EACH} <= {values for values, _ in found}:
+        raise SettingsError(f"'{NONZERO}' and '{EACH}' are about the same values; give one of them.")
+    return without_doubles(found)
+
+
+def without_doubles(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    """Return what was told of each word; raises SettingsError where two different things were."""
+    found: dict[K, V] = {}
+    for word, told in pairs:
+        if found.setdefault(word, told) != told:
+            raise SettingsError(f"{word!r} is given twice, with {found[word]!r} and with {told!r}. Leave one of them.")
     return found
 
 

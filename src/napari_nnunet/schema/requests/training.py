@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
 from napari_nnunet.schema.names import Fold, parse_fold
+from napari_nnunet.schema.requests.mask_words import without_doubles
 from napari_nnunet.schema.requests.option import (
     DatasetPosition,
     Folds,
@@ -56,14 +57,14 @@ def read_class_weights(typed: str | Sequence[str]) -> dict[str, float]:
     SettingsError
         If a weight is missing, or not a positive number.
     """
-    found: dict[str, float] = {}
+    found: list[tuple[str, float]] = []
     for text in [typed] if isinstance(typed, str) else typed:
         for word in re.split(r",\s*(?=[^,=]+=)", text):
             name, sign, number = word.rpartition("=")
             if not sign or not name.strip() or not re.fullmatch(r"\s*\d*\.?\d+\s*", number, re.ASCII):
                 raise SettingsError(f"{word!r} is not the weight of a class; write it like tumour=5.")
-            found[name.strip()] = float(number)
-    return found
+            found.append((name.strip(), float(number)))
+    return without_doubles(found)
 
 
 class TrainSettings(Request):
