@@ -104,6 +104,13 @@ def test_a_prediction_is_taken_for_the_whole_case(folder):
     np.testing.assert_array_equal(stored, seen)
 
 
+def test_what_is_not_seen_any_more_is_not_taken(folder):
+    part = Part(label=0, seen=1, voxels=18, certainty=1.0, evidence=1.0, place=(1, 3, 3))
+    write_nifti(folder / "labelsTr" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), (1.0, 0.8, 0.8))
+    with pytest.raises(DatasetError, match="or what the network sees in them, changed"):
+        drain(take_prediction(folder, examined(folder, np.zeros(SHAPE, np.uint8), part), part))
+
+
 def test_labels_that_changed_since_are_not_overwritten(folder):
     part = Part(label=1, seen=0, voxels=18, certainty=1.0, evidence=1.0, place=(1, 3, 3))
     write_nifti(folder / "labelsTr" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), (1.0, 0.8, 0.8))

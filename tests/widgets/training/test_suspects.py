@@ -75,6 +75,22 @@ def test_the_prediction_is_taken_there(suspects, place, qtbot):
     assert not suspects.take.isEnabled()
 
 
+def test_what_was_found_in_one_dataset_is_never_written_into_another(suspects, place, qtbot):
+    """Whatever is chosen by then; and where the other one cannot be looked at, the list does not stay."""
+    workspace, raw, _ = place
+    other = make_dataset(workspace.raw.parent, cases=4, shape=SHAPE, spacing=(1.0, 1.0, 1.0), name="Dataset002_Other")
+    before = (other / "labelsTr" / "c3.nii.gz").read_bytes()
+    found = suspects.suspects[0]
+    suspects._chosen = lambda: Chosen(workspace.results / other.name / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0")
+    suspects.panel.button.click()
+    wait_until_idle(qtbot, suspects)
+    assert suspects.suspects == [] and not suspects.take.isVisibleTo(suspects)
+    with qtbot.waitSignal(suspects.written):
+        suspects.take_prediction(found)
+    assert (other / "labelsTr" / "c3.nii.gz").read_bytes() == before
+    assert read_labels(raw / "labelsTr" / "c3.nii.gz")[0][2, 10, 6] == 1
+
+
 def test_a_label_that_is_right_leaves_the_list_and_the_file(suspects, place):
     suspects.keep.click()
     assert suspects.suspects == []

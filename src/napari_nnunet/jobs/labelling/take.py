@@ -18,8 +18,9 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, reader_of, s
 from napari_nnunet.formats.dataset.read_case import labels_over
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.grid import Grid, onto
+from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
-from napari_nnunet.jobs.labelling.label_errors import Examined
+from napari_nnunet.jobs.labelling.label_errors import Examined, without_unknown
 from napari_nnunet.schema.dataset import IGNORE, LabelScheme
 
 
@@ -121,8 +122,15 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     seen, place = read_labels(case.prediction, reader=reader)
     if seen.shape == drawn.shape:  # else it is said below
         seen = onto(seen, place, grid, what=f"{case.prediction} and the image of {case.name}")
-    if drawn.shape != seen.shape or (part is not None and drawn[part.place] != part.label):
-        raise DatasetError(f"The labels of {case.name} changed since they were looked at. Look for wrong labels again.")
+    there = drawn.shape == seen.shape
+    if there:
+        seen = without_unknown(seen, Rules.of(dataset.info).unknown.get(case.name, ()))
+        there = part is None or (drawn[part.place] == part.label and seen[part.place] == part.seen)
+    if not there:
+        raise DatasetError(
+            f"The labels of {case.name}, or what the network sees in them, changed since they were looked at. Look for "
+            "wrong labels again."
+        )
     if part is None:
         return (yield from correct_reference(folder, case.name, seen, seen=drawn))
     merged = np.where(mask_of_part(drawn, seen, part), part.seen, drawn)

@@ -230,6 +230,9 @@ def replaces(case: NewCase, choices: CaseChoices) -> Replaced:
     if not whole or any((origin.get("folder"), origin.get("name")) != own for origin in origins):
         return "another"
     label = reference_file(case.folder, case.name, choices.info)
+    drawn = choices.labels.metadata.get(ORIGIN, {}) if choices.labels is not None else {}
+    if (drawn.get("folder"), drawn.get("name")) == own:  # of a case that is open twice, each copy has a state
+        origins.append(drawn)
     return "changed" if any(changed_since(origin, label) for origin in origins) else "itself"
 
 

@@ -24,7 +24,7 @@ from napari_nnunet.widgets.dataset.case_request import (
     replaces,
     resolve_case,
 )
-from napari_nnunet.widgets.dataset.class_table import as_painted, new_classes, unlooked_classes
+from napari_nnunet.widgets.dataset.class_table import as_painted, new_classes, remember_values, unlooked_classes
 from napari_nnunet.widgets.dataset.dataset_dialog import DatasetDialog
 from napari_nnunet.widgets.dataset.import_dialog import ImportDialog
 from napari_nnunet.widgets.dataset.json_dialog import JsonDialog
@@ -231,7 +231,7 @@ class CasesWidget(RequestDock[NewCase, None]):
         layers = [*self.form.images, self.form.labels]
         request = replace(request, looked_before=before, looked_here=here, fresh=self._replaces == "nothing")
         job = add_case(request) if request.kinds is None else add_object_case(request)
-        self.panel.run(job, done=lambda case: self._added(case, layers))
+        self.panel.run(job, done=lambda case: self._added(case, request, layers))
 
     def looked_for(self, question: str) -> bool | None:
         """Ask whether classes of which nothing is labelled were looked for; None to leave everything as it is."""
@@ -244,12 +244,13 @@ class CasesWidget(RequestDock[NewCase, None]):
         box.exec()
         return {none: True, nobody: False}.get(box.clickedButton())
 
-    def _added(self, case: TrainingCase, layers: Sequence[Any]) -> str:
+    def _added(self, case: TrainingCase, saved: NewCase, layers: Sequence[Any]) -> str:
         folder = case.label.parent.parent
         reference = reference_file(folder, case.name, read_info(folder))
         for layer in layers:
             if layer is not None:
                 layer.metadata[ORIGIN] = case_origin(folder, case.name, reference)
+        remember_values(layers[-1], saved)
         self._arrived(folder)
         return f"Saved {case.name} in {folder.name}."
 

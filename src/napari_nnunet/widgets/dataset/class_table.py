@@ -13,11 +13,13 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHeaderView, QInputDialog, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Progress
+from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.jobs.dataset.cases import NewCase, unlooked_in
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.widgets.dataset.case_request import MOST_CLASSES, CaseChoices, PaintedClass, Replaced
-from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE
+from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, VALUES
 from napari_nnunet.widgets.frame.words import as_text, counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest
 
@@ -180,6 +182,35 @@ def as_painted(labels: NDArray[Any], names: Mapping[int, str]) -> tuple[NDArray[
     if ignore is None or np.count_nonzero(labels == ignore) <= np.count_nonzero(labels == 0):
         return None
     return swap_ignore(labels, ignore), {**names, 0: IGNORE, ignore: BACKGROUND}
+
+
+def remember_values(labels: Labels, case: NewCase) -> None:
+    """Keep in a layer which values of the dataset its own became when it was saved as a case."""
+    labels.metadata[VALUES] = {int(painted): int(value) for painted, value in case.mapping.items()}
+    if 0 in case.mapping and case.kinds is None:
+        labels.metadata[SPARSE] = case.mapping[0] == case.classes.get(IGNORE)
+
+
+def as_stored(labels: Labels, info: DatasetInfo) -> NDArray[Any]:
+    """Return a layer's labels, as they are shown, with the values of their dataset.
+
+    Raises
+    ------
+    DatasetError
+        If there are values that came after the layer was saved with other values, so that nobody said what they are.
+    """
+    data, ignore = np.array(labels.data), info.labels.ignore_label
+    known: Mapping[int, int] = labels.metadata.get(VALUES, {})
+    swapped = {0: ignore, ignore: 0} if labels.metadata.get(SPARSE) and ignore is not None else {}
+    renumbered = any(swapped.get(painted, painted) != value for painted, value in known.items())
+    strange = sorted(set(np.unique(data).tolist()) - set(known)) if renumbered else []
+    if strange:
+        raise DatasetError(
+            f"'{labels.name}' holds {', '.join(map(str, strange[:5]))}, to which no class was given when it was saved. "
+            "Save it in the Training cases dock, which asks for the class."
+        )
+    mapping = {**swapped, **known}
+    return remap(data, mapping) if mapping else data
 
 
 def is_sparse(labels: Labels, info: DatasetInfo | None) -> bool:

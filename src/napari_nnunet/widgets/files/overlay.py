@@ -13,7 +13,7 @@ from napari.utils.notifications import show_warning
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
 from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order
-from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, add_layer, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, VALUES, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.worker import lazy
@@ -190,7 +190,9 @@ def with_remedy(
         shown = {"colormap": other.colormap} if kind is Labels else {"contrast_limits": other.contrast_limits}
         if kind is Labels:
             shown["features"] = other.features
-        shown["metadata"] = {key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE) if key in other.metadata}
+        shown["metadata"] = {
+            key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE, VALUES) if key in other.metadata
+        }
         layer = kind(array, name=f"{other.name} over {first.name}", **shown, **placement_of(first))
         add_layer(viewer, layer)
         laid(other, layer)

@@ -25,6 +25,8 @@ from napari_nnunet.widgets.frame.ready import NotReadyError
 ORIGIN = "nnunet_case"
 #: Metadata key of a Labels layer whose 0 means "nobody looked here", as sparse painting is shown.
 SPARSE = "nnunet_sparse"
+#: Metadata key of a Labels layer that was saved as a case: the dataset's value of each value in it.
+VALUES = "nnunet_values"
 #: Metadata key of a layer whose values are numbers of objects: what these are.
 KIND = "nnunet_kind"
 _COLOURED = 256  # label values that have a colour before anybody paints them

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Labels
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QMessageBox, QWidget
@@ -15,10 +14,9 @@ from napari_nnunet.errors import NnunetError
 from napari_nnunet.formats.dataset.objects import reference_file
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.schema.objects import ObjectScheme
-from napari_nnunet.widgets.dataset.class_table import swap_ignore
+from napari_nnunet.widgets.dataset.class_table import as_stored
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
-    SPARSE,
     activate,
     case_origin,
     changed_since,
@@ -93,22 +91,21 @@ class Correcting:
         if origin is None:
             show_info("Select the labels of a validation case that was opened from this table, then press again.")
             return
-        folder, labels = Path(origin["folder"]), np.asarray(layer.data)
+        folder = Path(origin["folder"])
         try:
             info = read_info(folder)
+            labels = as_stored(layer, info)
         except (NnunetError, OSError) as error:
             self._failed(error)
             return
         there = reference_file(folder, origin["name"], info)
         if there.is_file() and changed_since(origin, there) and not self._replaces(origin["name"]):
             return
-        if layer.metadata.get(SPARSE) and info.labels.ignore_label is not None:
-            labels = swap_ignore(labels, info.labels.ignore_label)
         if ObjectScheme.of(info) is None:
             job = correct_reference(folder, origin["name"], labels)
         else:
             job = correct_objects(folder, origin["name"], labels, kinds_of_features(layer.features))
-        follow(self._dock, job, returned=lambda path: self._corrected(path, origin), errored=self._failed)
+        follow(self._dock, job, returned=lambda path: self._corrected(path, layer, origin), errored=self._failed)
 
     def _replaces(self, name: str) -> bool:
         """Ask whether labels that somebody else changed meanwhile are to be replaced."""
@@ -119,9 +116,10 @@ class Correcting:
         button = QMessageBox.question(self._dock, "Labels changed", as_text(question))
         return button == QMessageBox.StandardButton.Yes
 
-    def _corrected(self, path: Path, origin: dict[str, Any]) -> None:
+    def _corrected(self, path: Path, saved: Labels, origin: dict[str, Any]) -> None:
         for layer in self.viewer.layers:
-            if layer.metadata.get(ORIGIN) == origin:  # what is open is what is stored now
+            if layer is saved or (not isinstance(layer, Labels) and layer.metadata.get(ORIGIN) == origin):
+                # other labels of this case are not what is stored now
                 layer.metadata[ORIGIN] = case_origin(Path(origin["folder"]), origin["name"], path)
         self._written()
         show_info(

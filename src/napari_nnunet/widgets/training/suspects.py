@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 from napari_nnunet.processes.follow import Training
 from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
-from napari_nnunet.widgets.frame.panel import RunPanel
+from napari_nnunet.widgets.frame.panel import RunPanel, RunState
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, button
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.frame.words import as_text, counted
@@ -29,8 +29,12 @@ else:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A place of a case whose labels look wrong, or the whole case where no place stands out."""
+    """A place of a case whose labels look wrong, or the whole case where no place stands out.
 
+    Its dataset is the one that was looked at, whichever is chosen now.
+    """
+
+    raw: Path
     case: Examined
     part: Any = None
 
@@ -64,7 +68,6 @@ class SuspectList(QWidget):
         self.state, self._chosen = state, chosen
         self.found: LabelErrors | None = None
         self.suspects: list[Suspect] = []
-        self._folder = Path()
         self.panel = RunPanel("Look for wrong labels", stops="Stop looking.")
         self.panel.start = self.look
         self.about = Sentence()
@@ -101,22 +104,26 @@ class SuspectList(QWidget):
         model = training.folder.path.parent
         name = ModelName.parse(model.name)
         names = {"configuration": name.configuration, "trainer": name.trainer, "plans": name.plans}
-        self._folder = self.state.workspace.raw / model.parent.name
+        raw = self.state.workspace.raw / model.parent.name
         job = find_label_errors(self.state.workspace, FindLabelErrorsRequest.of(dataset=model.parent.name, **names))
-        self.panel.run(job, done=self._looked)
+        self._list(raw, None)
+        self.panel.run(job, done=lambda found: self._looked(raw, found))
 
-    def _looked(self, found: LabelErrors) -> str:
-        self.found = found
-        self.suspects = [
-            Suspect(case, part) for case in found.suspects for part in (case.parts if case.parts else (None,))
-        ]
-        self._show()
+    def _looked(self, raw: Path, found: LabelErrors) -> str:
+        self._list(raw, found)
         looks = "looks" if len(found.suspects) == 1 else "look"
         text = f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
         for case, error in list(found.failed.items())[:1]:
             others = f" (nor {counted(len(found.failed) - 1, 'other case')})" if len(found.failed) > 1 else ""
             text += f" {case} could not be examined{others}: {error.in_window}"
         return text
+
+    def _list(self, raw: Path, found: LabelErrors | None) -> None:
+        """List what was found in a dataset; nothing where it is not known yet."""
+        self.found = found
+        suspects = () if found is None else found.suspects
+        self.suspects = [Suspect(raw, case, part) for case in suspects for part in case.parts or (None,)]
+        self._show()
 
     def _show(self) -> None:
         for part in self._results:
@@ -149,8 +156,9 @@ class SuspectList(QWidget):
 
     def take_prediction(self, suspect: Suspect) -> None:
         """Put what the network sees in the place of what is drawn."""
-        job = take_prediction(self._folder, suspect.case, suspect.part)
-        self.panel.run(job, done=lambda _: self._taken(suspect))
+        if self.panel.state is RunState.IDLE:
+            job = take_prediction(suspect.raw, suspect.case, suspect.part)
+            self.panel.run(job, done=lambda _: self._taken(suspect))
 
     def _taken(self, suspect: Suspect) -> str:
         self._drop(suspect)

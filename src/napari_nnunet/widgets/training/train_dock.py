@@ -339,10 +339,8 @@ class TrainWidget(RequestDock[Asked, Needs]):
 
     def open_suspect(self, suspect: Suspect) -> None:
         """Open a case whose labels look wrong, at the place."""
-        training = self.chosen
-        if training is not None:
-            place = None if suspect.part is None else suspect.part.place
-            self.correcting.open(self._raw(training), suspect.case.name, suspect.case.prediction, place)
+        place = None if suspect.part is None else suspect.part.place
+        self.correcting.open(suspect.raw, suspect.case.name, suspect.case.prediction, place)
 
     def _raw(self, training: Training) -> Path:
         return self.state.workspace.raw / training.folder.path.parents[1].name
