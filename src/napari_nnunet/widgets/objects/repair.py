@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
 from napari_nnunet.widgets.frame.layers import kinds_of_features, units_per_world
 from napari_nnunet.widgets.frame.parts import Sentence, button
+from napari_nnunet.widgets.objects.tracks import FOLLOWED
 
 if TYPE_CHECKING:
     import napari
@@ -22,6 +24,7 @@ _TOOLS = {
     "out": ("Delete", "Click an object: it becomes background."),
 }
 _FIRST = {"join": "Click the first object.", "cut": "Click in the first part.", "out": "Click the object to delete."}
+_TIME = ("t", "time", "frame", "frames")
 _SLOP = 3.0  # pixels of the screen that a click may move
 
 
@@ -34,12 +37,20 @@ class RepairTools(QGroupBox):
         Whose selected Labels layer is corrected.
     layer : callable, optional
         The layer to correct; the selected one by default.
+    time : callable, optional
+        Which axis of a layer is time, None without one; told by the names of its axes by default.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, layer: Callable[[], Labels | None] | None = None) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        layer: Callable[[], Labels | None] | None = None,
+        time: Callable[[Labels], int | None] | None = None,
+    ) -> None:
         super().__init__("Correct objects")
         self.viewer = viewer
         self._layer = layer or self._selected
+        self._time = time or time_axis
         self._tool = ""
         self._first: tuple[int, ...] | None = None
         self.tools: dict[str, QPushButton] = {}
@@ -107,7 +118,9 @@ class RepairTools(QGroupBox):
         if number == 0:
             self.note.setText(f"There is no object. {_FIRST[self._tool]}")
         elif self._tool == "out":
-            self._apply(layer, delete_object(np.asarray(layer.data), number), f"Deleted object {number}.")
+            part, own = self._part(layer, place)
+            where = " at this time point" if own else ""
+            self._apply(layer, _within(delete_object(part, number), own), f"Deleted object {number}{where}.")
         elif self._first is None:
             self._first = place
             what = "Click the object to merge with" if self._tool == "join" else "Click in the other part of"
@@ -117,29 +130,41 @@ class RepairTools(QGroupBox):
             self._second(layer, first, place, int(layer.data[first]), number)
 
     def _second(self, layer: Labels, first: tuple[int, ...], second: tuple[int, ...], before: int, number: int) -> None:
-        data = np.asarray(layer.data)
+        part, own = self._part(layer, second)
+        if any(first[axis] != place for axis, place in own.items()):
+            self.note.setText(f"Both clicks must lie in the same time point. {_FIRST[self._tool]}")
+            return
         if self._tool == "join":
             if number == before:
                 self.note.setText(f"Both are object {number}. {_FIRST['join']}")
             else:
-                self._apply(
-                    layer, join_objects(data, before, number), f"Object {number} is part of object {before} now."
-                )
+                where = " at this time point" if own else " now"
+                change = _within(join_objects(part, before, number), own)
+                self._apply(layer, change, f"Object {number} is part of object {before}{where}.")
             return
         if number != before or first == second:
             self.note.setText(f"Click twice within one object, at two places. {_FIRST['cut']}")
             return
-        keep = data.ndim if data.ndim <= 3 and not _is_series(layer) else data.ndim - 1
-        lead = first[: data.ndim - keep]
-        if lead != second[: data.ndim - keep]:
+        time = self._time(layer)
+        now = {} if time is None else {time: second[time]}
+        if time is not None and first[time] != second[time]:
             self.note.setText(f"Both clicks must lie in the same time point. {_FIRST['cut']}")
             return
+        data = np.asarray(layer.data)
+        space = [axis for axis in range(data.ndim) if axis != time]
         free = int(data.max()) + 1
-        own = split_object(data[lead], first[len(lead) :], second[len(lead) :], layer.scale[-keep:], free)
-        places = (*(np.full(len(own.places[0]), p) for p in lead), *own.places)
-        self._apply(
-            layer, Correction(places, own.numbers, own.new), f"Split object {before}; its other part is {free}."
-        )
+        one, other = ([place[axis] for axis in space] for place in (first, second))
+        found = split_object(_at(data, now), one, other, [layer.scale[axis] for axis in space], free)
+        self._apply(layer, _within(found, now), f"Split object {before}; its other part is {free}.")
+
+    def _part(self, layer: Labels, place: tuple[int, ...]) -> tuple[NDArray[Any], dict[int, int]]:
+        """Return the objects whose numbers mean the same, and at which time they are.
+
+        Before the objects of a series were followed, every time point has numbers of its own.
+        """
+        time = self._time(layer)
+        own = {} if time is None or FOLLOWED in layer.metadata else {time: place[time]}
+        return _at(np.asarray(layer.data), own), own
 
     def _number_anew(self) -> None:
         layer = self._layer()
@@ -172,6 +197,21 @@ class RepairTools(QGroupBox):
         self.changed(layer)
 
 
-def _is_series(layer: Labels) -> bool:
-    """Whether the first axis of a layer is time."""
-    return layer.ndim > 3 or (layer.ndim == 3 and str(layer.axis_labels[0]).lower() in ("t", "time"))
+def time_axis(layer: Labels) -> int | None:
+    """Return which axis of a layer is time, by the names of its axes and their number; None where none is."""
+    names = [str(name).lower() in _TIME for name in layer.axis_labels]
+    return names.index(True) if any(names) else 0 if layer.ndim > 3 else None
+
+
+def _at(data: NDArray[Any], own: Mapping[int, int]) -> NDArray[Any]:
+    """Return a part of an array: at one place along some of its axes."""
+    part: NDArray[Any] = data[tuple(own.get(axis, slice(None)) for axis in range(data.ndim))]
+    return part
+
+
+def _within(change: Correction, own: Mapping[int, int]) -> Correction:
+    """Return a change of a part as one of the whole array (see :func:`_at`)."""
+    places = list(change.places)
+    for axis, place in sorted(own.items()):
+        places.insert(axis, np.full(len(change.places[0]), place))
+    return Correction(tuple(places), change.numbers, change.new)

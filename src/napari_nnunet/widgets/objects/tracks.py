@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 else:
     follow_arrays = lazy("napari_nnunet.jobs.objects.track:follow_arrays")
 
+#: Metadata key of a layer whose objects have the same number at every time.
+FOLLOWED = "nnunet_followed"
 _DRAWN = 200  # curves, the longest ones
 
 
@@ -51,6 +53,8 @@ class Series:
         Size of a voxel in mm along each axis of space.
     channels : tuple of str
         Names of the image's channels.
+    sized : bool
+        Whether that size is known; else what is measured is in voxels.
     """
 
     layer: Labels
@@ -60,6 +64,7 @@ class Series:
     kinds: tuple[Mapping[int, str], ...]
     spacing: tuple[float, ...]
     channels: tuple[str, ...]
+    sized: bool = True
 
 
 class FollowTools(QGroupBox):
@@ -76,6 +81,7 @@ class FollowTools(QGroupBox):
         self.viewer = viewer
         self._series: Series | None = None
         self._rows: tuple[dict[str, Any], ...] = ()
+        self._before: list[NDArray[Any]] = []  # the objects of every time point when they were asked to be followed
         self._following = Latest(self)
         form = QFormLayout()
         self.rows = FieldRows(TrackSettings)
@@ -95,22 +101,30 @@ class FollowTools(QGroupBox):
     def show_series(self, series: Series | None) -> None:
         """Offer to follow the objects of a series; nothing with None."""
         self._following.stop()
-        self._series, self._rows = series, ()
+        self._series, self._rows, self._before = series, (), []
+        if series is not None:
+            series.layer.metadata.pop(FOLLOWED, None)
         self.note.setText("")
         self.plot.setVisible(False)
         self.copy.setEnabled(False)
         self.follow.setEnabled(True)
         self.setVisible(series is not None)
 
+    def show_kinds(self, kinds: Sequence[Mapping[int, str]]) -> None:
+        """Learn of which kind the objects of every time point are, after they were corrected."""
+        if self._series is not None:
+            self._series = replace(self._series, kinds=tuple(kinds))
+
     def start(self) -> None:
         """Follow the objects as the layer has them now."""
         series = self._series
         if series is None:
             return
-        data = np.asarray(series.layer.data)
+        self._before = [view.copy() for view in _views(series)]
+        usual = next((kind for own in series.kinds for kind in own.values()), "")
         frames = [
-            (canvas_view(data, series.axes, time).copy(), image, kinds)
-            for time, image, kinds in zip(series.times, series.images, series.kinds, strict=True)
+            (view, image, {int(n): kinds.get(int(n), usual) for n in np.unique(view) if n})
+            for view, image, kinds in zip(self._before, series.images, series.kinds, strict=True)
         ]
         self.follow.setEnabled(False)
         self.note.setText("Following…")
@@ -123,32 +137,44 @@ class FollowTools(QGroupBox):
         self.note.setText(failure_text(error))
 
     def _followed(self, found: Followed) -> None:
-        series = self._series
+        series, before = self._series, self._before
         self.follow.setEnabled(True)
         if series is None:
             return
+        if series.layer not in self.viewer.layers:
+            self.note.setText("The layer with the objects was removed meanwhile. Segment again.")
+            return
         changed = np.asarray(series.layer.data).astype(np.uint32)
-        for time, objects in zip(series.times, found.objects, strict=True):
-            canvas_view(changed, series.axes, time)[...] = objects
+        views = [canvas_view(changed, series.axes, time) for time in series.times]
+        if not all(map(np.array_equal, views, before)):
+            self.note.setText("The objects were corrected meanwhile, so nothing was changed. Press it again.")
+            return
+        for view, objects in zip(views, found.objects, strict=True):
+            view[...] = objects
         series.layer.data = changed
+        series.layer._reset_history()  # noqa: SLF001 - strokes would come back with numbers that are other objects now
         kinds = {int(row["object"]): str(row.get("kind", "")) for row in found.rows}
         series.layer.features = {"index": [0, *kinds], "kind": ["", *kinds.values()]}
-        self._rows = found.rows
+        series.layer.metadata[FOLLOWED] = True
+        self._series = replace(series, kinds=(kinds,) * len(series.times))
+        self._rows = found.rows if series.sized else unsized_rows(found.rows)
         self._add_tracks(series, found)
-        self._draw(found.rows)
-        divided = len(set(found.parents.values()))
+        self._draw(found.rows, sized=series.sized)
+        divided, unit = len(set(found.parents.values())), "mm" if series.sized else "voxels"
         self.note.setText(
             f"{counted(len(kinds), 'object')} over {counted(len(series.times), 'time point')}, "
-            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} mm."
+            f"{counted(divided, 'division')}; looked for within {found.distance:.4g} {unit}."
         )
         self.copy.setEnabled(bool(found.rows))
+        series.layer.events.paint(value=[])  # whoever measures the layer measures it again
 
     def _add_tracks(self, series: Series, found: Followed) -> None:
         """Show where every object went, and from which it came."""
-        letters = [letter for letter in series.axes if letter in "ZYX"]
+        own = series.axes.replace("C", "")  # labels have no channels
+        letters = [letter for letter in own if letter in "ZYX"]
         steps = dict(zip(letters, series.spacing, strict=True))
         points = [
-            [row["object"], *(row["time"] if a == "T" else float(row[a.lower()]) / steps[a] for a in series.axes)]
+            [row["object"], *(row["time"] if a == "T" else float(row[a.lower()]) / steps[a] for a in own)]
             for row in found.rows
         ]
         name = f"{series.layer.name}: tracks"
@@ -164,11 +190,22 @@ class FollowTools(QGroupBox):
             add_layer(self.viewer, layer)
             activate(self.viewer, series.layer)
 
-    def _draw(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _draw(self, rows: Sequence[Mapping[str, Any]], *, sized: bool) -> None:
         curves: dict[int, list[tuple[float, float]]] = {}
         size = "area" if any("area" in row for row in rows) else "volume"
         for row in rows:
             curves.setdefault(int(row["object"]), []).append((row["time"], row[size]))
         longest = sorted(curves.values(), key=len, reverse=True)[:_DRAWN]
         coloured = [(pyqtgraph.intColor(i), own) for i, own in enumerate(longest)]
-        self.plot.show_curves(coloured, "area (mm²)" if size == "area" else "volume (mm³)")
+        unit = ("mm²" if size == "area" else "mm³") if sized else "pixels" if size == "area" else "voxels"
+        self.plot.show_curves(coloured, f"{size} ({unit})")
+
+
+def _views(series: Series) -> list[NDArray[Any]]:
+    data = np.asarray(series.layer.data)
+    return [canvas_view(data, series.axes, time) for time in series.times]
+
+
+def unsized_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return rows of a table of objects that say that their lengths are in voxels: nobody knows the size of one."""
+    return tuple({**row, "unit": "voxels"} for row in rows)

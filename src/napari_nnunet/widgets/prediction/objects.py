@@ -8,17 +8,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_nnunet.events import Job, Progress
 from napari_nnunet.formats.tables import text_of
+from napari_nnunet.volume import digest_of
 from napari_nnunet.widgets.frame.layers import canvas_view, format_volume, kinds_of_features, voxel_in
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table
 from napari_nnunet.widgets.frame.words import failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.objects.look import go_to
 from napari_nnunet.widgets.objects.repair import RepairTools
-from napari_nnunet.widgets.objects.tracks import FollowTools, Series
+from napari_nnunet.widgets.objects.tracks import FollowTools, Series, unsized_rows
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 from napari_nnunet.widgets.prediction.result import ResultLayers
 
@@ -39,11 +42,16 @@ class ObjectTable(QWidget):
         super().__init__()
         self.viewer = viewer
         self._result: ResultLayers | None = None
-        self._kinds: list[Mapping[int, str]] = []
+        self._kinds: list[dict[int, str]] = []  # of the objects there are, for every time point
+        self._once: list[dict[int, str]] = []  # and of those there were: Ctrl+Z brings them back
         self._later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._later.timeout.connect(self._measure)
+        self._look_later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
+        self._look_later.timeout.connect(self._look)
+        self._looking = Latest(self)
+        self._digest: int | None = None  # of the objects that were measured
         self.follow = FollowTools(viewer)
-        self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels)
+        self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels, self._time)
         self._rows: list[tuple[int | None, Rows]] = []
         self._measuring = Latest(self)
         self.table = Table("Objects", ["Kind", "Objects", "Mean size"])
@@ -59,7 +67,12 @@ class ObjectTable(QWidget):
         """Count the objects of every time point at once, then measure them; again when somebody corrects them."""
         self.hide_result()
         self._result, self._kinds = result, [dict(own) for own in kinds]
-        result.labels.events.paint.connect(self._painted)
+        self._once = [dict(own) for own in kinds]
+        events = result.labels.events
+        for signal in (events.paint, events.data):
+            signal.connect(self._painted)
+        for signal in (events.labels_update, events.set_data):
+            signal.connect(self._drawn)
         result.labels.events.selected_label.connect(self._selected)
         self._show_counts(result)
         self.setVisible(True)
@@ -76,9 +89,25 @@ class ObjectTable(QWidget):
     def _painted(self, _: Any = None) -> None:
         """Look at the layer again after somebody corrected it, when no further stroke follows."""
         if self._result is not None:
+            self._measuring.stop()  # it measures what the layer was, and would write that into its features
             self.note.setText("Measuring…")
             self.copy.setEnabled(False)
             self._later.start()
+
+    def _drawn(self, _: Any = None) -> None:
+        """Look whether the layer changed: Ctrl+Z says no more than that it is drawn, as another slice does."""
+        self._look_later.start()
+
+    def _look(self) -> None:
+        result = self._result
+        if result is not None:
+            job = _digest_job(np.asarray(result.labels.data))
+            self._looking.start(job, returned=self._looked, errored=lambda _: None)  # it is measured again, or not
+
+    def _looked(self, digest: int) -> None:
+        before, self._digest = self._digest, digest
+        if before not in (None, digest):
+            self._painted()
 
     def _measure(self) -> None:
         """Measure the objects there are now, each of the kind that it was found as or that the layer says."""
@@ -91,8 +120,11 @@ class ObjectTable(QWidget):
         usual = next(iter(result.objects.kinds)) if result.objects is not None else ""
         self._kinds = [
             {n: told.get(n) or own.get(n, usual) for n in map(int, np.unique(view)) if n}
-            for view, own in zip(views, self._kinds, strict=True)
+            for view, own in zip(views, self._once, strict=True)
         ]
+        for own, now in zip(self._once, self._kinds, strict=True):
+            own.update(now)
+        self.follow.show_kinds(self._kinds)
         self._show_counts(result)
         self.note.setText("Measuring…")
         self.copy.setEnabled(False)
@@ -101,21 +133,32 @@ class ObjectTable(QWidget):
             for view, frame, own in zip(views, request.frames, self._kinds, strict=True)
         ]
         channels = request.model.dataset.channel_names
+        self._digest = None
+        self._look()
         self._measuring.start(
             measure_arrays(frames, request.grid.spacing, channels), returned=self._measured, errored=self._failed
         )
 
+    def _time(self, layer: Any) -> int | None:
+        """Return which axis of the result is time."""
+        own = "" if self._result is None else self._result.request.axes.replace("C", "")
+        return own.index("T") if "T" in own else None
+
     def hide_result(self) -> None:
         """Forget the result."""
-        self._measuring.stop()
-        self._later.stop()
+        for job in (self._measuring, self._looking, self._later, self._look_later):
+            job.stop()
         self.repair.use("")
         self.follow.show_series(None)
         if self._result is not None:
             with suppress(ValueError, RuntimeError):  # a layer that is gone
-                self._result.labels.events.paint.disconnect(self._painted)
+                events = self._result.labels.events
+                for signal in (events.paint, events.data):
+                    signal.disconnect(self._painted)
+                for signal in (events.labels_update, events.set_data):
+                    signal.disconnect(self._drawn)
                 self._result.labels.events.selected_label.disconnect(self._selected)
-        self._result, self._kinds = None, []
+        self._result, self._kinds, self._once = None, [], []
         self._rows = []
         self.setVisible(False)
 
@@ -157,7 +200,14 @@ class ObjectTable(QWidget):
         """Return one line per object, with its time point where there are several."""
         several = len(self._rows) > 1
         table = [({"time": index, **row} if several else row) for index, rows in self._rows for row in rows]
-        return text_of(table)
+        sized = self._result is None or self._result.request.voxel_mm is not None
+        return text_of(table if sized else list(unsized_rows(table)))
+
+
+def _digest_job(labels: NDArray[Any]) -> Job[int]:
+    """Compute what tells whether a voxel changed; on a thread, for a large layer takes a while."""
+    yield Progress(done=0, total=1)
+    return digest_of(labels)
 
 
 def _series(result: ResultLayers, kinds: Sequence[Mapping[int, str]]) -> Series:
@@ -171,6 +221,7 @@ def _series(result: ResultLayers, kinds: Sequence[Mapping[int, str]]) -> Series:
         tuple(kinds),
         tuple(request.grid.spacing),
         tuple(request.model.dataset.channel_names),
+        sized=request.voxel_mm is not None,
     )
 
 

@@ -1,0 +1,177 @@
+"""Objects of a series, whose numbers each time point has for itself until they are followed; on a model of a viewer."""
+
+from __future__ import annotations
+
+import csv
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_nnunet.widgets.objects.repair import RepairTools
+from napari_nnunet.widgets.objects.tracks import FollowTools, Series
+from napari_nnunet.widgets.prediction.objects import ObjectTable
+
+SHAPE = (3, 40, 60)
+LEFT, RIGHT = (slice(4, 12), slice(4, 12)), (slice(24, 34), slice(30, 40))
+
+
+def series():
+    """A cell on the left and a nucleus on the right, whose numbers change at the second time."""
+    data = np.zeros(SHAPE, np.uint32)
+    for time in range(3):
+        data[(time, *LEFT)], data[(time, *RIGHT)] = (2, 1) if time == 1 else (1, 2)
+    kinds = tuple({int(frame[6, 6]): "cell", int(frame[28, 35]): "nucleus"} for frame in data)
+    return data, kinds
+
+
+def followed(viewer, layer, kinds, qtbot, *, axes="TYX", channels=1, sized=True):
+    pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
+    tools = FollowTools(viewer)
+    qtbot.addWidget(tools)
+    images = tuple(np.zeros((channels, *SHAPE[1:]), np.float32) for _ in range(3))
+    names = tuple(f"c{i}" for i in range(channels))
+    tools.show_series(Series(layer, axes, (0, 1, 2), images, kinds, (1.0, 1.0), names, sized=sized))
+    return tools
+
+
+def follow(tools, qtbot):
+    tools.copy.setEnabled(False)
+    tools.start()
+    qtbot.waitUntil(tools.copy.isEnabled)
+
+
+def table_of(viewer, layer, kinds, qtbot, *, voxel_mm=(1.0, 1.0)):
+    table = ObjectTable(viewer)
+    qtbot.addWidget(table)
+    frames = [
+        SimpleNamespace(index=i if len(kinds) > 1 else None, volume=SimpleNamespace(array=np.zeros((1, *SHAPE[1:]))))
+        for i in range(len(kinds))
+    ]
+    request = SimpleNamespace(
+        axes="TYX"[-layer.ndim :],
+        frames=frames,
+        grid=SimpleNamespace(spacing=(1.0, 1.0)),
+        model=SimpleNamespace(dataset=SimpleNamespace(channel_names=("c",))),
+        voxel_mm=voxel_mm,
+    )
+    objects = SimpleNamespace(kinds=dict.fromkeys(("cell", "nucleus"), 1))
+    table.show_result(SimpleNamespace(labels=layer, request=request, objects=objects), kinds)
+    qtbot.waitUntil(table.copy.isEnabled)
+    return table
+
+
+def rows(table):
+    return list(csv.DictReader(io.StringIO(table.csv())))
+
+
+def test_kinds_go_with_their_objects_when_they_are_followed_again(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot)
+    for _ in range(2):
+        follow(tools, qtbot)
+        kind = dict(zip(layer.features["index"], layer.features["kind"], strict=True))
+        for frame in np.asarray(layer.data):
+            assert kind[frame[6, 6]] == "cell" and kind[frame[28, 35]] == "nucleus"
+
+
+def test_what_is_painted_while_objects_are_followed_stays(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot)
+    tools.start()
+    layer.data[2, 15:18, 50:53] = 9
+    painted = np.asarray(layer.data).copy()
+    qtbot.waitUntil(lambda: "corrected meanwhile" in tools.note.text())
+    np.testing.assert_array_equal(layer.data, painted)
+    tools.start()
+    viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: "was removed meanwhile" in tools.note.text())
+    assert not viewer.layers
+
+
+def test_a_stroke_from_before_does_not_come_back_with_another_objects_number(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot)
+    layer.data_setitem((np.array([0]), np.array([20]), np.array([50])), 1)
+    follow(tools, qtbot)
+    after = np.asarray(layer.data).copy()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, after)
+
+
+def test_series_with_channels_or_without_a_voxel_size_are_followed(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    tools = followed(viewer, layer, kinds, qtbot, axes="TCYX", channels=2, sized=False)
+    follow(tools, qtbot)
+    assert viewer.layers["cells: tracks"].data.shape[1] == 4
+    assert "voxels." in tools.note.text() and "mm" not in tools.note.text()
+    assert tools.plot.getAxis("left").labelText == "area (pixels)"
+    assert {row["unit"] for row in tools._rows} == {"voxels"}
+
+
+def test_the_table_is_of_the_numbers_that_the_layer_has(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data, name="cells")
+    table = table_of(viewer, layer, kinds, qtbot)
+    follow(table.follow, qtbot)
+    number = int(layer.data[0, 6, 6])
+    left = lambda: [row["object"] for row in rows(table) if row["y"] == "7.5"]  # noqa: E731
+    qtbot.waitUntil(lambda: table.copy.isEnabled() and left() == [str(number)] * 3)
+    assert {row["kind"] for row in rows(table) if row["object"] == str(number)} == {"cell"}
+
+
+def test_what_is_undone_is_measured_again(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data[0], name="cells")
+    table = table_of(viewer, layer, kinds[:1], qtbot, voxel_mm=None)
+    table.repair._tool = "out"
+    table.repair.click(layer, (28, 35))
+    qtbot.waitUntil(lambda: table.copy.isEnabled() and len(rows(table)) == 1)
+    assert rows(table)[0]["unit"] == "voxels"
+    layer.undo()
+    qtbot.waitUntil(lambda: table.copy.isEnabled() and len(rows(table)) == 2)
+    assert layer.features["kind"].tolist() == ["", "cell", "nucleus"]
+
+
+def test_a_part_that_is_split_off_while_objects_are_measured_keeps_its_kind(qtbot):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data[0], name="cells")
+    table = table_of(viewer, layer, kinds[:1], qtbot)
+    table._measure()
+    table.repair._tool = "cut"
+    for place in ((26, 32), (31, 38)):
+        table.repair.click(layer, place)
+    qtbot.waitUntil(lambda: table.copy.isEnabled() and len(rows(table)) == 3)
+    assert sorted(row["kind"] for row in rows(table)) == ["cell", "nucleus", "nucleus"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_corrections_are_of_one_time_point_until_the_objects_are_followed(qtbot, named):
+    viewer, (data, kinds) = ViewerModel(), series()
+    layer = viewer.add_labels(data.copy(), name="cells", axis_labels=("t", "y", "x") if named else None)
+    tools = RepairTools(viewer, lambda: layer) if named else table_of(viewer, layer, kinds, qtbot).repair
+    qtbot.addWidget(tools)
+    tools._tool = "out"
+    tools.click(layer, (0, 6, 6))
+    assert tools.note.text().startswith("Deleted object 1 at this time point.")
+    changed = data.copy()
+    changed[(0, *LEFT)] = 0
+    np.testing.assert_array_equal(layer.data, changed)
+    tools._tool, tools._first = "join", None
+    tools.click(layer, (0, 28, 35))
+    tools.click(layer, (1, 6, 6))
+    assert "Both clicks must lie in the same time point" in tools.note.text()
+    tools.click(layer, (1, 28, 35))
+    tools.click(layer, (1, 6, 6))
+    changed[(1, *LEFT)] = 1
+    np.testing.assert_array_equal(layer.data, changed)
+    tools._tool, tools._first = "cut", None
+    tools.click(layer, (2, 26, 32))
+    tools.click(layer, (2, 31, 38))
+    assert (np.asarray(layer.data)[:2] == changed[:2]).all() and len(np.unique(layer.data[2])) == 4
