@@ -118,9 +118,9 @@ class RepairTools(QGroupBox):
         if number == 0:
             self.note.setText(f"There is no object. {_FIRST[self._tool]}")
         elif self._tool == "out":
-            part, own = self._part(layer, place)
-            where = " at this time point" if own else ""
-            self._apply(layer, _within(delete_object(part, number), own), f"Deleted object {number}{where}.")
+            part, at = self._part(layer, place)
+            where = " at this time point" if at else ""
+            self._apply(layer, _within(delete_object(part, number), at), f"Deleted object {number}{where}.")
         elif self._first is None:
             self._first = place
             what = "Click the object to merge with" if self._tool == "join" else "Click in the other part of"
