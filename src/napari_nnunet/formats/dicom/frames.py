@@ -21,6 +21,8 @@ _SAID = {
     "settings? Export one image of each place.",
     "regularly-spaced": "Its frames do not lie straight above each other at one distance. Is one missing, or was the "
     "gantry tilted? Export it again with all its frames, or straighten it first, with dcm2niix for instance.",
+    "(0020,9113)": "Its frames do not say where they lie. Export it again, as single slices for instance.",
+    "ImageOrientationPatient": "Its frames do not say how they lie. Export it again, as single slices for instance.",
     "coordinate system": "Its frames do not say where they lie: it is a film or a scan of paper, no volume.",
 }
 
@@ -55,7 +57,8 @@ def read_frames(path: Path) -> tuple[NDArray[Any], Geometry]:
     except NnunetError:
         raise
     except Exception as error:
-        raise ImageError(f"{path} cannot be read as a DICOM file with frames: {_one_line(error)}") from error
+        why = _known(error) or f"The file may be damaged: {_one_line(error)}."
+        raise ImageError(f"{path} cannot be read as a DICOM file with frames. {why}") from error
     if colours > 1:
         raise ImageError(f"{path} is in colour; export its channels one by one.")
     try:
@@ -111,15 +114,20 @@ def _smallest(array: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    said = _one_line(error)
-    known = next((text for start, text in _SAID.items() if start in said), "")
+    known = _known(error)
     syntax = syntax_of(path)
     if not known and syntax is not None and syntax.compressed:
         known = (
             f"It is compressed ({syntax.compressed}), and there is no decoder for that here, or it is damaged. Export "
             "it without compression, or unpack it with dcmdjpeg or the raw mode of gdcmconv."
         )
-    return known or said
+    return known or _one_line(error)
+
+
+def _known(error: Exception) -> str:
+    """Return what an error of the library means; empty for one that is not known."""
+    said = _one_line(error)
+    return next((text for start, text in _SAID.items() if start in said), "")
 
 
 def _one_line(error: Exception) -> str:

@@ -301,7 +301,9 @@ def _classes(folder: FolderFacts) -> Recognised:
         kind: Kind = "not annotated" if ignored else "unclear"
         return Recognised(kind, rows, False, objection.sentence, grouped, ignore=int(ignored[0]) if alone else None)
     if len(proper) == 1:
-        return Recognised("two values", rows, True, f"The masks have one value beside 0: {proper[0]:g}.", grouped)
+        return Recognised(
+            "two values", rows, True, f"The masks have one value beside 0: {value_word(proper[0])}.", grouped
+        )
     return Recognised("classes", rows, True, f"The masks have {many(len(proper), 'class')}.", grouped)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from napari_nnunet.formats.masks.facts import FolderFacts
 from napari_nnunet.schema.dataset import BACKGROUND
+from napari_nnunet.schema.requests.mask_words import value_word
 
 _VOID = frozenset((99, 100, 127, 128, *range(250, 256), 999, 1000, 9999, 32767, 65534, 65535, 2**31 - 1, 2**32 - 1))
 _STRAY = 1e-3  # of all foreground: a value with fewer voxels, apart from the others, may be a slip
@@ -36,22 +37,22 @@ def objection_to(folder: FolderFacts) -> Objection | None:
     """Return what must be asked of masks with whole values; None if their values are classes."""
     negative = [value for value in folder.values if value < 0]
     if len(negative) > 1:
-        text = f"The masks have {len(negative)} values below 0, from {negative[0]:g} on; they may be images."
+        text = f"The masks have {len(negative)} values below 0, from {value_word(negative[0])} on; they may be images."
         return Objection(text, (negative[0],))
     void = _void(folder)
     if negative:
-        text = f"The masks have the value {negative[0]:g}, which often means that nobody annotated a voxel."
+        text = f"The masks have the value {value_word(negative[0])}, which often means that nobody annotated a voxel."
         return Objection(text, (negative[0], *void))
     one_each = _one_value_each(folder)
     if one_each:
         return one_each
     if void:
-        which = f"value {void[0]:g} lies" if len(void) == 1 else f"values {_listed(void)} lie"
+        which = f"value {value_word(void[0])} lies" if len(void) == 1 else f"values {_listed(void)} lie"
         it = "it often means" if len(void) == 1 else "they often mean"
         return Objection(f"The {which} apart from the others; {it} that nobody annotated a voxel.", tuple(void))
     strays = _strays(folder)
     if strays:
-        listed = ", ".join(f"{value:g} ({many(folder.counts[value], 'voxel')})" for value in strays[:5])
+        listed = ", ".join(f"{value_word(value)} ({many(folder.counts[value], 'voxel')})" for value in strays[:5])
         proper = (value for value in folder.foreground if value not in strays)
         kept = {**{v: f"class_{i}" for i, v in enumerate(proper, start=1)}, **dict.fromkeys(strays, BACKGROUND)}
         text = f"The masks have few voxels of {listed}, apart from the other values; they may be slips."
@@ -114,5 +115,5 @@ def many(count: int, what: str) -> str:
 
 
 def _listed(values: Sequence[float]) -> str:
-    shown = [f"{value:g}" for value in values[:8]]
+    shown = [value_word(value) for value in values[:8]]
     return ", ".join(shown) + (", ..." if len(values) > 8 else "")
