@@ -213,6 +213,8 @@ SAID = {
     ]),
     41: ("the keyboard stayed in tables, inputs had no names, and an arrow was black on dark", [
         "test_layout::test_tab_goes_through_a_dock_and_leaves_it",
+        "test_tab_order::test_tab_goes_down_a_dock_that_shows_a_dataset_and_its_models",
+        "test_tab_order::test_tab_goes_down_the_segment_dock_when_a_model_is_chosen",
         "test_ends_of_runs::test_every_input_has_a_name_and_tab_leaves_the_tables",
         "test_folded_parts::test_the_arrow_is_text_which_every_theme_colours",
     ]),

@@ -196,3 +196,21 @@ def tabbed(dock: QWidget, qtbot) -> tuple[list[str], list[str]]:
         else:
             stayed.append(key.name)
     return [f"{type(part).__name__} {_text(part)!r}" for part in wanted if part not in seen], stayed
+
+
+def tab_order(dock: QWidget, qtbot) -> list[tuple[str, tuple[int, int]]]:
+    """Press Tab from the first part of a dock until the keyboard leaves it: each part, and where its middle lies.
+
+    That is 0 for what scrolls and 1 for what stands below it, and the height within that.
+    """
+    window, scroll = dock.window(), dock.findChild(QScrollArea)
+    kinds = QPushButton | QCheckBox | QComboBox | QTableWidget | QLineEdit
+    seen = [part for part in _seen(dock) if isinstance(part, kinds) and part.isEnabled()]
+    next(part for part in seen if part.focusPolicy() & Qt.FocusPolicy.TabFocus).setFocus()
+    found: list[tuple[str, tuple[int, int]]] = []
+    while (now := window.focusWidget()) is not None and dock.isAncestorOf(now) and len(found) < 200:
+        scrolls = scroll is not None and scroll.isAncestorOf(now)
+        middle = now.mapTo(scroll.widget() if scrolls else dock, QPoint(0, now.height() // 2)).y()
+        found.append((f"{type(now).__name__} {_text(now)!r}", (0 if scrolls else 1, middle // 10)))
+        qtbot.keyClick(now, Qt.Key.Key_Tab)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QCheckBox, QGroupBox, QVBoxLayout
+from qtpy.QtWidgets import QCheckBox, QGroupBox, QVBoxLayout, QWidget
 
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
@@ -57,6 +57,9 @@ class Preprocessing(QGroupBox):
         for name, box in self.boxes.items():
             box.setChecked(name not in unticked)
             self._column.addWidget(box)
+            before = self.panel.button.previousInFocusChain()
+            if before is not None:
+                QWidget.setTabOrder(before, box)
 
     def run(self) -> None:
         """Preprocess the ticked configurations."""

@@ -98,7 +98,8 @@ class ImageForm(LayerForm):
                 box.changed.connect(self._layer_chosen)
                 let_shrink(box.native)
             self._match_channels(names)
-        for before, after in itertools.pairwise([*(box.native for box in self.channel_boxes), self.axes_box.native]):
+        chain = (self.scope.box, *self.channel_boxes, self.axes_box, self.spacing_edit)
+        for before, after in itertools.pairwise([part.native for part in chain]):
             QWidget.setTabOrder(before, after)
         self._layer_chosen()
 
