@@ -145,6 +145,7 @@ DEAD_ENDS = {
     ]),
     27: ("napari asked which reader, and the one it proposed failed", [
         "test_preferred_reader::test_napari_asks_until_the_offer_is_taken",
+        "test_preferred_reader::test_folders_of_datasets_and_models_are_opened_without_a_question_too",
         "test_preferred_reader::test_nobody_is_asked_where_no_other_plugin_claims_the_files",
     ]),
     28: ("a result of a time series could not be saved, and labels came back as an image", [

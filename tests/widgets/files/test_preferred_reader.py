@@ -8,12 +8,14 @@ import napari_builtins
 import numpy as np
 import pytest
 from docks import open_dock
-from napari.errors import MultipleReaderError
+from napari.errors import MultipleReaderError, ReaderPluginError
 from napari.settings import get_settings
 from npe2 import PluginManifest
 
-from helpers import write_nifti
-from napari_nnunet.widgets.files.preferred import PATTERNS, undecided
+from helpers import Recipe, make_dataset, make_model, write_nifti
+from napari_nnunet.formats.model.known_models import known_models
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.widgets.files.preferred import FOLDERS, PATTERNS, undecided
 
 
 def test_nobody_is_asked_where_no_other_plugin_claims_the_files(viewer):
@@ -25,7 +27,7 @@ def test_napari_asks_until_the_offer_is_taken(viewer, npe2pm, tmp_path, qtbot):
     write_nifti(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.float32))
     builtins = PluginManifest.from_file(Path(napari_builtins.__file__).parent / "builtins.yaml")
     with npe2pm.tmp_plugin(manifest=builtins):
-        assert set(undecided()) <= set(PATTERNS) and "*.nii.gz" in undecided()
+        assert set(undecided()) <= {*PATTERNS, *FOLDERS} and "*.nii.gz" in undecided()
         with pytest.raises(MultipleReaderError):
             viewer.open(str(tmp_path / "a.nii.gz"), plugin=None)
         get_settings().plugins.extension2reader = {"*.tif": "somebody"}
@@ -36,6 +38,30 @@ def test_napari_asks_until_the_offer_is_taken(viewer, npe2pm, tmp_path, qtbot):
         assert get_settings().plugins.extension2reader["*.tif"] == "somebody"
         (layer,) = viewer.open(str(tmp_path / "a.nii.gz"), plugin=None)
         assert "nnunet_geometry" in layer.metadata
+
+
+def test_folders_of_datasets_and_models_are_opened_without_a_question_too(viewer, home, npe2pm, qtbot):
+    raw, model = make_dataset(home, cases=2), make_model(home / "elsewhere", Recipe()).folder
+    model = model.rename(home / model.name)  # as it is without its dataset
+    builtins = PluginManifest.from_file(Path(napari_builtins.__file__).parent / "builtins.yaml")
+    with npe2pm.tmp_plugin(manifest=builtins):
+        dock = open_dock(viewer, "Segment")
+        qtbot.waitUntil(lambda: dock.offer.isVisible())
+        assert ".gipl, folders of datasets, folders of models. Open" in dock.offer.text.text()
+        for folder in (raw, model):
+            with pytest.raises(MultipleReaderError):
+                viewer.open(str(folder), plugin=None)
+        dock.offer.yes.click()
+        assert undecided() == []
+        viewer.open(str(raw), plugin=None)
+        assert open_dock(viewer, "Training cases").form.head.raw == raw
+        viewer.open(str(model), plugin=None)
+        assert known_models(Workspace.at(home))[0] == model
+        with pytest.raises((MultipleReaderError, ReaderPluginError)):  # this is no dataset: the window asks
+            viewer.open(str(raw / "imagesTr"), plugin=None)
+        (home / "pictures").mkdir()
+        with pytest.raises(MultipleReaderError):
+            viewer.open(str(home / "pictures"), plugin=None)
 
 
 def test_a_damaged_zip_reaches_the_models_dock(viewer, tmp_path):

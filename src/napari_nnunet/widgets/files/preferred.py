@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from napari.settings import get_settings
 from npe2 import PluginManager
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
@@ -11,18 +13,20 @@ from napari_nnunet.widgets.frame.parts import Sentence, button
 _PLUGIN = "napari-nnunet"
 #: What this plugin opens with geometry and classes, and napari by itself does not.
 PATTERNS = ("*.nii", "*.nii.gz", "*.nrrd", "*.mha", "*.mhd", "*.gipl")
+#: Likewise for folders, and what they are called. napari asks about any other folder in them as it did before.
+FOLDERS = {"*Dataset[0-9][0-9][0-9]_*/": "folders of datasets", "*Trainer*__*Plans*__*/": "folders of models"}
 
 
 def undecided() -> list[str]:
     """Return the patterns that another plugin claims too and that nobody has decided about."""
     decided = get_settings().plugins.extension2reader
-    manager = PluginManager.instance()
-    return [
-        pattern
-        for pattern in PATTERNS
-        if pattern not in decided
-        and {reader.plugin_name for reader in manager.iter_compatible_readers([pattern.replace("*", "a")])} > {_PLUGIN}
-    ]
+    return [pattern for pattern in (*PATTERNS, *FOLDERS) if pattern not in decided and _claimed(pattern)]
+
+
+def _claimed(pattern: str) -> bool:
+    """Whether another plugin opens such files; any folder that there is stands for all folders."""
+    path = os.curdir if pattern in FOLDERS else pattern.replace("*", "a")
+    return {reader.plugin_name for reader in PluginManager.instance().iter_compatible_readers([path])} > {_PLUGIN}
 
 
 def prefer() -> None:
@@ -48,9 +52,9 @@ class ReaderOffer(QWidget):
         column.addLayout(row)
         self.yes.clicked.connect(self._prefer)
         self.no.clicked.connect(self.hide)
-        endings = [pattern.removeprefix("*") for pattern in undecided()]
-        self.text.setText(f"napari asks each time what opens {', '.join(endings)}. Open them with their geometry?")
-        if not endings:
+        kinds = [FOLDERS.get(pattern, pattern.removeprefix("*")) for pattern in undecided()]
+        self.text.setText(f"napari asks each time what opens {', '.join(kinds)}. Open them with geometry and classes?")
+        if not kinds:
             self.hide()
 
     def _prefer(self) -> None:
