@@ -77,8 +77,17 @@ def _rename_globals(path, new, old):
 def test_a_truncated_checkpoint_is_named(model, keep):
     path = model.checkpoint_path(0, "checkpoint_final.pth")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ModelError, match="checkpoint_final.pth (is not a complete checkpoint|was refused)"):
+    with pytest.raises(ModelError, match="checkpoint_final.pth (is not a complete checkpoint|was refused|is empty)"):
         read_checkpoint(path)
+
+
+def test_an_empty_checkpoint_is_called_empty(tmp_path):
+    (tmp_path / "checkpoint_final.pth").write_bytes(b"")
+    with pytest.raises(ModelError) as refused:
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+    assert refused.value.in_window.endswith(
+        "checkpoint_final.pth is empty, not a checkpoint. Copy it again, or train the fold again."
+    )
 
 
 def test_some_other_file_is_not_taken_for_a_checkpoint(tmp_path):

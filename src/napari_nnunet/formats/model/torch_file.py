@@ -211,7 +211,9 @@ def _require_torch_file(path: Path) -> None:
             begin = file.read(_LOOKED_AT)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if begin and not begin.startswith(_BEGINNINGS) and begin.isascii():
+    if not begin:
+        raise ModelError(f"{path} is empty, not a checkpoint. Copy it again, or train the fold again.")
+    if not begin.startswith(_BEGINNINGS) and begin.isascii():
         raise ModelError(
             f"{path} is a text file, not a checkpoint (it begins with {begin[:20].decode()!r}). A file such as "
             "fold_0/checkpoint_final.pth in a model is wanted."
