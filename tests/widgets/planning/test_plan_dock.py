@@ -7,10 +7,13 @@ import json
 import pytest
 from qtpy.QtCore import Qt
 
-from helpers import DATASET, make_dataset
+from helpers import DATASET, make_dataset, make_trainable
+from napari_nnunet.errors import ResourceError
+from napari_nnunet.events import Stage
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.jobs.planning.cost import TrainingCost
 from napari_nnunet.widgets.frame.panel import RunState
+from napari_nnunet.widgets.planning import plan_dock
 from napari_nnunet.widgets.planning.views import NetworkDrawing
 
 
@@ -183,3 +186,16 @@ def test_a_broken_case_is_named_in_the_dock(plan, home, qtbot):
     qtbot.waitUntil(lambda: plan.preprocessing.panel.state is RunState.IDLE)
     assert "3 cases preprocessed, 1 failed – c2: " in plan.preprocessing.panel.status.text()
     assert "truncated" in plan.preprocessing.panel.status.text()
+
+
+def test_costs_that_cannot_be_measured_are_said(viewer, home, qtbot, monkeypatch):
+    def fails(*_, **__):
+        yield Stage(name="Measuring")
+        raise ResourceError("The disk is full.")
+
+    monkeypatch.setattr(plan_dock, "training_costs", fails)
+    make_trainable(home)
+    _, plan = viewer.window.add_plugin_dock_widget("napari-nnunet", "Plan")
+    qtbot.waitUntil(lambda: bool(plan.panel.status.text()), timeout=60_000)
+    assert plan.panel.status.text() == "What training costs could not be measured: The disk is full."
+    assert plan.again.isEnabled() and plan.costs == {}

@@ -23,7 +23,7 @@ from napari_nnunet.widgets.frame.parts import Sentence, button, folded_away, nex
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text
+from napari_nnunet.widgets.frame.words import counted, dataset_text, failure_text, report_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.planning.change import ChangeForm
 from napari_nnunet.widgets.planning.plans_box import PlansBox
@@ -184,8 +184,12 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             self._costing.start(
                 training_costs(base, plans, info, list(readable_configurations(plans)), anew=anew),
                 returned=self._show_costs,
-                errored=lambda _: self._show_costs({}),
+                errored=self._not_measured,
             )
+
+    def _not_measured(self, error: BaseException) -> None:
+        self._show_costs({})
+        self.panel.tell_failure(f"What training costs could not be measured: {failure_text(error)}", report_text(error))
 
     def _show_costs(self, costs: dict[str, Any], *, measuring: bool = False) -> None:
         self.costs = costs
