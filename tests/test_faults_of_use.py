@@ -37,6 +37,7 @@ LOST = {
     5: ("a configuration added in the Plan dock spoiled its parent and what trained with it", [
         "test_preprocess::test_a_changed_patch_needs_no_preprocessing_and_shared_data_are_never_undone",
         "test_preprocess::test_data_of_other_plans_are_not_overwritten",
+        "test_advice_in_windows::test_two_configurations_for_one_folder",
         "test_changes::test_another_voxel_size_is_preprocessed_into_a_folder_of_its_own",
     ]),
     6: ("a case of scribbles reopened inverted", [
@@ -116,6 +117,8 @@ DEAD_ENDS = {
     22: ("docks told to run shell commands", [
         "test_errors::test_what_only_a_shell_or_only_a_window_can_do_is_never_part_of_the_message_itself",
         "test_errors::test_an_error_says_what_to_do_in_a_shell_and_in_a_window",
+        "test_advice_in_windows::test_data_of_other_plans_are_kept_by_what_the_plan_dock_can_do",
+        "test_advice_in_windows::test_folds_that_cannot_be_trained_are_made_anew",
         "test_house::test_a_dock_words_every_error_for_a_window",
         "test_needs_of_trainings::test_a_case_that_changed_is_preprocessed_again_and_no_other",
     ]),
@@ -203,6 +206,7 @@ SAID = {
         "test_forms::test_voxel_sizes_are_understood_as_people_type_them",
         "test_segment::test_a_drawn_rectangle_or_the_visible_field_limits_the_run",
         "test_models::test_a_truncated_checkpoint_is_named",
+        "test_models::test_an_empty_checkpoint_is_called_empty",
     ]),
     40: ("docks were cut, and what ran was out of sight", [
         "test_layout::test_a_dock_that_is_opened_empty_is_not_cut",

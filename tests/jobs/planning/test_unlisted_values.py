@@ -73,6 +73,10 @@ def test_what_another_program_preprocessed_is_looked_at_before_it_is_trained(tmp
     with pytest.raises(DatasetError) as told:
         drain(check_training(workspace, [request]))
     assert told.value.message.startswith(sentence) and "then preprocess the dataset again" in told.value.message
+    assert (
+        "'Check dataset' in the Training cases dock" in told.value.in_window
+        and ".json. Add" not in told.value.in_window
+    )
 
 
 def test_what_is_trained_as_background_is_said(tmp_path):

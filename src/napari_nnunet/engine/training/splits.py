@@ -126,7 +126,8 @@ def split_of(cases: Sequence[str], fold: int | str, splits: Sequence[Split]) -> 
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DatasetError(
-            f"splits_final.json, fold {number}: {len(missing)} cases are not preprocessed ({listed}). Preprocess them, "
-            "or delete the file to make new folds."
+            f"splits_final.json, fold {number}: {len(missing)} cases are not preprocessed ({listed}).",
+            shell="Preprocess them, or delete the file to make new folds.",
+            window="Preprocess them, or make new folds with 'Folds…' in the Train dock.",
         )
     return split

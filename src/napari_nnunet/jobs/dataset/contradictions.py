@@ -147,9 +147,11 @@ def fold_problems(scheme: LabelScheme, facts: Mapping[str, CaseFacts], splits: S
         for fold in blind:
             text = (
                 f"the training of fold {fold} never sees the class '{label}' ({value}), which only {some(holders)} "
-                "have. Move one of them in splits_final.json, or group the cases otherwise"
+                "have."
             )
-            yield Problem("warning", "splits_final.json", text)
+            shell = f"{text} Move one of them in splits_final.json, or group the cases otherwise"
+            window = f"{text} Make other folds with 'Folds…' in the Train dock"
+            yield Problem("warning", "splits_final.json", shell, in_window=window)
     sentence = apart_warning(splits, sorted(facts))
     if sentence is not None:
         yield Problem("warning", "splits_final.json", sentence.rstrip("."))

@@ -12,6 +12,7 @@ from napari_nnunet.formats.dataset.groups import likely_pattern, read_groups
 from napari_nnunet.schema.json_text import read_json, shortened
 
 SPLITS_FILE = "splits_final.json"
+NEW_FOLDS = "Make new folds with 'Folds…' in the Train dock, or train the fold 'all'."
 
 
 def read_splits(path: Path) -> tuple[Split, ...]:

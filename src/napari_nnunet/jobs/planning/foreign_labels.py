@@ -87,7 +87,12 @@ def _look(
     if not wrong:
         yield Note(level="warning", text=f"{text}. They are trained as background. If they are not, {remedy}.")
         return
-    raise DatasetError(f"{text}. Add them to 'labels' of dataset.json or {remedy}; then preprocess the dataset again.")
+    raise DatasetError(
+        f"{text}.",
+        shell=f"Add them to 'labels' of dataset.json or {remedy}; then preprocess the dataset again.",
+        window=f"'Check dataset' in the Training cases dock can name them ('Renumber labels'). Else {remedy}. Then "
+        "preprocess the dataset again.",
+    )
 
 
 def _bytes(path: Path) -> float:

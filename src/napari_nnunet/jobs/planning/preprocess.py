@@ -160,7 +160,9 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
         if before is not None and before.rules != rules:
             raise PlanError(
                 f"{before.configuration.name} and {name} would both write to {identifier}, but differ in spacing, "
-                f"normalisation or resampling. Give {name} a 'data_identifier' of its own in {plans.plans_name}.json."
+                "normalisation or resampling.",
+                shell=f"Give {name} a 'data_identifier' of its own in {plans.plans_name}.json.",
+                window=f"Untick {name}, and make it anew with 'Change a configuration', under another name.",
             )
         _refuse_others(base, plans, configuration, rules, dataset)
         journal = Journal(base / f"{identifier}.cases.jsonl")
@@ -185,13 +187,14 @@ def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, da
             except PlanError:  # it can be used for nothing, and says so when it is
                 continue
             wanted = rules_of(other, configuration, dataset)
-            if configuration.data_identifier != identifier or wanted == rules:
-                continue
-            if len(stale_cases(dataset.cases, wanted, journal)) < len(dataset.cases):
+            others = configuration.data_identifier == identifier and wanted != rules
+            if others and len(stale_cases(dataset.cases, wanted, journal)) < len(dataset.cases):
                 raise PlanError(
                     f"{identifier} holds the data of {other.plans_name} ({name}), which differ in spacing, "
-                    f"normalisation or resampling; they would be overwritten. Give {mine.name} a 'data_identifier' of "
-                    f"its own in {plans.plans_name}.json, or delete {name} from {path.name} if it is no longer needed."
+                    "normalisation or resampling; they would be overwritten.",
+                    shell=f"Give {mine.name} its own 'data_identifier' in {plans.plans_name}.json, or delete {name} "
+                    f"from {path.name}.",
+                    window="Plan again without a target spacing, and set the voxel size with 'Change a configuration'.",
                 )
 
 
