@@ -192,8 +192,7 @@ def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, da
                 raise PlanError(
                     f"{identifier} holds the data of {other.plans_name} ({name}), which differ in spacing, "
                     "normalisation or resampling; they would be overwritten.",
-                    shell=f"Give {mine.name} its own 'data_identifier' in {plans.plans_name}.json, or delete {name} "
-                    f"from {path.name}.",
+                    shell=f"Give {mine.name} its own 'data_identifier', or delete {name} from {path.name}.",
                     window="Plan again without a target spacing, and set the voxel size with 'Change a configuration'.",
                 )
 
