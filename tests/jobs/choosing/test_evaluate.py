@@ -21,15 +21,19 @@ from choices import (
     run_verb,
 )
 from helpers import write_nifti
+from napari_nnunet.cli.main import main
 from napari_nnunet.engine.choosing import components
 from napari_nnunet.engine.choosing.surface import surface_metrics
 from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference
 from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate, evaluate_folder, evaluate_pairs
 from napari_nnunet.jobs.choosing.pairs import case_tasks, pair_up
 from napari_nnunet.processes import pool
+from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import CompareRequest, EvaluateSimpleRequest
+from test_grid import turned_copy
 
 
 def test_a_folder_is_measured_in_processes_as_without(tmp_path, monkeypatch):
@@ -286,3 +290,21 @@ def test_classes_that_were_not_asked_for_are_no_stray_values(tmp_path):
         label_folder(tmp_path / name, {"a": random_labels(seed) * (3 if name == "r" else 1)}, info=False)
     asked = EvaluateSimpleRequest(reference=tmp_path / "r", prediction=tmp_path / "p", labels=(1, 3))
     assert "not asked for" not in notes(evaluate(asked))[1]
+
+
+def test_cases_that_are_turned_although_places_are_ignored_are_named(tmp_path, capsys):
+    place = Geometry(spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    for folder in ("r", "p"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            array, own = random_labels(1), place
+            if (folder, name) == ("p", "a"):
+                array, own = turned_copy(array, place, (2, 1, 0), (False, True, False))
+            write_labels(array, own, tmp_path / folder / f"{name}.nii.gz")
+    words = ["evaluate_simple", str(tmp_path / "r"), str(tmp_path / "p"), "-l", "1", "2"]
+    assert main([*words, "--ignore_geometry"]) == 0
+    assert (
+        "a: its prediction has the voxels of its reference in another order, and was turned" in capsys.readouterr().err
+    )
+    assert main(words) == 0
+    assert "another order" not in capsys.readouterr().err

@@ -36,6 +36,11 @@ from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
 from napari_nnunet.volume import by_text
 
+_TURNED = (
+    "its prediction has the voxels of its reference in another order, and was turned by its header; cases of equal "
+    "shape were compared voxel by voxel, whatever their headers say"
+)
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -166,6 +171,8 @@ def read_pair(pair: Pair, rules: Rules) -> tuple[NDArray[Any], NDArray[Any], Geo
     reference, geometry = read_labels(pair.reference, reader=rules.reader, as_stored=True)
     prediction, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     odd = tuple(f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)
+    if rules.ignore_geometry and reference.shape != prediction.shape:
+        odd = (*odd, _TURNED)
     if odd:
         geometry = geometry.model_copy(update={"remarks": (*geometry.remarks, *odd)})
     if rules.ignore_geometry and reference.shape == prediction.shape:
