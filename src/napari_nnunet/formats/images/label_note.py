@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.schema.geometry import Geometry
@@ -27,6 +27,8 @@ class LabelNote(BaseModel):
         Of the spatial axes. Formats with a place of their own (NIfTI, NRRD, MetaImage) are believed before it.
     time_step : float
         Distance of two time points, in ``time_unit``.
+    time_start : float
+        When the first one is.
     time_unit : str
         "pixel" where it is not known.
     names : dict of int to str
@@ -41,6 +43,7 @@ class LabelNote(BaseModel):
     shape: tuple[int, ...]
     geometry: Geometry
     time_step: float = 1.0
+    time_start: FiniteFloat = 0.0
     time_unit: str = "pixel"
     names: dict[int, str] = {}
     colours: dict[int, str] = {}

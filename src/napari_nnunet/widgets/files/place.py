@@ -87,7 +87,23 @@ def is_unnamed(attributes: Mapping[str, Any]) -> bool:
     return names == [str(axis) for axis in range(-len(names), 0)]
 
 
-def with_time(place: Mapping[str, Any], step: float, unit: str) -> dict[str, Any]:
+def time_of(attributes: Mapping[str, Any], axes: str) -> tuple[float, float, str]:
+    """Return when the first time point of a layer is, how far two lie apart, and the unit of both.
+
+    Parameters
+    ----------
+    attributes : mapping
+        napari's description of the layer.
+    axes : str
+        A letter for each axis; one is T.
+    """
+    ndim, axis = len(axes), axes.index("T")
+    own = {name: attributes[name] for name in ("scale", "translate", "rotate", "shear") if name in attributes}
+    world = np.asarray(attributes.get("affine", np.eye(ndim + 1)), dtype=float) @ Affine(ndim=ndim, **own).affine_matrix
+    return float(world[axis, ndim]), float(world[axis, axis]), str(attributes.get("units", ["pixel"] * ndim)[axis])
+
+
+def with_time(place: Mapping[str, Any], step: float, unit: str, start: float = 0.0) -> dict[str, Any]:
     """Return the keywords that place a time series of images that lie on a grid, time first."""
     ndim = len(place["scale"])
     series: dict[str, Any] = {
@@ -95,10 +111,11 @@ def with_time(place: Mapping[str, Any], step: float, unit: str) -> dict[str, Any
         "units": [unit, *place["units"]],
         "axis_labels": ["t", *place["axis_labels"]],
     }
-    if "translate" in place:
-        series["translate"] = (0.0, *place["translate"])
-    if "affine" in place:
+    if "affine" not in place:
+        series["translate"] = (start, *place.get("translate", (0.0,) * ndim))
+    else:
         affine = np.eye(ndim + 2)
+        affine[0, -1] = start
         affine[1:, 1:] = place["affine"]
         series["affine"] = affine
     return series

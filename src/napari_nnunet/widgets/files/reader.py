@@ -206,7 +206,7 @@ def _noted_layer(path: Path, note: LabelNote) -> LayerData | None:
     labels, note = found
     keywords: dict[str, Any] = {"name": path.name[: -len(ending_of(path))], **placement(note.geometry)}
     if "T" in note.axes:
-        keywords |= with_time(keywords, note.time_step, note.time_unit)
+        keywords |= with_time(keywords, note.time_step, note.time_unit, note.time_start)
     if note.names or note.colours:
         colours = dict(colormap_of_values({*note.names, *note.colours}).color_dict)
         colours.update(note.colours)

@@ -25,6 +25,7 @@ from napari_nnunet.widgets.files.place import (
     for_format,
     geometry_to_save,
     in_window_words,
+    time_of,
 )
 from napari_nnunet.widgets.frame.layers import class_names_of
 from napari_nnunet.widgets.frame.ready import NotReadyError
@@ -78,8 +79,13 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
 def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     if "T" not in axes or "scale" not in attributes:
         return {}
-    axis = axes.index("T")
-    return {"time_step": float(attributes["scale"][axis]), "time_unit": str(attributes["units"][axis])}
+    start, step, unit = time_of(attributes, axes)
+    if step <= 0:
+        raise DatasetError(
+            f"Time runs backwards in this layer, by a step of {step:g}, which files cannot say. Give it a positive scale "
+            "along time."
+        )
+    return {"time_start": start, "time_step": step, "time_unit": unit}
 
 
 def _colours(labels: NDArray[Any], attributes: Mapping[str, Any]) -> dict[int, str]:
