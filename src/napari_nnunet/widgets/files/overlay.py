@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import napari
+import pint
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_warning
 
 from napari_nnunet.errors import NnunetError
-from napari_nnunet.grid import Apart, Grid, Same, Turned, relation
-from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order
+from napari_nnunet.grid import TOLERANCE, Apart, Grid, Same, Turned, relation
+from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order, time_of
 from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, VALUES, add_layer, full_resolution, placement_of
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
@@ -142,6 +143,7 @@ def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> No
     NotReadyError
         If that cannot be told: one is in pixels and the other one is not.
     """
+    _require_times(first, other, axes)
     one, two = _grids(first, other, axes, units=units)
     if one.geometry.spacing_known != two.geometry.spacing_known:
         pixels, sized = (other, first) if one.geometry.spacing_known else (first, other)
@@ -163,6 +165,34 @@ def require_over(first: Any, other: Any, axes: str, *, units: bool = True) -> No
     else:
         reason = f"'{first.name}' and '{other.name}' do not lie over each other: {how}."
     raise ApartError(reason, first, other, axes, mendable=mendable, units=units)
+
+
+def _require_times(first: Any, other: Any, axes: str) -> None:
+    """Check that the time points of two series are at the same times; without common units, the numbers are."""
+    if "T" not in axes:
+        return
+    (start, step, unit), (start_2, step_2, unit_2) = (time_of(placement_of(layer), axes) for layer in (first, other))
+    factor = _per(unit_2, unit)
+    last = max(full_resolution(first).shape[axes.index("T")] - 1, 0)
+    moved = [abs(start_2 * factor - start), abs((start_2 + last * step_2) * factor - (start + last * step))]
+    if max(moved) <= TOLERANCE * abs(step):
+        return
+    raise ApartError(
+        f"'{first.name}' and '{other.name}' show different times: every {step:g} {unit} from {start:g} on, and every "
+        f"{step_2:g} {unit_2} from {start_2:g} on. Give both the same scale, translate and units along time.",
+        first,
+        other,
+        axes,
+        mendable=False,
+    )
+
+
+def _per(unit: str, other: str) -> float:
+    """Return how much of another unit a unit is; 1 where the two cannot be compared, such as pixels and seconds."""
+    try:
+        return float(pint.get_application_registry()(unit).to(other).magnitude)
+    except (pint.PintError, AttributeError):
+        return 1.0
 
 
 def with_remedy(
