@@ -82,8 +82,8 @@ def _time(axes: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     start, step, unit = time_of(attributes, axes)
     if step <= 0:
         raise DatasetError(
-            f"Time runs backwards in this layer, by a step of {step:g}, which files cannot say. Give it a positive scale "
-            "along time."
+            f"Time runs backwards in this layer, by a step of {step:g}, which files cannot say. Give it a positive "
+            "scale along time."
         )
     return {"time_start": start, "time_step": step, "time_unit": unit}
 
