@@ -107,6 +107,15 @@ def test_palettes_that_differ_are_told_apart_by_colour(folders):
     np.testing.assert_array_equal(labels, [drawn(0), drawn(1)])
 
 
+def test_a_palette_whose_black_is_not_its_first_entry_asks_for_its_background(folders):
+    other = np.array([2, 0, 1], np.uint8)  # red is 0 and black is 2, in all files
+    folder = folders([palette(other[drawn(i)], COLOURS[[1, 2, 0]]) for i in range(2)])
+    assert "drawn in 2 colours on #000000" in question(folder).message
+    classes, labels = imported(folder, mapping={"#ff0000": "a", "#0080ff": "b"})
+    assert classes == {"background": 0, "a": 1, "b": 2}
+    np.testing.assert_array_equal(labels, [drawn(0), drawn(1)])
+
+
 def test_drawings_ask_for_the_classes_of_their_colours(folders):
     folder = folders([COLOURS[drawn(i)] for i in range(2)])
     told = question(folder)

@@ -91,8 +91,11 @@ class Pieces:
 
 
 def in_colours(facts: Mapping[str, MaskFacts]) -> bool:
-    """Whether the values of these masks must be told apart by colour: drawings, or palettes that differ."""
-    if any(f.colours for f in facts.values()):
+    """Whether the values of these masks must be told apart by colour: drawings, or palettes that differ.
+
+    So are those of a palette whose black is not its first entry: which of the two is background is to be asked.
+    """
+    if any(f.colours or _black_behind(f) for f in facts.values()):
         return True
     seen: dict[int, int] = {}
     for f in facts.values():
@@ -101,6 +104,11 @@ def in_colours(facts: Mapping[str, MaskFacts]) -> bool:
             if seen.setdefault(int(value), colour) != colour:
                 return True
     return False
+
+
+def _black_behind(facts: MaskFacts) -> bool:
+    colours = facts.palette
+    return any(colours[0] != 0 == colours[int(value)] for value in facts.counts if 0 < value < len(colours))
 
 
 def by_colour(facts: MaskFacts) -> MaskFacts:
