@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 
 from helpers import write_nifti
 from napari_nnunet.cli import main
 from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_folders import import_folders
 from napari_nnunet.schema.requests.dataset import (
@@ -96,3 +99,47 @@ def test_negative_values_are_mapped_as_the_advice_writes_them(tmp_path):
         assert dict(dataset.info.labels.labels) == {"background": 0, "ball": 1, "ignore": 2}
         stored = read_labels(dataset.cases[0].label)[0]
         np.testing.assert_array_equal(stored, np.select([mask == -2, mask == -1], [1, 2]))
+
+
+@pytest.fixture
+def stacks(tmp_path):
+    """Return a function that writes stacks of TIFF pages with a text for the size beside images, and beside masks."""
+
+    def make(image, mask):
+        for part, factor, text in (("images", 20, image), ("masks", 1, mask)):
+            (tmp_path / part).mkdir()
+            for i in range(2):
+                stack = np.zeros((3, 24, 32), np.uint8)
+                stack[:, 4:12, 4 : 12 + i] = factor
+                tifffile.imwrite(tmp_path / part / f"c{i}.tif", stack, metadata={"axes": "ZYX"})
+                (tmp_path / part / f"c{i}.json").write_bytes(text)
+        return tmp_path
+
+    return make
+
+
+SIZE = '{"spacing": [3.0, 0.5, 0.5], "by": "me"}'
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_sizes_beside_stacks_are_kept_as_nnunet_reads_them(stacks, encoding):
+    folder = stacks(SIZE.encode(encoding), SIZE.encode(encoding))
+    request = ImportFoldersRequest(images=folder / "images", masks=folder / "masks", name="New", workers=1)
+    made = drain(import_folders(Workspace.at(folder), request))
+    for path in (made / "imagesTr" / "c0.json", made / "labelsTr" / "c0.json"):
+        assert json.loads(path.read_bytes().decode("ascii")) == {"spacing": [3.0, 0.5, 0.5], "by": "me"}
+
+
+def test_sizes_in_quotation_marks_are_said(stacks):
+    folder = stacks(b'{"spacing": ["3", "0.5", "0.5"]}', SIZE.encode())
+    assert "has the spacing ['3', '0.5', '0.5']; write numbers of mm, without quotation marks" in refused(folder)
+
+
+def test_a_size_that_is_given_wins_over_those_of_image_and_mask(stacks):
+    folder = stacks(SIZE.encode(), b'{"spacing": [2.0, 1.0, 1.0]}')
+    assert "c0" in refused(folder)
+    request = ImportFoldersRequest(
+        images=folder / "images", masks=folder / "masks", name="New", workers=1, spacing=(4, 1, 1)
+    )
+    case = open_dataset(drain(import_folders(Workspace.at(folder), request))).cases[0]
+    assert read_volume(case.images).geometry.spacing == read_labels(case.label)[1].spacing == (4.0, 1.0, 1.0)

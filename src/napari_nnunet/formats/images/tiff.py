@@ -91,8 +91,10 @@ def _geometry(path: Path, file: tifffile.TiffFile, pages: Pages) -> Geometry:
         spacing = tuple(float(v) for v in entries if not isinstance(v, str))
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f'{beside} must hold {{"spacing": [z, y, x]}} in mm: {error}.') from error
+    if len(entries) != 3:
+        raise ImageError(f"{beside} has {len(entries)} spacings; a stack needs three (z, y, x).")
     if len(spacing) != 3:
-        raise ImageError(f"{beside} has {len(spacing)} spacings; a stack needs three (z, y, x).")
+        raise ImageError(f"{beside} has the spacing {entries}; write numbers of mm, without quotation marks.")
     if not all(0 < v < math.inf for v in spacing):
         raise ImageError(f"{beside} has the spacing {entries}; every voxel size must be a positive number of mm.")
     if content.get(_ASSUMED) in (True, entries):  # True in files of earlier versions; numbers mended by hand are known

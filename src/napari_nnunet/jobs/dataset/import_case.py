@@ -272,18 +272,19 @@ def placed_mask(pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[Stor
 
         def parts() -> Iterator[tuple[int, NDArray[np.bool_]]]:
             for number, path in pair.parts:
-                part, turned = _placed(path, pair.images, volume, apart)
+                part, turned = _placed(path, pair, volume, apart)
                 turns.append(turned)
                 yield number, inside_of(part, f"{path.parent.name}/{path.name}")
 
         whole = joined_classes(parts(), volume.shape, len(pair.classes))
         return StoredMask(whole, volume.geometry, plain=False, classes=pair.classes), any(turns)
-    return _placed(pair.mask, pair.images, volume, apart)
+    return _placed(pair.mask, pair, volume, apart)
 
 
-def _placed(path: Path, images: tuple[Path, ...], volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
-    mask = read_mask(path, images)
-    if apart == "ignore" and mask.array.shape == volume.shape:
+def _placed(path: Path, pair: ImagePair, volume: Volume, apart: WhenApart) -> tuple[StoredMask, bool]:
+    mask = read_mask(path, pair.images)
+    only_sized = pair.spacing is not None and mask.geometry.origin is volume.geometry.origin is None
+    if (apart == "ignore" or only_sized) and mask.array.shape == volume.shape:  # a size that is given wins over theirs
         return mask, False
     grid = Grid(volume.shape, volume.geometry)
     turned = isinstance(relation(grid, Grid(mask.array.shape, mask.geometry)), Turned)

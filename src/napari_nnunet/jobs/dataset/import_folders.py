@@ -26,6 +26,7 @@ from napari_nnunet.jobs.dataset.import_case import PlannedCase, placed_mask, rea
 from napari_nnunet.jobs.dataset.import_plan import ImportPlan, decide, plan_import
 from napari_nnunet.processes.pool import results_of, run_cases
 from napari_nnunet.schema.dataset import ANNOTATED, LabelScheme, looked_for
+from napari_nnunet.schema.json_text import read_object
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest
 from napari_nnunet.volume import by_text
 
@@ -282,7 +283,7 @@ def _copy(source: Path, target: Path, pair: ImagePair) -> None:
     if pair.spacing is not None:
         write_json(beside, {"spacing": list(pair.spacing)})
     elif tiff.sidecar(source).is_file():
-        shutil.copyfile(tiff.sidecar(source), beside)
+        write_json(beside, read_object(tiff.sidecar(source), DatasetError))  # in UTF-8: nnU-Net reads no other
     else:
         found = read_header(pair.images[0]).geometry
         if found.spacing_known and found.ndim == 3:  # nnU-Net looks beside the file only
