@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import FileEdit
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from napari.utils.notifications import show_info
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QGroupBox, QHBoxLayout, QMessageBox, QVBoxLayout, QWidget
 
 from napari_nnunet.errors import ModelError, NnunetError
 from napari_nnunet.events import Job
@@ -24,7 +27,7 @@ from napari_nnunet.widgets.frame.parts import Sentence, Table, button, next_butt
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
-from napari_nnunet.widgets.frame.words import about_time, counted
+from napari_nnunet.widgets.frame.words import about_time, as_text, counted
 from napari_nnunet.widgets.frame.worker import follow, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
@@ -64,6 +67,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._layers: list[Any] = []
         self._open: Suggestion | None = None
         self._asked_of: Path | None = None
+        self._kept: str | None = None  # digest of the open proposal as it was opened, or taken
         self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
         self.source_box = field_widget(
             SuggestRequest, "source", label="Unlabelled images", widget_type=FileEdit, mode="d", nullable=True
@@ -166,10 +170,16 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
 
     def begin(self, request: SuggestRequest) -> None:
         """Rank."""
-        self.panel.run(suggest(self.head.workspace, request), done=self._ranked, each="Image")
+        if self._may_go():
+            job, raw = suggest(self.head.workspace, request), self.head.workspace.raw / request.dataset
+            self.panel.run(job, done=lambda found: self._ranked(raw, found), each="Image")
 
-    def _ranked(self, found: Suggestions) -> str:
-        self.found, self.left, self._asked_of = found, list(found.chosen), self.head.raw
+    def _ranked(self, raw: Path, found: Suggestions) -> str:
+        if self.head.raw != raw:
+            return f"These were suggested for {raw.name}, and another dataset is chosen now. Choose it, then ask again."
+        self._remove_layers()
+        self._open = None
+        self.found, self.left, self._asked_of = found, list(found.chosen), raw
         self._show()
         self.open_place(0)
         return f"{len(found.chosen)} of {found.considered} places. {about_time(60 * found.minutes)} together."
@@ -211,8 +221,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
 
     def open_place(self, row: int) -> None:
         """Open a place with the proposal to be corrected."""
-        folder = self.head.raw
-        if folder is None or not 0 <= row < len(self.left):
+        folder = self._asked_of
+        if folder is None or not 0 <= row < len(self.left) or not self._may_go():
             return
         found = self.left[row]
         self.hint.setText(f"Opening {found.place.case}…")
@@ -224,6 +234,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         )
 
     def _opened(self, found: Suggestion, layers: list[Any]) -> None:
+        if not any(other is found for other in self.left):  # another dataset was chosen meanwhile
+            return
         self._remove_layers()
         for other in self.viewer.layers:
             other.visible = False
@@ -231,6 +243,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self._layers = [add_layer(self.viewer, kinds[kind](data, **options)) for data, options, kind in layers]
         self._open = found
         labels = self._labels()
+        self._kept = None if labels is None else _digest(labels.data)
         self.viewer.reset_view()
         if labels is not None:
             activate(self.viewer, labels)
@@ -254,33 +267,69 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _labels(self) -> Labels | None:
         return next((layer for layer in self._layers if isinstance(layer, Labels)), None)
 
+    def _corrected(self) -> Labels | None:
+        """Return the open proposal if it was painted in since it was opened or taken."""
+        labels = self._labels()
+        if self._kept is None or labels is None or labels not in self.viewer.layers:
+            return None
+        return labels if _digest(labels.data) != self._kept else None
+
+    def _may_go(self) -> bool:
+        """Ask whether corrections that were not taken may go."""
+        labels = self._corrected()
+        if labels is None:
+            return True
+        text = f"'{labels.name}' was corrected and is not taken. Give the correction up?"
+        if QMessageBox.question(self, "Not taken", as_text(text)) != QMessageBox.StandardButton.Yes:
+            return False
+        self._kept = None
+        return True
+
     def _remove_layers(self) -> None:
+        """Remove the layers of the open place; a correction that was not taken stays."""
+        corrected = self._corrected()
         for layer in self._layers:
-            if layer in self.viewer.layers:
+            if layer in self.viewer.layers and layer is not corrected:
                 remove_layer(self.viewer, layer)
-        self._layers = []
+        self._layers, self._kept = [], None
+        if corrected is not None:
+            show_info(f"'{corrected.name}' was corrected and is not taken: the layer stays.")
 
     def skip(self) -> None:
         """Leave the open place out, or the first where none is open, and open the next."""
-        self._drop(self._open or next(iter(self.left), None))
+        if self._may_go():
+            self._drop(self._open or next(iter(self.left), None))
 
     def take(self) -> None:
         """Save the corrected labels as a case, or a part of one, and open the next place."""
-        found, layer, folder = self._open, self._labels(), self.head.raw
+        found, layer, folder = self._open, self._labels(), self._asked_of
+        if self.busy:
+            show_info("Something runs in the Next dock. Take this when it has ended.")
+            return
         if found is None or folder is None or layer is None or layer not in self.viewer.layers:
             self.panel.say("Open a place first; its labels were closed.")
             return
-        job = take_correction(folder, found.place, found.image, np.array(layer.data))  # people go on painting
-        self.panel.run(job, done=lambda case: self._taken(found, case))
+        labels = np.array(layer.data)  # people go on painting
+        job, digest = take_correction(folder, found.place, found.image, labels), _digest(labels)
+        self.panel.run(job, done=lambda case: self._taken(found, case, digest))
 
-    def _taken(self, found: Suggestion, case: TrainingCase) -> str:
+    def _taken(self, found: Suggestion, case: TrainingCase, digest: str) -> str:
+        if self._open is found:
+            self._kept = digest
         self._drop(found)
         self.state.written.emit()
         return f"Saved {case.name} in {case.label.parent.parent.name}; {len(self.left)} to go."
 
     def _drop(self, found: Suggestion | None) -> None:
         self.left = [other for other in self.left if other is not found]
+        if self._open is not None and self._open is not found:  # another place was opened meanwhile
+            self._show()
+            return
         self._open = None
         self._remove_layers()
         self._show()
         self.open_place(0)
+
+
+def _digest(labels: NDArray[Any]) -> str:
+    return hashlib.sha1(np.ascontiguousarray(labels), usedforsecurity=False).hexdigest()

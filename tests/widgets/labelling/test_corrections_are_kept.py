@@ -1,0 +1,155 @@
+"""Whatever is chosen or opened meanwhile, a correction is saved in its dataset, and not lost without a question."""
+
+from __future__ import annotations
+
+import threading
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from docks import wait_until_idle
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QMessageBox
+
+from helpers import make_dataset, smooth_image, write_nifti
+from napari_nnunet.engine.labelling.queries import Spot
+from napari_nnunet.events import Stage
+from napari_nnunet.formats.dataset.case_files import Case
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.jobs.labelling.suggestion import Standing, Suggestion, Suggestions
+from napari_nnunet.schema.requests.labelling import SuggestRequest
+from napari_nnunet.widgets.frame.state import state_of
+from napari_nnunet.widgets.labelling import next_dock
+
+SHAPE = (6, 14, 12)
+OURS, OTHER = "Dataset001_Ours", "Dataset002_Other"
+
+
+class Gate:
+    """Lets a job of the dock begin, and holds it until it may go on."""
+
+    def __init__(self, job):
+        self.job, self.open = job, threading.Event()
+
+    def __call__(self, *args):
+        yield Stage(name="waiting")
+        assert self.open.wait(60)
+        return (yield from self.job(*args))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was asked; the answer is no."""
+    monkeypatch.setattr(next_dock, "show_info", lambda _: None)
+    monkeypatch.setattr(QMessageBox, "question", asked := Mock(return_value=QMessageBox.StandardButton.No))
+    return asked
+
+
+@pytest.fixture
+def found(home):
+    """Two suggested images for one of two datasets."""
+    raws = [make_dataset(home, cases=1, shape=SHAPE, name=name) for name in (OURS, OTHER)]
+    places = []
+    for n in range(2):
+        image, proposal = home / f"u{n}_0000.nii.gz", home / f"u{n}.nii.gz"
+        write_nifti(image, smooth_image(SHAPE, seed=n)[0])
+        write_nifti(proposal, np.zeros(SHAPE, np.uint8))
+        spot = Spot(f"u{n}", 0, tuple((0, size) for size in SHAPE), 1008, 0.5, {1: (32, 0.5)}, 2, (2, 3, 3))
+        places.append(Suggestion(spot, Case(f"u{n}", (image,)), proposal, 1.0))
+    scheme = open_dataset(raws[0]).info.labels
+    return Suggestions(tuple(places), 2, scheme, "m", None, Standing(1, 1.0, None, 0), home / "x.csv")
+
+
+@pytest.fixture
+def dock(found, home, qtbot, monkeypatch, asked):
+    viewer = ViewerModel()
+    state_of(viewer).choose(dataset=OURS)
+    dock = next_dock.NextWidget(viewer)
+    qtbot.addWidget(dock)
+
+    def suggest(*_):
+        yield Stage(name="ranking")
+        return found
+
+    monkeypatch.setattr(next_dock, "suggest", suggest)
+    yield dock
+    dock.close_down()
+
+
+def rank(dock, home):
+    dock.begin(SuggestRequest.of(dataset=OURS, source=home, proposals=home / "p"))
+
+
+@pytest.fixture
+def opened(dock, home, found, qtbot):
+    """The dock with the first place open."""
+    rank(dock, home)
+    qtbot.waitUntil(lambda: dock._open is found.chosen[0])
+    wait_until_idle(qtbot, dock)
+    return dock
+
+
+def paint(dock):
+    layer = dock._labels()
+    layer.data[1, 2:5, 2:5] = 1
+    return layer
+
+
+def test_places_of_a_dataset_that_is_not_chosen_any_more_are_not_opened_in_another(dock, home, qtbot, monkeypatch):
+    gate = Gate(next_dock.suggest)
+    monkeypatch.setattr(next_dock, "suggest", gate)
+    rank(dock, home)
+    dock.state.choose(dataset=OTHER)
+    gate.open.set()
+    wait_until_idle(qtbot, dock)
+    assert dock.found is None and dock._open is None and not dock.viewer.layers
+    assert f"These were suggested for {OURS}" in dock.panel.status.text()
+
+
+def test_a_correction_is_given_up_only_after_a_question(opened, home, found, asked, qtbot):
+    layer = paint(opened)
+    for loses in (lambda: opened.open_place(1), opened.skip, lambda: rank(opened, home)):
+        asked.reset_mock()
+        loses()
+        assert "'u0 proposal' was corrected and is not taken" in asked.call_args.args[2]
+        assert opened._open is found.chosen[0] and layer in opened.viewer.layers and not opened.busy
+    asked.return_value = QMessageBox.StandardButton.Yes
+    opened.open_place(1)
+    qtbot.waitUntil(lambda: opened._open is found.chosen[1])
+    assert layer not in opened.viewer.layers
+    asked.reset_mock()
+    opened.open_place(0)
+    qtbot.waitUntil(lambda: opened._open is found.chosen[0])
+    assert not asked.called
+
+
+def test_a_correction_stays_where_another_dataset_is_chosen(opened):
+    layer = paint(opened)
+    opened.state.choose(dataset=OTHER)
+    assert list(opened.viewer.layers) == [layer]
+    assert opened._open is None
+
+
+def test_a_place_that_is_opened_while_another_is_saved_stays_open(opened, found, qtbot, monkeypatch, asked):
+    gate = Gate(next_dock.take_correction)
+    monkeypatch.setattr(next_dock, "take_correction", gate)
+    opened.take()
+    opened.open_place(1)
+    qtbot.waitUntil(lambda: opened._open is found.chosen[1])
+    layer = paint(opened)
+    gate.open.set()
+    wait_until_idle(qtbot, opened)
+    assert opened._open is found.chosen[1] and layer in opened.viewer.layers
+    assert [place.place.case for place in opened.left] == ["u1"]
+    raw = opened.head.raw
+    assert [case.name for case in open_dataset(raw).cases] == ["c0", "u0"]
+
+
+def test_what_is_painted_while_a_place_is_saved_stays(opened, found, qtbot, monkeypatch):
+    gate = Gate(next_dock.take_correction)
+    monkeypatch.setattr(next_dock, "take_correction", gate)
+    opened.take()
+    layer = paint(opened)
+    gate.open.set()
+    qtbot.waitUntil(lambda: opened._open is found.chosen[1])
+    assert layer in opened.viewer.layers
