@@ -29,6 +29,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
+from napari_nnunet.jobs.training.validate import measured_anew
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, continued_plans
@@ -363,11 +364,19 @@ def compared(order: Order) -> Iterator[Note]:
         return
     ending = order.info.file_ending
     old = {case.name.removesuffix(ending): case.dice for case in before.cases}
-    new = {case.name: case.dice for case in Summary.read(after_file, ending=ending).cases}
+    after = Summary.read(after_file, ending=ending).cases
+    values = {
+        v: value
+        for value, name in order.info.labels.names.items()
+        for v, n in model.dataset.labels.names.items()
+        if n == name
+    }
+    gone = yield from measured_anew(order, model, {c.name: c.reference for c in after if c.name in old}, values, old)
+    new = {case.name: case.dice for case in after if case.name not in gone}
     cases = sorted(set(old) & set(new))
     dice: dict[str, tuple[float, float]] = {}
-    for value, name in order.info.labels.names.items():
-        earlier = next((v for v, n in model.dataset.labels.names.items() if n == name), None)
+    for earlier, value in values.items():
+        name = order.info.labels.names[value]
         was = _mean([old[case].get(str(earlier), math.nan) for case in cases])
         now = _mean([new[case].get(str(value), math.nan) for case in cases])
         if not math.isnan(was) and not math.isnan(now):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -32,8 +32,9 @@ from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import open_case, read_next_stage, write_next_stage
 from napari_nnunet.formats.results.probabilities import scratch, write_probabilities, write_properties
 from napari_nnunet.formats.results.summary import SUMMARY_FILE
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.jobs.arithmetic import prediction_choice
-from napari_nnunet.jobs.choosing.evaluate import summary_of
+from napari_nnunet.jobs.choosing.evaluate import Rules, read_pair, summary_of
 from napari_nnunet.jobs.choosing.pairs import Pair
 from napari_nnunet.jobs.prediction.predict import run_with_fallbacks
 from napari_nnunet.jobs.prediction.predictor import Predictor
@@ -251,6 +252,74 @@ def _next_stages(
         )
         found.append((assembler, canvas, order.model / "predicted_next_stage" / name))
     return found
+
+
+def _dice_anew(pair: Pair, rules: Rules, values: Mapping[int, int]) -> dict[str, float]:
+    """Measure an earlier segmentation against the labels of today, whose classes may have other values.
+
+    Parameters
+    ----------
+    pair : Pair
+        Today's labels, and the segmentation.
+    rules : Rules
+        Of today's labels.
+    values : mapping of int to int
+        The value of each class in the segmentation, and in the labels.
+
+    Returns
+    -------
+    dict of str to float
+        The Dice by the value in the segmentation; NaN where neither has the class, or nobody looked for it.
+    """
+    reference, seen, _ = read_pair(pair, rules)
+    known = reference != (-1 if rules.ignore_label is None else rules.ignore_label)
+    unknown = rules.unknown.get(pair.name, frozenset())
+    found = {}
+    for theirs, ours in values.items():
+        drawn, said = (reference == ours) & known, (seen == theirs) & known
+        both = int(drawn.sum()) + int(said.sum())
+        nothing = not both or ours in unknown
+        found[str(theirs)] = math.nan if nothing else 2 * int((drawn & said).sum()) / both
+    return found
+
+
+def measured_anew(
+    order: Order,
+    model: TrainedModel,
+    references: Mapping[str, Path],
+    values: Mapping[int, int],
+    old: dict[str, dict[str, float]],
+) -> Generator[Note, None, set[str]]:
+    """Measure the earlier segmentations of cases whose labels changed since; return those that cannot be compared.
+
+    Parameters
+    ----------
+    order : Order
+        A training that continued the model.
+    model : TrainedModel
+        The earlier model.
+    references : mapping of str to Path
+        Today's labels of the cases that both validated.
+    values : mapping of int to int
+        The value of each class in the model's segmentations, and in the labels.
+    old : dict
+        The Dice of each case and class of the model, which is changed.
+    """
+    folder, gone = model.folder / f"fold_{order.fold}" / "validation", set()
+    told = stamp(folder / SUMMARY_FILE)
+    rules = Rules.of(order.info, reader=order.plans.reader)
+    for name, reference in references.items():
+        now = stamp(reference)
+        if told is None or now is None or now[0] <= told[0]:
+            continue
+        try:
+            old[name] = _dice_anew(Pair(name, reference, folder / (name + rules.ending)), rules, values)
+        except NnunetError as error:
+            gone.add(name)
+            yield Note.about(
+                f"{name} is not compared, as its labels changed since the earlier model was validated:", error
+            )
+    return gone
 
 
 def _summary(

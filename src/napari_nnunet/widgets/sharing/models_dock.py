@@ -233,8 +233,14 @@ class ModelsWidget(Dock):
             job = install_zip(self.head.workspace, InstallRequest(source=path, replace_models=bool(there)))
             self._run("Install", job, done=self._installed, cancelled=_NOT_INSTALLED)
 
+    def _free(self, name: str) -> bool:
+        """Whether nothing runs here; else it is said that something else is not begun."""
+        if self.busy:
+            show_info(f"'{name}' is not begun: something runs in the Models dock. Press it again when that has ended.")
+        return not self.busy
+
     def _run(self, name: str, job: Job[T], *, done: Callable[[T], str], cancelled: str) -> None:
-        if not self.busy:
+        if self._free(name):
             self.panel.rename(name)
             self.panel.button.setVisible(True)
             self.panel.run(job, done=done, cancelled=lambda _: cancelled)
@@ -301,7 +307,7 @@ class ModelsWidget(Dock):
 
     def _export(self) -> None:
         folder = self.chosen()
-        if folder is None:
+        if folder is None or not self._free("Export"):
             return
         siblings = [path for path in known_models(self.head.workspace) if path.parent == folder.parent]
         dialog = ExportDialog(self, folder, siblings)
@@ -315,7 +321,7 @@ class ModelsWidget(Dock):
 
     def _carry(self) -> None:
         folder = self.chosen()
-        if folder is None:
+        if folder is None or not self._free("Carry elsewhere"):
             return
         dialog = CarryDialog(self, folder)
         if dialog.exec():

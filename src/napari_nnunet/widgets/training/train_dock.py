@@ -208,7 +208,7 @@ class TrainWidget(RequestDock[Asked, Needs]):
             return
         more, yes = QInputDialog.getInt(self, "Train longer", "Additional epochs:", 50, 1, 100_000)
         if yes:
-            self.train_longer(more)
+            self.train_longer(more, training)
 
     def train_on(self) -> None:
         """Continue a training of the dataset that was chosen in another dock, as soon as it is found."""
@@ -241,9 +241,13 @@ class TrainWidget(RequestDock[Asked, Needs]):
             self.table.show_trainings(self.watch.trainings)
         self.panel.say("Press 'Improve…' to continue the chosen model, or train anew above.")
 
-    def train_longer(self, more: int) -> None:
-        """Give the chosen training more epochs than it had."""
-        training = self.chosen
+    def _meant(self, training: Training | None) -> Training | None:
+        """Return a training that a question was about as it is now, whatever is chosen by then; else the chosen one."""
+        return self.chosen if training is None else self.watch.find(training.folder.path)
+
+    def train_longer(self, more: int, asked: Training | None = None) -> None:
+        """Give a training, the chosen one if not given, more epochs than it had."""
+        training = self._meant(asked)
         if training is not None:
             done = 0 if training.last is None else training.last.epoch + 1
             self._start_again(training, lambda request: request.lasting(done + more))
@@ -259,11 +263,11 @@ class TrainWidget(RequestDock[Asked, Needs]):
         left = _FINISH_IN if last is None else max(1, min(_FINISH_IN, last.epochs - last.epoch - 1))
         epochs, yes = QInputDialog.getInt(self, "Finish soon", "Epochs until the end:", left, 1, 100_000)
         if yes:
-            self.finish_in(epochs)
+            self.finish_in(epochs, training)
 
-    def finish_in(self, epochs: int) -> None:
-        """Let the chosen training end after a few more epochs."""
-        training = self.chosen
+    def finish_in(self, epochs: int, asked: Training | None = None) -> None:
+        """Let a training, the chosen one if not given, end after a few more epochs."""
+        training = self._meant(asked)
         if training is None:
             return
         if training.status == "running":
@@ -278,11 +282,11 @@ class TrainWidget(RequestDock[Asked, Needs]):
         if training is not None and self.starter.confirmed(
             "Discard this training?", f"Move checkpoints, logs and validation of {training.title} to the trash?"
         ):
-            self.discard()
+            self.discard(training)
 
-    def discard(self) -> None:
-        """Move the chosen training to the trash; one that saved nothing yet is deleted."""
-        training = self.chosen
+    def discard(self, asked: Training | None = None) -> None:
+        """Move a training, the chosen one if not given, to the trash; one that saved nothing yet is deleted."""
+        training = self._meant(asked)
         if training is not None and not training.alive:
             folder = training.folder
             self._aside(lambda: _put_away(folder), lambda _: self.state.trained.emit())
