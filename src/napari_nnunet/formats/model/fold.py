@@ -13,8 +13,10 @@ from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.trash import TRASH, trash_path
 from napari_nnunet.schema.json_text import message
+from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 
+CALIBRATION_FILE = "calibration.json"  # of a model, or of an ensemble
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 CONTINUED_FILE = "continued_from.json"  # the model that a training continues, and how good both are
 RUNS_FILE = "tracking.json"  # which run of a tracker a training that is resumed continues
@@ -150,7 +152,21 @@ class FoldFolder:
             os.rename(self.path, target)
         except OSError as error:
             raise write_error(target, error) from error
+        self._forget_calibrations()
         return target
+
+    def _forget_calibrations(self) -> None:
+        """Remove the calibrations of the model, and of ensembles with it, that this fold had a part in."""
+        model = self.path.parent
+        found = [model / CALIBRATION_FILE]
+        for path in model.parent.glob(f"ensembles/ensemble___*/{CALIBRATION_FILE}"):
+            ensemble = EnsembleName.of(path.parent.name)
+            found += [path] if ensemble is not None and model.name in ensemble.members else []
+        for path in found:
+            folds = message(path).get("folds") if path.is_file() else []
+            if not isinstance(folds, list) or str(self.fold) in folds:
+                with suppress(OSError):
+                    path.unlink()
 
     def ask(self, **wishes: Any) -> None:
         """Tell the process that trains: ``stop=True`` (save and end), or ``finish_in=N`` epochs."""

@@ -19,6 +19,7 @@ from napari_nnunet.events import CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels
+from napari_nnunet.formats.model.fold import CALIBRATION_FILE
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.places import Members
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
@@ -32,7 +33,6 @@ from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.choosing import CalibrateRequest
 
-CALIBRATION_FILE = "calibration.json"
 _PER_CASE = 20_000  # voxels, drawn at random
 
 
@@ -136,6 +136,8 @@ def known_temperature(models: Sequence[Path]) -> float | None:
     """Return the temperature of a model, or of an ensemble of these models in any order, None if nobody found it."""
     if len(models) == 1:
         return _read(models[0] / CALIBRATION_FILE)
+    if len({model.parent for model in models}) > 1:  # of another dataset, or lying elsewhere: others of these names
+        return None
     names = {model.name for model in models}
     for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{CALIBRATION_FILE}"), reverse=True):
         ensemble = EnsembleName.of(path.parent.name)

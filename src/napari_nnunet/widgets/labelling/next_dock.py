@@ -332,4 +332,4 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
 
 
 def _digest(labels: NDArray[Any]) -> str:
-    return hashlib.sha1(np.ascontiguousarray(labels), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(np.ascontiguousarray(labels).data, usedforsecurity=False).hexdigest()
