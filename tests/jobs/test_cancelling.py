@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kinds_of_jobs import KINDS, contents, leftovers, renewed
+from kinds_of_small_jobs import SMALL
 from napari_nnunet.events import Job, Stage, drain
 
 
@@ -60,11 +61,20 @@ def _run_until(job: Job[Any], count: int, *, closed: bool) -> None:
             drain(job, listen)
 
 
+def _quickly(name, request):
+    """Return a kind of job; small ones run in one process, for what they do is not about workers."""
+    if name == "track":
+        pytest.importorskip("laptrack", reason="laptrack is not installed: it comes with napari-nnunet[tracking]")
+    if name in SMALL:
+        request.getfixturevalue("in_one_process")
+    return (KINDS | SMALL)[name]
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "train" else ()) for name in KINDS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "train" else ()) for name in (*KINDS, *SMALL)]
 )
-def test_a_job_cancelled_anywhere_leaves_usable_files_and_ends_the_same_when_run_again(tmp_path, name):
-    kind, ready, events = KINDS[name], tmp_path / "ready", []
+def test_a_job_cancelled_anywhere_leaves_usable_files_and_ends_the_same_when_run_again(tmp_path, name, request):
+    kind, ready, events = _quickly(name, request), tmp_path / "ready", []
     ready.mkdir()
     kind.prepare(ready)
     folder = renewed(ready)
