@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_nnunet.formats.dataset.class_files import find_class_files
+from napari_nnunet.formats.masks.class_files import find_class_files
 
 
 def found(cases, files):

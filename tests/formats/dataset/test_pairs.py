@@ -57,6 +57,50 @@ def test_channels_come_in_the_order_of_their_numbers_not_of_their_names(pair):
     assert [path.name for path in found.pairs[0].images] == ["a_ch1.png", "a_ch2.png", "a_ch10.png"]
 
 
+@pytest.mark.parametrize("ends", [("_T1", "_FLAIR"), ("_T1", "_T2", "_FLAIR"), ("_T1", "_T2")])
+def test_channels_are_found_where_the_number_of_a_case_would_find_its_mask_too(pair, ends):
+    found = pair([f"sub-{i:02}{end}.nii.gz" for i in (1, 2) for end in ends], ["sub-01.nii.gz", "sub-02.nii.gz"])
+    assert [(p.name, p.channels) for p in found.pairs] == [(f"sub-0{i}", tuple(sorted(ends))) for i in (1, 2)]
+    assert not found.images
+
+
+def test_numbers_find_no_mask_of_another_case_where_words_find_those_of_others(pair):
+    names = ["ctrl_01.png", "pat_01.png", "pat_02.png"]
+    found = pair(names, ["ctrl_01.png", "pat_02.png", "sham_01.png"])
+    assert [(p.name, p.mask.name) for p in found.pairs] == [("ctrl_01", "ctrl_01.png"), ("pat_02", "pat_02.png")]
+    assert [path.name for path in (*found.images, *found.masks)] == ["pat_01.png", "sham_01.png"]
+
+
+def test_numbers_are_the_same_with_zeros_before_them(pair):
+    found = pair(["cell_9.png", "cell_10.png"], ["cell_009.png", "cell_10.png"])
+    assert [(p.name, p.mask.name) for p in found.pairs] == [("cell_10", "cell_10.png"), ("cell_9", "cell_009.png")]
+
+
+@pytest.mark.parametrize(
+    ("files", "channels"),
+    [
+        (["p1/p1_T1", "p1/p1_FLAIR", "p2/p2_T1", "p2/p2_FLAIR"], ["FLAIR", "T1"]),
+        (["p1/ax_T1", "p1/bx_T2", "p2/dx_T1", "p2/cx_T2"], ["T1", "T2"]),
+        (["p1/c_2", "p1/c_10", "p2/c_10", "p2/c_2"], ["2", "10"]),
+    ],
+)
+def test_channels_in_the_folder_of_a_case_are_told_by_what_their_names_share(pair, files, channels):
+    found = pair([f"{name}.png" for name in files], ["p1.png", "p2.png"])
+    assert [[path.stem.rpartition("_")[2] for path in p.images] for p in found.pairs] == [channels, channels]
+
+
+def test_suffixes_tell_the_channels_in_the_folder_of_a_case_and_other_files_are_left_over(pair):
+    found = pair(["p1/t2.png", "p1/t1.png", "p1/x.png", "p2/p2_t1.png", "p2/p2_t2.png"], ["p1.png", "p2.png"],
+                 suffixes=("_t2", "_t1"))  # fmt: skip
+    assert [[path.stem[-2:] for path in p.images] for p in found.pairs] == [["t2", "t1"], ["t2", "t1"]]
+    assert [path.name for path in found.images] == ["x.png"]
+
+
+def test_the_longest_suffix_counts(pair):
+    found = pair(["a_SE.png", "a_BSE.png"], ["a.png"], suffixes=("SE", "BSE"))
+    assert [(p.name, [path.name for path in p.images]) for p in found.pairs] == [("a", ["a_SE.png", "a_BSE.png"])]
+
+
 def test_channels_by_suffix_come_in_the_order_of_the_suffixes(pair):
     found = pair(["a_rot.png", "a_grün.png"], ["a.png"], suffixes=("_rot", "_grün"))
     assert [path.name for path in found.pairs[0].images] == ["a_rot.png", "a_grün.png"]

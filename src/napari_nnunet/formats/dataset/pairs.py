@@ -10,19 +10,20 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.formats.dataset.class_files import ClassFiles, find_class_files
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.formats.dataset.channel_files import (
+    Cases,
+    digits_of_name,
+    grouped_channels,
+    image_files,
+    is_image,
+    splitters,
+    stem_of,
+    words_of_name,
+    words_with_plain_numbers,
+)
 from napari_nnunet.formats.dicom import series as dicom
-from napari_nnunet.formats.images.files import ending_of
-
-_NOISE = {
-    "image", "images", "img", "im", "raw", "input", "volume", "vol", "scan",
-    "mask", "masks", "seg", "segm", "segmentation", "label", "labels", "lbl", "gt", "truth", "groundtruth",
-    "annotation", "annotations", "manual",
-}  # fmt: skip
-_FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
-_LAST_WORD = re.compile(r"[_\-. ][^_\-. ]*[^\W\d_][^_\-. ]*$")  # with a letter
-_LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
+from napari_nnunet.formats.masks.class_files import ClassFiles, find_class_files
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ImagePair:
         Voxel size in mm, array order, that counts whatever the image says.
     colours : {"", "grey", "rgb"}
         What becomes of the colours of a picture, or of a grey one; empty where it stays as it is.
+    channels : tuple of str
+        What tells the channel files apart, in their order ("0000", "_SE"); empty where there is one file alone.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ImagePair:
     classes: tuple[str, ...] = ()
     spacing: tuple[float, ...] | None = None
     colours: Literal["", "grey", "rgb"] = ""
+    channels: tuple[str, ...] = ()
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -88,7 +92,7 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     """Match the images and masks of two folders.
 
     Names are compared without their ending, without words such as "image", "mask", "gt", and without channel suffixes;
-    where they still differ, by their numbers if these are unambiguous.
+    where no two are alike then, by their numbers if these are unambiguous.
 
     Parameters
     ----------
@@ -139,9 +143,9 @@ def pair_subfolders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), 
         sources, targets = ([] if not (f := root / place).is_dir() else _images(f, skip) for root in (images, masks))
         found = _best(sources, targets, suffixes)
         if not found.pairs and len(sources) == len(targets) == 1:
-            found = Pairing((ImagePair(_clean(_stem(sources[0])), (sources[0],), targets[0]),), (), ())
+            found = Pairing((ImagePair(_clean(stem_of(sources[0])), (sources[0],), targets[0]),), (), ())
         for pair in found.pairs:
-            parts = (*place.parts, pair.name) if _words(pair.name) else place.parts or (pair.name,)
+            parts = (*place.parts, pair.name) if words_of_name(pair.name) else place.parts or (pair.name,)
             name = _free("_".join(map(_clean, parts)), pairs)
             pairs[name] = replace(pair, name=name)
         left[0].extend(found.images)
@@ -166,20 +170,26 @@ def _places(folder: Path) -> Iterator[Path]:
 def _images(folder: Path, skip: Container[str]) -> list[Path]:
     """Return the images of a folder without those of its subfolders."""
     entries = (path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in skip)
-    return [path for path in entries if (dicom.is_series(path) if path.is_dir() else _is_image(path))]
+    return [path for path in entries if (dicom.is_series(path) if path.is_dir() else is_image(path))]
 
 
 def _best(sources: Sequence[Path], targets: Sequence[Path], suffixes: Sequence[str]) -> Pairing:
-    """Return the way to match images and masks that leaves the fewest over."""
-    best = Pairing((), tuple(sources), tuple(targets))
-    for split in _splitters(suffixes, sources):
-        cases = _grouped(sources, split)
-        found = _without_folders(_match(cases, {_stem(path): path for path in targets}))
-        by_class = find_class_files(cases, targets, _files, _words, _stem)
-        for way in (found, *([] if by_class is None else [_joined(cases, by_class)])):
-            if len(way.pairs) > len(best.pairs):
-                best = way
-    return best
+    """Return the way to match images and masks that leaves the fewest over; by numbers only where no words match."""
+    grouped = [grouped_channels(sources, split, suffixes) for split in splitters(suffixes, sources)]
+    masks = {stem_of(path): path for path in targets}
+    for keys in ((words_of_name, words_with_plain_numbers), (digits_of_name,)):
+        best = max((_match(cases, spare, masks, keys) for cases, spare in grouped), key=_matched)
+        for cases, spare in grouped:
+            by_class = find_class_files(cases, targets, image_files, words_of_name, stem_of)
+            way = best if by_class is None else _joined(cases, spare, by_class)
+            best = way if len(way.pairs) > len(best.pairs) else best
+        if best.pairs:
+            return best
+    return Pairing((), tuple(sources), tuple(targets))
+
+
+def _matched(found: Pairing) -> tuple[int, int]:
+    return len(found.pairs), -len(found.images) - len(found.masks)
 
 
 def _without_folders(found: Pairing) -> Pairing:
@@ -192,16 +202,17 @@ def _without_folders(found: Pairing) -> Pairing:
     )
 
 
-def _joined(cases: Mapping[str, tuple[Path, ...]], masks: ClassFiles) -> Pairing:
+def _joined(cases: Cases, spare: Sequence[Path], masks: ClassFiles) -> Pairing:
     """Return the cases that have a file for one class or more."""
     number = {name: i for i, name in enumerate(masks.classes, start=1)}
     pairs: dict[str, ImagePair] = {}
     for case, own in sorted(masks.files.items()):
         parts = tuple((number[name], own[name]) for name in sorted(own))
         name = _free(_clean(case), pairs)
-        pairs[name] = ImagePair(name, cases[case], parts[0][1], parts, masks.classes)
-    rest = tuple(path for case, files in cases.items() if case not in masks.files for path in files)
-    return Pairing(tuple(pairs[name] for name in sorted(pairs)), rest, masks.rest)
+        pair = ImagePair(name, tuple(cases[case].values()), parts[0][1], parts, masks.classes)
+        pairs[name] = replace(pair, channels=_told_apart(cases[case]))
+    rest = [path for case, files in cases.items() if case not in masks.files for path in files.values()]
+    return Pairing(tuple(pairs[name] for name in sorted(pairs)), (*rest, *spare), masks.rest)
 
 
 def _entries(folder: Path, skip: Container[str]) -> list[Path]:
@@ -212,15 +223,15 @@ def _entries(folder: Path, skip: Container[str]) -> list[Path]:
         if path.name.startswith(".") or path.name in skip:
             continue
         if path.is_dir():
-            if dicom.is_series(path) or _files(path):
+            if dicom.is_series(path) or image_files(path):
                 found.append(path)
-        elif _is_image(path):
+        elif is_image(path):
             found.append(path)
     if not found:
         raise DatasetError(f"{folder} contains no images that can be read.")
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in found:
-        by_stem[_stem(path)].append(path.name)
+        by_stem[stem_of(path)].append(path.name)
     twice = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
     if twice:
         listed = "; ".join(twice[:10]) + ("; ..." if len(twice) > 10 else "")
@@ -231,99 +242,26 @@ def _entries(folder: Path, skip: Container[str]) -> list[Path]:
     return found
 
 
-def _is_image(path: Path) -> bool:
-    try:
-        ending_of(path)
-    except ImageError:
-        return path.suffix.lower() == ".dcm" and dicom.holds_volume(path)
-    return True
+def _told_apart(files: Mapping[str, Path]) -> tuple[str, ...]:
+    return tuple(files) if len(files) > 1 else ()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and _is_image(path)
-    )
-
-
-def _stem(path: Path) -> str:
-    if path.is_dir():
-        return path.name
-    return path.name[: -len(".dcm" if path.suffix.lower() == ".dcm" else ending_of(path))]
-
-
-Splitter = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
-
-
-def _splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Splitter]:
-    def by_suffixes(endings: Sequence[str]) -> Splitter:
-        def split(stem: str) -> tuple[str, str]:
-            for i, suffix in enumerate(endings):
-                if stem.endswith(suffix):
-                    return stem[: -len(suffix)], f"{i:04d}"
-            return stem, ""
-
-        return split
-
-    if suffixes:
-        return [by_suffixes(suffixes)]
-
-    def plain(stem: str) -> tuple[str, str]:
-        return stem, ""
-
-    def by(pattern: re.Pattern[str]) -> Splitter:
-        def split(stem: str) -> tuple[str, str]:
-            match = pattern.search(stem)
-            return (stem[: match.start()], match[1].zfill(4)) if match else (stem, "")
-
-        return split
-
-    even = _even_suffixes([_stem(path) for path in sources if not path.is_dir()])
-    return [plain, by(_FOUR_DIGITS), by(_LETTER), *([by_suffixes(even)] if even else [])]
-
-
-def _even_suffixes(stems: Sequence[str]) -> tuple[str, ...]:
-    """Return the last words of names, if every beginning has the same two or more of them."""
-    ends: dict[str, set[str]] = defaultdict(set)
-    for stem in stems:
-        match = _LAST_WORD.search(stem)
-        if match is None:
-            return ()
-        ends[stem[: match.start()]].add(match[0])
-    sets = set(map(frozenset, ends.values()))
-    return tuple(sorted(sets.pop())) if len(sets) == 1 and all(len(found) > 1 for found in ends.values()) else ()
-
-
-def channel_word(path: Path) -> str:
-    """Return the word that tells a channel's file from those of other channels; empty where it is a number."""
-    stem = _stem(path)
-    match = _LAST_WORD.search(stem)
-    return match[0][1:] if match and not (_FOUR_DIGITS.search(stem) or _LETTER.search(stem)) else ""
-
-
-def _grouped(sources: Sequence[Path], split: Splitter) -> dict[str, tuple[Path, ...]]:
-    """Return the channel files of each case."""
-    grouped: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in sources:
-        if path.is_dir() and not dicom.is_series(path):
-            grouped[path.name] = {file.name: file for file in _files(path)}
-        else:
-            case, channel = split(_stem(path))
-            grouped[case][channel] = path
-    return {case: tuple(files[key] for key in sorted(files)) for case, files in grouped.items()}
-
-
-def _match(cases: Mapping[str, tuple[Path, ...]], masks: Mapping[str, Path]) -> Pairing:
-    """Match by name without noise, then what is left by number."""
+def _match(
+    cases: Cases, spare: Sequence[Path], masks: Mapping[str, Path], keys: Sequence[Callable[[str], str]]
+) -> Pairing:
+    """Match by what the names say, one way after the other; a folder of mask files is no mask."""
     left, right = dict(cases), dict(masks)
     pairs: dict[str, ImagePair] = {}
-    for key in (_words, _digits):
+    for key in keys:
         mine, theirs = _unique(left, key), _unique(right, key)
         for common in sorted(set(mine) & set(theirs)):
             case, mask = mine[common], theirs[common]
             name = _free(_clean(case), pairs)
-            pairs[name] = ImagePair(name, left.pop(case), right.pop(mask))
-    rest = tuple(path for files in left.values() for path in files)
-    return Pairing(tuple(pairs[name] for name in sorted(pairs)), rest, tuple(right.values()))
+            files = left.pop(case)
+            pairs[name] = ImagePair(name, tuple(files.values()), right.pop(mask), channels=_told_apart(files))
+    rest = [path for files in left.values() for path in files.values()]
+    found = Pairing(tuple(pairs[name] for name in sorted(pairs)), (*rest, *spare), tuple(right.values()))
+    return _without_folders(found)
 
 
 def _unique(names: Mapping[str, object], key: Callable[[str], str]) -> dict[str, str]:
@@ -332,16 +270,6 @@ def _unique(names: Mapping[str, object], key: Callable[[str], str]) -> dict[str,
     for name in names:
         found[key(name)].append(name)
     return {k: listed[0] for k, listed in found.items() if k and len(listed) == 1}
-
-
-def _words(name: str) -> str:
-    words = re.split(r"[_\-. ]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name))
-    kept = [word.casefold() for word in words if word and word.casefold() not in _NOISE]
-    return "_".join(kept)
-
-
-def _digits(name: str) -> str:
-    return "-".join(str(int(number)) for number in re.findall(r"\d+", name))
 
 
 def _clean(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, ImageError
-from napari_nnunet.formats.dataset.pairs import ImagePair, channel_word
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError
+from napari_nnunet.formats.dataset.channel_files import channel_word
+from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
@@ -21,6 +23,7 @@ from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_cla
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import GIVEN
 from napari_nnunet.volume import Volume
 
@@ -135,10 +138,83 @@ def names_of_channels(case: PlannedCase) -> tuple[str, ...]:
     """Return the names of the channels as files and colours say them."""
     if len(case.pair.images) == 1 and case.channels in (3, 4) and len(case.shape) == 2:
         return ("R", "G", "B", "A")[: case.channels]
-    words = tuple(channel_word(path) for path in case.pair.images)
-    if len(words) == case.channels > 1 and all(words) and len(set(words)) == len(words):
-        return words
-    return tuple(f"channel_{c}" for c in range(case.channels))
+    words = _words(case.pair)
+    return words if len(words) == case.channels else tuple(f"channel_{c}" for c in range(case.channels))
+
+
+def _words(pair: ImagePair) -> tuple[str, ...]:
+    """Return what the channel files say of themselves, words and no numbers; empty where they do not."""
+    by_file = [channel_word(path) for path in pair.images]
+    for words in (by_file, [channel.strip("_-. ") for channel in pair.channels]):
+        if len(pair.images) > 1 and len(set(words)) == len(words) and all(re.search(r"[^\W\d_]", w) for w in words):
+            return tuple(words)
+    return ()
+
+
+def in_order_of(names: Sequence[str], pair: ImagePair) -> ImagePair:
+    """Return a pair with its channel files in the order of a dataset's, where they are named after its channels."""
+    words, wanted = ([name.casefold() for name in some] for some in (_words(pair), names))
+    if sorted(words) != sorted(wanted) or not words:
+        return pair
+    order = [words.index(name) for name in wanted]
+    channels = tuple(pair.channels[i] for i in order)
+    return replace(pair, images=tuple(pair.images[i] for i in order), channels=channels)
+
+
+def unlike_channels(cases: Sequence[PlannedCase]) -> dict[str, NnunetError]:
+    """Return the cases that have as many channel files as the others, but others, by their names."""
+    told = [tuple(channel.strip("_-. ") for channel in case.pair.channels) for case in cases]
+    usual = max(sorted(set(told)), key=told.count, default=())
+    return {
+        case.name: DatasetError(
+            f"its channels are {', '.join(own)} by the names of its files, those of the others {', '.join(usual)}; "
+            "name the files alike, or give what their names end in, in channel order",
+            shell="(--suffixes _T1 _T2)",
+            window="in 'Channel suffixes'",
+        )
+        for case, own in zip(cases, told, strict=True)
+        if own != usual and len(own) == len(usual)
+    }
+
+
+def channel_trouble(
+    cases: Sequence[PlannedCase], channels: Sequence[str], info: DatasetInfo | None, suffixes: Sequence[str]
+) -> NnunetError | None:
+    """Return why the channels of cases are none of a dataset, or not those whose names were given; None if they are."""
+    if not cases:
+        return None
+    have = cases[0].channels
+    if info is None:
+        if len(channels) == have:
+            return None
+        text = f"{len(channels)} channel names were given, but the images have {have} channels."
+        return DatasetError(text, window="Correct 'Channel names'.")
+    count, listed = len(info.channel_names), ", ".join(info.channel_names)
+    if count != have:
+        way = {1: "grey", 3: "rgb"}.get(count) if cases[0].picture else None
+        return DatasetError(
+            f"The images have {have} channels, the dataset has {count} ({listed}).",
+            shell=f"Convert them: --colours {way}." if way else "",
+            window="Convert them with 'Colours'." if way else "Choose another dataset in 'Add to'.",
+        )
+    return _other_channels(cases[0].pair, info.channel_names, suffixes)
+
+
+def _other_channels(pair: ImagePair, names: Sequence[str], suffixes: Sequence[str]) -> NnunetError | None:
+    """Return the question which file is which channel of a dataset; None where that is certain."""
+    words, wanted = ([name.casefold() for name in some] for some in (_words(pair), names))
+    found = [channel.strip("_-. ") for channel in pair.channels]
+    numbers = [int(channel) for channel in found if channel.isdecimal()]
+    in_turn = len(numbers) == len(found) and all(n == numbers[0] + i for i, n in enumerate(numbers))
+    if not found or words == wanted or in_turn or (suffixes and sorted(words) != sorted(wanted)):
+        return None
+    said = f"are {'given as' if suffixes else 'named'} {', '.join(_words(pair) or found)}"
+    way = "Give what the names of the files end in, in the order of the dataset's channels"
+    return DatasetError(
+        f"The channels of the dataset are {', '.join(names)}, the channel files {said}.",
+        shell=f"{way} (--suffixes _A _B).",
+        window=f"{way}, in 'Channel suffixes'.",
+    )
 
 
 def task(pair: ImagePair, *more: object) -> Task:

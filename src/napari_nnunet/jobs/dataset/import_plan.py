@@ -16,11 +16,14 @@ from napari_nnunet.formats.masks.translation import Told, Translation, as_meant,
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.import_case import (
     PlannedCase,
+    channel_trouble,
+    in_order_of,
     look_at_pair,
     look_closer,
     mixed_colours,
     names_of_channels,
     task,
+    unlike_channels,
     unlike_most,
     with_colours,
 )
@@ -126,7 +129,10 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
     """
     pairs = pair_subfolders if request.subfolders else pair_folders
     pairing = pairs(request.images, request.masks, suffixes=request.suffixes, skip=request.skip)
-    wanted = [replace(pair, spacing=request.spacing) for pair in pairing.pairs if pair.name not in request.skip]
+    target = None if request.dataset is None else workspace.raw / workspace.dataset_name(request.dataset)
+    order = () if target is None or request.suffixes else read_info(target).channel_names
+    found = [in_order_of(order, pair) for pair in pairing.pairs if pair.name not in request.skip]
+    wanted = [replace(pair, spacing=request.spacing) for pair in found]
     yield Stage(name="Reading masks", total=len(wanted))
     outcomes = yield from run_cases(
         look_at_pair, [task(pair, request.apart) for pair in wanted], workers=request.workers
@@ -138,9 +144,8 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
     pieces: tuple[Pieces, ...] = ()
     if closer and not request.mapping and request.threshold is None and request.objects is None:
         tasks = [task(case.pair) for case in cases if case.name in closer]
-        found = yield from run_cases(look_closer, tasks, workers=request.workers)
-        pieces = tuple(outcome.result for outcome in found.values() if outcome.error is None)
-    target = None if request.dataset is None else workspace.raw / workspace.dataset_name(request.dataset)
+        looked = yield from run_cases(look_closer, tasks, workers=request.workers)
+        pieces = tuple(outcome.result for outcome in looked.values() if outcome.error is None)
     left = _left_out(pairing, request)
     return decide(ImportPlan(tuple(cases), (), left, problems, None, None, None, target, pieces), request)
 
@@ -179,7 +184,7 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
     problems |= _unlike(cases, plan.target)
     channels = request.channel_names or (names_of_channels(cases[0]) if cases else ())
     recognised, translation, question = _meaning(cases, plan.pieces, request, info)
-    trouble = mixed_colours(cases) or _channel_trouble(cases, channels, info) or question
+    trouble = mixed_colours(cases) or channel_trouble(cases, channels, info, request.suffixes) or question
     return ImportPlan(
         cases=cases,
         channels=info.channel_names if info is not None else channels,
@@ -195,7 +200,7 @@ def decide(plan: ImportPlan, request: ImportFoldersRequest) -> ImportPlan:
 
 def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, NnunetError]:
     """Return the cases that differ from most in channels or dimensions, or that the dataset has already."""
-    problems: dict[str, NnunetError] = {}
+    problems: dict[str, NnunetError] = unlike_channels(cases)
     for what, found in (
         ("channels", {case.name: case.channels for case in cases}),
         ("dimensions", {case.name: len(case.shape) for case in cases}),
@@ -213,26 +218,6 @@ def _unlike(cases: Sequence[PlannedCase], target: Path | None) -> dict[str, Nnun
             if case.name in there:
                 problems[case.name] = DatasetError(f"{target.name} has a case of this name; rename the files")
     return problems
-
-
-def _channel_trouble(
-    cases: Sequence[PlannedCase], channels: Sequence[str], info: DatasetInfo | None
-) -> NnunetError | None:
-    if not cases:
-        return None
-    have = cases[0].channels
-    if info is not None and len(info.channel_names) != have:
-        count, listed = len(info.channel_names), ", ".join(info.channel_names)
-        way = {1: "grey", 3: "rgb"}.get(count) if cases[0].picture else None
-        return DatasetError(
-            f"The images have {have} channels, the dataset has {count} ({listed}).",
-            shell=f"Convert them: --colours {way}." if way else "",
-            window="Convert them with 'Colours'." if way else "Choose another dataset in 'Add to'.",
-        )
-    if info is None and len(channels) != have:
-        text = f"{len(channels)} channel names were given, but the images have {have} channels."
-        return DatasetError(text, window="Correct 'Channel names'.")
-    return None
 
 
 def _meaning(

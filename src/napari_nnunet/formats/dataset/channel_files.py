@@ -1,0 +1,165 @@
+"""Which files are the channels of which case, by their names: suffixes, numbers, or a folder per case."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from napari_nnunet.errors import ImageError
+from napari_nnunet.formats.dicom import series as dicom
+from napari_nnunet.formats.images.files import ending_of
+
+_NOISE = {
+    "image", "images", "img", "im", "raw", "input", "volume", "vol", "scan",
+    "mask", "masks", "seg", "segm", "segmentation", "label", "labels", "lbl", "gt", "truth", "groundtruth",
+    "annotation", "annotations", "manual",
+}  # fmt: skip
+_FOUR_DIGITS = re.compile(r"[_-](\d{4})$")
+_LAST_WORD = re.compile(r"[_\-. ][^_\-. ]*[^\W\d_][^_\-. ]*$")  # with a letter
+_LETTER = re.compile(r"[_-](?:channel|chan|ch|c)(\d{1,3})$", re.IGNORECASE)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file can be read as an image, by its name, and where it is DICOM by what it holds."""
+    try:
+        ending_of(path)
+    except ImageError:
+        return path.suffix.lower() == ".dcm" and dicom.holds_volume(path)
+    return True
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and is_image(path)
+    )
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending; that of a folder as it is."""
+    if path.is_dir():
+        return path.name
+    return path.name[: -len(".dcm" if path.suffix.lower() == ".dcm" else ending_of(path))]
+
+
+Splitter = Callable[[str], tuple[str, str]]  # a stem to (case, channel)
+Cases = Mapping[str, Mapping[str, Path]]  # the files of each, by what tells its channels apart, in their order
+
+
+def splitters(suffixes: Sequence[str], sources: Sequence[Path]) -> list[Splitter]:
+    """Return the ways to part names into case and channel; the suffixes are the only one where they are given."""
+
+    def by_suffixes(endings: Sequence[str]) -> Splitter:
+        def split(stem: str) -> tuple[str, str]:
+            suffix = _ending_in(stem, endings)
+            return (stem[: -len(suffix)], suffix) if suffix else (stem, "")
+
+        return split
+
+    if suffixes:
+        return [by_suffixes(suffixes)]
+
+    def plain(stem: str) -> tuple[str, str]:
+        return stem, ""
+
+    def by(pattern: re.Pattern[str]) -> Splitter:
+        def split(stem: str) -> tuple[str, str]:
+            match = pattern.search(stem)
+            return (stem[: match.start()], match[1].zfill(4)) if match else (stem, "")
+
+        return split
+
+    even = _even_suffixes([stem_of(path) for path in sources if not path.is_dir()])
+    return [plain, by(_FOUR_DIGITS), by(_LETTER), *([by_suffixes(even)] if even else [])]
+
+
+def _ending_in(stem: str, endings: Sequence[str]) -> str:
+    """Return what a name ends in, the longest one; empty where it is none of the endings."""
+    return max((ending for ending in endings if stem.endswith(ending)), key=len, default="")
+
+
+def _even_suffixes(stems: Sequence[str]) -> tuple[str, ...]:
+    """Return the last words of names, if every beginning has the same two or more of them."""
+    ends: dict[str, set[str]] = defaultdict(set)
+    for stem in stems:
+        match = _LAST_WORD.search(stem)
+        if match is None:
+            return ()
+        ends[stem[: match.start()]].add(match[0])
+    sets = set(map(frozenset, ends.values()))
+    return tuple(sorted(sets.pop())) if len(sets) == 1 and all(len(found) > 1 for found in ends.values()) else ()
+
+
+def channel_word(path: Path) -> str:
+    """Return the word that tells a channel's file from those of other channels; empty where it is a number."""
+    stem = stem_of(path)
+    match = _LAST_WORD.search(stem)
+    return match[0][1:] if match and not (_FOUR_DIGITS.search(stem) or _LETTER.search(stem)) else ""
+
+
+def grouped_channels(
+    sources: Sequence[Path], split: Splitter, suffixes: Sequence[str]
+) -> tuple[Cases, tuple[Path, ...]]:
+    """Return the channel files of each case, and those in its folder that are no channel."""
+    grouped: dict[str, dict[str, Path]] = defaultdict(dict)
+    folders: dict[str, list[Path]] = {}
+    for path in sources:
+        if path.is_dir() and not dicom.is_series(path):
+            folders[path.name] = image_files(path)
+        else:
+            case, channel = split(stem_of(path))
+            grouped[case][channel] = path
+    grouped |= _in_folders(folders, suffixes)
+    taken = {path for files in grouped.values() for path in files.values()}
+    spare = tuple(path for files in folders.values() for path in files if path not in taken)
+
+    def order(channel: str) -> tuple[int, list[str | int]]:
+        parts: list[str | int] = [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", channel)]
+        return suffixes.index(channel) if channel in suffixes else len(suffixes), parts
+
+    return {case: {key: files[key] for key in sorted(files, key=order)} for case, files in grouped.items()}, spare
+
+
+def _in_folders(folders: Mapping[str, Sequence[Path]], suffixes: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Return the files of folders with a case each, by what most folders have in common in their names."""
+
+    def with_suffix(stem: str, case: str) -> str:
+        return _ending_in(f"_{stem}", suffixes)
+
+    def beyond_case(stem: str, case: str) -> str:
+        return "_".join(word for word in words_of_name(stem).split("_") if word not in words_of_name(case).split("_"))
+
+    def last(stem: str, case: str) -> str:
+        match = _LETTER.search(stem) or _FOUR_DIGITS.search(stem)
+        return match[1].zfill(4) if match else re.split(r"[_\-. ]", stem)[-1].casefold()
+
+    found: list[tuple[int, dict[str, dict[str, Path]]]] = []
+    for key in (with_suffix,) if suffixes else (lambda stem, case: stem, beyond_case, last):
+        named = {case: {key(stem_of(path), case): path for path in files} for case, files in folders.items()}
+        whole = {case for case, files in folders.items() if suffixes or len(named[case]) == len(files)}
+        alike = Counter(frozenset(files) for case, files in named.items() if case in whole)
+        if len(whole) == len(folders):
+            found.append((max(alike.values(), default=0), named))
+    named = max(found, key=lambda way: way[0])[1]
+    if suffixes:
+        named = {case: {key: path for key, path in files.items() if key} for case, files in named.items()}
+    return {case: files for case, files in named.items() if files}
+
+
+def words_of_name(name: str) -> str:
+    """Return the words of a name that tell, joined by underscores."""
+    words = re.split(r"[_\-. ]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name))
+    kept = [word.casefold() for word in words if word and word.casefold() not in _NOISE]
+    return "_".join(kept)
+
+
+def words_with_plain_numbers(name: str) -> str:
+    """Return the words of a name, with 7 for 007."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", words_of_name(name))
+
+
+def digits_of_name(name: str) -> str:
+    """Return the numbers of a name."""
+    return "-".join(str(int(number)) for number in re.findall(r"\d+", name))
