@@ -19,6 +19,7 @@ from choices import (
     notes,
     random_labels,
     run_verb,
+    speckled,
 )
 from helpers import write_nifti
 from napari_nnunet.cli.main import main
@@ -192,6 +193,25 @@ def test_two_folders_are_compared_by_what_they_hold(tmp_path, capsys):
     assert shown[0].split() == ["case", "organ", "lesion"]
     assert shown[2].startswith("b ") and shown[3].split() == ["a", "1.0000", "1.0000"]
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").startswith("case,label,Dice")
+
+
+@pytest.mark.parametrize("verb", ["compare", "evaluate_folder"])
+def test_folders_that_give_the_same_value_to_other_classes_are_told(tmp_path, capsys, verb):
+    truth, _ = speckled()
+    label_folder(tmp_path / "a", {"x": truth})
+    label_folder(tmp_path / "b", {"x": truth})
+    words = [tmp_path / "a", tmp_path / "b"]
+    words = [verb, *words] if verb == "compare" else [verb, *words, "-djfile", tmp_path / "a" / "dataset.json"]
+    assert run_verb(*words) == 0
+    assert "do not mean the same" not in "".join(capsys.readouterr())
+    content = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    first, second = [name for name in content["labels"] if name != "background"][:2]
+    content["labels"] |= {first: content["labels"][second], second: content["labels"][first]}
+    (tmp_path / "b" / "dataset.json").write_text(json.dumps(content))
+    assert run_verb(*words) == 0
+    said = "".join(capsys.readouterr())
+    assert f"{first} = {content['labels'][first]}" in said
+    assert "the values do not mean the same classes" in said
 
 
 def test_differences_say_who_has_something_where():

@@ -24,6 +24,7 @@ from napari_nnunet.errors import DatasetError, SettingsError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.results.postprocessing import read_cleaning, write_cleaning
+from napari_nnunet.formats.results.summary import Summary
 from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate_folder
 from napari_nnunet.jobs.choosing.postprocess import apply_cleaning, determine, determine_postprocessing
 from napari_nnunet.schema.cleaning import Cleaning, Step
@@ -74,6 +75,22 @@ def test_postprocessing_is_found_applied_and_does_what_it_says(tmp_path, capsys)
     assert "the largest part of organ" in capsys.readouterr().out
     with pytest.raises(SettingsError, match="same folder"):
         drain(apply_cleaning(tmp_path / "pred", tmp_path / "pred", found.cleaning, RULES))
+
+
+def test_a_summary_of_earlier_segmentations_is_written_anew(tmp_path):
+    truth, wrong = speckled()
+    label_folder(tmp_path / "ref", {"a": truth})
+    label_folder(tmp_path / "pred", {"a": truth})
+    summary = tmp_path / "pred" / "summary.json"
+    drain(evaluate_folder(tmp_path / "ref", tmp_path / "pred", RULES))
+    drain(determine(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
+    before = summary.stat().st_mtime_ns
+    drain(determine(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
+    assert summary.stat().st_mtime_ns == before
+    label_folder(tmp_path / "pred", {"a": wrong})
+    found = drain(determine(tmp_path / "pred", tmp_path / "ref", RULES, INFO.labels, keep_cleaned=False))
+    assert Summary.read(summary).foreground["Dice"] == pytest.approx(found.before.foreground["Dice"])
+    assert found.before.foreground["Dice"] < 1
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)], ids=["mirrored", "permuted"])

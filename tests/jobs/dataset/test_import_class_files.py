@@ -140,6 +140,23 @@ def test_cases_of_files_per_class_are_added_to_a_dataset_by_the_names_of_its_cla
     assert np.array_equal(labels["q1"], 2 * parts["liver"] + (parts["tumour"] > 0))
 
 
+def test_masks_named_after_another_class_than_their_value_are_asked_about(tmp_path):
+    write(tmp_path)
+    made = drain(import_folders(Workspace.at(tmp_path), request(tmp_path)))
+    more = tmp_path / "more"
+    more.mkdir()
+    write(more, cases=("d1", "d2"))
+    for case in ("d1", "d2"):
+        write_nifti(more / "masks" / f"{case}_tumour.nii.gz", boxes(overlap=False)["tumour"] // 255)
+        (more / "masks" / f"{case}_liver.nii.gz").unlink()
+    asked = request(more, dataset=made.name)
+    with pytest.raises(DatasetError, match=r"d1_tumour.* after the class tumour \(2 in .*value 1, which is liver"):
+        drain(import_folders(Workspace.at(tmp_path), asked))
+    drain(import_folders(Workspace.at(tmp_path), asked.replace(mapping={"1": "tumour"})))
+    labels = {case.name: read_labels(case.label)[0] for case in open_dataset(made).cases}
+    assert np.unique(labels["d1"]).tolist() == [0, 2]
+
+
 def test_a_plan_says_which_files_a_mask_is_joined_of(tmp_path):
     write(tmp_path)
     plan = drain(plan_import(Workspace.at(tmp_path), request(tmp_path)))

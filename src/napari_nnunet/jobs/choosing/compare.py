@@ -16,7 +16,7 @@ from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending
 from napari_nnunet.jobs.choosing.ensemble import info_beside
-from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, read_pair
+from napari_nnunet.jobs.choosing.evaluate import Evaluation, Rules, badness, evaluate_pairs, other_classes, read_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, compare_cases, pair_up
 from napari_nnunet.schema.dataset import DatasetInfo, Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
@@ -84,6 +84,7 @@ def folder_rules(
     for place in places:
         if place.is_file():
             info = info_beside(place.parent) if place.name == "dataset.json" else DatasetInfo.read(place)
+            yield from other_classes(info, place, first, second)
             rules = replace(Rules.of(info), ignore_geometry=ignore_geometry, asked_by_voxels=True)
             return rules, class_names(info, rules.labels)
     ending = common_ending(first)

@@ -30,7 +30,7 @@ from napari_nnunet.jobs.choosing.pairs import (
     undefined_values,
     unsized_references,
 )
-from napari_nnunet.schema.dataset import DatasetInfo, Region, unknown_regions
+from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo, Region, unknown_regions
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
@@ -334,7 +334,9 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
     if isinstance(request, EvaluateFolderRequest):
         plans = request.plans_json or request.prediction / "plans.json"
         reader = Plans.read(plans).reader if request.plans_json is not None or plans.is_file() else None
-        rules = Rules.of(DatasetInfo.read(request.dataset_json), reader=reader, surface=request.surface)
+        info = DatasetInfo.read(request.dataset_json)
+        yield from other_classes(info, request.dataset_json, request.reference, request.prediction)
+        rules = Rules.of(info, reader=reader, surface=request.surface)
     else:
         rules = Rules(request.labels, common_ending(request.reference), request.ignore_label, surface=request.surface)
     rules = replace(rules, ignore_geometry=request.ignore_geometry, asked_by_voxels=True)
@@ -349,6 +351,27 @@ def evaluate(request: EvaluateFolderRequest | EvaluateSimpleRequest) -> Job[Eval
         cluster=request.cluster,
     )
     return (yield from job)
+
+
+def other_classes(info: DatasetInfo, told_by: Path, *folders: Path) -> Job[None]:
+    """Warn of folders whose own dataset.json calls a value something else, or gives a class another value."""
+    for path in (folder / "dataset.json" for folder in folders):
+        if not path.is_file() or path.samefile(told_by):
+            continue
+        ours, theirs = info.labels.labels, DatasetInfo.read(path).labels.labels
+        names = {value: name for name, value in ours.items()}
+        wrong = [n for n, value in theirs.items() if ours.get(n, value) != value or names.get(value, n) != n]
+        if wrong:
+            own, other = ({n: v for n, v in some.items() if n != BACKGROUND} for some in (theirs, ours))
+            yield Note(
+                level="warning",
+                text=f"{path} says {_values(own)}, {told_by} says {_values(other)}: the values do not mean the same "
+                "classes, and the scores compare values. Compare folders whose dataset.json agree.",
+            )
+
+
+def _values(labels: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in list(labels.items())[:8])
 
 
 def _strange_values(result: Evaluation, rules: Rules) -> Job[None]:

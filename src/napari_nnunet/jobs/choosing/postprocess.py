@@ -129,7 +129,8 @@ def determine(
     Returns
     -------
     Determined
-        postprocessing.pkl, postprocessing.json and, if it was not there, summary.json have been written.
+        postprocessing.pkl, postprocessing.json and, where it was not there or of other segmentations, summary.json
+        have been written.
     """
     pairs = pair_up(reference, prediction, rules.ending, missing_ok=True)
     yield Stage(name="Testing postprocessing", total=len(pairs))
@@ -138,7 +139,7 @@ def determine(
     folder = prediction / "postprocessed"
     moved = [replace(pair, prediction=folder / pair.prediction.name) for pair in pairs]
     scores = summary_of(pairs, before, rules.labels), summary_of(moved, after, rules.labels)
-    if not (prediction / SUMMARY_FILE).is_file():
+    if not _has_scores(prediction / SUMMARY_FILE, scores[0], rules.ending):
         scores[0].write(prediction / SUMMARY_FILE)
     file = prediction / "postprocessing.pkl"
     result = Determined(cleaning, *scores, scheme, file)
@@ -148,6 +149,22 @@ def determine(
     write_report(prediction / "postprocessing.json", cleaning, result.before, result.after)
     write_cleaning(file, cleaning)
     return result
+
+
+def _has_scores(path: Path, scores: Summary, ending: str) -> bool:
+    """Whether a summary is that of these segmentations: the same Dice in every case. It may have more metrics."""
+    try:
+        there = Summary.read(path, ending=ending)
+    except DatasetError:
+        return False
+    return _dice_of(there) == _dice_of(scores)
+
+
+def _dice_of(summary: Summary) -> dict[str, dict[str, str]]:
+    return {
+        case.name: {label: f"{values.get('Dice', math.nan):.9f}" for label, values in case.metrics.items()}
+        for case in summary.cases
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, ImageError, NnunetError
-from napari_nnunet.formats.dataset.channel_files import channel_word
+from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, words_of_name
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
@@ -23,7 +23,7 @@ from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_cla
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
 from napari_nnunet.jobs.case_size import SMALL
 from napari_nnunet.processes.pool import Task
-from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo
 from napari_nnunet.schema.geometry import GIVEN
 from napari_nnunet.volume import Volume
 
@@ -215,6 +215,24 @@ def _other_channels(pair: ImagePair, names: Sequence[str], suffixes: Sequence[st
         shell=f"{way} (--suffixes _A _B).",
         window=f"{way}, in 'Channel suffixes'.",
     )
+
+
+def named_otherwise(cases: Sequence[PlannedCase], labels: Mapping[str, int]) -> str:
+    """Say which mask is named after a class of a dataset and holds the value of another; empty where none is."""
+    classes = {words_of_name(name.casefold()): name for name in labels if name != BACKGROUND}
+    values = {value: name for name, value in labels.items()}
+    for case in cases:
+        mask, image = (words_of_name(name).split("_") for name in (stem_of(case.pair.mask), case.name))
+        name = classes.get("_".join(word for word in mask if word not in image), "")
+        held = [value for value in case.facts.counts if value and value != labels.get(name)]
+        if name and held and not case.pair.parts:
+            value = held[0]
+            what = f", which is {values[int(value)]} in the dataset" if value in values else ""
+            return (
+                f"{case.pair.mask.name} is named after the class {name} ({labels[name]} in the dataset), but holds "
+                f"the value {value:g}{what}. Say what its values mean; import masks of other classes by themselves."
+            )
+    return ""
 
 
 def task(pair: ImagePair, *more: object) -> Task:

@@ -21,6 +21,7 @@ from napari_nnunet.jobs.dataset.import_case import (
     look_at_pair,
     look_closer,
     mixed_colours,
+    named_otherwise,
     names_of_channels,
     task,
     unlike_channels,
@@ -246,6 +247,8 @@ def _meaning(
             rest = recognise(without(facts, told.ignore), pieces) if told.ignore else recognised
             if fractions or not (rest.certain or _fits(facts, known)):
                 return recognised, None, ask(rest, rest.sentence)
+        if known is not None and not told.names_classes and (said := named_otherwise(cases, known)):
+            return recognised, None, ask(recognised, said)
         translation, unnamed = translate(facts, told, known=known)
     except NnunetError as error:
         return recognised, None, error

@@ -150,10 +150,24 @@ def _one(
         if output is not None:
             beside = _beside(case, out, ".dcm")
             output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
+        _remove_earlier(case, out, result, settings, folder)
         # The segmentation comes last: where it exists, everything of the case does.
         if said := write_result(result, model.dataset, out, model_reader(model)):
             yield Note(level="warning", text=f"{case.name}: {said}")
     return result
+
+
+def _remove_earlier(
+    case: Case, out: Path, result: Prediction, settings: PredictSettings, folder: PredictFolderRequest
+) -> None:
+    """Remove what an earlier run wrote beside a segmentation that is written anew, where this one writes none."""
+    stale = [] if settings.probabilities else [_beside(case, out, ".npz"), _beside(case, out, ".pkl")]
+    stale += [] if folder.dicom_seg else [_beside(case, out, ".dcm")]
+    if result.uncertainty is None:
+        stale += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
+    for path in stale:
+        if path.is_file() and not any(path.samefile(source) for source in case.files if source.exists()):
+            path.unlink()
 
 
 def _previous_of(
