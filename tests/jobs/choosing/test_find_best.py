@@ -39,6 +39,17 @@ def test_the_best_is_chosen_from_the_folds_that_all_have(tmp_path):
     assert f"-f 0 1 -tr nnUNetTrainer -c 3d_fullres -p nnUNetPlans --workspace {tmp_path}" in text
 
 
+def test_means_over_other_cases_are_not_compared_without_a_word(tmp_path):
+    workspace = validated(tmp_path, "3d_fullres", (0, 1), quality=0.8)
+    validated(tmp_path, "2d", (0, 1), quality=0.3)
+    model = workspace.results / "Dataset001_Tiny" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    shutil.copy(model / "fold_1/validation/c1.nii.gz", model / "fold_1/validation/c2.nii.gz")
+    shutil.copy(workspace.preprocessed / "Dataset001_Tiny/gt_segmentations/c1.nii.gz", tmp_path / "c2.nii.gz")
+    (tmp_path / "c2.nii.gz").rename(workspace.preprocessed / "Dataset001_Tiny/gt_segmentations/c2.nii.gz")
+    _, said = notes(find_best(workspace, FindBestRequest(dataset="Dataset001_Tiny", ensembling=False)))
+    assert "of 3 cases nnUNetTrainer__nnUNetPlans__2d lacks 1 (c2)" in said
+
+
 def test_triples_are_compared_on_request(tmp_path):
     for configuration in ("3d_fullres", "2d", "3d_lowres"):
         workspace = validated(tmp_path, configuration, (0,), quality=0.4)

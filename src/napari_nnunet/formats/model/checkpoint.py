@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -41,6 +41,8 @@ class Checkpoint:
         Axes that may be flipped at test time; None means no mirroring.
     epoch : int or None
         Number of finished epochs.
+    made_with : mapping
+        ``init_args``: the plans and the dataset.json of the training; empty where a checkpoint does not say.
     """
 
     weights: Mapping[str, Tensor]
@@ -48,6 +50,7 @@ class Checkpoint:
     configuration: str | None
     mirror_axes: tuple[int, ...] | None
     epoch: int | None
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_raw(path: Path) -> dict[str, Any]:
@@ -120,6 +123,25 @@ def facts_in(file: BinaryIO) -> tuple[str, str] | None:
     tuple of str or None
         None where it is damaged, of another kind or refused.
     """
+    content = _without_weights(file)
+    try:
+        return None if content is None else (str(content["trainer_name"]), str(content["init_args"]["configuration"]))
+    except Exception:  # a damaged pickle may hold anything, and whoever asks can do without
+        return None
+
+
+def made_with(path: Path) -> Mapping[str, Any]:
+    """Return the plans and the dataset.json that a checkpoint says it was trained with; its weights are not read."""
+    try:
+        with path.open("rb") as file:
+            content = _without_weights(file)
+    except OSError:
+        return {}
+    arguments = content.get("init_args") if isinstance(content, Mapping) else None
+    return arguments if isinstance(arguments, Mapping) else {}
+
+
+def _without_weights(file: BinaryIO) -> Any:
     try:
         with zipfile.ZipFile(file) as archive:
             inner = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -127,8 +149,7 @@ def facts_in(file: BinaryIO) -> tuple[str, str] | None:
                 return None
             table = archive.read(inner)
         walk(table)
-        content, _ = read_table(table)
-        return str(content["trainer_name"]), str(content["init_args"]["configuration"])
+        return read_table(table)[0]
     except Exception:  # a damaged pickle may fail in any way, and whoever asks can do without
         return None
 
@@ -150,6 +171,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         configuration=_text(arguments.get("configuration")) if isinstance(arguments, dict) else None,
         mirror_axes=tuple(int(a) for a in axes) if axes is not None else None,
         epoch=epochs_in(content),
+        made_with=arguments if isinstance(arguments, dict) else {},
     )
 
 

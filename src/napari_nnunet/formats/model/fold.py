@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_nnunet.errors import DatasetError, ModelError, NnunetError
 from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
+from napari_nnunet.formats.model.checkpoint import made_with
 from napari_nnunet.formats.trash import TRASH, trash_path
+from napari_nnunet.schema.dataset import IGNORE, DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.plans import Plans
 
 CALIBRATION_FILE = "calibration.json"  # of a model, or of an ensemble
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
@@ -143,6 +147,25 @@ class FoldFolder:
                 self._wishes.unlink(missing_ok=True)
             yield
 
+    @property
+    def trained_cases(self) -> frozenset[str]:
+        """The cases that the fold was trained with; empty where nothing says which, as in folds of nnU-Net."""
+        found = message(self.path / "debug.json").get("training_cases")
+        return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+    def require_unseen(self, cases: Iterable[str], splits: Path) -> None:
+        """Raise DatasetError where cases validate now that the fold was trained with."""
+        seen = sorted(self.trained_cases.intersection(cases)) if self.checkpoints else []
+        if seen:
+            listed = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+            raise DatasetError(
+                f"{self.path} was trained with {len(seen)} of the cases that validate it now ({listed}): {splits} was "
+                "changed since. Its scores would come out too high. Put the folds back as they were, or train this "
+                "fold from its beginning.",
+                shell="Leave out --c and --val for that.",
+                window="Press Train instead of Resume for that.",
+            )
+
     def put_aside(self) -> Path | None:
         """Move an earlier training to the model's trash; returns where it is, None if there was none."""
         if not self.checkpoints:
@@ -205,3 +228,121 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
     """
     found = results.glob(f"{dataset or 'Dataset*'}/*__*__*/fold_*")
     return [FoldFolder(path) for path in sorted(found) if path.is_dir()]
+
+
+def told_apart(made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str) -> list[str]:
+    """Return what weights rely on that plans and dataset say otherwise than when they were trained.
+
+    Sizes of patch and batch are no such thing, nor are new names of classes and channels.
+
+    Parameters
+    ----------
+    made : mapping
+        ``init_args`` of a checkpoint; nothing is said of what it lacks.
+    plans, info, configuration
+        What its weights would be used with.
+    """
+    found = []
+    try:
+        before = Plans.parse(made["plans"], where="its plans")
+        then, now = _relied_on(before, configuration), _relied_on(plans, configuration)
+        found += [
+            f"'{key}' in plans.json was {_short(then[key])} and is {_short(now[key])}"
+            for key in then
+            if then[key] != now[key]
+        ]
+    except _UNSAID:
+        pass
+    try:
+        old = DatasetInfo.parse(made["dataset_json"], where="its dataset.json")
+    except _UNSAID:
+        return found
+    if _others(_values(old.labels), _values(info.labels)) or (
+        info.labels.has_regions and old.labels.regions_class_order != info.labels.regions_class_order
+    ):
+        found.append(f"'labels' in dataset.json were {_short(old.labels.labels)} and are {_short(info.labels.labels)}")
+    channels = [dict(zip(one.channel_names, range(len(one.channel_names)), strict=True)) for one in (old, info)]
+    if len(old.channel_names) != len(info.channel_names) or _others(*channels):
+        was, are = (", ".join(one.channel_names) for one in (old, info))
+        found.append(f"'channel_names' in dataset.json were {was} and are {are}")
+    return found
+
+
+_UNSAID = (NnunetError, LookupError, TypeError, ValueError, AttributeError)  # what a checkpoint lacks or says oddly
+
+
+def _relied_on(plans: Plans, name: str) -> dict[str, Any]:
+    """Return what decides of a prediction, by its key in plans.json."""
+    found = plans.configuration(name)
+    used = [i for i, scheme in enumerate(found.normalization_schemes) if scheme == "CTNormalization"]
+    return {
+        "spacing": list(found.spacing),
+        "normalization_schemes": list(found.normalization_schemes),
+        "use_mask_for_norm": list(found.use_mask_for_norm),
+        **{f"architecture: {k}": v for k, v in found.architecture.model_dump().items() if k != "dropout"},
+        "resampling_fn_data": found.resample_data.model_dump(),
+        "resampling_fn_probabilities": found.resample_probabilities.model_dump(),
+        "transpose_forward": list(plans.transpose_forward),
+        "foreground_intensity_properties_per_channel": {i: plans.intensities[i].model_dump() for i in used},
+    }
+
+
+def _values(labels: LabelScheme) -> dict[str, Any]:
+    found = {name: value for name, value in labels.labels.items() if name != IGNORE}
+    if not labels.has_regions:
+        return found
+    return {name: (place, value) for place, (name, value) in enumerate(found.items())}
+
+
+def _others(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a name means something else, or what is named is not the same; names may be new."""
+    moved = any(now[name] != value for name, value in then.items() if name in now)
+    return moved or sorted(map(str, then.values())) != sorted(map(str, now.values()))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def require_same_rules(
+    model: Path, plans: Plans, info: DatasetInfo, configuration: str, *, fold: Fold, own: bool, others: bool
+) -> None:
+    """Raise ModelError where a training would use, or write beside trained folds, what these were not trained with.
+
+    Parameters
+    ----------
+    model : Path
+        The model's folder: its folds share one plans.json and one dataset.json.
+    plans, info, configuration
+        What is to be trained.
+    fold : int or "all"
+        Which fold.
+    own, others : bool
+        Whether it goes on with what that fold learnt, and whether it writes what the others share.
+    """
+    mine = FoldFolder.at(model, fold)
+    for folder in map(FoldFolder, sorted(model.glob("fold_*"))):
+        asked = own if folder.path == mine.path else others
+        if not asked or not folder.checkpoints:
+            continue
+        apart = told_apart(made_with(folder.checkpoints[0]), plans, info, configuration)
+        if not apart:
+            continue
+        if folder.path == mine.path:
+            raise ModelError(
+                f"{folder.checkpoints[0]} was trained otherwise than {plans.where} and dataset.json say now: "
+                f"{'; '.join(apart)}. Its weights mean nothing with that. Put back what was changed, or train this "
+                "fold from its beginning.",
+                shell="Leave out --c and --val for that.",
+                window="Press Train instead of Resume for that.",
+            )
+        raise ModelError(
+            f"{folder.checkpoints[0]} was trained otherwise than {plans.where} and dataset.json say now: "
+            f"{'; '.join(apart)}. All folds of {model.name} share one plans.json and one dataset.json, so that fold "
+            f"{folder.fold} could no longer be used once fold {fold} is trained. Give the new plans a name of their "
+            "own, or put the folds that were trained before away.",
+            shell="Plan with -overwrite_plans_name NAME and train with -p NAME, or move their folders elsewhere.",
+            window="Write a name at 'Plans name' in the Plan dock and choose it in the Train dock, or press 'Discard…' "
+            "for each of them there.",
+        )

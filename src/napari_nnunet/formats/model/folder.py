@@ -14,6 +14,7 @@ from typing import Any
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.images.files import ADAPTERS
 from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
+from napari_nnunet.formats.model.fold import told_apart
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
@@ -151,8 +152,19 @@ class TrainedModel:
             raise ModelError(f"{self.folder} is no longer there.")
 
     def read_fold(self, fold: Fold, checkpoint: str) -> Checkpoint:
-        """Read one fold's weights and facts."""
-        return read_checkpoint(self.checkpoint_path(fold, checkpoint))
+        """Read one fold's weights and facts; raises ModelError where they do not belong to plans and dataset."""
+        path = self.checkpoint_path(fold, checkpoint)
+        found = read_checkpoint(path)
+        apart = told_apart(found.made_with, self.plans, self.dataset, self.configuration.name)
+        if apart:
+            raise ModelError(
+                f"{path} was trained otherwise than the files in {self.folder} say: {'; '.join(apart)}. What it "
+                "segments would be wrong. Put back the plans.json and dataset.json that it was trained with, or train "
+                f"fold {fold} again.",
+                shell="Other folds can be chosen with -f.",
+                window="Other folds can be chosen in the Segment dock.",
+            )
+        return found
 
     def hashes(self, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, str]:
         """Return the SHA-256 of every checkpoint used."""

@@ -376,3 +376,15 @@ def remove_old_format(folder: Path, name: str) -> None:
     """Delete what a case left in the earlier format: nnU-Net refuses a folder with both."""
     for path in (folder / f"{name}.npz", folder / f"{name}.npy", folder / f"{name}_seg.npy"):
         path.unlink(missing_ok=True)
+
+
+def require_undamaged(data: Path, names: Sequence[str]) -> None:
+    """Look at the headers of all files, for hours may pass before a case is drawn; raises DatasetError."""
+    damaged = [(name, why) for name in names if (why := damage_of(data, name))]
+    if damaged:
+        listed = ", ".join(name for name, _ in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise DatasetError(
+            f"{len(damaged)} of {len(names)} preprocessed cases in {data} are damaged ({listed}): {damaged[0][1]}.",
+            shell="Delete their files and run 'preprocess' again; only these are made.",
+            window="Delete their files and press Preprocess in the Plan dock; only these are made.",
+        )

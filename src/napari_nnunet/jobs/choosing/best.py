@@ -46,7 +46,7 @@ from napari_nnunet.jobs.choosing.ensemble import EnsembleRules, ensemble_cases
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.choosing.instructions import instructions
 from napari_nnunet.jobs.choosing.postprocess import Determined, determine
-from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_members
+from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases, validation_members
 from napari_nnunet.jobs.objects.find import decoding_of
 from napari_nnunet.schema.model_name import EnsembleName, ModelName
 from napari_nnunet.schema.names import Fold
@@ -136,6 +136,7 @@ def find_best(workspace: Workspace, request: FindBestRequest) -> Job[Answer]:
 def _find_best(workspace: Workspace, dataset: str, request: FindBestRequest) -> Job[Answer]:
     models = yield from _candidates(workspace, dataset, request)
     models, folds = yield from _common_folds(models, request.folds, dataset_folds(workspace, dataset))
+    yield from _tell_of_other_cases(models, folds)
     scored: list[Scored] = []
     for model in models:
         found = yield from collect(workspace, model, folds, overwrite=request.overwrite, workers=request.workers)
@@ -269,6 +270,27 @@ def _common_folds(
             "More folds make the choice more reliable.",
         )
     return usable, folds
+
+
+def _tell_of_other_cases(models: Sequence[TrainedModel], folds: tuple[Fold, ...]) -> Job[None]:
+    """Warn where models were validated on different cases of the same folds: their means say little of each other."""
+    cases = {
+        model.folder.name: set(validation_cases(model.folder, folds, model.dataset.file_ending)) for model in models
+    }
+    every = set().union(*cases.values())
+    lacking = [
+        f"{name} lacks {len(every - there)} ({', '.join(sorted(every - there)[:4])})"
+        for name, there in cases.items()
+        if there != every
+    ]
+    if lacking:
+        yield Note(
+            level="warning",
+            text=f"The models were validated on different cases, so that their scores cannot be compared: of "
+            f"{len(every)} cases {'; '.join(lacking)}. Validate their folds again (train --val).",
+            in_window=f"The models were validated on different cases, so that their scores cannot be compared: of "
+            f"{len(every)} cases {'; '.join(lacking)}. Validate their folds again in the Train dock.",
+        )
 
 
 def _score_ensemble(

@@ -12,7 +12,7 @@ from pathlib import Path
 from napari_nnunet.engine.training.splits import FOLDS, Split, group_splits, make_splits
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job, Note
-from napari_nnunet.formats.atomic import write_json
+from napari_nnunet.formats.atomic import copy_file, write_json
 from napari_nnunet.formats.claim import claimed, is_claimed
 from napari_nnunet.formats.dataset.groups import Groups, read_groups, stored_groups
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -194,19 +194,42 @@ def _exchange(workspace: Workspace, name: str, cases: Sequence[str], found: Foun
         raise DatasetError(f"{own} says which folds there are, so no others can be made. Move it away first.")
     path = base / SPLITS_FILE
     if path.is_file():
-        trained = _trained(workspace.results / name)
-        if trained:
-            raise DatasetError(
-                f"{path} has other folds, and {trained[0].parent.name}/{trained[0].name} was trained with them: models "
-                "of different folds cannot be compared. Train with the folds there are, or move "
-                f"{'this folder' if len(trained) == 1 else f'these {len(trained)} folders'} of folds away first."
-            )
+        require_no_training(workspace, name)
         kept = _unused(base)
         path.rename(kept)
         yield Note(text=f"The folds there were are kept in {kept.name}.")
     write_splits(path, found.splits)
     yield Note(text=f"Made {len(found.splits)} folds of {len(cases)} cases{_in_groups(found)}: {path}.")
     return FoundFolds(found.splits, found.groups, True, found.warnings)
+
+
+def require_no_training(workspace: Workspace, name: str, *, more: str = "") -> None:
+    """Raise DatasetError where models were trained with the folds of a dataset that others would replace."""
+    trained = _trained(workspace.results / name)
+    if trained:
+        raise DatasetError(
+            f"{workspace.preprocessed / name / SPLITS_FILE} has other folds, and {trained[0].parent.name}/"
+            f"{trained[0].name} was trained with them: models of different folds cannot be compared. "
+            f"{more}Train with the folds there are, or move "
+            f"{'this folder' if len(trained) == 1 else f'these {len(trained)} folders'} of folds away first."
+        )
+
+
+def take_raw_folds(workspace: Workspace, name: str, *, dry_run: bool = False) -> None:
+    """Take the folds that a raw dataset brings, unless they are there already; a dry run only looks.
+
+    Raises
+    ------
+    DatasetError
+        If models were trained with others.
+    """
+    own, path = workspace.raw / name / SPLITS_FILE, workspace.preprocessed / name / SPLITS_FILE
+    if not own.is_file():
+        return
+    if path.is_file() and list(read_splits(path)) != list(read_splits(own)):
+        require_no_training(workspace, name, more=f"Move {own} away, which says which folds to use now. ")
+    if not dry_run:
+        copy_file(own, path)
 
 
 def settled_splits(

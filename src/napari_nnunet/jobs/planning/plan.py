@@ -19,9 +19,8 @@ from napari_nnunet.formats.dataset.read_case import read_case
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups
+from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Task, collected, results_of, run_cases
@@ -223,12 +222,10 @@ def _fold(workspace: Workspace, dataset: RawDataset, request: PlanRequest) -> Jo
     """Take the folds that the raw dataset brings, or make those that are asked for; else training makes them."""
     names = [case.name for case in dataset.cases]
     base = workspace.preprocessed / dataset.name
-    own = dataset.folder / SPLITS_FILE
     if request.asks:
         yield from make_folds(workspace, dataset.name, names, request)
         return
-    if own.is_file():
-        copy_file(own, base / SPLITS_FILE)
+    take_raw_folds(workspace, dataset.name)
     if len(names) > 1:
         found = folds_of(base, names, request, own_groups(workspace, dataset.name))
         yield from (Note(level="warning", text=text) for text in found.warnings)

@@ -9,7 +9,7 @@ from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import require_sound, verify
 from napari_nnunet.jobs.objects.draw import keep_drawn
-from napari_nnunet.jobs.planning.folds import look_at_folds
+from napari_nnunet.jobs.planning.folds import look_at_folds, take_raw_folds
 from napari_nnunet.jobs.planning.plan import extract_fingerprint, plan_experiment
 from napari_nnunet.jobs.planning.preprocess import PreprocessResult, preprocess
 from napari_nnunet.processes.pool import warm_up
@@ -58,6 +58,8 @@ def plan_and_preprocess(workspace: Workspace, request: PlanAndPreprocessRequest)
         look_at_folds(
             workspace, request.dataset, request
         )  # what is wrong with them is said before anything is measured
+    else:
+        take_raw_folds(workspace, workspace.dataset_name(request.dataset), dry_run=True)
     if request.cluster is None:
         warm_up(request.measure_workers)
     if request.check:

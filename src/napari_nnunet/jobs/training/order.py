@@ -16,8 +16,8 @@ from napari_nnunet.events import Job, Note
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.dataset.objects import look_at_drawn
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.formats.preprocessed.cases import case_names, damage_of, next_stage_file, open_case, undrawn
+from napari_nnunet.formats.model.fold import FoldFolder, require_same_rules
+from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file, open_case, require_undamaged, undrawn
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
@@ -202,8 +202,9 @@ def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = Fal
             shell=f"Run 'preprocess -d {dataset_name} -plans_name {request.plans} -c {configuration.name}' first.",
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
+    _require_alike(workspace, plans, info, request)
     _refuse_stale(workspace, plans, configuration, data)
-    _refuse_damaged(data, names)
+    require_undamaged(data, names)
     yield from look_at_labels(data, names, plans.reader, info)
     require_classes(recipe.class_weights, info.labels, f"The dataset {dataset_name}")
     split = yield from _split(workspace, dataset_name, names, request)
@@ -217,7 +218,7 @@ def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = Fal
             _require_previous(previous, split, configuration)
     where = (workspace, dataset_name, plans, configuration, info, request.fold, split, data, previous)
     order = Order(*where, settings, recipe)
-    yield from _look_at_references(order)
+    yield from _look_at_references(order, again=request.resume or request.validate_only)
     return order
 
 
@@ -283,20 +284,18 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         )
 
 
-def _refuse_damaged(data: Path, names: Sequence[str]) -> None:
-    """Look at the headers of all files: hours may pass before a case is drawn."""
-    damaged = [(name, why) for name in names if (why := damage_of(data, name))]
-    if damaged:
-        listed = ", ".join(name for name, _ in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
-        raise DatasetError(
-            f"{len(damaged)} of {len(names)} preprocessed cases in {data} are damaged ({listed}): {damaged[0][1]}.",
-            shell="Delete their files and run 'preprocess' again; only these are made.",
-            window="Delete their files and press Preprocess in the Plan dock; only these are made.",
-        )
+def _require_alike(workspace: Workspace, plans: Plans, info: DatasetInfo, request: TrainRequest) -> None:
+    """Refuse to go on with, or to train beside, what was trained with other rules."""
+    name = ModelName(request.trainer, plans.plans_name, request.configuration)
+    model = workspace.model(workspace.dataset_name(request.dataset), name)
+    own, others = request.resume or request.validate_only, not request.validate_only
+    require_same_rules(model, plans, info, name.configuration, fold=request.fold, own=own, others=others)
 
 
-def _look_at_references(order: Order) -> Job[None]:
-    """Say before a training which of its validation cases cannot be compared after it."""
+def _look_at_references(order: Order, *, again: bool) -> Job[None]:
+    """Say which validation cases cannot be compared after a training; refuse those that the fold was trained with."""
+    if again and order.fold != "all":
+        order.folder.require_unseen(order.split.val, order.base / SPLITS_FILE)
     missing = [name for name in order.split.val if not order.reference(name).is_file()]
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -102,6 +102,7 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
     remove_leftovers(folder)
     predictor = _predictor(order, network, choice)
     names = sorted(order.split.val)
+    _forget(folder, order.info.file_ending, names)
     yield Stage(name="Validation", total=len(names))
     found: dict[str, tuple[dict[Region, Metrics], Path]] = {}
     failed: dict[str, NnunetError] = {}
@@ -125,6 +126,7 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
                     labels = yield from _segment(predictor, order, case, writer, writing, (i, len(names)), judge)
             except NnunetError as error:
                 failed[name] = error
+                (folder / (name + order.info.file_ending)).unlink(missing_ok=True)  # that of another network
                 yield CaseFailed.of(name, error, i, len(names))
                 continue
             scheme = order.info.labels
@@ -137,6 +139,14 @@ def validate_fold(order: Order, network: UNet, choice: BackendChoice) -> Job[Val
         if judge is not None:
             yield from judge.finish()
     return _summary(order, folder, found, failed)
+
+
+def _forget(folder: Path, ending: str, names: Sequence[str]) -> None:
+    """Remove what an earlier network left and this one will not replace: probabilities, and cases of other folds."""
+    for path in sorted(folder.iterdir()):
+        other = path.name.endswith(ending) and path.name.removesuffix(ending) not in names
+        if path.is_file() and (other or path.suffix in (".npz", ".pkl")):
+            path.unlink(missing_ok=True)
 
 
 def _predictor(order: Order, network: UNet, choice: BackendChoice) -> Predictor:

@@ -1,0 +1,169 @@
+"""Folds of a model share one plans.json and one dataset.json: what was trained with others is never used with them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from trainings import SHORT, folder_of, run
+
+from helpers import TRAINED, Recipe, make_model, preprocess_here
+from napari_nnunet.errors import DatasetError, ModelError
+from napari_nnunet.events import drain
+from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.jobs.planning.folds import take_raw_folds
+from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.schema.requests.training import TrainRequest
+
+ONE = SHORT.replace(epochs=1, iterations=1, validation_iterations=1)
+
+
+def change(path, function):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+def entry(content):
+    return content["configurations"]["3d_fullres"]
+
+
+def coarser(content):
+    entry(content)["spacing"] = [2.0, 2.0, 2.0]
+
+
+def unscaled(content):
+    entry(content)["normalization_schemes"] = ["NoNormalization"]
+
+
+def turned(content):
+    content["transpose_forward"], content["transpose_backward"] = [1, 0, 2], [1, 0, 2]
+
+
+def wider(content):
+    entry(content)["architecture"]["arch_kwargs"]["features_per_stage"] = [12, 16]
+
+
+def swapped(content):
+    content["labels"] = {"background": 0, "organ": 2, "lesion": 1}
+
+
+@pytest.fixture
+def trained(new_workspace):
+    workspace = new_workspace()
+    run(workspace, settings=ONE, validation=False)
+    return workspace
+
+
+def files(workspace):
+    base = workspace.preprocessed / TRAINED
+    return base / "nnUNetPlans.json", base / "dataset.json"
+
+
+@pytest.mark.parametrize(
+    ("function", "key"),
+    [(coarser, "spacing"), (unscaled, "normalization_schemes"), (turned, "transpose_forward"), (swapped, "labels")],
+)
+def test_what_a_fold_was_trained_with_is_not_changed_under_it(trained, function, key):
+    change(files(trained)[function is swapped], function)
+    model = folder_of(trained).path.parent
+    before = [(model / name).read_bytes() for name in ("plans.json", "dataset.json")]
+    with pytest.raises(ModelError, match=f"fold_0.checkpoint_final.pth was trained otherwise .*'{key}'") as raised:
+        run(trained, fold=1, settings=ONE, validation=False)
+    assert "-overwrite_plans_name NAME" in raised.value.message
+    assert "Plan dock" in raised.value.in_window and "Discard" in raised.value.in_window
+    assert [(model / name).read_bytes() for name in ("plans.json", "dataset.json")] == before
+    for asked in ({"resume": True}, {"validate_only": True}):
+        with pytest.raises(ModelError, match=f"'{key}' .* mean nothing with that"):
+            run(trained, settings=ONE.replace(epochs=2), **asked)
+    with pytest.raises(ModelError, match=key):  # a dock asks before it starts a process
+        drain(check_training(trained, [TrainRequest(dataset=TRAINED, configuration="3d_fullres", fold=1)]))
+
+
+def test_a_fold_alone_is_trained_anew_with_other_classes(trained):
+    for path in (trained.raw / TRAINED / "dataset.json", files(trained)[1]):
+        change(path, swapped)
+    preprocess_here(trained, open_dataset(trained.raw / TRAINED))
+    result, _ = run(trained, settings=ONE, validation=False)
+    assert result.finished
+
+
+def test_patch_and_batch_may_be_changed_between_folds(trained):
+    change(files(trained)[0], lambda content: entry(content).update(batch_size=3))
+    result, _ = run(trained, fold=1, settings=ONE, validation=False)
+    assert result.finished and len(load_model(folder_of(trained).path.parent).folds()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "key"),
+    [
+        ("plans.json", coarser, "spacing"),
+        ("plans.json", unscaled, "normalization_schemes"),
+        ("dataset.json", swapped, "labels"),
+    ],
+)
+def test_weights_are_not_used_with_what_they_were_not_trained_with(tmp_path, name, function, key):
+    model = make_model(tmp_path, Recipe())
+    change(model.folder / name, function)
+    with pytest.raises(ModelError, match=f"checkpoint_final.pth was trained otherwise .*'{key}' in {name}"):
+        load_model(model.folder).read_fold(0, "checkpoint_final.pth")
+
+
+def test_a_model_with_a_new_patch_new_names_or_unused_statistics_is_read(tmp_path):
+    model = make_model(tmp_path, Recipe())
+    change(model.folder / "plans.json", lambda content: entry(content).update(batch_size=7))
+    change(model.folder / "dataset.json", lambda content: content["labels"].update(ignore=3))
+    assert load_model(model.folder).read_fold(0, "checkpoint_final.pth").weights
+    change(
+        model.folder / "dataset.json",
+        lambda content: content.update(labels={"background": 0, "liver": 1, "tumour": 2}, channel_names={"0": "MRI"}),
+    )
+    assert load_model(model.folder).read_fold(0, "checkpoint_final.pth").weights
+
+
+def test_probabilities_of_an_earlier_network_do_not_stay_beside_new_segmentations(new_workspace):
+    workspace = new_workspace()
+    run(workspace, settings=ONE.replace(probabilities=True))
+    folder = folder_of(workspace).validation
+    assert sorted(path.suffix for path in folder.glob("c*")) == [".gz", ".npz", ".pkl"]
+    np.savez(folder / "other.npz", a=np.zeros(1))
+    run(workspace, settings=ONE.replace(epochs=2), resume=True)
+    assert [path.suffix for path in folder.glob("c*")] == [".gz"] and not (folder / "other.npz").exists()
+    run(workspace, settings=ONE.replace(epochs=2, probabilities=True), validate_only=True)
+    assert sorted(path.suffix for path in folder.glob("c*")) == [".gz", ".npz", ".pkl"]
+
+
+def test_a_fold_does_not_validate_on_what_it_was_trained_with(new_workspace):
+    workspace = new_workspace()
+    run(workspace, settings=ONE)
+    splits = workspace.preprocessed / TRAINED / "splits_final.json"
+    content = json.loads(splits.read_text(encoding="utf-8"))
+    splits.write_text(json.dumps([*content[1:], content[0]]))
+    for asked in ({"resume": True}, {"validate_only": True}):
+        with pytest.raises(DatasetError, match=r"was trained with 1 of the cases that validate it now .*splits_final"):
+            run(workspace, settings=ONE.replace(epochs=2), **asked)
+
+
+def test_segmentations_of_cases_that_left_a_fold_do_not_stay_in_its_validation(new_workspace):
+    workspace = new_workspace()
+    splits = workspace.preprocessed / TRAINED / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
+    run(workspace, settings=ONE)
+    splits.write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c3", "c4"]}]))
+    run(workspace, settings=ONE, validate_only=True)
+    assert sorted(path.name for path in folder_of(workspace).validation.glob("c*")) == ["c3.nii.gz", "c4.nii.gz"]
+
+
+def test_folds_that_a_raw_dataset_brings_are_not_taken_under_trained_models(trained):
+    splits = trained.preprocessed / TRAINED / "splits_final.json"
+    before = splits.read_text(encoding="utf-8")
+    own = trained.raw / TRAINED / "splits_final.json"
+    own.write_text(before)
+    take_raw_folds(trained, TRAINED)
+    names = [case.name for case in open_dataset(trained.raw / TRAINED).cases]
+    own.write_text(json.dumps([{"train": names[:2], "val": names[2:]}]))
+    with pytest.raises(DatasetError, match="nnUNetPlans__3d_fullres/fold_0 was trained with them.* Move .*raw.* away"):
+        take_raw_folds(trained, TRAINED)
+    assert splits.read_text(encoding="utf-8") == before
