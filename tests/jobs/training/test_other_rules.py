@@ -99,7 +99,7 @@ def test_patch_and_batch_may_be_changed_between_folds(trained):
 @pytest.mark.parametrize(
     ("name", "function", "key"),
     [
-        ("plans.json", coarser, "spacing"),
+        ("plans.json", turned, "transpose_forward"),
         ("plans.json", unscaled, "normalization_schemes"),
         ("dataset.json", swapped, "labels"),
     ],
@@ -114,6 +114,7 @@ def test_weights_are_not_used_with_what_they_were_not_trained_with(tmp_path, nam
 def test_a_model_with_a_new_patch_new_names_or_unused_statistics_is_read(tmp_path):
     model = make_model(tmp_path, Recipe())
     change(model.folder / "plans.json", lambda content: entry(content).update(batch_size=7))
+    change(model.folder / "plans.json", coarser)  # as people do who trained on micrometres that were called mm
     change(model.folder / "dataset.json", lambda content: content["labels"].update(ignore=3))
     assert load_model(model.folder).read_fold(0, "checkpoint_final.pth").weights
     change(

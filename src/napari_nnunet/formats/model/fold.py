@@ -230,7 +230,9 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
     return [FoldFolder(path) for path in sorted(found) if path.is_dir()]
 
 
-def told_apart(made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str) -> list[str]:
+def told_apart(
+    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, spacing: bool = True
+) -> list[str]:
     """Return what weights rely on that plans and dataset say otherwise than when they were trained.
 
     Sizes of patch and batch are no such thing, nor are new names of classes and channels.
@@ -241,6 +243,8 @@ def told_apart(made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configu
         ``init_args`` of a checkpoint; nothing is said of what it lacks.
     plans, info, configuration
         What its weights would be used with.
+    spacing : bool
+        Whether another voxel size counts: people correct it in the plans of a model whose images had a wrong unit.
     """
     found = []
     try:
@@ -249,7 +253,7 @@ def told_apart(made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configu
         found += [
             f"'{key}' in plans.json was {_short(then[key])} and is {_short(now[key])}"
             for key in then
-            if then[key] != now[key]
+            if then[key] != now[key] and (spacing or key != "spacing")
         ]
     except _UNSAID:
         pass
