@@ -85,6 +85,12 @@ def test_the_first_line_of_a_table_tells_which_columns_count(tmp_path, head, lin
     assert read_groups(TWICE, _table(tmp_path, head, rows)).of == {case: case[:3] for case in TWICE}
 
 
+def test_the_first_case_of_a_table_without_headings_may_be_gone_and_called_like_one(tmp_path):
+    rows = [f"{case},{case[:3]}" for case in TWICE]
+    for head in ("sub-07,A", "patient_3,A", "animal12,B"):
+        assert read_groups(TWICE, _table(tmp_path, head, rows)).of == {case: case[:3] for case in TWICE}
+
+
 @pytest.mark.parametrize(
     ("head", "said"),
     [

@@ -171,10 +171,20 @@ def test_what_pillow_would_change_is_refused_where_imagecodecs_lacks(tmp_path, m
             read_volume([tmp_path / "a.tif"])
 
 
-def test_a_picture_in_colours_is_no_stack_however_its_colours_lie(tmp_path):
-    path = tmp_path / "c.tif"
-    colours = np.zeros((3, 20, 24), np.uint8)
-    tifffile.imwrite(path, colours, photometric="rgb", planarconfig="separate")
+def test_a_picture_in_colours_is_no_stack_but_planes_may_be_slices(tmp_path):
+    path, colours = tmp_path / "c.tif", np.arange(3 * 20 * 24).reshape(3, 20, 24).astype(np.uint8)
+    tifffile.imwrite(path, np.moveaxis(colours, 0, -1), photometric="rgb")
     for look in (tiff.read, tiff.header):
-        with pytest.raises(ImageError, match=r"a picture in colours \(SYX: 3 x 20 x 24\)"):
+        with pytest.raises(ImageError, match=r"a picture in colours \(YXS: 20 x 24 x 3\)"):
             look(path)
+    tifffile.imwrite(path, colours, compression="zlib")  # as nnU-Net writes labels with three slices
+    array, geometry = tiff.read(path)
+    np.testing.assert_array_equal(array[0], colours)
+    assert geometry.remarks == tiff.header(path).geometry.remarks
+    if open_axes(path) == "SYX":
+        assert "its planes are named colours (S), and were read as the slices of a stack (z)" in geometry.remarks
+
+
+def open_axes(path):
+    with tifffile.TiffFile(path) as file:
+        return file.series[0].axes

@@ -59,16 +59,19 @@ def test_subfolders_are_named_as_left_out_or_mirrored_in_the_results(model, imag
 def test_what_an_earlier_run_wrote_beside_a_segmentation_goes_with_it(model, images, tmp_path):
     out = tmp_path / "out"
     segment(model, images, out, probabilities=True)
-    (out / "a.dcm").write_bytes(b"of an earlier run")
+    (out / "a.dcm").write_bytes(b"an image, no segmentation")
     (out / "entropy").mkdir()
     (out / "entropy" / "a.nii.gz").write_bytes(b"of an earlier run")
     (out / "other.npz").write_bytes(b"of nobody")
     segment(model, images, out)
-    assert sorted(path.name for path in out.glob("a.*")) == ["a.nii.gz"]
+    assert sorted(path.name for path in out.glob("a.*")) == ["a.dcm", "a.nii.gz"]
     assert not (out / "entropy" / "a.nii.gz").exists()
     assert (out / "other.npz").exists()
     segment(model, images, out, probabilities=True)
     assert (out / "a.npz").is_file()
+    (out / "a.nii.gz").unlink()
+    segment(model, images, out)
+    assert (out / "a.npz").is_file()  # it lay beside no segmentation: whoever wrote it
 
 
 def test_a_single_file_and_nothing_at_all(model, images, tmp_path, capsys):

@@ -17,6 +17,7 @@ from napari_nnunet.grid import Grid, Same, relation
 from napari_nnunet.jobs.dataset.cases import add_case
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.widgets.dataset.case_request import SLICE
+from napari_nnunet.widgets.files import overlay
 from napari_nnunet.widgets.files.place import placement
 from napari_nnunet.widgets.files.writer import write_case
 
@@ -170,3 +171,37 @@ def test_an_axis_in_pixels_is_asked_about(viewer, cases, qtbot):
     refused(cases, qtbot, "How large are the voxels? 'T1' is in pixels along z and does not say")
     cases.form.spacing_edit.value = "0.001 0.0003 0.0003"
     ready(cases, qtbot)
+
+
+def test_names_that_were_typed_come_back_with_their_slice(viewer, cases, qtbot):
+    upright = Geometry(spacing=(2.0, 0.5, 0.5))
+    first = image(viewer, "T1", upright)
+    painted = np.zeros(SHAPE, int)
+    painted[1, :3], painted[3, :3] = 7, 1
+    labels = viewer.add_labels(painted, name="labels", **placement(upright))
+    chosen(cases, [first], labels)
+    viewer.dims.set_point(0, 2.0)
+    cases.form.extent_box.value = SLICE
+    qtbot.waitUntil(lambda: "7 → 1 class_7" in settled(cases, qtbot))
+    cases.form.table.item(1, 2).setText("tumour")
+    for place, said in ((6.0, "1 → 1 class_1"), (2.0, "7 → 1 tumour")):
+        viewer.dims.set_point(0, place)
+        qtbot.waitUntil(lambda said=said: said in settled(cases, qtbot))
+    cases.form.extent_box.value = "Whole volume"
+    qtbot.waitUntil(lambda: "1 → 1 class_1, 7 → 2 tumour" in settled(cases, qtbot))
+
+
+def test_what_a_doubtful_volume_is_taken_for_is_asked_once(viewer, cases, home, qtbot, monkeypatch):
+    warned, asked = [], []
+    monkeypatch.setattr(overlay, "show_warning", warned.append)
+    monkeypatch.setattr(cases, "confirmed", lambda question: asked.append(question))
+    image(viewer, "sagittal", RAS.model_copy(update={"direction": SAGITTAL}))
+    crop = viewer.add_image(smooth_image((4, 8, 8))[0], name="crop", scale=(2, 0.5, 0.5), units=MM)
+    painted = np.zeros((4, 8, 8), int)
+    painted[1, 2, 3] = 1
+    labels = viewer.add_labels(painted, name="labels", scale=(2, 0.5, 0.5), units=MM)
+    chosen(cases, [crop], labels)
+    ready(cases, qtbot)
+    press(cases, qtbot)
+    assert not warned and len(asked) == 1 and "'crop' does not say what its axes are" in asked[0]
+    assert not (home / "nnUNet_raw" / "Dataset001_Spots").exists()

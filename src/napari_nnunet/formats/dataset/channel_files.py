@@ -142,6 +142,9 @@ def _in_folders(folders: Mapping[str, Sequence[Path]], suffixes: Sequence[str]) 
         alike = Counter(frozenset(files) for case, files in named.items() if case in whole)
         if len(whole) == len(folders):
             found.append((max(alike.values(), default=0), named))
+    if not found:  # two files of one name
+        named = {case: {path.name: path for path in files} for case, files in folders.items()}
+        found = [(0, named)]
     named = max(found, key=lambda way: way[0])[1]
     if suffixes:
         named = {case: {key: path for key, path in files.items() if key} for case, files in named.items()}

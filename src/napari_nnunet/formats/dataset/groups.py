@@ -144,6 +144,10 @@ def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tupl
     width = max((i + 1 for row in rows for i, text in enumerate(row) if text), default=0)
     head = rows[0][:width] if rows else ()
     named, grouped = _headed(head, _CASE_HEADINGS), _headed(head, _GROUP_HEADINGS)
+    first, second = ({row[i] for row in rows if i < len(row)} & cases for i in (0, 1))
+    told = "case" in [text.lower() for text in head] or "group" in [text.lower() for text in head]
+    if width == 2 and first and not second and not told and not (named == [0] and grouped == [1]):
+        return False, 0, 1  # the first case may be gone, and be called like a heading
     if cases.intersection(head) or not (named or grouped):
         if width > 2:
             raise SettingsError(

@@ -21,7 +21,11 @@ from napari_nnunet.schema.geometry import BESIDE, Geometry
 from napari_nnunet.schema.json_text import read_object
 
 _ASSUMED = "napari_nnunet_assumed"  # key beside a size that nobody said; nnU-Net, which needs the file, passes over it
-_NO_SLICES = {"TYX": "time points (T)", "CYX": "channels (C)"}  # axes whose first one nnU-Net takes for z all the same
+_NO_SLICES = {
+    "TYX": "time points (T)",
+    "CYX": "channels (C)",
+    "SYX": "colours (S)",
+}  # axes whose first one nnU-Net takes for z all the same
 
 
 def sidecar(path: Path) -> Path:
@@ -52,10 +56,11 @@ def header(path: Path) -> Header:
 def _order(pages: Pages, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return how axes are put into the order C, Z, Y, X (empty where there are no channels), and the shape then.
 
-    Three axes are a stack, whatever their names, as for nnU-Net; with four, one must be named as channels.
+    Three axes are a stack, whatever their names, as for nnU-Net, whose stacks of three or four slices look like colours
+    in planes; but for colours side by side. With four axes, one must be named as channels.
     """
     shape, axes = pages.shape, pages.axes
-    if len(shape) == 3 and "S" in axes:
+    if len(shape) == 3 and axes.endswith("S"):
         raise ImageError(
             f"{path.name} is a picture in colours ({axes}: {' x '.join(map(str, shape))}), and has {len(shape)} "
             "dimensions; a stack has 3 (z, y, x). Save every colour as a stack of its own (CASE_0000, CASE_0001, ...), "

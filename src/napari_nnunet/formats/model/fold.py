@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +231,7 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
 
 
 def told_apart(
-    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, spacing: bool = True
+    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, used: bool = False
 ) -> list[str]:
     """Return what weights rely on that plans and dataset say otherwise than when they were trained.
 
@@ -243,8 +243,9 @@ def told_apart(
         ``init_args`` of a checkpoint; nothing is said of what it lacks.
     plans, info, configuration
         What its weights would be used with.
-    spacing : bool
-        Whether another voxel size counts: people correct it in the plans of a model whose images had a wrong unit.
+    used : bool
+        Whether a model is used and nothing trained: people may have corrected a voxel size whose unit was wrong, or
+        chosen a faster way to resample results.
     """
     found = []
     try:
@@ -253,7 +254,7 @@ def told_apart(
         found += [
             f"'{key}' in plans.json was {_short(then[key])} and is {_short(now[key])}"
             for key in then
-            if then[key] != now[key] and (spacing or key != "spacing")
+            if then[key] != now[key] and (not used or key not in _OF_USE)
         ]
     except _UNSAID:
         pass
@@ -265,13 +266,15 @@ def told_apart(
         info.labels.has_regions and old.labels.regions_class_order != info.labels.regions_class_order
     ):
         found.append(f"'labels' in dataset.json were {_short(old.labels.labels)} and are {_short(info.labels.labels)}")
-    channels = [dict(zip(one.channel_names, range(len(one.channel_names)), strict=True)) for one in (old, info)]
-    if len(old.channel_names) != len(info.channel_names) or _others(*channels):
+    if len(old.channel_names) != len(info.channel_names) or _others(
+        *(_places(one.channel_names) for one in (old, info))
+    ):
         was, are = (", ".join(one.channel_names) for one in (old, info))
         found.append(f"'channel_names' in dataset.json were {was} and are {are}")
     return found
 
 
+_OF_USE = ("spacing", "resampling_fn_probabilities")
 _UNSAID = (NnunetError, LookupError, TypeError, ValueError, AttributeError)  # what a checkpoint lacks or says oddly
 
 
@@ -302,6 +305,11 @@ def _others(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a name means something else, or what is named is not the same; names may be new."""
     moved = any(now[name] != value for name, value in then.items() if name in now)
     return moved or sorted(map(str, then.values())) != sorted(map(str, now.values()))
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    """Return where each channel is; those of the same name cannot be told apart."""
+    return {name if names.count(name) == 1 else f"{name} {i}": i for i, name in enumerate(names)}
 
 
 def _short(value: Any) -> str:

@@ -155,7 +155,7 @@ class TrainedModel:
         """Read one fold's weights and facts; raises ModelError where they do not belong to plans and dataset."""
         path = self.checkpoint_path(fold, checkpoint)
         found = read_checkpoint(path)
-        apart = told_apart(found.made_with, self.plans, self.dataset, self.configuration.name, spacing=False)
+        apart = told_apart(found.made_with, self.plans, self.dataset, self.configuration.name, used=True)
         if apart:
             raise ModelError(
                 f"{path} was trained otherwise than the files in {self.folder} say: {'; '.join(apart)}. What it "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.choosing.metrics import Joint, Metrics, blanked, evaluated, summarize
 from napari_nnunet.engine.choosing.surface import require, surface_metrics
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import ImageError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import make_folder, write_text
 from napari_nnunet.formats.images.files import common_ending, read_labels
@@ -358,7 +358,10 @@ def other_classes(info: DatasetInfo, told_by: Path, *folders: Path) -> Job[None]
     for path in (folder / "dataset.json" for folder in folders):
         if not path.is_file() or path.samefile(told_by):
             continue
-        ours, theirs = info.labels.labels, DatasetInfo.read(path).labels.labels
+        try:
+            ours, theirs = info.labels.labels, DatasetInfo.read(path).labels.labels
+        except NnunetError:  # such as one of another kind; nobody asked to read it
+            continue
         names = {value: name for name, value in ours.items()}
         wrong = [n for n, value in theirs.items() if ours.get(n, value) != value or names.get(value, n) != n]
         if wrong:

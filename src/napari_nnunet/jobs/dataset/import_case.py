@@ -217,15 +217,19 @@ def _other_channels(pair: ImagePair, names: Sequence[str], suffixes: Sequence[st
     )
 
 
-def named_otherwise(cases: Sequence[PlannedCase], labels: Mapping[str, int]) -> str:
+def named_otherwise(cases: Sequence[PlannedCase], labels: Mapping[str, int], ignored: Sequence[float] = ()) -> str:
     """Say which mask is named after a class of a dataset and holds the value of another; empty where none is."""
     classes = {words_of_name(name.casefold()): name for name in labels if name != BACKGROUND}
+    classes.pop("", None)  # "mask" says nothing
+    if len(labels) - (BACKGROUND in labels) < 2:
+        return ""
     values = {value: name for name, value in labels.items()}
     for case in cases:
         mask, image = (words_of_name(name).split("_") for name in (stem_of(case.pair.mask), case.name))
         name = classes.get("_".join(word for word in mask if word not in image), "")
-        held = [value for value in case.facts.counts if value and value != labels.get(name)]
-        if name and held and not case.pair.parts:
+        there = {value for value in case.facts.counts if value and value not in ignored}
+        held = sorted(there - {labels.get(name)})
+        if name and held and labels.get(name) not in there and not case.pair.parts:
             value = held[0]
             what = f", which is {values[int(value)]} in the dataset" if value in values else ""
             return (

@@ -247,7 +247,7 @@ def _meaning(
             rest = recognise(without(facts, told.ignore), pieces) if told.ignore else recognised
             if fractions or not (rest.certain or _fits(facts, known)):
                 return recognised, None, ask(rest, rest.sentence)
-        if known is not None and not told.names_classes and (said := named_otherwise(cases, known)):
+        if known is not None and not told.names_classes and (said := named_otherwise(cases, known, told.ignore)):
             return recognised, None, ask(recognised, said)
         translation, unnamed = translate(facts, told, known=known)
     except NnunetError as error:

@@ -318,6 +318,8 @@ def measured_anew(
     folder, gone = model.folder / f"fold_{order.fold}" / "validation", set()
     told = stamp(folder / SUMMARY_FILE)
     rules = Rules.of(order.info, reader=order.plans.reader)
+    if not any((folder / (name + rules.ending)).is_file() for name in references):
+        return gone  # an installed model brings figures only, and labels that were copied are newer than they
     for name, reference in references.items():
         now = stamp(reference)
         if told is None or now is None or now[0] <= told[0]:

@@ -18,10 +18,10 @@ from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.objects import KEY
 from napari_nnunet.widgets.dataset.case_request import SLICE, WHOLE, CaseChoices, belongs, cut_of, plain_name
-from napari_nnunet.widgets.dataset.class_table import ClassTable, asked_class, asked_kind, is_sparse
+from napari_nnunet.widgets.dataset.class_table import ClassTable, asked_class, asked_kind, is_sparse, set_sparse
 from napari_nnunet.widgets.frame.forms import DERIVED, LayerForm, add_row, distinct, let_shrink
 from napari_nnunet.widgets.frame.head import Head
-from napari_nnunet.widgets.frame.layers import KIND, SPARSE, full_resolution, voxel_in, voxel_size_mm
+from napari_nnunet.widgets.frame.layers import KIND, full_resolution, voxel_in, voxel_size_mm
 from napari_nnunet.widgets.frame.parts import Sentence, button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import as_text, dataset_text, failure_text, size_text
@@ -50,6 +50,7 @@ class CaseForm(LayerForm):
         self.info: DatasetInfo | None = None
         self._folder: Path | None = None
         self.rows: list[tuple[ComboBox, LineEdit]] = []
+        self._cut: tuple[Any, ...] = ()  # the part whose values are listed
         self._named: Any = lambda: None  # weak: the image that the case's name belongs to
         self._make()
         self._lay_out()
@@ -273,7 +274,8 @@ class CaseForm(LayerForm):
     def _moved(self, _: Any = None) -> None:
         """Another slice or time point has other values."""
         labels = self.labels
-        if labels is not None and labels.ndim > (2 if self.extent_box.value == SLICE else 3):
+        place = () if labels is None else voxel_in(labels, self.viewer.dims)
+        if labels is not None and self._cut != cut_of(labels, self.extent_box.value, place):
             self._labels_chosen()
 
     @property
@@ -315,8 +317,10 @@ class CaseForm(LayerForm):
                 self.table.clear_values()
             self._changed()
             return
-        part = full_resolution(labels)[cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))]
-        self.table.count(part, lambda values, counts: self._show_values(labels, values, counts))
+        self._cut = cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))
+        self.table.count(
+            full_resolution(labels)[self._cut], lambda values, counts: self._show_values(labels, values, counts)
+        )
 
     def _show_sparse(self, labels: Labels | None) -> None:
         """Whether 0 means "nobody looked here" belongs to the layer, and else to the dataset."""
@@ -326,7 +330,7 @@ class CaseForm(LayerForm):
 
     def _sparse_chosen(self, sparse: bool) -> None:
         if not self._filling and self.labels is not None:
-            self.labels.metadata[SPARSE] = sparse
+            set_sparse(self.labels, sparse)
             self._labels_chosen()
 
     def _show_values(self, labels: Labels, values: Sequence[int], counts: Sequence[int]) -> None:
@@ -353,8 +357,6 @@ class CaseForm(LayerForm):
         if self.info is not None:
             return KEY in self.info.raw
         return self.labels is not None and KIND in self.labels.metadata
-
-    # --- what comes of it ---
 
     def choices(self) -> CaseChoices:
         """Return the state of the whole form."""

@@ -249,6 +249,9 @@ def questions(case: NewCase, choices: CaseChoices, replaced: Replaced) -> str:
             f"The labels of '{case.name}' were changed elsewhere since they were opened here. Replace them? They go to "
             "the dataset's trash folder."
         )
+    if (labels := choices.labels) is not None:  # how a volume lies may be doubtful
+        for first in [layer for layer in choices.layers if layer is not None][:1]:
+            _geometry(choices, first, labels, cut_of(labels, choices.extent, choices.step), asked.append)
     return "\n\n".join(asked)
 
 
@@ -304,7 +307,9 @@ def _channels(layer: Image, index: tuple[Any, ...]) -> list[Any]:
     return [data[..., c] for c in range(3)] if layer.rgb else [data]
 
 
-def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[Any, ...]) -> Geometry:
+def _geometry(
+    choices: CaseChoices, first: Image, labels: Labels, index: tuple[Any, ...], warn: Any = lambda _: None
+) -> Geometry:
     axes = [axis for axis, part in enumerate(index) if isinstance(part, slice)]
     keep = len(axes)
     typed = choices.spacing_text.strip()
@@ -317,7 +322,7 @@ def _geometry(choices: CaseChoices, first: Image, labels: Labels, index: tuple[A
         space = iter("ZYX"[-keep:])
         letters = "".join(next(space) if isinstance(part, slice) else "T" for part in index)
         shape = full_resolution(first).shape[: len(index)]
-        return geometry_to_save(shape, named_as_open(placed, shape, letters), letters)
+        return geometry_to_save(shape, named_as_open(placed, shape, letters, warn=warn), letters)
     if keep == 3:
         raise NotReadyError(
             f"How large are the voxels? '{first.name}' is in pixels{_along(first, axes)} and does not say. Type the "

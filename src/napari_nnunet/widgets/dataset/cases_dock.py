@@ -36,6 +36,7 @@ from napari_nnunet.widgets.files.reader import open_layers
 from napari_nnunet.widgets.files.trash import Rubbish, TrashButton
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.layers import ORIGIN, SPARSE, activate, add_layer, case_origin, colormap_of_values
+from napari_nnunet.widgets.frame.panel import RunState
 from napari_nnunet.widgets.frame.parts import folded_away, next_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import open_dock
@@ -190,7 +191,8 @@ class CasesWidget(RequestDock[NewCase, None]):
 
     def _form_changed(self) -> None:
         self.repair.setVisible(self.form.numbers_objects and self.form.labels is not None)
-        self.panel.say("")
+        if self.panel.state is RunState.IDLE:
+            self.panel.say("")
         self.check_soon()
 
     def request(self) -> NewCase:

@@ -35,6 +35,9 @@ class ClassTable(QTableWidget):
         super().__init__(0, 3)
         self._values: tuple[int, ...] = ()
         self._more: tuple[int, ...] = ()  # values that have no line any more
+        self._guessed: dict[int, str] = {}  # the names that the values were given
+        self._typed: dict[int, str] = {}  # and those that somebody typed, in other slices too
+        self._one = ""  # the class that all values have
         self._counter = Latest(self)
         self.setHorizontalHeaderLabels(["Value", "Voxels", "Class"])
         self.setAccessibleName("Classes of the painted values")
@@ -48,6 +51,7 @@ class ClassTable(QTableWidget):
     def clear_values(self) -> None:
         """Show nothing, and forget the names that were typed."""
         self._values = self._more = ()
+        self._guessed, self._typed, self._one = {}, {}, ""
         self.setRowCount(0)
         self.setVisible(False)
 
@@ -92,14 +96,18 @@ class ClassTable(QTableWidget):
         self, values: Sequence[int], counts: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool
     ) -> None:
         """List values; names that were typed stay, but for the fixed ones of 0."""
-        typed = {entry.value: entry.name for entry in self.painted()}
-        shared = _shared(tuple(PaintedClass(value, name) for value, name in typed.items()))
+        listed = {entry.value: entry.name for entry in self.painted()}
+        self._typed |= {value: name for value, name in listed.items() if name != self._guessed.get(value, name)}
+        names = {name for value, name in listed.items() if value}
+        self._one = _shared(self.painted()) or (self._one if names <= {self._one} else "")
+        typed, shared = {**self._typed, **listed}, self._one
         self._values, self._more = tuple(values[:MOST_CLASSES]), tuple(values[MOST_CLASSES:])
         self.setRowCount(len(self._values))
         guesses = default_names(self._values, labels, info, sparse=sparse)
         for row, (guess, count) in enumerate(zip(guesses, counts, strict=False)):
             before = typed.get(guess.value, shared if guess.value else None)
             name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
+            self._guessed.setdefault(guess.value, guess.name)
             items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
             if guess.value:
                 colour = np.ravel(labels.colormap.map(guess.value))  # as on the canvas
@@ -220,6 +228,13 @@ def is_sparse(labels: Labels, info: DatasetInfo | None) -> bool:
         return bool(said)
     painted = not {ORIGIN, "nnunet"} & set(labels.metadata)  # neither a case nor a result
     return painted and info is not None and IGNORE in info.labels.labels
+
+
+def set_sparse(labels: Labels, sparse: bool) -> None:
+    """Say in a layer whether its 0 means "nobody looked here"; what it was saved as before counts no longer."""
+    labels.metadata[SPARSE] = sparse
+    if VALUES in labels.metadata:
+        labels.metadata[VALUES] = {old: value for old, value in labels.metadata[VALUES].items() if old}
 
 
 def asked_class(parent: QWidget, info: DatasetInfo | None) -> str:

@@ -14,7 +14,16 @@ from napari.utils.notifications import show_warning
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.grid import TOLERANCE, Apart, Grid, Same, Turned, relation
 from napari_nnunet.widgets.files.place import STORED, grid_of, is_unnamed, shown_order, time_of
-from napari_nnunet.widgets.frame.layers import KIND, ORIGIN, SPARSE, VALUES, add_layer, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import (
+    FOLLOWED,
+    KIND,
+    ORIGIN,
+    SPARSE,
+    VALUES,
+    add_layer,
+    full_resolution,
+    placement_of,
+)
 from napari_nnunet.widgets.frame.panel import RunPanel
 from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.worker import lazy
@@ -98,11 +107,13 @@ def _both(first: Any, other: Any, axes: str, *, as_shown: bool, units: bool) -> 
     return one, two
 
 
-def named_as_open(attributes: Mapping[str, Any], shape: Sequence[int], axes: str) -> Mapping[str, Any]:
+def named_as_open(
+    attributes: Mapping[str, Any], shape: Sequence[int], axes: str, *, warn: Callable[[str], object] | None = None
+) -> Mapping[str, Any]:
     """Return the description of a layer that was made in the window with the names of axes of what it lies over.
 
     Those of the layer on the same voxels. Where there is none, those of all volumes that are open, if all have the same
-    ones; a volume of another plugin may lie anywhere, and a warning says what is assumed.
+    ones; a volume of another plugin may lie anywhere, and a warning (by ``warn``, else napari's) says what is assumed.
     """
     viewer = napari.current_viewer()
     if viewer is None or axes != "ZYX" or not is_unnamed(attributes) or attributes.get("metadata", {}).get(STORED):
@@ -116,7 +127,7 @@ def named_as_open(attributes: Mapping[str, Any], shape: Sequence[int], axes: str
     if len(orders) == 1 and (over or not unknown):
         return {**attributes, "axis_labels": orders.pop()}
     if any(shown_order(placement_of(layer)) is not None for layer in named):
-        show_warning(
+        (warn or show_warning)(
             f"'{attributes.get('name', 'The layer')}' does not say what its axes are, and lies on the voxels of no "
             "volume that does. It is saved as if they were z, y, x."
         )
@@ -214,6 +225,7 @@ def with_remedy(
     if not error.mendable:
         return error
     first, other, axes = error.first, error.other, error.axes
+    target, own = _grids(first, other, axes, units=error.units)
 
     def done(array: Any) -> str:
         kind = Labels if isinstance(other, Labels) else type(other)
@@ -221,7 +233,7 @@ def with_remedy(
         if kind is Labels:
             shown["features"] = other.features
         shown["metadata"] = {
-            key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE, VALUES) if key in other.metadata
+            key: other.metadata[key] for key in (ORIGIN, KIND, SPARSE, VALUES, FOLLOWED) if key in other.metadata
         }
         layer = kind(array, name=f"{other.name} over {first.name}", **shown, **placement_of(first))
         add_layer(viewer, layer)
@@ -229,7 +241,6 @@ def with_remedy(
         return f"'{layer.name}' was added: '{other.name}' on the voxels of '{first.name}'."
 
     def act() -> None:
-        target, own = _grids(first, other, axes, units=error.units)
         job = lay_over(full_resolution(other), axes, own, target, labels=isinstance(other, Labels))
         panel.run(job, done=done)
 

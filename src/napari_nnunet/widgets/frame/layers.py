@@ -27,6 +27,8 @@ ORIGIN = "nnunet_case"
 SPARSE = "nnunet_sparse"
 #: Metadata key of a Labels layer that was saved as a case: the dataset's value of each value in it.
 VALUES = "nnunet_values"
+#: Metadata key of a layer whose objects have the same number at every time.
+FOLLOWED = "nnunet_followed"
 #: Metadata key of a layer whose values are numbers of objects: what these are.
 KIND = "nnunet_kind"
 _COLOURED = 256  # label values that have a colour before anybody paints them

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QPushButton, QVBoxLayout
 
 from napari_nnunet.engine.objects.repair import Correction, delete_object, join_objects, number_anew, split_object
-from napari_nnunet.widgets.frame.layers import kinds_of_features, units_per_world
+from napari_nnunet.widgets.frame.layers import FOLLOWED, kinds_of_features, units_per_world
 from napari_nnunet.widgets.frame.parts import Sentence, button
-from napari_nnunet.widgets.objects.tracks import FOLLOWED
 
 if TYPE_CHECKING:
     import napari

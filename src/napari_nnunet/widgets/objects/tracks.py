@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFormLayout, QGroupBox, QVBoxLayout
 from napari_nnunet.formats.tables import text_of
 from napari_nnunet.schema.requests.choosing import TrackSettings
 from napari_nnunet.widgets.frame.forms import FieldRows
-from napari_nnunet.widgets.frame.layers import activate, add_layer, canvas_view, placement_of, remove_layer
+from napari_nnunet.widgets.frame.layers import FOLLOWED, activate, add_layer, canvas_view, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, button
 from napari_nnunet.widgets.frame.words import counted, failure_text
 from napari_nnunet.widgets.frame.worker import Latest, lazy
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 else:
     follow_arrays = lazy("napari_nnunet.jobs.objects.track:follow_arrays")
 
-#: Metadata key of a layer whose objects have the same number at every time.
-FOLLOWED = "nnunet_followed"
 _DRAWN = 200  # curves, the longest ones
 
 
@@ -137,7 +135,7 @@ class FollowTools(QGroupBox):
         self.note.setText(failure_text(error))
 
     def _followed(self, found: Followed) -> None:
-        series, before = self._series, self._before
+        series, before, self._before = self._series, self._before, []
         self.follow.setEnabled(True)
         if series is None:
             return

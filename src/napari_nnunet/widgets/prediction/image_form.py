@@ -261,8 +261,9 @@ class ImageForm(LayerForm):
 
     @property
     def follows_view(self) -> bool:
-        """True where the region is what is visible, so that moving the view changes the choices."""
-        return self.scope.scope == THIS and bool(self.region_box.value == _VISIBLE)
+        """True where what is visible is the region, or the time point, so that moving the view changes the choices."""
+        now = "T" in self.axes and self.time_box.value == _THIS_TIME
+        return self.scope.scope == THIS and bool(self.region_box.value == _VISIBLE or now)
 
 
 def _matches(channel: str, layer: str) -> bool:

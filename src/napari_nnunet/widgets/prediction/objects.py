@@ -49,6 +49,7 @@ class ObjectTable(QWidget):
         self._look_later = QTimer(self, singleShot=True, interval=_PAUSE_MS)
         self._look_later.timeout.connect(self._look)
         self._looking = Latest(self)
+        self._shape: tuple[int, ...] = ()  # of the result
         self._digest: int | None = None  # of the objects that were measured
         self.follow = FollowTools(viewer)
         self.repair = RepairTools(viewer, lambda: None if self._result is None else self._result.labels, self._time)
@@ -68,6 +69,7 @@ class ObjectTable(QWidget):
         self.hide_result()
         self._result, self._kinds = result, [dict(own) for own in kinds]
         self._once = [dict(own) for own in kinds]
+        self._shape = np.shape(result.labels.data)
         events = result.labels.events
         for signal in (events.paint, events.data):
             signal.connect(self._painted)
@@ -115,6 +117,9 @@ class ObjectTable(QWidget):
         if result is None:
             return
         request, data = result.request, np.asarray(result.labels.data)
+        if data.shape != self._shape:
+            self.note.setText("The layer holds other data by now; nothing of it was measured.")
+            return
         views = [canvas_view(data, request.axes, frame.index).copy() for frame in request.frames]
         told = kinds_of_features(result.labels.features)
         usual = next(iter(result.objects.kinds)) if result.objects is not None else ""

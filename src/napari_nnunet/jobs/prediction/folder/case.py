@@ -18,6 +18,7 @@ from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
 from napari_nnunet.formats.dataset.case_files import Case, size_of_case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.objects import found_file
@@ -131,6 +132,7 @@ def _one(
     if folder.previous is not None:
         previous = _previous_of(case, volume, model, folder, folder.previous)
     out = out_of(case, model, folder)
+    again = out.exists()
     make_folder(out.parent)
     with ExitStack() as stack:
         probabilities = None
@@ -150,7 +152,8 @@ def _one(
         if output is not None:
             beside = _beside(case, out, ".dcm")
             output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
-        _remove_earlier(case, out, result, settings, folder)
+        if again:  # what lies beside no segmentation is not of an earlier run
+            _remove_earlier(case, out, result, settings, folder)
         # The segmentation comes last: where it exists, everything of the case does.
         if said := write_result(result, model.dataset, out, model_reader(model)):
             yield Note(level="warning", text=f"{case.name}: {said}")
@@ -162,7 +165,8 @@ def _remove_earlier(
 ) -> None:
     """Remove what an earlier run wrote beside a segmentation that is written anew, where this one writes none."""
     stale = [] if settings.probabilities else [_beside(case, out, ".npz"), _beside(case, out, ".pkl")]
-    stale += [] if folder.dicom_seg else [_beside(case, out, ".dcm")]
+    series = _beside(case, out, ".dcm")
+    stale += [series] if not folder.dicom_seg and holds_segments(series) else []
     if result.uncertainty is None:
         stale += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
     for path in stale:
