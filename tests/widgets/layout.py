@@ -207,10 +207,13 @@ def tab_order(dock: QWidget, qtbot) -> list[tuple[str, tuple[int, int]]]:
     kinds = QPushButton | QCheckBox | QComboBox | QTableWidget | QLineEdit
     seen = [part for part in _seen(dock) if isinstance(part, kinds) and part.isEnabled()]
     next(part for part in seen if part.focusPolicy() & Qt.FocusPolicy.TabFocus).setFocus()
-    found: list[tuple[str, tuple[int, int]]] = []
-    while (now := window.focusWidget()) is not None and dock.isAncestorOf(now) and len(found) < 200:
-        scrolls = scroll is not None and scroll.isAncestorOf(now)
-        middle = now.mapTo(scroll.widget() if scrolls else dock, QPoint(0, now.height() // 2)).y()
-        found.append((f"{type(now).__name__} {_text(now)!r}", (0 if scrolls else 1, middle // 10)))
+    walked: list[QWidget] = []
+    while (now := window.focusWidget()) is not None and dock.isAncestorOf(now) and len(walked) < 200:
+        walked.append(now)
         qtbot.keyClick(now, Qt.Key.Key_Tab)
+    found: list[tuple[str, tuple[int, int]]] = []
+    for part in walked:  # when all is there: what threads find moves what stands below it
+        scrolls = scroll is not None and scroll.isAncestorOf(part)
+        middle = part.mapTo(scroll.widget() if scrolls else dock, QPoint(0, part.height() // 2)).y()
+        found.append((f"{type(part).__name__} {_text(part)!r}", (0 if scrolls else 1, middle // 10)))
     return found
