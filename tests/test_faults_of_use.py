@@ -51,7 +51,6 @@ LOST = {
         "test_jobs_in_docks::test_a_job_cancelled_at_any_step_leaves_its_panel_idle_and_runs_again",
         "test_ends_of_runs::test_a_run_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again",
         "test_compare_dock::test_a_comparison_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again",
-        "test_ensemble_dock::test_an_ensemble_cancelled_in_any_step_leaves_the_dock_idle_and_runs_again",
         "test_models_dock::test_an_installation_cancelled_in_any_step_leaves_all_or_nothing",
     ]),
     9: ("the job of a closed dock went on unseen, and its layer stayed partial", [

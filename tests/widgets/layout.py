@@ -211,9 +211,17 @@ def tab_order(dock: QWidget, qtbot) -> list[tuple[str, tuple[int, int]]]:
     while (now := window.focusWidget()) is not None and dock.isAncestorOf(now) and len(walked) < 200:
         walked.append(now)
         qtbot.keyClick(now, Qt.Key.Key_Tab)
-    found: list[tuple[str, tuple[int, int]]] = []
-    for part in walked:  # when all is there: what threads find moves what stands below it
-        scrolls = scroll is not None and scroll.isAncestorOf(part)
-        middle = part.mapTo(scroll.widget() if scrolls else dock, QPoint(0, part.height() // 2)).y()
-        found.append((f"{type(part).__name__} {_text(part)!r}", (0 if scrolls else 1, middle // 10)))
-    return found
+
+    def places() -> list[tuple[str, tuple[int, int]]]:
+        found = []
+        for part in walked:
+            scrolls = scroll is not None and scroll.isAncestorOf(part)
+            middle = part.mapTo(scroll.widget() if scrolls else dock, QPoint(0, part.height() // 2)).y()
+            found.append((f"{type(part).__name__} {_text(part)!r}", (0 if scrolls else 1, middle // 10)))
+        return found
+
+    before: list[tuple[str, tuple[int, int]]] = []
+    while (now_there := places()) != before:  # what threads find moves what stands below it
+        before = now_there
+        qtbot.wait(300)
+    return before
