@@ -315,7 +315,8 @@ def measured_anew(
     old : dict
         The Dice of each case and class of the model, which is changed.
     """
-    folder, gone = model.folder / f"fold_{order.fold}" / "validation", set()
+    folder = model.folder / f"fold_{order.fold}" / "validation"
+    gone: set[str] = set()
     told = stamp(folder / SUMMARY_FILE)
     rules = Rules.of(order.info, reader=order.plans.reader)
     if not any((folder / (name + rules.ending)).is_file() for name in references):
