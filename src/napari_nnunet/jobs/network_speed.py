@@ -85,17 +85,10 @@ def measure_speed(choice: BackendChoice) -> None:
     patch = (48, 48, 48)
     ensemble = Ensemble([unet.build(architecture, 1, 3)], choice, patch, None)
     window = torch.zeros((1, 1, *patch))
-    times = []
-    built = time.monotonic()
-    ensemble.compile()
-    speed.remember(start_key(choice), max(0.01, time.monotonic() - built))
-    for _ in range(3):
-        began = time.monotonic()
-        for _ in ensemble.logits(window):
-            pass
-        times.append(time.monotonic() - began)
+    built, seconds = _tried(ensemble, window)
+    speed.remember(start_key(choice), built)
     runs = max(ensemble.batch, 1) if choice.backend == "openvino" else 1
-    speed.remember(_rate_key(choice), min(times) / (multiply_adds(architecture, 1, 3, patch) * runs))
+    speed.remember(_rate_key(choice), seconds / (multiply_adds(architecture, 1, 3, patch) * runs))
 
 
 def measure_network(model: TrainedModel, choice: BackendChoice, memory: float) -> None:
@@ -121,17 +114,23 @@ def measure_network(model: TrainedModel, choice: BackendChoice, memory: float) -
     network = unet.build(model.architecture, model.channels_in, model.dataset.labels.heads)
     ensemble = Ensemble([network], choice, size, None)
     windows = torch.randn((batch, model.channels_in, *size), generator=torch.Generator().manual_seed(0))
-    times = []
-    built = time.monotonic()
-    ensemble.compile()
+    built, fastest = _tried(ensemble, windows)
     if speed.seconds_per_run(_real_key(choice, model.configuration.ndim)) is None:  # no run said it better
-        speed.remember(start_key(choice), max(0.01, time.monotonic() - built))
+        speed.remember(start_key(choice), built)
+    speed.remember(_tried_key(model, choice), fastest / batch)
+
+
+def _tried(ensemble: Ensemble, windows: torch.Tensor) -> tuple[float, float]:
+    """Return the seconds that compiling took, and the fewest of three runs."""
+    began = time.monotonic()
+    ensemble.compile()
+    built, times = max(0.01, time.monotonic() - began), []
     for _ in range(3):
         began = time.monotonic()
         for _ in ensemble.logits(windows):
             pass
         times.append(time.monotonic() - began)
-    speed.remember(_tried_key(model, choice), min(times) / batch)
+    return built, min(times)
 
 
 def remember_rate(model: TrainedModel, ensemble: Ensemble, seconds: float) -> None:
