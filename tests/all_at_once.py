@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 
 SCREEN = (sys.executable, str(Path(__file__).with_name("with_screen.py")))
-PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "-m")
+PYTEST = (sys.executable, "-m", "pytest", "--timeout=900", "--timeout-method=thread", "--durations=15", "-m")
 WINDOWS = (*SCREEN, *PYTEST, "gui and not live")
 OTHERS = (*PYTEST, "not gui and not live")
 AT_ONCE = 3

@@ -7,6 +7,7 @@ import numpy as np
 
 from helpers import dataset_json, make_dataset, write_nifti
 from napari_nnunet.events import CaseDone
+from napari_nnunet.jobs.dataset import cases
 from napari_nnunet.jobs.dataset.cases import thumbnails
 from napari_nnunet.schema.colours import class_rgb
 
@@ -33,3 +34,20 @@ def test_a_class_has_its_own_colour_in_the_picture_and_not_that_with_red_and_blu
     red, _, blue = picture[np.ptp(picture, axis=-1) > 40].mean(axis=0)
     own, _, other = class_rgb(1)
     assert (blue - red) * (other - own) > 40
+
+
+def test_two_jobs_that_draw_at_the_same_time_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """A dock starts anew while the drawing that it cancelled still writes a picture."""
+    raw = make_dataset(tmp_path, cases=2)
+    write, others = iio.imwrite, []
+
+    def meanwhile(path, picture):
+        write(path, picture)
+        if not others:
+            others.append([])
+            others[0] += thumbnails(raw)
+
+    monkeypatch.setattr(cases.iio, "imwrite", meanwhile)
+    for events in (list(thumbnails(raw)), others[0]):
+        assert [type(event) for event in events] == [CaseDone, CaseDone]
+    assert sorted(path.name for path in (raw / ".thumbnails").iterdir()) == ["c0.png", "c1.png"]

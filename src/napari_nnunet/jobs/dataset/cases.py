@@ -316,23 +316,22 @@ def thumbnails(folder: Path) -> Job[int]:
     dataset, _ = survey(folder)
     place = make_folder(folder / _FOLDER)
     wanted = {f"{case.name}.png" for case in dataset.cases}
-    for path in place.iterdir():
+    for path in place.glob("[!.]*"):  # hidden ones are being drawn, by a job that looked before this one perhaps
         if path.name not in wanted:
-            path.unlink()
+            path.unlink(missing_ok=True)
     for i, case in enumerate(dataset.cases):
         target = place / f"{case.name}.png"
         try:
             newest = max(path.stat().st_mtime_ns for path in (case.label, case.images[0]))
             if not target.is_file() or target.stat().st_mtime_ns != newest:  # files from the trash are older
-                _draw(case, dataset.info, target)
-                os.utime(target, ns=(newest, newest))
+                _draw(case, dataset.info, target, newest)
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
         except NnunetError as error:
             yield CaseFailed.of(case.name, error, i, len(dataset.cases))
     return len(dataset.cases)
 
 
-def _draw(case: TrainingCase, info: DatasetInfo, target: Path) -> None:
+def _draw(case: TrainingCase, info: DatasetInfo, target: Path, changed: int) -> None:
     volume = read_volume(case.images[:1], reader=info.reader)
     labels = labels_over(case.label, Grid(volume.shape, volume.geometry), reader=info.reader).voxels
     if info.labels.ignore_label is not None:
@@ -342,3 +341,4 @@ def _draw(case: TrainingCase, info: DatasetInfo, target: Path) -> None:
     image = np.asarray(volume.array)[0].reshape(volume.shape_3d)[z]
     with written_beside(target, suffix=".png") as temporary:
         iio.imwrite(temporary, small_picture(overlay(image, stack[z])))
+        os.utime(temporary, ns=(changed, changed))
