@@ -39,7 +39,7 @@ def test_kinds_are_told_where_the_objects_are_in_another_file(tmp_path: Path) ->
     labels = {"background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4}
     content = {"channel_names": {"0": "x"}, "labels": labels, "numTraining": 0, "file_ending": ".bmp"}
     (tmp_path / "dataset.json").write_text(json.dumps(two.write_into(content)))
-    assert path.name == "a.tif" and kinds_beside(path, objects) == kinds
+    assert path.name == "a.tif" and kinds_beside(path, objects, PLANE) == kinds
 
 
 def test_a_folder_may_hold_single_cases_in_a_format_with_more_numbers(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_kinds_are_told_by_a_mask_beside(tmp_path: Path) -> None:
     kinds = {1: "cell", 2: "debris", 70_000: "cell"}
     path = write_found(objects, kinds, two, PLANE, tmp_path / "a.tif", None)
     assert read_labels(tmp_path / "kinds" / "a.tif")[0].tolist() == [[0, 7, 7, 5, 7]]
-    assert kinds_beside(path, objects) == {}  # nothing says what the values mean
+    assert kinds_beside(path, objects, PLANE) == {}  # nothing says what the values mean
     labels = {"background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4}
     content = {"channel_names": {"0": "x"}, "labels": labels, "numTraining": 0, "file_ending": ".tif"}
     (tmp_path / "dataset.json").write_text(json.dumps(two.write_into(content)))
-    assert kinds_beside(path, objects) == kinds
+    assert kinds_beside(path, objects, PLANE) == kinds

@@ -15,6 +15,7 @@ from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.jobs.choosing.evaluate_objects import evaluate_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import EvaluateObjectsRequest
+from turned_files import mirror, shift
 
 
 def test_figures_of_every_case_and_of_all_together(tmp_path: Path) -> None:
@@ -98,6 +99,25 @@ def test_objects_of_different_kinds_are_not_matched_and_each_kind_has_figures(tm
         assert [(row["case"], row["kind"], row["missed"]) for row in csv.DictReader(file)] == [
             ("a", "", "1"), ("a", "debris", "1"), ("a", "nucleus", "0"),
         ]  # fmt: skip
+
+
+def test_masks_of_kinds_in_another_order_give_every_object_its_own_kind(tmp_path: Path) -> None:
+    reference = write_objects_folder(tmp_path / "objectsTr", a=boxes(1, 2, 0))
+    kinds = boxes(1, 2, 0)
+    kinds[:, :, 12:] = 255  # there, nobody looked
+    write_objects_folder(tmp_path / "kindsTr", a=kinds)
+    prediction = write_objects_folder(tmp_path / "p", a=boxes(5, 6, 7))
+    write_objects_folder(prediction / "kinds", a=boxes(1, 2, 2))
+    for folder in (tmp_path, prediction):
+        (folder / "dataset.json").write_text(json.dumps(TOLD))
+    for path in (tmp_path / "kindsTr" / "a.nii.gz", prediction / "kinds" / "a.nii.gz"):
+        mirror(path)
+    request = EvaluateObjectsRequest(reference=reference, prediction=prediction)
+    found = drain(evaluate_objects(request))
+    assert {kind: own.all.counts() for kind, own in found.kinds.items()} == {"debris": (1, 0, 0), "nucleus": (1, 0, 0)}
+    shift(prediction / "kinds" / "a.nii.gz")
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz and the mask of kinds .*a\.nii\.gz show different places"):
+        drain(evaluate_objects(request))
 
 
 def test_without_kinds_on_both_sides_objects_are_matched_whatever_they_are(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from napari_nnunet.formats.images.files import write_image, write_labels
 from napari_nnunet.jobs.objects.measure import measure_objects
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import MeasureObjectsRequest
+from turned_files import mirror
 
 
 def test_objects_are_measured_with_the_brightness_of_their_images(tmp_path: Path) -> None:
@@ -48,9 +49,12 @@ def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "t.csv").exists()
 
 
-def test_the_kind_of_an_object_is_in_its_line_where_a_mask_tells_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_kind_of_an_object_is_in_its_line_where_a_mask_tells_it(tmp_path: Path, mirrored: bool) -> None:
     objects = write_objects_folder(tmp_path / "o", a=boxes(3, 9))
     write_objects_folder(objects / "kinds", a=boxes(2, 1))
+    if mirrored:
+        mirror(objects / "kinds" / "a.nii.gz")
     labels = {"background": 0, "cell core": 1, "cell border": 2, "debris core": 3, "debris border": 4}
     scheme = {"kinds": {"cell": [1, 2], "debris": [3, 4]}, "width": 1.0, "unit": 1.0}
     content = {"channel_names": {"0": "x"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}

@@ -16,6 +16,7 @@ from napari_nnunet.events import drain
 from napari_nnunet.formats.images.files import read_volume
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.schema.requests.prediction import PredictSettings
+from turned_files import mirror, shift
 
 SHAPE = (10, 22, 20)
 QUALITY = PredictSettings(device="cpu", mirroring=False, quality=True)
@@ -57,6 +58,20 @@ def test_the_first_time_it_is_learnt_and_then_known(place):
     again, said = notes(predict(model, image(raw), QUALITY))
     assert "degraded" not in said
     assert again.quality == first.quality
+
+
+def test_labels_are_laid_over_their_images_before_they_are_counted(place):
+    model, raw = place
+    first = drain(predict(model, image(raw), QUALITY))
+    (model.folder / "quality.json").unlink()
+    mirror(raw / "labelsTr" / "c1.nii.gz")
+    shift(raw / "labelsTr" / "c0.nii.gz")
+    again, said = notes(predict(model, image(raw), QUALITY))
+    assert "c0 is left out: its image and its labels show different places" in said and "c1" not in said
+    stored = json.loads((model.folder / "quality.json").read_text(encoding="utf-8"))["plain"]["model"]["scored"]
+    (c1,) = (entry["dice"]["mean"] for entry in stored if entry["case"] == "c1" and entry["plain"])
+    assert c1 > 0.9 and {entry["case"] for entry in stored} == {f"c{n}" for n in range(1, 6)}
+    assert set(again.quality.dice) == set(first.quality.dice)
 
 
 def test_labels_are_those_of_a_prediction_without_it(place):

@@ -135,7 +135,7 @@ def kinds_of(objects: NDArray[Any], kinds: NDArray[Any], names: dict[int, str], 
     return {int(n): names[int(value)] for n, value in zip(numbers, most, strict=True)}
 
 
-def kinds_beside(path: Path, objects: NDArray[Any]) -> dict[int, str]:
+def kinds_beside(path: Path, objects: NDArray[Any], geometry: Geometry) -> dict[int, str]:
     """Return the kind of each object of a file, as a mask and dataset.json beside say; nothing where they do not.
 
     Parameters
@@ -144,30 +144,33 @@ def kinds_beside(path: Path, objects: NDArray[Any]) -> dict[int, str]:
         File with objects: in objectsTr, with kindsTr beside, or of a prediction, with ``kinds`` in its folder.
     objects : ndarray of int, shape ([Z,] Y, X)
         What it holds.
+    geometry : Geometry
+        Where its voxels lie; a mask of kinds that is stored in another order is turned onto them.
 
     Raises
     ------
-    DatasetError
-        If the mask of kinds does not fit the objects.
+    DatasetError, ImageError
+        If the mask of kinds does not fit the objects, or lies elsewhere.
     """
     scheme, mask = _scheme_beside(path), _mask_beside(path)
     if scheme is None or mask is None or scheme.only_kind is not None:
         return {}
     names = {value: kind for kind, value in scheme.mask_values.items()}
-    return kinds_of(objects, read_labels(mask, as_stored=True)[0], names, str(path))
+    values, own = read_labels(mask, as_stored=True)
+    values = onto(values, own, Grid(objects.shape, geometry), what=f"the objects {path} and the mask of kinds {mask}")
+    return kinds_of(objects, values, names, str(path))
 
 
-def ignored_beside(path: Path, reader: str | None = None, grid: Grid | None = None) -> NDArray[np.bool_] | None:
+def ignored_beside(path: Path, grid: Grid, reader: str | None = None) -> NDArray[np.bool_] | None:
     """Return what nobody annotated in a case, shape ([Z,] Y, X), by the mask of kinds beside its objects.
 
-    On the voxels of ``grid`` where it is given; raises ImageError if the mask has others.
+    On the voxels of ``grid``; raises ImageError if the mask has others.
     """
     scheme, mask = _scheme_beside(path), _mask_beside(path)
     if scheme is None or scheme.ignore is None or mask is None:
         return None
     values, own = read_labels(mask, reader=reader, as_stored=True)
-    if grid is not None:
-        values = onto(values, own, grid, what=f"the mask of kinds {mask} and its image")
+    values = onto(values, own, grid, what=f"the mask of kinds {mask} and its image")
     found: NDArray[np.bool_] = values == scheme.ignore
     return found if found.any() else None
 

@@ -202,10 +202,12 @@ def match_pair(pair: Pair) -> tuple[dict[str, Matching], tuple[str, ...]]:
     """
     reference, geometry = read_objects(pair.reference)
     prediction, own = read_objects(pair.prediction)
-    first, second = kinds_beside(pair.reference, reference), kinds_beside(pair.prediction, prediction)
+    first = kinds_beside(pair.reference, reference, geometry)
+    second = kinds_beside(pair.prediction, prediction, own)
+    grid = Grid(reference.shape, geometry)
     what = f"{pair.name}: the reference {pair.reference} and the prediction {pair.prediction}"
-    prediction = onto(prediction, own, Grid(reference.shape, geometry), what=what)
-    ignored = ignored_beside(pair.reference)
+    prediction = onto(prediction, own, grid, what=what)
+    ignored = ignored_beside(pair.reference, grid)
     if ignored is not None:
         prediction = annotated_part(prediction, ignored)
     odd = (f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)

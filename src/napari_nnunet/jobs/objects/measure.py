@@ -112,7 +112,7 @@ class MeasuredRows(list[Row]):
 def object_rows(path: Path, images: tuple[Path, ...]) -> MeasuredRows:
     """Measure the objects of one file, with their kinds where these are told beside; may run in a worker process."""
     objects, geometry = read_objects(path)
-    kinds, remarks = kinds_beside(path, objects), geometry.remarks
+    kinds, remarks = kinds_beside(path, objects, geometry), geometry.remarks
     image = None
     if images:
         volume = read_volume(images)

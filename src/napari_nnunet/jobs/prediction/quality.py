@@ -25,7 +25,7 @@ from napari_nnunet.engine.prediction.quality import (
     degrade,
     look_of,
 )
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError, SettingsError
+from napari_nnunet.errors import ModelError, NnunetError, SettingsError
 from napari_nnunet.events import Job, Note, Progress, Pump, Stage
 from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
@@ -33,6 +33,7 @@ from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, survey
 from napari_nnunet.formats.images.files import read_labels, read_volume
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.crossval import require_same_classes, validated_folds
 from napari_nnunet.jobs.choosing.validation import VALIDATE_FIRST, validation_cases
 from napari_nnunet.jobs.prediction.result import Prediction
@@ -124,7 +125,9 @@ def _calibrated(
         own = settings.replace(folds=(fold,), probabilities=True, quality=False)
         try:
             volume = read_volume(case.images, reader=model.plans.reader)
-            truth, _ = read_labels(case.label, reader=model.plans.reader)
+            grid = Grid(volume.shape, volume.geometry)
+            truth, own_grid = read_labels(case.label, reader=model.plans.reader)
+            truth = onto(truth, own_grid, grid, what="its image and its labels")
             rng = np.random.default_rng(zlib.crc32(case.name.encode()))
             ways = ("", *(str(how) for how in rng.choice(DEGRADED, _COPIES, replace=False)))
             array = np.asarray(volume.array, dtype=np.float32)
@@ -185,8 +188,6 @@ def _named(values: Mapping[Region, float], model: TrainedModel) -> dict[str, flo
 
 def _scored(case: str, plain: bool, result: Prediction, truth: NDArray[Any], model: TrainedModel) -> KnownResult:
     scheme = model.dataset.labels
-    if truth.shape != result.labels.shape:
-        raise DatasetError(f"the labels have {truth.shape} voxels, the image {result.labels.shape}")
     measured = measure_labels(truth, result.labels, evaluated(scheme), scheme.ignore_label)
     dice = {target: float(metrics["Dice"]) for target, metrics in measured.items()}
     expected = _expected(result, model)

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from napari_nnunet.engine.objects.choose import KnownObjects, best_rule
 from napari_nnunet.engine.objects.decode import Rule
 from napari_nnunet.engine.objects.match import Matching, annotated_part
-from napari_nnunet.errors import DatasetError, NnunetError, ResourceError
+from napari_nnunet.errors import NnunetError, ResourceError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.dataset.case_trash import OBJECTS
 from napari_nnunet.formats.dataset.objects import kinds_of, object_files, read_objects
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.results.probabilities import scratch
+from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate_objects import OBJECTS_FILE, ObjectEvaluation, matched_by_kind
 from napari_nnunet.jobs.choosing.validation import FOUND_OBJECTS
 from napari_nnunet.jobs.objects.find import Decoding, find_and_write, heads_of, rule_of, write_rules
@@ -131,7 +132,7 @@ class ObjectJudge:
 
         Raises
         ------
-        DatasetError
+        DatasetError, ImageError
             If its objects do not fit its labels.
         ResourceError
             If the objects cannot be written.
@@ -166,13 +167,12 @@ class ObjectJudge:
     def _truth(self, case: str) -> _Truth:
         reader = self.order.plans.reader
         objects, geometry = read_objects(self.references[case], reader)
-        labels, _ = read_labels(self.order.reference(case), reader=reader, as_stored=True)
-        if objects.shape != labels.shape:
-            raise DatasetError(f"The objects of {case} have {objects.shape} voxels, its labels have {labels.shape}.")
+        labels, own = read_labels(self.order.reference(case), reader=reader, as_stored=True)
+        objects = onto(objects, geometry, Grid(labels.shape, own), what=f"the objects of {case} and its labels")
         names = {value: kind for kind, values in self.scheme.kinds.items() for value in values}
         ignore = self.order.info.labels.ignore_label
         ignored = None if ignore is None else labels == ignore
-        return _Truth(objects, kinds_of(objects, labels, names, case), ignored, geometry)
+        return _Truth(objects, kinds_of(objects, labels, names, case), ignored, own)
 
     def _look_at(self, probabilities: NDArray[np.float32], truth: _Truth) -> None:
         """Keep what the choice needs of a case in memory."""

@@ -192,7 +192,7 @@ def _object_layers(
 ) -> Job[list[LayerData]]:
     """Say what became of each of the objects that were found in a validation case."""
     small = found.astype(np.uint16 if found.max(initial=0) < 1 << 16 else np.uint32)
-    ignored = ignored_beside(reference_file(raw, name, info), info.reader, grid)
+    ignored = ignored_beside(reference_file(raw, name, info), grid, info.reader)
     compared = yield from compare_objects(reference, small if ignored is None else annotated_part(small, ignored))
     result = {"name": f"{name} found", "metadata": {KIND: "object"}, **place}
     return [
