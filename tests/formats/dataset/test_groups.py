@@ -92,10 +92,23 @@ def test_the_first_case_of_a_table_without_headings_may_be_gone_and_called_like_
 
 
 @pytest.mark.parametrize(
+    ("head", "column"),
+    [("case,hospital", "hospital"), ("Image ID;Site", "Site"), ("case,scan", "scan"), ("patient,ward", "ward")],
+)
+def test_of_two_columns_the_one_without_cases_has_the_groups_and_that_is_said(tmp_path, head, column):
+    rows = [f"{case}{';' if ';' in head else ','}{case[:3]}" for case in TWICE]
+    path = _table(tmp_path, head, rows)
+    found = read_groups(TWICE, path)
+    assert found.of == {case: case[:3] for case in TWICE}
+    assert found.remark == f"{path}: the groups were taken from the column '{column}'"
+    for plain in ("case,group", "sub-07,A", "scan_3,A"):
+        assert not read_groups(TWICE, _table(tmp_path, plain, [f"{case},{case[:3]}" for case in TWICE])).remark
+
+
+@pytest.mark.parametrize(
     ("head", "said"),
     [
         ("case,age,site", "the columns 'case', 'age', 'site', which do not tell where the groups are. Write case over"),
-        ("case,fold", "the columns 'case', 'fold', which do not tell where the groups are"),
         ("case,patient,subject", "do not tell where the groups are"),
         ("what,age,patient", "do not tell where the cases are"),
         ("p00_t0,60,p00", r"has 3 columns, and its first line \(p00_t0, 60, p00\) does not tell which"),

@@ -118,6 +118,19 @@ def test_cases_that_no_fold_validated_are_named(place):
     assert "1 of 13 cases (c40) are not judged" in said
 
 
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_what_is_odd_about_files_is_said_once(place, spoiled):
+    workspace, spoil, _ = place
+    for number in (3, 4):
+        if spoiled:
+            spoil(number, np.choose(truth(number), [0, 2, 1]).astype(np.uint8))  # suspects are looked at twice
+        path = workspace.raw / DATASET / "labelsTr" / f"c{number:02}.nii.gz"
+        labels = np.where(np.arange(22) < 2, np.nan, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+        write_nifti(path, labels.astype(np.float32))
+    _, said = notes(find_label_errors(workspace, request()))
+    assert "c03, c04: 384 of its voxels are NaN or infinite and were read as 0." in said and said.count("NaN") == 1
+
+
 def test_a_fold_trained_on_all_cases_is_no_judge(place):
     workspace, _, _ = place
     with pytest.raises(SettingsError, match="trained on every case"):

@@ -64,6 +64,14 @@ def test_groups_stay_together_and_are_shown(workspace):
     assert not look_at_folds(workspace, DATASET, FoldSettings()).warnings
 
 
+def test_the_column_of_a_table_that_was_taken_for_the_groups_is_said(workspace, tmp_path):
+    table = tmp_path / "sites.csv"
+    table.write_text("\n".join(["case,hospital", *(f"{name},{name.partition('_')[0]}" for name in NAMES)]))
+    found, notes = _make(workspace, group_by=str(table))
+    assert f"{table}: the groups were taken from the column 'hospital'." in notes
+    assert sorted(row.held for row in found.rows) == [("anna",), ("bob",)]
+
+
 def test_several_brackets_tell_more_groups_apart(workspace):
     _, notes = _make(workspace, group_by=BY, folds=2)
     assert any("a group of its own for every case" in note for note in notes)

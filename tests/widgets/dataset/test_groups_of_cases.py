@@ -45,6 +45,10 @@ def test_a_pattern_that_the_names_show_is_proposed_and_fills_the_column(table, t
     table.find.click()
     assert table.groups() == {"anna_left": "anna", "anna_right": "anna", "bob_left": "bob", "bob_right": "bob"}
     assert len(_kept(tmp_path)) == 5
+    (tmp_path / "sites.csv").write_text("case,hospital\nanna_left,A\nbob_left,A\nbob_right,B\ncarl,B\n")
+    table.pattern.setText(str(tmp_path / "sites.csv"))
+    table.find.click()
+    assert "taken from the column 'hospital'." in table.about.text()
     table.pattern.setText("(")
     table.find.click()
     assert "is no regular expression" in table.about.text()

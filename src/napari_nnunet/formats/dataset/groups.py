@@ -45,11 +45,14 @@ class Groups:
         Every case's group.
     alone : tuple of str
         Cases that the pattern or the table does not name; each is a group of its own.
+    remark : str
+        Which column of a table was taken for the groups, where its heading does not tell; else empty.
     """
 
     by: str
     of: Mapping[str, str]
     alone: tuple[str, ...] = ()
+    remark: str = ""
 
 
 def read_groups(cases: Sequence[str], by: str) -> Groups:
@@ -72,7 +75,7 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
         If it names no case, or one case twice.
     """
     table = by.lower().endswith((".csv", ".tsv"))
-    found = _read_table(Path(by).expanduser(), set(cases)) if table else _search(cases, by)
+    found, remark = _read_table(Path(by).expanduser(), set(cases)) if table else (_search(cases, by), "")
     if not found:
         what = f"The table {by}" if table else f"The pattern {by!r}"
         raise DatasetError(
@@ -81,7 +84,7 @@ def read_groups(cases: Sequence[str], by: str) -> Groups:
     groups = set(found.values())
     alone = tuple(sorted(name for name in cases if name not in found and name not in groups))
     # A case that is called like a group ("anna" beside "anna_left") belongs to it.
-    return Groups(by, {name: found.get(name, name) for name in cases}, alone)
+    return Groups(by, {name: found.get(name, name) for name in cases}, alone, remark)
 
 
 def stored_groups(folder: Path) -> str | None:
@@ -120,7 +123,8 @@ def _search(cases: Iterable[str], pattern: str) -> dict[str, str]:
     return {name: group for name, group in found.items() if group}
 
 
-def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
+def _read_table(path: Path, cases: set[str]) -> tuple[dict[str, str], str]:
+    """Return the groups of a table, and which column they were taken from, where its heading does not tell."""
     lines = [line for line in read_text(path, SettingsError).splitlines() if line.strip()]
     separator = max(_SEPARATORS, key=lambda sign: lines[0].count(sign)) if lines else ","
     try:
@@ -128,7 +132,7 @@ def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
     except csv.Error as error:
         raise SettingsError(f"{path} is no table: {error}. Each line must be: case,group.") from error
     rows = [row for row in read if any(row)]
-    headed, case, group = _columns(path, rows, cases)
+    headed, case, group, told = _columns(path, rows, cases)
     found: dict[str, str] = {}
     for row in rows[headed:]:
         name, word = (row[i] if i < len(row) else "" for i in (case, group))
@@ -136,28 +140,36 @@ def _read_table(path: Path, cases: set[str]) -> dict[str, str]:
             raise SettingsError(f"{path}: {','.join(row)!r} has no group. Each line must be: case,group.")
         if name in cases and found.setdefault(name, word) != word:
             raise DatasetError(f"{path} puts {name} into two groups, {found[name]} and {word}.")
-    return found
+    return found, "" if told else f"{path}: the groups were taken from the column {rows[0][group]!r}"
 
 
-def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tuple[bool, int, int]:
-    """Return whether the first line names the columns, and which column has the cases, and which the groups."""
+def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tuple[bool, int, int, bool]:
+    """Return whether the first line names the columns, which has the cases, which the groups, and if its heading tells.
+
+    Of two columns with the names of cases in the first alone, the other one has the groups, whatever it is called.
+    """
     width = max((i + 1 for row in rows for i, text in enumerate(row) if text), default=0)
     head = rows[0][:width] if rows else ()
     named, grouped = _headed(head, _CASE_HEADINGS), _headed(head, _GROUP_HEADINGS)
     first, second = ({row[i] for row in rows if i < len(row)} & cases for i in (0, 1))
+    plain = width == 2 and bool(first) and not second
     told = "case" in [text.lower() for text in head] or "group" in [text.lower() for text in head]
-    if width == 2 and first and not second and not told and not (named == [0] and grouped == [1]):
-        return False, 0, 1  # the first case may be gone, and be called like a heading
+    if plain and not told and not (named == [0] and grouped == [1]):
+        # The first case may be gone, and be called like a heading, but then with a number.
+        heading = [*named, *grouped] == [0] and not re.search(r"[0-9]", head[0])
+        return heading, 0, 1, not heading
     if cases.intersection(head) or not (named or grouped):
         if width > 2:
             raise SettingsError(
                 f"{path} has {width} columns, and its first line ({', '.join(head)}) does not tell which of them has "
                 "the cases and which the groups. Write case over the one and group over the other."
             )
-        return False, 0, 1
+        return False, 0, 1, True
     holding = [i for i in named if any(row[i] in cases for row in rows if i < len(row))]
     named = _headed(head, ("case",), whole=True) or (holding if len(named) > 1 and holding else named)
     grouped = _headed(head, ("group",), whole=True) or grouped
+    if plain and named == [0] and not grouped:
+        return True, 0, 1, False
     if width == 2 and not named:
         named = [1 - i for i in grouped]
     if len(named) != 1 or len(grouped) != 1:
@@ -166,7 +178,7 @@ def _columns(path: Path, rows: Sequence[Sequence[str]], cases: set[str]) -> tupl
             f"{path} has the columns {', '.join(map(repr, head))}, which do not tell where the {what} are. "
             "Write case over the names of cases, and group over what belongs together, such as the patient."
         )
-    return True, named[0], grouped[0]
+    return True, named[0], grouped[0], True
 
 
 def _headed(head: Sequence[str], words: Sequence[str], *, whole: bool = False) -> list[int]:

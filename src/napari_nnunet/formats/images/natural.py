@@ -24,6 +24,7 @@ from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
 _COLOURS = (3, 4)
+SEEN_THROUGH = "it is transparent in places; its transparency was left out"
 
 
 def _is_png(path: Path) -> bool:
@@ -68,6 +69,8 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
         array = iio.imread(path) if plain is None else plain
         if found is not None and found.itemsize > 1 and array.dtype.itemsize == 1:
             remarks = (*remarks, "its 16 bits per colour were read as 8, as nnU-Net does")
+        if array.ndim == 3 and array.shape[-1] == 2 and (array[..., 1] < np.iinfo(array.dtype).max).any():
+            remarks = (*remarks, SEEN_THROUGH)
         geometry = _geometry(found and found.spacing, remarks)
     if array.dtype == bool:
         array = array.astype(np.uint8)
@@ -81,6 +84,21 @@ def read(path: Path) -> tuple[NDArray[Any], Geometry]:
     else:
         raise ImageError(f"{path.name} has {array.ndim} dimensions; a picture has 2, plus colour channels.")
     return array, geometry
+
+
+def opacity(path: Path) -> NDArray[Any] | None:
+    """Return how opaque the pixels (Y, X) of a grey PNG are, 0 for transparent ones; None of a picture without that."""
+    if not has_opacity(path):
+        return None
+    return np.asarray(iio.imread(path))[..., 1]
+
+
+def has_opacity(path: Path) -> bool:
+    """Whether a file is a grey PNG with transparency, which nnU-Net does not read; ImageError if it is no PNG."""
+    if not _is_png(path):
+        return False
+    with path.open("rb") as file:
+        return png_facts(file, path).shape[-1] == 2
 
 
 _ORIENTATION = 274  # EXIF and TIFF 6.0

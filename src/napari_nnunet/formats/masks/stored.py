@@ -16,10 +16,12 @@ from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.dicom.segmentation import overlap_of
 from napari_nnunet.formats.dicom.structures import read_segments, segments_in
 from napari_nnunet.formats.dicom.syntax import Syntax, syntax_of
+from napari_nnunet.formats.images import natural
 from napari_nnunet.formats.images.files import adapter_for, ending_of, read_stored
 from napari_nnunet.schema.geometry import Geometry
 
 _JPEG = (".jpg", ".jpeg")
+CLEAR = "its transparent pixels count as 0, whatever value they hide"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class StoredMask:
     lossy : bool
         Whether the file is a JPEG, which changes values.
     plain : bool
-        Whether nnU-Net reads the file as labels: one channel, no palette.
+        Whether nnU-Net reads the file as labels: one channel, no palette, no transparency.
     classes : tuple of str
         Names, where the mask was joined of one file per class.
     names : dict of int to str
@@ -142,7 +144,7 @@ def read_mask(path: Path, images: Sequence[Path] = ()) -> StoredMask:
         return StoredMask(found[0], geometry, palette=found[1], plain=False)
     lossy = ending in _JPEG
     if len(array) == 1:
-        return StoredMask(array[0], geometry, lossy=lossy, plain=not lossy)
+        return _grey(array[0], geometry, path, lossy=lossy)
     if len(array) not in (3, 4):
         raise ImageError(f"{path.name} has {len(array)} channels; a mask has one, or is drawn in colours.")
     red, green, blue = array[:3]
@@ -154,6 +156,19 @@ def read_mask(path: Path, images: Sequence[Path] = ()) -> StoredMask:
     packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue.astype(np.int32)
     drawn = packed if clear is None else np.where(clear, 0, packed)
     return StoredMask(drawn, geometry, colours=True, lossy=lossy, plain=False)
+
+
+def _grey(array: NDArray[Any], geometry: Geometry, path: Path, *, lossy: bool) -> StoredMask:
+    """Return a mask of one channel; where a PNG is wholly transparent it is 0, as coloured ones are."""
+    opaque = natural.opacity(path)
+    if opaque is None:
+        return StoredMask(array, geometry, lossy=lossy, plain=not lossy)
+    drawn = np.where(opaque == 0, 0, array)
+    if set(np.unique(opaque)) <= {0, np.iinfo(opaque.dtype).max}:
+        remarks = tuple(text for text in geometry.remarks if text != natural.SEEN_THROUGH)
+        told = () if np.array_equal(drawn, array) else (CLEAR,)
+        geometry = geometry.model_copy(update={"remarks": (*remarks, *told)})
+    return StoredMask(drawn, geometry, plain=False)
 
 
 def _read_folder(path: Path, images: Sequence[Path]) -> StoredMask:

@@ -18,6 +18,7 @@ from napari_nnunet.formats.dataset.channel_files import channel_word, stem_of, w
 from napari_nnunet.formats.dataset.pairs import ImagePair
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import read_header, read_volume
+from napari_nnunet.formats.images.natural import has_opacity
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, facts_of
 from napari_nnunet.formats.masks.stored import StoredMask, inside_of, joined_classes, read_mask
 from napari_nnunet.grid import Grid, Turned, WhenApart, channels_together, onto, relation
@@ -63,6 +64,8 @@ class PlannedCase:
         What is odd about its files, which were read nevertheless.
     sized_by : {"", "given", "mask"}
         Who says the voxel size, if not the image.
+    plain : bool
+        Whether nnU-Net reads the files of the image as they are.
     """
 
     pair: ImagePair
@@ -76,6 +79,7 @@ class PlannedCase:
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     sized_by: Literal["", "given", "mask"] = ""
+    plain: bool = True
 
     @property
     def name(self) -> str:
@@ -290,6 +294,7 @@ def look_at_pair(pair: ImagePair, apart: WhenApart) -> PlannedCase:
         notes=volume.notes,
         remarks=(*volume.geometry.remarks, *_of_mask(mask, volume)),
         sized_by=sized_by,
+        plain=not any(path.is_file() and has_opacity(path) for path in pair.images),
     )
 
 

@@ -215,7 +215,7 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
     for case in plan.cases:
         same = _keeps_size(case, ending)
         images = all(not path.is_dir() and ending_of(path) == ending for path in case.pair.images)
-        images = images and same and not (case.notes or case.pair.colours)
+        images = images and same and case.plain and not (case.notes or case.pair.colours)
         mask = same and case.facts.plain and not translation.changes and not case.turned
         mask = mask and not case.pair.mask.is_dir() and ending_of(case.pair.mask) == ending
         tasks.append(task(case.pair, folder, ending, translation, images, mask, request.apart))
@@ -228,7 +228,8 @@ def _add(plan: ImportPlan, folder: Path, request: ImportFoldersRequest) -> Job[N
 def _ending(cases: Sequence[PlannedCase], translation: Translation) -> tuple[str, bool]:
     """Return the ending of the dataset's files, and whether the given files can be copied as they are."""
     files = [path for case in cases for path in (*case.pair.images, *case.pair.masks)]
-    as_stored = all(case.facts.plain and not (case.turned or case.notes or case.pair.colours) for case in cases)
+    plain = all(case.plain and case.facts.plain for case in cases)
+    as_stored = plain and not any(case.turned or case.notes or case.pair.colours for case in cases)
     if as_stored and not translation.changes and not any(path.is_dir() for path in files):
         endings = {ending_of(path) for path in files}
         if len(endings) == 1 and endings <= set(_PLAIN) and all(_keeps_size(case, *endings) for case in cases):

@@ -32,6 +32,7 @@ from napari_nnunet.processes.pool import rest_of
 from napari_nnunet.schema.dataset import LabelScheme, Region
 from napari_nnunet.schema.geometry import lift_shape
 from napari_nnunet.schema.requests.labelling import FindLabelErrorsRequest
+from napari_nnunet.volume import by_text
 
 SUSPECTS_FILE = "suspects.csv"
 _AT_LEAST = 0.1  # excess that makes a case suspect, however alike all cases are
@@ -212,6 +213,8 @@ def find_label_errors(workspace: Workspace, request: FindLabelErrorsRequest) -> 
     )
     found: dict[str, _Case] = rest_of(outcomes, "examined")
     pairs = [pair for pair in pairs if pair.name in found]
+    for names, text in by_text({name: case.odd for name, case in found.items()}):
+        yield Note(level="warning", text=f"{names}: {text}.")
     strange = [{"references": found[pair.name].undefined, "predictions": set[int]()} for pair in pairs]
     yield from undefined_values(pairs, strange)
     judged = _judge({pair.name: found[pair.name] for pair in pairs}, cases)
@@ -262,6 +265,7 @@ class _Case:
     digest: str
     voxel: float
     undefined: set[int]
+    odd: tuple[str, ...]
 
 
 def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) -> _Case:
@@ -269,9 +273,12 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
     reference, seen, geometry = read_pair(pair, rules)
     unknown = rules.unknown.get(pair.name, frozenset())
     seen = without_unknown(seen, unknown)
-    voxel = float(np.prod(geometry.spacing))
-    digest = _digest(reference, scheme.ignore_label)
-    strange = _undefined(reference, rules)
+    facts = (
+        _digest(reference, scheme.ignore_label),
+        float(np.prod(geometry.spacing)),
+        _undefined(reference, rules),
+        geometry.remarks,
+    )
     stored, own = read_labels(pair.prediction, reader=rules.reader, as_stored=True)
     found = relation(Grid(reference.shape, geometry), Grid(stored.shape, own))
     # Segmentations are turned onto their references; probabilities, and the image that is opened, are not.
@@ -281,7 +288,7 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
             "labels were saved anew since the validation. Validate again."
         )
     if not with_npz:
-        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), digest, voxel, strange)
+        return _Case(_known(doubt_of(reference, seen, None, scheme), unknown), *facts)
     with closing(ProbabilityReader(npz_of(pair.prediction, rules.ending))) as reader:
         if reader.shape != (scheme.heads, *lift_shape(reference.shape)):
             raise ImageError(
@@ -290,7 +297,7 @@ def examine_case(pair: Pair, rules: Rules, scheme: LabelScheme, with_npz: bool) 
                 "validation: validate again."
             )
         doubt = doubt_of(reference, seen, _heads(reader, reference.shape), scheme)
-        return _Case(_known(doubt, unknown), digest, voxel, strange)
+        return _Case(_known(doubt, unknown), *facts)
 
 
 def _undefined(labels: NDArray[Any], rules: Rules) -> set[int]:

@@ -281,6 +281,7 @@ def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[st
     if groups is None:
         found += [sentence for sentence in (apart_warning(splits, cases),) if sentence]
     else:
+        found += [f"{groups.remark}."] if groups.remark else []
         if groups.alone:
             found.append(
                 f"{len(groups.alone)} of {len(cases)} cases are not named by {groups.by} and stand alone: "

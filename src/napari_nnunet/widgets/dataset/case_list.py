@@ -205,6 +205,8 @@ class GroupTable(QWidget):
             self.about.setText(error.in_window)
             return
         self._show(names, {name: group for name, group in found.of.items() if name not in found.alone})
+        if found.remark:
+            self.about.setText(f"{self.about.text()} {found.remark}.")
         self._keep()
 
     def _keep(self) -> None:
