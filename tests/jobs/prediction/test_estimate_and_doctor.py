@@ -36,6 +36,7 @@ def test_the_announced_number_of_network_runs_is_the_one_that_happens(new_model,
     assert expected.network_shape == record.network_shape
 
 
+@pytest.mark.usefixtures("known_arithmetic")
 def test_time_is_a_guess_first_and_measured_after_a_run(model, volume):
     settings = PredictSettings(device="cpu", threads=1)
     first = drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))
@@ -124,6 +125,7 @@ def test_presets_are_compared_by_the_cases_that_none_of_them_lost(model, tmp_pat
     assert json.loads((model.folder / "inference_presets.json").read_text(encoding="utf-8"))["cases"] == ["a"]
 
 
+@pytest.mark.usefixtures("known_arithmetic")
 def test_a_network_is_tried_before_its_first_run_and_no_other_time(model, volume, monkeypatch):
     settings = PredictSettings(device="cpu", threads=1, mirroring=False)
     tried = []
@@ -147,6 +149,7 @@ def test_a_network_is_tried_before_its_first_run_and_no_other_time(model, volume
     assert again().measured and not tried
 
 
+@pytest.mark.usefixtures("known_arithmetic")
 def test_a_network_that_takes_seconds_or_memory_is_not_tried(model, monkeypatch):
     choice = prediction_choice(PredictSettings(device="cpu", threads=1), model.architecture)
     network_speed.measure_speed(choice)
