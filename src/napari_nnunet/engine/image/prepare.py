@@ -120,7 +120,7 @@ def plan_grid(
     if 0 in rounded:
         notes = (
             *notes,
-            f"At the model's spacing of {_mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
+            f"At the model's spacing of {mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
             "Check the spacing.",
         )
     return PrepareRecord(forward, (z, y, x), box, (dz, dy, dx), (nz, ny, nx), (goal[0], goal[1], goal[2]), notes)
@@ -134,17 +134,19 @@ def require_grid_room(record: PrepareRecord, channels: int) -> None:
     free = available_memory()
     if needed > free:
         raise ResourceError(
-            f"Resampled from {_times(record.cropped_shape)} voxels of {_mm(record.spacing)} to voxels of "
-            f"{_mm(record.network_spacing)}, the image would have {_times(record.network_shape)} voxels, which take "
+            f"Resampled from {times(record.cropped_shape)} voxels of {mm(record.spacing)} to voxels of "
+            f"{mm(record.network_spacing)}, the image would have {times(record.network_shape)} voxels, which take "
             f"{needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free. Is the voxel size right?"
         )
 
 
-def _times(numbers: Sequence[int]) -> str:
+def times(numbers: Sequence[int]) -> str:
+    """Return a shape in words."""
     return " x ".join(str(n) for n in numbers)
 
 
-def _mm(spacing: Sequence[float]) -> str:
+def mm(spacing: Sequence[float]) -> str:
+    """Return the size of voxels in words."""
     return " x ".join(f"{s:g}" for s in spacing) + " mm"
 
 

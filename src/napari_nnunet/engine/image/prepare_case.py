@@ -16,10 +16,12 @@ from napari_nnunet.engine.image.prepare import (
     PrepareRecord,
     content_mask,
     fill_holes,
+    mm,
     nonzero_box,
     plan_grid,
     read_crop,
     require_grid_room,
+    times,
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
@@ -28,6 +30,8 @@ from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry, lift, lift_shape
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.volume import Volume
+
+_LOST = 0.1  # of a voxel: an axis that keeps less has nothing left to learn of
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,19 @@ def prepare_case(
             del array
         for configuration in group:
             record = plan_grid(shape, as_trained(plans, configuration, geometry).spacing_3d, plans, configuration, box)
+            _require_voxels(record, configuration.name)
             yield _resampled(normalised, marked, record, geometry, configuration, scheme)
+
+
+def _require_voxels(record: PrepareRecord, name: str) -> None:
+    """Refuse a case of which next to nothing would be left; one axis of less than a voxel is kept, and said."""
+    grids = zip(record.cropped_shape, record.spacing, record.network_spacing, strict=True)
+    if sum(old / new * n < _LOST for n, old, new in grids) > 1:
+        raise ImageError(
+            f"Resampled from {times(record.cropped_shape)} voxels of {mm(record.spacing)} to voxels of "
+            f"{mm(record.network_spacing)}, the image would have {times(record.network_shape)} voxels. Is the spacing "
+            f"of {name} right?"
+        )
 
 
 def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence[Configuration]) -> None:

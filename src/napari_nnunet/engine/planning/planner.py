@@ -19,6 +19,7 @@ from napari_nnunet.schema.requests.planning import PlanSettings
 
 LOWRES_SHARE = 0.25  # a patch that sees less than this of the median image asks for a low-resolution stage
 LOWRES_STEP = 1.03
+_MOST_VOXELS = 1e12  # of an image: 4 TB, which no computer holds
 _RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)
 _NORMALIZATIONS = {
     "ct": "CTNormalization",
@@ -136,6 +137,7 @@ def plan(
         for s, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
     ]
     median = [float(np.median([shape[a] for shape in shapes])) for a in forward]
+    _require_voxels(median, spacing, fingerprint, forward)
     grid = _Grid(
         planner,
         settings.gpu_memory_gb or planner.memory_gb,
@@ -181,6 +183,26 @@ def fullres_spacing(fingerprint: Fingerprint, wished: Sequence[float] | None) ->
         finer = float(np.percentile(spacings[:, worst], 10))
         target[worst] = finer if finer >= max(target[others]) else max(target[others]) + 1e-5
     return [float(s) for s in target]
+
+
+def _require_voxels(
+    median: Sequence[float], target: Sequence[float], fingerprint: Fingerprint, forward: Sequence[int]
+) -> None:
+    """Refuse a target spacing at which images would have no voxels, or more than any computer holds."""
+    if min(median) > 0 and math.prod(median) < _MOST_VOXELS:
+        return
+    shape, spacing = (
+        [float(np.median([values[a] for values in some])) for a in forward]
+        for some in (fingerprint.shapes_after_crop, fingerprint.spacings)
+    )
+    old, new = (" x ".join(f"{v:.0f}" for v in some) for some in (shape, median))
+    before, after = (" x ".join(f"{v:g}" for v in some) for some in (spacing, target))
+    own = " ".join(f"{np.median([values[a] for values in fingerprint.spacings]):g}" for a in range(3))
+    raise PlanError(
+        f"Resampled from {old} voxels of {before} mm to voxels of {after} mm, the median image would have {new} "
+        "voxels. Give a target spacing nearer to that of the images.",
+        shell=f"(Theirs would be: -overwrite_target_spacing {own})",
+    )
 
 
 def _transposition(target: Sequence[float]) -> tuple[int, int, int]:

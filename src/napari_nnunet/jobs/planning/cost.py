@@ -13,7 +13,7 @@ from napari_nnunet.errors import NnunetError, memory_told
 from napari_nnunet.events import Job, Note, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
-from napari_nnunet.jobs.planning.preprocess import stored_bytes
+from napari_nnunet.jobs.planning.sizes import stored_bytes
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.training import TrainSettings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import NnunetError, PlanError, ResourceError
+from napari_nnunet.errors import NnunetError, PlanError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, written_beside
 from napari_nnunet.formats.claim import claimed
@@ -34,10 +34,10 @@ from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import SMALL, case_size
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.freshness import content_of, made_from, refuse_training, rules_of, stale_cases
+from napari_nnunet.jobs.planning.sizes import require_disk
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
 from napari_nnunet.processes.pool import Outcome, Task, collected, run_cases
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
-from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.plans import STANDARD, Configuration, Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.volume import Volume, by_text
@@ -133,7 +133,7 @@ def _preprocess(
     yield from _drop_removed(dataset, targets)
     if skipped:
         yield Note(text=f"{len(skipped)} of {len(dataset.cases)} cases are up to date.")
-    _check_disk(base, targets, len(work))
+    require_disk(base, plans, [target.configuration for target in targets], len(work))
     yield Stage(name=f"Preprocessing {base.name}", total=len(work))
     try:
         done, failed = yield from _run(dataset, plans, targets, work, staging, request)
@@ -239,40 +239,6 @@ def _work(dataset: RawDataset, targets: Sequence[_Target], request: PreprocessRe
     return work, [case.name for case in dataset.cases if case.name not in work]
 
 
-def _check_disk(base: Path, targets: Sequence[_Target], cases: int) -> None:
-    needed = cases / max(1, _case_count(base)) * sum(stored_bytes(base, target.configuration) for target in targets)
-    free = shutil.disk_usage(base).free
-    if needed > free:
-        raise ResourceError(
-            f"Preprocessing will write about {needed / 1e9:.1f} GB to {base}, but only {free / 1e9:.1f} GB are free. "
-            "Free some space, use another workspace, or preprocess fewer configurations (-c)."
-        )
-
-
-def _case_count(base: Path) -> int:
-    fingerprint = _fingerprint(base)
-    return 0 if fingerprint is None else len(fingerprint.spacings)
-
-
-def _fingerprint(base: Path) -> Fingerprint | None:
-    path = base / "dataset_fingerprint.json"
-    return Fingerprint.read(path) if path.is_file() else None
-
-
-def stored_bytes(base: Path, configuration: Configuration) -> float:
-    """Return how much disk the preprocessed cases of a configuration take at most, 0 if nothing is measured yet."""
-    fingerprint = _fingerprint(base)
-    if fingerprint is None:
-        return 0.0
-    # Voxels of a case at the target spacing; the product over the axes does not depend on their order.
-    target = float(np.prod(configuration.spacing))
-    total = 0.0
-    for shape, spacing in zip(fingerprint.shapes_after_crop, fingerprint.spacings, strict=True):
-        own = sorted(spacing, reverse=True)[-len(configuration.spacing) :]
-        total += float(np.prod(shape)) * float(np.prod(own)) / target
-    return total * (4 * len(configuration.normalization_schemes) + 2)
-
-
 def _run(
     dataset: RawDataset,
     plans: Plans,
@@ -343,6 +309,7 @@ def preprocess_case(
         *_read(case, plans.reader, labels_scheme, apart, notes), plans, configurations, labels_scheme
     ):
         folder = folders[prepared.configuration.name]
+        notes += prepared.record.notes
         store_case(
             folder,
             case.name,
