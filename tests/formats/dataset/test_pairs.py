@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.formats.dataset.pairs import pair_folders
+from napari_nnunet.formats.dataset.pairs import pair_folders, why_left
 
 
 @pytest.fixture
@@ -44,6 +44,29 @@ def test_images_that_differ_only_in_words_of_no_meaning_are_left_over(pair):
     assert [p.name for p in found.pairs] == ["b"]
     assert [path.name for path in found.images] == ["a_image.png", "a_raw.png"]
     assert [path.name for path in found.masks] == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "which", "twice"),
+    [
+        (["A.nii.gz", "a.nii.gz"], ["A.nii.gz", "a.nii.gz"], "images", "A.nii.gz and a.nii.gz"),
+        (["A_0000.png", "a_0000.png"], ["a.png"], "images", "A_0000.png and a_0000.png"),
+        (["c.png"], ["c.png", "c_mask.png"], "masks", "c.png and c_mask.png"),
+    ],
+)
+def test_files_whose_names_do_not_tell_them_apart_are_named(pair, tmp_path, images, masks, which, twice):
+    if (tmp_path.parent / tmp_path.name.upper()).exists():
+        pytest.skip("on this disk such files cannot lie side by side")
+    with pytest.raises(DatasetError) as told:
+        pair(images, masks)
+    assert told.value.message.startswith(f"{twice} in {tmp_path / which} have the same name but for upper and lower")
+
+
+def test_why_files_are_left_over_is_true(pair, tmp_path):
+    found = pair(["a_image.png", "a_raw.png", "b.png"], ["a.png", "b_mask.png", "c.png"])
+    assert {path.name: why for path, why in why_left(found).items()} == dict.fromkeys(
+        ("a_image.png", "a_raw.png", "a.png"), "several files have its name"
+    )
 
 
 def test_numbers_pair_what_words_do_not_unless_two_have_the_same(pair):

@@ -170,3 +170,15 @@ def test_what_overlaps_is_told_apart_whatever_overlaps():
     array = joined_classes(enumerate(parts, start=1), (400,), 5)
     for i in range(400):
         assert numbers_of(int(array[i]), 5) == tuple(np.flatnonzero(parts[:, i]) + 1)
+
+
+def test_why_masks_beside_files_per_class_are_left_out_is_true(tmp_path):
+    write(tmp_path)
+    for name in ("p1", "p2_2", "p7_liver"):
+        write_nifti(tmp_path / "masks" / f"{name}.nii.gz", boxes(overlap=False)["liver"])
+    plan = drain(plan_import(Workspace.at(tmp_path), request(tmp_path)))
+    assert {left.path.name: left.why for left in plan.left_out} == {
+        "p1.nii.gz": "its case has a file for each class",
+        "p2_2.nii.gz": "its name tells no class",
+        "p7_liver.nii.gz": "no image has its name",
+    }

@@ -23,7 +23,7 @@ from napari_nnunet.formats.dataset.channel_files import (
     words_with_plain_numbers,
 )
 from napari_nnunet.formats.dicom import series as dicom
-from napari_nnunet.formats.masks.class_files import ClassFiles, find_class_files
+from napari_nnunet.formats.masks.class_files import ClassFiles, find_class_files, parted
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,52 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     sources, targets = _entries(images, skip), _entries(masks, skip)
     best = _best(sources, targets, suffixes)
     if not best.pairs:
+        _require_told_apart(best, images, masks)
         examples = f"{sources[0].name} and {targets[0].name}"
         raise DatasetError(
             f"No image in {images} has a mask of the same name in {masks} (e.g. {examples}). Rename them to match."
         )
     return best
+
+
+def why_left(pairing: Pairing) -> dict[Path, str]:
+    """Return why files were left over though their names are those of others; nothing of files without a partner."""
+    found = {path: "several files have its name" for sides in _alike(pairing) for path in (*sides[0], *sides[1])}
+    joined = {words_of_name(pair.name): pair.name for pair in pairing.pairs if pair.parts}
+    for path in pairing.masks:
+        case, rest = parted("" if path.is_dir() else words_of_name(stem_of(path)), joined)
+        if case is not None and not re.search(r"[^\W\d_]", rest):
+            found[path] = "its name tells no class" if rest else "its case has a file for each class"
+    return found
+
+
+def _alike(left: Pairing) -> list[tuple[list[Path], list[Path]]]:
+    """Return images and masks that were left over because several have one name, as far as its words tell."""
+    sides: tuple[dict[str, list[Path]], dict[str, list[Path]]] = (defaultdict(list), defaultdict(list))
+    for path in left.images:
+        sides[0][words_of_name(_case_of(path))].append(path)
+    for path in left.masks:
+        if not path.is_dir():
+            sides[1][words_of_name(stem_of(path))].append(path)
+    both = [(sides[0][key], sides[1][key]) for key in sides[0] if key and key in sides[1]]
+    return [(images, masks) for images, masks in both if len(masks) > 1 or len(set(map(_case_of, images))) > 1]
+
+
+def _case_of(path: Path) -> str:
+    """Return the name of an image's file without its ending and nnU-Net's number of a channel."""
+    return re.sub(r"[_-][0-9]{4}$", "", stem_of(path))
+
+
+def _require_told_apart(left: Pairing, images: Path, masks: Path) -> None:
+    """Refuse files of which the names do not tell which belong together."""
+    for files in _alike(left):
+        for paths, folder in zip(files, (images, masks), strict=True):
+            if len(paths) > 1:
+                raise DatasetError(
+                    f"{' and '.join(path.name for path in paths[:4])} in {folder} have the same name but for upper and "
+                    "lower case, or words such as 'mask': which belongs to which is not certain. Rename them.",
+                    shell="Or leave the others out (--skip FILE ...).",
+                )
 
 
 def pair_subfolders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), skip: Container[str] = ()) -> Pairing:

@@ -78,11 +78,11 @@ def _named(
     """Give every file with its case, None if it has none, and its class."""
     for entry in entries:
         if not entry.is_dir():
-            yield entry, *_parted(words(stem(entry)), keys)
+            yield entry, *parted(words(stem(entry)), keys)
             continue
         of_case = keys.get(words(entry.name))
         for file in inside(entry):
-            case, name = _parted(words(stem(file)), keys)
+            case, name = parted(words(stem(file)), keys)
             if of_case is not None:
                 yield file, of_case, name if case == of_case else words(stem(file))
             else:
@@ -90,7 +90,7 @@ def _named(
                 yield file, case if name in ("", own) else None, own
 
 
-def _parted(name: str, keys: dict[str, str]) -> tuple[str | None, str]:
+def parted(name: str, keys: dict[str, str]) -> tuple[str | None, str]:
     """Return the case that a name begins or ends with, the longest one, and what is left of the name."""
     if name and name in keys:
         return keys[name], ""

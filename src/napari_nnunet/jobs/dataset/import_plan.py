@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_nnunet.errors import DatasetError, NnunetError, of_cases
 from napari_nnunet.events import Job, Stage
-from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders
+from napari_nnunet.formats.dataset.pairs import Pairing, pair_folders, pair_subfolders, why_left
 from napari_nnunet.formats.dataset.raw_dataset import read_info, survey
 from napari_nnunet.formats.masks.facts import MaskFacts, Pieces, ValueRow, named_alike
 from napari_nnunet.formats.masks.kinds import Recognised, recognise, to_look_at
@@ -154,9 +154,14 @@ def plan_import(workspace: Workspace, request: ImportFoldersRequest) -> Job[Impo
 def _left_out(pairing: Pairing, request: ImportFoldersRequest) -> tuple[LeftOut, ...]:
     skip, alone = request.skip, "no mask has its name"
     below = alone if request.subfolders else "in a subfolder"
-    found = [LeftOut(path, alone if path.parent == request.images else below) for path in pairing.images]
+    told = why_left(pairing)
+    found = [
+        LeftOut(path, told.get(path, alone if path.parent == request.images else below)) for path in pairing.images
+    ]
     folder = "a mask is one file with a value for each class, or one file per class named by case and class"
-    found += [LeftOut(path, folder if path.is_dir() else "no image has its name") for path in pairing.masks]
+    found += [
+        LeftOut(path, told.get(path, folder if path.is_dir() else "no image has its name")) for path in pairing.masks
+    ]
     for pair in pairing.pairs:
         if pair.name in skip:
             found += [LeftOut(path, "as asked") for path in (*pair.images, *pair.masks)]
