@@ -16,6 +16,7 @@ from choices import (
     DATASET_JSON,
     SHAPE,
     member_folder,
+    notes,
     run_verb,
 )
 from helpers import read_probabilities
@@ -101,7 +102,35 @@ def test_a_member_from_elsewhere_is_refused(tmp_path):
     with pytest.raises(NnunetError, match=r"y/a\.npz and .*x/a\.npz do not lie on the same grid: places 50 mm apart"):
         drain(ensemble_folders(_asked(tmp_path, "x", "y")))
     # for those who know that only the headers differ
-    assert drain(ensemble_folders(_asked(tmp_path, "x", "y", ignore_geometry=True))).cases == ("a",)
+    done, said = notes(ensemble_folders(_asked(tmp_path, "x", "y", ignore_geometry=True)))
+    assert done.cases == ("a",)
+    assert f"a: by their headers, the probabilities in {tmp_path / 'y'} lie elsewhere than those in " in said
+    assert "x (places 50 mm apart); they were joined voxel by voxel." in said
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        (
+            ((0, 1, 2), (False, False, True)),
+            "are stored in another order than those in X (mirrored along x); they were",
+        ),
+        (
+            ((2, 0, 1), (False, False, False)),
+            "have another shape than those in X and were turned by their headers (its",
+        ),
+        (((0, 1, 2), (False, False, False)), ""),
+    ],
+)
+def test_members_that_lie_otherwise_are_named_where_geometry_is_ignored(tmp_path, way, told):
+    first, second = (member_folder(tmp_path / name, ("a",), seed=i) for i, name in enumerate("xy"))
+    place = Geometry(spacing=(3.0, 2.0, 1.0), origin=(3.0, 2.0, 1.0), direction=tuple(np.eye(3).ravel()))
+    _store(tmp_path / "x", first["a"], place)
+    stored = [turned_copy(channel, place, *way) for channel in second["a"]]
+    _store(tmp_path / "y", np.stack([array for array, _ in stored]), stored[0][1])
+    _, said = notes(ensemble_folders(_asked(tmp_path, "x", "y", ignore_geometry=True)))
+    said = said.replace(str(tmp_path / "x"), "X")
+    assert told in said and (told != "") == ("probabilities in" in said)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

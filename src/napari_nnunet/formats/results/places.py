@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nnunet.errors import DatasetError, ImageError
+from napari_nnunet.errors import DatasetError, ImageError, NnunetError
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.pickles import read_pickle
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, TurnedReader
@@ -75,24 +75,47 @@ class Members:
         ImageError
             If a member lies elsewhere, or has other voxels.
         """
-        shape = readers[0].shape[1:]
-        first = self._place(self.paths[0], shape)
         out: list[ProbabilityReader | TurnedReader] = [readers[0]]
         for path, reader in zip(self.paths[1:], readers[1:], strict=True):
-            own = self._place(path, reader.shape[1:])
-            found: Relation = Same()
-            if first is not None and own is not None:
-                found = relation(first, own)
-                found = Same() if same_voxels(found, first, own) else found
-            elif reader.shape[1:] != shape:
-                differ = f"{_times(shape)} voxels and {_times(reader.shape[1:])}"
-                found = Apart(differ, elsewhere=False, voxels=math.inf)
+            found = self._relation(path, reader, readers[0])
             if isinstance(found, Apart):
                 raise ImageError(
                     f"{path} and {self.paths[0]} do not lie on the same grid: {found}. Segment the same images."
                 )
             out.append(TurnedReader(reader, _lifted(found)) if isinstance(found, Turned) else reader)
         return out
+
+    def apart(self, readers: Sequence[ProbabilityReader], *, by_voxels: bool) -> tuple[str, ...]:
+        """Return what is said of members that lie otherwise than the first: taken voxel by voxel, or else turned."""
+        said = []
+        for path, reader in zip(self.paths[1:], readers[1:], strict=True):
+            try:
+                found = self._relation(path, reader, readers[0])
+            except NnunetError:  # the file that would tell it cannot be used, which does not matter here
+                continue
+            if by_voxels and not isinstance(found, Same):
+                text = "lie elsewhere" if isinstance(found, Apart) else "are stored in another order"
+                said.append(
+                    f"by their headers, the probabilities in {path.parent} {text} than those in {self.paths[0].parent} "
+                    f"({found}); they were joined voxel by voxel"
+                )
+            elif isinstance(found, Turned):
+                said.append(
+                    f"the probabilities in {path.parent} have another shape than those in {self.paths[0].parent} and "
+                    f"were turned by their headers ({found}); those of equal shape are joined voxel by voxel"
+                )
+        return tuple(said)
+
+    def _relation(self, path: Path, reader: ProbabilityReader, other: ProbabilityReader) -> Relation:
+        """Return how a member lies to the first one; grids that agree but for rounding are the same."""
+        first, own = (self._place(p, r.shape[1:]) for p, r in ((self.paths[0], other), (path, reader)))
+        if first is not None and own is not None:
+            found = relation(first, own)
+            return Same() if same_voxels(found, first, own) else found
+        if reader.shape[1:] != other.shape[1:]:
+            differ = f"{_times(other.shape[1:])} voxels and {_times(reader.shape[1:])}"
+            return Apart(differ, elsewhere=False, voxels=math.inf)
+        return Same()
 
     def _segmentation(self, path: Path) -> Path:
         return path.with_name(self.case + self.ending)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.prediction.vote import Vote, VoteSettings
 from napari_nnunet.errors import DatasetError, ImageError, ModelError, NnunetError, SettingsError
-from napari_nnunet.events import CaseDone, CaseFailed, Job, Stage
+from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Stage
 from napari_nnunet.formats.atomic import copy_file, make_folder, remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import ending_of, write_image, write_labels
@@ -36,6 +36,7 @@ from napari_nnunet.processes.pool import Outcome, Task, each_case, rest_of, resu
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EnsembleRequest
+from napari_nnunet.volume import by_text
 
 UNCERTAINTY = ("entropy", "disagreement")
 
@@ -276,6 +277,8 @@ def _each(
             yield CaseDone(case=name, index=i, total=len(members), path=path, seconds=outcomes[name].seconds)
         elif name in bad:
             yield CaseFailed.of(name, bad[name], i, len(members))
+    for names, text in by_text({name: outcome.result or () for name, outcome in outcomes.items()}):
+        yield Note(level="warning", text=f"{names}: {text}.")
     every = {**outcomes, **{name: Outcome(name, error=error) for name, error in bad.items()}}
     return {name: every[name] for name in members}
 
@@ -327,8 +330,11 @@ def _shapes(
     return found, bad
 
 
-def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRules) -> None:
-    """Combine one case and write what was asked for; may run in a worker process."""
+def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRules) -> tuple[str, ...]:
+    """Combine one case and write what was asked for; may run in a worker process.
+
+    Returns what is to be said of members that lie elsewhere and were joined all the same.
+    """
     out = target / (name + rules.info.file_ending)
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(ProbabilityReader(path))) for path in paths]
@@ -336,6 +342,7 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRul
         geometry = members.grid(opened[0].shape[1:])
         flat = geometry.ndim == 2
         by_voxels = rules.ignore_geometry and len({reader.shape for reader in opened}) == 1
+        said = members.apart(opened, by_voxels=by_voxels) if rules.ignore_geometry else ()
         readers: Sequence[ProbabilityReader | TurnedReader] = opened if by_voxels else members.together(opened)
         c, z, y, x = opened[0].shape
         vote = Vote(rules.info.labels, (z, y, x), len(readers), rules.vote)
@@ -357,6 +364,7 @@ def join_case(name: str, paths: Sequence[Path], target: Path, rules: EnsembleRul
         copy_file(paths[0].with_suffix(".pkl"), target / f"{name}.pkl")
     if rules.classes:
         write_labels(labels[0] if flat else labels, geometry, out, writer=rules.reader)
+    return said
 
 
 def _add_members(
