@@ -120,7 +120,7 @@ def plan_grid(
     if 0 in rounded:
         notes = (
             *notes,
-            f"At the model's spacing of {mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
+            f"At the model's spacing of {_mm(goal)} this image would be thinner than one voxel; one voxel is kept. "
             "Check the spacing.",
         )
     return PrepareRecord(forward, (z, y, x), box, (dz, dy, dx), (nz, ny, nx), (goal[0], goal[1], goal[2]), notes)
@@ -134,19 +134,24 @@ def require_grid_room(record: PrepareRecord, channels: int) -> None:
     free = available_memory()
     if needed > free:
         raise ResourceError(
-            f"Resampled from {times(record.cropped_shape)} voxels of {mm(record.spacing)} to voxels of "
-            f"{mm(record.network_spacing)}, the image would have {times(record.network_shape)} voxels, which take "
-            f"{needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free. Is the voxel size right?"
+            f"{both_sizes(record)}, which take {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free. Is the "
+            "voxel size right?"
         )
 
 
-def times(numbers: Sequence[int]) -> str:
-    """Return a shape in words."""
+def both_sizes(record: PrepareRecord) -> str:
+    """Return the beginning of a sentence: what an image has, and what it would have on the network grid."""
+    return (
+        f"Resampled from {_times(record.cropped_shape)} voxels of {_mm(record.spacing)} to voxels of "
+        f"{_mm(record.network_spacing)}, the image would have {_times(record.network_shape)} voxels"
+    )
+
+
+def _times(numbers: Sequence[int]) -> str:
     return " x ".join(str(n) for n in numbers)
 
 
-def mm(spacing: Sequence[float]) -> str:
-    """Return the size of voxels in words."""
+def _mm(spacing: Sequence[float]) -> str:
     return " x ".join(f"{s:g}" for s in spacing) + " mm"
 
 

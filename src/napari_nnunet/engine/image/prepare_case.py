@@ -14,14 +14,13 @@ from napari_nnunet.engine.image.normalize import normalize
 from napari_nnunet.engine.image.prepare import (
     Box3,
     PrepareRecord,
+    both_sizes,
     content_mask,
     fill_holes,
-    mm,
     nonzero_box,
     plan_grid,
     read_crop,
     require_grid_room,
-    times,
 )
 from napari_nnunet.engine.image.resample import resample_image, resample_labels
 from napari_nnunet.engine.image.voxel_size import as_trained
@@ -125,11 +124,7 @@ def _require_voxels(record: PrepareRecord, name: str) -> None:
     """Refuse a case of which next to nothing would be left; one axis of less than a voxel is kept, and said."""
     grids = zip(record.cropped_shape, record.spacing, record.network_spacing, strict=True)
     if sum(old / new * n < _LOST for n, old, new in grids) > 1:
-        raise ImageError(
-            f"Resampled from {times(record.cropped_shape)} voxels of {mm(record.spacing)} to voxels of "
-            f"{mm(record.network_spacing)}, the image would have {times(record.network_shape)} voxels. Is the spacing "
-            f"of {name} right?"
-        )
+        raise ImageError(f"{both_sizes(record)}. Is the spacing of {name} right?")
 
 
 def _check(volume: Volume, labels: NDArray[np.integer], configurations: Sequence[Configuration]) -> None:

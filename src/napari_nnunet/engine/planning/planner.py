@@ -132,12 +132,7 @@ def plan(
     target = fullres_spacing(fingerprint, settings.target_spacing)
     forward = _transposition(target)
     spacing = [target[a] for a in forward]
-    shapes = [
-        [round(old / new * n) for old, new, n in zip(s, target, shape, strict=True)]
-        for s, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
-    ]
-    median = [float(np.median([shape[a] for shape in shapes])) for a in forward]
-    _require_voxels(median, spacing, fingerprint, forward)
+    median = _median_shape(fingerprint, target, forward)
     grid = _Grid(
         planner,
         settings.gpu_memory_gb or planner.memory_gb,
@@ -185,18 +180,21 @@ def fullres_spacing(fingerprint: Fingerprint, wished: Sequence[float] | None) ->
     return [float(s) for s in target]
 
 
-def _require_voxels(
-    median: Sequence[float], target: Sequence[float], fingerprint: Fingerprint, forward: Sequence[int]
-) -> None:
-    """Refuse a target spacing at which images would have no voxels, or more than any computer holds."""
+def _median_shape(fingerprint: Fingerprint, wanted: Sequence[float], forward: Sequence[int]) -> list[float]:
+    """Return the size of the median image; refuses one without voxels, or with more than any computer holds."""
+    shapes = [
+        [round(old / new * n) for old, new, n in zip(s, wanted, shape, strict=True)]
+        for s, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
+    ]
+    median = [float(np.median([shape[a] for shape in shapes])) for a in forward]
     if min(median) > 0 and math.prod(median) < _MOST_VOXELS:
-        return
+        return median
     shape, spacing = (
         [float(np.median([values[a] for values in some])) for a in forward]
         for some in (fingerprint.shapes_after_crop, fingerprint.spacings)
     )
     old, new = (" x ".join(f"{v:.0f}" for v in some) for some in (shape, median))
-    before, after = (" x ".join(f"{v:g}" for v in some) for some in (spacing, target))
+    before, after = (" x ".join(f"{v:g}" for v in some) for some in (spacing, [wanted[a] for a in forward]))
     own = " ".join(f"{np.median([values[a] for values in fingerprint.spacings]):g}" for a in range(3))
     raise PlanError(
         f"Resampled from {old} voxels of {before} mm to voxels of {after} mm, the median image would have {new} "

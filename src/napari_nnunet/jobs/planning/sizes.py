@@ -53,7 +53,8 @@ def _doubt(fingerprint: Fingerprint, plans: Plans, configurations: Sequence[Conf
     worst, text = float(_FINER), ""
     for configuration in configurations:
         for shape, spacing in zip(fingerprint.shapes_after_crop, fingerprint.spacings, strict=True):
-            own, sizes = ([values[axis] for axis in plans.transpose_forward] for values in (shape, spacing))
+            own = [shape[axis] for axis in plans.transpose_forward]
+            sizes = [spacing[axis] for axis in plans.transpose_forward]
             goal = [*sizes[: 3 - len(configuration.spacing)], *configuration.spacing]
             after = [max(1, round(s / t * n)) for n, s, t in zip(own, sizes, goal, strict=True)]
             times = math.prod(after) / math.prod(own)
