@@ -11,11 +11,12 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from helpers import make_dataset
+from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.dataset.raw_dataset import read_info
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.dataset.cases import NewCase
 from napari_nnunet.schema.geometry import Geometry
-from napari_nnunet.widgets.dataset.class_table import as_stored, is_sparse, remember_values
+from napari_nnunet.widgets.dataset.class_table import as_stored, is_sparse, remember_values, set_sparse
 from napari_nnunet.widgets.files.reader import case_layers
 from napari_nnunet.widgets.frame.layers import ORIGIN, case_origin
 from napari_nnunet.widgets.training import correcting
@@ -105,6 +106,27 @@ def test_a_value_that_came_after_none_was_renumbered_is_the_datasets_own(raw):
     layer = painted(raw, ViewerModel(), {0: 0, 1: 1})
     layer.data[5, 0, 0] = 2
     assert as_stored(layer, read_info(raw))[5, 0, 0] == 2
+
+
+def test_a_layer_of_which_somebody_says_what_0_means_is_saved_as_before(raw):
+    layer, info = painted(raw, ViewerModel(), {0: 0, 1: 2}), read_info(raw)
+    found = as_stored(layer, info)
+    for sparse, zero in ((True, 3), (False, 0)):
+        set_sparse(layer, sparse)
+        np.testing.assert_array_equal(as_stored(layer, info), np.where(layer.data == 0, zero, found))
+    layer.data[0, 0, 0] = 2
+    with pytest.raises(DatasetError, match="'painted' holds 2, to which no class was given"):
+        as_stored(layer, info)
+
+
+def test_what_nobody_annotated_is_not_saved_as_background_where_a_dataset_ignores_nothing(raw):
+    path = raw / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "labels": {"background": 0, "lesion": 1, "organ": 2}}))
+    layer = painted(raw, ViewerModel(), {0: 0, 1: 1})
+    set_sparse(layer, True)
+    with pytest.raises(DatasetError, match=r"Unlabelled voxels of 'painted' are not annotated.* no class 'ignore'"):
+        as_stored(layer, read_info(raw))
 
 
 def test_of_a_case_that_is_open_twice_the_second_is_not_saved_over_the_first_unasked(raw, asked, saving):

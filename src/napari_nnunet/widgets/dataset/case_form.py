@@ -317,6 +317,7 @@ class CaseForm(LayerForm):
                 self.table.clear_values()
             self._changed()
             return
+        self.table.turn_to(labels)
         self._cut = cut_of(labels, self.extent_box.value, voxel_in(labels, self.viewer.dims))
         self.table.count(
             full_resolution(labels)[self._cut], lambda values, counts: self._show_values(labels, values, counts)

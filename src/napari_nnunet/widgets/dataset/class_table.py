@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels
@@ -28,6 +30,15 @@ _QUICK_VOXELS = 2e6  # counted at once; more of them on a thread, so that painti
 _ROWS = 6  # seen without scrolling
 
 
+@dataclass
+class _Names:
+    """What the values of a layer are called."""
+
+    guessed: dict[int, str] = field(default_factory=dict)  # the first names they were given
+    typed: dict[int, str] = field(default_factory=dict)  # and those that somebody typed, in other slices too
+    one: str = ""  # the class that all values have
+
+
 class ClassTable(QTableWidget):
     """Counts the values of a layer and lets each be named; emits ``itemChanged`` as every table."""
 
@@ -35,9 +46,9 @@ class ClassTable(QTableWidget):
         super().__init__(0, 3)
         self._values: tuple[int, ...] = ()
         self._more: tuple[int, ...] = ()  # values that have no line any more
-        self._guessed: dict[int, str] = {}  # the names that the values were given
-        self._typed: dict[int, str] = {}  # and those that somebody typed, in other slices too
-        self._one = ""  # the class that all values have
+        self._layers: WeakKeyDictionary[Labels, _Names] = WeakKeyDictionary()
+        self._names = _Names()  # of the layer whose values are listed
+        self._lent = _Names()  # what was typed for other layers, for values of which a layer says nothing
         self._counter = Latest(self)
         self.setHorizontalHeaderLabels(["Value", "Voxels", "Class"])
         self.setAccessibleName("Classes of the painted values")
@@ -50,10 +61,37 @@ class ClassTable(QTableWidget):
 
     def clear_values(self) -> None:
         """Show nothing, and forget the names that were typed."""
+        self._layers.clear()
+        self._names, self._lent = _Names(), _Names()
+        self._show_nothing()
+
+    def _show_nothing(self) -> None:
         self._values = self._more = ()
-        self._guessed, self._typed, self._one = {}, {}, ""
         self.setRowCount(0)
         self.setVisible(False)
+
+    def turn_to(self, labels: Labels) -> None:
+        """Show nothing of another layer than before until it is counted: the names of its values are its own."""
+        names = self._layers.setdefault(labels, _Names())
+        if names is not self._names:
+            self._keep_typed()
+            self._lent.typed |= self._names.typed
+            self._lent.one = self._names.one or self._lent.one
+            self._names = names
+            self._show_nothing()
+
+    def _keep_typed(self) -> dict[int, str]:
+        """Remember what was typed; returns the names of all values that are listed."""
+        names, painted = self._names, self.painted()
+        listed = {entry.value: entry.name for entry in painted}
+        for value, name in listed.items():
+            if name != names.guessed.get(value, name):
+                names.typed[value] = name
+            else:  # a name that was put back is no longer typed
+                names.typed.pop(value, None)
+        known = {name for value, name in listed.items() if value}
+        names.one = _shared(painted) or (names.one if known <= {names.one} else "")
+        return listed
 
     def painted(self) -> tuple[PaintedClass, ...]:
         """Return what the values of the layer mean."""
@@ -96,18 +134,18 @@ class ClassTable(QTableWidget):
         self, values: Sequence[int], counts: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool
     ) -> None:
         """List values; names that were typed stay, but for the fixed ones of 0."""
-        listed = {entry.value: entry.name for entry in self.painted()}
-        self._typed |= {value: name for value, name in listed.items() if name != self._guessed.get(value, name)}
-        names = {name for value, name in listed.items() if value}
-        self._one = _shared(self.painted()) or (self._one if names <= {self._one} else "")
-        typed, shared = {**self._typed, **listed}, self._one
+        self.turn_to(labels)
+        listed, own = self._keep_typed(), _own_names(labels)
+        lent = {value: name for value, name in self._lent.typed.items() if value not in own}
+        typed = {**lent, **self._names.typed, **listed}
         self._values, self._more = tuple(values[:MOST_CLASSES]), tuple(values[MOST_CLASSES:])
         self.setRowCount(len(self._values))
         guesses = default_names(self._values, labels, info, sparse=sparse)
         for row, (guess, count) in enumerate(zip(guesses, counts, strict=False)):
+            shared = self._names.one or ("" if guess.value in own else self._lent.one)
             before = typed.get(guess.value, shared if guess.value else None)
             name = before if before and not (guess.value == 0 and before in (BACKGROUND, IGNORE)) else guess.name
-            self._guessed.setdefault(guess.value, guess.name)
+            self._names.guessed.setdefault(guess.value, guess.name)
             items = [QTableWidgetItem(str(guess.value)), QTableWidgetItem(f"{count:,}"), QTableWidgetItem(name)]
             if guess.value:
                 colour = np.ravel(labels.colormap.map(guess.value))  # as on the canvas
@@ -143,6 +181,14 @@ def _count_job(part: Any) -> Job[tuple[list[int], list[int]]]:
     return sorted(found), [found[value] for value in sorted(found)]
 
 
+def _own_names(labels: Labels) -> dict[int, str]:
+    """Return the classes that a layer itself knows."""
+    features = labels.features
+    if not {"index", "name"} <= set(features.columns):
+        return {}
+    return {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
+
+
 def default_names(
     values: Sequence[int], labels: Labels, info: DatasetInfo | None, *, sparse: bool
 ) -> list[PaintedClass]:
@@ -151,10 +197,7 @@ def default_names(
     A class name the layer knows (from a file or from the Segment dock) comes first, then the dataset's class of that
     value, then "class_1", ...
     """
-    features = labels.features
-    own: dict[int, str] = {}
-    if {"index", "name"} <= set(features.columns):
-        own = {int(i): str(name) for i, name in zip(features["index"], features["name"], strict=True)}
+    own = _own_names(labels)
     known = {value: name for name, value in info.labels.labels.items() if isinstance(value, int)} if info else {}
     classes = [name for value, name in known.items() if value and name != IGNORE]
     strange = [value for value in values if value and value not in known and value not in own]
@@ -205,13 +248,20 @@ def as_stored(labels: Labels, info: DatasetInfo) -> NDArray[Any]:
     Raises
     ------
     DatasetError
-        If there are values that came after the layer was saved with other values, so that nobody said what they are.
+        If there are values that came after the layer was saved with other values, so that nobody said what they are,
+        or if 0 is no annotation and the dataset has no value for that.
     """
     data, ignore = np.array(labels.data), info.labels.ignore_label
+    if labels.metadata.get(SPARSE) and ignore is None and not data.all():
+        raise DatasetError(
+            f"Unlabelled voxels of '{labels.name}' are not annotated, as was said in the Training cases dock, and the "
+            "dataset has no class 'ignore' for them. Save it as a case there, which adds that class, or say there that "
+            "they are background."
+        )
     known: Mapping[int, int] = labels.metadata.get(VALUES, {})
     swapped = {0: ignore, ignore: 0} if labels.metadata.get(SPARSE) and ignore is not None else {}
     renumbered = any(swapped.get(painted, painted) != value for painted, value in known.items())
-    strange = sorted(set(np.unique(data).tolist()) - set(known)) if renumbered else []
+    strange = sorted(set(np.unique(data).tolist()) - set(known) - {0}) if renumbered else []
     if strange:
         raise DatasetError(
             f"'{labels.name}' holds {', '.join(map(str, strange[:5]))}, to which no class was given when it was saved. "
