@@ -94,7 +94,8 @@ def measure_speed(choice: BackendChoice) -> None:
 def measure_network(model: TrainedModel, choice: BackendChoice, memory: float) -> None:
     """Measure once how long a model's own network takes for a window, unless it ran here or takes seconds.
 
-    Networks of other shapes are not equally fast: small maps and few features leave units of a processor idle.
+    Networks of other shapes are not equally fast: small maps and few features leave units of a processor idle. Where
+    the trial fails, for want of memory or of a compiler, nothing is known of it: whoever segments is told why.
 
     Parameters
     ----------
@@ -114,7 +115,10 @@ def measure_network(model: TrainedModel, choice: BackendChoice, memory: float) -
     network = unet.build(model.architecture, model.channels_in, model.dataset.labels.heads)
     ensemble = Ensemble([network], choice, size, None)
     windows = torch.randn((batch, model.channels_in, *size), generator=torch.Generator().manual_seed(0))
-    built, fastest = _tried(ensemble, windows)
+    try:
+        built, fastest = _tried(ensemble, windows)
+    except Exception:  # whatever libraries raise
+        return
     if speed.seconds_per_run(_real_key(choice, model.configuration.ndim)) is None:  # no run said it better
         speed.remember(start_key(choice), built)
     speed.remember(_tried_key(model, choice), fastest / batch)

@@ -150,6 +150,22 @@ def test_a_network_is_tried_before_its_first_run_and_no_other_time(model, volume
 
 
 @pytest.mark.usefixtures("known_arithmetic")
+def test_a_network_that_cannot_be_tried_is_estimated_all_the_same(model, volume, monkeypatch):
+    compile_network = network_speed.Ensemble.compile
+
+    def fail(self):
+        if self.patch == tuple(model.configuration.patch_size):
+            raise RuntimeError("no room for it")
+        compile_network(self)
+
+    monkeypatch.setattr(network_speed.Ensemble, "compile", fail)
+    settings = PredictSettings(device="cpu", threads=1, mirroring=False)
+    found = drain(estimate_presets(model, volume.shape, volume.geometry.spacing, settings))["own"]
+    assert found.seconds and not found.measured
+    assert speed.seconds_per_run(network_speed._tried_key(model, found.choice)) is None
+
+
+@pytest.mark.usefixtures("known_arithmetic")
 def test_a_network_that_takes_seconds_or_memory_is_not_tried(model, monkeypatch):
     choice = prediction_choice(PredictSettings(device="cpu", threads=1), model.architecture)
     network_speed.measure_speed(choice)

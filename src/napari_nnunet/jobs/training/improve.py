@@ -372,7 +372,7 @@ def compared(order: Order) -> Iterator[Note]:
         if n == name
     }
     gone = yield from measured_anew(order, model, {c.name: c.reference for c in after if c.name in old}, values, old)
-    new = {case.name: case.dice for case in after if case.name not in gone}
+    new = {case.name: case.dice for case in after if case.name not in (gone or ())}
     cases = sorted(set(old) & set(new))
     dice: dict[str, tuple[float, float]] = {}
     for earlier, value in values.items():
@@ -382,9 +382,17 @@ def compared(order: Order) -> Iterator[Note]:
         if not math.isnan(was) and not math.isnan(now):
             dice[name] = (was, now)
     if dice:
-        write_json(path, {"model": str(folder), "cases": len(cases), "dice": {k: list(v) for k, v in dice.items()}})
+        kept = {"model": str(folder), "cases": len(cases), "dice": {k: list(v) for k, v in dice.items()}}
+        write_json(path, kept if gone is not None else {**kept, "note": _FIGURES_ONLY})
+        yield from (Note(text=_FIGURES_ONLY),) if gone is None else ()
         told = ", ".join(f"{name} {was:.4f} -> {now:.4f}" for name, (was, now) in dice.items())
         yield Note(text=f"Dice on the {len(cases)} cases that both models validated: {told}.")
+
+
+_FIGURES_ONLY = (
+    "The earlier model came without its segmentations of these cases: its Dice is that against the labels of when it "
+    "was validated. If labels were changed since, before and after do not compare."
+)
 
 
 def _mean(values: list[float]) -> float:

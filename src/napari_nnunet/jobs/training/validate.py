@@ -299,8 +299,10 @@ def measured_anew(
     references: Mapping[str, Path],
     values: Mapping[int, int],
     old: dict[str, dict[str, float]],
-) -> Generator[Note, None, set[str]]:
+) -> Generator[Note, None, set[str] | None]:
     """Measure the earlier segmentations of cases whose labels changed since; return those that cannot be compared.
+
+    It returns None where the earlier model has no segmentations, so that nothing can be measured.
 
     Parameters
     ----------
@@ -320,7 +322,7 @@ def measured_anew(
     told = stamp(folder / SUMMARY_FILE)
     rules = Rules.of(order.info, reader=order.plans.reader)
     if not any((folder / (name + rules.ending)).is_file() for name in references):
-        return gone  # an installed model brings figures only, and labels that were copied are newer than they
+        return None  # an installed model brings figures only, and labels that were copied are newer than they
     for name, reference in references.items():
         now = stamp(reference)
         if told is None or now is None or now[0] <= told[0]:

@@ -57,12 +57,15 @@ class Validated:
         What objects.json says of every case, and of all under an empty name; empty for a dataset of classes.
     compared : list of list of str
         Rows of the comparison with the model that was continued.
+    doubt : str
+        What is to be said of that comparison.
     """
 
     summary: Summary
     names: dict[str, str]
     objects: dict[str, dict[str, Any]]
     compared: list[list[str]]
+    doubt: str = ""
 
 
 class TrainingDetails(QGroupBox):
@@ -83,6 +86,7 @@ class TrainingDetails(QGroupBox):
         self.curves = Curves()
         self.scores = ScoreTable()
         self.compared = Table("Before and after", ["Dice of cases that both validated", "Before", "After"])
+        self.doubt = Sentence()
         self._compares = False
         self.correct = button(
             "Save the corrected reference",
@@ -96,7 +100,7 @@ class TrainingDetails(QGroupBox):
         for part in (self.bar, self.line, self.note, self.report):
             column.addWidget(part)
         column.addLayout(grid)
-        for part in (self.curves, self.compared, self.scores_title, self.scores, self.correct):
+        for part in (self.curves, self.compared, self.doubt, self.scores_title, self.scores, self.correct):
             column.addWidget(part)
 
     def show_training(self, training: Training, *, asked: bool) -> None:
@@ -160,6 +164,7 @@ class TrainingDetails(QGroupBox):
     def _scores_read(self, found: Validated) -> None:
         self.compared.fill(found.compared)
         self._compares = bool(found.compared)
+        self.doubt.setText(found.doubt)
         if found.objects:
             self.scores.show_objects(found.summary.worst_first, found.objects)
             self.scores_title.setText(objects_line(found.summary, found.objects))
@@ -177,6 +182,7 @@ class TrainingDetails(QGroupBox):
         for part in (self.scores, self.scores_title, self.correct):
             part.setVisible(visible)
         self.compared.setVisible(visible and self._compares)
+        self.doubt.setVisible(visible and self._compares and bool(self.doubt.text()))
 
 
 def _read_scores(training: Training) -> Job[Validated]:
@@ -186,16 +192,17 @@ def _read_scores(training: Training) -> Job[Validated]:
     folder = training.folder.validation
     summary = Summary.read(folder / "summary.json", ending=ending)
     objects = read_scores(folder / OBJECTS_FILE) if (folder / OBJECTS_FILE).is_file() else {}
-    return Validated(
-        summary, {} if info is None else label_names(info), objects, _before_and_after(training.folder.path)
-    )
+    names = {} if info is None else label_names(info)
+    return Validated(summary, names, objects, *_before_and_after(training.folder.path))
 
 
-def _before_and_after(folder: Path) -> list[list[str]]:
-    """Return the rows of the comparison with the model that was continued; none where it was not."""
-    dice = message(folder / CONTINUED_FILE).get("dice") if (folder / CONTINUED_FILE).is_file() else None
+def _before_and_after(folder: Path) -> tuple[list[list[str]], str]:
+    """Return the rows of the comparison with the model that was continued, and its doubt; none where it was not."""
+    content = message(folder / CONTINUED_FILE) if (folder / CONTINUED_FILE).is_file() else {}
+    dice = content.get("dice")
     pairs = dice.items() if isinstance(dice, dict) else ()
-    return [[name, f"{pair[0]:.4f}", f"{pair[1]:.4f}"] for name, pair in pairs if _is_pair(pair)]
+    rows = [[name, f"{pair[0]:.4f}", f"{pair[1]:.4f}"] for name, pair in pairs if _is_pair(pair)]
+    return rows, str(content.get("note", ""))
 
 
 def _is_pair(value: Any) -> bool:
