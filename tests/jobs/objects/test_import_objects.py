@@ -103,6 +103,6 @@ def test_more_objects_than_a_picture_has_numbers_are_imported(tmp_path: Path) ->
     mask[::2, ::2] = np.arange(1, side**2 + 1).reshape(side, side)
     imsave(root / "images" / "d.png", np.zeros(mask.shape, np.uint8), check_contrast=False)
     imsave(root / "masks" / "d.tif", mask, check_contrast=False)
-    folder = drain(import_objects(Workspace.at(tmp_path / "ws"), request(root, width=1.0)))
+    folder = drain(import_objects(Workspace.at(tmp_path / "ws"), request(root)))
     objects, _ = read_objects(folder / OBJECTS / "d.tif")
     assert len(np.unique(objects)) == side**2 + 1
