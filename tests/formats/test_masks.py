@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -48,6 +48,7 @@ def test_turning_masks_and_shuffling_cases_changes_nothing(masks, random):
 
 @settings(max_examples=100, deadline=None)
 @given(MASKS)
+@example([np.full((12, 14), 0.5, np.float32)])  # 0.5 and more is the class: nothing would be background
 def test_a_proposal_gives_the_proposed_classes_and_nothing_else(masks):
     stored, facts, found = looked_at(masks)
     if not (found.mapping or found.ignore is not None or found.threshold is not None):

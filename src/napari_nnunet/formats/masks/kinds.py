@@ -174,8 +174,8 @@ def _fractions(folder: FolderFacts) -> Recognised:
     files = sum(bool(f.fractional) for f in folder.facts)
     seen = f"{files} of {len(folder.facts)} masks have values that are no whole numbers ({example:g})"
     two = (folder.counts[low] + folder.counts[high]) / folder.voxels > 0.5 and high > 1
-    if low >= 0 and (high <= 1 or two):
-        threshold = 0.5 if high <= 1 else high / 2
+    threshold = 0.5 if high <= 1 else high / 2
+    if 0 <= low < threshold and (high <= 1 or two):  # else nothing would be background
         text = (
             f"{seen}: probabilities, or edges that were smoothed. Say from which value on a voxel belongs to the class"
         )
@@ -199,7 +199,7 @@ def _noise(folder: FolderFacts, looks: Pieces) -> Recognised | None:
     if _clustered(folder, low + eighth, high - eighth, top):
         return _picture(folder)
     if ground + top >= 0.6 * folder.voxels and top >= between / 4 and len(folder.values) >= _CLOSER + 2:
-        threshold = 128.0 if 200 <= high <= 255 else float(round((low + high) / 2))
+        threshold = 128.0 if low < 128 and 200 <= high <= 255 else float(round((low + high) / 2))
         what = "saved as JPEG" if lossy else "smoothed when they were scaled"
         text = f"The masks have {len(folder.values)} values around {low:g} and {high:g}, like masks that were {what}"
         return Recognised("noise", folder.halves(threshold), False, f"{text}.", {}, threshold=threshold)
