@@ -101,6 +101,12 @@ class LabelScheme(BaseModel):
         )
 
     @property
+    def meanings(self) -> dict[str, tuple[int, ...]]:
+        """The values of each class or region, ascending, however they are written; without ignore and background."""
+        found = {n: tuple(sorted({v} if isinstance(v, int) else set(v))) for n, v in self.labels.items() if n != IGNORE}
+        return {name: values for name, values in found.items() if values != (0,)}
+
+    @property
     def heads(self) -> int:
         """Number of network outputs."""
         return len(self.regions) if self.has_regions else len(self.all_labels)

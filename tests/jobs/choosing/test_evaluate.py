@@ -29,9 +29,17 @@ from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import write_labels
 from napari_nnunet.jobs.choosing.compare import compare_arrays, compare_folders, difference
-from napari_nnunet.jobs.choosing.evaluate import EvaluationFiles, Rules, evaluate, evaluate_folder, evaluate_pairs
+from napari_nnunet.jobs.choosing.evaluate import (
+    EvaluationFiles,
+    Rules,
+    evaluate,
+    evaluate_folder,
+    evaluate_pairs,
+    other_classes,
+)
 from napari_nnunet.jobs.choosing.pairs import case_tasks, pair_up
 from napari_nnunet.processes import pool
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import CompareRequest, EvaluateSimpleRequest
 from test_grid import turned_copy
@@ -212,6 +220,29 @@ def test_folders_that_give_the_same_value_to_other_classes_are_told(tmp_path, ca
     said = "".join(capsys.readouterr())
     assert f"{first} = {content['labels'][first]}" in said
     assert "the values do not mean the same classes" in said
+
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2], "Rim 1": 3}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ({"whole": [2, 1], "core": 2, "rim_1": [3], "background": 0}, None),
+        ({**REGIONS, "ignore": 4}, None),
+        ({"background": 0, "all": [1, 2], "core": 2, "Rim 1": 3}, "scores compare values, whatever they are called"),
+        ({"background": 0, "whole": [1, 3], "core": 2, "Rim 1": 3}, "the values do not mean the same classes"),
+        ({"background": 0, "whole": [1, 2], "core": 3, "Rim 1": 2}, "the values do not mean the same classes"),
+    ],
+)
+def test_classes_are_told_apart_by_what_they_mean_and_not_by_how_they_are_written(tmp_path, theirs, words):
+    for name, labels in (("a", REGIONS), ("b", theirs)):
+        content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".png", "numTraining": 1}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").write_text(json.dumps({**content, "regions_class_order": [1, 2, 3]}))
+    ours = tmp_path / "a" / "dataset.json"
+    said = [note.text for note in other_classes(DatasetInfo.read(ours), ours, tmp_path / "b")]
+    assert (words in said[0] and len(said) == 1) if words else not said
 
 
 def test_differences_say_who_has_something_where():

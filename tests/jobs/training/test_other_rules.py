@@ -12,9 +12,12 @@ from helpers import TRAINED, Recipe, make_model, preprocess_here
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.model.fold import told_apart
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.jobs.planning.folds import take_raw_folds
 from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.schema.dataset import DatasetInfo
+from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainRequest
 
 ONE = SHORT.replace(epochs=1, iterations=1, validation_iterations=1)
@@ -122,6 +125,27 @@ def test_a_model_with_a_new_patch_new_names_or_unused_statistics_is_read(tmp_pat
         lambda content: content.update(labels={"background": 0, "liver": 1, "tumour": 2}, channel_names={"0": "MRI"}),
     )
     assert load_model(model.folder).read_fold(0, "checkpoint_final.pth").weights
+
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "same"),
+    [
+        ({"whole": [2, 1], "core": [2], "background": 0}, [1, 2], True),
+        ({"background": 0, "core": 2, "whole": [1, 2]}, [1, 2], False),
+        (REGIONS, [2, 1], False),
+    ],
+)
+def test_regions_are_told_apart_by_their_values_and_order_and_not_by_how_they_are_written(
+    tmp_path, labels, order, same
+):
+    made = dict(load_model(make_model(tmp_path, Recipe()).folder).read_fold(0, "checkpoint_final.pth").made_with)
+    made["dataset_json"] = made["dataset_json"] | {"labels": REGIONS, "regions_class_order": (1, 2)}
+    info = DatasetInfo.parse(made["dataset_json"] | {"labels": labels, "regions_class_order": order})
+    found = told_apart(made, Plans.parse(made["plans"], where="plans"), info, "3d_fullres")
+    assert (not found) == same
 
 
 def test_probabilities_of_an_earlier_network_do_not_stay_beside_new_segmentations(new_workspace):

@@ -14,7 +14,7 @@ from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
 from napari_nnunet.formats.model.checkpoint import made_with
 from napari_nnunet.formats.trash import TRASH, trash_path
-from napari_nnunet.schema.dataset import IGNORE, DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
@@ -295,10 +295,9 @@ def _relied_on(plans: Plans, name: str) -> dict[str, Any]:
 
 
 def _values(labels: LabelScheme) -> dict[str, Any]:
-    found = {name: value for name, value in labels.labels.items() if name != IGNORE}
     if not labels.has_regions:
-        return found
-    return {name: (place, value) for place, (name, value) in enumerate(found.items())}
+        return dict(labels.meanings)
+    return {name: (place, values) for place, (name, values) in enumerate(labels.meanings.items())}
 
 
 def _others(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from napari_nnunet.jobs.choosing.pairs import (
     undefined_values,
     unsized_references,
 )
-from napari_nnunet.schema.dataset import BACKGROUND, DatasetInfo, Region, unknown_regions
+from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo, LabelScheme, Region, unknown_regions
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.choosing import EvaluateFolderRequest, EvaluateSimpleRequest
@@ -359,18 +359,29 @@ def other_classes(info: DatasetInfo, told_by: Path, *folders: Path) -> Job[None]
         if not path.is_file() or path.samefile(told_by):
             continue
         try:
-            ours, theirs = info.labels.labels, DatasetInfo.read(path).labels.labels
+            scheme = DatasetInfo.read(path).labels
         except NnunetError:  # such as one of another kind; nobody asked to read it
             continue
+        ours, theirs = _by_name(info.labels), _by_name(scheme)
         names = {value: name for name, value in ours.items()}
-        wrong = [n for n, value in theirs.items() if ours.get(n, value) != value or names.get(value, n) != n]
-        if wrong:
-            own, other = ({n: v for n, v in some.items() if n != BACKGROUND} for some in (theirs, ours))
-            yield Note(
-                level="warning",
-                text=f"{path} says {_values(own)}, {told_by} says {_values(other)}: the values do not mean the same "
-                "classes, and the scores compare values. Compare folders whose dataset.json agree.",
+        moved = any(ours.get(name, value) != value for name, value in theirs.items())
+        if moved or any(names.get(value, name) != name for name, value in theirs.items()):
+            doubt = (
+                "the values do not mean the same classes, and the scores compare values. Compare folders whose "
+                "dataset.json agree."
+                if moved
+                else "the scores compare values, whatever they are called. Make sure that they mean the same classes."
             )
+            said = [{n: v for n, v in some.labels.items() if n != BACKGROUND} for some in (scheme, info.labels)]
+            yield Note(
+                level="warning", text=f"{path} says {_values(said[0])}, {told_by} says {_values(said[1])}: {doubt}"
+            )
+
+
+def _by_name(labels: LabelScheme) -> dict[str, tuple[int, ...]]:
+    """Return what names mean; upper and lower case and spaces tell no names apart."""
+    ignored = {} if labels.ignore_label is None else {IGNORE: (labels.ignore_label,)}
+    return {"_".join(name.casefold().split()): values for name, values in (labels.meanings | ignored).items()}
 
 
 def _values(labels: Mapping[str, object]) -> str:
