@@ -7,9 +7,10 @@ import json
 import pytest
 from qtpy.QtCore import Qt
 
-from helpers import DATASET, make_dataset, make_trainable
+from helpers import DATASET, dataset_json, make_dataset, make_trainable
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.events import Stage
+from napari_nnunet.formats.images.files import read_labels, write_labels
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.jobs.planning.cost import TrainingCost
 from napari_nnunet.widgets.frame.panel import RunState
@@ -199,3 +200,22 @@ def test_costs_that_cannot_be_measured_are_said(viewer, home, qtbot, monkeypatch
     qtbot.waitUntil(lambda: bool(plan.panel.status.text()), timeout=60_000)
     assert plan.panel.status.text() == "What training costs could not be measured: The disk is full."
     assert plan.again.isEnabled() and plan.costs == {}
+
+
+def test_classes_that_hours_of_training_would_not_teach_are_named_before(plan, home, qtbot):
+    raw = home / "nnUNet_raw" / DATASET
+    dataset_json(raw, labels={"background": 0, "a": 1, "rare": 2, "absent": 3})
+    labels, geometry = read_labels(raw / "labelsTr" / "c2.nii.gz")
+    labels[2:4, 2:4, 2:4] = 2
+    write_labels(labels, geometry, raw / "labelsTr" / "c2.nii.gz")
+    assert not plan.classes.isVisible()  # nothing was measured yet
+    run(plan, qtbot)
+    said = (
+        "The training of fold 3 never sees 'rare', which only c2 has. Add cases that have it. No case has 'absent', so "
+        "it cannot be learned."
+    )
+    qtbot.waitUntil(lambda: plan.classes.isVisible() and plan.classes.text() == said)
+    dataset_json(raw, labels={"background": 0, "a": 1, "rare": 2})
+    write_labels(labels, geometry, raw / "labelsTr" / "c1.nii.gz")
+    run(plan, qtbot)
+    qtbot.waitUntil(lambda: plan.classes.text().startswith("Few cases have 'rare' (2 of 4): not every fold can"))

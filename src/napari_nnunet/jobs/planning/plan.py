@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_nnunet.engine.planning.fingerprint import CaseMeasure, draws_per_case, merge
 from napari_nnunet.engine.planning.planner import PLANNERS, plan
 from napari_nnunet.errors import DatasetError, PlanError
@@ -20,6 +23,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.grid import WhenApart
 from napari_nnunet.jobs.case_size import measure_bytes
 from napari_nnunet.jobs.objects.draw import keep_drawn
+from napari_nnunet.jobs.planning.classes import MEASURED_FROM, VALUES_MEASURED
 from napari_nnunet.jobs.planning.folds import folds_of, make_folds, own_groups, take_raw_folds
 from napari_nnunet.jobs.planning.freshness import content_of
 from napari_nnunet.processes.cluster.team import Elsewhere, spread
@@ -35,7 +39,6 @@ from napari_nnunet.volume import by_text
 _LISTED = 12  # files in a sentence
 _FINGERPRINT = "dataset_fingerprint.json"
 _PLANNED = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
-_SOURCES = "dataset_fingerprint_sources.json"  # ours alone: what the fingerprint was measured from
 
 
 def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Job[Fingerprint]:
@@ -67,7 +70,7 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
     folder = workspace.preprocessed / dataset_name
     sources = _sources(dataset, request)
     if not request.clean and (folder / _FINGERPRINT).is_file():
-        if not (folder / _SOURCES).is_file() or _unchanged(dataset, folder / _SOURCES, sources):
+        if not (folder / MEASURED_FROM).is_file() or _unchanged(dataset, folder / MEASURED_FROM, sources):
             yield Note(text=f"{dataset_name}: the fingerprint is up to date.")
             return Fingerprint.read(folder / _FINGERPRINT)
         yield Note(text=f"{dataset_name}: the data changed since the fingerprint was taken; measuring again.")
@@ -76,26 +79,27 @@ def extract_fingerprint(workspace: Workspace, request: FingerprintRequest) -> Jo
         sources = _sources(dataset, request)
         yield Stage(name=f"Measuring {dataset_name}", total=len(dataset.cases))
         draws = draws_per_case(len(dataset.cases)) if request.sampled else None
-        measures, contents = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
+        measures, contents, values = zip(*(yield from _measure_all(dataset, draws, request)), strict=True)
         if _sources(open_dataset(dataset.folder), request) != sources:
             raise DatasetError(f"{dataset_name} was changed while it was measured. Measure it again.")
         fingerprint = merge(measures, sampled=request.sampled)
         write_json(folder / _FINGERPRINT, dict(fingerprint.to_json()), sort_keys=True)
-        write_json(folder / _SOURCES, {**sources, "content": _joined(contents)})
+        classes = {case.name: found for case, found in zip(dataset.cases, values, strict=True)}
+        write_json(folder / MEASURED_FROM, {**sources, "content": _joined(contents), VALUES_MEASURED: classes})
     return fingerprint
 
 
 def _unchanged(dataset: RawDataset, path: Path, sources: Mapping[str, Any]) -> bool:
     """Whether a fingerprint was taken of these files; those that were copied or touched are read once more."""
     before = message(path)
-    content = before.pop("content", None)
+    content, classes = before.pop("content", None), before.pop(VALUES_MEASURED, None)
     if before == sources:
         return True
     if content is None or {**before, "files": sources["files"]} != sources:
         return False
     if content != _joined(content_of(case) for case in dataset.cases):
         return False
-    write_json(path, {**sources, "content": content})
+    write_json(path, {**sources, "content": content, **({} if classes is None else {VALUES_MEASURED: classes})})
     return True
 
 
@@ -105,7 +109,7 @@ def _joined(contents: Iterable[str]) -> str:
 
 def _measure_all(
     dataset: RawDataset, draws: int | None, request: FingerprintRequest
-) -> Job[list[tuple[CaseMeasure, str]]]:
+) -> Job[list[tuple[CaseMeasure, str, list[int]]]]:
     reader = reader_of(dataset)
     tasks = [
         Task(case.name, (case, reader, dataset.info.labels, draws, request.apart), partial(measure_bytes, case, reader))
@@ -117,7 +121,7 @@ def _measure_all(
     else:
         outcomes = yield from run_cases(measure_case, tasks, workers=request.workers, memory_gb=request.memory_gb)
     results = results_of(outcomes, "measured")
-    for names, text in by_text({name: ["no voxel size"] for name, (_, _, sized) in results.items() if not sized}):
+    for names, text in by_text({name: ["no voxel size"] for name, (_, _, _, sized) in results.items() if not sized}):
         yield Note(
             level="warning",
             text=f"{names}: {text} in the files; 1 mm is assumed in every direction. Beside a TIFF, CASE.json says it: "
@@ -125,25 +129,33 @@ def _measure_all(
             in_window=f"{names}: {text} in the files; 1 mm is assumed in every direction. The check of the dataset can "
             "write it.",
         )
-    return [results[case.name][:2] for case in dataset.cases]
+    return [results[case.name][:3] for case in dataset.cases]
 
 
 def measure_case(
     case: TrainingCase, reader: str, scheme: LabelScheme, draws: int | None, apart: WhenApart = "refuse"
-) -> tuple[CaseMeasure, str, bool]:
+) -> tuple[CaseMeasure, str, list[int], bool]:
     """Read and measure one case; runs in a worker process.
 
     Returns
     -------
-    tuple of (CaseMeasure, str, bool)
-        With a digest of what its files hold, and whether the size of its voxels is known; of pictures it need not be.
+    tuple of (CaseMeasure, str, list of int, bool)
+        With a digest of what its files hold, the values of its labels, and whether the size of its voxels is known; of
+        pictures it need not be.
     """
     from napari_nnunet.engine.planning.measure import measure_volume  # loads scipy, which only the workers need
 
     content = content_of(case)
     volume, labels = read_case(case, reader, scheme, apart=apart)
     sized = volume.geometry.spacing_known or volume.geometry.ndim == 2
-    return measure_volume(volume, labels, draws=draws), content, sized
+    return measure_volume(volume, labels, draws=draws), content, _values(labels), sized
+
+
+def _values(labels: NDArray[np.int32]) -> list[int]:
+    """Return the values that labels hold; counting takes a tenth of sorting."""
+    most = int(labels.max(initial=0)) + 1
+    planes = labels.reshape(-1, *labels.shape[-2:])
+    return np.flatnonzero(sum(np.bincount(plane.ravel(), minlength=most) for plane in planes)).tolist()
 
 
 def _sources(dataset: RawDataset, request: FingerprintRequest) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import survey
 from napari_nnunet.formats.preprocessed.plans import unchanged
+from napari_nnunet.jobs.planning.classes import class_warning
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PlanSettings
@@ -81,7 +82,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             self.state, lambda workspace: [path.name for path in workspace.raw_datasets()], page="training-data.md"
         )
         self.plans_box = PlansBox(self.state)
-        self.about, self.sentence = Sentence(), Sentence()
+        self.about, self.sentence, self.classes = Sentence(), Sentence(), Sentence()
         font = self.sentence.font()
         font.setBold(True)
         self.sentence.setFont(font)
@@ -98,6 +99,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
             self.summary,
             self.panel,
             self.sentence,
+            self.classes,
             self.views,
             self.again,
             self.changing,
@@ -137,12 +139,15 @@ class PlanWidget(RequestDock[PlanSettings, None]):
 
     def _show_dataset(self) -> None:
         self.info, self.cases = None, 0
+        self.classes.setText("")
         text = "This workspace has no dataset yet. Collect cases in the Training cases dock."
         if self.head.raw is not None:
             try:
                 dataset, _ = survey(self.head.raw)
                 self.info, self.cases = dataset.info, len(dataset.cases)
                 text = f"{counted(self.cases, 'case')}. {dataset_text(self.info)}"
+                names = [case.name for case in dataset.cases]
+                self.classes.setText(class_warning(self.state.workspace, self.head.raw.name, self.info.labels, names))
             except (NnunetError, OSError) as error:
                 text = failure_text(error)
         self.about.setText(text)
@@ -161,6 +166,7 @@ class PlanWidget(RequestDock[PlanSettings, None]):
         there = plans is not None and info is not None
         for part in (self.views, self.again, self.changing, self.preprocessing, self.sentence, self.train):
             part.setVisible(there)
+        self.classes.setVisible(there and bool(self.classes.text()))
         shown, self._shown = self._shown, (self.head.preprocessed, plans, info)
         if plans is not None and info is not None and shown == self._shown:
             self._show_costs(self.costs, measuring=self._costing.running)  # the number of cases may be another
