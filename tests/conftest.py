@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 import sleeping_threads  # noqa: F401
+from clusters import Cluster
 from helpers import Recipe, make_model, smooth_image
 from napari_nnunet.engine.network.device import Timed
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -84,3 +85,29 @@ def new_model(tmp_path: Path):
 def volume() -> Volume:
     """A volume that needs several tiles and resampling for :func:`model`."""
     return Volume(smooth_image((14, 40, 36)), Geometry(spacing=(1.3, 0.8, 0.9)))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A scheduler and two workers on this computer, as people start them, for tests that leave them as they were."""
+    pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
+    found = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def own_cluster(tmp_path):
+    """A cluster of a test's own, to do it harm; started by ``own_cluster(workers)``."""
+    pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
+    made = []
+
+    def start(workers=2):
+        folder = tmp_path / f"cluster{len(made)}"
+        folder.mkdir()
+        made.append(Cluster(folder, workers))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()

@@ -7,12 +7,15 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from npe2 import PluginManifest
+
+from dead_names import dead_names
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "napari_nnunet"
@@ -132,6 +135,71 @@ def test_functions_and_modules_stay_short():
 def test_a_folder_shows_what_is_in_it_at_a_glance():
     counts = {folder: len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in SOURCE.rglob("*")}
     assert not {folder.name: count for folder, count in counts.items() if count > MOST_MODULES}
+
+
+#: Rooms whose tests lie elsewhere: segment.py, a program of its own, is run by tests/jobs/sharing/test_carry.py.
+WITHOUT_TESTS = {"resources"}
+#: Tests of no room: the whole beside nnU-Net, against recorded figures, attacked, and with what people have.
+OF_NO_ROOM = {"attack", "live", "parity", "reports"}
+
+
+def test_every_room_has_its_tests_and_every_folder_of_tests_its_room():
+    rooms = {path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
+    tests = ROOT / "tests"
+    tested = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")}
+    assert rooms - WITHOUT_TESTS == tested - OF_NO_ROOM
+
+
+def test_a_room_says_in_its_init_what_lives_there():
+    said = {path.parent: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("__init__.py")}
+    assert not {room.name for room, module in said.items() if len(ast.get_docstring(module) or "") < 20}
+
+
+#: What only others call: libraries whose classes ours extend; and a figure that tests compare with nnU-Net's.
+CALLED_BY_OTHERS = {
+    "set_thread_id": "batchgenerators", "persistent_load": "pickle", "reducer_override": "pickle", "forward": "torch",
+    "model_post_init": "pydantic", "redirect_request": "urllib", "handle": "logging", "get_sync": "zarr",
+    "get_partial_values": "zarr", "get_config": "numcodecs", "compute_encoded_size": "zarr", "_decode_single": "zarr",
+    "paintEvent": "Qt", "moveEvent": "Qt", "hideEvent": "Qt", "eventFilter": "Qt", "last_norm": "tests/parity",
+}  # fmt: skip
+
+
+def test_nothing_is_defined_that_nothing_uses():
+    """What only a test calls belongs into the test."""
+    texts = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+            encoding="utf-8"
+        )
+        for path in SOURCE.rglob("*.py")
+    }
+    found = dead_names(texts, (SOURCE / "napari.yaml").read_text(encoding="utf-8"))
+    assert not [line for line in found if line.partition(" ")[2] not in CALLED_BY_OTHERS]
+    assert {line.partition(" ")[2] for line in found} == set(CALLED_BY_OTHERS)
+
+
+def test_names_that_nothing_uses_are_found():
+    first = """
+        MOST, _LEFT = 3, 4
+        def used(): return MOST
+        def again(n): return again(n - 1)
+        class Kind:
+            def __init__(self): self.seen = self.lost = 1
+            def look(self): return self.seen
+            def gone(self): return self.gone()
+            @property
+            def size(self): return 1
+        """
+    second = """
+        from a import Kind, used as taken, again
+        lazy("b:named")
+        def named(): return taken(), Kind().look()
+        @verb
+        def handed_on(): pass
+        def public(): pass
+        """
+    texts = {"a": textwrap.dedent(first), "b": textwrap.dedent(second)}
+    found = {line.partition(" ")[2] for line in dead_names(texts, also="b:public")}
+    assert found == {"_LEFT", "again", "lost", "gone", "size"}
 
 
 def _imported(path):

@@ -18,19 +18,16 @@ from napari_nnunet.cli.verbs import VERBS
 from napari_nnunet.errors import SettingsError
 from napari_nnunet.schema.requests.choosing import (
     ApplyPostprocessingRequest,
-    CompareRequest,
     EnsembleRequest,
-    EvaluateFolderRequest,
     EvaluateSimpleRequest,
-    FindBestRequest,
 )
 from napari_nnunet.schema.requests.dataset import ImportFoldersRequest, VerifyRequest
 from napari_nnunet.schema.requests.keywords import keywords
 from napari_nnunet.schema.requests.option import option
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest
-from napari_nnunet.schema.requests.prediction import PredictFromModelfolderRequest, PredictRequest, PredictSettings
-from napari_nnunet.schema.requests.sharing import ExportRequest, ExportSettings
-from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainRequest, TrainSettings
+from napari_nnunet.schema.requests.prediction import PredictFromModelfolderRequest, PredictRequest
+from napari_nnunet.schema.requests.sharing import ExportRequest
+from napari_nnunet.schema.requests.training import TrainAllRequest, TrainCommand, TrainSettings
 from napari_nnunet.schema.requests.words import words
 
 FLAGS = json.loads(PROMISED.read_text(encoding="utf-8"))
@@ -181,25 +178,6 @@ def test_numbers_are_finite(number):
 def test_the_page_of_flags_is_as_the_requests_say():
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert page.partition(MARK)[2].strip() == reference().strip(), MARK
-
-
-def test_python_lists_the_same_fields():
-    import napari_nnunet
-
-    doors = {
-        napari_nnunet.train: TrainRequest, napari_nnunet.predict: PredictSettings, napari_nnunet.compare: CompareRequest,
-        napari_nnunet.evaluate: EvaluateFolderRequest, napari_nnunet.find_best: FindBestRequest,
-        napari_nnunet.plan_and_preprocess: PlanAndPreprocessRequest, napari_nnunet.verify_dataset: VerifyRequest,
-        napari_nnunet.export_models: ExportSettings, napari_nnunet.train_all: TrainAllRequest,
-    }  # fmt: skip
-    for function, kind in doors.items():
-        offered = inspect.signature(function).parameters
-        assert set(kind.model_fields) <= set(offered)
-        heads = [line.split(" : ")[0] for line in function.__doc__.splitlines() if " : " in line]
-        assert set(kind.model_fields) - {"dataset"} <= {name.strip() for head in heads for name in head.split(",")}
-        assert "**changes" not in function.__doc__
-    with pytest.raises(SettingsError, match="no setting 'epoch'"):
-        napari_nnunet.train("4", "2d", 0, epoch=3)
 
 
 def test_channels_are_not_resampled_and_taken_as_they_lie_at_once(tmp_path, capsys):

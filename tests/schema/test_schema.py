@@ -13,7 +13,6 @@ from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.fingerprint import Fingerprint
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.requests.prediction import PredictSettings, preset
 
 
 def _dataset(**changes):
@@ -91,20 +90,6 @@ def test_a_damaged_plans_json_is_explained(text):
 def test_an_impossible_spacing_is_refused(spacing):
     with pytest.raises((ImageError, ValidationError)):
         Geometry(spacing=spacing)
-
-
-@pytest.mark.parametrize("change", [{"step": 0}, {"step": 1.5}, {"backend": "tensorflow"}, {"nonsense": 1}])
-def test_settings_outside_their_bounds_are_refused(change):
-    with pytest.raises(ValidationError):
-        PredictSettings().replace(**change)
-
-
-def test_presets_choose_folds_mirroring_and_step():
-    base = PredictSettings(device="cpu")
-    fast = preset("fast", folds=(0, 1, 2), base=base)
-    assert (fast.folds, fast.mirroring, fast.step, fast.device) == ((0,), False, 0.75, "cpu")
-    full = preset("full", folds=(0, 1, 2), base=base)
-    assert (full.folds, full.mirroring, full.step) == ((0, 1, 2), True, 0.5)
 
 
 @pytest.mark.parametrize(

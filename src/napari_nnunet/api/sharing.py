@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_nnunet.api.doors import Folder, OnEvent, opened_model, workspace_at
 from napari_nnunet.events import drain
@@ -22,9 +22,6 @@ from napari_nnunet.schema.requests.sharing import (
     InstallRequest,
     ListModelsRequest,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @keywords(ExportSettings)

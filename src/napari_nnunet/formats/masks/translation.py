@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.masks.facts import MaskFacts, by_colour, in_colours
-from napari_nnunet.formats.masks.kinds import Recognised
 from napari_nnunet.formats.masks.stored import StoredMask, on_palette
 from napari_nnunet.schema.dataset import BACKGROUND, IGNORE
 from napari_nnunet.schema.requests.mask_words import EACH, NONZERO, read_values, value_word
@@ -233,7 +232,7 @@ def translate(
         return None, {value_word(value, colour=colours): counts[value] for value in rest}
     if known is None:
         names |= _numbered(rest, names)
-        labels = _labels(names, told, colours=colours)
+        labels = _labels(names, colours=colours)
     else:
         names |= _known_names(rest, known)
         labels = dict(known)
@@ -254,7 +253,7 @@ def _numbered(values: Sequence[int], taken: Mapping[int, str]) -> dict[int, str]
     return {value: f"class_{i}" for i, value in enumerate(values, start=before + 1)}
 
 
-def _labels(names: Mapping[int, str], told: Told, *, colours: bool) -> dict[str, int]:
+def _labels(names: Mapping[int, str], *, colours: bool) -> dict[str, int]:
     """Number the classes by their smallest value, colours as they were named; what is ignored comes last."""
     ordered = names if colours else dict(sorted(names.items()))
     classes = [name for name in dict.fromkeys(ordered.values()) if name not in (BACKGROUND, IGNORE)]
@@ -279,9 +278,3 @@ def _known_names(values: Sequence[int], known: Mapping[str, int]) -> dict[int, s
             window="Give each value its class in the table.",
         )
     return {value: by_label[value] for value in values}
-
-
-def proposed(recognised: Recognised) -> Told:
-    """Return a proposal as if it had been told."""
-    ignored = () if recognised.ignore is None else (recognised.ignore,)
-    return Told(recognised.mapping, {}, ignored, recognised.threshold)

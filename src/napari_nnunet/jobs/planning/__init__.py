@@ -1,1 +1,1 @@
-"""A dataset is measured, planned and preprocessed."""
+"""A dataset is measured, planned and preprocessed; what is up to date is told, plans and folds are changed."""

@@ -164,7 +164,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
                 shell=f"Give {name} a 'data_identifier' of its own in {plans.plans_name}.json.",
                 window=f"Untick {name}, and make it anew with 'Change a configuration', under another name.",
             )
-        _refuse_others(base, plans, configuration, rules, dataset)
+        _refuse_others(base, configuration, rules, dataset)
         journal = Journal(base / f"{identifier}.cases.jsonl")
         targets.setdefault(identifier, _Target(configuration, base / identifier, rules, journal))
     if not targets:
@@ -173,7 +173,7 @@ def _targets(base: Path, plans: Plans, names: Sequence[str], dataset: RawDataset
     return list(targets.values())
 
 
-def _refuse_others(base: Path, plans: Plans, mine: Configuration, rules: str, dataset: RawDataset) -> None:
+def _refuse_others(base: Path, mine: Configuration, rules: str, dataset: RawDataset) -> None:
     """Refuse to overwrite data of another configuration, of these plans or of others, that wants them otherwise."""
     identifier = mine.data_identifier
     journal = Journal(base / f"{identifier}.cases.jsonl")

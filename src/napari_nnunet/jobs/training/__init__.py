@@ -1,1 +1,1 @@
-"""A fold is trained and validated."""
+"""A fold is trained and validated: order, beginning, loader, session, epochs; the network improves by corrections."""

@@ -1,1 +1,1 @@
-"""The Ensemble and Compare docks."""
+"""The Ensemble and Compare docks: members and their scores; two segmentations of a layer or folder."""

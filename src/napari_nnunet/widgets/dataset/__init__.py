@@ -1,1 +1,1 @@
-"""The Training cases dock and its dialogs."""
+"""The Training cases dock: cases and classes, import of folders, problems that a check found, the trash."""

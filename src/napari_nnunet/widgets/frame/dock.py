@@ -270,8 +270,3 @@ class RequestDock(Dock, Generic[R, E]):
         if self._estimator is not None:
             self._estimator.quit()
         super().close_down()
-
-
-def _came_of(panel: RunPanel) -> str:
-    """Return what a panel says of a job that ended, for napari's notifications."""
-    return as_text(f"{panel.text}: {panel.status.text() or 'done.'}")

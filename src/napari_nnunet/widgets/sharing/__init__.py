@@ -1,1 +1,1 @@
-"""The Models dock."""
+"""The Models dock: models are opened, installed, fetched from a catalogue, exported and carried elsewhere."""

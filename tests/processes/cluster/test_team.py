@@ -4,13 +4,15 @@ import os
 import signal
 
 import pytest
-from clusters import forty_two, work_slowly
 
+from clusters import forty_two, work_slowly
 from napari_nnunet.errors import ResourceError
 from napari_nnunet.processes.cluster import start, worker
 from napari_nnunet.processes.cluster.team import Elsewhere, spread, team
 from napari_nnunet.processes.cluster.worker import Expected, packed, versions, why_unfit
 from napari_nnunet.processes.pool import Outcome, Task
+
+pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
 
 
 def task(*arguments, name="a"):

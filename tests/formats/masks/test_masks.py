@@ -13,7 +13,7 @@ from napari_nnunet.formats.masks.facts import facts_of
 from napari_nnunet.formats.masks.kinds import recognise, to_look_at
 from napari_nnunet.formats.masks.pieces import pieces_of
 from napari_nnunet.formats.masks.stored import StoredMask
-from napari_nnunet.formats.masks.translation import Told, proposed, translate
+from napari_nnunet.formats.masks.translation import Told, translate
 from napari_nnunet.schema.geometry import Geometry
 
 FLAT = Geometry(spacing=(1.0, 1.0), spacing_known=False)
@@ -53,7 +53,8 @@ def test_a_proposal_gives_the_proposed_classes_and_nothing_else(masks):
     stored, facts, found = looked_at(masks)
     if not (found.mapping or found.ignore is not None or found.threshold is not None):
         return
-    translation, unnamed = translate(facts, proposed(found))
+    ignored = () if found.ignore is None else (found.ignore,)
+    translation, unnamed = translate(facts, Told(found.mapping, {}, ignored, found.threshold))
     assert translation is not None
     assert not unnamed
     for mask in stored.values():

@@ -11,7 +11,7 @@ from qtpy.QtCore import QUrl
 
 from napari_nnunet.widgets.pages.browser import HelpButton, Pages, page_text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = {
     "Segment": "segment.md", "Training cases": "training-data.md", "Plan": "training-data.md", "Train": "train.md", "Next": "labelling.md",
     "Ensemble": "ensemble.md", "Compare": "ensemble.md", "Models": "carried-models.md",

@@ -7,6 +7,8 @@ from napari_nnunet.processes.cluster import start
 from napari_nnunet.processes.cluster.start import needed, queue_cluster
 from napari_nnunet.processes.cluster.where import Local, Queue, Scheduler, where
 
+pytest.importorskip("distributed", reason="dask.distributed is not installed: it comes with napari-nnunet[cluster]")
+
 FILE = """
 cores = 8
 memory = "32GB"
