@@ -12,7 +12,7 @@ import tifffile
 from dicom_files import write_series
 from helpers import Recipe, make_model, smooth_image, write_nifti
 from napari_nnunet.cli.main import main
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, ResourceError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.jobs.prediction.folder import case as segmenting
@@ -69,9 +69,37 @@ def test_what_an_earlier_run_wrote_beside_a_segmentation_goes_with_it(model, ima
     assert (out / "other.npz").exists()
     segment(model, images, out, probabilities=True)
     assert (out / "a.npz").is_file()
-    (out / "a.nii.gz").unlink()
+
+
+def test_probabilities_of_a_run_that_was_killed_do_not_stay_beside_the_next_one(model, images, tmp_path):
+    out = tmp_path / "out"
+    segment(model, images, out, probabilities=True)
+    for name in ("a", "plain"):
+        (out / f"{name}.nii.gz").unlink()
+    np.savez(out / "plain.npz", mine=np.zeros(3))
     segment(model, images, out)
-    assert (out / "a.npz").is_file()  # it lay beside no segmentation: whoever wrote it
+    assert sorted(path.name for path in out.glob("a.*")) == ["a.nii.gz"]
+    assert "mine" in np.load(out / "plain.npz")  # nobody's probabilities, and it lay beside no segmentation
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_where_a_segmentation_cannot_be_written_nothing_is_left_beside_it(model, images, tmp_path, monkeypatch, before):
+    out = tmp_path / "out"
+    if before:
+        segment(model, images, out)
+    write = segmenting.write_result
+
+    def full(result, info, path, writer):
+        if path.name == "a.nii.gz":
+            assert (out / "a.npz").is_file()
+            raise ResourceError("No space left.")
+        return write(result, info, path, writer)
+
+    monkeypatch.setattr(segmenting, "write_result", full)
+    result, _ = segment(model, images, out, probabilities=True)
+    assert list(result.failed) == ["a"]
+    assert sorted(path.name for path in out.glob("a.*")) == (["a.nii.gz"] if before else [])
+    assert (out / "plain.npz").is_file()
 
 
 def test_a_single_file_and_nothing_at_all(model, images, tmp_path, capsys):

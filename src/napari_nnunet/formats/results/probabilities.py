@@ -190,6 +190,15 @@ def is_complete(path: Path) -> bool:
         return False
 
 
+def holds_probabilities(path: Path) -> bool:
+    """True if a file holds class probabilities as nnU-Net stores them."""
+    try:
+        ProbabilityReader(path).close()
+    except ImageError:
+        return False
+    return True
+
+
 def write_properties(properties: Mapping[str, Any], path: Path) -> None:
     """Write nnU-Net's properties dictionary; it holds plain Python values only."""
     with written_beside(path) as temporary:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
 from napari_nnunet.formats.results.objects import found_file
-from napari_nnunet.formats.results.probabilities import is_complete, scratch, write_probabilities, write_properties
+from napari_nnunet.formats.results.probabilities import (
+    holds_probabilities,
+    is_complete,
+    scratch,
+    write_probabilities,
+    write_properties,
+)
+from napari_nnunet.formats.workspace import stamp
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.arithmetic import prediction_choice
 from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
@@ -135,6 +142,7 @@ def _one(
     again = out.exists()
     make_folder(out.parent)
     with ExitStack() as stack:
+        stack.enter_context(_all_or_nothing(case, out))
         probabilities = None
         if settings.probabilities:
             probabilities = stack.enter_context(scratch((model.dataset.labels.heads, *volume.shape), folder.target))
@@ -154,10 +162,35 @@ def _one(
             output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
         if again:  # what lies beside no segmentation is not of an earlier run
             _remove_earlier(case, out, result, settings, folder)
+        elif not settings.probabilities and holds_probabilities(_beside(case, out, ".npz")):
+            yield _without_probabilities(case, out)
         # The segmentation comes last: where it exists, everything of the case does.
         if said := write_result(result, model.dataset, out, model_reader(model)):
             yield Note(level="warning", text=f"{case.name}: {said}")
     return result
+
+
+@contextmanager
+def _all_or_nothing(case: Case, out: Path) -> Iterator[None]:
+    """Remove what is written beside a segmentation where that cannot be written: it would seem to be of another."""
+    paths = [_beside(case, out, ending) for ending in (".npz", ".pkl", ".dcm")]
+    paths += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
+    before = {path: stamp(path) for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, earlier in before.items():
+            if stamp(path) != earlier:
+                with suppress(OSError):
+                    path.unlink()
+        raise
+
+
+def _without_probabilities(case: Case, out: Path) -> Note:
+    """Remove probabilities of a run that ended before it wrote their segmentation: ensembles would take them."""
+    for ending in (".npz", ".pkl"):
+        _beside(case, out, ending).unlink(missing_ok=True)
+    return Note(text=f"{case.name}: {_beside(case, out, '.npz')}, of an earlier run that was not finished, is removed.")
 
 
 def _remove_earlier(
