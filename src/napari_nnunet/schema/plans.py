@@ -66,6 +66,7 @@ class IntensityStatistics(_Frozen):
     std: float
     percentile_00_5: float
     percentile_99_5: float
+    median: float | None = Field(default=None, exclude=True)  # nothing that is computed depends on it
 
     @property
     def is_finite(self) -> bool:

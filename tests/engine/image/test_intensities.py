@@ -50,6 +50,16 @@ def test_another_range_is_said_of_what_is_normalised_by_itself_too(array):
     assert "If they were only scaled, the result is the same" in text
 
 
+def test_a_few_cases_of_another_scale_in_the_training_do_not_make_the_others_odd():
+    """Those of the hippocampus dataset: the median lies near the lower end of what the structures have."""
+    own = IntensityStatistics(mean=21972, std=60203, percentile_00_5=28, percentile_99_5=278769, median=357)
+    plans = SimpleNamespace(intensities=(own,))
+    configuration = SimpleNamespace(normalization_schemes=("ZScoreNormalization",))
+    usual = np.linspace(57, 1176, 400).reshape(1, 20, 20)
+    for scale, odd in ((1, False), (0.1, False), (200, False), (1 / 1000, True), (1e5, True)):
+        assert bool(intensity_warnings(usual * scale, plans, configuration, ("MR",))) is odd, scale
+
+
 def test_pictures_have_0_to_255():
     picture = np.linspace(0, 255, 400).reshape(1, 20, 20)
     assert said(picture, "RGBTo01Normalization") == ()
@@ -60,3 +70,8 @@ def test_pictures_have_0_to_255():
 
 def test_values_that_are_no_numbers_are_passed_over():
     assert said(np.full((1, 4, 4, 4), np.nan)) == ()
+
+
+def test_the_median_is_no_part_of_what_decides_whether_cases_are_preprocessed_anew():
+    figures = {"mean": 1.0, "std": 2.0, "percentile_00_5": 0.0, "percentile_99_5": 4.0}
+    assert IntensityStatistics(**figures, median=1.0).model_dump() == figures

@@ -94,6 +94,43 @@ def test_numbers_find_no_mask_of_another_case_where_words_find_those_of_others(p
     assert [path.name for path in (*found.images, *found.masks)] == ["pat_01.png", "sham_01.png"]
 
 
+def test_numbers_count_where_words_match_by_chance(pair):
+    found = pair(["ct_1.png", "ct_2.png", "ct_3.png", "liver_4.png"], [f"liver_{i}.png" for i in (1, 2, 3, 4)])
+    assert [(p.images[0].name, p.mask.name) for p in found.pairs] == [
+        *((f"ct_{i}.png", f"liver_{i}.png") for i in (1, 2, 3)),
+        ("liver_4.png", "liver_4.png"),
+    ]
+
+
+def test_numbers_do_not_count_where_words_match_as_often_as_not(pair):
+    found = pair(["ctrl_1.png", "pat_2.png"], ["sham_1.png", "pat_2.png"])
+    assert [(p.name, p.mask.name) for p in found.pairs] == [("pat_2", "pat_2.png")]
+
+
+def test_of_two_files_that_are_the_same_channel_the_other_is_named(pair):
+    found = pair(["a_c1.png", "a_ch1.png", "a_c2.png", "b_c1.png", "b_c2.png"], ["a.png", "b.png"])
+    assert [[path.name for path in p.images] for p in found.pairs] == [
+        ["a_c1.png", "a_c2.png"],
+        ["b_c1.png", "b_c2.png"],
+    ]
+    assert {path.name: why for path, why in why_left(found).items()} == {"a_ch1.png": "another file is its channel"}
+    assert [path.name for path in found.images] == ["a_ch1.png"]
+
+
+def test_two_files_of_one_suffix_in_the_folder_of_a_case_are_not_chosen_between(pair):
+    files = [f"{case}/{case}_{name}.png" for case in ("p1", "p2") for name in ("pre_T1", "post_T1", "T2")]
+    with pytest.raises(DatasetError, match=r"p1_post_T1\.png and p1_pre_T1\.png in .*p1 both end in _T1"):
+        pair(files, ["p1.png", "p2.png"], suffixes=("_T1", "_T2"))
+
+
+def test_a_longer_suffix_tells_two_files_in_the_folder_of_a_case_apart(pair):
+    files = [f"{case}/{case}_{name}.png" for case in ("p1", "p2") for name in ("pre_T1", "post_T1", "T2")]
+    found = pair(files, ["p1.png", "p2.png"], suffixes=("_pre_T1", "_T2"))
+    assert [[path.name for path in p.images] for p in found.pairs] == [
+        [f"{case}_pre_T1.png", f"{case}_T2.png"] for case in ("p1", "p2")
+    ]
+
+
 def test_numbers_are_the_same_with_zeros_before_them(pair):
     found = pair(["cell_9.png", "cell_10.png"], ["cell_009.png", "cell_10.png"])
     assert [(p.name, p.mask.name) for p in found.pairs] == [("cell_10", "cell_10.png"), ("cell_9", "cell_009.png")]

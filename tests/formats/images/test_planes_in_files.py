@@ -44,7 +44,7 @@ def written(folder, text, ending=".mhd"):
 
 @pytest.mark.parametrize(
     "where", ["a%03d.raw", "a%03d.raw 1", "a%03d.raw 1 3 1", "a%03d.raw 1 9 1", "LIST\na001.raw\na002.raw\na003.raw\n\n",
-              "LIST 2\na001.raw\na002.raw\na003.raw", "list.raw"],
+              "LIST 2\na001.raw\na002.raw\na003.raw", "LIST 2D\na001.raw\na002.raw\na003.raw", "list.raw"],
 )  # fmt: skip
 def test_a_file_for_every_plane_is_an_image(planes, where):
     path = written(planes, f"{META}ElementDataFile = {where}\n")
@@ -65,6 +65,8 @@ def test_a_file_for_every_plane_is_an_image(planes, where):
         ("LIST 0\na001.raw\na002.raw\na003.raw\n", "begins with the line 'ElementDataFile = LIST'"),
         ("LIST 1\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
         ("LIST 3\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
+        ("LIST 3D\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
+        ("LIST D\na001.raw\na002.raw\na003.raw\n", "begins with the line"),
         ("LISTING.raw", "begins with the line"),
         ("a%03d.raw 1 3 --1", "no pattern of file names"),
         (f"a%03d.raw 1 {'9' * 30} 0", "no pattern of file names"),

@@ -6,7 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from helpers import dataset_json, make_dataset, write_nifti
-from napari_nnunet.events import CaseDone
+from napari_nnunet.events import CaseDone, CaseFailed
 from napari_nnunet.jobs.dataset import cases
 from napari_nnunet.jobs.dataset.cases import thumbnails
 from napari_nnunet.schema.colours import class_rgb
@@ -51,3 +51,13 @@ def test_two_jobs_that_draw_at_the_same_time_do_not_disturb_each_other(tmp_path,
     for events in (list(thumbnails(raw)), others[0]):
         assert [type(event) for event in events] == [CaseDone, CaseDone]
     assert sorted(path.name for path in (raw / ".thumbnails").iterdir()) == ["c0.png", "c1.png"]
+
+
+def test_a_file_that_somebody_moves_meanwhile_does_not_end_the_pictures_of_other_cases(tmp_path):
+    raw = make_dataset(tmp_path, cases=3)
+    drawing = thumbnails(raw)
+    events = [next(drawing)]
+    (raw / "labelsTr" / "c1.nii.gz").unlink()
+    events += drawing
+    assert [type(event) for event in events] == [CaseDone, CaseFailed, CaseDone]
+    assert "c1.nii.gz" in events[1].message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,9 @@ def intensity_warnings(
         if scheme == "RGBTo01Normalization":
             text = _picture(low, high)
         elif c < len(plans.intensities) and plans.intensities[c].is_finite:
-            own = plans.intensities[c].percentile_00_5, plans.intensities[c].percentile_99_5
-            text = _ct(low, high, *own) if scheme == "CTNormalization" else _other(low, high, *own)
+            trained = plans.intensities[c]
+            own = trained.percentile_00_5, trained.percentile_99_5
+            text = _ct(low, high, *own) if scheme == "CTNormalization" else _other(low, high, *own, trained.median)
         if text is not None:
             found.append(f"The intensities of {name}, {low:.4g} to {high:.4g}, {text}")
     return tuple(found)
@@ -63,10 +65,17 @@ def usual_range(channel: Any) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _other(low: float, high: float, trained_low: float, trained_high: float) -> str | None:
-    """Compare with what lay within the structures of the training cases, where scale and offset do not matter."""
+def _other(low: float, high: float, trained_low: float, trained_high: float, median: float | None) -> str | None:
+    """Compare with what lay within the structures of the training cases, where scale and offset do not matter.
+
+    Where some of these cases are on another scale than the rest, they alone make the range wide, and the median lies
+    near one of its ends: an image is narrow by what lies between these two.
+    """
     own, trained = high - low, trained_high - trained_low
-    if own <= 0 or trained <= 0 or 1 / FAR_RANGE <= own / trained <= _AROUND * FAR_RANGE:
+    half = (
+        trained / 2 if median is None or not math.isfinite(median) else min(median - trained_low, trained_high - median)
+    )
+    if own <= 0 or trained <= 0 or 2 * half / FAR_RANGE <= own <= _AROUND * FAR_RANGE * trained:
         return None
     return (
         f"are far from those of the training: the structures it was trained on have {trained_low:.4g} to "

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from napari_nnunet.errors import ImageError
+from napari_nnunet.errors import DatasetError, ImageError
 from napari_nnunet.formats.dicom import series as dicom
 from napari_nnunet.formats.images.files import ending_of
 
@@ -99,27 +99,45 @@ def channel_word(path: Path) -> str:
     return match[0][1:] if match and not (_FOUR_DIGITS.search(stem) or _LETTER.search(stem)) else ""
 
 
+def numbered_channel(path: Path) -> tuple[str, str] | None:
+    """Return the case and the channel of a file whose name ends in the channel's number; None if it does not."""
+    stem = stem_of(path)
+    match = _FOUR_DIGITS.search(stem) or _LETTER.search(stem)
+    return (stem[: match.start()], match[1].zfill(4)) if match else None
+
+
 def grouped_channels(
     sources: Sequence[Path], split: Splitter, suffixes: Sequence[str]
 ) -> tuple[Cases, tuple[Path, ...]]:
-    """Return the channel files of each case, and those in its folder that are no channel."""
+    """Return the channel files of each case, and those that are no channel, or one that another file is already.
+
+    Raises
+    ------
+    DatasetError
+        If two files of a case's folder have the same suffix.
+    """
     grouped: dict[str, dict[str, Path]] = defaultdict(dict)
     folders: dict[str, list[Path]] = {}
+    spare: list[Path] = []
     for path in sources:
         if path.is_dir() and not dicom.is_series(path):
             folders[path.name] = image_files(path)
         else:
             case, channel = split(stem_of(path))
-            grouped[case][channel] = path
+            if channel in grouped[case]:  # _c1 and _ch1 are the same channel
+                spare.append(path)
+            grouped[case].setdefault(channel, path)
     grouped |= _in_folders(folders, suffixes)
     taken = {path for files in grouped.values() for path in files.values()}
-    spare = tuple(path for files in folders.values() for path in files if path not in taken)
+    spare += (path for files in folders.values() for path in files if path not in taken)
 
     def order(channel: str) -> tuple[int, list[str | int]]:
         parts: list[str | int] = [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", channel)]
         return suffixes.index(channel) if channel in suffixes else len(suffixes), parts
 
-    return {case: {key: files[key] for key in sorted(files, key=order)} for case, files in grouped.items()}, spare
+    return {case: {key: files[key] for key in sorted(files, key=order)} for case, files in grouped.items()}, tuple(
+        spare
+    )
 
 
 def _in_folders(folders: Mapping[str, Sequence[Path]], suffixes: Sequence[str]) -> dict[str, dict[str, Path]]:
@@ -147,8 +165,22 @@ def _in_folders(folders: Mapping[str, Sequence[Path]], suffixes: Sequence[str]) 
         found = [(0, named)]
     named = max(found, key=lambda way: way[0])[1]
     if suffixes:
+        for files in folders.values():
+            _require_a_suffix_each(files, suffixes)
         named = {case: {key: path for key, path in files.items() if key} for case, files in named.items()}
     return {case: files for case, files in named.items() if files}
+
+
+def _require_a_suffix_each(files: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """Refuse two files of a case's folder that end in the same suffix: none of them is chosen."""
+    first: dict[str, Path] = {}
+    for path in files:
+        suffix = _ending_in(f"_{stem_of(path)}", suffixes)
+        if suffix and first.setdefault(suffix, path) != path:
+            raise DatasetError(
+                f"{first[suffix].name} and {path.name} in {path.parent} both end in {suffix}; a channel is one file. "
+                "Give longer suffixes that tell them apart, or move one of the files elsewhere."
+            )
 
 
 def words_of_name(name: str) -> str:

@@ -17,6 +17,7 @@ from napari_nnunet.formats.dataset.channel_files import (
     grouped_channels,
     image_files,
     is_image,
+    numbered_channel,
     splitters,
     stem_of,
     words_of_name,
@@ -92,7 +93,7 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
     """Match the images and masks of two folders.
 
     Names are compared without their ending, without words such as "image", "mask", "gt", and without channel suffixes;
-    where no two are alike then, by their numbers if these are unambiguous.
+    where no two are alike then, or hardly any, by their numbers if these are unambiguous.
 
     Parameters
     ----------
@@ -128,6 +129,8 @@ def pair_folders(images: Path, masks: Path, *, suffixes: Sequence[str] = (), ski
 def why_left(pairing: Pairing) -> dict[Path, str]:
     """Return why files were left over though their names are those of others; nothing of files without a partner."""
     found = {path: "several files have its name" for sides in _alike(pairing) for path in (*sides[0], *sides[1])}
+    channels = {numbered_channel(path) for pair in pairing.pairs for path in pair.images} - {None}
+    found |= {path: "another file is its channel" for path in pairing.images if numbered_channel(path) in channels}
     joined = {words_of_name(pair.name): pair.name for pair in pairing.pairs if pair.parts}
     for path in pairing.masks:
         case, rest = parted("" if path.is_dir() else words_of_name(stem_of(path)), joined)
@@ -215,18 +218,25 @@ def _images(folder: Path, skip: Container[str]) -> list[Path]:
 
 
 def _best(sources: Sequence[Path], targets: Sequence[Path], suffixes: Sequence[str]) -> Pairing:
-    """Return the way to match images and masks that leaves the fewest over; by numbers only where no words match."""
+    """Return the way to match images and masks that leaves the fewest over.
+
+    Numbers alone count only where no words match, or where they leave nothing over and words match fewer than half of
+    it: then it is the words that are alike by chance.
+    """
     grouped = [grouped_channels(sources, split, suffixes) for split in splitters(suffixes, sources)]
     masks = {stem_of(path): path for path in targets}
+    found: list[Pairing] = []
     for keys in ((words_of_name, words_with_plain_numbers), (digits_of_name,)):
         best = max((_match(cases, spare, masks, keys) for cases, spare in grouped), key=_matched)
         for cases, spare in grouped:
             by_class = find_class_files(cases, targets, image_files, words_of_name, stem_of)
             way = best if by_class is None else _joined(cases, spare, by_class)
             best = way if len(way.pairs) > len(best.pairs) else best
-        if best.pairs:
-            return best
-    return Pairing((), tuple(sources), tuple(targets))
+        found.append(best)
+    words, numbers = found
+    if not words.pairs or (not (numbers.images or numbers.masks) and 2 * len(words.pairs) < len(numbers.pairs)):
+        words = numbers
+    return words if words.pairs else Pairing((), tuple(sources), tuple(targets))
 
 
 def _matched(found: Pairing) -> tuple[int, int]:

@@ -283,7 +283,7 @@ def _require_planes(path: Path, text: bytes, name: bytes, following: bytes) -> N
     planes = sizes[-1] if sizes else 0
     first, *words = name.decode("utf-8", "replace").split()
     if "%" not in first:
-        if first != "LIST" or words not in ([], [str(axes - 1)]):
+        if first != "LIST" or [word.rstrip("Dd") for word in words] not in ([], [str(axes - 1)]):
             raise ImageError(
                 f"{path} takes its voxels from {_shown(name)}; a list of files begins with the line "
                 "'ElementDataFile = LIST', and each file holds one plane."

@@ -14,7 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nnunet.errors import DatasetError, NnunetError
+from napari_nnunet.errors import DatasetError, NnunetError, for_people
 from napari_nnunet.events import CaseDone, CaseFailed, Job, Note, Progress, Stage
 from napari_nnunet.formats.atomic import make_folder, written_beside
 from napari_nnunet.formats.dataset.case_trash import in_trash, raw_case_files
@@ -326,8 +326,8 @@ def thumbnails(folder: Path) -> Job[int]:
             if not target.is_file() or target.stat().st_mtime_ns != newest:  # files from the trash are older
                 _draw(case, dataset.info, target, newest)
             yield CaseDone(case=case.name, index=i, total=len(dataset.cases), path=str(target))
-        except NnunetError as error:
-            yield CaseFailed.of(case.name, error, i, len(dataset.cases))
+        except (NnunetError, OSError) as error:  # somebody may move the files of a case meanwhile
+            yield CaseFailed.of(case.name, for_people(error), i, len(dataset.cases))
     return len(dataset.cases)
 
 
