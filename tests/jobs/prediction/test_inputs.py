@@ -102,6 +102,16 @@ def test_where_a_segmentation_cannot_be_written_nothing_is_left_beside_it(model,
     assert (out / "plain.npz").is_file()
 
 
+def test_a_run_that_is_cancelled_while_a_remark_is_made_keeps_what_is_whole(model, images, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", segmenting.write_result
+    monkeypatch.setattr(segmenting, "write_result", lambda *given: write(*given) or "There may be doubt.")
+    request = PredictFolderRequest.of(source=images, target=out, probabilities=True, **CPU)
+    job = predict_folder(model, request)
+    next(event for event in job if isinstance(event, Note) and "There may be doubt" in event.text)
+    job.close()
+    assert sorted(path.suffix for path in out.glob("UPPER.*")) == [".gz", ".npz", ".pkl"]
+
+
 def test_a_single_file_and_nothing_at_all(model, images, tmp_path, capsys):
     result, _ = segment(model, (images / "a_0000.nii.gz", images / "more" / "below.nii.gz"), tmp_path / "out")
     assert result.done == ("a", "below")

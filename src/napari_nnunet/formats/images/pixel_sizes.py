@@ -17,17 +17,26 @@ from napari_nnunet.schema.geometry import IMAGEJ, OME, RESOLUTION
 
 Found = tuple[tuple[float, ...], str]
 
+_INCH = 25.4
 #: Lengths in mm, by the names that ImageJ, OME and people write; both signs for "micro" are in use.
 UNITS: dict[str, float] = {
+    **dict.fromkeys(("km", "kilometer", "kilometre"), 1e6),
     **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), 1e3),
+    **dict.fromkeys(("dm", "decimeter", "decimetre"), 100.0),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
     **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters", "millimetres"), 1.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers"), 1e-3),
     **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers"), 1e-6),
     **dict.fromkeys(("å", "angstrom"), 1e-7),
-    **dict.fromkeys(("pm",), 1e-9),
+    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-9),
+    **dict.fromkeys(("fm", "femtometer", "femtometre"), 1e-12),
+    **dict.fromkeys(("in", "inch", "inches"), _INCH),
+    **dict.fromkeys(("thou",), _INCH / 1000),
+    **dict.fromkeys(("ft", "foot", "feet"), 12 * _INCH),
+    **dict.fromkeys(("yd", "yard", "yards"), 36 * _INCH),
+    **dict.fromkeys(("mi", "mile", "miles"), 63360 * _INCH),
 }
-_INCH = 25.4
+_OTHER_CASE = ("Mm", "Pm")  # OME's mega- and petametres: no pixel's size, and neither mm nor pm
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296  # TIFF 6.0; by number, as tifffile finds names slowly
 _TAG_UNITS = {2: _INCH, 3: 10.0}
 #: Dots per inch that programs write when nobody measured anything: of screens, printers, scanners' defaults.
@@ -84,7 +93,8 @@ def _ome(file: tifffile.TiffFile) -> tuple[float, ...] | None:
 
 
 def _ome_size(entries: Mapping[str, str], axis: Literal["Z", "Y", "X"] | str) -> float | None:
-    unit = UNITS.get(entries.get(f"PhysicalSize{axis}Unit", "µm").lower())  # µm is OME's own default
+    name = entries.get(f"PhysicalSize{axis}Unit", "µm")  # µm is OME's own default
+    unit = None if name.strip() in _OTHER_CASE else _unit(name)
     try:
         size = float(entries[f"PhysicalSize{axis}"])
     except (KeyError, ValueError):
@@ -123,8 +133,7 @@ def _words(file: tifffile.TiffFile) -> Mapping[str, Any]:
 def _unit(name: Any) -> float | None:
     if not isinstance(name, str):
         return None
-    plain = re.sub(r"\\u00[bB]5", "µ", name).strip().lower()
-    return _INCH if plain in ("inch", "inches", "in") else UNITS.get(plain)
+    return UNITS.get(re.sub(r"\\u00[bB]5", "µ", name).strip().lower())
 
 
 def _per_pixel(file: tifffile.TiffFile) -> tuple[float, float] | None:
