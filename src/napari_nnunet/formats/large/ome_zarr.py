@@ -234,7 +234,7 @@ def _plausible(array: Any, name: str) -> Any:
     count, held = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)), math.prod(array.chunks)
     if count > _MOST_TINY and held < _TINY:
         raise ImageError(
-            f"{name} lies in {count:,} chunks of {held} voxels each; reading them would take for ever. Copy it with "
+            f"{name} lies in {count:,} chunks of {held} voxels each; reading them would never end. Copy it with "
             "chunks of thousands of voxels."
         )
     require_room(Path(name), array.chunks, array.dtype.itemsize)
