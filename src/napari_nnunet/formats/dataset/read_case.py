@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.images.files import ADAPTERS, read_header, read_labels, read_volume
 from napari_nnunet.grid import Apart, Grid, Same, Turned, WhenApart, relation, same_voxels
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import Geometry
@@ -112,6 +112,15 @@ def lay_labels(path: Path, image: Grid, *, reader: str | None, as_stored: bool =
     if isinstance(found, Same) or same_voxels(found, image, own):
         return LaidLabels(labels, geometry, None)
     return LaidLabels(labels, geometry, found)
+
+
+def grid_of_image(path: Path, reader: str | None) -> Grid:
+    """Return where the voxels of an image lie; only its header is read, unless its reader turns them."""
+    if reader in ADAPTERS and ADAPTERS[reader].reorients:
+        volume = read_volume([path], reader=reader, as_stored=True)
+        return Grid(volume.shape, volume.geometry)
+    found = read_header(path, reader=reader)
+    return Grid(found.shape[1:], found.geometry)
 
 
 def labels_over(path: Path, image: Grid, *, reader: str | None, as_stored: bool = False) -> LaidLabels:

@@ -27,7 +27,6 @@ from napari_nnunet.formats.images.oddities import NO_NUMBERS, as_said, slope_rem
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry
 
-_GIPL_HEADER = 256
 _SHEARED = "orthonormal"  # what ITK says of axes that are not at right angles
 
 
@@ -159,9 +158,9 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
         check_gzip(source)
         image = _read_image(source)
     except RuntimeError as error:
-        if _SHEARED not in str(error) and not isinstance(error, nifti_file.SecondVersion):
+        if not _is_refused(error):
             raise
-        array, geometry = _nifti().read_sheared(source, path)
+        array, geometry = _nifti().read_refused(source, path, _placed_behind)
     else:
         _refuse_vectors(image.GetNumberOfComponentsPerPixel(), path)
         array, geometry = _placed(sitk.GetArrayFromImage(image), image, path)
@@ -172,6 +171,16 @@ def _by_itk(source: Path, path: Path, remarks: tuple[str, ...]) -> tuple[NDArray
                 said = (*said, NO_NUMBERS.format(count=bad))
             geometry = with_oddities(geometry, look.start, said)
     return array, geometry.model_copy(update={"remarks": (*geometry.remarks, *remarks)}) if remarks else geometry
+
+
+def _is_refused(error: RuntimeError) -> bool:
+    """Whether ITK refuses what nibabel reads."""
+    return _SHEARED in str(error) or isinstance(error, nifti_file.SecondVersion)
+
+
+def _placed_behind(start: bytes) -> Geometry:
+    """Return where ITK places the voxels behind a NIfTI-1 header; raises RuntimeError where it refuses."""
+    return with_oddities(_geometry(_grid(start), Path()), start)
 
 
 def _voxels(content: bytes, path: Path) -> tuple[NDArray[Any], Geometry] | None:
@@ -210,10 +219,12 @@ def header(path: Path) -> Header:
     """Return what the file says without its voxels: shape (C, [Z,] Y, X), bytes per value, geometry."""
     try:
         reader, start, said = _information(path)
-    except RuntimeError:
+    except RuntimeError as error:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             raise
-        array, geometry = read(path)  # packed against its name, or sheared: rare enough to be read whole
+        if _is_refused(error):
+            return _nifti().header_refused(path, _placed_behind)
+        array, geometry = read(path)  # packed against its name: rare enough to be read whole
         return Header(array.shape, array.dtype.itemsize, geometry)
     size = tuple(int(n) for n in reversed(reader.GetSize()))
     shape = size if len(size) == 4 else (1, *size)
@@ -320,24 +331,8 @@ def _save(image: sitk.Image, path: Path) -> None:
     sitk.WriteImage(image, str(path), useCompression=compressed)
     components = image.GetNumberOfComponentsPerPixel()
     size = image.GetNumberOfPixels() * components * image.GetSizeOfPixelComponent()
-    if not _is_whole(path, size):
+    if not nifti_file.is_whole(path, size):
         raise OSError(errno.ENOSPC, "the file is incomplete")
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """Whether a file that was just written has all of ``size`` bytes of voxels.
-
-    On a full disk ITK's writers of NIfTI and GIPL leave a part of the file and say nothing; those of NRRD and
-    MetaImage raise. A gzip stream ends with the length of what was packed, modulo 4 GiB.
-    """
-    name = path.name.lower()
-    if name.endswith(".nii.gz"):
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)
-            packed = int.from_bytes(file.read(4), "little")
-        return packed == (_HEADER_BYTES + size) % 2**32
-    header = _HEADER_BYTES if name.endswith(".nii") else _GIPL_HEADER if name.endswith(".gipl") else None
-    return header is None or path.stat().st_size >= header + size
 
 
 def note(path: Path) -> str | None:

@@ -6,6 +6,8 @@ import gzip
 import io
 import math
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import combinations
 from operator import mul
 from pathlib import Path
@@ -20,7 +22,7 @@ from napari_nnunet.errors import ImageError
 from napari_nnunet.formats.images import nifti_file
 from napari_nnunet.formats.images.header import COMPLEX, Header
 from napari_nnunet.formats.images.label_note import NOTE_KEY, LabelNote
-from napari_nnunet.formats.images.oddities import oddities_of, unit_of
+from napari_nnunet.formats.images.oddities import NO_NUMBERS, oddities_of, unit_of
 from napari_nnunet.formats.room import require_room
 from napari_nnunet.schema.geometry import Geometry, Matrix
 
@@ -28,6 +30,8 @@ _HEADER_BYTES = 348
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
 _RIGHT = 1.7e-3  # cosine of a tenth of a degree less than a right angle; what is less is how headers round
 _COMMENT = 6  # code of extensions that are plain text
+_PLACE = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
+          "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
 _EXACT = 2**24  # from here on float32 skips whole numbers: those of atlases and objects would be others
 
 
@@ -51,11 +55,10 @@ def read_reoriented(path: Path) -> tuple[NDArray[Any], Geometry]:
     return _array(image, path), geometry
 
 
-def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
-    """Return what ITK refuses: (array (1, Z, Y, X) as stored, geometry) of axes that are not at right angles.
+def read_refused(source: Path, path: Path, placed: Callable[[bytes], Geometry]) -> tuple[NDArray[Any], Geometry]:
+    """Return what ITK refuses: (array (1, Z, Y, X) as stored, geometry) of NIfTI-2, and of axes not at right angles.
 
-    The voxels are taken as they lie. Their size is the distance of neighbouring rows, columns and slices, so that it
-    multiplies to the volume of a voxel; along a tilted axis, neighbours are further apart.
+    Numbers count as ITK counts those of other files: in the unit of the header, and what is none as 0.
 
     Parameters
     ----------
@@ -63,13 +66,53 @@ def read_sheared(source: Path, path: Path) -> tuple[NDArray[Any], Geometry]:
         What is read.
     path : Path
         The file that errors name.
+    placed : callable
+        Where ITK places the voxels behind the 352 bytes of a NIfTI-1 header; raises RuntimeError where it refuses.
     """
     image, remarks = _load(source, named=path)
     require_room(path, image.shape, image.get_data_dtype().itemsize)
-    across, text = _tilt(image.affine)
-    geometry = Geometry(spacing=tuple(float(v) for v in across[::-1]), affine=_rows(image.affine))
-    geometry = geometry.model_copy(update={"remarks": (*remarks, *text)})
-    return np.asanyarray(image.dataobj).transpose(2, 1, 0)[None], geometry
+    array = np.asanyarray(image.dataobj).transpose(2, 1, 0)[None]
+    if array.dtype.kind == "f" and (bad := ~np.isfinite(array)).any():
+        remarks = (*remarks, NO_NUMBERS.format(count=np.count_nonzero(bad)))
+        array = np.where(bad, array.dtype.type(0), array)
+    return array, _where_refused(image, remarks, placed)
+
+
+def header_refused(path: Path, placed: Callable[[bytes], Geometry]) -> Header:
+    """Return what a file of :func:`read_refused` says without its voxels."""
+    image, remarks = _load(path, voxels=False)
+    shape = (1, *(int(n) for n in reversed(image.shape)))
+    return Header(shape, image.get_data_dtype().itemsize, _where_refused(image, remarks, placed))
+
+
+def _where_refused(image: Any, remarks: tuple[str, ...], placed: Callable[[bytes], Geometry]) -> Geometry:
+    """Return where voxels lie that ITK refuses: by its own rules where it would place those of NIfTI-1.
+
+    Along a tilted axis, the size of voxels is the distance of neighbouring rows, columns and slices, so that it
+    multiplies to the volume of a voxel; neighbours are further apart.
+    """
+    start = _first_version(image.header)
+    geometry = None
+    if image.header["sizeof_hdr"] != nifti_file.NIFTI_1:
+        with suppress(RuntimeError):
+            geometry = placed(start)
+    if geometry is None:
+        affine = np.diag([*[unit_of(start)] * 3, 1.0]) @ image.affine
+        across, text = _tilt(affine)
+        geometry = Geometry(spacing=tuple(float(v) for v in across[::-1]), affine=_rows(affine), remarks=text)
+    return geometry.model_copy(update={"remarks": (*remarks, *geometry.remarks)})
+
+
+def _first_version(header: Any) -> bytes:
+    """Return the 352 bytes of a NIfTI-1 header that says of the place of voxels what a header of any version says."""
+    if header["sizeof_hdr"] == nifti_file.NIFTI_1:
+        return bytes(header.binaryblock) + bytes(4)
+    first = nibabel.Nifti1Header(endianness="<")
+    for key in _PLACE:
+        first[key] = header[key]
+    first["dim"] = np.minimum(header["dim"], np.iinfo(np.int16).max)  # longer axes lie where shorter ones do
+    first["scl_slope"], first["scl_inter"], first["vox_offset"], first["magic"] = 1, 0, nifti_file.HEADER_BYTES, b"n+1"
+    return bytes(first.binaryblock) + bytes(4)
 
 
 def _tilt(affine: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -156,20 +199,20 @@ def _load(path: Path, *, named: Path | None = None, voxels: bool = True) -> tupl
 
 def _placed(image: Any, remarks: tuple[str, ...]) -> Geometry:
     """Return the grid of voxels in storage order, with what is odd about them and about the header."""
-    header, rows, spacing, other = image.header, _rows(image.affine), _spacing(image), None
+    rows, spacing, other = _rows(image.affine), _spacing(image), None
     remarks = (*remarks, *_tilt(image.affine)[1])
-    if header["sizeof_hdr"] == nifti_file.NIFTI_1:
-        start = header.binaryblock
-        found, unit = oddities_of(start), unit_of(start)
-        if found.sizes or found.places:
-            in_mm = tuple(tuple(unit * v for v in row) for row in rows[:3])
-            said, place = found.told((*in_mm, rows[3]), [unit * v for v in spacing])
-            remarks = (*remarks, *said)
-            other = place and tuple(tuple(v / unit for v in row) for row in place[:3]) + place[3:]
-        if unit != 1:
-            name = "metres" if unit > 1 else "micrometres"
-            remarks = (*remarks, f"its header counts in {name}; nibabel's readers, and nnU-Net with them, take the "
-                       "numbers for mm. As .nii.gz its true size is read")  # fmt: skip
+    start = _first_version(image.header)
+    found, unit = oddities_of(start), unit_of(start)
+    if found.sizes or found.places:
+        in_mm = tuple(tuple(unit * v for v in row) for row in rows[:3])
+        said, place = found.told((*in_mm, rows[3]), [unit * v for v in spacing])
+        remarks = (*remarks, *said)
+        other = place and tuple(tuple(v / unit for v in row) for row in place[:3]) + place[3:]
+    if unit != 1:
+        name = "metres" if unit > 1 else "micrometres"
+        version = "" if image.header["sizeof_hdr"] == nifti_file.NIFTI_1 else " of NIfTI-1"
+        remarks = (*remarks, f"its header counts in {name}; nibabel's readers, and nnU-Net with them, take the "
+                   f"numbers for mm. As .nii.gz{version} its true size is read")  # fmt: skip
     return Geometry(spacing=spacing, affine=rows, other_affine=other, remarks=remarks)
 
 

@@ -21,6 +21,7 @@ _TYPE = 70  # where the header says of which type values are and, behind it, of 
 _BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 1792: 16,
           2048: 32, 2304: 4}  # fmt: skip
 _OFFSET = 108  # where the header says, in float32, at which byte the voxels begin
+_GIPL_HEADER = 256
 _PEEK = 4096  # packed bytes that hold more than a header
 _PIECE = 1 << 22
 
@@ -132,6 +133,22 @@ def unpacked(path: Path) -> tuple[bytes, tuple[str, ...]]:
     content = content[:_OFFSET] + struct.pack(f"{order}f", HEADER_BYTES) + content[_OFFSET + 4 :]
     text = f"its header says that the voxels begin at byte {promise.offset}; they were read from byte {HEADER_BYTES}"
     return content, (*remarks, text)
+
+
+def is_whole(path: Path, size: int) -> bool:
+    """Whether a file that was just written has all of ``size`` bytes of voxels.
+
+    On a full disk ITK's writers of NIfTI and GIPL leave a part of the file and say nothing; those of NRRD and
+    MetaImage raise. A gzip stream ends with the length of what was packed, modulo 4 GiB.
+    """
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        with path.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            packed = int.from_bytes(file.read(4), "little")
+        return packed == (HEADER_BYTES + size) % 2**32
+    header = HEADER_BYTES if name.endswith(".nii") else _GIPL_HEADER if name.endswith(".gipl") else None
+    return header is None or path.stat().st_size >= header + size
 
 
 class SecondVersion(RuntimeError):

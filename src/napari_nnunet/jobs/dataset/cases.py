@@ -22,7 +22,7 @@ from napari_nnunet.formats.dataset.changing import changing
 from napari_nnunet.formats.dataset.new_dataset import new_dataset, next_dataset_name
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, read_info, survey
 from napari_nnunet.formats.dataset.raw_writer import change_json, create_dataset, save_case, set_labels
-from napari_nnunet.formats.dataset.read_case import labels_over
+from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
 from napari_nnunet.formats.dataset.relabel import remap
 from napari_nnunet.formats.images.files import read_volume, write_labels
 from napari_nnunet.formats.trash import TRASH
@@ -243,8 +243,8 @@ def _correct_reference(
     case = next((case for case in dataset.cases if case.name == name), None)
     if case is None:
         raise DatasetError(f"{folder.name} has no case {name}.")
-    image = read_volume(case.images[:1], reader=dataset.info.reader, as_stored=True)
-    laid = labels_over(case.label, Grid(image.shape, image.geometry), reader=dataset.info.reader)
+    reader = dataset.info.reader
+    laid = labels_over(case.label, grid_of_image(case.images[0], reader), reader=reader)
     old, geometry = laid.voxels, laid.geometry
     if old.shape != labels.shape:
         raise DatasetError(f"The reference of {name} has {old.shape} voxels, the corrected one {labels.shape}.")

@@ -15,8 +15,8 @@ from napari_nnunet.errors import DatasetError
 from napari_nnunet.events import Job
 from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dataset.raw_dataset import TrainingCase, reader_of, survey
-from napari_nnunet.formats.dataset.read_case import labels_over
-from napari_nnunet.formats.images.files import read_labels, read_volume
+from napari_nnunet.formats.dataset.read_case import grid_of_image, labels_over
+from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.choosing.evaluate import Rules
 from napari_nnunet.jobs.dataset.cases import NewCase, add_case, correct_reference
@@ -116,8 +116,7 @@ def take_prediction(folder: Path, case: Examined, part: Part | None) -> Job[Path
     if own is None:
         raise DatasetError(f"{folder.name} has no case {case.name}.")
     reader = dataset.info.reader
-    image = read_volume(own.images[:1], reader=reader, as_stored=True)
-    grid = Grid(image.shape, image.geometry)
+    grid = grid_of_image(own.images[0], reader)
     drawn = labels_over(own.label, grid, reader=reader).voxels
     seen, place = read_labels(case.prediction, reader=reader)
     if seen.shape == drawn.shape:  # else it is said below
