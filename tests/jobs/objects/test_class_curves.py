@@ -78,8 +78,23 @@ def test_series_and_times_are_told_by_names() -> None:
     assert series_of(["frame_001", "frame_002"]).popitem()[1] == {1: "frame_001", 2: "frame_002"}
     with pytest.raises(DatasetError, match="no number at its end"):
         series_of(["nucleus"])
+    assert series_of(["pos1t3", "posT3", "POS_TP_4"]) == {
+        "POS": {4: "POS_TP_4"},
+        "pos": {3: "posT3"},
+        "pos1": {3: "pos1t3"},
+    }
     with pytest.raises(DatasetError, match="both time 1"):
         series_of(["a_t1", "a_t01"])
+
+
+def test_names_of_series_are_whole_and_unique():
+    """The t of left is no mark of a time: left and right, or plan and plant, lost it, and two of them became one."""
+    assert list(series_of(["left_1", "left_2", "right_1", "leaf1", "CD4T_1"])) == ["CD4T", "leaf", "left", "right"]
+    assert series_of(["plan_1", "plant_2"]) == {"plan": {1: "plan_1"}, "plant": {2: "plant_2"}}
+    assert series_of(["a_f1", "a_t2", "b_t1"]) == {"a_f": {1: "a_f1"}, "a_t": {2: "a_t2"}, "b": {1: "b_t1"}}
+    assert series_of(["001", "series_002"]) == {"unnamed": {1: "001"}, "series": {2: "series_002"}}
+    dated = series_of(["2024-02-28", "series_2024-02-28", "series_2024-02-29"])
+    assert [len(times) for times in dated.values()] == [1, 2]
 
 
 def test_dates_at_the_ends_of_names_are_days_since_the_first() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.requests.choosing import CurvesRequest
 from napari_nnunet.volume import by_text
 
-_TIME = re.compile(r"^(.*?)[ _.-]*(?:t|tp|time|frame|f)?[ _.-]?(\d+)$", re.IGNORECASE)
+_MARK = "((?i:tp|time|t|frame|f))"  # of a number that is a time; a letter of a name is none: left_1, plant_2
+_TIME = re.compile(rf"^(.*?)(?:(?:^|[ _.-]+){_MARK}[ _.-]?|(?:(?<=\d)|(?<=[a-z])(?=[TF])){_MARK}|[ _.-]*)(\d+)$")
 _DATE = re.compile(r"^(.*?)[ _.-]*((?:19|20)\d\d)([-_.]?)(\d\d)\3(\d\d)$")
 _POINTS = "time point"
 _PANELS = 40  # of a picture; the table has all classes
@@ -154,16 +157,30 @@ def series_of(names: Sequence[str]) -> dict[str, dict[int, str]]:
     dated = _dates(names)
     if dated is not None:
         return _by_dates(dated)
-    found: dict[str, dict[int, str]] = {}
+    found: dict[tuple[str, str], dict[int, str]] = {}
     for name in sorted(names):
         match = _TIME.match(name)
         if match is None:
             raise DatasetError(f"{name} has no number at its end that tells its time, such as {name}_t000.")
-        series = found.setdefault(match[1] or "series", {})
-        if int(match[2]) in series:
-            raise DatasetError(f"{series[int(match[2])]} and {name} are both time {int(match[2])}.")
-        series[int(match[2])] = name
-    return {series: dict(sorted(times.items())) for series, times in found.items()}
+        series, time = found.setdefault((match[1], (match[2] or match[3] or "").lower()), {}), int(match[4])
+        if time in series:
+            raise DatasetError(f"{series[time]} and {name} are both time {time}.")
+        series[time] = name
+    return {name: dict(sorted(times.items())) for name, times in zip(_titles(list(found)), found.values(), strict=True)}
+
+
+def _titles(series: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name for every series, of which what stands before the time and before its number are given.
+
+    What marks a time is told only of those that nothing else tells apart; a series without a name is called "series".
+    """
+    starts = Counter(start for start, _ in series)
+    wanted = [f"{start}_{mark}".strip("_") if starts[start] > 1 else start for start, mark in series]
+    nameless, titles = "unnamed" if "series" in wanted else "series", list[str]()
+    for start in [title or nameless for title in wanted]:
+        others = (title for n in count(2) if (title := f"{start} ({n})") not in (*titles, *wanted))
+        titles.append(start if start not in titles else next(others))
+    return titles
 
 
 def _dates(names: Sequence[str]) -> list[tuple[str, date, str]] | None:
@@ -177,7 +194,7 @@ def _dates(names: Sequence[str]) -> list[tuple[str, date, str]] | None:
             return None
         if match is None or day is None:
             return None
-        found.append((match[1] or "series", day, name))
+        found.append((match[1], day, name))
     return found or None
 
 
@@ -189,7 +206,11 @@ def _by_dates(dated: Sequence[tuple[str, date, str]]) -> dict[str, dict[int, str
         if number in own:
             raise DatasetError(f"{own[number]} and {name} are both of the same day.")
         own[number] = name
-    return {series: {number - min(own): name for number, name in sorted(own.items())} for series, own in found.items()}
+    titles = _titles([(series, "") for series in found])
+    return {
+        title: {number - min(own): name for number, name in sorted(own.items())}
+        for title, own in zip(titles, found.values(), strict=True)
+    }
 
 
 def _scheme(request: CurvesRequest) -> LabelScheme | None:
