@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,16 @@ def without_marks(text: str) -> str:
 
 def text_of(table: Sequence[Mapping[str, Any]]) -> str:
     """Return a table as CSV; figures with seven digits."""
-    text = io.StringIO()
     columns = list(dict.fromkeys(name for row in table for name in row)) or ["case", "object"]
+    return text_of_rows([columns, *([row.get(name, "") for name in columns] for row in table)])
+
+
+def text_of_rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows, of which the first has the heads, as CSV; figures with seven digits."""
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(cell, columns))
-    for row in table:
-        values = (row.get(name, "") for name in columns)
-        writer.writerow([f"{value:.7g}" if isinstance(value, float) else cell(value) for value in values])
+    for row in rows:
+        writer.writerow([f"{value:.7g}" if isinstance(value, float) else cell(value) for value in row])
     return text.getvalue()
 
 

@@ -277,6 +277,10 @@ def test_one_button_carries_out_the_best_of_a_dataset(viewer, ensemble, workspac
     assert result.metadata["nnunet"]["postprocessing"] == [{"labels_or_regions": 1}]
     assert "kept the largest part of organ" in ensemble.result.after.hint.text()
     assert not ensemble.result.after._targets[0][0].isVisible()
+    ensemble.run()
+    ensemble.members.source_box.value = MODELS  # while it runs
+    wait_until_idle(qtbot, ensemble)
+    assert "kept the largest part of organ" in ensemble.result.after.hint.text()
 
 
 def test_the_uncertainty_is_calibrated_from_the_dock(viewer, ensemble, workspace, qtbot):

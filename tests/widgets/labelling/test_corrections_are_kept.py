@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from helpers import make_dataset, smooth_image, write_nifti
 from napari_nnunet.engine.labelling.queries import Spot
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Stage
 from napari_nnunet.formats.dataset.case_files import Case
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
@@ -153,3 +154,32 @@ def test_what_is_painted_while_a_place_is_saved_stays(opened, found, qtbot, monk
     gate.open.set()
     qtbot.waitUntil(lambda: opened._open is found.chosen[1])
     assert layer in opened.viewer.layers
+
+
+def test_the_hint_says_what_is_open_or_being_opened(opened, found, qtbot, monkeypatch):
+    asks = "Correct 'u0 proposal', then press"
+    assert asks in opened.hint.text()
+
+    def failing(*_):
+        yield Stage(name="opening")
+        raise ImageError("The disk is gone.")
+
+    whole, gate = next_dock.place_layers, Gate(next_dock.place_layers)
+    monkeypatch.setattr(next_dock, "place_layers", failing)
+    opened.open_place(1)
+    assert opened.hint.text() == "Opening u1…"
+    qtbot.waitUntil(lambda: "The disk is gone" in opened.panel.status.text())
+    assert asks in opened.hint.text()  # that one is open as before
+    monkeypatch.setattr(next_dock, "place_layers", gate)
+    opened.open_place(1)
+    monkeypatch.setattr(next_dock, "place_layers", whole)
+    opened.open_place(0)  # overtakes it
+    gate.open.set()
+    qtbot.waitUntil(lambda: asks in opened.hint.text())
+    qtbot.wait(200)
+    assert opened._open is found.chosen[0] and asks in opened.hint.text()
+    opened.open_place(1)
+    opened.state.choose(dataset=OTHER)
+    assert opened.hint.text() == ""
+    qtbot.wait(200)
+    assert opened.hint.text() == "" and opened._open is None

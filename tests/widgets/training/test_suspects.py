@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from docks import wait_until_idle
+from docks import PATIENCE, Halting, wait_until_idle
 from qtpy.QtWidgets import QWidget
 
 from helpers import Recipe, make_dataset, make_model, write_nifti
+from napari_nnunet.errors import DatasetError
+from napari_nnunet.events import Stage
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.results.probabilities import write_probabilities
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.labelling.label_errors import find_label_errors
 from napari_nnunet.processes.launch import improving
 from napari_nnunet.widgets.frame.state import State
 from napari_nnunet.widgets.training.correcting import Correcting
@@ -76,7 +79,7 @@ def test_the_prediction_is_taken_there(suspects, place, qtbot):
 
 
 def test_what_was_found_in_one_dataset_is_never_written_into_another(suspects, place, qtbot):
-    """Whatever is chosen by then; and where the other one cannot be looked at, the list does not stay."""
+    """Whatever is chosen by then; where the other one cannot be looked at, the list stays, and says whose it is."""
     workspace, raw, _ = place
     other = make_dataset(workspace.raw.parent, cases=4, shape=SHAPE, spacing=(1.0, 1.0, 1.0), name="Dataset002_Other")
     before = (other / "labelsTr" / "c3.nii.gz").read_bytes()
@@ -84,11 +87,35 @@ def test_what_was_found_in_one_dataset_is_never_written_into_another(suspects, p
     suspects._chosen = lambda: Chosen(workspace.results / other.name / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0")
     suspects.panel.button.click()
     wait_until_idle(qtbot, suspects)
-    assert suspects.suspects == [] and not suspects.take.isVisibleTo(suspects)
+    assert suspects.suspects == [found] and "1 place in 1 case of Dataset001_Tiny" in suspects.about.text()
     with qtbot.waitSignal(suspects.written):
-        suspects.take_prediction(found)
+        suspects.take.click()
     assert (other / "labelsTr" / "c3.nii.gz").read_bytes() == before
     assert read_labels(raw / "labelsTr" / "c3.nii.gz")[0][2, 10, 6] == 1
+
+
+def test_a_look_that_is_cancelled_or_fails_leaves_the_list_before(suspects, qtbot, monkeypatch):
+    found = suspects.suspects
+    job = Halting(find_label_errors)
+    monkeypatch.setattr("napari_nnunet.widgets.training.suspects.find_label_errors", job)
+    job.at = 1
+    suspects.panel.button.click()
+    assert job.reached.wait(PATIENCE)
+    assert suspects.suspects == found and not suspects.take.isEnabled() and suspects.edit.isEnabled()
+    suspects.panel.cancel()
+    job.go.set()
+    wait_until_idle(qtbot, suspects)
+    assert suspects.suspects == found and suspects.take.isEnabled() and suspects.table.rowCount() == 1
+
+    def failing(*_):
+        yield Stage(name="looking")
+        raise DatasetError("The disk is gone.")
+
+    monkeypatch.setattr("napari_nnunet.widgets.training.suspects.find_label_errors", failing)
+    suspects.panel.button.click()
+    wait_until_idle(qtbot, suspects)
+    assert "The disk is gone" in suspects.panel.status.text()
+    assert suspects.suspects == found and suspects.take.isEnabled()
 
 
 def test_a_label_that_is_right_leaves_the_list_and_the_file(suspects, place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +103,42 @@ def verdicts(
             for fate, own, theirs, value in listed
         ),
     )
+
+
+def verdicts_by_kind(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    references: Mapping[int, str],
+    predictions: Mapping[int, str],
+) -> tuple[Matching, NDArray[np.uint8], tuple[Verdict, ...]]:
+    """Say what became of each object as :func:`verdicts` does; objects of different kinds are no match.
+
+    Parameters
+    ----------
+    reference, prediction : ndarray of int, shape ([Z,] Y, X)
+        Object numbers, 0 where no object is.
+    references, predictions : dict of int to str
+        The kind of every object by its number. Where a side with objects tells none, kinds are not told apart.
+    """
+    if (not references and reference.any()) or (not predictions and prediction.any()):
+        return verdicts(reference, prediction)
+    matching, painted, found = Matching.none(), np.zeros(reference.shape, np.uint8), list[Verdict]()
+    for kind in dict.fromkeys([*references.values(), *predictions.values()]):
+        own, marked, fates = verdicts(_of_kind(reference, references, kind), _of_kind(prediction, predictions, kind))
+        matching += own
+        painted = np.maximum(painted, marked)
+        found += fates
+    return matching, painted, wrong_first(found)
+
+
+def wrong_first(found: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Return verdicts with those of found objects at the end."""
+    return tuple(sorted(found, key=lambda verdict: verdict.fate == "found"))
+
+
+def _of_kind(objects: NDArray[Any], kinds: Mapping[int, str], kind: str) -> NDArray[Any]:
+    """Return the objects of a kind, 0 elsewhere."""
+    return np.where(np.isin(objects, [number for number, own in kinds.items() if own == kind]), objects, 0)
 
 
 def _painted(objects: NDArray[Any], numbers: NDArray[np.int64], fates: NDArray[np.uint8]) -> NDArray[np.uint8]:

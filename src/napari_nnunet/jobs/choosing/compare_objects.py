@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.match import Matching
-from napari_nnunet.engine.objects.verdict import Verdict, verdicts
+from napari_nnunet.engine.objects.verdict import Verdict, verdicts, verdicts_by_kind, wrong_first
 from napari_nnunet.events import Job, Progress, Stage
-from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pairs
+from napari_nnunet.jobs.choosing.evaluate_objects import ObjectEvaluation, match_pairs, read_object_pair
 from napari_nnunet.jobs.choosing.pairs import Pair, pair_up_objects
 
 
@@ -56,8 +56,23 @@ def compare_objects(first: Any, second: Any, *, series: bool = False) -> Job[Obj
         painted.append(marked)
         found += [replace(fate, place=(float(i), *fate.place)) for fate in fates] if series else list(fates)
         yield Progress(done=i + 1, total=len(frames))
-    order = [fate for fate in found if fate.fate != "found"] + [fate for fate in found if fate.fate == "found"]
-    return ObjectComparison(matching, np.stack(painted) if series else painted[0], tuple(order))
+    return ObjectComparison(matching, np.stack(painted) if series else painted[0], wrong_first(found))
+
+
+def compare_object_pair(pair: Pair) -> Job[tuple[ObjectComparison, tuple[dict[int, str], dict[int, str]]]]:
+    """Compare the numbered objects of one case by the rules that :func:`compare_object_folders` counts by.
+
+    Objects of different kinds are no match, and what nobody annotated is left out.
+
+    Returns
+    -------
+    tuple of (ObjectComparison, (dict of int to str, dict of int to str))
+        What became of each object, and the kinds of both sides by number, empty where nothing tells them.
+    """
+    yield Stage(name=f"Comparing {pair.name}")
+    read = read_object_pair(pair)
+    matching, painted, found = verdicts_by_kind(read.reference, read.prediction, *read.kinds)
+    return ObjectComparison(matching, painted, found), read.kinds
 
 
 def compare_object_folders(first: Path, second: Path, *, workers: int = 0) -> Job[tuple[list[Pair], ObjectEvaluation]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nnunet.engine.objects.match import THRESHOLDS, Matching, annotated_part
 from napari_nnunet.engine.objects.table import scattered_pieces
@@ -194,12 +195,28 @@ def match_pairs(pairs: Sequence[Pair], *, workers: int = 0) -> Job[ObjectEvaluat
     return ObjectEvaluation({pair.name: matching for pair, (matching, _) in zip(pairs, found, strict=True)})
 
 
-def match_pair(pair: Pair) -> tuple[dict[str, Matching], tuple[str, ...]]:
-    """Match the objects of one case on the reference's grid, by kind; may run in a worker process.
+@dataclass(frozen=True, eq=False)
+class ObjectPair:
+    """The numbered objects of a case.
 
-    Kinds are told apart where both sides tell them (a mask of kinds and dataset.json beside). What nobody annotated is
-    left out. What is odd about the files is returned, too.
+    Parameters
+    ----------
+    reference, prediction : ndarray of int, shape ([Z,] Y, X)
+        On the reference's grid; what nobody annotated is left out of the prediction.
+    kinds : tuple of (dict of int to str, dict of int to str)
+        Of the objects of both; empty where nothing tells them.
+    remarks : tuple of str
+        What is odd about the files.
     """
+
+    reference: NDArray[Any]
+    prediction: NDArray[Any]
+    kinds: tuple[dict[int, str], dict[int, str]]
+    remarks: tuple[str, ...]
+
+
+def read_object_pair(pair: Pair) -> ObjectPair:
+    """Read the numbered objects of one case, laid over each other."""
     reference, geometry = read_objects(pair.reference)
     prediction, own = read_objects(pair.prediction)
     first = kinds_beside(pair.reference, reference, geometry)
@@ -211,7 +228,17 @@ def match_pair(pair: Pair) -> tuple[dict[str, Matching], tuple[str, ...]]:
     if ignored is not None:
         prediction = annotated_part(prediction, ignored)
     odd = (f"of its prediction: {text}" for text in own.remarks if text not in geometry.remarks)
-    return matched_by_kind(Matching.of(reference, prediction), first, second), (*geometry.remarks, *odd)
+    return ObjectPair(reference, prediction, (first, second), (*geometry.remarks, *odd))
+
+
+def match_pair(pair: Pair) -> tuple[dict[str, Matching], tuple[str, ...]]:
+    """Match the objects of one case on the reference's grid, by kind; may run in a worker process.
+
+    Kinds are told apart where both sides tell them (a mask of kinds and dataset.json beside). What nobody annotated is
+    left out. What is odd about the files is returned, too.
+    """
+    read = read_object_pair(pair)
+    return matched_by_kind(Matching.of(read.reference, read.prediction), *read.kinds), read.remarks
 
 
 def matched_by_kind(

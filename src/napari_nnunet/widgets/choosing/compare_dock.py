@@ -12,17 +12,24 @@ from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, Progress, Stage
+from napari_nnunet.formats.tables import text_of_rows
 from napari_nnunet.jobs.choosing.compare import Comparison, compare_arrays, compare_folders, difference
 from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.requests.choosing import CompareRequest
-from napari_nnunet.widgets.choosing.compare_form import Compared, CompareForm, labels_of, layers_of_files
+from napari_nnunet.widgets.choosing.compare_form import (
+    Compared,
+    CompareForm,
+    labels_of,
+    layers_of_files,
+    names_apart,
+    names_of_both,
+)
 from napari_nnunet.widgets.choosing.compare_objects import ObjectsCompared
 from napari_nnunet.widgets.files.overlay import ApartError, with_remedy
 from napari_nnunet.widgets.frame.dock import RequestDock
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import (
     add_layer,
-    class_names_of,
     differences_colormap,
     full_resolution,
     placement_of,
@@ -78,7 +85,9 @@ class CompareWidget(RequestDock[Compared, None]):
         """Return what will be compared."""
         if isinstance(request, CompareRequest):
             return f"<b>Will compare</b> the files of '{request.first.name}' and '{request.second.name}'"
-        return f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'"
+        text = f"<b>Will compare</b> '{request.first.name}' and '{request.second.name}'"
+        odd = "" if self.form.objects else names_apart(request.first, request.second)
+        return f"{text}.<br><b>Note:</b> {odd}" if odd else text
 
     def begin(self, request: Compared) -> None:
         """Compare."""
@@ -91,11 +100,10 @@ class CompareWidget(RequestDock[Compared, None]):
         if isinstance(request, CompareRequest):
             self.panel.run(compare_folders(request), done=self._show_cases)
             return
-        known = class_names_of(request.first.features) or class_names_of(request.second.features)
-        names: dict[Region, str] = dict(known.items())
+        names, odd = names_of_both(request.first, request.second), names_apart(request.first, request.second)
         titles, place = (request.first.name, request.second.name), placement_of(request.first)  # people go on editing
         arrays = full_resolution(request.first), full_resolution(request.second)
-        self.panel.run(_compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place))
+        self.panel.run(_compare_layers(*arrays), done=lambda found: self._show_layers(found, names, titles, place, odd))
 
     def _show_objects(self, objects: bool) -> None:
         """Show the results of objects or those of classes."""
@@ -111,6 +119,7 @@ class CompareWidget(RequestDock[Compared, None]):
         names: Mapping[Region, str],
         titles: tuple[str, str],
         place: dict[str, Any],
+        odd: str,
     ) -> None:
         metrics, differences = found
         rows = [
@@ -119,7 +128,9 @@ class CompareWidget(RequestDock[Compared, None]):
         ]
         self._fill(["Class", "Dice", "First", "Second"], rows)
         same = not differences.any()
-        self.title.setText("Both are identical." if same else f"'{titles[0]}' and '{titles[1]}', in voxels.")
+        said = "Both have the same values." if odd else "Both are identical."
+        said = said if same else f"'{titles[0]}' and '{titles[1]}', in voxels."
+        self.title.setText(f"{said} {odd}." if odd else said)
         if not same:
             self._add_differences(differences, " ≠ ".join(titles), place)
 
@@ -176,7 +187,7 @@ class CompareWidget(RequestDock[Compared, None]):
         """Return the table as CSV; of folders with all metrics."""
         if self._comparison is not None:
             return self._comparison.csv()
-        return "".join(",".join(row) + "\n" for row in self.table.texts())
+        return text_of_rows(self.table.texts())
 
 
 def _cell(value: Any) -> str:

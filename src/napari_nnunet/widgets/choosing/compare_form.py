@@ -13,13 +13,14 @@ from qtpy.QtWidgets import QFormLayout, QVBoxLayout, QWidget
 
 from napari_nnunet.formats.workspace import is_folder
 from napari_nnunet.grid import Grid, onto
+from napari_nnunet.schema.dataset import Region
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.requests.choosing import CompareRequest
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import STORED, axes_of
 from napari_nnunet.widgets.files.reader import label_layer
 from napari_nnunet.widgets.frame.forms import DERIVED, FieldRows, LayerForm, add_row, distinct
-from napari_nnunet.widgets.frame.layers import KIND, full_resolution, placement_of
+from napari_nnunet.widgets.frame.layers import KIND, class_names_of, full_resolution, placement_of
 from napari_nnunet.widgets.frame.parts import Tabs
 from napari_nnunet.widgets.frame.ready import NotReadyError
 from napari_nnunet.widgets.pages.browser import HelpButton
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     import napari
 
+_NAMED = 8  # classes that a sentence lists
 _LOOKS = ("name", "colormap", "features")  # of a layer itself, not of its place
 
 
@@ -138,7 +140,8 @@ class CompareForm(LayerForm):
         for signal in (events.scale, events.translate, events.rotate, events.shear, events.affine, events.units):
             signal.connect(self._changed)
         if isinstance(layer, Labels):
-            events.data.connect(self._changed)
+            for signal in (events.data, events.features):
+                signal.connect(self._changed)
 
     def exchange(self, old: Any, new: Any) -> None:
         """Choose another layer wherever one is chosen."""
@@ -186,6 +189,34 @@ class CompareForm(LayerForm):
 def _numbers_objects(layer: Labels | None) -> bool:
     """Whether a layer says that its values number objects."""
     return layer is not None and (KIND in layer.metadata or "kind" in layer.features)
+
+
+def names_of_both(first: Labels, second: Labels) -> dict[Region, str]:
+    """Return what the values of two layers are called; by both names where these differ."""
+    ours, theirs = class_names_of(first.features), class_names_of(second.features)
+    return {
+        value: f"{own} / {other}" if (own := ours.get(value, other)) != other else own
+        for value in {**ours, **theirs}
+        for other in [theirs.get(value, ours.get(value, ""))]
+    }
+
+
+def names_apart(first: Labels, second: Labels) -> str:
+    """Return a sentence, without its full stop, where two layers give a value or a name another meaning; else nothing.
+
+    A value that only one of them names means the same.
+    """
+    told = [class_names_of(layer.features) for layer in (first, second)]
+    ours, theirs = ({value: name.strip().casefold() for value, name in own.items()} for own in told)
+    wrong = [v for v, n in theirs.items() if ours.get(v, n) != n or (v not in ours and n in ours.values())]
+    if not wrong:
+        return ""
+    values = {*wrong, *(value for value, name in ours.items() if name in [theirs[v] for v in wrong])}
+    said = [", ".join([f"{name} = {v}" for v, name in own.items() if v in values][:_NAMED]) for own in told]
+    return (
+        f"'{first.name}' says {said[0]}, '{second.name}' says {said[1]}: the values do not mean the same classes, and "
+        "values are compared"
+    )
 
 
 def layers_of_files(first: Path, second: Path) -> list[tuple[NDArray[Any], dict[str, Any]]]:

@@ -12,10 +12,15 @@ from napari_nnunet.engine.objects.verdict import Verdict
 from napari_nnunet.errors import NnunetError
 from napari_nnunet.events import Job, drain
 from napari_nnunet.formats.tables import text_of
-from napari_nnunet.jobs.choosing.compare_objects import ObjectComparison, compare_object_folders, compare_objects
+from napari_nnunet.jobs.choosing.compare_objects import (
+    ObjectComparison,
+    compare_object_folders,
+    compare_object_pair,
+    compare_objects,
+)
 from napari_nnunet.jobs.choosing.evaluate_objects import scores, worst_first
 from napari_nnunet.schema.requests.choosing import CompareRequest
-from napari_nnunet.widgets.choosing.compare_form import Compared, labels_of, layers_of_files
+from napari_nnunet.widgets.choosing.compare_form import Compared, layers_of_files
 from napari_nnunet.widgets.frame.forms import DERIVED
 from napari_nnunet.widgets.frame.layers import KIND, add_layer, full_resolution, placement_of, remove_layer
 from napari_nnunet.widgets.frame.parts import CopyButton, Sentence, Table, html_label
@@ -88,7 +93,10 @@ class ObjectsCompared(QWidget):
         self.table.fill(rows, colours=[COLOURS[verdict.fate] for verdict in found.verdicts])
         self.table.setToolTip("Select an object to go to it.")
         self._csv = text_of(
-            [{"fate": fate, "first": one, "second": other, "IoU": iou} for fate, one, other, iou in rows]
+            [
+                {"fate": v.fate, "first": _all(v.references), "second": _all(v.predictions), "IoU": f"{v.iou:.2f}"}
+                for v in found.verdicts
+            ]
         )
         self._paint(found, name, place)
         self.filled()
@@ -137,6 +145,7 @@ class ObjectsCompared(QWidget):
         pair = self._pairs[row]
         try:
             read = layers_of_files(pair.reference, pair.prediction)
+            found, kinds = drain(compare_object_pair(pair))
         except (NnunetError, OSError) as error:
             self._say(failure_text(error))
             return
@@ -144,19 +153,23 @@ class ObjectsCompared(QWidget):
             layer.visible = False
         plain = ("colormap", "features")  # those of classes
         layers = []
-        for (data, place), what in zip(read, ("first", "second"), strict=True):
+        for (data, place), own_kinds, what in zip(read, kinds, ("first", "second"), strict=True):
             own = {key: value for key, value in place.items() if key not in plain}
+            if own_kinds:
+                own["features"] = {"index": list(own_kinds), "kind": list(own_kinds.values())}
             metadata = {**own.pop("metadata", {}), KIND: "object"}
             layers.append(Labels(data, **{**own, "name": f"{pair.name} ({what})", "metadata": metadata}))
             add_layer(self.viewer, layers[-1])
-        one, other = map(labels_of, layers)
-        found = drain(compare_objects(one, other))
         self.legend.setText(legend(found.verdicts))
         self._paint(found, f"{layers[0].name} ≠ {layers[1].name}", placement_of(layers[0]))
 
 
+def _all(numbers: tuple[int, ...]) -> str:
+    return " + ".join(map(str, numbers)) or "–"
+
+
 def _numbers(numbers: tuple[int, ...]) -> str:
-    return " + ".join(map(str, numbers[:3])) + (" + …" if len(numbers) > 3 else "") or "–"
+    return _all(numbers[:3]) + (" + …" if len(numbers) > 3 else "")
 
 
 def _text(value: float | int | None) -> str:

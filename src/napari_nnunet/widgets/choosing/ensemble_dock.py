@@ -26,7 +26,8 @@ from napari_nnunet.widgets.choosing.ensemble_jobs import (
     join,
     segment,
 )
-from napari_nnunet.widgets.choosing.members import BEST, LayerGroup, MemberChoice, MembersForm
+from napari_nnunet.widgets.choosing.layer_groups import LayerGroup
+from napari_nnunet.widgets.choosing.members import BEST, MemberChoice, MembersForm
 from napari_nnunet.widgets.files.overlay import require_over
 from napari_nnunet.widgets.files.place import axes_of
 from napari_nnunet.widgets.frame.dock import RequestDock
@@ -158,10 +159,11 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         order = request
         name = f"{order.request.source.name} – {'ensemble' if len(order.members) > 1 else 'best'}"
         result = self.result.begin(order.request, name=name)
+        recommended = self.members.cleaning()  # of what runs; something else may be chosen when it ends
         focus = focus_of(order.request.source, order.request.axes, self.viewer.dims)
         self.panel.run(
             segment(order, result.targets(), result.halt, focus),
-            done=lambda predictions: self._show_predictions(order, predictions),
+            done=lambda predictions: self._show_predictions(order, predictions, recommended),
             cancelled=self._cancelled,
             failed=self.result.failed,
             happened=self.result.paint,
@@ -172,12 +174,12 @@ class EnsembleWidget(RequestDock[EnsembleOrder, dict[str, Any]]):
         self.result.forget()
         super().close_down()
 
-    def _show_predictions(self, order: Together, predictions: Sequence[Any]) -> str:
+    def _show_predictions(self, order: Together, predictions: Sequence[Any], recommended: Cleaning | None) -> str:
         result = self.result.running
         if order.vote.uncertainty and result is not None:
             for layer in result.uncertainty_layers(predictions):
                 add_layer(self.viewer, layer)
-        return self.result.done(predictions, recommended=self.members.cleaning(), applied=bool(order.cleaning.steps))
+        return self.result.done(predictions, recommended=recommended, applied=bool(order.cleaning.steps))
 
     def _cancelled(self, fraction: float) -> str:
         text = self.result.cancelled(fraction)

@@ -14,7 +14,8 @@ from napari_nnunet.jobs.choosing.best import find_best
 from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
-from napari_nnunet.widgets.choosing.members import LayerGroup, MemberChoice
+from napari_nnunet.widgets.choosing.layer_groups import LayerGroup
+from napari_nnunet.widgets.choosing.members import MemberChoice
 from napari_nnunet.widgets.frame.words import about_time
 from napari_nnunet.widgets.frame.worker import lazy
 from napari_nnunet.widgets.prediction.request import SegmentRequest

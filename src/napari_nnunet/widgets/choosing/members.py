@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox
-from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -27,9 +26,9 @@ from napari_nnunet.formats.results.postprocessing import read_cleaning
 from napari_nnunet.formats.workspace import entries, stamp
 from napari_nnunet.jobs.choosing.ensemble import check_models
 from napari_nnunet.schema.cleaning import Cleaning
-from napari_nnunet.schema.dataset import LabelScheme
-from napari_nnunet.schema.model_name import ModelName, label_of
+from napari_nnunet.schema.model_name import ModelName
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.widgets.choosing.layer_groups import layer_groups, short_name
 from napari_nnunet.widgets.choosing.scores import (
     DICE,
     NONE,
@@ -45,7 +44,6 @@ from napari_nnunet.widgets.frame.head import Head
 from napari_nnunet.widgets.frame.parts import Sentence, Table, button, refresh_button
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.words import failure_text
-from napari_nnunet.widgets.prediction.result import PROBABILITY
 
 if TYPE_CHECKING:
     import napari
@@ -74,50 +72,6 @@ class MemberChoice:
 
     model: TrainedModel
     folds: tuple[Fold, ...] | None
-
-
-@dataclass(frozen=True, eq=False)
-class LayerGroup:
-    """The probability layers of one result.
-
-    Parameters
-    ----------
-    name : str
-        Of the result.
-    scheme : LabelScheme
-        Its classes.
-    layers : dict of int to Image
-        By head; the background has none.
-    """
-
-    name: str
-    scheme: LabelScheme
-    layers: dict[int, Image]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every head but the background is there."""
-        return set(self.layers) >= set(range(0 if self.scheme.has_regions else 1, self.scheme.heads))
-
-    def arrays(self) -> list[Any]:
-        """Return one array per head; the background is what the others leave."""
-        found = {head: layer.data for head, layer in self.layers.items()}
-        if not self.scheme.has_regions:
-            found[0] = 1 - sum(found[head] for head in range(1, self.scheme.heads))
-        return [found[head] for head in range(self.scheme.heads)]
-
-
-def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
-    """Return the probability layers of a viewer by the result they belong to."""
-    found: dict[str, LayerGroup] = {}
-    for layer in viewer.layers:
-        entry = layer.metadata.get(PROBABILITY) if isinstance(layer, Image) else None
-        if isinstance(entry, dict):
-            group = found.setdefault(
-                str(entry["result"]), LayerGroup(str(entry["result"]), LabelScheme(**entry["scheme"]), {})
-            )
-            group.layers[int(entry["head"])] = layer
-    return list(found.values())
 
 
 class MembersForm(QGroupBox):
@@ -199,7 +153,7 @@ class MembersForm(QGroupBox):
             found.sort(key=lambda path: stamp(path / INFORMATION) is None)  # those that were compared come first
             choices: list[tuple[str, Any]] = [(path.name, path) for path in found]
         elif source == FOLDS:
-            choices = [(_short(path), path) for path in known_models(workspace)]
+            choices = [(short_name(path), path) for path in known_models(workspace)]
         elif source == MODELS:
             choices = _families(known_models(workspace))
         else:
@@ -390,7 +344,3 @@ def _joinable(one: TrainedModel, other: TrainedModel) -> bool:
     except NnunetError:
         return False
     return True
-
-
-def _short(path: Path) -> str:
-    return f"{path.parent.name} / {label_of(path.name)}"

@@ -22,7 +22,7 @@ from napari_nnunet.schema.dataset import BACKGROUND, IGNORE, DatasetInfo
 from napari_nnunet.schema.geometry import Geometry
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.widgets.dataset.object_case import kinds_of_layer
-from napari_nnunet.widgets.files.overlay import named_as_open, require_over
+from napari_nnunet.widgets.files.overlay import in_units_of, named_as_open, require_over
 from napari_nnunet.widgets.files.place import STORED, axes_of, geometry_to_save
 from napari_nnunet.widgets.frame.layers import (
     ORIGIN,
@@ -175,8 +175,8 @@ def _require_size(image: Image, labels: Labels) -> None:
             "lie on the same grid: make the Labels layer while the image is selected."
         )
     (known, own), (labels_known, size) = voxel_size_mm(image), voxel_size_mm(labels)
-    if known is not None and labels_known is not None:
-        own, size = known, labels_known
+    own, size = (known, labels_known) if known and labels_known else (own, size)
+    size = in_units_of(image, labels, size)
     if not np.allclose(own, size, rtol=1e-3, atol=0):
         raise NotReadyError(
             f"'{image.name}' and '{labels.name}' differ in their voxel size ({_times(own)} and {_times(size)}). They "

@@ -22,6 +22,7 @@ from napari_nnunet.widgets.frame.layers import (
     VALUES,
     add_layer,
     full_resolution,
+    length_in_mm,
     placement_of,
 )
 from napari_nnunet.widgets.frame.panel import RunPanel
@@ -195,6 +196,14 @@ def _require_times(first: Any, other: Any, axes: str) -> None:
         other,
         axes,
         mendable=False,
+    )
+
+
+def in_units_of(first: Any, other: Any, sizes: Sequence[float]) -> tuple[float, ...]:
+    """Return voxel sizes of another layer with its times in the units of the first; lengths stay as they are."""
+    return tuple(
+        size if length_in_mm(theirs) is not None else size * _per(str(theirs), str(own))
+        for own, theirs, size in zip(first.units, other.units, sizes, strict=True)
     )
 
 

@@ -28,7 +28,7 @@ from napari_nnunet.widgets.frame.ready import NotReadyError, Remedy
 from napari_nnunet.widgets.frame.state import state_of
 from napari_nnunet.widgets.frame.tabs import leads_to, open_dock
 from napari_nnunet.widgets.frame.words import about_time, as_text, counted
-from napari_nnunet.widgets.frame.worker import follow, lazy
+from napari_nnunet.widgets.frame.worker import Latest, lazy
 from napari_nnunet.widgets.labelling.place_layers import look_at_place, place_layers
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         self.left: list[Suggestion] = []
         self._layers: list[Any] = []
         self._open: Suggestion | None = None
+        self._coming: Suggestion | None = None  # being read
+        self._opening = Latest(self)
         self._asked_of: Path | None = None
         self._kept: str | None = None  # digest of the open proposal as it was opened, or taken
         self.head = Head(self.state, Workspace.dataset_names, page="labelling.md")
@@ -177,6 +179,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _ranked(self, raw: Path, found: Suggestions) -> str:
         if self.head.raw != raw:
             return f"These were suggested for {raw.name}, and another dataset is chosen now. Choose it, then ask again."
+        self._stop_opening()
         self._remove_layers()
         self._open = None
         self.found, self.left, self._asked_of = found, list(found.chosen), raw
@@ -187,6 +190,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
     def _other_dataset(self) -> None:
         if self.head.raw != self._asked_of:  # files of the same dataset may have been written
             self.found, self.left, self._open = None, [], None
+            self._stop_opening()
             self._remove_layers()
         self._show()
         self.check_soon()
@@ -202,6 +206,7 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
             part.setVisible(not self.over)
         self.skip_button.setEnabled(bool(self.left))
         self.open_button.setEnabled(bool(self.left))
+        self.hint.setText(self._to_do())
         if self.found is None:
             return
         self.standing.setText(f"{self.found.standing.text} {self.found.learning}")
@@ -216,26 +221,44 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
                 for s in self.left
             ]
         )
+
+    def _to_do(self) -> str:
+        """Return what happens with the open place, or is to be done with it."""
+        if self._coming is not None:
+            return f"Opening {self._coming.place.case}…"
         if self.over:
-            self.hint.setText("All of these are done. Improve the model, then ask for the next.")
+            return "All of these are done. Improve the model, then ask for the next."
+        if self._open is None:
+            return ""
+        place = self._open.place
+        where = f" within the frame ({place.where})" if place.partial else ""
+        return (
+            f"Correct '{place.case} proposal'{where}, then press '{self.take_button.text()}'. Every voxel there counts "
+            "as looked at, background too."
+        )
 
     def open_place(self, row: int) -> None:
         """Open a place with the proposal to be corrected."""
         folder = self._asked_of
         if folder is None or not 0 <= row < len(self.left) or not self._may_go():
             return
-        found = self.left[row]
-        self.hint.setText(f"Opening {found.place.case}…")
-        follow(
-            self,
-            place_layers(folder, found),
-            returned=lambda layers: self._opened(found, layers),
-            errored=self.panel.fail,
+        found = self._coming = self.left[row]
+        self.hint.setText(self._to_do())
+        self._opening.start(
+            place_layers(folder, found), returned=lambda layers: self._opened(found, layers), errored=self._not_opened
         )
 
+    def _stop_opening(self) -> None:
+        self._opening.stop()
+        self._coming = None
+
+    def _not_opened(self, error: BaseException) -> None:
+        self._coming = None
+        self._show()
+        self.panel.fail(error)
+
     def _opened(self, found: Suggestion, layers: list[Any]) -> None:
-        if not any(other is found for other in self.left):  # another dataset was chosen meanwhile
-            return
+        self._coming = None
         self._remove_layers()
         for other in self.viewer.layers:
             other.visible = False
@@ -248,11 +271,6 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
         if labels is not None:
             activate(self.viewer, labels)
             look_at_place(self.viewer, labels, found.place)
-        where = f" within the frame ({found.place.where})" if found.place.partial else ""
-        self.hint.setText(
-            f"Correct '{found.place.case} proposal'{where}, then press '{self.take_button.text()}'. Every voxel there "
-            "counts as looked at, background too."
-        )
         self._show()
 
     @property
@@ -322,13 +340,16 @@ class NextWidget(RequestDock[SuggestRequest, Unlabelled]):
 
     def _drop(self, found: Suggestion | None) -> None:
         self.left = [other for other in self.left if other is not found]
+        if self._coming is found:
+            self._stop_opening()
         if self._open is not None and self._open is not found:  # another place was opened meanwhile
             self._show()
             return
         self._open = None
         self._remove_layers()
         self._show()
-        self.open_place(0)
+        if self._coming is None:  # else somebody chose another one meanwhile
+            self.open_place(0)
 
 
 def _digest(labels: NDArray[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -20,7 +21,7 @@ from napari_nnunet.widgets.frame.layers import (
 )
 from napari_nnunet.widgets.prediction.request import SegmentRequest
 
-#: Metadata key of a layer that holds the probabilities of one class: result, head and label scheme.
+#: Metadata key of a layer that holds the probabilities of one class: result, its run, request and model, head, scheme.
 PROBABILITY = "nnunet_probability"
 
 
@@ -38,6 +39,7 @@ class ResultLayers:
     def __init__(self, request: SegmentRequest, *, name: str | None = None) -> None:
         self.request = request
         self.halt = Halt()
+        self.run = uuid4().hex  # results of models with one configuration name have one name
         self._sources = [layer.data for layer in request.layers]
         scheme = request.model.dataset.labels
         shape = result_shape(request.source, request.axes)
@@ -91,7 +93,8 @@ class ResultLayers:
             return []
         scheme = self.request.model.dataset.labels
         first = 0 if scheme.has_regions else 1
-        origin = {"result": self.name, "scheme": scheme.model_dump()}
+        origin = {"result": self.name, "scheme": scheme.model_dump(), "run": self.run}
+        origin |= {"request": self.request.key, "model": str(self.request.model.folder)}
         return [
             Image(
                 self.probabilities[head],

@@ -23,7 +23,7 @@ from napari_nnunet.widgets.prediction.after import AfterResult
 from napari_nnunet.widgets.prediction.many_view import ManyTable
 from napari_nnunet.widgets.prediction.objects import ObjectTable
 from napari_nnunet.widgets.prediction.request import SegmentRequest
-from napari_nnunet.widgets.prediction.result import ResultLayers
+from napari_nnunet.widgets.prediction.result import PROBABILITY, ResultLayers
 from napari_nnunet.widgets.prediction.volumes import VolumeTable, is_untouched
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ class ResultView(QWidget):
         ]
         return next((layer for layer in reversed(same) if is_untouched(layer)), None)
 
+    def _earlier_probabilities(self, result: ResultLayers) -> list[Image]:
+        """Return the layers of an earlier run of the same request, which those of this one replace."""
+        asked = [(layer, layer.metadata.get(PROBABILITY)) for layer in self.viewer.layers if isinstance(layer, Image)]
+        return [layer for layer, own in asked if isinstance(own, dict) and own.get("request") == result.request.key]
+
     def paint(self, event: Event) -> None:
         """Redraw the layer where tiles were finished, not too often."""
         if isinstance(event, Painted) and self.running is not None:
@@ -203,6 +208,8 @@ class ResultView(QWidget):
         self._show_labels(result, recipe)
         if not counted:
             result.labels.metadata["nnunet"]["digest"] = digest_of(result.canvas)
+        for layer in self._earlier_probabilities(result):
+            remove_layer(self.viewer, layer)
         for layer in result.probability_layers():
             add_layer(self.viewer, layer)
         if result.request.output == "Probabilities":

@@ -68,8 +68,10 @@ class SuspectList(QWidget):
         self.state, self._chosen = state, chosen
         self.found: LabelErrors | None = None
         self.suspects: list[Suspect] = []
+        self._raw = Path()  # the dataset that was looked at
         self.panel = RunPanel("Look for wrong labels", stops="Stop looking.")
         self.panel.start = self.look
+        self.panel.idle.connect(self._show)
         self.about = Sentence()
         self.table = Table("Labels that look wrong, worst first", ["Case", "Finding", "Voxels", "Sure"])
         self.table.setToolTip("Double click opens the case at that place.")
@@ -106,24 +108,19 @@ class SuspectList(QWidget):
         names = {"configuration": name.configuration, "trainer": name.trainer, "plans": name.plans}
         raw = self.state.workspace.raw / model.parent.name
         job = find_label_errors(self.state.workspace, FindLabelErrorsRequest.of(dataset=model.parent.name, **names))
-        self._list(raw, None)
+        for part in (self.keep, self.take):  # of the former list, which stays until there is another
+            part.setEnabled(False)
         self.panel.run(job, done=lambda found: self._looked(raw, found))
 
     def _looked(self, raw: Path, found: LabelErrors) -> str:
-        self._list(raw, found)
+        self.found, self._raw = found, raw
+        self.suspects = [Suspect(raw, case, part) for case in found.suspects for part in case.parts or (None,)]
         looks = "looks" if len(found.suspects) == 1 else "look"
         text = f"{counted(len(found.suspects), 'case')} of {len(found.cases)} {looks} wrong."
         for case, error in list(found.failed.items())[:1]:
             others = f" (nor {counted(len(found.failed) - 1, 'other case')})" if len(found.failed) > 1 else ""
             text += f" {case} could not be examined{others}: {error.in_window}"
         return text
-
-    def _list(self, raw: Path, found: LabelErrors | None) -> None:
-        """List what was found in a dataset; nothing where it is not known yet."""
-        self.found = found
-        suspects = () if found is None else found.suspects
-        self.suspects = [Suspect(raw, case, part) for case in suspects for part in case.parts or (None,)]
-        self._show()
 
     def _show(self) -> None:
         for part in self._results:
@@ -132,9 +129,9 @@ class SuspectList(QWidget):
             return
         cases = len({suspect.case.name for suspect in self.suspects})
         self.about.setText(
-            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')}, the worst first."
+            f"{counted(len(self.suspects), 'place')} in {counted(cases, 'case')} of {self._raw.name}, the worst first."
             if self.suspects
-            else "No label looks wrong, or none is left."
+            else f"No label of {self._raw.name} looks wrong, or none is left."
         )
         self.table.fill([suspect.row(self.found) for suspect in self.suspects])
         for row, suspect in enumerate(self.suspects):
@@ -142,8 +139,9 @@ class SuspectList(QWidget):
                 item = self.table.item(row, column)
                 if item is not None:
                     item.setToolTip(as_text(suspect.case.text))
-        for part in (self.keep, self.take, self.edit):
-            part.setEnabled(bool(self.suspects))
+        self.edit.setEnabled(bool(self.suspects))
+        for part in (self.keep, self.take):
+            part.setEnabled(bool(self.suspects) and self.panel.state is RunState.IDLE)
 
     def _with_current(self, act: Callable[[Suspect], object]) -> None:
         row = max(0, self.table.currentRow())

@@ -1,0 +1,75 @@
+"""Probability layers by the result that they belong to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+
+from napari_nnunet.schema.dataset import LabelScheme
+from napari_nnunet.schema.model_name import label_of
+from napari_nnunet.widgets.frame.forms import distinct
+from napari_nnunet.widgets.prediction.result import PROBABILITY
+
+if TYPE_CHECKING:
+    import napari
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGroup:
+    """The probability layers of one result.
+
+    Parameters
+    ----------
+    name : str
+        Of the result.
+    scheme : LabelScheme
+        Its classes.
+    layers : dict of int to Image
+        By head; the background has none.
+    """
+
+    name: str
+    scheme: LabelScheme
+    layers: dict[int, Image]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every head but the background is there."""
+        return set(self.layers) >= set(range(0 if self.scheme.has_regions else 1, self.scheme.heads))
+
+    def arrays(self) -> list[Any]:
+        """Return one array per head; the background is what the others leave."""
+        found = {head: layer.data for head, layer in self.layers.items()}
+        if not self.scheme.has_regions:
+            found[0] = 1 - sum(found[head] for head in range(1, self.scheme.heads))
+        return [found[head] for head in range(self.scheme.heads)]
+
+
+def layer_groups(viewer: napari.viewer.Viewer) -> list[LayerGroup]:
+    """Return the probability layers of a viewer by the run they came from; without one, by the result's name."""
+    found: dict[str, LayerGroup] = {}
+    models: list[str] = []
+    for layer in viewer.layers:
+        entry = layer.metadata.get(PROBABILITY) if isinstance(layer, Image) else None
+        if isinstance(entry, dict):
+            name = str(entry["result"])
+            run = str(entry.get("run", name))
+            if run not in found:
+                found[run] = LayerGroup(name, LabelScheme(**entry["scheme"]), {})
+                models.append(str(entry.get("model", "")))
+            found[run].layers[int(entry["head"])] = layer
+    times = Counter(group.name for group in found.values())
+    titles = [
+        (f"{group.name} ({short_name(Path(model))})" if times[group.name] > 1 and model else group.name, group)
+        for group, model in zip(found.values(), models, strict=True)
+    ]
+    return [replace(group, name=title) for title, group in distinct(titles)]
+
+
+def short_name(model: Path) -> str:
+    """Return a name for people of a model's folder, with its dataset."""
+    return f"{model.parent.name} / {label_of(model.name)}"
