@@ -123,6 +123,12 @@ def test_what_others_left_in_the_folder_is_kept_with_a_word(new_model, images, t
     assert not said(first, request)
     assert not said(first, request)  # all are kept, and are its own
     (text,) = said(second, request)
+    assert text.startswith(
+        f"3 finished cases in {out} are kept, though it holds segmentations by other weights or settings"
+    )
+    assert "a, c, d" in text and said(second, request) == [text]  # it stays so, whatever the last run was
+    (out / "made_of.jsonl").unlink()  # of an earlier version
+    (text,) = said(first, request)
     assert text.startswith(f"3 finished cases in {out} are kept, though it holds results of another model")
     assert said(second, request.replace(region=(0, 4, 0, 8, 0, 8)))
 
@@ -182,7 +188,7 @@ def test_what_another_ensemble_left_in_the_folder_is_kept_with_a_word(new_model,
     assert not said(first)
     assert not said(first)
     assert said(Combination(members, VoteSettings(weights=(1.0, 3.0))))
-    assert said(first)  # what lies there was made with the weights, as far as the folder says
+    assert not said(first)  # what lies there was made without the weights
     assert said(Combination((members[0], Member(third, members[1].settings))))
     assert said(Combination((members[1], members[0])))
     region = request.replace(target=tmp_path / "part", region=(0, 4, 0, 8, 0, 8))
@@ -203,4 +209,4 @@ def test_rules_of_objects_that_were_chosen_since_are_said(new_model, images, tmp
     assert not said()
     (model.folder / "fold_0" / "object_rules.json").write_text('{"rules": {"cell": {"seed": 0.7}}}')
     assert said()
-    assert not said()
+    assert said()  # they are still those of other rules

@@ -31,6 +31,7 @@ _OWN: dict[str, tuple[str, ...]] = {
 _COLOURS = (3, 4)  # channels that a picture can hold in one file
 _BESIDE = (
     ".json",
+    ".jsonl",
     ".txt",
     ".csv",
     ".tsv",

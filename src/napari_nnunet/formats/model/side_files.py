@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from napari_nnunet.errors import DatasetError
 from napari_nnunet.formats.atomic import copy_file, write_json
+from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.regular import regular
 from napari_nnunet.formats.results.recipe import read_recipe
@@ -82,6 +84,41 @@ def what_is_there(
     except (DatasetError, OSError):
         return "others"
     return "the same" if same else "others"
+
+
+def made_by(
+    model: TrainedModel,
+    folder: PredictFolderRequest,
+    settings: PredictSettings,
+    more: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a digest of what decides about segmentations besides the images: weights, rules and settings.
+
+    Where the model lies is no part of it, nor how fast and where it is computed. ``more`` is as for
+    :func:`what_is_there`.
+    """
+    folds = model.resolve_folds(settings.folds, settings.checkpoint)
+    own: Any = model.hashes(folds, settings.checkpoint)
+    if more is not None:
+        own = {**more, "members": [{**member, "model": ""} for member in more.get("members", ())]}
+    deciding = {
+        "weights": own,
+        "files": [file_hash(regular(model.folder / name)) for name in ("plans.json", "dataset.json")],
+        "before": None if folder.previous is not None else _first_stage(model, settings),
+        "how": settings.model_dump(mode="json", include={"step", "mirroring", "gaussian", "classes"}),
+        "asked": [list(folder.spacing or ()), list(folder.region or ())],
+        "more": _more(model, settings, more) if more is None else None,
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _first_stage(model: TrainedModel, settings: PredictSettings) -> Any:
+    """Return the weights of a cascade's first stage, which is predicted first; None where there is none."""
+    folder = model.previous_stage_folder()
+    if folder is None or not folder.is_dir():
+        return None
+    paths = sorted(folder.glob(f"fold_*/{settings.checkpoint}"))
+    return {path.parent.name: file_hash(path) for path in paths if path.is_file()}
 
 
 def _more(model: TrainedModel, settings: PredictSettings, more: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.model.folder import TrainedModel
-from napari_nnunet.formats.model.side_files import what_is_there, write_side_files
+from napari_nnunet.formats.model.side_files import made_by, what_is_there, write_side_files
 from napari_nnunet.formats.results.objects import found_file
 from napari_nnunet.jobs.objects.find import NO_RULES, write_rules
 from napari_nnunet.jobs.prediction.combined import Combination, predict_combined
-from napari_nnunet.jobs.prediction.folder.case import FolderWork, Segment, kept_of, model_reader, out_of
+from napari_nnunet.jobs.prediction.folder.case import FolderWork, Segment, model_reader, out_of
+from napari_nnunet.jobs.prediction.folder.kept import look_at_kept, said_of_kept
 from napari_nnunet.jobs.prediction.folder.loop import FolderResult, Tally, in_turn, on_cluster
 from napari_nnunet.jobs.prediction.objects import rules_for
 from napari_nnunet.jobs.prediction.predict import predict
@@ -98,7 +99,8 @@ def predict_folder(
             yield from _with_codes(output, folder)
         if settings.probabilities:
             write_rules(folder.target, rules or rules_for([(model, settings)]))
-        job = _doubted_once(_each(cases, FolderWork(model, folder, settings, segment, output), more))
+        work = FolderWork(model, folder, settings, segment, output, made_by(model, folder, settings, more))
+        job = _doubted_once(_each(cases, work, more))
         return (yield from job if not folder.table else written_down(job, folder.table_path))
 
 
@@ -162,15 +164,10 @@ def _each(cases: Sequence[Case], work: FolderWork, more: Mapping[str, Any] | Non
     there = what_is_there(model, folder, more) if folder.keep_finished else "nothing"
     write_side_files(model, folder, settings, more)
     yield Stage(name="Cases", total=len(cases))
-    kept = {i: found for i, case in enumerate(cases) if (found := kept_of(case, model, folder, settings)) is not None}
-    if kept and there == "others":
-        yield Note(
-            level="warning",
-            text=f"{len(kept)} finished cases in {folder.target} are kept, though it holds results of another model, "
-            "of other weights or settings, or of other images. If they are not to be mixed, use another folder.",
-        )
-    quality = QualityTable(folder.quality_path, [cases[i].name for i in kept]) if settings.quality else None
-    tally = Tally(cases, work, kept, quality)
+    kept = look_at_kept(cases, work)
+    yield from said_of_kept(kept, folder.target, there)
+    quality = QualityTable(folder.quality_path, [cases[i].name for i in kept.found]) if settings.quality else None
+    tally = Tally(cases, work, kept.found, quality)
     yield from in_turn(tally) if folder.cluster is None else on_cluster(tally, folder.cluster)
     return tally.result
 

@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 
 from napari_nnunet.engine.image.intensities import intensity_warnings
 from napari_nnunet.engine.prediction.quality import Judged
-from napari_nnunet.errors import ImageError, NnunetError
+from napari_nnunet.errors import ImageError
 from napari_nnunet.events import Box, Found, Job, Note, Pump
 from napari_nnunet.formats.atomic import make_folder
-from napari_nnunet.formats.dataset.case_files import Case, size_of_case, volume_of_case
+from napari_nnunet.formats.dataset.case_files import Case, volume_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
 from napari_nnunet.formats.dicom.series import holds_segments
 from napari_nnunet.formats.images.files import read_labels, write_image
 from napari_nnunet.formats.model.folder import TrainedModel, load_model
-from napari_nnunet.formats.results.objects import found_file
+from napari_nnunet.formats.results.made_of import Files, files_behind
 from napari_nnunet.formats.results.probabilities import (
     holds_probabilities,
-    is_complete,
     scratch,
     write_probabilities,
     write_properties,
@@ -36,7 +35,7 @@ from napari_nnunet.jobs.choosing.ensemble import UNCERTAINTY, uncertainty_path
 from napari_nnunet.jobs.prediction.objects import write_result
 from napari_nnunet.jobs.prediction.predict import predict
 from napari_nnunet.jobs.prediction.result import Prediction
-from napari_nnunet.jobs.prediction.table import found_again, found_in
+from napari_nnunet.jobs.prediction.table import found_in
 from napari_nnunet.schema.geometry import GIVEN, Geometry, lift
 from napari_nnunet.schema.requests.prediction import PredictFolderRequest, PredictSettings
 from napari_nnunet.volume import Volume
@@ -63,6 +62,8 @@ class FolderWork:
         What segments one volume where it is more than this model: an ensemble.
     output : SegmentationOutput, optional
         How segmentations become DICOM-SEG.
+    by : str
+        A digest of what decides about the segmentations besides the images, for their records.
     """
 
     model: TrainedModel
@@ -70,6 +71,23 @@ class FolderWork:
     settings: PredictSettings
     segment: Segment | None = None
     output: SegmentationOutput | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A case whose image was read.
+
+    Parameters
+    ----------
+    volume : Volume
+        The image.
+    files : str
+        What its files held, as records have it; noted before they are read, so that what changes meanwhile is noticed.
+    """
+
+    volume: Volume
+    files: str
 
 
 @dataclass(frozen=True)
@@ -84,19 +102,22 @@ class Done:
         What is in it, where a table was asked for.
     quality : Judged, optional
         Its predicted Dice.
+    files : str
+        What the files of its image held, as records have it.
     """
 
     recipe: dict[str, Any]
     found: tuple[Found, ...]
     quality: Judged | None
+    files: str
 
 
-def segment_case(case: Case, volume: Volume, work: FolderWork) -> Job[Done]:
+def segment_case(case: Case, opened: Opened, work: FolderWork) -> Job[Done]:
     """Segment a case that was read, and write everything that was asked for; the segmentation comes last."""
-    result = yield from _one(case, volume, work.model, work.folder, work.settings, work.segment, work.output)
+    result = yield from _one(case, opened.volume, work.model, work.folder, work.settings, work.segment, work.output)
     counted = result.counts, work.model.dataset, result.geometry.known_spacing, result.kinds
     found = found_in(*counted) if work.folder.table else ()
-    return Done({**result.recipe, **_asked(work.folder)}, found, result.quality)
+    return Done({**result.recipe, **_asked(work.folder)}, found, result.quality, opened.files)
 
 
 def arithmetic_of(model: Path, settings: PredictSettings) -> tuple[PredictSettings, str]:
@@ -117,7 +138,7 @@ def segment_elsewhere(
         What is to be told of it, and what was said meanwhile.
     """
     work = FolderWork(load_model(model), folder, settings, output=output)
-    with Pump(segment_case(case, image_of_case(case, work.model, folder), work)) as pump:
+    with Pump(segment_case(case, open_case(case, work), work)) as pump:
         said = tuple(event for event in pump if isinstance(event, Note))
     return pump.result, said
 
@@ -153,16 +174,16 @@ def _one(
                 model, volume, settings, previous=previous, probabilities=probabilities, roi=box
             )
         if probabilities is not None:
-            write_probabilities(lift(probabilities, channels=True), _beside(case, out, ".npz"))
-            write_properties(result.properties, _beside(case, out, ".pkl"))
+            write_probabilities(lift(probabilities, channels=True), beside(case, out, ".npz"))
+            write_properties(result.properties, beside(case, out, ".pkl"))
         if result.uncertainty is not None:
             _write_uncertainty(result, volume.geometry, out)
         if output is not None:
-            beside = _beside(case, out, ".dcm")
-            output.write(result.labels, beside, source=case.files[0], series=case.series or "", kinds=result.kinds)
+            target = beside(case, out, ".dcm")
+            output.write(result.labels, target, source=case.files[0], series=case.series or "", kinds=result.kinds)
         if again:  # what lies beside no segmentation is not of an earlier run
             _remove_earlier(case, out, result, settings, folder)
-        elif not settings.probabilities and holds_probabilities(_beside(case, out, ".npz")):
+        elif not settings.probabilities and holds_probabilities(beside(case, out, ".npz")):
             yield _without_probabilities(case, out)
         # The segmentation comes last: where it exists, everything of the case does.
         if said := write_result(result, model.dataset, out, model_reader(model)):
@@ -173,7 +194,7 @@ def _one(
 @contextmanager
 def _all_or_nothing(case: Case, out: Path) -> Iterator[None]:
     """Remove what is written beside a segmentation where that cannot be written: it would seem to be of another."""
-    paths = [_beside(case, out, ending) for ending in (".npz", ".pkl", ".dcm")]
+    paths = [beside(case, out, ending) for ending in (".npz", ".pkl", ".dcm")]
     paths += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
     before = {path: stamp(path) for path in paths}
     try:
@@ -189,16 +210,16 @@ def _all_or_nothing(case: Case, out: Path) -> Iterator[None]:
 def _without_probabilities(case: Case, out: Path) -> Note:
     """Remove probabilities of a run that ended before it wrote their segmentation: ensembles would take them."""
     for ending in (".npz", ".pkl"):
-        _beside(case, out, ending).unlink(missing_ok=True)
-    return Note(text=f"{case.name}: {_beside(case, out, '.npz')}, of an earlier run that was not finished, is removed.")
+        beside(case, out, ending).unlink(missing_ok=True)
+    return Note(text=f"{case.name}: {beside(case, out, '.npz')}, of an earlier run that was not finished, is removed.")
 
 
 def _remove_earlier(
     case: Case, out: Path, result: Prediction, settings: PredictSettings, folder: PredictFolderRequest
 ) -> None:
     """Remove what an earlier run wrote beside a segmentation that is written anew, where this one writes none."""
-    stale = [] if settings.probabilities else [_beside(case, out, ".npz"), _beside(case, out, ".pkl")]
-    series = _beside(case, out, ".dcm")
+    stale = [] if settings.probabilities else [beside(case, out, ".npz"), beside(case, out, ".pkl")]
+    series = beside(case, out, ".dcm")
     stale += [series] if not folder.dicom_seg and holds_segments(series) else []
     if result.uncertainty is None:
         stale += [uncertainty_path(out, kind, flat=flat) for kind in UNCERTAINTY for flat in (False, True)]
@@ -237,6 +258,23 @@ def _asked(folder: PredictFolderRequest) -> dict[str, Any]:
 def model_reader(model: TrainedModel) -> str:
     """Return the name of the reader that a model's images are read by."""
     return model.reader
+
+
+def open_case(case: Case, work: FolderWork) -> Opened:
+    """Read the image of a case, and note what its files hold; raises ImageError where it is none of the model's."""
+    try:
+        files = inputs_of(case, work.model, work.folder).noted
+    except OSError:  # a file that is gone, or no file: who reads it finds the words
+        files = ""
+    return Opened(image_of_case(case, work.model, work.folder), files)
+
+
+def inputs_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Files:
+    """Return the files that a case is segmented from: of all its channels, and of a previous stage that is given."""
+    paths = [part for path in case.files for part in files_behind(path, case.series)]
+    if folder.previous is not None:
+        paths.append(folder.previous / (case.name + model.dataset.file_ending))
+    return Files(paths)
 
 
 def image_of_case(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Volume:
@@ -280,41 +318,6 @@ def out_of(case: Case, model: TrainedModel, folder: PredictFolderRequest) -> Pat
     return folder.target / (case.name + model.dataset.file_ending)
 
 
-def _beside(case: Case, out: Path, ending: str) -> Path:
+def beside(case: Case, out: Path, ending: str) -> Path:
+    """Return the file of another kind beside the segmentation of a case."""
     return out.with_name(Path(case.name).name + ending)
-
-
-def _same_size(shape: tuple[int, ...], case: Case, model: TrainedModel) -> bool:
-    """Whether a segmentation has as many voxels along each axis as a case's image, by its header.
-
-    An axis of one voxel may be missing. Where the reader turns volumes, axes may be in another order.
-    """
-    with suppress(NnunetError):
-        if not case.is_dicom:  # those are read whole
-            own, _ = size_of_case(case, model_reader(model))
-            sizes, found = ([n for n in some if n > 1] for some in (own, shape))
-            return sorted(sizes) == sorted(found) if model.turns else sizes == found
-    return True
-
-
-def kept_of(
-    case: Case, model: TrainedModel, folder: PredictFolderRequest, settings: PredictSettings
-) -> tuple[Found, ...] | None:
-    """Return what is in a case whose whole output is there to its last byte (counted for a table only); else None."""
-    if not folder.keep_finished:
-        return None
-    written = found_file(out := out_of(case, model, folder))
-    try:
-        labels, geometry = read_labels(written, reader=model_reader(model) if written == out else None)
-    except ImageError:
-        return None
-    if not _same_size(labels.shape, case, model):
-        return None
-    if folder.dicom_seg and not _beside(case, out, ".dcm").is_file():
-        return None
-    beside = is_complete(_beside(case, out, ".npz")) and _beside(case, out, ".pkl").is_file()
-    if settings.probabilities and not beside:
-        return None
-    if not folder.table:
-        return ()
-    return found_again(labels, model.dataset, geometry.known_spacing, classes=settings.classes)

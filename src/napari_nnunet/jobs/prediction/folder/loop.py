@@ -17,16 +17,17 @@ from napari_nnunet.formats.results.recipe import write_recipe
 from napari_nnunet.jobs.prediction.folder.case import (
     Done,
     FolderWork,
+    Opened,
     arithmetic_of,
-    image_of_case,
+    open_case,
     out_of,
     segment_case,
     segment_elsewhere,
 )
+from napari_nnunet.jobs.prediction.folder.kept import note_made
 from napari_nnunet.jobs.prediction.table import QualityTable
 from napari_nnunet.processes.cluster.team import Elsewhere, result_of, team
 from napari_nnunet.processes.pool import Outcome, Task
-from napari_nnunet.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Tally:
     def write(self, index: int, done: Done) -> Job[None]:
         """Write what is kept of all cases together."""
         write_recipe(self.work.folder.target, done.recipe)
+        note_made(self.cases[index], self.work, done.files)
         if self.quality is not None and done.quality is not None:
             yield self.quality.add(self.cases[index].name, done.quality)
 
@@ -111,18 +113,18 @@ def in_turn(tally: Tally) -> Job[None]:
     """Segment one case after the other; reading the next image overlaps with segmenting this one."""
     work, todo = tally.work, tally.todo
     following = dict(zip_longest(todo, todo[1:]))
-    ahead: Future[Volume] | None = None
+    ahead: Future[Opened] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
         for index, case in enumerate(tally.cases):
             if index in tally.kept:
                 yield tally.skip(index)
                 continue
             began = time.monotonic()
-            current = ahead or reader.submit(image_of_case, case, work.model, work.folder)
+            current = ahead or reader.submit(open_case, case, work)
             upcoming = following[index]
             ahead = None
             if upcoming is not None:
-                ahead = reader.submit(image_of_case, tally.cases[upcoming], work.model, work.folder)
+                ahead = reader.submit(open_case, tally.cases[upcoming], work)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     done = yield from segment_case(case, current.result(), work)
