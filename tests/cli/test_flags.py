@@ -92,7 +92,7 @@ def test_what_is_not_typed_is_told_from_a_default():
         (PredictFromModelfolderRequest, "-m M -o out -i c0 -i c1 c2", "source", (Path("c0"), Path("c1"), Path("c2"))),
         (PredictRequest, "-d 4 -c 2d -i a -o b -f 0 -f 1", "folds", (0, 1)),
         (PredictRequest, "-d 4 -c 2d -i a -o b -f all", "folds", ("all",)),
-        (PlanAndPreprocessRequest, "-d 4 -np 4 8 -np 2 -c 2d -c 3d_lowres", "configurations", ("2d", "3d_lowres")),
+        (PlanAndPreprocessRequest, "-d 4 -np 4 8 -c 2d -c 3d_lowres", "configurations", ("2d", "3d_lowres")),
         (ImportFoldersRequest, "-i a -m b --skip c0 --skip c1", "skip", ("c0", "c1")),
         (ImportFoldersRequest, "-i a -m b --classes 1=a --classes 2=b", "class_names", {1: "a", 2: "b"}),
         (ImportFoldersRequest, "-i a -m b --map=-2=ball --map=-1=ignore", "mapping", {"-2": "ball", "-1": "ignore"}),
@@ -113,8 +113,46 @@ def test_datasets_of_a_flag_that_is_given_twice_are_all_taken():
 
 @pytest.mark.parametrize("flag", ["--spacing", "--region"])
 def test_values_of_axes_are_given_once(flag):
-    with pytest.raises(argparse.ArgumentError, match=f"{flag}: it is given twice; give its values once"):
+    with pytest.raises(
+        argparse.ArgumentError, match=f"{flag}: it is given twice, with 4 1 and with 1; give its values"
+    ):
         parse(PredictRequest, *["-d", "4", "-c", "2d", "-i", "a", "-o", "b"], flag, "4", "1", flag, "1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "said"),
+    [
+        (
+            PredictRequest,
+            "-d 4 -c 2d -i a -o b -step_size 0.5 -step_size 0.25",
+            "-step_size: it is given twice, with 0.5",
+        ),
+        (PredictRequest, "-d 4 -c 2d -i a -o b -o c", "-o: it is given twice, with b and with c; give it once"),
+        (PredictRequest, "-d 4 -c 2d -i a -o b --preset fast --preset full", "with fast and with full; give it once"),
+        (
+            PlanAndPreprocessRequest,
+            "-d 4 -np 4 8 -np 2",
+            "-np: it is given twice, with 4 8 and with 2; give its values",
+        ),
+        (
+            TrainCommand,
+            "4 2d 0 --continue_from a --continue-from b",
+            "it is given twice, with a and with b; give it once",
+        ),
+    ],
+)
+def test_a_flag_of_one_value_is_given_once(kind, typed, said):
+    """Which of them counts would depend on the flag; the last, the larger, the first."""
+    with pytest.raises(argparse.ArgumentError, match=said):
+        parse(kind, *typed.split())
+
+
+def test_the_same_value_may_be_given_twice():
+    (request,) = parse(
+        PredictRequest,
+        *["-d", "4", "-c", "2d", "-i", "a", "-o", "b", "-o", "./b", "-step_size", "0.5", "-step_size", ".5"],
+    )
+    assert request.target == Path("b") and request.step == 0.5
 
 
 ASKED = {

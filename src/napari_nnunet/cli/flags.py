@@ -33,18 +33,28 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Request]) -> None:
             how |= {"action": "store_const", "const": flag.sets}
         else:
             how |= {"metavar": flag.axes or flag.metavar, **_values(field, flag)}
-        if how.get("nargs") == "+" and not flag.positional:
-            how["action"] = _Once if flag.once else "extend"  # given twice, a flag has the values of both
+        if "action" not in how and not flag.positional:
+            adds_up = how.get("nargs") == "+" and not flag.once  # given twice, it has the values of both
+            how["action"] = "extend" if adds_up else _Once
         parser.add_argument(*words, **how)
 
 
 class _Once(argparse.Action):
-    """Takes the values of a flag whose values are one for each axis, and refuses others behind them."""
+    """Takes the value of a flag, or values that mean one thing together, and refuses others in their place."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        if hasattr(namespace, self.dest):
-            raise argparse.ArgumentError(self, "it is given twice; give its values once, one behind the other")
+        before = getattr(namespace, self.dest, values)
+        if before != values:
+            alone = not isinstance(values, list)
+            how = "give it once" if alone else "give its values once, one behind the other"
+            raise argparse.ArgumentError(
+                self, f"it is given twice, with {_typed(before)} and with {_typed(values)}; {how}"
+            )
         setattr(namespace, self.dest, values)
+
+
+def _typed(values: Any) -> str:
+    return " ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
 def add_unused(parser: argparse.ArgumentParser, flags: Iterable[str]) -> None:

@@ -44,6 +44,7 @@ SeveralWorkers = Annotated[
         "the largest is taken: all are made in one pass.",
         otherwise="all cores",
         many=True,
+        once=True,
         reads=read_largest,
     ),
 ]
