@@ -114,7 +114,7 @@ def test_datasets_of_a_flag_that_is_given_twice_are_all_taken():
 @pytest.mark.parametrize("flag", ["--spacing", "--region"])
 def test_values_of_axes_are_given_once(flag):
     with pytest.raises(
-        argparse.ArgumentError, match=f"{flag}: it is given twice, with 4 1 and with 1; give its values"
+        argparse.ArgumentError, match=f"{flag}: it is given twice, with 4(.0)? 1(.0)? and with 1(.0)?; give its"
     ):
         parse(PredictRequest, *["-d", "4", "-c", "2d", "-i", "a", "-o", "b"], flag, "4", "1", flag, "1")
 

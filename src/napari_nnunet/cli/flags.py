@@ -44,7 +44,7 @@ class _Once(argparse.Action):
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         before = getattr(namespace, self.dest, values)
-        if before != values:
+        if _typed(before) != _typed(values):
             alone = not isinstance(values, list)
             how = "give it once" if alone else "give its values once, one behind the other"
             raise argparse.ArgumentError(

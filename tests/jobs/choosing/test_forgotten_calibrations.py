@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from helpers import Recipe, make_model
+from napari_nnunet.formats.model.checkpoint import light_checkpoint, weights_of
 from napari_nnunet.formats.model.fold import FoldFolder
-from napari_nnunet.jobs.choosing.calibrate import calibration_path, known_temperature
+from napari_nnunet.formats.model.folder import load_model, weights_in
+from napari_nnunet.jobs.choosing.calibrate import calibration_path, is_outdated, known_temperature
 
 
 @pytest.fixture
@@ -40,3 +43,42 @@ def test_a_model_of_another_dataset_has_not_the_calibration_of_one_of_its_name(m
     assert other.name == models[1].name
     assert known_temperature([models[0], other]) is None
     assert known_temperature(models) == 2.5
+
+
+def test_a_calibration_is_not_used_for_weights_that_were_trained_on_since(models, tmp_path):
+    volume, flat = models
+    noted = {
+        calibration_path([volume], (0,)): weights_in(volume, ["fold_0"]),
+        calibration_path(models, (0,)): weights_in(volume.parent, [f"{model.name}/fold_0" for model in models]),
+    }
+    for path, weights in noted.items():
+        path.write_text(json.dumps({"temperature": 2.5, "folds": ["0"], "weights": weights}))
+    assert known_temperature(models) == known_temperature([volume]) == 2.5
+    shutil.copyfile(volume / "fold_1/checkpoint_final.pth", volume / "fold_0/checkpoint_final.pth")  # more epochs
+    assert known_temperature(models) is None and known_temperature([volume]) is None
+    assert is_outdated(models) and is_outdated([volume])
+    assert known_temperature([flat]) == 2.5 and not is_outdated([flat])  # of a version that noted no weights
+
+
+def test_weights_are_told_by_what_they_are_not_by_their_file(models, tmp_path):
+    path = models[0] / "fold_0/checkpoint_final.pth"
+    own = weights_of(path)
+    assert own and weights_of(light_checkpoint(path, tmp_path)) == own  # as they are exported
+    assert weights_of(models[0] / "fold_1/checkpoint_final.pth") != own
+    assert weights_of(tmp_path / "none.pth") == ""
+
+
+def test_the_dice_of_presets_is_not_shown_for_other_weights(models):
+    volume = models[0]
+    presets, weights = {"full": {"dice": 0.9}}, weights_in(volume, ["fold_0", "fold_1"])
+    for noted, shown in (
+        (None, True),
+        (weights, True),
+        ({**weights, "fold_1": "others"}, False),
+        ({"../x": ""}, False),
+    ):
+        content = {"presets": presets, "weights": noted} if noted is not None else {"presets": presets}
+        (volume / "inference_presets.json").write_text(json.dumps(content))
+        model = load_model(volume)
+        assert model.preset_dice == ({"full": 0.9} if shown else {})
+        assert model.presets_outdated is not shown

@@ -18,7 +18,7 @@ from napari_nnunet.jobs.dataset.case_checks import CaseFacts
 from napari_nnunet.jobs.dataset.contradictions import fold_problems
 from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.planning import PlanAndPreprocessRequest, PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest

@@ -18,7 +18,7 @@ from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.verify import verify
 from napari_nnunet.jobs.planning.plan import extract_fingerprint
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.requests.dataset import VerifyRequest
 from napari_nnunet.schema.requests.planning import FingerprintRequest, PreprocessRequest

@@ -13,8 +13,7 @@ from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.dataset.splits import read_splits
-from napari_nnunet.jobs.training.order import check_training
-from napari_nnunet.jobs.training.prepare import Needs, look_at_needs, prepare_training
+from napari_nnunet.jobs.training.prepare import Needs, check_training, look_at_needs, prepare_training
 from napari_nnunet.schema.requests.training import TrainRequest
 
 pytestmark = pytest.mark.usefixtures("in_one_process")

@@ -8,17 +8,25 @@ import numpy as np
 import pytest
 from trainings import SHORT, folder_of, run
 
-from helpers import TRAINED, Recipe, make_model, preprocess_here
+from helpers import TRAINED, Recipe, make_model, preprocess_here, smooth_image, write_nifti
+from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError, ModelError
-from napari_nnunet.events import drain
+from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
+from napari_nnunet.formats.model.checkpoint import read_raw
 from napari_nnunet.formats.model.fold import told_apart
 from napari_nnunet.formats.model.folder import load_model
+from napari_nnunet.formats.model.model_trash import folds_in_trash
+from napari_nnunet.formats.model.torch_file import write_torch
 from napari_nnunet.jobs.planning.folds import take_raw_folds
+from napari_nnunet.jobs.prediction.predict_files import predict_folder
 from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
-from napari_nnunet.schema.requests.training import TrainRequest
+from napari_nnunet.schema.requests.prediction import PredictFolderRequest
+from napari_nnunet.schema.requests.training import TrainCommand, TrainRequest
+from napari_nnunet.schema.requests.words import words
 
 ONE = SHORT.replace(epochs=1, iterations=1, validation_iterations=1)
 
@@ -99,6 +107,26 @@ def test_patch_and_batch_may_be_changed_between_folds(trained):
     assert result.finished and len(load_model(folder_of(trained).path.parent).folds()) == 2
 
 
+def test_folds_that_one_request_trains_anew_need_not_be_put_away(trained, capsys):
+    run(trained, fold=1, settings=ONE, validation=False)
+    change(
+        files(trained)[0],
+        lambda content: entry(content)["architecture"]["arch_kwargs"].update(features_per_stage=[6, 6, 6]),
+    )
+    command = {"dataset": TRAINED, "configuration": "3d_fullres", "validation": False}
+    both = [TrainCommand.like(ONE, **command, fold=fold) for fold in (0, 1)]
+    for left in ([both[0]], [request.replace(resume=True) for request in both]):
+        with pytest.raises(ModelError, match="'architecture: features"):
+            drain(check_training(trained, left))
+    drain(check_training(trained, both))
+    words_of = ["train", *words(both), "--workspace", str(trained.raw.parent)]
+    assert main(words_of) == 0
+    assert "The earlier training of fold 1, with other plans or classes, was moved to" in capsys.readouterr().err
+    model = load_model(folder_of(trained).path.parent)
+    assert all(model.read_fold(fold, "checkpoint_final.pth").weights for fold in (0, 1))
+    assert len(folds_in_trash(trained.results)) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "function", "key"),
     [
@@ -112,6 +140,32 @@ def test_weights_are_not_used_with_what_they_were_not_trained_with(tmp_path, nam
     change(model.folder / name, function)
     with pytest.raises(ModelError, match=f"checkpoint_final.pth was trained otherwise .*'{key}' in {name}"):
         load_model(model.folder).read_fold(0, "checkpoint_final.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "why"),
+    [
+        ("plans", {"configurations": {}}, "its plans with plans.json (its plans: no 'configurations'"),
+        ("plans", {"configurations": {"2d": {}}}, "its plans with plans.json ("),
+        ("dataset_json", {"labels": 3}, "its classes with dataset.json (its dataset.json"),
+    ],
+)
+def test_weights_that_cannot_be_compared_with_their_model_are_used_with_a_word(tmp_path, key, said, why):
+    model = make_model(tmp_path, Recipe(folds=(0, 1)))
+    path = model.checkpoint_path(1, "checkpoint_final.pth")
+    content = read_raw(path)
+    content["init_args"][key] = said
+    write_torch(content, path.with_name("new"), path)
+    path.with_name("new").replace(path)
+    for name in "ab":
+        write_nifti(tmp_path / f"{name}_0000.nii.gz", smooth_image((8, 12, 12))[0])
+    events = []
+    request = PredictFolderRequest.of(source=tmp_path, target=tmp_path / "out", mirroring=False, device="cpu")
+    assert not drain(predict_folder(load_model(model.folder), request), events.append).failed
+    texts = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    (doubt,) = [text for text in texts if "compared" in text]  # once, and not for every image
+    assert doubt.startswith(f"{path} could not be compared with the files in {model.folder}: {why}")
+    assert doubt.endswith("with other plans or classes than it was trained with, what it segments is wrong.")
 
 
 def test_a_model_with_a_new_patch_new_names_or_unused_statistics_is_read(tmp_path):

@@ -15,7 +15,7 @@ from napari_nnunet.cli import main
 from napari_nnunet.events import drain
 from napari_nnunet.formats.model.fold import FoldFolder
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.processes.submitted import record, submitted
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.widgets.frame.panel import RunState

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from napari_nnunet.errors import ModelError
+from napari_nnunet.errors import ModelError, NnunetError
 from napari_nnunet.formats.atomic import written_beside
-from napari_nnunet.formats.model.torch_file import CHECKSUM, LARGEST_TABLE, read_torch, write_torch
+from napari_nnunet.formats.model.torch_file import CHECKSUM, LARGEST_TABLE, checksum, read_torch, write_torch
 from napari_nnunet.formats.pickle_limits import walk
 from napari_nnunet.formats.pickles import Unread, read_table
+from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER
+from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.trainers import LOG_LISTS
 
 OWN = "napari_nnunet"  # key of what only our trainings store: seed, place in the epoch, schedule
@@ -43,6 +45,8 @@ class Checkpoint:
         Number of finished epochs.
     made_with : mapping
         ``init_args``: the plans and the dataset.json of the training; empty where a checkpoint does not say.
+    doubt : str
+        A sentence where it could not be compared with the files of its model.
     """
 
     weights: Mapping[str, Tensor]
@@ -51,6 +55,7 @@ class Checkpoint:
     mirror_axes: tuple[int, ...] | None
     epoch: int | None
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    doubt: str = ""
 
 
 def read_raw(path: Path) -> dict[str, Any]:
@@ -90,26 +95,6 @@ def _is_plain(value: Any) -> bool:
     return bool(value.numel() * value.element_size() <= value.untyped_storage().nbytes())
 
 
-def checksum(weights: Mapping[str, Tensor]) -> str:
-    """Return a checksum of weights: changed, missing and exchanged bytes change it.
-
-    Per tensor a sum of its bytes, eight at a time, which is as fast as memory; over names, shapes, types and sums
-    SHA-256. It tells damage, not forgery.
-    """
-    digest = hashlib.sha256()
-    sums: dict[tuple[int, tuple[int, ...]], int] = {}  # nnU-Net's names mean the same tensor more than once
-    for name in sorted(weights):
-        tensor = weights[name].detach()
-        place = (tensor.data_ptr(), tuple(tensor.shape))
-        if place not in sums:
-            byte = tensor.new_empty(0).byte().dtype
-            content = tensor.cpu().contiguous().flatten().view(dtype=byte).numpy()
-            whole = len(content) - len(content) % 8
-            sums[place] = int(content[:whole].view("u8").sum(dtype="u8")) + int(content[whole:].sum())
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {sums[place]}\n".encode())
-    return digest.hexdigest()
-
-
 def facts_in(file: BinaryIO) -> tuple[str, str] | None:
     """Return trainer and configuration of a checkpoint; its weights are not read, and torch is not loaded.
 
@@ -139,6 +124,20 @@ def made_with(path: Path) -> Mapping[str, Any]:
         return {}
     arguments = content.get("init_args") if isinstance(content, Mapping) else None
     return arguments if isinstance(arguments, Mapping) else {}
+
+
+def weights_of(path: Path) -> str:
+    """Return what tells the weights in a checkpoint from others: their checksum, or the file's where it has none.
+
+    It is empty where there is no checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _without_weights(file)
+        said = content.get(CHECKSUM) if isinstance(content, Mapping) else None
+        return str(said) if said else file_hash(path)
+    except OSError:
+        return ""
 
 
 def _without_weights(file: BinaryIO) -> Any:
@@ -284,3 +283,113 @@ def light_checkpoint(path: Path, folder: Path) -> Path:
     target = folder / path.name
     write_torch(light, target, target)
     return target
+
+
+def told_apart(
+    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, used: bool = False
+) -> list[str]:
+    """Return what weights rely on that plans and dataset say otherwise than when they were trained.
+
+    Sizes of patch and batch are no such thing, nor are new names of classes and channels.
+
+    Parameters
+    ----------
+    made : mapping
+        ``init_args`` of a checkpoint; nothing is said of what it lacks.
+    plans, info, configuration
+        What its weights would be used with.
+    used : bool
+        Whether a model is used and nothing trained: people may have corrected a voxel size whose unit was wrong, or
+        chosen a faster way to resample results.
+    """
+    return _compared(made, plans, info, configuration, used=used)[0]
+
+
+def not_compared(made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str) -> list[str]:
+    """Return what a checkpoint says of its training that cannot be compared, and why; nothing of what it lacks."""
+    return _compared(made, plans, info, configuration, used=True)[1]
+
+
+def _compared(
+    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, used: bool
+) -> tuple[list[str], list[str]]:
+    found: list[str] = []
+    doubts: list[str] = []
+    try:
+        if made.get("plans") is not None:
+            before = Plans.parse(made["plans"], where="its plans")
+            then, now = _relied_on(before, configuration), _relied_on(plans, configuration)
+            found += [
+                f"'{key}' in plans.json was {_short(then[key])} and is {_short(now[key])}"
+                for key in then
+                if then[key] != now[key] and (not used or key not in _OF_USE)
+            ]
+    except _ODD as error:
+        doubts.append(f"its plans with plans.json ({_short(_told(error))})")
+    try:
+        if made.get("dataset_json") is not None:
+            old = DatasetInfo.parse(made["dataset_json"], where="its dataset.json")
+            found += _other_classes(old, info)
+    except _ODD as error:
+        doubts.append(f"its classes with dataset.json ({_short(_told(error))})")
+    return found, doubts
+
+
+def _told(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, NnunetError) else f"{type(error).__name__} {error}"
+
+
+def _other_classes(old: DatasetInfo, info: DatasetInfo) -> list[str]:
+    found = []
+    if _others(_values(old.labels), _values(info.labels)) or (
+        info.labels.has_regions and old.labels.regions_class_order != info.labels.regions_class_order
+    ):
+        found.append(f"'labels' in dataset.json were {_short(old.labels.labels)} and are {_short(info.labels.labels)}")
+    if len(old.channel_names) != len(info.channel_names) or _others(
+        *(_places(one.channel_names) for one in (old, info))
+    ):
+        was, are = (", ".join(one.channel_names) for one in (old, info))
+        found.append(f"'channel_names' in dataset.json were {was} and are {are}")
+    return found
+
+
+_OF_USE = ("spacing", "resampling_fn_probabilities")
+_ODD = (NnunetError, LookupError, TypeError, ValueError, AttributeError)  # what a checkpoint says oddly
+
+
+def _relied_on(plans: Plans, name: str) -> dict[str, Any]:
+    """Return what decides of a prediction, by its key in plans.json."""
+    found = plans.configuration(name)
+    used = [i for i, scheme in enumerate(found.normalization_schemes) if scheme == "CTNormalization"]
+    return {
+        "spacing": list(found.spacing),
+        "normalization_schemes": list(found.normalization_schemes),
+        "use_mask_for_norm": list(found.use_mask_for_norm),
+        **{f"architecture: {k}": v for k, v in found.architecture.model_dump().items() if k != "dropout"},
+        "resampling_fn_data": found.resample_data.model_dump(),
+        "resampling_fn_probabilities": found.resample_probabilities.model_dump(),
+        "transpose_forward": list(plans.transpose_forward),
+        "foreground_intensity_properties_per_channel": {i: plans.intensities[i].model_dump() for i in used},
+    }
+
+
+def _values(labels: LabelScheme) -> dict[str, Any]:
+    if not labels.has_regions:
+        return dict(labels.meanings)
+    return {name: (place, values) for place, (name, values) in enumerate(labels.meanings.items())}
+
+
+def _others(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a name means something else, or what is named is not the same; names may be new."""
+    moved = any(now[name] != value for name, value in then.items() if name in now)
+    return moved or sorted(map(str, then.values())) != sorted(map(str, now.values()))
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    """Return where each channel is; those of the same name cannot be told apart."""
+    return {name if names.count(name) == 1 else f"{name} {i}": i for i, name in enumerate(names)}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

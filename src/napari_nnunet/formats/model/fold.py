@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nnunet.errors import DatasetError, ModelError, NnunetError
+from napari_nnunet.errors import DatasetError, ModelError, SettingsError
 from napari_nnunet.formats.atomic import made, write_error, write_json
 from napari_nnunet.formats.claim import Runner, claimed, hold, is_claimed, is_young, runner_of
-from napari_nnunet.formats.model.checkpoint import made_with
+from napari_nnunet.formats.model.checkpoint import made_with, not_compared, told_apart
 from napari_nnunet.formats.trash import TRASH, trash_path
-from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
+from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import EnsembleName
 from napari_nnunet.schema.names import Fold
@@ -24,6 +24,7 @@ CALIBRATION_FILE = "calibration.json"  # of a model, or of an ensemble
 FINAL, BEST, LATEST = "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 CONTINUED_FILE = "continued_from.json"  # the model that a training continues, and how good both are
 RUNS_FILE = "tracking.json"  # which run of a tracker a training that is resumed continues
+NOT_COMPARED = "could not be compared with the files in"
 _MOST_EPOCHS = 1_000_000
 
 
@@ -230,96 +231,53 @@ def find_folds(results: Path, dataset: str | None = None) -> list[FoldFolder]:
     return [FoldFolder(path) for path in sorted(found) if path.is_dir()]
 
 
-def told_apart(
-    made: Mapping[str, Any], plans: Plans, info: DatasetInfo, configuration: str, *, used: bool = False
-) -> list[str]:
-    """Return what weights rely on that plans and dataset say otherwise than when they were trained.
+def cannot_compare(path: Path, odd: Sequence[str], folder: Path) -> str:
+    """Return the sentence for a checkpoint of which :func:`not_compared` finds something."""
+    return (
+        f"{path} {NOT_COMPARED} {folder}: {' and '.join(odd)}. Make sure that they belong "
+        "together: with other plans or classes than it was trained with, what it segments is wrong."
+    )
 
-    Sizes of patch and batch are no such thing, nor are new names of classes and channels.
 
-    Parameters
-    ----------
-    made : mapping
-        ``init_args`` of a checkpoint; nothing is said of what it lacks.
-    plans, info, configuration
-        What its weights would be used with.
-    used : bool
-        Whether a model is used and nothing trained: people may have corrected a voxel size whose unit was wrong, or
-        chosen a faster way to resample results.
+def _apart(folder: FoldFolder, plans: Plans, info: DatasetInfo, configuration: str) -> list[str]:
+    there = folder.checkpoints
+    return told_apart(made_with(there[0]), plans, info, configuration) if there else []
+
+
+def give_way(
+    model: Path, folds: Iterable[Fold], plans: Plans, info: DatasetInfo, configuration: str
+) -> Iterator[tuple[Fold, Path]]:
+    """Move earlier trainings with other rules to the trash, as they will be trained anew; gives each and its place.
+
+    Raises
+    ------
+    SettingsError
+        If one of them is trained now, or validated.
     """
-    found = []
-    try:
-        before = Plans.parse(made["plans"], where="its plans")
-        then, now = _relied_on(before, configuration), _relied_on(plans, configuration)
-        found += [
-            f"'{key}' in plans.json was {_short(then[key])} and is {_short(now[key])}"
-            for key in then
-            if then[key] != now[key] and (not used or key not in _OF_USE)
-        ]
-    except _UNSAID:
-        pass
-    try:
-        old = DatasetInfo.parse(made["dataset_json"], where="its dataset.json")
-    except _UNSAID:
-        return found
-    if _others(_values(old.labels), _values(info.labels)) or (
-        info.labels.has_regions and old.labels.regions_class_order != info.labels.regions_class_order
-    ):
-        found.append(f"'labels' in dataset.json were {_short(old.labels.labels)} and are {_short(info.labels.labels)}")
-    if len(old.channel_names) != len(info.channel_names) or _others(
-        *(_places(one.channel_names) for one in (old, info))
-    ):
-        was, are = (", ".join(one.channel_names) for one in (old, info))
-        found.append(f"'channel_names' in dataset.json were {was} and are {are}")
-    return found
-
-
-_OF_USE = ("spacing", "resampling_fn_probabilities")
-_UNSAID = (NnunetError, LookupError, TypeError, ValueError, AttributeError)  # what a checkpoint lacks or says oddly
-
-
-def _relied_on(plans: Plans, name: str) -> dict[str, Any]:
-    """Return what decides of a prediction, by its key in plans.json."""
-    found = plans.configuration(name)
-    used = [i for i, scheme in enumerate(found.normalization_schemes) if scheme == "CTNormalization"]
-    return {
-        "spacing": list(found.spacing),
-        "normalization_schemes": list(found.normalization_schemes),
-        "use_mask_for_norm": list(found.use_mask_for_norm),
-        **{f"architecture: {k}": v for k, v in found.architecture.model_dump().items() if k != "dropout"},
-        "resampling_fn_data": found.resample_data.model_dump(),
-        "resampling_fn_probabilities": found.resample_probabilities.model_dump(),
-        "transpose_forward": list(plans.transpose_forward),
-        "foreground_intensity_properties_per_channel": {i: plans.intensities[i].model_dump() for i in used},
-    }
-
-
-def _values(labels: LabelScheme) -> dict[str, Any]:
-    if not labels.has_regions:
-        return dict(labels.meanings)
-    return {name: (place, values) for place, (name, values) in enumerate(labels.meanings.items())}
-
-
-def _others(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a name means something else, or what is named is not the same; names may be new."""
-    moved = any(now[name] != value for name, value in then.items() if name in now)
-    return moved or sorted(map(str, then.values())) != sorted(map(str, now.values()))
-
-
-def _places(names: Sequence[str]) -> dict[str, int]:
-    """Return where each channel is; those of the same name cannot be told apart."""
-    return {name if names.count(name) == 1 else f"{name} {i}": i for i, name in enumerate(names)}
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    for folder in (FoldFolder.at(model, fold) for fold in folds):
+        if _apart(folder, plans, info, configuration):
+            with folder.arriving():
+                if folder.runner() is not None:
+                    raise SettingsError(f"{folder.path} is being trained. Wait for that, or stop it first.")
+                target = folder.put_aside()
+            if target is not None:
+                yield folder.fold, target
 
 
 def require_same_rules(
-    model: Path, plans: Plans, info: DatasetInfo, configuration: str, *, fold: Fold, own: bool, others: bool
-) -> None:
+    model: Path,
+    plans: Plans,
+    info: DatasetInfo,
+    configuration: str,
+    *,
+    fold: Fold,
+    own: bool,
+    others: bool,
+    anew: Collection[Fold] = (),
+) -> list[str]:
     """Raise ModelError where a training would use, or write beside trained folds, what these were not trained with.
+
+    Returns sentences about those of which that cannot be told.
 
     Parameters
     ----------
@@ -331,14 +289,19 @@ def require_same_rules(
         Which fold.
     own, others : bool
         Whether it goes on with what that fold learnt, and whether it writes what the others share.
+    anew : collection of int or "all"
+        Folds that the same request trains from their beginning: :func:`give_way` puts them away.
     """
-    mine = FoldFolder.at(model, fold)
+    mine, doubts = FoldFolder.at(model, fold), []
     for folder in map(FoldFolder, sorted(model.glob("fold_*"))):
         asked = own if folder.path == mine.path else others
-        if not asked or not folder.checkpoints:
+        if not asked or (folder.path != mine.path and folder.fold in anew):
             continue
-        apart = told_apart(made_with(folder.checkpoints[0]), plans, info, configuration)
+        apart = _apart(folder, plans, info, configuration)
         if not apart:
+            there = folder.checkpoints[:1]
+            odd = [found for path in there for found in not_compared(made_with(path), plans, info, configuration)]
+            doubts += [cannot_compare(there[0], odd, model)] if odd else []
             continue
         if folder.path == mine.path:
             raise ModelError(
@@ -357,3 +320,4 @@ def require_same_rules(
             window="Write a name at 'Plans name' in the Plan dock and choose it in the Train dock, or press 'Discard…' "
             "for each of them there.",
         )
+    return doubts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,21 @@ from typing import Any
 
 from napari_nnunet.errors import ModelError
 from napari_nnunet.formats.images.files import ADAPTERS
-from napari_nnunet.formats.model.checkpoint import Checkpoint, file_hash, read_checkpoint
-from napari_nnunet.formats.model.fold import told_apart
+from napari_nnunet.formats.model.checkpoint import (
+    Checkpoint,
+    file_hash,
+    not_compared,
+    read_checkpoint,
+    told_apart,
+    weights_of,
+)
+from napari_nnunet.formats.model.fold import cannot_compare
 from napari_nnunet.formats.results.summary import find_summary
 from napari_nnunet.schema.architecture import Architecture
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_TRAINER, ModelName
-from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.names import Fold, is_plain
 from napari_nnunet.schema.objects import ObjectScheme
 from napari_nnunet.schema.plans import Configuration, Plans
 from napari_nnunet.schema.requests.prediction import Average
@@ -164,7 +171,8 @@ class TrainedModel:
                 shell="Other folds can be chosen with -f.",
                 window="Other folds can be chosen in the Segment dock.",
             )
-        return found
+        odd = not_compared(found.made_with, self.plans, self.dataset, self.configuration.name)
+        return replace(found, doubt=cannot_compare(path, odd, self.folder) if odd else "")
 
     def hashes(self, folds: tuple[Fold, ...], checkpoint: str) -> dict[str, str]:
         """Return the SHA-256 of every checkpoint used."""
@@ -187,12 +195,18 @@ class TrainedModel:
 
     @cached_property
     def preset_dice(self) -> dict[str, float]:
-        """Mean foreground Dice of each preset if somebody measured it (``measure_presets``)."""
+        """Mean foreground Dice of each preset if somebody measured it (``measure_presets``) with these weights."""
         try:
             content = message(self.folder / "inference_presets.json")
-            return {str(name): float(entry["dice"]) for name, entry in content["presets"].items()}
+            dice = {str(name): float(entry["dice"]) for name, entry in content["presets"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
+        return dice if has_weights(self.folder, content.get("weights")) else {}
+
+    @property
+    def presets_outdated(self) -> bool:
+        """Whether the Dice of presets was measured, but with other weights than those that are there."""
+        return not has_weights(self.folder, message(self.folder / "inference_presets.json").get("weights"))
 
     def previous_stage_folder(self) -> Path | None:
         """Return the folder of the previous stage's model beside this one, if the configuration has one."""
@@ -200,6 +214,27 @@ class TrainedModel:
         if stage is None:
             return None
         return self.folder.parent / ModelName(self.trainer, self.plans.plans_name, stage).folder
+
+
+def weights_in(base: Path, places: Iterable[str]) -> dict[str, str]:
+    """Return what tells the final weights of folds from others, for what is measured with them.
+
+    Parameters
+    ----------
+    base : Path
+        A model, or the folder of several.
+    places : iterable of str
+        Folders of folds below it, such as "fold_0".
+    """
+    return {place: weights_of(base / place / CHECKPOINTS[0]) for place in places}
+
+
+def has_weights(base: Path, noted: Any) -> bool:
+    """Whether the weights are there that :func:`weights_in` noted; earlier versions noted none, and are believed."""
+    if not isinstance(noted, Mapping):
+        return True
+    places = [str(place) for place in noted if all(is_plain(part) for part in str(place).split("/"))]
+    return weights_in(base, places) == noted
 
 
 def load_model(folder: str | Path) -> TrainedModel:

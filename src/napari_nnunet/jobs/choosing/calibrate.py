@@ -20,7 +20,7 @@ from napari_nnunet.formats.atomic import remove_leftovers, write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.images.files import read_labels
 from napari_nnunet.formats.model.fold import CALIBRATION_FILE
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, has_weights, load_model, weights_in
 from napari_nnunet.formats.results.places import Members
 from napari_nnunet.formats.results.probabilities import ProbabilityReader, planes_at_once
 from napari_nnunet.formats.workspace import Workspace
@@ -98,6 +98,8 @@ def _calibrate(
             raise DatasetError(
                 "There is no validation case in which every class was looked for. Calibration needs some."
             )
+    base, named = _base([model.folder for model in models])
+    weights = weights_in(base, [f"{name}fold_{fold}" for name in named for fold in chosen])
     yield Stage(name="Calibrating", total=len(members))
     found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
     failed: dict[str, NnunetError] = {}
@@ -116,7 +118,7 @@ def _calibrate(
         raise DatasetError("No voxel of the references is annotated. Calibration needs annotated voxels.")
     result = replace(fit_temperature(p, y), cases=len(found))
     remove_leftovers(path.parent)
-    write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen]})
+    write_json(path, {**asdict(result), "folds": [str(fold) for fold in chosen], "weights": weights})
     yield Note(
         text=f"Temperature {result.temperature:.2f}: the calibration error changes from {result.error_before:.4f} to "
         f"{result.error_after:.4f} ({result.voxels} voxels of {result.cases} cases)."
@@ -132,26 +134,41 @@ def calibration_path(models: Sequence[Path], folds: Sequence[Any]) -> Path:
     return models[0].parent / "ensembles" / name.folder / CALIBRATION_FILE
 
 
+def _base(models: Sequence[Path]) -> tuple[Path, list[str]]:
+    """Return the folder from which a calibration names the folds it was measured with, and how models are named."""
+    return (models[0], [""]) if len(models) == 1 else (models[0].parent, [f"{model.name}/" for model in models])
+
+
 def known_temperature(models: Sequence[Path]) -> float | None:
-    """Return the temperature of a model, or of an ensemble of these models in any order, None if nobody found it."""
-    if len(models) == 1:
-        return _read(models[0] / CALIBRATION_FILE)
-    if len({model.parent for model in models}) > 1:  # of another dataset, or lying elsewhere: others of these names
+    """Return the temperature of a model, or of an ensemble of these models in any order.
+
+    It is None where nobody found it, and where it was found with other weights than those that are there.
+    """
+    content = _known(models)
+    try:
+        value = float(content["temperature"])
+    except (ValueError, KeyError, TypeError):
         return None
+    return value if 0 < value < math.inf and has_weights(_base(models)[0], content.get("weights")) else None
+
+
+def is_outdated(models: Sequence[Path]) -> bool:
+    """Whether there is a calibration of models, but of other weights: one of them was trained on, or exchanged."""
+    return not has_weights(_base(models)[0], _known(models).get("weights"))
+
+
+def _known(models: Sequence[Path]) -> dict[str, Any]:
+    """Return what is known of the calibration of models; nothing where there is none."""
+    if len(models) == 1:
+        return message(models[0] / CALIBRATION_FILE)
+    if len({model.parent for model in models}) > 1:  # of another dataset, or lying elsewhere: others of these names
+        return {}
     names = {model.name for model in models}
     for path in sorted(models[0].parent.glob(f"ensembles/ensemble___*/{CALIBRATION_FILE}"), reverse=True):
         ensemble = EnsembleName.of(path.parent.name)
         if ensemble is not None and set(ensemble.members) == names:
-            return _read(path)
-    return None
-
-
-def _read(path: Path) -> float | None:
-    try:
-        value = float(message(path)["temperature"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return value if 0 < value < math.inf else None
+            return message(path)
+    return {}
 
 
 def _reference(path: Path, name: str, paths: Sequence[Path], model: TrainedModel) -> NDArray[Any]:

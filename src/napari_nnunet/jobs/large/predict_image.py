@@ -250,7 +250,7 @@ def _filled(work: _Work, facts: Sequence[ImageFacts]) -> Job[Filling]:
     yield Stage(name="Loading the model")
     with borrowed(model, work.settings) as predictor, ExitStack() as stack:
         choice = predictor.choice
-        yield Note(text=f"Computing on {choice} ({choice.why}).")
+        yield from predictor.said
         stack.enter_context(torch_threads(choice.threads))
         if not journal.all(ArithmeticEntry):
             own = {"device": choice.device, "backend": choice.backend, "precision": choice.precision}

@@ -167,7 +167,7 @@ def _classes(
     yield Stage(name="Loading the model")
     reading = time.monotonic()
     with borrowed(model, settings) as predictor, ExitStack() as stack:
-        yield Note(text=f"Computing on {predictor.choice} ({predictor.choice.why}).")
+        yield from predictor.said
         stack.enter_context(torch_threads(predictor.choice.threads))
         halt.go_by(model.hashes(predictor.folds, settings.checkpoint))
         record, used = yield from _as_trained(predictor, task, reading)

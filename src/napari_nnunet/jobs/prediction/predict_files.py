@@ -20,6 +20,7 @@ from napari_nnunet.formats.atomic import make_folder, remove_leftovers, write_te
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, Inputs, find_cases, size_of_case
 from napari_nnunet.formats.dicom.output import SegmentationOutput
+from napari_nnunet.formats.model.fold import NOT_COMPARED
 from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.model.side_files import made_by, what_is_there, write_side_files
 from napari_nnunet.formats.results.objects import found_file
@@ -173,14 +174,18 @@ def _each(cases: Sequence[Case], work: FolderWork, more: Mapping[str, Any] | Non
 
 
 def _doubted_once(job: Job[FolderResult]) -> Job[FolderResult]:
-    """Pass on what a job says, but only once, and not for every case, that no rules for finding objects were chosen."""
-    doubted = False
+    """Pass on what a job says, but only once, and not for every case, what is to be known of the model.
+
+    That is that no rules for finding objects were chosen, or that weights could not be compared with its files.
+    """
+    doubts: set[str] = set()
     with Pump(job) as pump:
         for event in pump:
-            doubt = isinstance(event, Note) and event.text.startswith(NO_RULES)
-            if not (doubt and doubted):
+            text = event.text if isinstance(event, Note) else ""
+            doubt = NO_RULES if text.startswith(NO_RULES) else text if NOT_COMPARED in text else ""
+            if doubt not in doubts:
                 yield event
-            doubted = doubted or doubt
+            doubts |= {doubt} if doubt else set()
     return pump.result
 
 

@@ -16,6 +16,7 @@ from napari_nnunet.engine.network.device import BackendChoice, free_memory
 from napari_nnunet.engine.network.unet import UNet, build, load_state, weights_digest
 from napari_nnunet.engine.prediction.infer import Ensemble, sigmoid, softmax
 from napari_nnunet.errors import ModelError
+from napari_nnunet.events import Note
 from napari_nnunet.formats.model.checkpoint import file_hash
 from napari_nnunet.formats.model.eight_bit import EightBit
 from napari_nnunet.formats.model.folder import TrainedModel
@@ -48,6 +49,8 @@ class Predictor:
         False once its networks were rebuilt for something else than what was chosen.
     new : bool
         Whether its networks were read for this image.
+    doubts : tuple of str
+        Sentences about checkpoints that could not be compared with the files of the model.
     """
 
     model: TrainedModel
@@ -56,6 +59,13 @@ class Predictor:
     ensemble: Ensemble
     reusable: bool = True
     new: bool = True
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> tuple[Note, ...]:
+        """What is to be said before anything is computed: where, and what nothing vouches for."""
+        doubts = (Note(level="warning", text=text) for text in self.doubts)
+        return (*doubts, Note(text=f"Computing on {self.choice} ({self.choice.why})."))
 
     @property
     def choice(self) -> BackendChoice:
@@ -73,8 +83,10 @@ def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Back
     """
     folds = model.resolve_folds(settings.folds, settings.checkpoint)
     networks, axes = [], None
+    doubts = []
     for i, fold in enumerate(folds):
         checkpoint = model.read_fold(fold, settings.checkpoint)
+        doubts += [checkpoint.doubt] if checkpoint.doubt else []
         if i == 0:
             axes = checkpoint.mirror_axes  # nnU-Net takes them from the first fold
         architecture = model.architecture
@@ -93,7 +105,7 @@ def build_predictor(model: TrainedModel, settings: PredictSettings, choice: Back
     if model.average == "probabilities":
         turn = sigmoid if model.dataset.labels.has_regions else softmax
     ensemble = Ensemble(networks, choice, model.configuration.patch_size, mirror_axes, turn)
-    return Predictor(model, folds, mirror_axes, ensemble)
+    return Predictor(model, folds, mirror_axes, ensemble, doubts=tuple(doubts))
 
 
 def _with_ranges(

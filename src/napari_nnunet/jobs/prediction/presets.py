@@ -16,7 +16,7 @@ from napari_nnunet.formats.atomic import write_json
 from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.case_files import Case, find_cases, volume_of_case
 from napari_nnunet.formats.images.files import read_labels
-from napari_nnunet.formats.model.folder import TrainedModel, load_model
+from napari_nnunet.formats.model.folder import TrainedModel, load_model, weights_in
 from napari_nnunet.grid import Grid, onto
 from napari_nnunet.jobs.prediction.estimate import usable_presets
 from napari_nnunet.jobs.prediction.predict import predict
@@ -62,6 +62,7 @@ def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[s
         raise DatasetError(f"No case of {', '.join(map(str, request.source))} has a label file in {labels}.")
     base = PredictSettings(device=request.device)
     folds = model.resolve_folds(None, base.checkpoint)
+    weights = weights_in(model.folder, [f"fold_{fold}" for fold in folds])
     found: dict[str, dict[str, tuple[float, float]]] = {}
     failed: dict[str, NnunetError] = {}
     for name in usable_presets(model):
@@ -94,6 +95,7 @@ def _measured(model: TrainedModel, request: MeasurePresetsRequest) -> Job[dict[s
             "presets": measured,
             "cases": [case.name for case in cases if case.name not in failed],
             "folds": [str(fold) for fold in folds],
+            "weights": weights,
         },
     )
     return measured

@@ -175,10 +175,12 @@ def plans_to_train(workspace: Workspace, dataset_name: str, name: str) -> Plans:
     return read_plans(base, name)
 
 
-def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = False) -> Job[Order]:
+def make_order(
+    workspace: Workspace, request: TrainRequest, *, later: bool = False, anew: Sequence[Fold] = ()
+) -> Job[Order]:
     """Read and check everything a training needs; new folds are written to splits_final.json.
 
-    Trainings that begin ``later`` may lack the segmentations of a previous stage still.
+    Trainings that begin ``later`` may lack a previous stage still. Folds that are trained ``anew`` are not compared.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def make_order(workspace: Workspace, request: TrainRequest, *, later: bool = Fal
             shell=f"Run 'preprocess -d {dataset_name} -plans_name {request.plans} -c {configuration.name}' first.",
             window=f"Tick {configuration.name} in the Plan dock and press Preprocess.",
         )
-    _require_alike(workspace, plans, info, request)
+    yield from _require_alike(workspace, plans, info, request, anew)
     _refuse_stale(workspace, plans, configuration, data)
     require_undamaged(data, names)
     yield from look_at_labels(data, names, plans.reader, info)
@@ -284,12 +286,16 @@ def _refuse_stale(workspace: Workspace, plans: Plans, configuration: Configurati
         )
 
 
-def _require_alike(workspace: Workspace, plans: Plans, info: DatasetInfo, request: TrainRequest) -> None:
+def _require_alike(
+    workspace: Workspace, plans: Plans, info: DatasetInfo, request: TrainRequest, anew: Sequence[Fold]
+) -> Job[None]:
     """Refuse to go on with, or to train beside, what was trained with other rules."""
     name = ModelName(request.trainer, plans.plans_name, request.configuration)
     model = workspace.model(workspace.dataset_name(request.dataset), name)
     own, others = request.resume or request.validate_only, not request.validate_only
-    require_same_rules(model, plans, info, name.configuration, fold=request.fold, own=own, others=others)
+    rules = plans, info, name.configuration
+    doubts = require_same_rules(model, *rules, fold=request.fold, own=own, others=others, anew=anew)
+    yield from (Note(level="warning", text=text) for text in doubts)
 
 
 def _look_at_references(order: Order, *, again: bool) -> Job[None]:
@@ -391,9 +397,3 @@ def _require_previous(folder: Path, split: Split, configuration: Configuration) 
             f"their validation cases; {len(missing)} are missing in {folder} ({listed}). Train the folds of "
             f"{configuration.previous_stage} to their end first."
         )
-
-
-def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[None]:
-    """Look at everything a training refuses, before a process is started for it."""
-    for request in requests:
-        yield from make_order(workspace, request)

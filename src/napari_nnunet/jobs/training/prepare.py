@@ -15,7 +15,8 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, read_splits
 from napari_nnunet.jobs.objects.draw import keep_drawn
 from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
-from napari_nnunet.jobs.training.order import changed_cases, check_training
+from napari_nnunet.jobs.training.order import changed_cases, make_order
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
 
@@ -113,3 +114,14 @@ def prepare_cases(workspace: Workspace, requests: Sequence[TrainRequest], *, ado
     if adopt:
         adopt_cases(workspace, base.name, adopt)
         yield Note(text=f"{len(adopt)} new cases are trained with in every fold.")
+
+
+def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Job[None]:
+    """Look at everything a training refuses, before a process is started for it."""
+    for request in requests:
+        yield from make_order(workspace, request, anew=trained_anew(requests))
+
+
+def trained_anew(requests: Sequence[TrainRequest]) -> tuple[Fold, ...]:
+    """Return the folds that requests train from their beginning; of each, what it learnt before goes."""
+    return tuple(request.fold for request in requests if not (request.resume or request.validate_only))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from napari_nnunet.errors import ModelError, NnunetError, ResourceError, Setting
 from napari_nnunet.events import Ended, EpochDone, Job, Note, Previewed, Progress, Stage
 from napari_nnunet.formats import speed
 from napari_nnunet.formats.model.checkpoint import epochs_in, read_raw
-from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder
+from napari_nnunet.formats.model.fold import BEST, FINAL, FoldFolder, give_way
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.arithmetic import REAL, step_key, training_choice, training_device
 from napari_nnunet.jobs.training.begin import Fresh, Start, begin, fresh_network, kept_arithmetic, require_the_same
@@ -30,6 +30,7 @@ from napari_nnunet.processes.follow import PREPARING
 from napari_nnunet.processes.notice import noticed
 from napari_nnunet.processes.record import PROGRESS_EVERY, Recorder, recorded
 from napari_nnunet.processes.tracking import Run, require_trackers, tracked
+from napari_nnunet.schema.names import Fold
 from napari_nnunet.schema.requests.training import TrainRequest, TrainSettings
 
 _MEASURED_STEPS = 5  # of a training with a time budget, after two that are not typical
@@ -62,7 +63,7 @@ class TrainResult:
     signal: int = 0
 
 
-def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
+def train(workspace: Workspace, request: TrainRequest, anew: Sequence[Fold] = ()) -> Job[TrainResult]:
     """Train one fold of a configuration and segment its validation cases.
 
     Parameters
@@ -71,6 +72,8 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
         Where dataset and models lie.
     request : TrainRequest
         Which fold, and how.
+    anew : sequence of int or "all"
+        Folds that are trained anew as well, after this one: earlier ones with other plans or classes are put away.
 
     Yields
     ------
@@ -113,7 +116,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
     start = Start(resume, request.finish_in, request.pretrained, request.pretrained_heads, request.continue_from)
     device = training_device(request, own_device(request.device))
     require_trackers(request.trackers)
-    order = yield from make_order(workspace, request)
+    order = yield from make_order(workspace, request, anew=anew)
     choice = training_choice(request, order.architecture, device)
     with joined_processes(choice.device) as group, ExitStack() as stack:
         # Each process of a group measures for itself; they compute alike.
@@ -130,6 +133,7 @@ def train(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:
             require_the_same(order)
             if not resume:
                 yield from _make_room(order.folder)
+                yield from _others_aside(order, anew)
             stack.enter_context(order.folder.claimed())
         if request.trackers:
             job = tracked(job, request.trackers, _run_of(order), ending=_ending, last=_last_figures)
@@ -170,6 +174,13 @@ def _make_room(folder: FoldFolder) -> Job[None]:
                 text=f"The earlier training of this fold was moved to {aside}; delete it when you no longer need it."
             )
         folder.events.unlink(missing_ok=True)
+
+
+def _others_aside(order: Order, anew: Sequence[Fold]) -> Job[None]:
+    """Move earlier trainings of folds to come to the trash where they could not be used with the files of this one."""
+    folds = [fold for fold in anew if fold != order.fold]
+    for fold, aside in give_way(order.model, folds, order.plans, order.info, order.configuration.name):
+        yield Note(text=f"The earlier training of fold {fold}, with other plans or classes, was moved to {aside}.")
 
 
 def validate(workspace: Workspace, request: TrainRequest) -> Job[TrainResult]:

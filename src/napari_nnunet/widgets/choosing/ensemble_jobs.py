@@ -11,6 +11,7 @@ from napari_nnunet.engine.prediction.vote import VoteSettings
 from napari_nnunet.events import Job, Stage
 from napari_nnunet.formats.workspace import Workspace
 from napari_nnunet.jobs.choosing.best import find_best
+from napari_nnunet.jobs.choosing.calibrate import is_outdated
 from napari_nnunet.jobs.prediction.result import Halt
 from napari_nnunet.schema.cleaning import Cleaning
 from napari_nnunet.schema.requests.choosing import FindBestRequest
@@ -83,6 +84,8 @@ def cost_text(order: Together, cost: dict[str, Any]) -> str:
     lines.append(f"{when}{guess}, {cost['memory'] / 1e9:.1f} GB of memory{disk}")
     if order.vote.uncertainty:
         known = "calibrated" if order.vote.temperature != 1 else "not calibrated"
+        if order.vote.temperature == 1 and is_outdated(list(dict.fromkeys(m.model.folder for m in order.members))):
+            known += ": the calibration there is was measured with other weights, before a model was trained on"
         lines.append(f"The uncertainty is {known}")
     return ".<br>".join(lines) + "."
 

@@ -180,7 +180,7 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
         return expect_many(request, survey, costs)
 
     def _label_presets(self, model: TrainedModel, times: Mapping[str, str]) -> None:
-        dice = model.preset_dice
+        dice, outdated = model.preset_dice, model.presets_outdated
         titles = {}
         for name, time in times.items():
             if name == "own":
@@ -188,6 +188,8 @@ class SegmentWidget(RequestDock[SegmentOrder, Any]):
             parts = [time] if time else []
             if name in dice:
                 parts.append(f"Dice {dice[name]:.3f}")
+            elif outdated:
+                parts.append("Dice measured with other weights")
             titles[name] = ", ".join(parts)
         self.form.label_presets(titles)
 
