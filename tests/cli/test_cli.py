@@ -48,7 +48,7 @@ def test_a_folder_is_segmented_with_everything_nnunet_leaves_beside(model, image
                 "-device", "cpu", "--events", events, "-npp", "2", "-nps", "2") == 0  # fmt: skip
     assert sorted(p.name for p in out.iterdir()) == sorted(
         [f"{c}{e}" for c in "abc" for e in (".nii.gz", ".npz", ".pkl")]
-        + ["dataset.json", "plans.json", "predict_from_raw_data_args.json", "recipe.json"]
+        + ["dataset.json", "made_of.jsonl", "plans.json", "predict_from_raw_data_args.json", "recipe.json"]
     )
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "a.nii.gz")))
     probabilities = np.load(out / "a.npz")["probabilities"]

@@ -13,14 +13,13 @@ from napari_nnunet.cli.main import main
 from napari_nnunet.errors import DatasetError, ModelError
 from napari_nnunet.events import Note, drain
 from napari_nnunet.formats.dataset.raw_dataset import open_dataset
-from napari_nnunet.formats.model.checkpoint import read_raw
-from napari_nnunet.formats.model.fold import told_apart
+from napari_nnunet.formats.model.checkpoint import read_raw, told_apart
 from napari_nnunet.formats.model.folder import load_model
 from napari_nnunet.formats.model.model_trash import folds_in_trash
 from napari_nnunet.formats.model.torch_file import write_torch
-from napari_nnunet.jobs.planning.folds import take_raw_folds
+from napari_nnunet.jobs.planning.folds import adopt_cases, take_raw_folds
 from napari_nnunet.jobs.prediction.predict_files import predict_folder
-from napari_nnunet.jobs.training.order import check_training
+from napari_nnunet.jobs.training.improve import continued
 from napari_nnunet.jobs.training.prepare import check_training
 from napari_nnunet.schema.dataset import DatasetInfo
 from napari_nnunet.schema.plans import Plans
@@ -246,3 +245,33 @@ def test_folds_that_a_raw_dataset_brings_are_not_taken_under_trained_models(trai
     with pytest.raises(DatasetError, match="nnUNetPlans__3d_fullres/fold_0 was trained with them.* Move .*raw.* away"):
         take_raw_folds(trained, TRAINED)
     assert splits.read_text(encoding="utf-8") == before
+
+
+def test_cases_that_folds_of_a_raw_dataset_do_not_know_may_train_in_addition(trained):
+    splits, own = trained.preprocessed / TRAINED / "splits_final.json", trained.raw / TRAINED / "splits_final.json"
+    own.write_text(splits.read_text(encoding="utf-8"))
+    adopt_cases(trained, TRAINED, ["new", "newer"])
+    with_new = splits.read_text(encoding="utf-8")
+    take_raw_folds(trained, TRAINED)
+    assert splits.read_text(encoding="utf-8") == with_new and "newer" in with_new
+    folds = json.loads(with_new)
+    folds[0]["val"].append(folds[0]["train"].pop())  # another fold
+    splits.write_text(json.dumps(folds))
+    with pytest.raises(DatasetError, match="was trained with them"):
+        take_raw_folds(trained, TRAINED)
+
+
+def test_a_model_is_continued_by_the_folds_of_the_raw_dataset_where_it_was_never_planned(trained, tmp_path):
+    model = folder_of(trained).path.parent.rename(tmp_path / folder_of(trained).path.parent.name)
+    own = trained.raw / TRAINED / "splits_final.json"
+    (trained.preprocessed / TRAINED / "splits_final.json").rename(own)
+    asked = [TrainRequest.like(ONE, dataset=TRAINED, configuration="3d_fullres", fold=0, continue_from=model)]
+    folds = json.loads(own.read_text(encoding="utf-8"))[::-1]  # not those that would be made
+    own.write_text(json.dumps(folds))
+    drain(continued(trained, asked))
+    assert json.loads((trained.preprocessed / TRAINED / "splits_final.json").read_text(encoding="utf-8")) == folds
+    with pytest.raises(
+        DatasetError, match=r"fold_0, which is to be continued, was trained with \d of the cases"
+    ) as raised:
+        run(trained, settings=ONE, continue_from=model, plans="nnUNetPlans_continued")
+    assert "train the fold 'all'" in raised.value.message

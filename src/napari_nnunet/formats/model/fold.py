@@ -154,18 +154,25 @@ class FoldFolder:
         found = message(self.path / "debug.json").get("training_cases")
         return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
 
-    def require_unseen(self, cases: Iterable[str], splits: Path) -> None:
-        """Raise DatasetError where cases validate now that the fold was trained with."""
+    def require_unseen(self, cases: Iterable[str], splits: Path, *, continued: bool = False) -> None:
+        """Raise DatasetError where cases validate now that the fold, or its continuation, was trained with."""
         seen = sorted(self.trained_cases.intersection(cases)) if self.checkpoints else []
-        if seen:
-            listed = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+        if not seen:
+            return
+        listed = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+        if continued:
             raise DatasetError(
-                f"{self.path} was trained with {len(seen)} of the cases that validate it now ({listed}): {splits} was "
-                "changed since. Its scores would come out too high. Put the folds back as they were, or train this "
-                "fold from its beginning.",
-                shell="Leave out --c and --val for that.",
-                window="Press Train instead of Resume for that.",
+                f"{self.path}, which is to be continued, was trained with {len(seen)} of the cases that validate fold "
+                f"{self.fold} in {splits} ({listed}). Its scores would come out too high. Put the folds that the model "
+                "was trained with into that file (and away what a raw dataset brings), or train the fold 'all'."
             )
+        raise DatasetError(
+            f"{self.path} was trained with {len(seen)} of the cases that validate it now ({listed}): {splits} was "
+            "changed since. Its scores would come out too high. Put the folds back as they were, or train this "
+            "fold from its beginning.",
+            shell="Leave out --c and --val for that.",
+            window="Press Train instead of Resume for that.",
+        )
 
     def put_aside(self) -> Path | None:
         """Move an earlier training to the model's trash; returns where it is, None if there was none."""

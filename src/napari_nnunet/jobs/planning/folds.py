@@ -218,6 +218,8 @@ def require_no_training(workspace: Workspace, name: str, *, more: str = "") -> N
 def take_raw_folds(workspace: Workspace, name: str, *, dry_run: bool = False) -> None:
     """Take the folds that a raw dataset brings, unless they are there already; a dry run only looks.
 
+    They are there as well where every fold trains with more cases that these do not know: see :func:`adopt_cases`.
+
     Raises
     ------
     DatasetError
@@ -226,10 +228,21 @@ def take_raw_folds(workspace: Workspace, name: str, *, dry_run: bool = False) ->
     own, path = workspace.raw / name / SPLITS_FILE, workspace.preprocessed / name / SPLITS_FILE
     if not own.is_file():
         return
-    if path.is_file() and list(read_splits(path)) != list(read_splits(own)):
+    if path.is_file() and (there := read_splits(path)) != (brought := read_splits(own)):
+        if _only_adopted(there, brought):
+            return
         require_no_training(workspace, name, more=f"Move {own} away, which says which folds to use now. ")
     if not dry_run:
         copy_file(own, path)
+
+
+def _only_adopted(there: Sequence[Split], brought: Sequence[Split]) -> bool:
+    """Whether folds are others, with cases in addition that these do not know and that every fold trains with."""
+    known = {case for split in brought for case in (*split.train, *split.val)}
+    return len(there) == len(brought) and all(
+        now.val == before.val and tuple(case for case in now.train if case in known) == before.train
+        for now, before in zip(there, brought, strict=True)
+    )
 
 
 def settled_splits(
@@ -248,6 +261,7 @@ def settled_splits(
     if path.is_file():
         return read_splits(path)
     with _settling(workspace, name):
+        take_raw_folds(workspace, name)
         if path.is_file():
             return read_splits(path)
         found = folds_of(path.parent, cases, request, own_groups(workspace, name))

@@ -21,11 +21,13 @@ from napari_nnunet.formats.claim import claimed
 from napari_nnunet.formats.dataset.raw_dataset import RawDataset, open_dataset, reader_of
 from napari_nnunet.formats.images.files import read_header, read_volume
 from napari_nnunet.formats.model.checkpoint import read_raw
-from napari_nnunet.formats.model.fold import CONTINUED_FILE
+from napari_nnunet.formats.model.fold import CONTINUED_FILE, FoldFolder
 from napari_nnunet.formats.model.folder import TrainedModel, is_model_folder, load_model
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.results.summary import SUMMARY_FILE, Summary, find_summary
 from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
+from napari_nnunet.jobs.planning.folds import take_raw_folds
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import Order
 from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
@@ -84,6 +86,8 @@ def continued(workspace: Workspace, requests: Sequence[T]) -> Job[list[T]]:
     own_name = first.plans if "plans" in first.model_fields_set else ""
     name = require_plain(own_name or continued_plans(model.plans.plans_name or DEFAULT_PLANS), "The name of the plans")
     yield from _take_over(workspace.preprocessed / dataset, workspace.raw / dataset, model, name)
+    if not (workspace.preprocessed / dataset / SPLITS_FILE).is_file():
+        take_raw_folds(workspace, dataset)
     changes: dict[str, Any] = {"plans": name}
     if first.epochs is None and first.time_budget is None:
         epochs = recipe_of(first.trainer).epochs
@@ -315,6 +319,8 @@ def going_on(network: UNet, order: Order, folder: Path) -> Iterator[Note]:
             shell="Give the plans another name (-p), or leave -p out.",
         )
     fold = _fold_for(model, order.fold)
+    if fold == order.fold and fold != "all" and model.plans.dataset_name == order.dataset_name:
+        FoldFolder.at(folder, fold).require_unseen(order.split.val, order.base / SPLITS_FILE, continued=True)
     checkpoint = model.first_checkpoint
     heads = matching_heads(order.info.labels, model.dataset.labels)
     weights = model.read_fold(fold, checkpoint).weights
