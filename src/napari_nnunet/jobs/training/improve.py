@@ -30,13 +30,12 @@ from napari_nnunet.jobs.dataset.splits import SPLITS_FILE
 from napari_nnunet.jobs.planning.folds import take_raw_folds
 from napari_nnunet.jobs.prediction.voxel_size import far_voxels
 from napari_nnunet.jobs.training.order import Order
-from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training
+from napari_nnunet.jobs.training.prepare import look_at_needs, prepare_training, shares_data
 from napari_nnunet.jobs.training.validate import measured_anew
 from napari_nnunet.schema.dataset import DatasetInfo, LabelScheme
 from napari_nnunet.schema.json_text import message
 from napari_nnunet.schema.model_name import DEFAULT_PLANS, continued_plans
 from napari_nnunet.schema.names import Fold, require_plain
-from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.training import TrainRequest
 from napari_nnunet.schema.trainers import recipe_of
 from napari_nnunet.volume import by_text
@@ -167,7 +166,7 @@ def _write_plans(base: Path, raw: Path, model: TrainedModel, name: str) -> None:
     dataset = open_dataset(raw)
     content = dict(model.plans.raw)
     content.update(dataset_name=base.name, plans_name=name, image_reader_writer=reader_of(dataset))
-    if not _shares_data(base, model):
+    if not shares_data(base, model):
         content["configurations"] = {
             key: {**entry, "data_identifier": f"{name}_{key}"} if "data_identifier" in entry else entry
             for key, entry in content["configurations"].items()
@@ -180,20 +179,6 @@ def _write_plans(base: Path, raw: Path, model: TrainedModel, name: str) -> None:
         )
     copy_file(dataset.folder / "dataset.json", base / "dataset.json")
     write_json(path, content)
-
-
-def _shares_data(base: Path, model: TrainedModel) -> bool:
-    """Whether the dataset's own plans of that name are the model's, so that what is preprocessed serves both."""
-    try:
-        own = read_plans(base, model.plans.plans_name)
-    except NnunetError:
-        return False  # none, or none that can be read
-    return _rules(own) == _rules(model.plans)
-
-
-def _rules(plans: Plans) -> Any:
-    keys = ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel")
-    return [plans.raw.get(key) for key in keys]
 
 
 def matching_heads(new: LabelScheme, old: LabelScheme) -> list[int | None]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from napari_nnunet.errors import DatasetError
+from napari_nnunet.errors import DatasetError, NnunetError
 from napari_nnunet.events import Job, Note, Stage
 from napari_nnunet.formats.dataset.raw_dataset import survey
+from napari_nnunet.formats.model.folder import TrainedModel
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
@@ -17,6 +20,7 @@ from napari_nnunet.jobs.planning.folds import adopt_cases
 from napari_nnunet.jobs.planning.preprocess import preprocess
 from napari_nnunet.jobs.training.order import changed_cases, make_order
 from napari_nnunet.schema.names import Fold
+from napari_nnunet.schema.plans import Plans
 from napari_nnunet.schema.requests.planning import PreprocessRequest
 from napari_nnunet.schema.requests.training import TrainRequest
 
@@ -125,3 +129,17 @@ def check_training(workspace: Workspace, requests: Sequence[TrainRequest]) -> Jo
 def trained_anew(requests: Sequence[TrainRequest]) -> tuple[Fold, ...]:
     """Return the folds that requests train from their beginning; of each, what it learnt before goes."""
     return tuple(request.fold for request in requests if not (request.resume or request.validate_only))
+
+
+def shares_data(base: Path, model: TrainedModel) -> bool:
+    """Whether the dataset's own plans of that name are the model's, so that what is preprocessed serves both."""
+    try:
+        own = read_plans(base, model.plans.plans_name)
+    except NnunetError:
+        return False  # none, or none that can be read
+    return _rules(own) == _rules(model.plans)
+
+
+def _rules(plans: Plans) -> Any:
+    keys = ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel")
+    return [plans.raw.get(key) for key in keys]

@@ -138,7 +138,7 @@ def segment_elsewhere(
         What is to be told of it, and what was said meanwhile.
     """
     work = FolderWork(load_model(model), folder, settings, output=output)
-    with Pump(segment_case(case, open_case(case, work), work)) as pump:
+    with Pump(segment_case(case, opened_case(case, work), work)) as pump:
         said = tuple(event for event in pump if isinstance(event, Note))
     return pump.result, said
 
@@ -260,7 +260,7 @@ def model_reader(model: TrainedModel) -> str:
     return model.reader
 
 
-def open_case(case: Case, work: FolderWork) -> Opened:
+def opened_case(case: Case, work: FolderWork) -> Opened:
     """Read the image of a case, and note what its files hold; raises ImageError where it is none of the model's."""
     try:
         files = inputs_of(case, work.model, work.folder).noted

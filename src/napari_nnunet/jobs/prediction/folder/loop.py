@@ -19,7 +19,7 @@ from napari_nnunet.jobs.prediction.folder.case import (
     FolderWork,
     Opened,
     arithmetic_of,
-    open_case,
+    opened_case,
     out_of,
     segment_case,
     segment_elsewhere,
@@ -120,11 +120,11 @@ def in_turn(tally: Tally) -> Job[None]:
                 yield tally.skip(index)
                 continue
             began = time.monotonic()
-            current = ahead or reader.submit(open_case, case, work)
+            current = ahead or reader.submit(opened_case, case, work)
             upcoming = following[index]
             ahead = None
             if upcoming is not None:
-                ahead = reader.submit(open_case, tally.cases[upcoming], work)
+                ahead = reader.submit(opened_case, tally.cases[upcoming], work)
             try:
                 with memory_told("Segment fewer cases at a time, or close other programs."):
                     done = yield from segment_case(case, current.result(), work)
