@@ -47,7 +47,13 @@ def test_imagej_without_a_length_says_nothing(tmp_path, unit):
     assert spacing_of(path) == (None, "")
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("", 1e-3), ("nm", 1e-6), ("mm", 1), ("Å", 1e-7)])
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [
+        ("", 1e-3), ("nm", 1e-6), ("mm", 1), ("Å", 1e-7), ("pm", 1e-9), ("fm", 1e-12), ("in", 25.4), ("thou", 0.0254),
+        ("ft", 304.8), ("yd", 914.4), ("mi", 1609344), ("dm", 100), ("km", 1e6),
+    ],
+)  # fmt: skip
 def test_ome_says_the_size_and_its_unit(tmp_path, unit, factor):
     path = tmp_path / "a.ome.tif"
     words = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 0.5}
@@ -56,6 +62,14 @@ def test_ome_says_the_size_and_its_unit(tmp_path, unit, factor):
     spacing, source = spacing_of(path)
     assert spacing == pytest.approx((0.5 * factor, 0.2 * factor, 0.25 * factor))
     assert source == OME
+
+
+@pytest.mark.parametrize("unit", ["pixel", "reference frame", "Mm", "Pm"])
+def test_ome_without_a_length_of_voxels_says_nothing(tmp_path, unit):
+    """Mm are megametres, and no millimetres."""
+    words = {"axes": "ZYX"} | {f"PhysicalSize{axis}": 0.25 for axis in "XYZ"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK, metadata=words | {f"PhysicalSize{a}Unit": unit for a in "XYZ"})
+    assert spacing_of(tmp_path / "a.ome.tif") == (None, "")
 
 
 def test_a_distance_of_slices_that_ome_lacks_is_not_invented(tmp_path):
