@@ -186,8 +186,9 @@ def _one(
         elif not settings.probabilities and holds_probabilities(beside(case, out, ".npz")):
             yield _without_probabilities(case, out)
         # The segmentation comes last: where it exists, everything of the case does.
-        if said := write_result(result, model.dataset, out, model_reader(model)):
-            yield Note(level="warning", text=f"{case.name}: {said}")
+        said = write_result(result, model.dataset, out, model_reader(model))
+    if said:
+        yield Note(level="warning", text=f"{case.name}: {said}")
     return result
 
 
