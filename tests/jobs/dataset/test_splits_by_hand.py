@@ -6,9 +6,17 @@ import json
 
 import pytest
 
+from helpers import DATASET, make_dataset
 from napari_nnunet.engine.training.splits import Split
 from napari_nnunet.errors import DatasetError
-from napari_nnunet.jobs.dataset.splits import read_splits
+from napari_nnunet.events import Note, drain
+from napari_nnunet.formats.workspace import Workspace
+from napari_nnunet.jobs.dataset.splits import read_splits, repeat_warning
+from napari_nnunet.jobs.dataset.verify import verify
+from napari_nnunet.jobs.planning.folds import fold_job
+from napari_nnunet.jobs.planning.plan_and_preprocess import plan_and_preprocess
+from napari_nnunet.schema.requests.dataset import VerifyRequest
+from napari_nnunet.schema.requests.planning import FoldsRequest, PlanAndPreprocessRequest
 
 
 @pytest.mark.parametrize(
@@ -32,3 +40,39 @@ def test_names_that_are_numbers_are_names(tmp_path):
     path = tmp_path / "splits_final.json"
     path.write_text(json.dumps([{"train": [1, "b"], "val": ["3"], "test": []}]))
     assert read_splits(path) == (Split(("1", "b"), ("3",)),)
+
+
+BAD = [
+    {"train": ["c0", "case_9"], "val": ["c1"]}, {"train": ["c0", "c1"], "val": ["c1", "c2"]},
+    {"train": ["c0", "c0"], "val": ["c3"]}, {"train": ["c0", "case_9"], "val": ["c2"]}, {"train": ["c0"], "val": []},
+]  # fmt: skip
+SAID = (
+    "fold 0, 3: the case case_9 is not in the dataset: this fold cannot be trained",
+    "fold 1: the case c1 is in training and validation at once: this fold cannot be trained",
+    "fold 2: the case c0 is listed more than once, which counts as often",
+    "fold 4: 1 cases for training and 0 for validation; both need some",
+)
+
+
+@pytest.mark.usefixtures("in_one_process")
+@pytest.mark.parametrize("brought", [True, False])
+def test_folds_that_contradict_the_cases_are_said_before_anything_is_computed(tmp_path, brought):
+    workspace = Workspace.at(tmp_path)
+    raw = make_dataset(tmp_path, spacing=(1.0, 1.0, 1.0))
+    (workspace.preprocessed / DATASET).mkdir(parents=True)
+    path = (raw if brought else workspace.preprocessed / DATASET) / "splits_final.json"
+    path.write_text(json.dumps(BAD))
+    told = [problem.text for problem in drain(verify(workspace, VerifyRequest(dataset=DATASET))).problems]
+    assert [text for text in told if text.startswith("fold")] == list(SAID)
+    asked = PlanAndPreprocessRequest(dataset=DATASET, preprocess=False)
+    for job in (plan_and_preprocess(workspace, asked), fold_job(workspace, FoldsRequest(dataset=DATASET))):
+        notes: list[Note] = []
+        drain(job, notes.append)
+        said = "\n".join(note.text for note in notes if isinstance(note, Note))
+        assert [said.count(text) for text in SAID] == [1] * 4
+
+
+def test_a_case_that_a_fold_lists_twice_is_said_before_it_is_trained():
+    (said,) = repeat_warning(Split(("a", "b", "a"), ("c", "c")), 3)
+    assert said == "splits_final.json, fold 3: 2 cases (a, c) are listed more than once, which counts as often."
+    assert not repeat_warning(Split(("a",), ("a",)), 3)

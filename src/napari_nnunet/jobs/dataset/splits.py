@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,62 @@ def five_splits(cases: Sequence[str]) -> tuple[Split, ...]:
             "There is only one case, so none is left for validation. Train the fold 'all', or add cases."
         )
     return make_splits(cases, min(FOLDS, len(cases)))
+
+
+def in_both(split: Split) -> list[str]:
+    """Return the cases of a fold that train and validate."""
+    return sorted(set(split.train) & set(split.val))
+
+
+def repeated(split: Split) -> list[str]:
+    """Return the cases that a fold lists several times for training, or for validation."""
+    return sorted({name for part in (split.train, split.val) for name, count in Counter(part).items() if count > 1})
+
+
+def fold_faults(splits: Sequence[Split], cases: Sequence[str]) -> list[str]:
+    """Return what contradicts the cases there are, or itself; the same fault of several folds is one sentence."""
+    there, folds = set(cases), defaultdict[str, list[str]](list)
+    for number, split in enumerate(splits):
+        for names, fault in (
+            (sorted({*split.train, *split.val} - there), "not in the dataset: this fold cannot be trained"),
+            (in_both(split), "in training and validation at once: this fold cannot be trained"),
+            (repeated(split), "listed more than once, which counts as often"),
+        ):
+            if names:
+                folds[f"{_counted(names)} {fault}"].append(str(number))
+        if not split.train or not split.val:
+            text = f"{len(split.train)} cases for training and {len(split.val)} for validation; both need some"
+            folds[text].append(str(number))
+    return [f"fold {', '.join(numbers)}: {text}" for text, numbers in folds.items()]
+
+
+def repeat_warning(split: Split, fold: int | str) -> tuple[str, ...]:
+    """Return what is said of cases that a fold lists several times; nothing where there are none."""
+    names = repeated(split)
+    text = f"{SPLITS_FILE}, fold {fold}: {_counted(names)} listed more than once, which counts as often."
+    return (text,) if names else ()
+
+
+def require_usable(split: Split, fold: int | str, path: Path) -> None:
+    """Raise DatasetError where a fold of a file trains and validates with the same cases, or lacks either."""
+    both = in_both(split)
+    if both:
+        raise DatasetError(
+            f"Fold {fold} in {path} has {len(both)} of its cases in both training and validation: "
+            f"{', '.join(both[:5])}. Its scores would mean nothing.",
+            shell="Correct the file, or train the fold 'all'.",
+            window=NEW_FOLDS,
+        )
+    if not split.train or not split.val:
+        raise DatasetError(
+            f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases; both need some.",
+            shell="Correct splits_final.json, or train the fold 'all'.",
+            window=NEW_FOLDS,
+        )
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"the case {names[0]} is" if len(names) == 1 else f"{len(names)} cases ({some(names)}) are"
 
 
 def apart_warning(splits: Sequence[Split], cases: Sequence[str]) -> str | None:

@@ -27,7 +27,7 @@ from napari_nnunet.jobs.dataset.contradictions import (
     thin_problems,
     twin_problems,
 )
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, five_splits, read_splits
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, five_splits, fold_faults, read_splits
 from napari_nnunet.processes.pool import Task, run_cases
 from napari_nnunet.schema.dataset import LabelScheme
 from napari_nnunet.schema.geometry import INSIDE
@@ -123,6 +123,8 @@ def _contradictions(workspace: Workspace, dataset: RawDataset, facts: Mapping[st
     except DatasetError as error:
         yield Problem("error", SPLITS_FILE, error.message)
         return
+    for text in fold_faults(splits, [case.name for case in dataset.cases]):
+        yield Problem("warning", SPLITS_FILE, text)
     yield from fold_problems(dataset.info.labels, facts, splits)
 
 

@@ -19,7 +19,7 @@ from napari_nnunet.formats.dataset.raw_dataset import open_dataset
 from napari_nnunet.formats.model.fold import folds_in_use
 from napari_nnunet.formats.preprocessed.cases import case_names
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, read_splits, some
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, apart_warning, five_splits, fold_faults, read_splits, some
 from napari_nnunet.schema.requests.planning import FoldSettings, FoldsRequest
 
 _PATIENCE = 10.0  # seconds; folds are made at once
@@ -291,7 +291,7 @@ def _in_groups(found: FoundFolds) -> str:
 
 
 def _warnings(splits: Sequence[Split], groups: Groups | None, cases: Sequence[str]) -> list[str]:
-    found = []
+    found = [f"{SPLITS_FILE}, {text}." for text in fold_faults(splits, cases)]
     if groups is None:
         found += [sentence for sentence in (apart_warning(splits, cases),) if sentence]
     else:

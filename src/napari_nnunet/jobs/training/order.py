@@ -21,7 +21,7 @@ from napari_nnunet.formats.preprocessed.cases import case_names, next_stage_file
 from napari_nnunet.formats.preprocessed.journal import Journal
 from napari_nnunet.formats.preprocessed.plans import read_plans
 from napari_nnunet.formats.workspace import Workspace
-from napari_nnunet.jobs.dataset.splits import NEW_FOLDS, SPLITS_FILE
+from napari_nnunet.jobs.dataset.splits import SPLITS_FILE, repeat_warning, require_usable
 from napari_nnunet.jobs.planning.folds import settled_splits, unused_warning
 from napari_nnunet.jobs.planning.foreign_labels import look_at_labels
 from napari_nnunet.jobs.planning.freshness import rules_of, stale_cases
@@ -332,20 +332,9 @@ def _split(workspace: Workspace, name: str, cases: Sequence[str], request: Train
                 level="warning", text=f"{text} Add them to {SPLITS_FILE}, or make new folds (napari-nnunet folds)."
             )
     split = split_of(cases, fold, splits)
-    both = sorted(set(split.train) & set(split.val))
-    if both:
-        raise DatasetError(
-            f"Fold {fold} in {workspace.preprocessed / name / SPLITS_FILE} has {len(both)} of its cases in both "
-            f"training and validation: {', '.join(both[:5])}. Its scores would mean nothing.",
-            shell="Correct the file, or train the fold 'all'.",
-            window=NEW_FOLDS,
-        )
-    if not split.train or not split.val:
-        raise DatasetError(
-            f"Fold {fold} has {len(split.train)} training and {len(split.val)} validation cases; both need some.",
-            shell="Correct splits_final.json, or train the fold 'all'.",
-            window=NEW_FOLDS,
-        )
+    require_usable(split, fold, workspace.preprocessed / name / SPLITS_FILE)
+    for text in repeat_warning(split, fold):
+        yield Note(level="warning", text=text)
     return split
 
 
