@@ -172,7 +172,7 @@ def test_kinds_of_objects_are_read_where_they_lie(boxes):
     mirror(boxes / "kindsTr" / "c0.nii.gz")
     objects, geometry = read_objects(boxes / "objectsTr" / "c0.nii.gz")
     assert object_kinds(boxes, "c0", objects, geometry) == {1: "box", 2: "crate"}
-    ignored = ignored_beside(boxes / "objectsTr" / "c0.nii.gz", None, Grid(objects.shape, geometry))
+    ignored = ignored_beside(boxes / "objectsTr" / "c0.nii.gz", Grid(objects.shape, geometry))
     assert np.argwhere(ignored).tolist() == [[0, 0, 0]]
 
 
